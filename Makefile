@@ -1,0 +1,45 @@
+# What CI runs. `make run` and `make test` set themselves up; a second call installs nothing.
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+MATRIX ?= benchmarks.yaml
+
+.PHONY: help run test lint bench bars docs clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "mnist_bench needs Python 3.11 or later: install it, or say make PYTHON=/path/to/python" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $(STAMP)
+
+run: $(STAMP) ## the benchmark: MATRIX=benchmarks.yaml ARGS="--data-dir ..."
+	$(BIN)/python -m mnist_bench run $(MATRIX) $(ARGS)
+
+test: $(STAMP) ## the tests (at most 10 minutes)
+	$(BIN)/python -m pytest -m "not bars" $(ARGS)
+
+lint: $(STAMP) ## style, types and import walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## pytest-benchmark suites of the harness itself
+	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-storage=.benchmarks --benchmark-autosave $(ARGS)
+
+bars: $(STAMP) ## the long proofs, by hand, on a quiet machine (about 1.5 hours)
+	$(BIN)/python -m pytest -m bars -s $(ARGS)
+	$(BIN)/python -m bench.aa
+	$(BIN)/python -m bench.overhead
+
+docs: $(STAMP) ## what is generated: docs/cli.md, the JSON Schema
+	$(BIN)/python -m mnist_bench schema > mnist_bench/schema.json
+	$(BIN)/python scripts/cli_reference.py > docs/cli.md
+
+clean: ## removes what was installed here, not results/
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,60 @@
+"""The command line: a literal table of commands, one file each; only the one that is asked for is imported."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from mnist_bench import __version__
+from mnist_bench.errors import BenchError
+
+# name: (module, one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("mnist_bench.cli.run", "train, time and evaluate every cell of a matrix; write results/"),
+    "plan": ("mnist_bench.cli.plan", "print the cells in order, what will be skipped and why, and how long it takes"),
+    "data": ("mnist_bench.cli.data", "fetch, verify, show or synthesize the data set"),
+    "doctor": ("mnist_bench.cli.doctor", "look for every known pitfall of this machine, each with its mend"),
+    "list": ("mnist_bench.cli.list", "list the models, devices or variants that a matrix can name"),
+    "schema": ("mnist_bench.cli.schema", "print the JSON Schema of the matrix file"),
+}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser of the whole program, with the flags of ``command`` alone (the others are not imported)."""
+    parser = argparse.ArgumentParser(
+        prog="mnist-bench",
+        description="Benchmark MNIST models over devices, batch sizes and execution variants.",
+        epilog="mnist-bench COMMAND --help tells more of each command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mnist-bench {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, help_line) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=help_line, description=help_line, allow_abbrev=False)
+        if name == command:
+            importlib.import_module(module).configure(subparser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program and returns its exit code (docs: exit codes). Errors of the user's are one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments if word in COMMANDS), None)
+    try:
+        args = build_parser(command).parse_args(arguments)
+        code: int = importlib.import_module(COMMANDS[args.command][0]).execute(args)
+        sys.stdout.flush()
+        return code
+    except BenchError as error:
+        for line in str(error).splitlines():
+            print(f"mnist-bench: {line}" if not hasattr(error, "problems") else line, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("mnist-bench: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our stdout has gone (``| head``): no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

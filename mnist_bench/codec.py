@@ -1,0 +1,219 @@
+"""Records to JSON and back: what the lines of ``trials.jsonl`` and ``sessions.jsonl`` and the manifest look like.
+
+A trial's line carries ``status``, which tells its outcome apart (``ok``: Measurement, ``skipped``: Skip, else a
+Failure of that kind). Floats are rounded to 6 significant digits: finer than any clock here, and 50 epochs fit 4 KB.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from mnist_bench.errors import BenchError
+from mnist_bench.records import Failure, Manifest, Measurement, Outcome, Session, Skip, Trial
+
+SCHEMA_VERSION = 1
+SIGNIFICANT_DIGITS = 6
+LINE_LIMIT = 4096  # bytes of a line of trials.jsonl, newline included
+# What a measurement can move to a file of its own when its line is too long, in this order.
+SPILLABLE = ("loss_trace", "epochs", "interference", "numerics", "noisy", "marks")
+
+_TRIAL = TypeAdapter(Trial)
+_SESSION = TypeAdapter(Session)
+_MANIFEST = TypeAdapter(Manifest)
+_MEASUREMENT = TypeAdapter(Measurement)
+_FAILURE = TypeAdapter(Failure)
+_SKIP = TypeAdapter(Skip)
+
+
+def to_json(record: Any) -> bytes:
+    """A record as one compact line of UTF-8, without its newline.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # A lone surrogate (bytes that were no UTF-8 in a worker's message) becomes the JSON escape of itself.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def from_json(data: bytes) -> Any:
+    """The inverse of ``to_json``.
+
+    Raises:
+        ValueError: not JSON, or NaN or Infinity in it.
+    """
+    return json.loads(data, parse_constant=_refuse_constant)
+
+
+def encode_trial(trial: Trial) -> dict[str, Any]:
+    """A trial as JSON values, ``status`` right after ``id``; ``Measurement.class_`` is written ``class``.
+
+    Raises:
+        ValueError: a float is not finite.
+    """
+    record = _rounded(_TRIAL.dump_python(trial, mode="json"), "trial")
+    outcome = record.pop("outcome")
+    if isinstance(trial.outcome, Measurement):
+        outcome["class"] = outcome.pop("class_")
+    return {"id": record.pop("id"), "status": trial.status, **record, "outcome": outcome}
+
+
+def decode_trial(record: dict[str, Any]) -> Trial:
+    """The inverse of ``encode_trial``.
+
+    Raises:
+        ValueError: a key is missing or of a wrong type, or the status does not fit the outcome.
+    """
+    record = dict(_mapping(record, "a trial"))
+    status = record.pop("status", None)
+    outcome = _decode_outcome(status, dict(_mapping(record.get("outcome"), "outcome")))
+    return _TRIAL.validate_python({**record, "outcome": outcome})
+
+
+def fit_line(record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An encoded trial as a line of at most 4,096 bytes, and the figures that had to leave it (mostly none).
+
+    Raises:
+        BenchError: the line is too long all the same.
+    """
+    more: dict[str, Any] = {}
+    if not _fits(record) and "reason" in record["outcome"]:
+        record = _with_short_reason(record)
+    elif not _fits(record):
+        outcome = {**record["outcome"], "more": True}
+        for key in SPILLABLE:
+            more[key] = outcome.pop(key)
+            record = {**record, "outcome": outcome}
+            if _fits(record):
+                break
+    if not _fits(record):
+        raise BenchError(f"trial {record['id']}: its line is over {LINE_LIMIT} bytes: use shorter names")
+    return record, more
+
+
+def is_partial(record: Any) -> bool:
+    """Whether figures of this line stand in a file of their own."""
+    outcome = record.get("outcome") if isinstance(record, dict) else None
+    return isinstance(outcome, dict) and outcome.get("more") is True
+
+
+def merge_line(record: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of ``fit_line``."""
+    outcome = {key: value for key, value in record["outcome"].items() if key != "more"}
+    return {**record, "outcome": {**outcome, **_mapping(more, "the file of its figures")}}
+
+
+def encode_session(session: Session) -> dict[str, Any]:
+    """A session as JSON values.
+
+    Raises:
+        ValueError: a float is not finite.
+    """
+    record: dict[str, Any] = _rounded(_SESSION.dump_python(session, mode="json"), "session")
+    return record
+
+
+def decode_session(record: dict[str, Any]) -> Session:
+    """The inverse of ``encode_session``; ValueError as in ``decode_trial``."""
+    session = _SESSION.validate_python(record)
+    count = len(session.members)
+    for number, one in enumerate(session.rounds):
+        if len(one.steps) != count or len(one.seconds) != count or not all(0 <= i < count for i in one.order):
+            raise ValueError(f"rounds[{number}] does not fit the {count} members")
+    return session
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """A manifest as indented JSON, for people as much as for programs."""
+    values = _MANIFEST.dump_python(manifest, mode="json")
+    return (json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """The inverse of ``encode_manifest``.
+
+    Raises:
+        ValueError: not a manifest, or one of a newer schema; the message says which.
+    """
+    values = _mapping(from_json(data), "a manifest")
+    version = values.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"schema_version must be a whole number from 1, not {version!r}")
+    if version > SCHEMA_VERSION:
+        raise ValueError(
+            f"written by a newer mnist_bench (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade it"
+        )
+    return _MANIFEST.validate_python(values)
+
+
+def explain(error: Exception) -> str:
+    """What is wrong, in one line: the first problem that pydantic found, or the message itself."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{where}: {first['msg']}" if where else first["msg"]
+    return str(error)
+
+
+def _decode_outcome(status: Any, outcome: dict[str, Any]) -> Outcome:
+    if status == "ok":
+        if "class" in outcome:
+            outcome["class_"] = outcome.pop("class")
+        measurement = _MEASUREMENT.validate_python(outcome)
+        epochs = measurement.epochs
+        if len({len(epochs.train_s), *map(len, (epochs.loader_s, epochs.loss, epochs.eval_s, epochs.accuracy))}) != 1:
+            raise ValueError("outcome.epochs: its lists differ in length")
+        return measurement
+    if status == "skipped":
+        return _SKIP.validate_python(outcome)
+    failure = _FAILURE.validate_python(outcome)
+    if failure.kind != status:
+        raise ValueError(f"status {status!r} does not fit the outcome's kind {failure.kind!r}")
+    return failure
+
+
+def _with_short_reason(record: dict[str, Any]) -> dict[str, Any]:
+    reason = record["outcome"]["reason"]
+
+    def shortened(length: int) -> dict[str, Any]:
+        return {**record, "outcome": {**record["outcome"], "reason": reason[:length].rstrip() + "…"}}
+
+    fits, over = 0, len(reason)
+    while over - fits > 1:  # the length in bytes grows with that in characters: bisect
+        middle = (fits + over) // 2
+        fits, over = (middle, over) if _fits(shortened(middle)) else (fits, middle)
+    return shortened(fits)
+
+
+def _fits(record: dict[str, Any]) -> bool:
+    return len(to_json(record)) < LINE_LIMIT
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _rounded(value: Any, path: str) -> Any:
+    match value:
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"{path} is {value}: only finite figures are stored")
+            return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        case dict():
+            return {key: _rounded(item, f"{path}.{key}") for key, item in value.items()}
+        case list():
+            return [_rounded(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        case _:
+            return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a figure")

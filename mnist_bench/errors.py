@@ -1,0 +1,49 @@
+"""The errors that a user can meet. Anything else that is raised is a bug.
+
+BenchError                 exit 1
+├── UsageError             exit 2  a flag, a name or a file that cannot be used
+│   ├── ConfigError        exit 2  a matrix file with problems, all of them at once
+│   └── DataError          exit 2  a data set that is missing or corrupt
+├── DownloadError          exit 1  the data set could not be fetched
+├── WorkerError            exit 1  a worker broke the protocol
+└── Interrupted            exit 130
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class BenchError(Exception):
+    """An error with a message for the user: where, what, and what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(BenchError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A matrix file that is refused. ``problems`` are lines ``file:line:column: path: message``."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(UsageError):
+    pass
+
+
+class DownloadError(BenchError):
+    pass
+
+
+class WorkerError(BenchError):
+    pass
+
+
+class Interrupted(BenchError):
+    exit_code = 130

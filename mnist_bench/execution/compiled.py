@@ -1,0 +1,72 @@
+"""``torch.compile``: of the model, or (scope ``step``) of loss and optimizer too.
+
+Shapes are static unless the variant says ``dynamic``: warm-up covers each one, so that nothing compiles later. In
+scope ``step`` the call of ``backward`` itself stays outside, as torch breaks the graph there; forward, loss, their
+backward graph and the optimizer's update are compiled.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch._dynamo
+from torch import nn
+from torch._dynamo.utils import counters
+
+from mnist_bench.execution.program import Program, assemble, cross_entropy_of, with_precision
+from mnist_bench.records import Variant
+
+COMPILERS = ("g++", "clang++", "c++")
+
+
+def build(model: nn.Module, optimizer: torch.optim.Optimizer, variant: Variant, device: torch.device) -> Program:
+    # Beyond its limit of recompilations dynamo would go on in eager, and the figure would be eager's.
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    options = variant.compile
+    arguments: dict[str, Any] = {
+        "backend": options.backend,
+        "mode": options.mode,
+        "fullgraph": options.fullgraph,
+        "dynamic": options.dynamic,
+    }
+
+    def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.compile(function, **arguments)
+
+    forward = with_precision(compile_(model), variant, device)
+    if options.scope == "model":
+        return assemble(cross_entropy_of(forward), optimizer.step, optimizer.zero_grad, forward)
+    loss_of = compile_(cross_entropy_of(with_precision(model, variant, device)))
+    return assemble(loss_of, compile_(lambda: optimizer.step()), optimizer.zero_grad, forward)
+
+
+def graphs_compiled() -> int:
+    """How many graphs this process has compiled; a rise inside a timed span is a recompilation."""
+    return int(counters["stats"]["unique_graphs"])
+
+
+def is_compile_error(error: BaseException) -> bool:
+    """Whether ``error`` or what it came from was raised by the compiler rather than by the model."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__module__.startswith(("torch._dynamo", "torch._inductor", "torch._functorch", "triton")):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def missing_compiler(variant: Variant, device: torch.device) -> str | None:
+    """Why nothing can be compiled here, and what to install; None where it can."""
+    if variant.execution != "compile" or variant.compile.backend != "inductor":
+        return None
+    if device.type in ("cuda", "xpu") and importlib.util.find_spec("triton") is None:
+        return "torch.compile needs triton on a GPU: pip install triton"
+    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else list(COMPILERS)
+    if not any(shutil.which(name) for name in wanted):
+        return f"torch.compile needs a C++ compiler ({', '.join(wanted)} not found): apt-get install g++ (macOS: xcode-select --install)"
+    return None

@@ -1,0 +1,192 @@
+"""A worker in a process of its own on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter_ns
+
+from pydantic import ValidationError
+
+from mnist_bench.errors import Interrupted
+from mnist_bench.guardian import SIGNALLED
+from mnist_bench.interrupts import Interrupts
+from mnist_bench.protocol import Failed, Reply, Request, decode_reply, encode_request
+from mnist_bench.records import TrialSpec
+
+EXIT_SECONDS = 20.0  # a worker that has said its last word may take so long to exit
+LINE_LIMIT = 1 << 20
+NS = 1e-9
+
+
+class LocalWorker:
+    """A fresh process, by exec, for one trial. It works only inside ``call``; close it in the end.
+
+    Args:
+        spec: its ``cache_dir`` is replaced by an empty folder of this worker's own.
+        log: the file that takes whatever the worker prints.
+        environ: the parent's environment.
+        timeout_s: of time with the token, over all calls.
+    """
+
+    def __init__(
+        self, spec: TrialSpec, log: Path, environ: Mapping[str, str], timeout_s: float, interrupts: Interrupts
+    ) -> None:
+        self._cache = tempfile.mkdtemp(prefix="mnist-bench-")
+        self.spec = replace(spec, cache_dir=self._cache)
+        self._log, self._timeout_s, self._interrupts = log, timeout_s, interrupts
+        self._buffer = b""
+        self.token_ns = 0
+        self.exited = True
+        requests_read, self._requests = os.pipe()
+        self._replies, replies_write = os.pipe()
+        lifeline_read, self._lifeline = os.pipe()
+        handed = (requests_read, replies_write, lifeline_read)
+        self.started_ns = perf_counter_ns()
+        try:
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(
+                    self._command(*handed),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=worker_environment(environ, self.spec),
+                    pass_fds=handed,
+                    start_new_session=True,  # the terminal's Ctrl-C is the runner's to act on
+                )
+        finally:
+            for descriptor in handed:
+                os.close(descriptor)
+
+    def _command(self, requests: int, replies: int, lifeline: int) -> list[str]:
+        pipes = [f"--requests={requests}", f"--replies={replies}", f"--lifeline={lifeline}"]
+        return [sys.executable, "-m", "mnist_bench.worker", *pipes, f"--started-ns={self.started_ns}"]
+
+    @property
+    def pid(self) -> int:
+        """Of the guardian, whose descendant the worker is."""
+        return self._process.pid
+
+    def call(self, request: Request) -> Reply:
+        """Hands the token over, sleeps until the reply; a dead or silent worker is a ``Failed`` reply.
+
+        Raises:
+            Interrupted: the user wants to stop; the worker may be in the middle of something.
+        """
+        begin = self.started_ns if self.token_ns == 0 else perf_counter_ns()
+        try:
+            line = self._exchange(encode_request(request), begin)
+        except TimeoutError:
+            self.kill()
+            return Failed(kind="timeout", reason=self._timeout_reason(request))
+        except (BrokenPipeError, EOFError):
+            return self._died(request)
+        finally:
+            self.token_ns += perf_counter_ns() - begin
+        try:
+            return decode_reply(line)
+        except ValidationError as error:
+            self.kill()
+            return Failed(kind="failed", reason=f"the worker broke the protocol: {error.errors()[0]['msg']}")
+
+    def close(self) -> int:
+        """Waits for the exit after the last reply, ends whatever is left; returns the ns waited (token time)."""
+        begin = perf_counter_ns()
+        self._close(self._requests)
+        self._requests = -1
+        try:
+            self._process.wait(EXIT_SECONDS)
+            self.exited = True
+        except subprocess.TimeoutExpired:
+            self.exited = False
+        waited = perf_counter_ns() - begin
+        self.token_ns += waited
+        self.kill()
+        return waited
+
+    def kill(self) -> None:
+        """Ends the worker with everything that it started, by closing the lifeline; idempotent."""
+        for descriptor in (self._lifeline, self._requests, self._replies):
+            self._close(descriptor)
+        self._lifeline = self._requests = self._replies = -1
+        try:
+            self._process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:  # a guardian that cannot act (a process in uninterruptible sleep)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        shutil.rmtree(self._cache, ignore_errors=True)
+
+    @staticmethod
+    def _close(descriptor: int) -> None:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _exchange(self, message: bytes, begin_ns: int) -> bytes:
+        os.write(self._requests, message)
+        deadline_ns = begin_ns + int(self._timeout_s / NS) - self.token_ns
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._replies, selectors.EVENT_READ)
+            selector.register(self._interrupts.descriptor, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                remaining = (deadline_ns - perf_counter_ns()) * NS
+                ready = selector.select(remaining) if remaining > 0 else []
+                if self._interrupts.requested:
+                    raise Interrupted("interrupted")
+                if not ready:
+                    raise TimeoutError
+                chunk = os.read(self._replies, 65536)
+                if not chunk or len(self._buffer) > LINE_LIMIT:
+                    raise EOFError
+                self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _timeout_reason(self, request: Request) -> str:
+        return (
+            f"no answer to {request.type} within the trial's {self._timeout_s:g} s: it hangs, or it is slow; "
+            f"raise limits.timeout_seconds or --timeout (log: {self._log.name})"
+        )
+
+    def _died(self, request: Request) -> Failed:
+        """What the exit code and the log's end say of a worker that is gone."""
+        self.kill()
+        code = self._process.returncode
+        tail = _tail(self._log)
+        if "bad_alloc" in tail or "MemoryError" in tail:
+            return Failed(kind="oom", reason=f"out of memory in {request.type}: raise limits.memory_gib")
+        number = code - SIGNALLED if code > SIGNALLED else -code
+        if code not in (0, 1) and number in set(signal.Signals):
+            name = signal.Signals(number).name
+            hint = "; the kernel's out-of-memory killer, perhaps" if name == "SIGKILL" else ""
+            return Failed(kind="crashed", reason=f"killed by {name} in {request.type}{hint} (log: {self._log.name})")
+        return Failed(kind="crashed", reason=f"exited with {code} in {request.type} (log: {self._log.name})")
+
+
+def worker_environment(environ: Mapping[str, str], spec: TrialSpec) -> dict[str, str]:
+    """The worker's environment: threads and the compiler's caches are its own, the rest is the parent's."""
+    own = {
+        "PYTHONUNBUFFERED": "1",  # what a model printed before a crash is in the log
+        "TORCHINDUCTOR_CACHE_DIR": str(Path(spec.cache_dir) / "inductor"),
+        "TRITON_CACHE_DIR": str(Path(spec.cache_dir) / "triton"),
+    }
+    if spec.variant.threads is not None:
+        own["OMP_NUM_THREADS"] = own["MKL_NUM_THREADS"] = str(spec.variant.threads)
+    if spec.variant.deterministic:
+        own["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch asks for it
+    return {**environ, **own}
+
+
+def _tail(log: Path, size: int = 4096) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - size))
+        return file.read().decode(errors="replace")

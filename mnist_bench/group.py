@@ -1,0 +1,344 @@
+"""One group from first worker to last: alive together for the session, then trained one at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from mnist_bench import interference
+from mnist_bench.events import EpochFinished, Observer, SessionProgress, StageStarted
+from mnist_bench.protocol import (
+    Block,
+    BlockDone,
+    EndSession,
+    EpochDone,
+    Evaluate,
+    Evaluated,
+    Failed,
+    Finish,
+    Finished,
+    Prepare,
+    Prepared,
+    Reply,
+    Request,
+    SessionEnded,
+    TrainEpoch,
+    Unavailable,
+)
+from mnist_bench.records import (
+    Cell,
+    Epochs,
+    Failure,
+    Group,
+    Measurement,
+    Outcome,
+    Session,
+    Skip,
+    StepTimes,
+    TrialSpec,
+)
+from mnist_bench.session import Plan, time_session
+
+NS = 1e-9
+WATERFALL_TOLERANCE = 0.02
+Stopped = Literal["precise", "budget"]
+
+
+class Worker(Protocol):
+    """What an executor gives: one trial in a fresh process."""
+
+    spec: TrialSpec
+    token_ns: int
+    exited: bool  # by itself, after its last reply
+
+    @property
+    def pid(self) -> int: ...
+    def call(self, request: Request) -> Reply: ...
+    def close(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The outcome of one trial of the group."""
+
+    spec: TrialSpec
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How groups are executed. ``budget_s``: session seconds of a member; ``together``: sessions are paired."""
+
+    precision: float
+    budget_s: float
+    together: bool
+    strict_devices: bool
+    cores: int  # of the machine
+    reference: str | None  # the variant that the others are compared with
+    launch: Callable[[TrialSpec], Worker]
+    emit: Observer
+    # What no trial need ask again: a device, or its compiler, found to be missing.
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Live:
+    """A worker that is ready. ``failure`` is set when it has left."""
+
+    worker: Worker
+    prepared: Prepared
+    steps: StepTimes | None = None
+    failure: Failure | None = None
+    session_start_ns: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.worker.spec.id
+
+    @property
+    def cell(self) -> Cell:
+        return self.worker.spec.cell
+
+    def block(self, seed: int) -> BlockDone | None:
+        match self.worker.call(Block(seed=seed)):
+            case BlockDone() as done:
+                return done
+            case other:
+                self.failure = _failure(other)
+                return None
+
+    def token_s(self) -> float:
+        return (self.worker.token_ns - self.session_start_ns) * NS
+
+
+def run_group(group: Group, *, timed: bool, settings: Settings, rng: random.Random) -> Iterator[Session | Finding]:
+    """Executes the trials of ``group``; yields each result as soon as it stands.
+
+    Args:
+        timed: a session of this group is finished already; train only.
+
+    Raises:
+        Interrupted: as the executor does; every worker has ended.
+    """
+    batches = [group.specs] if settings.together else [(spec,) for spec in group.specs]
+    for specs in batches:
+        live: list[Live] = []
+        try:
+            yield from _prepare(specs, live, settings)
+            if not timed and settings.budget_s > 0:
+                yield from _time(group.id, live, settings, rng)
+            yield from _train(live, settings, rng)
+        finally:
+            for member in live:
+                member.worker.kill()
+
+
+def _prepare(specs: Sequence[TrialSpec], live: list[Live], settings: Settings) -> Iterator[Finding]:
+    for spec in specs:
+        if known := _known_missing(spec, settings):
+            yield Finding(spec=spec, outcome=_skip(known, settings))
+            continue
+        settings.emit(StageStarted(trial_id=spec.id, stage="preparing"))
+        worker = settings.launch(spec)
+        try:
+            reply = worker.call(Prepare(spec=worker.spec))
+        except BaseException:
+            worker.kill()
+            raise
+        match reply:
+            case Prepared() as prepared:
+                live.append(Live(worker, prepared))
+                continue
+            case Unavailable(scope=scope, reason=reason):
+                settings.unavailable[_missing_key(spec, scope)] = reason
+                outcome: Outcome = _skip(reason, settings)
+            case other:
+                outcome = _failure(other)
+        worker.kill()
+        yield Finding(spec=spec, outcome=outcome)
+
+
+def _missing_key(spec: TrialSpec, scope: Literal["device", "compile"]) -> str:
+    return spec.cell.device if scope == "device" else f"{spec.cell.device}/{spec.variant.name}"
+
+
+def _known_missing(spec: TrialSpec, settings: Settings) -> str | None:
+    missing = settings.unavailable
+    return missing.get(_missing_key(spec, "device")) or missing.get(_missing_key(spec, "compile"))
+
+
+def _skip(reason: str, settings: Settings) -> Skip | Failure:
+    return Failure(kind="failed", reason=f"{reason} (--strict-devices)") if settings.strict_devices else Skip(reason=reason)
+
+
+def _time(group: str, live: Sequence[Live], settings: Settings, rng: random.Random) -> Iterator[Session]:
+    """One paired session of all that can pair, a solo session for each of the others."""
+    together = [member for member in live if member.prepared.pairable]
+    alone = [[member] for member in live if not member.prepared.pairable]
+    for members in [together, *alone]:
+        if members:
+            yield _session(group, members, settings, rng)
+
+
+def _session(group: str, members: Sequence[Live], settings: Settings, rng: random.Random) -> Session:
+    for member in members:
+        member.session_start_ns = member.worker.token_ns
+    settings.emit(StageStarted(trial_id=members[0].id, stage="timing"))
+
+    def progress(rounds: int, width: float | None, used: float) -> None:
+        settings.emit(
+            SessionProgress(group=group, rounds=rounds, half_width=width, token_s=used, budget_s=settings.budget_s)
+        )
+
+    pids = tuple(member.worker.pid for member in members)
+    before = interference.read(pids)
+    plan = Plan(pairs=_pairs(members, settings.reference), precision=settings.precision, budget_s=settings.budget_s)
+    rounds, stopped = time_session(members, plan, rng, progress)
+    _, noisy = interference.compare(before, interference.read(pids), settings.cores)
+    for member in members:
+        if member.failure is None:
+            match member.worker.call(EndSession()):
+                case SessionEnded(step_times=steps):
+                    member.steps = steps
+                case other:
+                    member.failure = _failure(other)
+    return Session(
+        group=group,
+        members=tuple(member.id for member in members),
+        paired=len(members) > 1,
+        rounds=rounds,
+        steps={member.id: member.steps for member in members if member.steps is not None},
+        stopped=stopped,
+        noisy=noisy,
+    )
+
+
+def _pairs(members: Sequence[Live], reference: str | None) -> tuple[tuple[int, int], ...]:
+    """The ratios that the tables will show: against the reference variant, and against the CPU."""
+    index = {(member.cell.device, member.cell.variant): position for position, member in enumerate(members)}
+    pairs = []
+    for (device, variant), position in index.items():
+        for other in (index.get((device, reference or "")), index.get(("cpu", variant))):
+            if other is not None and other != position:
+                pairs.append((other, position))
+    return tuple(pairs)
+
+
+def _train(live: Sequence[Live], settings: Settings, rng: random.Random) -> Iterator[Finding]:
+    for member in rng.sample(list(live), len(live)):
+        outcome = member.failure or _train_one(member, settings)
+        member.worker.kill()
+        yield Finding(spec=member.worker.spec, outcome=outcome)
+
+
+def _train_one(member: Live, settings: Settings) -> Measurement | Failure:
+    spec, worker = member.worker.spec, member.worker
+    readings = [interference.read((worker.pid,))]
+    trained: list[EpochDone] = []
+    scored: list[Evaluated] = []
+    if member.steps is None:  # no session has put the state back
+        reply = worker.call(EndSession())
+        if not isinstance(reply, SessionEnded):
+            return _failure(reply)
+    settings.emit(StageStarted(trial_id=spec.id, stage="training"))
+    for epoch in range(spec.epochs):
+        done = worker.call(TrainEpoch(epoch=epoch))
+        if not isinstance(done, EpochDone):
+            return _failure(done)
+        score = worker.call(Evaluate())
+        if not isinstance(score, Evaluated):
+            return _failure(score)
+        trained.append(done)
+        scored.append(score)
+        readings.append(interference.read((worker.pid,)))
+        settings.emit(
+            EpochFinished(
+                trial_id=spec.id,
+                epoch=epoch + 1,
+                epochs=spec.epochs,
+                samples_per_s=done.samples / done.seconds,
+                loss=done.loss,
+                accuracy=score.correct / score.samples,
+            )
+        )
+    finished = worker.call(Finish())
+    if not isinstance(finished, Finished):
+        return _failure(finished)
+    return _measurement(member, trained, scored, finished, worker.close(), readings, settings.cores)
+
+
+def _measurement(
+    member: Live,
+    trained: Sequence[EpochDone],
+    scored: Sequence[Evaluated],
+    finished: Finished,
+    exit_ns: int,
+    readings: Sequence[interference.Reading],
+    cores: int,
+) -> Measurement:
+    phases = {**finished.phases, "teardown": finished.phases.get("teardown", 0.0) + exit_ns * NS}
+    awake_s = finished.elapsed_s - finished.asleep_s + exit_ns * NS
+    token_s = member.worker.token_ns * NS
+    found, _ = interference.compare(readings[0], readings[-1], cores)
+    spans = zip(readings, readings[1:], strict=False)
+    noisy = [words for before, after in spans for words in interference.compare(before, after, cores)[1]]
+    if foreign := _foreign(member):
+        noisy.append(f"{foreign} other processes were on the GPU")
+    return Measurement(
+        epochs=Epochs(
+            train_s=tuple(done.seconds for done in trained),
+            loader_s=tuple(done.loader_s for done in trained),
+            loss=tuple(done.loss for done in trained),
+            eval_s=tuple(score.seconds for score in scored),
+            accuracy=tuple(score.correct / score.samples for score in scored),
+        ),
+        train_samples=sum(done.samples for done in trained),
+        eval_samples=sum(score.samples for score in scored),
+        class_=member.prepared.class_,
+        predictions_sha256=scored[-1].predictions_sha256,
+        order_sha256=finished.order_sha256,
+        loss_trace=member.prepared.loss_trace,
+        phases=phases,
+        awake_s=awake_s,
+        token_s=token_s,
+        total_s=awake_s - phases.get("session", 0.0),
+        time_to_first_step_s=member.prepared.time_to_first_step_s,
+        compile_s=member.prepared.compile_s,
+        host_peak_bytes=finished.host_peak_bytes,
+        device_peak_bytes=finished.device_peak_bytes,
+        parameters=member.prepared.parameters,
+        device_name=member.prepared.device_name,
+        numerics=finished.numerics,
+        interference=found,
+        noisy=tuple(dict.fromkeys(noisy)),
+        marks=_marks(phases, awake_s, token_s, exited=member.worker.exited),
+    )
+
+
+def _foreign(member: Live) -> int:
+    if not member.cell.device.startswith("cuda"):
+        return 0
+    return len(interference.foreign_gpu_processes((member.worker.pid,)))
+
+
+def _marks(phases: dict[str, float], awake_s: float, token_s: float, *, exited: bool) -> tuple[str, ...]:
+    """Doubts about a trial's own clocks (docs/measurement.md, rule 6)."""
+    marks = []
+    if abs(sum(phases.values()) - awake_s) > WATERFALL_TOLERANCE * awake_s:
+        marks.append(f"the phases add up to {sum(phases.values()):.2f} s of {awake_s:.2f} s awake")
+    if abs(token_s - awake_s) > WATERFALL_TOLERANCE * awake_s:
+        marks.append(f"the worker was awake {awake_s:.2f} s by its own clock, {token_s:.2f} s by the runner's")
+    if not exited:
+        marks.append("the worker did not exit by itself")
+    return tuple(marks)
+
+
+def _failure(reply: Reply) -> Failure:
+    match reply:
+        case Failed(kind=kind, reason=reason):
+            return Failure(kind=kind, reason=reason)
+        case other:
+            return Failure(kind="failed", reason=f"the worker broke the protocol: an unexpected {other.type}")

@@ -1,0 +1,254 @@
+"""Matrix -> cells -> groups of trials: product, exclude, include, filter, order, shard. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mnist_bench.errors import UsageError
+from mnist_bench.records import BUILTIN_MODELS, BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Variant, group_id
+
+# The trials of one model, batch size and seed, under the id of the group.
+GroupTrials = tuple[str, tuple[tuple[Cell, int], ...]]
+
+FILTER_KEYS = ("model", "device", "batch_size", "variant")
+
+
+def expand(matrix: Matrix) -> tuple[Cell, ...]:
+    """The cells of a matrix in file order: the product of the axes, less ``exclude``, then ``include``.
+
+    Args:
+        matrix: the resolved matrix.
+
+    Returns:
+        Every cell once.
+
+    >>> from mnist_bench.records import Selector
+    >>> matrix = Matrix(models=(ModelEntry(name="mlp", target="mlp"),), devices=("cpu", "cuda"), batch_sizes=(100,),
+    ...                 variants=(Variant(name="eager"),), exclude=(Selector(device="cuda"),))
+    >>> [cell.id for cell in expand(matrix)]
+    ['mlp/cpu/b100/eager']
+    """
+    names = [entry.name for entry in matrix.models]
+    variants = [variant.name for variant in matrix.variants]
+    product = (
+        Cell(model=model, device=device, batch_size=batch_size, variant=variant)
+        for model, device, batch_size, variant in itertools.product(names, matrix.devices, matrix.batch_sizes, variants)
+    )
+    kept = (cell for cell in product if not any(selector.matches(cell) for selector in matrix.exclude))
+    return (*kept, *matrix.include)
+
+
+def model_of(matrix: Matrix, name: str) -> ModelEntry:
+    """The model that a cell names: one of the axis, else a built-in (which ``include`` may name).
+
+    Args:
+        matrix: the resolved matrix.
+        name: ``Cell.model``.
+
+    Returns:
+        The entry with its target, optimizer and rate.
+
+    >>> matrix = Matrix(models=(), devices=(), batch_sizes=(), variants=())
+    >>> model_of(matrix, "mlp").target
+    'mlp'
+    """
+    for entry in matrix.models:
+        if entry.name == name:
+            return entry
+    if name in BUILTIN_MODELS:
+        return ModelEntry(name=name, target=name)
+    raise UsageError(_unknown("model", name, {entry.name for entry in matrix.models} | {*BUILTIN_MODELS}))
+
+
+def variant_of(matrix: Matrix, name: str) -> Variant:
+    """The variant that a cell names: one of the axis, else a built-in.
+
+    Args:
+        matrix: the resolved matrix.
+        name: ``Cell.variant``.
+
+    Returns:
+        The variant with every setting.
+
+    >>> variant_of(Matrix(models=(), devices=(), batch_sizes=(), variants=()), "compile").execution
+    'compile'
+    """
+    for variant in matrix.variants:
+        if variant.name == name:
+            return variant
+    if name in BUILTIN_VARIANTS:
+        return BUILTIN_VARIANTS[name]
+    raise UsageError(_unknown("variant", name, {variant.name for variant in matrix.variants} | {*BUILTIN_VARIANTS}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Values wanted of each key; an empty tuple wants every value. Values of one key are alternatives."""
+
+    model: tuple[str, ...] = ()
+    device: tuple[str, ...] = ()
+    batch_size: tuple[str, ...] = ()
+    variant: tuple[str, ...] = ()
+
+    def matches(self, cell: Cell) -> bool:
+        return all(not getattr(self, key) or str(getattr(cell, key)) in getattr(self, key) for key in FILTER_KEYS)
+
+
+def parse_filter(text: str) -> Filter:
+    """Reads ``--filter``.
+
+    Args:
+        text: ``key=value`` pairs with commas between; a key given twice means either value.
+
+    Returns:
+        The filter; its values are not yet held against any cells (``select`` does that).
+
+    >>> parse_filter("model=lenet5,device=cpu,model=mlp").model
+    ('lenet5', 'mlp')
+    """
+    wanted: dict[str, list[str]] = {}
+    for pair in text.split(","):
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not key or not value:
+            raise UsageError(f"--filter: {pair.strip()!r} is not of the form key=value (as in model=lenet5,device=cpu)")
+        if key not in FILTER_KEYS:
+            raise UsageError(f"--filter: unknown key {key!r} (known: {', '.join(FILTER_KEYS)})")
+        wanted.setdefault(key, []).append(value)
+    return Filter(**{key: tuple(values) for key, values in wanted.items()})
+
+
+def select(cells: Sequence[Cell], wanted: Filter | None) -> tuple[Cell, ...]:
+    """The cells that a filter wants, in their order.
+
+    Args:
+        cells: the cells of the matrix.
+        wanted: None wants all of them.
+
+    Returns:
+        At least one cell; a value that no cell has, or values that no cell has together, are a ``UsageError``.
+
+    >>> cell = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
+    >>> select([cell], parse_filter("batch_size=100")) == (cell,)
+    True
+    """
+    if wanted is None:
+        return tuple(cells)
+    for key in FILTER_KEYS:
+        known = list(dict.fromkeys(str(getattr(cell, key)) for cell in cells))
+        for value in getattr(wanted, key):
+            if value not in known:
+                raise UsageError("--filter: " + _unknown(key, value, known))
+    chosen = tuple(cell for cell in cells if wanted.matches(cell))
+    if not chosen:
+        raise UsageError("--filter: every value is known, but no cell has them together (plan lists the cells)")
+    return chosen
+
+
+def groups(cells: Iterable[Cell], seeds: Sequence[int]) -> tuple[GroupTrials, ...]:
+    """Gathers trials into groups: one model, batch size and seed; every device and variant.
+
+    Args:
+        cells: in matrix order.
+        seeds: in file order.
+
+    Returns:
+        ``(group id, ((cell, seed), ...))``: the groups of the first seed, then those of the next, in matrix order.
+
+    >>> cells = [Cell(model="mlp", device="cpu", batch_size=100, variant=name) for name in ("eager", "compile")]
+    >>> [(group, len(trials)) for group, trials in groups(cells, [0, 7])]
+    [('mlp/b100/s0', 2), ('mlp/b100/s7', 2)]
+    """
+    gathered: dict[str, list[tuple[Cell, int]]] = {}
+    cells = tuple(cells)
+    for seed in seeds:
+        for cell in cells:
+            gathered.setdefault(group_id(cell, seed), []).append((cell, seed))
+    return tuple((group, tuple(trials)) for group, trials in gathered.items())
+
+
+def order(groups: Sequence[GroupTrials], rng: random.Random) -> tuple[GroupTrials, ...]:
+    """A random order in which the seeds of a cell are spread over the run: each seed's groups shuffled, seed by seed.
+
+    Args:
+        groups: as ``groups`` returns them.
+        rng: the only source of chance.
+
+    Returns:
+        The same groups.
+
+    >>> cells = [Cell(model="mlp", device="cpu", batch_size=size, variant="eager") for size in (10, 100)]
+    >>> [group[-2:] for group, _ in order(groups(cells, [0, 1]), random.Random(3))]
+    ['s0', 's0', 's1', 's1']
+    """
+    by_seed: dict[int, list[GroupTrials]] = {}
+    for group in groups:
+        by_seed.setdefault(group[1][0][1], []).append(group)
+    for members in by_seed.values():
+        rng.shuffle(members)
+    return tuple(itertools.chain.from_iterable(by_seed.values()))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Reads ``--shard``.
+
+    Args:
+        text: ``K/N``, K from 1 to N.
+
+    Returns:
+        ``(K, N)``.
+
+    >>> parse_shard("2/4")
+    (2, 4)
+    """
+    number, _, count = text.partition("/")
+    if number.isascii() and number.isdigit() and count.isascii() and count.isdigit() and len(text) < 16:
+        parsed = int(number), int(count)
+        if 1 <= parsed[0] <= parsed[1]:
+            return parsed
+    raise UsageError(f"--shard: {text!r} is not K/N with K from 1 to N (as in 2/4: the second of four shards)")
+
+
+def shard(groups: Sequence[GroupTrials], k: int, n: int) -> tuple[GroupTrials, ...]:
+    """The k-th of n shards (from 1). Taken from the matrix order, so that n machines partition a run without talking.
+
+    Args:
+        groups: as ``groups`` returns them, not shuffled.
+        k: which shard, from 1.
+        n: how many there are.
+
+    Returns:
+        Every n-th group; none where there are fewer groups than shards.
+
+    >>> cells = [Cell(model="mlp", device="cpu", batch_size=size, variant="eager") for size in (10, 100, 1000)]
+    >>> [group for group, _ in shard(groups(cells, [0]), 1, 2)]
+    ['mlp/b10/s0', 'mlp/b1000/s0']
+    """
+    return tuple(groups[k - 1 :: n])
+
+
+def fingerprint(matrix: Matrix) -> str:
+    """SHA-256 (hexadecimal) of the canonical JSON of a matrix as resolved: equal exactly where the matrices are.
+
+    Args:
+        matrix: the resolved matrix.
+
+    Returns:
+        64 hexadecimal digits.
+
+    >>> matrix = Matrix(models=(), devices=("cpu",), batch_sizes=(100,), variants=())
+    >>> fingerprint(matrix) == fingerprint(dataclasses.replace(matrix))
+    True
+    """
+    canonical = json.dumps(dataclasses.asdict(matrix), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _unknown(kind: str, value: str, known: Iterable[str]) -> str:
+    names = list(known) if isinstance(known, list) else sorted(known)
+    return f"unknown {kind} {value!r} (known: {', '.join(names)})"

@@ -1,0 +1,7 @@
+"""One hidden layer of 784: 623,290 parameters."""
+
+from torch import nn
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 784), nn.ReLU(), nn.Linear(784, 10))

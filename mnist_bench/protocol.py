@@ -1,0 +1,160 @@
+"""What the parent and a worker say to each other: one JSON line a message, on pipes of their own.
+
+The worker works only between a request and its reply (it holds the token); otherwise it sleeps in a read. A change of
+any message bumps ``PROTOCOL_VERSION``: sides of different versions do not talk (docs/measurement.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from mnist_bench.records import FailureKind, StepTimes, TrialSpec, VariantClass
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    spec: TrialSpec
+    protocol: int = PROTOCOL_VERSION
+    type: Literal["prepare"] = "prepare"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Execute one block on fresh memory; ``seed`` draws the spacers."""
+
+    seed: int
+    type: Literal["block"] = "block"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndSession:
+    """The session is over: put the state back as it was before warm-up."""
+
+    type: Literal["end_session"] = "end_session"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainEpoch:
+    epoch: int  # from 0
+    type: Literal["train_epoch"] = "train_epoch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    type: Literal["evaluate"] = "evaluate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    type: Literal["finish"] = "finish"
+
+
+Request = Prepare | Block | EndSession | TrainEpoch | Evaluate | Finish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Ready for blocks. ``pairable``: may share a session (loader processes would work while the trial sleeps)."""
+
+    block_steps: int
+    step_s: float
+    pairable: bool
+    device_name: str
+    parameters: int
+    class_: VariantClass
+    loss_trace: tuple[float, ...]
+    time_to_first_step_s: float
+    compile_s: float | None
+    rss_bytes: int
+    type: Literal["prepared"] = "prepared"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unavailable:
+    """This machine cannot execute the trial. ``scope``: ``device`` or ``compile``, so that others need not ask."""
+
+    scope: Literal["device", "compile"]
+    reason: str
+    type: Literal["unavailable"] = "unavailable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    kind: FailureKind
+    reason: str
+    type: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockDone:
+    steps: int
+    seconds: float
+    type: Literal["block_done"] = "block_done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded:
+    step_times: StepTimes | None  # None: no block was executed
+    type: Literal["session_ended"] = "session_ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochDone:
+    """``seconds`` from the first batch asked for to the device's last work; ``loader_s`` of it waiting for batches."""
+
+    seconds: float
+    loader_s: float
+    loss: float
+    samples: int
+    type: Literal["epoch_done"] = "epoch_done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    seconds: float
+    correct: int
+    samples: int
+    predictions_sha256: str
+    type: Literal["evaluated"] = "evaluated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The last reply; the worker exits after it. ``asleep_s`` and ``elapsed_s`` run from the process's start."""
+
+    phases: dict[str, float]
+    elapsed_s: float
+    asleep_s: float
+    host_peak_bytes: int
+    device_peak_bytes: int | None
+    order_sha256: str
+    numerics: dict[str, Any] = field(default_factory=dict)
+    type: Literal["finished"] = "finished"
+
+
+Reply = Prepared | Unavailable | Failed | BlockDone | SessionEnded | EpochDone | Evaluated | Finished
+
+_REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="type")])
+_REPLIES: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="type")])
+
+
+def encode_request(request: Request) -> bytes:
+    return _REQUESTS.dump_json(request) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    return _REQUESTS.validate_json(line)
+
+
+def encode_reply(reply: Reply) -> bytes:
+    return _REPLIES.dump_json(reply) + b"\n"
+
+
+def decode_reply(line: bytes) -> Reply:
+    """Raises ``pydantic.ValidationError`` for anything that is not a reply of this protocol."""
+    return _REPLIES.validate_json(line)

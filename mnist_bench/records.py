@@ -1,0 +1,373 @@
+"""The frozen records that travel between the rooms: pure data, no I/O.
+
+Units are in the names: ``*_s`` seconds, ``*_ms`` milliseconds, ``*_ns`` nanoseconds, ``*_bytes`` bytes.
+Accuracy is a fraction in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
+FailureKind = Literal["diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
+
+# From best to worst: the status of a cell is the worst of its seeds.
+STATUSES: tuple[Status, ...] = ("ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed")
+
+Recipe = Literal["standard", "tutorial"]
+Execution = Literal["eager", "compile", "cuda_graph"]
+PipelineName = Literal["resident", "tensors", "torchvision", "tutorial"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+# Rule 8 of docs/measurement.md: A same arithmetic, B changed numerics, C changed algorithm.
+VariantClass = Literal["A", "B", "C"]
+
+BUILTIN_MODELS: tuple[str, ...] = ("cnn", "lenet5", "mlp")
+EVALUATION_BATCH_SIZE = 1000
+TRAIN_IMAGES = 60_000
+TEST_IMAGES = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """Arguments of ``torch.compile``; ``scope`` says what is compiled (the model, or loss and optimizer too)."""
+
+    scope: Literal["model", "step"] = "model"
+    mode: str | None = None
+    backend: str = "inductor"
+    fullgraph: bool = False
+    dynamic: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A named bundle of execution settings: how the same mathematics is run."""
+
+    name: str
+    execution: Execution = "eager"
+    compile: CompileOptions = field(default_factory=CompileOptions)
+    pipeline: PipelineName = "resident"
+    workers: int = 0
+    precision: Precision = "fp32"
+    fused_optimizer: bool = True
+    channels_last: bool = False
+    threads: int | None = None  # None: the cores that affinity and cgroup leave
+    flush_denormal: bool = False
+    deterministic: bool = False
+    processes: int = 1
+
+
+BUILTIN_VARIANTS: dict[str, Variant] = {
+    "eager": Variant(name="eager"),
+    "compile": Variant(name="compile", execution="compile"),
+    "compile-step": Variant(name="compile-step", execution="compile", compile=CompileOptions(scope="step")),
+    "channels-last": Variant(name="channels-last", channels_last=True),
+    "tutorial": Variant(name="tutorial", pipeline="tutorial", fused_optimizer=False),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """A model of the matrix.
+
+    Args:
+        name: its name in cells and tables.
+        target: a built-in name, the name of an entry point in ``mnist_bench.models``, or ``package.module:function``.
+        optimizer: ``sgd``, ``adam`` or ``adamw``; None: the recipe's.
+        lr: learning rate; None: the recipe's.
+    """
+
+    name: str
+    target: str
+    optimizer: Literal["sgd", "adam", "adamw"] | None = None
+    lr: float | None = None
+
+    @property
+    def builtin(self) -> bool:
+        return self.target in BUILTIN_MODELS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Cell:
+    """One point of the matrix."""
+
+    model: str
+    device: str
+    batch_size: int
+    variant: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.model}/{self.device}/b{self.batch_size}/{self.variant}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """Matches cells: every key given must be equal."""
+
+    model: str | None = None
+    device: str | None = None
+    batch_size: int | None = None
+    variant: str | None = None
+
+    def matches(self, cell: Cell) -> bool:
+        return (
+            self.model in (None, cell.model)
+            and self.device in (None, cell.device)
+            and self.batch_size in (None, cell.batch_size)
+            and self.variant in (None, cell.variant)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """An absolute floor of ``expect``: applies to the cells that ``selector`` matches."""
+
+    selector: Selector
+    min_accuracy: float | None = None
+    min_train_samples_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When a timing session stops: half-width of a ratio's 95 % interval, or token seconds per cell over its seeds."""
+
+    precision: float = 0.02
+    budget_seconds: float = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Per trial: seconds with the token, and GiB of memory."""
+
+    timeout_seconds: float = 1800.0
+    memory_gib: float = 16.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """The matrix file as resolved: every default filled in, every name known."""
+
+    version: int = 1
+    name: str = "default"
+    dataset: Literal["auto", "mnist", "synthetic"] = "auto"
+    recipe: Recipe = "standard"
+    epochs: int = 2
+    seeds: tuple[int, ...] = (0, 1, 2)
+    models: tuple[ModelEntry, ...]
+    devices: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    variants: tuple[Variant, ...]
+    exclude: tuple[Selector, ...] = ()
+    include: tuple[Cell, ...] = ()
+    timing: Timing = Timing()
+    limits: Limits = Limits()
+    expect: tuple[Floor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """A verified data set on disk: ``root/MNIST/raw`` holds the four IDX files; ``sha256`` covers them all."""
+
+    name: Literal["mnist", "synthetic"]
+    root: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSpec:
+    """All that a worker must know to execute one cell with one seed."""
+
+    cell: Cell
+    seed: int
+    model: ModelEntry
+    variant: Variant  # threads resolved to a number
+    recipe: Recipe
+    epochs: int
+    data: DataSet
+    memory_bytes: int | None = None
+    plugin_path: str | None = None  # the matrix file's folder
+    allow_plugins: bool = False
+    cache_dir: str = ""  # the compiler cache of this trial's own, empty at its start
+    samples_path: str = ""  # where the raw stamps go (.npy)
+
+    @property
+    def id(self) -> str:
+        return trial_id(self.cell, self.seed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The trials of one model, batch size and seed: every device and variant."""
+
+    id: str
+    specs: tuple[TrialSpec, ...]
+
+
+def trial_id(cell: Cell, seed: int) -> str:
+    return f"{cell.id}/s{seed}"
+
+
+def group_id(cell: Cell, seed: int) -> str:
+    return f"{cell.model}/b{cell.batch_size}/s{seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epochs:
+    """Figures of each epoch, as parallel tuples of one length (seconds; mean training loss; accuracy after it)."""
+
+    train_s: tuple[float, ...]
+    loader_s: tuple[float, ...]
+    loss: tuple[float, ...]
+    eval_s: tuple[float, ...]
+    accuracy: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A trial that went well.
+
+    ``phases`` are the seconds of the waterfall; ``awake_s`` is the worker's own clock from process start to exit less
+    the time asleep, ``token_s`` the parent's stopwatch over the same; ``total_s`` is ``awake_s`` less the session.
+    ``marks`` are reasons for doubt (waterfall not closed); ``noisy`` are the disturbances found, each in words.
+    """
+
+    epochs: Epochs
+    train_samples: int
+    eval_samples: int
+    class_: VariantClass
+    predictions_sha256: str
+    order_sha256: str
+    loss_trace: tuple[float, ...]
+    phases: dict[str, float]
+    awake_s: float
+    token_s: float
+    total_s: float
+    time_to_first_step_s: float
+    compile_s: float | None
+    host_peak_bytes: int
+    device_peak_bytes: int | None
+    parameters: int
+    device_name: str
+    numerics: dict[str, Any]
+    interference: dict[str, float]
+    noisy: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An expected failure: what kind, and a reason that a person can act on."""
+
+    kind: FailureKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """A trial that this machine cannot execute, and what would make it possible."""
+
+    reason: str
+
+
+Outcome = Measurement | Failure | Skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One finished trial: a line of ``trials.jsonl``. ``started_at`` and ``ended_at`` are UTC labels (ISO 8601)."""
+
+    id: str
+    cell: Cell
+    seed: int
+    recipe: Recipe
+    dataset: str
+    dataset_sha256: str
+    outcome: Outcome
+    started_at: str
+    ended_at: str
+    log: str  # the worker's log, relative to the run folder; empty when no worker was started
+
+    @property
+    def status(self) -> Status:
+        match self.outcome:
+            case Measurement():
+                return "ok"
+            case Failure(kind=kind):
+                return kind
+            case Skip():
+                return "skipped"
+
+    @property
+    def reason(self) -> str:
+        return "" if isinstance(self.outcome, Measurement) else self.outcome.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One round of a session: the order in which members (by index) had the token; each one's steps and seconds.
+
+    ``steps`` and ``seconds`` follow ``Session.members``; a member that left the session has 0 steps.
+    """
+
+    order: tuple[int, ...]
+    steps: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """Percentiles of a member's single steps in the session (milliseconds) and their number."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """The timing session of one group: a line of ``sessions.jsonl``. ``members`` are trial ids."""
+
+    group: str
+    members: tuple[str, ...]
+    paired: bool
+    rounds: tuple[Round, ...]
+    steps: dict[str, StepTimes]
+    stopped: Literal["precise", "budget", "alone"]
+    noisy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """The machine and software of a run, as the parent sees them without torch (the devices stand in the trials)."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int  # those that affinity and cgroup leave
+    memory_bytes: int
+    packages: dict[str, str]
+    commit: str | None = None  # of the folder that the run was started in
+    dirty: bool = False
+    details: dict[str, str] = field(default_factory=dict)  # governor, kernel, hypervisor, ... whatever was found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """``manifest.json``: what a run set out to do, where, and how it ended. ``order`` is that of the groups."""
+
+    run_id: str
+    schema_version: int
+    program_version: str
+    status: Literal["running", "complete", "interrupted", "stopped"]
+    matrix: Matrix
+    matrix_sha256: str
+    matrix_path: str
+    options: dict[str, Any]
+    environment: Environment
+    dataset: DataSet
+    order: tuple[str, ...]
+    trials: tuple[str, ...]
+    started_at: str
+    ended_at: str | None = None

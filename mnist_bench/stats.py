@@ -1,0 +1,259 @@
+"""Estimates and intervals: pure functions of samples, no I/O.
+
+Ratios live on the log scale: ``ln(seconds per step of the numerator / of the denominator)``.
+``scipy.special`` does the work; ``scipy.stats`` takes a second to import and is left to the gate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtrit
+
+from mnist_bench.records import Round, Session
+
+CONFIDENCE = 0.95
+# Up to here the null distribution of the signed-rank statistic is exact; above, the normal approximation with
+# continuity correction differs by at most one rank in either end of the interval.
+EXACT_UP_TO = 60
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and the bounds of its confidence interval; None where the sample is too small for them."""
+
+    estimate: float
+    low: float | None = None
+    high: float | None = None
+
+    def holding(self, estimate: float) -> Interval:
+        """These bounds about another estimate, stretched where they would not hold it."""
+        if self.low is None or self.high is None:
+            return Interval(estimate)
+        return Interval(estimate, min(self.low, estimate), max(self.high, estimate))
+
+    def exp(self) -> Interval:
+        """From the log scale to the ratio itself."""
+        if self.low is None or self.high is None:
+            return Interval(math.exp(self.estimate))
+        return Interval(math.exp(self.estimate), math.exp(self.low), math.exp(self.high))
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRatio:
+    """What one session says of a pair (log scale): the median over rounds, its interval, and its variance."""
+
+    interval: Interval
+    rounds: int
+    variance: float | None  # of the median, within the session; None below 2 rounds
+
+
+def median(values: ArrayLike) -> float:
+    """The median of a non-empty sample."""
+    return float(np.median(_sample(values)))
+
+
+def percentiles(values: ArrayLike, ranks: Sequence[float]) -> tuple[float, ...]:
+    """Percentiles (ranks from 0 to 100) of a non-empty sample, linear between order statistics."""
+    return tuple(float(value) for value in np.percentile(_sample(values), list(ranks)))
+
+
+def hodges_lehmann(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """The centre of a symmetric distribution: the median of the Walsh averages (x_i + x_j) / 2, i <= j.
+
+    The interval inverts the Wilcoxon signed-rank test: with c the largest rank sum for which
+    P(T <= c) <= (1 - confidence) / 2, it runs from the (c+1)-th smallest Walsh average to the (c+1)-th largest.
+
+    Args:
+        values: shape (n,), n >= 1, finite.
+        confidence: of the interval; the true coverage is at least this for symmetric values (n <= 60).
+
+    Returns:
+        The estimate and its bounds; None bounds where even the whole range is not confident enough (n < 6 at 95 %).
+
+    Raises:
+        ValueError: an empty or non-finite sample, a confidence outside (0, 1).
+
+    Source: Hodges & Lehmann (1963), Ann. Math. Statist. 34, 598-611; Hollander, Wolfe & Chicken, *Nonparametric
+    Statistical Methods*, 3rd ed., sections 3.2 and 3.3.
+    """
+    x = _sample(values)
+    walsh = _walsh_averages(x)
+    middle = (walsh.size - 1) // 2, walsh.size // 2
+    rank = _critical_rank(x.size, confidence)
+    if rank is None:
+        part = np.partition(walsh, middle)
+        return Interval(float(part[list(middle)].mean()))
+    ends = rank, walsh.size - 1 - rank
+    part = np.partition(walsh, sorted({*middle, *ends}))
+    low, high = float(part[ends[0]]), float(part[ends[1]])
+    # Rounding of the mean of two equal neighbours may step over a bound that is the same number.
+    estimate = min(max(float(part[list(middle)].mean()), low), high)
+    return Interval(estimate, low, high)
+
+
+def t_interval(values: ArrayLike, confidence: float = CONFIDENCE, variance_floor: float = 0.0) -> Interval:
+    """The mean and its Student t interval; None bounds below 3 values (two seeds bound nothing of use).
+
+    Args:
+        values: shape (n,), n >= 1, finite.
+        variance_floor: the least variance of one value that is believed.
+    """
+    x = _sample(values)
+    if x.size < 3:
+        return Interval(float(x.mean()))
+    return _t_bounds(x, confidence, variance_floor)
+
+
+def round_log_ratios(rounds: Sequence[Round], numerator: int, denominator: int) -> FloatArray:
+    """ln(seconds per step / seconds per step) of two members (by index) in every round in which both took steps."""
+    steps = np.array([(r.steps[numerator], r.steps[denominator]) for r in rounds], dtype=np.float64).reshape(-1, 2)
+    seconds = np.array([(r.seconds[numerator], r.seconds[denominator]) for r in rounds], np.float64).reshape(-1, 2)
+    both = (steps > 0).all(axis=1) & (seconds > 0).all(axis=1)
+    per_step = seconds[both] / steps[both]
+    ratios: FloatArray = np.log(per_step[:, 0] / per_step[:, 1])
+    return ratios
+
+
+def log_ratios(session: Session, numerator_member: str, denominator_member: str) -> FloatArray:
+    """``round_log_ratios`` of two members by their trial ids.
+
+    Raises:
+        ValueError: one of them is not a member of the session.
+    """
+    members = session.members
+    return round_log_ratios(session.rounds, members.index(numerator_member), members.index(denominator_member))
+
+
+def ratio_of(values: ArrayLike, confidence: float = CONFIDENCE) -> SessionRatio:
+    """What the log ratios of one session's rounds say: median, Hodges-Lehmann interval, variance of the median.
+
+    The bounds are those of the Hodges-Lehmann estimate, stretched where a skewed sample puts the median outside.
+    The variance is read off the interval (half of it over the normal quantile); below 6 rounds, where there is no
+    interval, it is that of the median of a normal sample, pi/2 s^2/n.
+    """
+    x = _sample(values)
+    interval = hodges_lehmann(x, confidence).holding(median(x))
+    if interval.low is not None and interval.high is not None:
+        z = -float(ndtri((1 - confidence) / 2))
+        return SessionRatio(interval, x.size, ((interval.high - interval.low) / (2 * z)) ** 2)
+    variance = math.pi / 2 * float(x.var(ddof=1)) / x.size if x.size > 1 else None
+    return SessionRatio(interval, x.size, variance)
+
+
+def session_ratio(session: Session, numerator: str, denominator: str) -> SessionRatio | None:
+    """``ratio_of`` two members (trial ids) of a session; None where they share no round."""
+    values = log_ratios(session, numerator, denominator)
+    return ratio_of(values) if values.size else None
+
+
+def pooled_ratio(sessions: Sequence[SessionRatio], confidence: float = CONFIDENCE) -> Interval:
+    """Several sessions of one pair: the mean of their medians and its t interval over sessions (log scale).
+
+    The spread between sessions carries what rounds of one session cannot show (where memory landed, which cores).
+    Its variance is floored by the mean variance of a median within a session: two sessions that happen to agree
+    are not a narrow interval. Two sessions have one degree of freedom: honest, and wide. One session gives its own.
+
+    Raises:
+        ValueError: no session.
+    """
+    if not sessions:
+        raise ValueError("a ratio needs at least one session")
+    if len(sessions) == 1:
+        return sessions[0].interval
+    medians = np.array([session.interval.estimate for session in sessions])
+    within = [session.variance for session in sessions if session.variance is not None]
+    return _t_bounds(medians, confidence, float(np.mean(within)) if within else 0.0)
+
+
+def ratio_half_width(interval: Interval) -> float | None:
+    """Half the width of a ratio's interval, relative to the ratio (0.02: +-2 %); None without bounds.
+
+    Args:
+        interval: on the log scale.
+    """
+    if interval.low is None or interval.high is None:
+        return None
+    return (math.exp(interval.high - interval.estimate) - math.exp(interval.low - interval.estimate)) / 2
+
+
+def widest_half_width(rounds: Sequence[Round], pairs: Sequence[tuple[int, int]]) -> float | None:
+    """The stopping rule of a session: the widest relative half-width among the ratios of ``pairs`` of members.
+
+    Args:
+        rounds: those so far.
+        pairs: indices of members (numerator, denominator).
+
+    Returns:
+        None while one of them is not yet known (fewer than 6 common rounds), or without any pair.
+    """
+    widest = None
+    for numerator, denominator in pairs:
+        values = round_log_ratios(rounds, numerator, denominator)
+        width = ratio_half_width(ratio_of(values).interval) if values.size else None
+        if width is None:
+            return None
+        widest = width if widest is None else max(widest, width)
+    return widest
+
+
+@lru_cache(maxsize=128)
+def signed_rank_distribution(n: int) -> FloatArray:
+    """P(T = t), t = 0 ... n(n+1)/2: the null distribution of Wilcoxon's signed-rank statistic.
+
+    Each rank is in the sum with probability one half, independently: one convolution per rank (Hollander & Wolfe,
+    section 3.1, comment 5). Read-only.
+    """
+    probability = np.zeros(n * (n + 1) // 2 + 1)
+    probability[0] = 1.0
+    for rank in range(1, n + 1):
+        shifted = np.zeros_like(probability)
+        shifted[rank:] = probability[:-rank]
+        probability = (probability + shifted) / 2
+    probability.setflags(write=False)
+    return probability
+
+
+@lru_cache(maxsize=2048)
+def _critical_rank(n: int, confidence: float) -> int | None:
+    """The largest c with P(T <= c) <= (1 - confidence) / 2; None where there is none."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
+    tail = (1 - confidence) / 2
+    if n <= EXACT_UP_TO:
+        # Sums of halves: the slack keeps a tail that is met exactly (1/64, say) on the right side of rounding.
+        below = int(np.searchsorted(np.cumsum(signed_rank_distribution(n)), tail * (1 + 1e-12), side="right"))
+        return below - 1 if below else None
+    mean = n * (n + 1) / 4
+    deviation = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
+    rank = math.floor(mean + float(ndtri(tail)) * deviation - 0.5)
+    return rank if rank >= 0 else None
+
+
+def _walsh_averages(x: FloatArray) -> FloatArray:
+    first, second = np.triu_indices(x.size)
+    averages: FloatArray = x[first] / 2 + x[second] / 2  # halved first: no overflow
+    return averages
+
+
+def _t_bounds(x: FloatArray, confidence: float, variance_floor: float) -> Interval:
+    mean = float(x.mean())
+    variance = max(float(x.var(ddof=1)), variance_floor)
+    half = -float(stdtrit(x.size - 1, (1 - confidence) / 2)) * math.sqrt(variance / x.size)
+    return Interval(mean, mean - half, mean + half)
+
+
+def _sample(values: ArrayLike) -> FloatArray:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or x.size == 0:
+        raise ValueError(f"a sample is one-dimensional and not empty, not of shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError("a sample holds finite numbers only")
+    return x
