@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 from mnist_bench.rows import Row
+
+FOOTNOTES = {
+    "†": "noisy: the machine was disturbed while this was measured",
+    "‡": "unpaired: the two sides were never timed together; drift of the machine is in the ratio",
+    "§": "class B (changed numerics) or C (changed algorithm): judge the speed-up together with the accuracy",
+}
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -51,17 +58,25 @@ def plain(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def notes(row: Row) -> tuple[str, ...]:
-    """What a reader must know before comparing this row with another."""
-    found = {
-        "noisy": row.noisy is True,
-        "unpaired": row.paired == "unpaired",
-        f"class {row.class_}": row.class_ in ("B", "C"),
-    }
-    return tuple(word for word, holds in found.items() if holds)
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """``a, b, c and 4 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
-def fastest(rows: tuple[Row, ...]) -> frozenset[str]:
+def marks(row: Row) -> str:
+    """What a reader must know before comparing this row with another, as signs of ``FOOTNOTES``."""
+    holds = {"†": row.noisy is True, "‡": row.paired == "unpaired", "§": row.class_ in ("B", "C")}
+    return "".join(mark for mark, held in holds.items() if held)
+
+
+def footnotes(rows: Iterable[Row]) -> list[str]:
+    """What the signs mean that these rows carry."""
+    used = {mark for row in rows for mark in marks(row)}
+    return [f"{mark} {text}" for mark, text in FOOTNOTES.items() if mark in used]
+
+
+def fastest(rows: Sequence[Row]) -> frozenset[str]:
     """The ids of the cells with the best training throughput of their model, where it has several to choose from."""
     best: dict[str, Row] = {}
     count: dict[str, int] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, Protocol
 
 from mnist_bench import interference
@@ -171,7 +172,11 @@ def _known_missing(spec: TrialSpec, settings: Settings) -> str | None:
 
 
 def _skip(reason: str, settings: Settings) -> Skip | Failure:
-    return Failure(kind="failed", reason=f"{reason} (--strict-devices)") if settings.strict_devices else Skip(reason=reason)
+    return (
+        Failure(kind="failed", reason=f"{reason} (--strict-devices)")
+        if settings.strict_devices
+        else Skip(reason=reason)
+    )
 
 
 def _time(group: str, live: Sequence[Live], settings: Settings, rng: random.Random) -> Iterator[Session]:
@@ -283,7 +288,7 @@ def _measurement(
     awake_s = finished.elapsed_s - finished.asleep_s + exit_ns * NS
     token_s = member.worker.token_ns * NS
     found, _ = interference.compare(readings[0], readings[-1], cores)
-    spans = zip(readings, readings[1:], strict=False)
+    spans = pairwise(readings)
     noisy = [words for before, after in spans for words in interference.compare(before, after, cores)[1]]
     if foreign := _foreign(member):
         noisy.append(f"{foreign} other processes were on the GPU")

@@ -1,4 +1,4 @@
-"""What else this machine did while a trial was measured: read before and after a span, compared with the trial's own."""
+"""What else this machine did while a trial was measured: counters read before and after a span."""
 
 from __future__ import annotations
 

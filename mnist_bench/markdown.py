@@ -9,12 +9,6 @@ from mnist_bench import figures
 from mnist_bench.records import Environment, Manifest
 from mnist_bench.rows import Row
 
-MARKS = {"noisy": "†", "unpaired": "‡", "class B": "§", "class C": "§"}
-FOOTNOTES = {
-    "†": "noisy: the machine was disturbed while this was measured",
-    "‡": "unpaired: the two sides were never timed together; drift of the machine is in the ratio",
-    "§": "class B (changed numerics) or C (changed algorithm): judge the speed-up together with the accuracy",
-}
 LEGEND = (
     "**accuracy**: the fraction of the test images that the trained model gets right: mean and standard deviation "
     "over seeds",
@@ -55,7 +49,7 @@ def to_markdown(manifest: Manifest, rows: Sequence[Row]) -> str:
     """The whole page: where it was measured, a table per model, what could not be measured and why, a legend."""
     measured = [row for row in rows if row.seeds]
     parts = [f"# MNIST benchmark: {escape(manifest.matrix.name)}", _setting(manifest), *_warnings(manifest)]
-    best = figures.fastest(tuple(rows))
+    best = figures.fastest(rows)
     for model in dict.fromkeys(row.model for row in measured):
         parts += [f"## {escape(model)}", _model_table([row for row in measured if row.model == model], best)]
     if not measured:
@@ -63,7 +57,7 @@ def to_markdown(manifest: Manifest, rows: Sequence[Row]) -> str:
     parts += _footnotes(measured)
     parts += _unmeasured([row for row in rows if row.status != "ok"])
     if measured:
-        parts += ["### How to read this", "\n".join(f"- {line}" for line in LEGEND)]
+        parts += ["## How to read this", "\n".join(f"- {line}" for line in LEGEND)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -115,16 +109,17 @@ def _model_table(rows: Sequence[Row], best: frozenset[str]) -> str:
         if row.cell.id in best:
             for name in ("variant", "samples/s"):
                 cells[name][number] = f"**{cells[name][number]}**"
-        marks = "".join(dict.fromkeys(MARKS[note] for note in figures.notes(row)))
-        cells["variant"][number] = figures.joined(cells["variant"][number], marks)
+        cells["variant"][number] = figures.joined(cells["variant"][number], figures.marks(row))
     return _table(list(cells), zip(*cells.values(), strict=True))
 
 
-def _footnotes(rows: Iterable[Row]) -> list[str]:
-    rows = list(rows)
-    used = {MARKS[note] for row in rows for note in figures.notes(row)}
-    lines = [f"{mark} {text}" for mark, text in FOOTNOTES.items() if mark in used]
-    lines += [f"`{row.cell.id}`: {escape(row.doubts)}" for row in rows if row.doubts]
+def _footnotes(rows: Sequence[Row]) -> list[str]:
+    lines = figures.footnotes(rows)
+    doubts: dict[str, list[str]] = {}
+    for row in rows:
+        if row.doubts:
+            doubts.setdefault(escape(row.doubts), []).append(f"`{row.cell.id}`")
+    lines += [f"{why}: {', '.join(cells)}" for why, cells in doubts.items()]
     return ["\n".join(f"- {line}" for line in lines)] if lines else []
 
 

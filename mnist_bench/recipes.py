@@ -1,4 +1,4 @@
-"""How a model is trained and scored: ``standard``, and ``tutorial`` with the tutorial's errata kept (docs/measurement.md)."""
+"""How a model is trained and scored: ``standard``, and ``tutorial`` with the tutorial's errata kept."""
 
 from __future__ import annotations
 

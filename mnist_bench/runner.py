@@ -12,7 +12,8 @@ from typing import Any
 
 import psutil
 
-from mnist_bench import __version__, data, environment, matrix as matrices
+from mnist_bench import __version__, data, environment
+from mnist_bench import matrix as matrices
 from mnist_bench.errors import Interrupted, UsageError
 from mnist_bench.events import (
     DataReady,

@@ -39,7 +39,7 @@ def skip_reason(cell: Cell, variant: Variant, host: Host) -> str | None:
         variant: the one that the cell names.
         host: the machine.
     """
-    return device_doubt(cell.device, host) or compiler_doubt(variant, cell.device, host)
+    return device_doubt(cell.device, host) or compiler_doubt(variant, host)
 
 
 def device_doubt(device: str, host: Host) -> str | None:
@@ -75,8 +75,8 @@ def _cuda_doubt(device: str, host: Host) -> str | None:
     return None
 
 
-def compiler_doubt(variant: Variant, device: str, host: Host) -> str | None:
-    """Why torch.compile cannot work; None: it may. On a GPU, triton brings what it needs but for a C compiler."""
+def compiler_doubt(variant: Variant, host: Host) -> str | None:
+    """Why torch.compile cannot work; None: it may."""
     if variant.execution != "compile" or variant.compile.backend != "inductor":
         return None
     given = host.environment.get("CXX")

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import random
+import shutil
 import string
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -81,10 +82,7 @@ class RunFolder:
         try:
             if final.exists():
                 raise UsageError(f"{final}: is there already; resume it with --resume {manifest.run_id}")
-            for folder in ("logs", "samples"):
-                (hidden / folder).mkdir(parents=True)
-            write_atomically(hidden / MANIFEST, codec.encode_manifest(manifest))
-            hidden.rename(final)
+            _make_folder(hidden, final, manifest)
             sync_folder(output_dir)
             point_latest(output_dir, manifest.run_id)
         except OSError as error:
@@ -236,6 +234,17 @@ class RunFolder:
     def _require_lock(self) -> None:
         if not self._lock.is_locked:
             raise RuntimeError("a run is written to inside `with folder.lock():` only")
+
+
+def _make_folder(hidden: Path, final: Path, manifest: Manifest) -> None:
+    try:
+        for name in ("logs", "samples"):
+            (hidden / name).mkdir(parents=True)
+        write_atomically(hidden / MANIFEST, codec.encode_manifest(manifest))
+        hidden.rename(final)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
 
 
 def _find(output_dir: Path, reference: str) -> Path:

@@ -21,6 +21,7 @@ __all__ = ["Format", "epochs_to_csv", "to_csv", "to_json", "to_markdown", "to_ri
 
 Format = Literal["table", "csv", "json", "md"]
 
+ROOMY = 100  # columns of a terminal from which two spaces stand between those of the table
 STATUS_STYLES: dict[Status, str] = {"ok": "green", "skipped": "yellow"}  # all others: red
 
 
@@ -99,7 +100,7 @@ _TERMINAL_COLUMNS = (
     _Column("95 %", lambda row: figures.bounds(row.speedup_vs_eager_low, row.speedup_vs_eager_high), rank=8),
     _Column("vs cpu", lambda row: figures.ratio(row.speedup_vs_cpu), rank=2),
     _Column("95 %", lambda row: figures.bounds(row.speedup_vs_cpu_low, row.speedup_vs_cpu_high), rank=8),
-    _Column("notes", lambda row: ", ".join(figures.notes(row)), rank=3, right=False),
+    _Column("", figures.marks, right=False),
 )
 
 
@@ -112,39 +113,39 @@ def to_rich(rows: Sequence[Row], width: int = 80) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    best = figures.fastest(tuple(rows))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    shown = _fitting(rows, width - 2)
+    best = figures.fastest(rows)
+    gap = 2 if width >= ROOMY else 1
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), show_edge=False, pad_edge=False)
+    indent = "  " if best else ""
+    shown = _fitting(rows, width - len(indent), gap)
     for column in shown:
-        table.add_column(column.header, justify="right" if column.right else "left", overflow="fold")
+        header = indent + column.header if column is shown[0] else column.header
+        table.add_column(header, justify="right" if column.right else "left", overflow="fold")
     for row in rows:
         star = row.cell.id in best
-        cells = (Text(text, _style(row) if column.header == "status" else "") for column, text in _cells(shown, row))
-        table.add_row("*" if star else "", *cells, style="bold" if star else None)
+        cells = [Text(figures.plain(c.show(row)), _style(row) if c.header == "status" else "") for c in shown]
+        cells[0] = Text("* " if star else indent).append_text(cells[0])
+        table.add_row(*cells, style="bold" if star else None)
     lines = _remarks(rows, starred=bool(best))
     if lines:
         table.caption, table.caption_justify, table.caption_style = Text("\n".join(lines)), "left", ""
     return table
 
 
-def _fitting(rows: Sequence[Row], width: int) -> list[_Column]:
+def _fitting(rows: Sequence[Row], width: int, gap: int) -> list[_Column]:
     """The columns that have something to say and fit."""
     all_ok = all(row.status == "ok" for row in rows)
     shown = [c for c in _TERMINAL_COLUMNS if not c.rank or any(c.show(row) for row in rows)]
-    shown = [c for c in shown if not (all_ok and c.header == "status")]
+    shown = [c for c in shown if not (all_ok and c.header == "status")]  # nothing to tell apart
 
     def taken() -> int:
-        return sum(1 + max(len(c.header), *(len(c.show(row)) for row in rows)) for c in shown)
+        widths = (max([len(c.header), *(len(c.show(row)) for row in rows)]) for c in shown)
+        return sum(widths) + gap * (len(shown) - 1)
 
-    while rows and taken() > width and any(c.rank for c in shown):
+    while taken() > width and any(c.rank for c in shown):
         # max() takes the first of equals: reversed, the rightmost goes.
         shown.remove(max(reversed(shown), key=lambda c: c.rank))
     return shown
-
-
-def _cells(shown: Sequence[_Column], row: Row) -> list[tuple[_Column, str]]:
-    return [(column, figures.plain(column.show(row))) for column in shown]
 
 
 def _style(row: Row) -> str:
@@ -152,8 +153,14 @@ def _style(row: Row) -> str:
 
 
 def _remarks(rows: Sequence[Row], *, starred: bool) -> list[str]:
+    """What the star means, and every reason once, with its cells."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.status != "ok":
+            cells.setdefault((row.status, figures.plain(row.reason)), []).append(figures.plain(row.cell.id))
     lines = ["* the best throughput of its model"] if starred else []
-    return lines + [f"{row.cell.id}: {row.status}: {figures.plain(row.reason)}" for row in rows if row.status != "ok"]
+    lines += figures.footnotes(rows)
+    return lines + [f"{status}: {figures.listed(ids)}: {reason}" for (status, reason), ids in cells.items()]
 
 
 def _rendered(table: Table, width: int) -> str:

@@ -31,7 +31,6 @@ from mnist_bench.protocol import (
     BlockDone,
     EpochDone,
     Evaluated,
-    Failed,
     Finished,
     Prepared,
     SessionEnded,
@@ -128,7 +127,7 @@ class LiveTrial:
             sys.path.insert(0, spec.plugin_path)
         torch.manual_seed(spec.seed)
         random.seed(spec.seed)
-        np.random.seed(spec.seed)  # noqa: NPY002 - a plug-in may draw from the global state
+        np.random.seed(spec.seed)
         self._model: nn.Module = models.build(spec.model).to(device)
         if spec.variant.channels_last:
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

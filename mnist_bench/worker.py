@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int) -> None:
     """Answers requests until ``finish``, a failure, or the end of ``requests``."""
+    from mnist_bench.measure.waterfall import Waterfall
     from mnist_bench.protocol import Failed, Finished, Unavailable, decode_request, encode_reply
     from mnist_bench.serving import Server  # torch: 1 to 2 s, after the fork
-    from mnist_bench.measure.waterfall import Waterfall
 
     waterfall = Waterfall(time.perf_counter_ns, started_ns)
     waterfall.add("import", time.perf_counter_ns() - started_ns)

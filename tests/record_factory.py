@@ -54,7 +54,7 @@ def make_measurement(**changes: Any) -> Measurement:
         class_="A",
         predictions_sha256=SHA,
         order_sha256=SHA[::-1],
-        loss_trace=tuple(2.3 - n / 10 for n in range(20)),
+        loss_trace=tuple(round(2.3 - n / 10, 1) for n in range(20)),
         phases={"import": 1.25, "data": 0.5, "train": 6.0},
         awake_s=20.0,
         token_s=20.1,

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_session
 
@@ -62,7 +62,7 @@ class TestHodgesLehmann:
         assert (interval.low, interval.high) == (None, None)
 
     def test_six_values_are_bounded_by_their_range(self) -> None:
-        assert stats.hodges_lehmann([5, 1, 3, 9, 7, 2]) == Interval(4.25, 1.0, 9.0)
+        assert stats.hodges_lehmann([5, 1, 3, 9, 7, 2]) == Interval(4.5, 1.0, 9.0)
 
     @pytest.mark.parametrize("n", [6, 9, 15, 40])
     @pytest.mark.parametrize("confidence", [0.9, 0.95])
@@ -79,7 +79,7 @@ class TestHodgesLehmann:
             (interval.high + 1e-9, True),
         ]:
             p = scipy.stats.wilcoxon(x - shift, method="exact").pvalue
-            assert (p <= 1 - confidence) is rejected or (bool(p <= 1 - confidence)) is rejected
+            assert bool(p <= 1 - confidence) is rejected
 
     def test_normal_approximation_meets_the_exact_ranks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         approximate = {n: stats._critical_rank(n, 0.95) for n in (61, 80, 120)}
@@ -238,10 +238,8 @@ class TestPooled:
         with pytest.raises(ValueError, match="at least one"):
             stats.pooled_ratio([])
 
-    @settings(deadline=None, max_examples=1)
-    @given(st.just(0))
-    def test_coverage_with_a_spread_between_sessions(self, seed: int) -> None:
-        rng = np.random.default_rng(seed)
+    def test_coverage_with_a_spread_between_sessions(self) -> None:
+        rng = np.random.default_rng(0)
         covered, draws = 0, 600
         for _ in range(draws):
             centres = rng.normal(0, 0.02, size=3)
@@ -284,4 +282,4 @@ def test_interval_on_the_ratio_scale() -> None:
 def test_percentiles(x: list[float]) -> None:
     low, middle, high = stats.percentiles(x, (0, 50, 100))
     assert (low, high) == (min(x), max(x))
-    assert middle == stats.median(x) == pytest.approx(np.median(x))
+    assert stats.median(x) == float(np.median(x)) == pytest.approx(middle)

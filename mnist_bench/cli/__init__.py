@@ -41,7 +41,8 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program and returns its exit code (docs: exit codes). Errors of the user's are one line on stderr."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    # No list(): once the command of that name is imported, the name is its module (an attribute of this package).
+    arguments = [*(sys.argv[1:] if argv is None else argv)]
     command = next((word for word in arguments if word in COMMANDS), None)
     try:
         args = build_parser(command).parse_args(arguments)

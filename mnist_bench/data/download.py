@@ -138,7 +138,7 @@ class _Refused(Exception):  # noqa: N818 - never leaves this file
 
 
 class _Sink:
-    """The file as pooch's downloader sees it: it hashes what passes, and stops the transfer once nobody waits for it."""
+    """The file as pooch's downloader sees it: hashes what passes, and stops it once nobody waits any more."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.md5 = hashlib.md5(usedforsecurity=False)
@@ -175,7 +175,7 @@ def _bar(url: str, progress: bool) -> Iterator[Any]:
     if not progress:
         yield False
         return
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped] # it ships no types
 
     with tqdm(desc=url.rpartition("/")[2], unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
         yield bar

@@ -18,7 +18,6 @@ from mnist_bench.data.paths import raw_folder
 from mnist_bench.data.verify import Status, digest, expectations, inspect
 from mnist_bench.errors import DataError, DownloadError
 
-
 Action = Literal["present", "unpacked", "downloaded", "replaced"]
 
 
@@ -159,5 +158,5 @@ def _unpack(packed: Path, resource: Resource, staging: Path, folder: Path) -> bo
         return False
     if digest(raw).md5 != resource.md5:
         return False
-    os.replace(raw, folder / resource.name)
+    raw.replace(folder / resource.name)
     return True

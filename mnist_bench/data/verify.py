@@ -1,4 +1,4 @@
-"""The proof that a data set on disk is what it says: checksums, remembered so that the second look costs a few stats."""
+"""The proof that a data set on disk is what it says: checksums, remembered so that a second look costs a few stats."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from time import perf_counter_ns
 from typing import Any, Protocol
 
@@ -33,7 +34,9 @@ class Device(Protocol):
         """Executes ``step`` ``count`` times; returns the ``count`` durations in ns, synchronised at both ends only."""
 
 
-def time_steps_by_events(events: Any, synchronize: Callable[[], None], step: Callable[[], None], count: int) -> list[int]:
+def time_steps_by_events(
+    events: Any, synchronize: Callable[[], None], step: Callable[[], None], count: int
+) -> list[int]:
     """``time_steps`` by device events: ``events`` makes one, as ``torch.cuda.Event`` does.
 
     An event between steps costs about a microsecond of launch and no synchronisation.
@@ -45,7 +48,7 @@ def time_steps_by_events(events: Any, synchronize: Callable[[], None], step: Cal
         step()
         mark.record()
     synchronize()
-    return [round(first.elapsed_time(second) * 1e6) for first, second in zip(marks, marks[1:], strict=False)]
+    return [round(first.elapsed_time(second) * 1e6) for first, second in pairwise(marks)]
 
 
 def time_steps_by_clock(step: Callable[[], None], count: int) -> list[int]:
@@ -55,4 +58,4 @@ def time_steps_by_clock(step: Callable[[], None], count: int) -> list[int]:
     for index in range(1, count + 1):
         step()
         stamps[index] = perf_counter_ns()
-    return [second - first for first, second in zip(stamps, stamps[1:], strict=False)]
+    return [second - first for first, second in pairwise(stamps)]

@@ -15,7 +15,7 @@ class Cuda:
 
     def missing(self) -> str | None:
         if torch.version.cuda is None and torch.version.hip is None:
-            return f"this torch ({torch.__version__}) is a CPU build: install a CUDA build of torch (README: which torch)"
+            return f"this torch ({torch.__version__}) is a CPU build: install a CUDA build (README: which torch)"
         if not torch.cuda.is_available():
             return "torch sees no GPU: check the NVIDIA driver (nvidia-smi) and CUDA_VISIBLE_DEVICES"
         index = self.torch_device.index
@@ -25,7 +25,8 @@ class Cuda:
 
     def describe(self) -> str:
         properties = torch.cuda.get_device_properties(self.torch_device)
-        return f"{properties.name}, capability {properties.major}.{properties.minor}, CUDA {torch.version.cuda or torch.version.hip}"
+        runtime = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
+        return f"{properties.name}, capability {properties.major}.{properties.minor}, {runtime}"
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.torch_device)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -68,5 +69,6 @@ def missing_compiler(variant: Variant, device: torch.device) -> str | None:
         return "torch.compile needs triton on a GPU: pip install triton"
     wanted = [os.environ["CXX"]] if os.environ.get("CXX") else list(COMPILERS)
     if not any(shutil.which(name) for name in wanted):
-        return f"torch.compile needs a C++ compiler ({', '.join(wanted)} not found): apt-get install g++ (macOS: xcode-select --install)"
+        mend = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++"
+        return f"torch.compile needs a C++ compiler ({', '.join(wanted)} not found): {mend}"
     return None

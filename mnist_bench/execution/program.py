@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from mnist_bench.measure.numerics import AUTOCAST
 from mnist_bench.records import Variant
@@ -24,9 +24,7 @@ class Program:
     forward: Forward
 
 
-def assemble(
-    loss_of: Step, update: Callable[[], object], zero_grad: Callable[[], object], forward: Forward
-) -> Program:
+def assemble(loss_of: Step, update: Callable[[], object], zero_grad: Callable[[], object], forward: Forward) -> Program:
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = loss_of(images, labels)
         loss.backward()
@@ -53,7 +51,7 @@ def with_precision(forward: Forward, variant: Variant, device: torch.device) -> 
 
 def cross_entropy_of(forward: Forward) -> Step:
     def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(forward(images), labels)
+        return cross_entropy(forward(images), labels)
 
     return loss_of
 

@@ -90,7 +90,9 @@ class Loader:
     A step's batch is collated anew every time, so ``relocate`` has nothing to move.
     """
 
-    def __init__(self, train: Any, test: Any, batch_size: int, workers: int, device: torch.device, pin: bool) -> None:
+    def __init__(
+        self, train: Any, test: Any, batch_size: int, *, workers: int, device: torch.device, pin: bool
+    ) -> None:
         self._device = device
         self._sampler = FixedOrder(torch.arange(len(train)))
         common: dict[str, Any] = {
@@ -135,16 +137,18 @@ def build(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline
         test = train if training.scored_on_training_images else _read(spec, train=False, transform=None)
         return Resident(train, test, training, spec.cell.batch_size, device)
     if variant.pipeline == "tensors":
-        sets = [_tensors(_read(spec, train=wanted, transform=None), training) for wanted in _wanted(training)]
+        sets: list[Any] = [
+            _tensors(_read(spec, train=wanted, transform=None), training) for wanted in _wanted(training)
+        ]
     elif variant.pipeline == "tutorial" and spec.model.target == "mlp":
         sets = [_pairs(_read(spec, train=wanted, transform=None), training) for wanted in _wanted(training)]
     else:
         transforms = import_torchvision().transforms
-        transform = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize((training.mean,), (training.std,))]
-        )
+        transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((training.mean,), (training.std,))])
         sets = [_read(spec, train=wanted, transform=transform) for wanted in _wanted(training)]
-    return Loader(*sets, spec.cell.batch_size, variant.workers, device, pin=variant.pipeline != "tutorial")
+    train, test = sets
+    pin = variant.pipeline != "tutorial"
+    return Loader(train, test, spec.cell.batch_size, workers=variant.workers, device=device, pin=pin)
 
 
 def _wanted(training: Training) -> tuple[bool, bool]:

@@ -32,7 +32,7 @@ def apply(variant: Variant, device: torch.device) -> None:
         raise NumericsError(f"precision tf32 exists on NVIDIA GPUs (Ampere and later), not on {device.type}")
     if device.type == "cuda":
         torch.backends.cuda.matmul.fp32_precision = MATMUL_PRECISION[variant.precision]
-        torch.backends.cudnn.conv.fp32_precision = MATMUL_PRECISION[variant.precision]
+        torch.backends.cudnn.conv.fp32_precision = MATMUL_PRECISION[variant.precision]  # type: ignore[attr-defined]
     if variant.deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
@@ -51,7 +51,7 @@ def describe(variant: Variant, device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         found["matmul_precision"] = torch.backends.cuda.matmul.fp32_precision
-        found["conv_precision"] = torch.backends.cudnn.conv.fp32_precision
+        found["conv_precision"] = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
     return found
 
 

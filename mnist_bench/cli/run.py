@@ -1,0 +1,212 @@
+"""``mnist-bench run``: executes a matrix and prints its table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_bench.cli import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mnist_bench.events import Observer
+    from mnist_bench.records import Manifest, Matrix, Trial
+    from mnist_bench.rows import FloorResult, Row
+    from mnist_bench.runner import Options
+    from mnist_bench.store import RunFolder
+
+DEFAULT_MATRIX = Path("benchmarks.yaml")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Writes results/<run-id>/; results/latest points to it. Ctrl-C keeps what is finished: --resume latest goes on."
+    )
+    parser.add_argument(
+        "matrix", nargs="?", type=Path, metavar="MATRIX", help=f"the matrix file (default: {DEFAULT_MATRIX})"
+    )
+    options.add_data_dir(parser)
+    options.add_output_dir(parser)
+    options.add_filter(parser)
+    options.add_seeds(parser)
+    options.add_epochs(parser)
+    options.add_timeout(parser)
+    options.add_shard(parser)
+    options.add_plugins(parser)
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run: its id, its path, or latest")
+    parser.add_argument("--solo", action="store_true", help="time trials one by one; speed-ups are then unpaired")
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first trial that fails")
+    parser.add_argument("--strict-devices", action="store_true", help="a missing device or compiler is a failure")
+    parser.add_argument("--offline", action="store_true", help="download nothing")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
+    options.add_format(parser)
+    options.add_verbosity(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    from mnist_bench import runner
+    from mnist_bench.cli.console import make_console
+    from mnist_bench.cli.terminal import watch
+    from mnist_bench.summary import floors, summarise
+
+    errors = make_console(args, stderr=True)
+    begin = _resume(args) if args.resume else _new(args)
+    with _machine(args, errors), watch(errors, args) as emit:
+        folder, run_options = begin(emit)
+        manifest = runner.execute(folder, run_options, emit, os.environ)
+    trials = folder.trials()
+    rows = summarise(manifest, trials, folder.sessions())
+    results = floors(manifest.matrix, rows)
+    _print_rows(manifest, rows, args)
+    _print_floors(results, errors)
+    _write_step_summary(folder)
+    errors.print(f"results: {folder.path}/ (results.md, results.csv, results.json, epochs.csv)", soft_wrap=True)
+    return exit_code(manifest, trials, results)
+
+
+def _new(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, Options]]:
+    """Refuses bad input now; the run's folder is made later, when the machine is ours."""
+    from mnist_bench import config, runner
+
+    path = args.matrix or DEFAULT_MATRIX
+    matrix = options.overrides(config.load(path, allow_plugins=args.allow_plugins), args)
+    run_options = _options(args, path)
+    runner.plan(matrix, run_options)
+
+    def begin(emit: Observer) -> tuple[RunFolder, Options]:
+        return runner.start(matrix, run_options, emit, os.environ), run_options
+
+    return begin
+
+
+def _resume(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, Options]]:
+    from mnist_bench import runner
+    from mnist_bench.store import RunFolder
+
+    folder = RunFolder.open(args.output_dir, args.resume)
+    _refuse_another_matrix(args, folder)
+    run_options = runner.resumed(folder, _options(args, args.matrix or DEFAULT_MATRIX))
+    return lambda emit: (folder, run_options)
+
+
+def _refuse_another_matrix(args: argparse.Namespace, folder: RunFolder) -> None:
+    """The matrix of a resumed run comes from the run; one that is named all the same must be the same.
+
+    Raises:
+        UsageError: it is another one, or the cells are chosen anew.
+    """
+    from mnist_bench import config, matrix
+    from mnist_bench.errors import UsageError
+
+    manifest = folder.manifest()
+    for flag in ("filter", "shard"):
+        if getattr(args, flag) not in (None, manifest.options.get(flag)):
+            raise UsageError(f"--{flag}: a resumed run goes on with its own cells; leave --{flag} out, or start anew")
+    given: Matrix = manifest.matrix
+    if args.matrix is not None:
+        given = config.load(args.matrix, allow_plugins=bool(manifest.options.get("allow_plugins")))
+    wanted = options.overrides(given, args)
+    timeout_only = manifest.matrix.limits if args.timeout is not None else wanted.limits
+    if matrix.fingerprint(_with_limits(wanted, timeout_only)) != manifest.matrix_sha256:
+        raise UsageError(
+            f"--resume {folder.run_id}: the matrix differs from the one that the run was started with "
+            f"({manifest.matrix_path}): leave MATRIX, --seeds and --epochs out, or start a new run"
+        )
+
+
+def _with_limits(matrix: Matrix, limits: object) -> Matrix:
+    from dataclasses import replace
+
+    return replace(matrix, limits=limits)  # type: ignore[arg-type]
+
+
+def _options(args: argparse.Namespace, path: Path) -> Options:
+    from mnist_bench.data import default_root
+    from mnist_bench.runner import Options
+
+    return Options(
+        matrix_path=str(path),
+        plugin_path=str(path.resolve().parent),
+        output_dir=args.output_dir,
+        data_root=default_root(None if args.data_dir is None else str(args.data_dir), os.environ),
+        filter=args.filter,
+        shard=args.shard,
+        allow_plugins=args.allow_plugins,
+        solo=args.solo,
+        strict_devices=args.strict_devices,
+        fail_fast=args.fail_fast,
+        offline=args.offline,
+        timeout_s=float(args.timeout) if args.timeout is not None else None,
+    )
+
+
+@contextmanager
+def _machine(args: argparse.Namespace, errors: Console) -> Iterator[None]:
+    """One run at a time on this machine: two would time each other.
+
+    Raises:
+        UsageError: ``--no-wait``, and another run is on.
+    """
+    from filelock import FileLock, Timeout
+
+    from mnist_bench.data import cache_root
+    from mnist_bench.errors import UsageError
+
+    path = cache_root(os.environ) / "machine.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if args.no_wait:
+            raise UsageError("another run is measuring on this machine, and --no-wait was given") from None
+        errors.print("waiting for another run on this machine to end (Ctrl-C to leave) ...")
+        lock.acquire(poll_interval=1.0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _print_rows(manifest: Manifest, rows: Sequence[Row], args: argparse.Namespace) -> None:
+    from mnist_bench import tables
+    from mnist_bench.cli.console import make_console
+
+    console = make_console(args, stderr=False)
+    if args.format == "table":
+        console.print()
+        console.print(tables.to_rich(rows, console.width))
+        console.print()
+    else:
+        print(tables.to_text(args.format, manifest, rows), end="")
+
+
+def _print_floors(results: Sequence[FloorResult], errors: Console) -> None:
+    from rich.text import Text
+
+    for result in results:
+        if result.verdict == "missed":
+            errors.print(Text("expect: ", style="bold red") + Text(result.message), soft_wrap=True)
+
+
+def _write_step_summary(folder: RunFolder) -> None:
+    """Under GitHub Actions the table stands on the job's page too."""
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(path).open("a", encoding="utf-8") as summary:
+            summary.write((folder.path / "results.md").read_text("utf-8") + "\n")
+
+
+def exit_code(manifest: Manifest, trials: Sequence[Trial], results: Sequence[FloorResult]) -> int:
+    """The contract's: interrupted 130, a floor missed 3, a failed trial 1, nothing measured 5, else 0."""
+    if manifest.status == "interrupted":
+        return 130
+    if any(result.verdict == "missed" for result in results):
+        return 3
+    if any(trial.status not in ("ok", "skipped") for trial in trials):
+        return 1
+    return 0 if any(trial.status == "ok" for trial in trials) else 5

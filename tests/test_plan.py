@@ -1,0 +1,468 @@
+"""``plan``, ``list`` and ``schema`` as a user meets them, and the flags that they share with ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import doctest
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bad_matrices import CASES, GOOD, changed
+
+from mnist_bench import skips
+from mnist_bench.cli import console, main, options, plan
+from mnist_bench.config import parse
+from mnist_bench.errors import UsageError
+from mnist_bench.estimate import Past, earlier_trials, estimate
+from mnist_bench.matrix import expand, model_of, variant_of
+from mnist_bench.matrix_file import RawMatrix, schema
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Variant
+from mnist_bench.skips import Host, compiler_doubt, device_doubt, skip_reason, this_host
+
+HEAVY = ("torch", "pydantic", "rich", "numpy", "pandas", "yaml")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a good ``benchmarks.yaml``, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "benchmarks.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def host(**changes: object) -> Host:
+    plain = Host(platform="linux", torch_version="2.10.0", find_program=lambda name: f"/bin/{name}", environment={})
+    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+
+
+class TestPlan:
+    def test_cells_in_matrix_order(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        document = json.loads(output(capsys, "plan", "--json"))
+        expected = expand(parse(GOOD, source="x", allow_plugins=False))
+        assert [row["cell"] for row in document["cells"]] == [cell.id for cell in expected]
+        assert all(row["seeds"] == [0, 1, 2] for row in document["cells"])
+        runnable = sum(row["seconds"] for row in document["cells"] if row["skip"] is None)
+        assert document["seconds"] == pytest.approx(runnable, abs=0.2)
+
+    def test_every_format(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = list(csv.DictReader(io.StringIO(output(capsys, "plan", "--format", "csv"))))
+        assert len(rows) == 16
+        assert rows[0]["cell"] == "mlp/cpu/b100/eager"
+        markdown = output(capsys, "plan", "--format", "md").splitlines()
+        assert markdown[0].startswith("| cell | model |")
+        assert sum(line.startswith("| ") for line in markdown) == 17
+        table = output(capsys, "plan")
+        assert sum(line.startswith(("mlp ", "cnn ")) for line in table.splitlines()) == 16
+        assert "A rough estimate" in table
+        assert plan.UNKNOWN in table
+
+    def test_csv_notes_go_to_stderr(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["plan", "--format", "csv"]) == 0
+        assert plan.UNKNOWN in capsys.readouterr().err
+
+    def test_filter_seeds_and_epochs(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        chosen = ("plan", "--json", "--filter", "model=mlp,device=cpu", "--filter", "variant=eager", "--seeds", "5,1")
+        short = json.loads(output(capsys, *chosen, "--epochs", "1"))["cells"]
+        assert [row["cell"] for row in short] == ["mlp/cpu/b100/eager", "mlp/cpu/b1000/eager"]
+        assert short[0]["seeds"] == [5, 1]
+        long = json.loads(output(capsys, *chosen, "--epochs", "50"))["cells"]
+        assert long[0]["seconds"] > short[0]["seconds"]
+
+    def test_shards_partition_the_trials(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        trials: list[tuple[str, int]] = []
+        for k in range(1, 4):
+            rows = json.loads(output(capsys, "plan", "--json", "--shard", f"{k}/3"))["cells"]
+            trials += [(row["cell"], seed) for row in rows for seed in row["seeds"]]
+        assert len(trials) == len(set(trials)) == 16 * 3
+
+    def test_an_empty_shard_says_so(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "No group falls to the shard 99/99" in output(capsys, "plan", "--shard", "99/99")
+
+    def test_skipped_cells_have_their_reason_and_no_time(
+        self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(skips, "this_host", lambda: host(find_program=lambda name: None))
+        document = json.loads(output(capsys, "plan", "--json"))
+        reasons = {row["cell"]: row["skip"] for row in document["cells"]}
+        assert reasons["mlp/cpu/b100/eager"] is None
+        assert "will be skipped unless torch sees one" in reasons["mlp/cuda/b100/eager"]
+        assert "apt-get install g++" in reasons["mlp/cpu/b100/compile"]
+        assert any("no NVIDIA driver found" in note and "(8 cells)" in note for note in document["notes"])
+        (runnable,) = {row["seconds"] for row in document["cells"] if row["cell"] == "mlp/cpu/b100/eager"}
+        assert document["seconds"] < 16 * runnable
+
+    def test_many_seeds_stay_readable(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "0, 1, ... 99 (100)" in output(capsys, "plan", "--seeds", "100")
+
+    def test_examples(self) -> None:
+        for module in (plan, options, skips):
+            tried = doctest.testmod(module)
+            assert tried.attempted
+            assert not tried.failed
+
+    @pytest.mark.parametrize(
+        ("flag", "value", "phrase"),
+        [
+            ("--filter", "model=vgg", "--filter: unknown model 'vgg' (known: mlp, cnn)"),
+            ("--shard", "3/2", "--shard: '3/2' is not K/N"),
+            ("--seeds", "0", "--seeds: '0' is not a whole number from 1 to 1000"),
+            ("--seeds", "1001", "--seeds"),
+            ("--seeds", "1,1", "--seeds: '1,1' names a seed twice"),
+            ("--seeds", "1,,2", "--seeds: '' is not a whole number"),
+            ("--seeds", "4294967296,", "--seeds"),
+            ("--seeds", ",".join(map(str, range(1001))), "1001 seeds are more than 1000"),
+            ("--epochs", "51", "--epochs: '51' is not a whole number from 1 to 50"),
+            ("--epochs", "1.0", "--epochs"),
+            ("--epochs", "²", "--epochs"),
+        ],
+    )
+    def test_flags_refused(
+        self, here: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, phrase: str
+    ) -> None:
+        assert main(["plan", flag, value]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"mnist-bench: {flag}")
+        assert phrase in captured.err
+        assert captured.out == ""
+
+
+class TestBadMatrices:
+    @pytest.mark.parametrize(
+        ("text", "prefix", "phrase"),
+        [case[1:] for case in random.Random(5).sample(CASES, 40)],
+        ids=[case[0] for case in random.Random(5).sample(CASES, 40)],
+    )
+    def test_exit_2_and_nothing_written(
+        self, here: Path, capsys: pytest.CaptureFixture[str], text: str, prefix: str, phrase: str
+    ) -> None:
+        (here / "benchmarks.yaml").write_bytes(text.encode())
+        assert main(["plan"]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(prefix)
+        assert phrase in captured.err
+        assert "Traceback" not in captured.err
+        assert captured.out == ""
+        assert [path.name for path in here.iterdir()] == ["benchmarks.yaml"]
+
+    def test_missing_file(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["plan", "absent.yaml"]) == 2
+        assert capsys.readouterr().err.startswith("absent.yaml:1:1: no such file")
+
+    def test_plug_ins_need_the_flag(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (here / "benchmarks.yaml").write_text(changed(2, 'models: ["mine:build"]'))
+        assert main(["plan"]) == 2
+        assert "add --allow-plugins" in capsys.readouterr().err
+        assert "mine.build/cpu/b100/eager" in output(capsys, "plan", "--allow-plugins", "--format", "csv")
+
+
+class TestImports:
+    @pytest.mark.parametrize("command", ["plan", "list", "schema"])
+    def test_help_is_light(self, command: str) -> None:
+        code = (
+            "import sys\nfrom mnist_bench.cli import main\n"
+            f"try: main(['{command}', '--help'])\nexcept SystemExit: pass\n"
+            f"sys.exit(' '.join(m for m in {HEAVY} if m in sys.modules) or 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "usage: mnist-bench" in done.stdout
+
+    @pytest.mark.parametrize("words", [["plan"], ["list", "models"], ["list", "devices"], ["schema"]])
+    def test_torch_is_not_loaded(self, here: Path, words: list[str]) -> None:
+        code = f"import sys\nfrom mnist_bench.cli import main\ncode = main({words})\nassert 'torch' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestEstimate:
+    cell = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
+    matrix = parse(GOOD, source="x", allow_plugins=False)
+
+    def seconds(
+        self, cell: Cell, matrix: Matrix, *, past: tuple[Past, ...] = (), seeds: int = 1, cores: int = 2
+    ) -> float:
+        model, variant = model_of(matrix, cell.model), variant_of(matrix, cell.variant)
+        return estimate(cell, model, variant, matrix, seeds, cores=cores, past=past).seconds
+
+    def test_more_work_takes_longer(self) -> None:
+        plain = self.seconds(self.cell, self.matrix)
+        assert self.seconds(dataclasses.replace(self.cell, model="cnn"), self.matrix) > plain
+        assert self.seconds(dataclasses.replace(self.cell, variant="compile"), self.matrix) == plain + 25
+        assert self.seconds(dataclasses.replace(self.cell, variant="tutorial"), self.matrix) > plain + 20
+        assert self.seconds(self.cell, self.matrix, seeds=3) > 2 * plain - self.matrix.timing.budget_seconds
+        assert self.seconds(self.cell, self.matrix, cores=1) > plain
+        assert self.seconds(self.cell, dataclasses.replace(self.matrix, recipe="tutorial")) > plain
+
+    def test_earlier_runs_win_and_scale_with_epochs(self) -> None:
+        past = tuple(Past(epochs=1, token_s=token_s, epoch_s=4.0) for token_s in (10.0, 12.0, 90.0))
+        assert self.seconds(self.cell, self.matrix, past=past, seeds=3) == 3 * (12.0 + 4.0)
+
+    def test_default_matrix_fits_ten_minutes_on_two_cores(self) -> None:
+        text = (Path(__file__).parent.parent / "benchmarks.yaml").read_text()
+        matrix = parse(text, source="x", allow_plugins=False)
+        cells = [cell for cell in expand(matrix) if cell.device == "cpu"]
+        assert sum(self.seconds(cell, matrix) for cell in cells) < 600
+
+    def line(self, **outcome: object) -> dict[str, object]:
+        epochs = {"train_s": [3.0, 3.0], "eval_s": [1.0, 1.0], "loader_s": [0, 0], "loss": [1, 1], "accuracy": [0, 0]}
+        cell = dataclasses.asdict(self.cell)
+        base = {"epochs": epochs, "token_s": 20.0}
+        return {"id": "x", "status": "ok", "recipe": "standard", "cell": cell, "outcome": {**base, **outcome}}
+
+    def test_reads_earlier_trials_and_survives_junk(self, tmp_path: Path) -> None:
+        good, run = self.line(), tmp_path / "20261123T101500Z-a1b2c3"
+        run.mkdir()
+        lines = [
+            json.dumps(good),
+            json.dumps({**good, "status": "failed"}),
+            json.dumps({**good, "recipe": "tutorial"}),
+            json.dumps({**good, "cell": {"model": "mlp"}}),
+            json.dumps({**good, "cell": [1]}),
+            json.dumps(self.line(token_s=None)),
+            json.dumps(self.line(token_s=float("nan"))),
+            json.dumps(self.line(epochs={})),
+            "[]",
+            "3",
+            "[" * 100_000,
+            json.dumps(good)[:50],
+        ]
+        (run / "trials.jsonl").write_text("\n".join(lines))
+        (tmp_path / "latest").symlink_to(run)
+        (tmp_path / "20261124T101500Z-a1b2c3" / "trials.jsonl").mkdir(parents=True)
+        assert earlier_trials(tmp_path, "standard") == {self.cell: (Past(epochs=2, token_s=20.0, epoch_s=4.0),)}
+        assert earlier_trials(tmp_path / "absent", "standard") == {}
+
+    def test_plan_says_where_a_time_is_from(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run = here / "elsewhere" / "run"
+        run.mkdir(parents=True)
+        (run / "trials.jsonl").write_text(json.dumps(self.line()) + "\n")
+        text = output(capsys, "plan", "-o", "elsewhere")
+        assert "60 s *" in text
+        assert "* from the trials in elsewhere" in text
+        rows = json.loads(output(capsys, "plan", "-o", "elsewhere", "--json"))["cells"]
+        assert [row["seconds_from"] for row in rows] == ["earlier runs"] + ["model"] * 15
+        assert rows[0]["seconds"] == 60.0
+
+
+class TestSkips:
+    @pytest.mark.parametrize(
+        ("device", "machine", "phrase"),
+        [
+            ("cpu", host(find_program=lambda name: None), None),
+            ("xpu", host(), None),
+            ("cuda", host(), None),
+            ("cuda:1", host(environment={"CUDA_VISIBLE_DEVICES": "0,3"}), None),
+            ("cuda:1", host(environment={"CUDA_VISIBLE_DEVICES": "3"}), "leaves 1 GPU,"),
+            ("cuda:1", host(environment={"CUDA_VISIBLE_DEVICES": "0,-1,2"}), "leaves 1 GPU,"),
+            ("cuda", host(environment={"CUDA_VISIBLE_DEVICES": ""}), "leaves 0 GPUs"),
+            ("cuda", host(environment={"CUDA_VISIBLE_DEVICES": "-1"}), "leaves 0 GPUs"),
+            ("cuda", host(torch_version="2.13.0+cpu"), "built without CUDA"),
+            ("cuda:1", host(torch_version="2.13.0+cpu"), "install a CUDA build"),
+            ("cuda", host(platform="darwin"), "macOS has no CUDA"),
+            ("cuda", host(find_program=lambda name: None, torch_version=None), "will be skipped unless torch sees one"),
+            ("mps", host(), "only on macOS"),
+            ("mps", host(platform="darwin"), None),
+        ],
+    )
+    def test_devices(self, device: str, machine: Host, phrase: str | None) -> None:
+        doubt = device_doubt(device, machine)
+        assert doubt is None if phrase is None else phrase in str(doubt)
+
+    def test_compilers(self) -> None:
+        nothing = host(find_program=lambda name: None)
+        compiled = BUILTIN_VARIANTS["compile"]
+        aot = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot_eager"))
+        assert compiler_doubt(BUILTIN_VARIANTS["eager"], nothing) is None
+        assert compiler_doubt(aot, nothing) is None
+        assert compiler_doubt(compiled, host()) is None
+        assert "g++, clang++, c++ not found" in str(compiler_doubt(compiled, nothing))
+        assert "xcode-select --install" in str(
+            compiler_doubt(compiled, dataclasses.replace(nothing, platform="darwin"))
+        )
+        named = dataclasses.replace(nothing, environment={"CXX": "icpx"})
+        assert "(icpx not found)" in str(compiler_doubt(compiled, named))
+
+    def test_the_device_comes_first(self) -> None:
+        cell = Cell(model="mlp", device="mps", batch_size=1, variant="compile")
+        reason = skip_reason(cell, BUILTIN_VARIANTS["compile"], host(find_program=lambda name: None))
+        assert str(reason).startswith("mps:")
+
+    def test_this_host_is_found_without_running_anything(self) -> None:
+        assert this_host().platform == sys.platform
+
+
+class TestOptions:
+    def parsed(self, *words: str) -> argparse.Namespace:
+        parser = argparse.ArgumentParser(allow_abbrev=False)
+        for add in (
+            options.add_matrix,
+            options.add_output_dir,
+            options.add_data_dir,
+            options.add_filter,
+            options.add_seeds,
+            options.add_epochs,
+            options.add_timeout,
+            options.add_shard,
+            options.add_plugins,
+            options.add_verbosity,
+            options.add_format,
+        ):
+            add(parser)
+        return parser.parse_args(words)
+
+    def test_defaults(self) -> None:
+        args = self.parsed()
+        assert (args.matrix, args.output_dir, args.data_dir) == (Path("benchmarks.yaml"), Path("results"), None)
+        assert (args.format, args.color, args.quiet, args.verbose, args.no_progress) == (
+            "table",
+            "auto",
+            False,
+            0,
+            False,
+        )
+        assert (args.filter, args.seeds, args.epochs, args.timeout, args.shard) == (None,) * 5
+        assert not args.allow_plugins
+
+    def test_json_is_a_format(self) -> None:
+        assert self.parsed("--json").format == "json"
+        assert self.parsed("-vv", "--format", "md").verbose == 2
+
+    def test_overrides(self) -> None:
+        matrix = parse(GOOD, source="x", allow_plugins=False)
+        args = self.parsed("--seeds", "0,9", "--epochs", "7", "--timeout", "2.5")
+        changed_matrix = options.overrides(matrix, args)
+        assert (changed_matrix.seeds, changed_matrix.epochs) == ((0, 9), 7)
+        assert changed_matrix.limits == dataclasses.replace(matrix.limits, timeout_seconds=2.5)
+        assert options.overrides(matrix, argparse.Namespace()) == matrix
+
+    @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "10m", "", "1e99"])
+    def test_timeouts_refused(self, text: str) -> None:
+        with pytest.raises(UsageError, match="--timeout"):
+            options.overrides(parse(GOOD, source="x", allow_plugins=False), argparse.Namespace(timeout=text))
+
+    def test_bounds_are_those_of_the_file(self) -> None:
+        properties = RawMatrix.model_json_schema()["properties"]
+        assert properties["epochs"]["maximum"] == options.MAX_EPOCHS
+        assert properties["seeds"]["oneOf"][0]["maximum"] == options.MAX_SEEDS
+        timeout = RawMatrix.model_json_schema()["$defs"]["RawLimits"]["properties"]["timeout_seconds"]
+        assert timeout["maximum"] == options.MAX_TIMEOUT_S
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestConsole:
+    @pytest.mark.parametrize(
+        ("color", "environment", "terminal", "colored"),
+        [
+            ("auto", {}, False, False),
+            ("auto", {"TERM": "xterm"}, True, True),
+            ("auto", {"TERM": "dumb"}, True, False),
+            ("auto", {"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+            ("auto", {"TERM": "xterm", "NO_COLOR": ""}, True, True),
+            ("auto", {"FORCE_COLOR": "1"}, False, True),
+            ("auto", {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False, False),
+            ("always", {}, False, True),
+            ("always", {"NO_COLOR": "1", "TERM": "dumb"}, False, True),
+            ("never", {"FORCE_COLOR": "1"}, False, False),
+            ("never", {"TERM": "xterm"}, True, False),
+        ],
+    )
+    def test_color(
+        self, monkeypatch: pytest.MonkeyPatch, color: str, environment: dict[str, str], terminal: bool, colored: bool
+    ) -> None:
+        for name in ("TERM", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLUMNS", "TTY_COMPATIBLE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        stream = Terminal() if terminal else io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        console.make_console(argparse.Namespace(color=color), stderr=True).print("words", style="bold red")
+        assert ("\x1b[" in stream.getvalue()) == colored
+
+    def test_width(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdout", io.StringIO())
+        monkeypatch.setenv("COLUMNS", "47")
+        assert console.make_console(argparse.Namespace(), stderr=False).width == 47
+        monkeypatch.delenv("COLUMNS")
+        assert console.make_console(argparse.Namespace(), stderr=False).width == console.PIPE_WIDTH
+
+    def test_rows_in_every_format(self, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = [
+            {"a": "x|y", "b": 1.5, "c": None, "d": True, "e": [1, 2]},
+            {"a": "[bold]", "b": 2e6, "c": 1, "d": 0, "e": []},
+        ]
+        printed = {}
+        for form in options.FORMATS:
+            console.print_rows(rows, argparse.Namespace(format=form))
+            printed[form] = capsys.readouterr().out
+        assert json.loads(printed["json"]) == rows
+        assert printed["csv"] == 'a,b,c,d,e\nx|y,1.5,,yes,"1, 2"\n[bold],2000000,1,0,\n'
+        assert printed["md"].splitlines()[2] == "| x\\|y | 1.5 |  | yes | 1, 2 |"
+        assert "[bold]" in printed["table"]
+
+    @pytest.mark.parametrize("form", ["csv", "json", "md", "table"])
+    def test_no_rows(self, capsys: pytest.CaptureFixture[str], form: str) -> None:
+        console.print_rows([], argparse.Namespace(format=form))
+        assert capsys.readouterr().out.strip() in ("", "[]")
+
+
+class TestList:
+    def test_models(self, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = {row["model"]: row for row in json.loads(output(capsys, "list", "models", "--json"))}
+        assert {name: rows[name]["parameters"] for name in ("mlp", "cnn", "lenet5")} == {
+            "mlp": 623_290,
+            "cnn": 934_798,
+            "lenet5": 61_706,
+        }
+        assert (rows["mlp"]["optimizer"], rows["mlp"]["lr"]) == ("sgd", 0.01)
+
+    def test_plug_ins(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mnist_bench.config_rules.plugin_names", lambda: ("resnet",))
+        row = json.loads(output(capsys, "list", "models", "--json"))[-1]
+        assert row == {
+            "model": "resnet",
+            "parameters": None,
+            "optimizer": "adam",
+            "lr": 0.001,
+            "origin": "plug-in (needs --allow-plugins)",
+        }
+
+    def test_devices(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(skips, "this_host", lambda: host(find_program=lambda name: None))
+        rows = {row["device"]: row["here"] for row in json.loads(output(capsys, "list", "devices", "--json"))}
+        assert list(rows) == ["cpu", "cuda", "cuda:N", "mps", "xpu"]
+        assert "no NVIDIA driver found" in rows["cuda:N"]
+        assert "doctor" in rows["xpu"]
+
+    def test_variants(self, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = {row["variant"]: row["settings"] for row in json.loads(output(capsys, "list", "variants", "--json"))}
+        assert list(rows) == list(BUILTIN_VARIANTS)
+        assert rows["compile-step"] == "execution: compile, compile.scope: step"
+        assert rows["tutorial"] == "pipeline: tutorial, fused_optimizer: false"
+
+    def test_schema(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert json.loads(output(capsys, "schema")) == json.loads(output(capsys, "schema", "--json")) == schema()
+
+    def test_a_closed_pipe_is_no_error(self) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "mnist_bench", "schema"]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+        os.close(writer)
+        assert done.stderr == b""

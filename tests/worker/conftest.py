@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo
+import torch._inductor.config
+from worker_kit import write_tiny_set
+
+from mnist_bench.measure import warmup
+from mnist_bench.records import DataSet
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    """2,300 training images (ragged at most batch sizes) and 1,000 test images."""
+    return write_tiny_set(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(autouse=True)
+def _a_process_of_its_own(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """What a trial changes in its process, which here serves many trials, is put back; nothing reaches the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "xdg"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # no pool of compilers that outlives the test
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm-up and blocks of milliseconds: for tests that look at values, not at times."""
+    monkeypatch.setattr(warmup, "WINDOW_NS", 1_000_000)
+    monkeypatch.setattr(warmup, "LIMIT_NS", 10_000_000)
+    monkeypatch.setattr(warmup, "block_steps", lambda durations: 3)
