@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from mnist_bench.records import Cell, Recipe, Status, VariantClass
-from mnist_bench.speedups import Paired
 
+# How a ratio was measured: in one session (``within``), in several (``between``), or never together.
+Paired = Literal["within", "between", "unpaired"]
 Figure = Literal["test_accuracy", "train_samples_per_s"]
 FloorVerdict = Literal["held", "missed", "skipped"]
 

@@ -209,7 +209,7 @@ def _settings(
     return Settings(
         precision=matrix.timing.precision,
         budget_s=matrix.timing.budget_seconds / len(matrix.seeds),
-        together=not options.solo and _fits(manifest, emit),
+        together=not options.solo and _fits(manifest, options, emit),
         strict_devices=options.strict_devices,
         cores=os.cpu_count() or 1,
         reference=reference_variant(matrix),
@@ -218,11 +218,9 @@ def _settings(
     )
 
 
-def _fits(manifest: Manifest, emit: Observer) -> bool:
-    """Whether the trials of a group can be alive together in this machine's memory."""
-    largest = max(sum(trial.endswith(f"/s{manifest.matrix.seeds[0]}") for trial in manifest.trials), 1)
-    matrix = manifest.matrix
-    largest = min(largest, len(matrix.devices) * len(matrix.variants) + len(matrix.include))
+def _fits(manifest: Manifest, options: Options, emit: Observer) -> bool:
+    """Whether the trials of the largest group can be alive together in this machine's memory."""
+    largest = max(len(trials) for _, trials in plan(manifest.matrix, options))
     needed = largest * WORKER_BYTES
     available = min(psutil.virtual_memory().available, manifest.environment.memory_bytes)
     if needed <= available:

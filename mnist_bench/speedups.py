@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from mnist_bench import stats
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Session
 
-# From weak to strong. ``within``: rounds of one session, which cannot show what differs between sessions.
-Paired = Literal["unpaired", "within", "between"]
+# From weak to strong: the rounds of one session cannot show what differs between sessions.
 STRENGTH: tuple[Paired, ...] = ("unpaired", "within", "between")
 
 SessionIndex = Mapping[str, Sequence[Session]]

@@ -118,12 +118,15 @@ def _attempt(url: str, target: Path, md5: str, limits: Limits, deadline: Deadlin
 def _transfer(url: str, sink: _Sink, bar: Any, limits: Limits, future: Future[None]) -> None:
     import pooch
 
+    responses: list[Any] = []
     fetch = pooch.HTTPDownloader(
         progressbar=bar,
         chunk_size=_CHUNK_BYTES,
         timeout=(limits.connect_s, limits.read_s),
         # Otherwise a server that labels .gz files as an encoding would have them unpacked on the way.
         headers={"Accept-Encoding": "identity"},
+        # pooch leaves the connection of a transfer that failed open.
+        hooks={"response": lambda response, **_: responses.append(response)},
     )
     try:
         fetch(url, sink, None)
@@ -131,6 +134,9 @@ def _transfer(url: str, sink: _Sink, bar: Any, limits: Limits, future: Future[No
         future.set_exception(error)
     else:
         future.set_result(None)
+    finally:
+        for response in responses:
+            response.close()
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import threading
@@ -111,10 +112,8 @@ def server(tiny: Tiny) -> Iterator[Server]:
                 self.wfile.write(body)
 
         def handle(self) -> None:
-            try:
+            with contextlib.suppress(ConnectionError):  # the client has given up, as it should
                 super().handle()
-            except ConnectionError:
-                pass  # the client has given up, as it should
 
         def log_message(self, *_: object) -> None:
             pass
