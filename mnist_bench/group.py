@@ -115,11 +115,13 @@ class Live:
         return (self.worker.token_ns - self.session_start_ns) * NS
 
 
-def run_group(group: Group, *, timed: bool, settings: Settings, rng: random.Random) -> Iterator[Session | Finding]:
+def run_group(
+    group: Group, *, timed: frozenset[str], settings: Settings, rng: random.Random
+) -> Iterator[Session | Finding]:
     """Executes the trials of ``group``; yields each result as soon as it stands.
 
     Args:
-        timed: a session of this group is finished already; train only.
+        timed: ids of trials that have a finished session already; they are trained only.
 
     Raises:
         Interrupted: as the executor does; every worker has ended.
@@ -129,8 +131,8 @@ def run_group(group: Group, *, timed: bool, settings: Settings, rng: random.Rand
         live: list[Live] = []
         try:
             yield from _prepare(specs, live, settings)
-            if not timed and settings.budget_s > 0:
-                yield from _time(group.id, live, settings, rng)
+            if settings.budget_s > 0:
+                yield from _time(group.id, [m for m in live if m.id not in timed], settings, rng)
             yield from _train(live, settings, rng)
         finally:
             for member in live:

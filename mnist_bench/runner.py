@@ -156,7 +156,7 @@ def _execute_groups(
         if not left.specs:
             continue
         emit(GroupStarted(group=left, number=number, groups=len(groups)))
-        timed = any(session.group == group.id for session in folder.sessions())
+        timed = frozenset(member for session in folder.sessions() for member in session.members)
         for trial in _finish_group(folder, manifest, left, timed=timed, settings=settings):
             done.add(trial.id)
             emit(TrialFinished(trial=trial, done=len(done), total=len(manifest.trials)))
@@ -236,7 +236,7 @@ def _fits(manifest: Manifest, options: Options, emit: Observer) -> bool:
 
 
 def _finish_group(
-    folder: RunFolder, manifest: Manifest, group: Group, *, timed: bool, settings: Settings
+    folder: RunFolder, manifest: Manifest, group: Group, *, timed: frozenset[str], settings: Settings
 ) -> Iterator[Trial]:
     """Executes a group and stores each result the moment it stands."""
     rng = random.Random(f"{manifest.run_id}/{group.id}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from mnist_bench import stats
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Session
+from mnist_bench.rows import Paired
 
 # From weak to strong: the rounds of one session cannot show what differs between sessions.
 STRENGTH: tuple[Paired, ...] = ("unpaired", "within", "between")

@@ -173,7 +173,7 @@ def _synthesize(args: argparse.Namespace) -> int:
         root = Path(args.output_dir)
         _notify(f"drawing {sum(synthetic.SIZES):,} digits into {root}")
         try:
-            synthetic.write_set(root, seed=args.seed)
+            synthetic.write_set(root, seed=args.seed, sizes=synthetic.SIZES)
         except OSError as error:
             raise UsageError(f"--output-dir {root}: {error.strerror or error}; name another folder") from error
     else:

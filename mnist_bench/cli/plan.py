@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -67,6 +66,7 @@ def _trials(matrix: Matrix, args: argparse.Namespace) -> dict[Cell, list[int]]:
 
 
 def _rows(matrix: Matrix, trials: dict[Cell, list[int]], args: argparse.Namespace) -> list[dict[str, Any]]:
+    from mnist_bench.environment import available_cores
     from mnist_bench.estimate import earlier_trials, estimate
     from mnist_bench.matrix import model_of, variant_of
     from mnist_bench.skips import skip_reason, this_host
@@ -89,11 +89,6 @@ def _rows(matrix: Matrix, trials: dict[Cell, list[int]], args: argparse.Namespac
         }
         rows.append(row)
     return rows
-
-
-def available_cores() -> int:
-    """The cores that affinity leaves to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,10 @@ def execute(args: argparse.Namespace) -> int:
     _print_rows(manifest, rows, args)
     _print_floors(results, errors)
     _write_step_summary(folder)
-    errors.print(f"results: {folder.path}/ (results.md, results.csv, results.json, epochs.csv)", soft_wrap=True)
+    errors.print(f"results: {folder.path}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
+    if manifest.status != "complete":
+        where = "" if args.output_dir == Path("results") else f" -o {args.output_dir}"
+        errors.print(f"{manifest.status}; go on with: mnist-bench run --resume {folder.run_id}{where}", soft_wrap=True)
     return exit_code(manifest, trials, results)
 
 

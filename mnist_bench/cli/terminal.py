@@ -58,7 +58,7 @@ class Lines:
                 self._started(event)
             case events.TrialFinished(trial=trial):
                 if not self.quiet or trial.status not in ("ok", "skipped"):
-                    self._print(self.trial_line(trial))
+                    self._print_short(self.trial_line(trial))
             case events.StageStarted(trial_id=trial, stage=stage) if self.verbose:
                 self._print(Text(f"  {stage} {trial}", style="dim"))
             case events.SessionFinished(session=session) if self.verbose:
@@ -94,8 +94,13 @@ class Lines:
                 line += Text(figures.plain(other.reason))
         return line
 
+    def _print_short(self, text: Text) -> None:
+        """On a terminal one line, whatever its width: the table below has the reasons in full."""
+        terminal = self.console.file.isatty()
+        self.console.print(text, no_wrap=terminal, overflow="ellipsis" if terminal else None, soft_wrap=not terminal)
+
     def _print(self, text: Text) -> None:
-        self.console.print(text, soft_wrap=not self.console.file.isatty(), overflow="fold")
+        self.console.print(text, soft_wrap=not self.console.file.isatty())
 
 
 @dataclass(slots=True)

@@ -139,7 +139,7 @@ def _transfer(url: str, sink: _Sink, bar: Any, limits: Limits, future: Future[No
             response.close()
 
 
-class _Refused(Exception):  # noqa: N818 - never leaves this file
+class _Refused(Exception):
     """The transfer was stopped from this side."""
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mnist_bench.data import mnist
 from mnist_bench.data.download import PATIENT, Deadline, Limits, download
-from mnist_bench.data.mnist import RESOURCES, Resource, mirrors
+from mnist_bench.data.mnist import Resource, mirrors
 from mnist_bench.data.paths import raw_folder
 from mnist_bench.data.verify import Status, digest, expectations, inspect
 from mnist_bench.errors import DataError, DownloadError
@@ -34,7 +35,7 @@ def fetch(
     root: Path,
     *,
     environ: Mapping[str, str],
-    resources: Sequence[Resource] = RESOURCES,
+    resources: Sequence[Resource] | None = None,
     limits: Limits = PATIENT,
     progress: bool = False,
     notify: Callable[[str], None] = lambda _: None,
@@ -43,6 +44,7 @@ def fetch(
 
     Args:
         environ: for ``MNIST_BENCH_MIRROR`` and the cache of checksums.
+        resources: MNIST's files; None: the real ones.
         limits: how patient to be; ``limits.total_s`` covers all files.
         progress: draw a bar on stderr.
         notify: told in a line when a download begins.
@@ -52,6 +54,7 @@ def fetch(
         DataError: a file is there but cannot be read.
         UsageError: ``MNIST_BENCH_MIRROR`` is no address.
     """
+    resources = resources or mnist.RESOURCES
     states = inspect(root, expectations("mnist", root, resources), environ)
     statuses = {state.expected.name: state.status for state in states}
     if set(statuses.values()) == {"ok"}:

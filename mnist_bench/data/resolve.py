@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from mnist_bench.data import synthetic
+from mnist_bench.data import mnist, synthetic
 from mnist_bench.data.download import HURRIED, PATIENT, Limits
 from mnist_bench.data.fetch import fetch, unpack_all
-from mnist_bench.data.mnist import RESOURCES, Resource
+from mnist_bench.data.mnist import Resource
 from mnist_bench.data.paths import cache_root, raw_folder
 from mnist_bench.data.verify import combined, demand_whole, expectations, fetch_hint, inspect
 from mnist_bench.errors import DataError, DownloadError
@@ -27,10 +27,10 @@ def resolve(
     notify: Notify,
     environ: Mapping[str, str],
     progress: bool = False,
-    resources: Sequence[Resource] = RESOURCES,
+    resources: Sequence[Resource] | None = None,
     hurried: Limits = HURRIED,
     patient: Limits = PATIENT,
-    sizes: tuple[int, int] = synthetic.SIZES,
+    sizes: tuple[int, int] | None = None,
 ) -> DataSet:
     """Finds, fetches or draws a data set, and verifies it.
 
@@ -43,15 +43,16 @@ def resolve(
         notify: told what goes on, one line each; several for a warning.
         environ: for the cache folder and ``MNIST_BENCH_MIRROR``.
         progress: draw a bar on stderr while downloading.
-        resources: MNIST's files; another table serves tests.
+        resources: MNIST's files; None: the real ones.
         hurried: patience of ``auto``.
         patient: patience of ``mnist``.
-        sizes: training and test images of the synthetic set.
+        sizes: training and test images of the synthetic set; None: as many as MNIST has.
 
     Raises:
         DataError: a file at ``root`` is corrupt or unreadable (``auto`` too), or MNIST is missing and ``offline``.
         DownloadError: ``mnist`` could not be downloaded, or ``root`` not be written.
     """
+    resources, sizes = resources or mnist.RESOURCES, sizes or synthetic.SIZES
     match kind:
         case "synthetic":
             return _synthetic(environ, notify, sizes)

@@ -66,7 +66,7 @@ def ensure(
         ) from error
 
 
-def write_set(root: Path, *, seed: int, sizes: tuple[int, int] = SIZES) -> dict[str, Digests]:
+def write_set(root: Path, *, seed: int, sizes: tuple[int, int]) -> dict[str, Digests]:
     """Draws a set and puts it into ``root/MNIST`` by one rename, with its SHA256SUMS.
 
     Args:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mnist_bench.data.mnist import FILE_NAMES, RESOURCES, Resource
+from mnist_bench.data import mnist
+from mnist_bench.data.mnist import FILE_NAMES, Resource
 from mnist_bench.data.paths import cache_root, raw_folder
 from mnist_bench.errors import DataError
 from mnist_bench.files import write_atomically
@@ -88,15 +89,20 @@ def verify(data: DataSet, *, environ: Mapping[str, str] | None = None) -> None:
 
 
 def expectations(
-    name: Literal["mnist", "synthetic"], root: Path, resources: Sequence[Resource] = RESOURCES
+    name: Literal["mnist", "synthetic"], root: Path, resources: Sequence[Resource] | None = None
 ) -> tuple[Expected, ...]:
     """The four files that a data set at ``root`` should have: MNIST's known MD5s, or a synthetic set's own SHA256SUMS.
+
+    Args:
+        resources: MNIST's files; None: the real ones.
 
     Raises:
         DataError: SHA256SUMS cannot be read.
     """
     if name == "mnist":
-        return tuple(Expected(name=each.name, algorithm="md5", checksum=each.md5) for each in resources)
+        return tuple(
+            Expected(name=each.name, algorithm="md5", checksum=each.md5) for each in resources or mnist.RESOURCES
+        )
     sums = _read_sums(root / "MNIST" / SUMS_FILE)
     return tuple(Expected(name=file, algorithm="sha256", checksum=sums.get(file)) for file in FILE_NAMES)
 

@@ -43,13 +43,14 @@ def _find(target: str) -> Callable[[], object]:
         return found[0].load()  # type: ignore[no-any-return]
     module_name, _, function_name = target.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name != module_name:  # the plug-in was found; something it imports was not
+        if not f"{module_name}.".startswith(f"{error.name}."):  # the plug-in was found; what it imports was not
             raise
         raise ModelError(f"{target}: no module {module_name!r} beside the matrix file or among the packages") from error
-    except AttributeError as error:
-        raise ModelError(f"{target}: module {module_name!r} has no {function_name!r}") from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        raise ModelError(f"{target}: module {module_name!r} has no {function_name!r}")
     if not callable(function):
         raise ModelError(f"{target} is a {type(function).__name__}, not a function")
     return function  # type: ignore[no-any-return]

@@ -89,7 +89,7 @@ def test_a_corrupt_packed_file_is_passed_over_for_a_download(
         ("missing", "HTTP 404"),
         ("broken", "HTTP 503"),
         ("corrupt", "wrong bytes"),
-        ("cut", "broke off half-way"),
+        ("cut", "the connection broke off half-way"),
         ("stall", "stalled: no byte within 0.3 s"),
     ],
 )

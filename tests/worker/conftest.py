@@ -27,10 +27,10 @@ def _a_process_of_its_own(
     """What a trial changes in its process, which here serves many trials, is put back; nothing reaches the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "xdg"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # no pool of compilers that outlives the test
     monkeypatch.setattr(sys, "path", [*sys.path])
     threads = torch.get_num_threads()
-    yield
+    with torch._inductor.config.patch(compile_threads=1):  # no pool of compilers that outlives the test
+        yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
     torch._dynamo.reset()

@@ -1,0 +1,1 @@
+"""Proofs of the harness's own bars, and benchmarks of its parts (README.md here). Not part of the package."""

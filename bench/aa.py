@@ -1,0 +1,123 @@
+"""The same variant twice under two names: does the timing session find that they are equal?
+
+For each model and seed: one paired session of two fresh processes (``a`` and ``b``, both eager, CPU, batch 100), and
+beside it two solo sessions of fresh processes, one after the other. Exit code 0: the bars hold; 1: one does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench import report
+from bench.bars import Bar, agreement_bars, holds_one, percent, spread
+from bench.live import EAGER, Timed, Workshop, time_session
+from mnist_bench.records import Timing
+from mnist_bench.speedups import SpeedUp, index_sessions, speed_up
+
+A, B = replace(EAGER, name="a"), replace(EAGER, name="b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """One paired session (``together``) and two solo ones of one model and seed, with the ratio a / b of each way."""
+
+    model: str
+    seed: int
+    paired: SpeedUp
+    solo: SpeedUp
+    together: Timed
+    apart: tuple[Timed, Timed]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = report.parser(__doc__, ("lenet5", "mlp"))
+    flags.add_argument("--sessions", type=report.count, default=10, help="of each model (default: 10)")
+    flags.add_argument("--budget", type=float, default=20.0, help="token seconds of a member (default: 20)")
+    flags.add_argument("--precision", type=float, default=Timing().precision, help="default: %(default)s")
+    args = flags.parse_args(argv)
+    return report.conduct("aa", args, lambda workshop, samples: prove(args, workshop, samples))
+
+
+def prove(args: argparse.Namespace, workshop: Workshop, samples: list[Any]) -> tuple[Bar, ...]:
+    for seed in range(args.sessions):
+        for model in args.models:
+            samples.append(found := repeat(model, seed, workshop, precision=args.precision, budget_s=args.budget))
+            report.say(
+                f"{model} {seed + 1}/{args.sessions}: paired {found.paired.ratio:.4f} in "
+                f"{len(found.together.session.rounds)} rounds, solo {found.solo.ratio:.4f}"
+            )
+    report.print_rows("sessions: seconds per step of a / of b", [_row(found) for found in samples])
+    report.print_rows(
+        "spread of ln ratio over sessions", [row for model in args.models for row in _spreads(model, samples)]
+    )
+    return judge(args.models, samples)
+
+
+def repeat(model: str, seed: int, workshop: Workshop, *, precision: float, budget_s: float) -> Repeat:
+    """The paired session first, then the solo ones; which name is solo first alternates with the seed."""
+    specs = [workshop.spec(model, variant, seed) for variant in (A, B)]
+    together = time_session(specs, workshop, precision=precision, budget_s=budget_s, reference=A.name)
+    first, second = (
+        time_session([spec], workshop, precision=precision, budget_s=budget_s, reference=None)
+        for spec in (specs if seed % 2 == 0 else specs[::-1])
+    )
+    ids = [(specs[0].id, specs[1].id)]
+    paired = speed_up(ids, index_sessions([together.session]))
+    solo = speed_up(ids, index_sessions([first.session, second.session]))
+    if paired is None or solo is None:
+        raise RuntimeError(f"{model}, seed {seed}: a session without a common round")
+    return Repeat(model=model, seed=seed, paired=paired, solo=solo, together=together, apart=(first, second))
+
+
+def judge(models: Sequence[str], repeats: Sequence[Repeat]) -> tuple[Bar, ...]:
+    """The bars of every model, on its paired sessions alone."""
+    return tuple(
+        bar for model in models for bar in agreement_bars(model, [one.paired for one in repeats if one.model == model])
+    )
+
+
+def _row(found: Repeat) -> dict[str, Any]:
+    timed = found.together
+    return {
+        "model": found.model,
+        "seed": found.seed,
+        "ratio": found.paired.ratio,
+        "low": found.paired.low,
+        "high": found.paired.high,
+        "holds 1.0": holds_one(found.paired),
+        "rounds": len(timed.session.rounds),
+        "stopped": timed.session.stopped,
+        "session s": f"{timed.timing_s:.1f}",
+        "solo ratio": found.solo.ratio,
+        "solo s": f"{sum(one.timing_s for one in found.apart):.1f}",
+        **report.machine(timed.machine),
+    }
+
+
+def _spreads(model: str, repeats: Sequence[Repeat]) -> list[dict[str, str]]:
+    own = [one for one in repeats if one.model == model]
+    rows = []
+    for way, ratios in (
+        ("paired", [one.paired for one in own]),
+        ("solo, one after the other", [one.solo for one in own]),
+    ):
+        found = spread([math.log(one.ratio) for one in ratios])
+        rows.append(
+            {
+                "model": model,
+                "timed": way,
+                "sessions": str(found.count),
+                "sd": percent(found.sd),
+                "mean": percent(found.mean),
+                "standard error": percent(found.standard_error),
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,111 @@
+"""The plain loop's process: prepares, executes blocks, nothing else. Started by ``bench.overhead``, not by hand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+from typing import TYPE_CHECKING, BinaryIO
+
+from mnist_bench import guardian
+
+if TYPE_CHECKING:  # torch is loaded after the fork, as in the real worker
+    from bench.plain_loop import PlainLoop
+    from mnist_bench.protocol import BlockDone, Prepared
+    from mnist_bench.records import TrialSpec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("requests", "replies", "lifeline", "started-ns"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    args = parser.parse_args()
+    guardian.split(args.lifeline, (args.requests, args.replies))
+    serve(os.fdopen(args.requests, "rb"), os.fdopen(args.replies, "wb", buffering=0))
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answers until the runner closes ``requests``."""
+    from mnist_bench.protocol import Block, EndSession, Prepare, SessionEnded, decode_request, encode_reply
+
+    loop: PlainLoop | None = None
+    steps = 0
+    while line := requests.readline():
+        match decode_request(line):
+            case Prepare(spec=spec):
+                loop = build(spec)
+                reply = warm_up(loop)
+                steps = reply.block_steps
+                replies.write(encode_reply(reply))
+            case Block(seed=seed) if loop is not None:
+                replies.write(encode_reply(block(loop, steps, random.Random(seed))))
+            case EndSession():
+                replies.write(encode_reply(SessionEnded(step_times=None)))
+            case other:
+                raise SystemExit(f"the plain loop cannot {other.type}")
+
+
+def build(spec: TrialSpec) -> PlainLoop:
+    """The model, optimizer and images that the harness would use for ``spec``."""
+    import torch
+
+    from bench.plain_loop import PlainLoop
+    from mnist_bench import models
+    from mnist_bench.execution.program import build_optimizer
+    from mnist_bench.loading.mnist import import_torchvision
+    from mnist_bench.measure import numerics
+    from mnist_bench.recipes import training_of
+
+    numerics.apply(spec.variant, torch.device("cpu"))
+    training = training_of(spec.model, spec.recipe)
+    read = import_torchvision().datasets.MNIST(spec.data.root, train=True, download=False)
+    torch.manual_seed(spec.seed)
+    model = models.build(spec.model).train()
+    return PlainLoop(
+        model,
+        build_optimizer(model, training.optimizer, training.lr, fused=spec.variant.fused_optimizer),
+        read.data.unsqueeze(1),
+        read.targets,
+        mean=training.mean,
+        std=training.std,
+        batch_size=spec.cell.batch_size,
+        seed=spec.seed,
+    )
+
+
+def warm_up(loop: PlainLoop) -> Prepared:
+    """Warm by the harness's own rule, then back to the initial state, so that both sides start a session alike."""
+    import torch
+
+    from mnist_bench.measure import memory, warmup
+    from mnist_bench.measure.snapshot import Snapshot
+    from mnist_bench.protocol import Prepared
+
+    snapshot = Snapshot(loop.model, loop.optimizer, torch.device("cpu"))
+    durations = warmup.settle(lambda count: [round(loop.train(1) * 1e9) for _ in range(count)])
+    snapshot.restore()
+    return Prepared(
+        block_steps=warmup.block_steps(durations),
+        step_s=sum(durations) / len(durations) * 1e-9,
+        pairable=True,
+        device_name="cpu",
+        parameters=sum(parameter.numel() for parameter in loop.model.parameters()),
+        class_="A",
+        loss_trace=(),
+        time_to_first_step_s=0.0,
+        compile_s=None,
+        rss_bytes=memory.tree_peak_bytes(),
+    )
+
+
+def block(loop: PlainLoop, steps: int, rng: random.Random) -> BlockDone:
+    """As the harness's block: fresh memory, a step that does not count, then those that do."""
+    from mnist_bench.protocol import BlockDone
+
+    loop.relocate(rng)
+    loop.train(1)
+    return BlockDone(steps=steps, seconds=loop.train(steps))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The tutorial's own loops against eager: one epoch of training and one evaluation, both by the harness.
+
+The variant ``tutorial`` has the tutorial's loaders and plain optimizer. Fresh processes, one after the other in the
+order ABBA, with the same seed. By default under the ``tutorial`` recipe, which scores the 60,000 training images as the
+tutorial does. Exit code 0: the bars hold; 1: one does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench import report
+from bench.bars import Bar, tutorial_bar
+from bench.live import EAGER, Trained, Workshop, train
+from mnist_bench.records import BUILTIN_VARIANTS
+
+TUTORIAL = BUILTIN_VARIANTS["tutorial"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopPair:
+    """The same epoch and evaluation by each of the two."""
+
+    model: str
+    pair: int
+    eager: Trained
+    tutorial: Trained
+
+    @property
+    def log_ratio(self) -> float:
+        return math.log(seconds(self.tutorial) / seconds(self.eager))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = report.parser(__doc__, report.MODELS)
+    add_flags(flags)
+    args = flags.parse_args(argv)
+    return report.conduct("tutorial_loop", args, lambda workshop, samples: prove(args, workshop, samples))
+
+
+def add_flags(flags: argparse.ArgumentParser) -> None:
+    flags.add_argument(
+        "--tutorial-pairs", type=report.count, default=4, help="pairs against the tutorial's loops (default: 4)"
+    )
+    flags.add_argument(
+        "--recipe", choices=("tutorial", "standard"), default="tutorial", help="of that comparison (default: tutorial)"
+    )
+
+
+def prove(args: argparse.Namespace, workshop: Workshop, samples: list[Any]) -> tuple[Bar, ...]:
+    pairs: list[LoopPair] = []
+    for number in range(args.tutorial_pairs):
+        for model in args.models:
+            pairs.append(found := train_pair(model, number, workshop, args.recipe))
+            samples.append(found)
+            report.say(f"{model} {number + 1}/{args.tutorial_pairs}: tutorial / eager {math.exp(found.log_ratio):.2f}")
+    report.print_rows(f"one epoch and one evaluation, {args.recipe} recipe", [_row(pair) for pair in pairs])
+    return judge(args.models, pairs)
+
+
+def train_pair(model: str, number: int, workshop: Workshop, recipe: Any) -> LoopPair:
+    """Eager first in even pairs, the tutorial's loops first in odd ones."""
+    eager, tutorial = (workshop.spec(model, variant, number, recipe=recipe) for variant in (EAGER, TUTORIAL))
+    in_turn = (eager, tutorial) if number % 2 == 0 else (tutorial, eager)
+    trained = {spec.id: train(spec, workshop) for spec in in_turn}
+    return LoopPair(model=model, pair=number, eager=trained[eager.id], tutorial=trained[tutorial.id])
+
+
+def judge(models: Sequence[str], pairs: Sequence[LoopPair]) -> tuple[Bar, ...]:
+    return tuple(tutorial_bar(model, [pair.log_ratio for pair in pairs if pair.model == model]) for model in models)
+
+
+def seconds(trained: Trained) -> float:
+    """Training and evaluation, summed."""
+    epochs = trained.measurement.epochs
+    return sum(epochs.train_s) + sum(epochs.eval_s)
+
+
+def _row(pair: LoopPair) -> dict[str, Any]:
+    times = {
+        f"{name} {part}": f"{sum(values):.2f}"
+        for name, trained in (("tutorial", pair.tutorial), ("eager", pair.eager))
+        for part, values in (
+            ("train s", trained.measurement.epochs.train_s),
+            ("eval s", trained.measurement.epochs.eval_s),
+        )
+    }
+    return {
+        "model": pair.model,
+        "pair": pair.pair + 1,
+        **times,
+        "ratio": math.exp(pair.log_ratio),
+        "accuracy": f"{pair.tutorial.measurement.epochs.accuracy[-1]:.4f} "
+        f"{pair.eager.measurement.epochs.accuracy[-1]:.4f}",
+        "steal": f"{max(pair.tutorial.machine['steal'], pair.eager.machine['steal']):.1%}",
+        "load": f"{pair.tutorial.machine['load_1min']:.2f}",
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,135 @@
+"""The way back to the first state, and the way to fresh memory: values and objects stay, what was drawn is undrawn."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from mnist_bench.execution.program import build_optimizer
+from mnist_bench.measure.relocate import MAX_SPACER_BYTES, Relocator, state_tensors
+from mnist_bench.measure.snapshot import Snapshot
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    loss = cross_entropy(model(torch.rand(8, 1, 28, 28)), torch.randint(10, (8,)))
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002 - the global states
+
+
+# ── snapshot ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_restored_training_is_the_same_training(model: nn.Module, kind: str, fused: bool) -> None:
+    optimizer = build_optimizer(model, kind, 0.01, fused=fused)
+    snapshot = Snapshot(model, optimizer, CPU)
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    objects = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
+    first, drawn = [step(model, optimizer) for _ in range(5)], draw()
+    assert snapshot.weights_changed()
+
+    snapshot.restore()
+
+    assert not snapshot.weights_changed()
+    assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
+    assert [id(tensor) for tensor in (*model.parameters(), *model.buffers())] == objects
+    assert all(parameter.grad is None for parameter in model.parameters())
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    assert all(not value.any() for value in states if isinstance(value, torch.Tensor))
+    assert bool(states) == (kind != "sgd")
+    assert [step(model, optimizer) for _ in range(5)] == first  # weights, statistics, moments and batches, to the bit
+    assert draw() == drawn
+
+
+def test_a_change_of_buffers_alone_is_no_change_of_weights(model: nn.Module) -> None:
+    snapshot = Snapshot(model, build_optimizer(model, "sgd", 0.1, fused=True), CPU)
+    model(torch.rand(8, 1, 28, 28))
+    assert not snapshot.weights_changed()
+
+
+# ── fresh memory ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_tensor_moves_and_keeps_its_value(model: nn.Module) -> None:
+    optimizer = build_optimizer(model, "adam", 0.01, fused=True)
+    step(model, optimizer)
+    tensors = state_tensors(model, optimizer)
+    before = [(id(tensor), tensor.data_ptr(), tensor.clone(), tensor.stride()) for tensor in tensors]
+    relocator = Relocator()
+    for seed in range(3):
+        relocator.move(tensors, random.Random(seed))
+        after = state_tensors(model, optimizer)
+        for (identity, address, value, stride), tensor in zip(before, after, strict=True):
+            assert id(tensor) == identity
+            assert tensor.data_ptr() != address
+            assert torch.equal(tensor, value)
+            assert tensor.stride() == stride
+        before = [(id(tensor), tensor.data_ptr(), tensor.clone(), tensor.stride()) for tensor in after]
+
+
+def test_training_does_not_notice_a_move(model: nn.Module) -> None:
+    optimizer = build_optimizer(model, "adam", 0.01, fused=True)
+    snapshot = Snapshot(model, optimizer, CPU)
+    step(model, optimizer)
+    snapshot.restore()
+    straight = [step(model, optimizer) for _ in range(6)]
+    snapshot.restore()
+    relocator, moved = Relocator(), []
+    for number in range(6):
+        relocator.move(state_tensors(model, optimizer), random.Random(number))
+        moved.append(step(model, optimizer))
+    assert moved == straight
+
+
+def test_memory_formats_survive_a_move() -> None:
+    images = torch.rand(4, 3, 8, 8).to(memory_format=torch.channels_last)
+    Relocator().move([images], random.Random(0))
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_spacers_are_of_random_size_and_held_until_the_next_move() -> None:
+    relocator, tensors = Relocator(), [torch.rand(10) for _ in range(20)]
+    relocator.move(tensors, random.Random(1))
+    sizes = [spacer.numel() for spacer in relocator._spacers]
+    assert len(sizes) == 20 == len(set(sizes))
+    assert 1 <= min(sizes) < max(sizes) < MAX_SPACER_BYTES
+
+
+@pytest.mark.parametrize(("kind", "per_parameter"), [("sgd", 0), ("adam", 3), ("adamw", 3)])
+def test_the_optimizers_tensors_are_found(model: nn.Module, kind: str, per_parameter: int) -> None:
+    optimizer = build_optimizer(model, kind, 0.01, fused=True)
+    step(model, optimizer)
+    own = len(list(model.parameters())) + len(list(model.buffers()))
+    tensors = state_tensors(model, optimizer)
+    assert len(tensors) == own + per_parameter * len(list(model.parameters()))
+    assert len({id(tensor) for tensor in tensors}) == len(tensors)
+
+
+def test_shared_weights_are_moved_once_and_stay_shared() -> None:
+    first, second = nn.Linear(10, 10), nn.Linear(10, 10)
+    second.weight = first.weight
+    model = nn.Sequential(first, second)
+    tensors = state_tensors(model, build_optimizer(model, "sgd", 0.1, fused=True))
+    assert len(tensors) == 3
+    Relocator().move(tensors, random.Random(0))
+    assert second.weight is first.weight
