@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -15,9 +14,10 @@ from mnist_bench.records import Manifest, Status
 from mnist_bench.rows import EpochRow, Row, columns
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
-__all__ = ["Format", "epochs_to_csv", "to_csv", "to_json", "to_markdown", "to_rich", "to_text"]
+__all__ = ["Format", "epochs_to_csv", "to_csv", "to_frame", "to_json", "to_markdown", "to_rich", "to_text"]
 
 Format = Literal["table", "csv", "json", "md"]
 
@@ -38,14 +38,22 @@ def to_text(format_: Format, manifest: Manifest, rows: Sequence[Row], width: int
             return _rendered(to_rich(rows, width), width)
 
 
+def to_frame(rows: Sequence[Row] | Sequence[EpochRow], row_type: type[Row] | type[EpochRow] = Row) -> pd.DataFrame:
+    """The rows as a data frame with the columns of ``row_type``; what was not measured is NA."""
+    import pandas as pd  # half a second, which a command that prints no CSV need not wait for
+
+    frame = pd.DataFrame([_record(row) for row in rows], columns=list(columns(row_type)))
+    return frame.convert_dtypes()
+
+
 def to_csv(rows: Sequence[Row]) -> str:
     """``results.csv``: a header even without rows; what was not measured is empty; booleans are true and false."""
-    return _csv(columns(Row), rows)
+    return _csv(to_frame(rows))
 
 
 def epochs_to_csv(rows: Sequence[EpochRow]) -> str:
     """``epochs.csv``, as ``to_csv``."""
-    return _csv(columns(EpochRow), rows)
+    return _csv(to_frame(rows, EpochRow))
 
 
 def to_json(manifest: Manifest, rows: Sequence[Row]) -> str:
@@ -171,25 +179,10 @@ def _rendered(table: Table, width: int) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def _csv(header: Sequence[str], rows: Sequence[Row] | Sequence[EpochRow]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([_csv_value(value) for value in _record(row).values()])
-    return out.getvalue()
-
-
-def _csv_value(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return f"{value:.10g}"
-        case _:
-            return str(value)
+def _csv(frame: pd.DataFrame) -> str:
+    switches = frame.select_dtypes("boolean").columns
+    words = frame.assign(**{name: frame[name].map({True: "true", False: "false"}) for name in switches})
+    return words.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
 def _record(row: Row | EpochRow) -> dict[str, Any]:

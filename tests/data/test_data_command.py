@@ -83,6 +83,8 @@ def test_verify_trusts_no_remembered_checksum(
     tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny.put(tmp_path / "root")
-    monkeypatch.setattr("mnist_bench.data.verify._recall", lambda *_: pytest.fail("looked into the cache"), raising=True)
+    monkeypatch.setattr(
+        "mnist_bench.data.verify._recall", lambda *_: pytest.fail("looked into the cache"), raising=True
+    )
     with pytest.raises(pytest.fail.Exception):
         main(["data", "show", "--dataset", "mnist"])

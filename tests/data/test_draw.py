@@ -34,9 +34,7 @@ def test_other_labels_make_another_picture(digits: tuple[Bytes, Bytes]) -> None:
 
 
 @pytest.mark.parametrize(("columns", "across"), [(200, 4), (118, 4), (117, 3), (80, 2), (30, 1), (5, 1)])
-def test_as_many_digits_stand_beside_each_other_as_fit(
-    digits: tuple[Bytes, Bytes], columns: int, across: int
-) -> None:
+def test_as_many_digits_stand_beside_each_other_as_fit(digits: tuple[Bytes, Bytes], columns: int, across: int) -> None:
     lines = text(*digits, columns=columns, colour=False).splitlines()
     assert lines[0].split() == [str(label) for label in digits[1][:across]]
     assert max(map(len, lines)) <= max(columns, 28)

@@ -181,9 +181,7 @@ def test_a_damaged_synthetic_set_is_put_aside_and_drawn_anew(ask: Resolve, notic
     assert path.stat().st_size == 16 + 20 * 784
 
 
-def test_a_cache_that_cannot_be_written_says_what_to_do(
-    tmp_path: Path, ask: Resolve, environ: dict[str, str]
-) -> None:
+def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path, ask: Resolve, environ: dict[str, str]) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(DataError, match="set XDG_CACHE_HOME to one that can be written"):
         ask("synthetic")
