@@ -137,7 +137,7 @@ def time_session(
     group = Group(id=group_id(specs[0].cell, specs[0].seed), specs=tuple(specs))
     rng = random.Random("/".join(spec.id for spec in specs))
     before = interference.read(())
-    with closing(run_group(group, timed=False, settings=settings, rng=rng)) as results:
+    with closing(run_group(group, timed=frozenset(), settings=settings, rng=rng)) as results:
         session = next(results)
         machine, _ = interference.compare(before, interference.read(_pids(workers)), settings.cores)
         if not isinstance(session, Session):
@@ -158,7 +158,7 @@ def train(spec: TrialSpec, workshop: Workshop) -> Trained:
     settings = _settings(workshop, workers, precision=0.0, budget_s=0.0, reference=None)
     group = Group(id=group_id(spec.cell, spec.seed), specs=(spec,))
     before = interference.read(())
-    with closing(run_group(group, timed=True, settings=settings, rng=random.Random(spec.id))) as results:
+    with closing(run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id))) as results:
         finding = next(results)
     machine, _ = interference.compare(before, interference.read(()), settings.cores)
     if not isinstance(finding, Finding) or not isinstance(finding.outcome, Measurement):

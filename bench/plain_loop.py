@@ -11,8 +11,8 @@ import random
 from time import perf_counter
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from mnist_bench.loading.order import epoch_order
 from mnist_bench.measure.relocate import Relocator, state_tensors
@@ -56,7 +56,7 @@ class PlainLoop:
         begin = perf_counter()
         for batch in indices.split(self.batch_size):
             pixels = images.index_select(0, batch).to(torch.float32).sub_(shift).mul_(scale)
-            loss = F.cross_entropy(model(pixels), labels.index_select(0, batch))
+            loss = functional.cross_entropy(model(pixels), labels.index_select(0, batch))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -11,6 +11,7 @@ import dataclasses
 import faulthandler
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ from time import perf_counter
 from typing import Any
 
 from mnist_bench.diagnosis.facts import (
+    STAGE,
     CompileTrial,
     DeviceReport,
     ProbeFailure,
@@ -27,7 +29,6 @@ from mnist_bench.diagnosis.facts import (
     TorchvisionReport,
 )
 
-STAGE = "probe: "
 _LONGEST = 300  # characters of an error
 
 
@@ -59,6 +60,7 @@ def probe(*, try_compile: bool) -> TorchReport | ProbeFailure:
 def _report(*, try_compile: bool) -> TorchReport:
     import torch
 
+    cudnn: Any = torch.backends.cudnn  # whose parts are not declared
     devices = tuple(_devices())
     _stage("import torchvision")
     torchvision = _torchvision()
@@ -74,7 +76,7 @@ def _report(*, try_compile: bool) -> TorchReport:
         torchvision=torchvision,
         tf32={
             "matmul": torch.backends.cuda.matmul.fp32_precision,
-            "convolution": torch.backends.cudnn.conv.fp32_precision,
+            "convolution": cudnn.conv.fp32_precision,
         },
         compile_trial=_compile_trial() if try_compile else None,
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 from mnist_bench import stats
+from mnist_bench.classes import proven_class
 from mnist_bench.records import (
     STATUSES,
     Cell,
@@ -90,6 +91,7 @@ def _row(own: Sequence[Trial], by_cell: TrialsByCell, matrix: Matrix, index: Ses
     row = _with_facts(row, measurements, matrix)
     row = _with_steps(row, ok, index)
     row = _with_doubts(row, ok, index)
+    row = _with_class(row, ok, by_cell, matrix)
     return _with_speed_ups(row, ok, by_cell, matrix, index)
 
 
@@ -144,7 +146,6 @@ def _with_facts(row: Row, measurements: Sequence[Measurement], matrix: Matrix) -
         threads = next((v.threads for v in matrix.variants if v.name == row.variant), None)
     return replace(
         row,
-        class_=max(m.class_ for m in measurements),  # the least alike of the seeds
         parameters=first.parameters,
         device_name=first.device_name,
         threads=threads,
@@ -176,6 +177,16 @@ def _with_doubts(row: Row, ok: Sequence[tuple[Trial, Measurement]], index: Sessi
     words = dict.fromkeys([why for one in noise for why in one] + marks)
     noisy_trials = sum(bool(one) for one in noise)
     return replace(row, noisy=noisy_trials > 0, noisy_trials=noisy_trials, doubts="; ".join(words) or None)
+
+
+def _with_class(row: Row, ok: Sequence[tuple[Trial, Measurement]], by_cell: TrialsByCell, matrix: Matrix) -> Row:
+    variant = reference_variant(matrix)
+    cell = row.cell if variant is None else replace(row.cell, variant=variant)
+    reference = {trial.seed: measurement for trial, measurement in _measured(by_cell.get(cell.id, ()))}
+    pairs = [(measurement, reference[trial.seed]) for trial, measurement in ok if trial.seed in reference]
+    by_settings = max(measurement.class_ for _, measurement in ok)  # the least alike of the seeds
+    class_, doubt = proven_class(pairs, by_settings)
+    return replace(row, class_=class_, doubts="; ".join(filter(None, (row.doubts, doubt))) or None)
 
 
 def _with_speed_ups(

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_bench.errors import UsageError
+from mnist_bench.cli import options
+from mnist_bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from mnist_bench.data.verify import FileState
@@ -22,25 +23,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     fetch = _verb(verbs, "fetch", "download MNIST, or unpack its .gz files; replace corrupt files")
-    _add_data_dir(fetch)
+    options.add_data_dir(fetch)
     fetch.add_argument("--json", action="store_true", help="print what was done as JSON")
     fetch.add_argument("--no-progress", action="store_true", help="draw no progress bar")
 
     verify = _verb(verbs, "verify", "check every file against its checksum, anew; exit code 2 unless all are whole")
-    _add_data_dir(verify)
+    options.add_data_dir(verify)
     verify.add_argument(
         "--dataset", choices=["mnist", "synthetic"], default="mnist", help="which set (default: %(default)s)"
     )
     verify.add_argument("--json", action="store_true", help="print the table as JSON")
 
     show = _verb(verbs, "show", "show the first 16 training digits, in the terminal or as a PNG")
-    _add_data_dir(show)
+    options.add_data_dir(show)
     show.add_argument(
         "--dataset", choices=["auto", "mnist", "synthetic"], default="auto", help="which set (default: %(default)s)"
     )
     show.add_argument("--output", metavar="FILE", help="write a PNG here, instead of text to the terminal")
     show.add_argument("--text", action="store_true", help="print to the terminal, also where --output is given")
-    show.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="grey blocks, or letters")
+    options.add_color(show)
     show.add_argument("--offline", action="store_true", help="download nothing")
 
     synthesize = _verb(verbs, "synthesize", "draw the synthetic digit set as four IDX files")
@@ -58,12 +59,6 @@ def execute(args: argparse.Namespace) -> int:
 def _verb(verbs: Any, name: str, help_line: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=help_line, description=help_line, allow_abbrev=False)
     return parser
-
-
-def _add_data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data-dir", metavar="DIR", help="where MNIST/raw/ lies (default: $MNIST_BENCH_DATA, else the cache folder)"
-    )
 
 
 def _seed(text: str) -> int:
@@ -90,7 +85,7 @@ def _fetch(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from mnist_bench.data import synthetic
     from mnist_bench.data.paths import cache_root, default_root
-    from mnist_bench.data.verify import combined, expectations, fetch_hint, inspect
+    from mnist_bench.data.verify import SUMS_FILE, combined, expectations, fetch_hint, inspect
 
     # A --data-dir that is named holds the synthetic set of `data synthesize --output-dir`.
     if args.dataset == "synthetic" and args.data_dir is None:
@@ -98,6 +93,8 @@ def _verify(args: argparse.Namespace) -> int:
     else:
         root = default_root(args.data_dir, os.environ)
     states = inspect(root, expectations(args.dataset, root), None)
+    if any(state.found and state.expected.checksum is None for state in states):
+        raise DataError(f"{root / 'MNIST' / SUMS_FILE}: missing or incomplete: nothing to check the set against")
     whole = all(state.status == "ok" for state in states)
     if args.json:
         sha256 = combined(states) if whole else None
@@ -107,7 +104,7 @@ def _verify(args: argparse.Namespace) -> int:
     if not whole:
         hint = fetch_hint(root) if args.dataset == "mnist" else "`mnist-bench data synthesize` draws the set"
         print(f"mnist-bench: {root}: not whole; {hint}", file=sys.stderr)
-    return 0 if whole else UsageError.exit_code
+    return 0 if whole else DataError.exit_code
 
 
 def _print_states(states: Sequence[FileState]) -> None:

@@ -19,7 +19,7 @@ def cache_root(environ: Mapping[str, str]) -> Path:
     return Path(platformdirs.user_cache_dir(APP, appauthor=False))
 
 
-def default_root(data_dir: str | None, environ: Mapping[str, str]) -> Path:
+def default_root(data_dir: str | Path | None, environ: Mapping[str, str]) -> Path:
     """The folder whose ``MNIST/raw`` holds MNIST: ``--data-dir``, else ``MNIST_BENCH_DATA``, else the cache folder.
 
     Returns:

@@ -110,7 +110,5 @@ def _warn(notify: Notify, root: Path, error: Exception) -> None:
     notify(f"WARNING: MNIST is not at {root} and could not be had:")
     for line in str(error).splitlines():
         notify(f"  {line.strip()}")
-    notify(
-        "WARNING: training on the SYNTHETIC digits instead: their accuracies and figures do NOT compare with MNIST's."
-    )
+    notify("WARNING: taking the SYNTHETIC digits instead: their accuracies and figures do NOT compare with MNIST's.")
     notify(f"  `mnist-bench data fetch --data-dir {root}` downloads MNIST; `dataset: mnist` insists on it.")

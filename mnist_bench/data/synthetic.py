@@ -28,9 +28,9 @@ SEED = 0
 SIZES = (TRAIN_IMAGES, TEST_IMAGES)
 
 
-def folder_name(seed: int, sizes: tuple[int, int] = SIZES) -> str:
-    """The name of a set's folder in the cache."""
-    size = "" if sizes == SIZES else f"-{sizes[0]}+{sizes[1]}"
+def folder_name(seed: int, sizes: tuple[int, int] | None = None) -> str:
+    """The name of a set's folder in the cache; ``sizes`` None: of the full set."""
+    size = "" if sizes in (None, SIZES) else f"-{sizes[0]}+{sizes[1]}"
     return f"synthetic-v{VERSION}-seed{seed}{size}"
 
 

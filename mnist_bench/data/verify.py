@@ -174,7 +174,7 @@ def write_sums(folder: Path, digests: Mapping[str, Digests]) -> None:
 def _read_sums(path: Path) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -185,7 +185,7 @@ def _read_sums(path: Path) -> dict[str, str]:
 def _state(path: Path, expected: Expected, entries: dict[str, Any]) -> FileState:
     try:
         found = _recall(path, entries)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return FileState(path=path, status="missing", expected=expected, found=None)
     except OSError as error:
         raise DataError(
@@ -241,7 +241,7 @@ def _store(path: Path, entries: dict[str, Any]) -> None:
 
 def _mend(data: DataSet) -> str:
     if data.name == "synthetic":
-        return f"delete {data.root}; the next run draws the synthetic set anew"
+        return f"delete {data.root} if it is there; `mnist-bench data synthesize` draws the set anew"
     return fetch_hint(Path(data.root))
 
 

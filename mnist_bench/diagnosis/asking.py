@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from mnist_bench.diagnosis.facts import ProbeFailure, TorchReport
+from mnist_bench.diagnosis.facts import STAGE, ProbeFailure, TorchReport
 
 TIMEOUT_S = 120.0
 COMPILE_TIMEOUT_S = 300.0  # a cold compilation on a busy machine
 COMMAND = (sys.executable, "-m", "mnist_bench.probe")
-STAGE = "probe: "  # as the probe writes it; it is not imported here, torch lies behind it
-_TAIL_BYTES = 8192
+OUTPUT, ERRORS = "output", "errors"
+_MOST_BYTES = 1 << 20
 
 _ANSWER: TypeAdapter[TorchReport | ProbeFailure] = TypeAdapter(
     Annotated[TorchReport | ProbeFailure, Field(discriminator="type")]
@@ -42,35 +41,29 @@ def ask_torch(
         try_compile: compile a small function too.
         command: starts the probe; timeout_s: how long it may take (None: by what it does). Tests give others.
     """
+    words = [*command, *(["--compile"] if try_compile else [])]
     limit_s = timeout_s or (COMPILE_TIMEOUT_S if try_compile else TIMEOUT_S)
-    cache = tempfile.mkdtemp(prefix="mnist-bench-doctor-")
     try:
-        # Files, not pipes: a compiler's helper that outlives the probe would hold a pipe open.
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            code = _run([*command, *(["--compile"] if try_compile else [])], environ, cache, output, errors, limit_s)
-            return _answer(code, _read(output), _read(errors), limit_s)
-    finally:
-        shutil.rmtree(cache, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="mnist-bench-doctor-", ignore_cleanup_errors=True) as folder:
+            code = _run(words, environ, Path(folder), limit_s)
+            return _answer(code, _read(Path(folder, OUTPUT)), _read(Path(folder, ERRORS)), limit_s)
+    except OSError as error:
+        return ProbeFailure(kind="crashed", detail=f"could not be started: {error}", stage="start")
 
 
-def _run(
-    command: Sequence[str],
-    environ: Mapping[str, str],
-    cache: str,
-    output: IO[bytes],
-    errors: IO[bytes],
-    limit_s: float,
-) -> int | None:
+def _run(command: Sequence[str], environ: Mapping[str, str], folder: Path, limit_s: float) -> int | None:
     """Its exit code; None: it took too long. Nothing that it started is left."""
-    caches = {"TORCHINDUCTOR_CACHE_DIR": str(Path(cache, "inductor")), "TRITON_CACHE_DIR": str(Path(cache, "triton"))}
-    process = subprocess.Popen(
-        command,
-        env={**environ, **caches},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=errors,
-        start_new_session=True,
-    )
+    caches = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton")}
+    # Files, not pipes: a compiler's helper that outlives the probe would hold a pipe open.
+    with (folder / OUTPUT).open("wb") as output, (folder / ERRORS).open("wb") as errors:
+        process = subprocess.Popen(
+            command,
+            env={**environ, **caches},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+        )
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -97,8 +90,8 @@ def _answer(code: int | None, output: bytes, errors: bytes, limit_s: float) -> T
     return ProbeFailure(kind="crashed", detail=f"exited with {code} ({said[-1] if said else 'silent'})", stage=stage)
 
 
-def _read(file: IO[bytes]) -> bytes:
-    """All of the answer, or the end of what was said (an answer is far shorter)."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _TAIL_BYTES))
-    return file.read()
+def _read(path: Path) -> bytes:
+    """What was written, or the end of it: a compiler may say a lot, an answer is short."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _MOST_BYTES))
+        return file.read()

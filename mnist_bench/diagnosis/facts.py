@@ -9,7 +9,9 @@ from typing import Literal
 from mnist_bench.records import Environment
 
 Level = Literal["ok", "info", "warning", "error"]
+DataState = Literal["whole", "packed", "missing", "incomplete", "corrupt", "unreadable"]
 LEVELS: tuple[Level, ...] = ("ok", "info", "warning", "error")  # from best to worst
+STAGE = "probe: "  # begins each line in which the probe says what it is about to do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,10 @@ class Compiler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """The folders that a run writes to. ``results_problem``: why it cannot; ``shm_bytes``: size of /dev/shm."""
+    """The folders that a run writes to.
+
+    ``results_problem``: why it cannot; ``temp`` is empty where there is none; ``shm_bytes``: the size of /dev/shm.
+    """
 
     results: str
     results_problem: str | None
@@ -122,12 +127,12 @@ class Places:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """MNIST as found at ``root``; ``detail`` names the files that are not whole."""
+    """MNIST as found at ``root``; ``by_variable``: MNIST_BENCH_DATA named it; ``detail``: files that are not whole."""
 
     root: str
-    named_by: Literal["--data-dir", "MNIST_BENCH_DATA", "default"]
+    by_variable: bool
     root_exists: bool
-    state: Literal["whole", "packed", "missing", "incomplete", "corrupt", "unreadable"]
+    state: DataState
     detail: str = ""
 
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,9 +84,141 @@ def test_verify_finds_the_corrupt_and_the_missing_file_with_code_2(
 def test_verify_trusts_no_remembered_checksum(
     tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny.put(tmp_path / "root")
-    monkeypatch.setattr(
-        "mnist_bench.data.verify._recall", lambda *_: pytest.fail("looked into the cache"), raising=True
+    path = tiny.put(tmp_path / "root") / FILE_NAMES[0]
+    # As if a disk had changed a byte, which no time stamp tells.
+    stamp = [path.stat().st_dev, path.stat().st_ino, path.stat().st_size]
+    monkeypatch.setattr(sys.modules["mnist_bench.data.verify"], "_stamp", lambda _: [*stamp, 0, 0])
+    assert main(["data", "show", "--dataset", "mnist"]) == 0
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    assert main(["data", "show", "--dataset", "mnist"]) == 0
+    assert main(["data", "verify"]) == 2
+    assert "corrupt" in capsys.readouterr().out
+
+
+def test_verify_of_a_synthetic_set_needs_its_sums(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "verify", "--dataset", "synthetic"]) == 2
+    assert "mnist-bench data synthesize" in capsys.readouterr().err
+    assert main(["data", "synthesize"]) == 0
+    assert main(["data", "verify", "--dataset", "synthetic"]) == 0
+    sums = tmp_path / "cache" / "mnist_bench" / "synthetic-v1-seed0" / "MNIST" / "SHA256SUMS"
+    sums.unlink()
+    capsys.readouterr()
+    assert main(["data", "verify", "--dataset", "synthetic"]) == 2
+    assert capsys.readouterr().err == f"mnist-bench: {sums}: missing or incomplete: nothing to check the set against\n"
+
+
+def test_show_prints_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "show", "--dataset", "synthetic"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 60
+    assert out.isascii()  # no terminal: letters
+    assert "drawing the synthetic set" in err
+    assert main(["data", "show", "--dataset", "synthetic", "--color", "always"]) == 0
+    assert "\x1b[38;5;" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)],
+)
+def test_show_honours_the_variables_of_colour(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variables: dict[str, str], coloured: bool
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["data", "show", "--dataset", "synthetic"]) == 0
+    assert ("\x1b[" in capsys.readouterr().out) is coloured
+
+
+def test_show_writes_a_png_and_then_prints_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "digits.png"
+    assert main(["data", "show", "--dataset", "synthetic", "--output", str(path)]) == 0
+    assert capsys.readouterr().out == ""
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+    assert main(["data", "show", "--dataset", "synthetic", "--output", str(path), "--text"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("digits.jpg", "only PNG is drawn"), ("none/digits.png", "No such file or directory")]
+)
+def test_show_refuses_what_it_cannot_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    assert main(["data", "show", "--dataset", "synthetic", "--output", str(tmp_path / name)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_show_auto_warns_when_it_shows_the_synthetic_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "show", "--offline"]) == 0
+    out, err = capsys.readouterr()
+    assert "WARNING: taking the SYNTHETIC digits" in err
+    assert "WARNING" not in out
+
+
+def test_show_of_a_corrupt_set_is_code_2(tmp_path: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tiny.put(tmp_path / "root") / FILE_NAMES[1]
+    path.write_bytes(b"rubbish")
+    assert main(["data", "show"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(line.startswith("mnist-bench: ") for line in err.splitlines())
+    assert f"{path}: corrupt" in err
+
+
+def test_synthesize_puts_another_seed_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "mine"
+    assert main(["data", "synthesize", "--seed", "3", "--output-dir", str(target), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["seed"] == 3
+    assert [Path(each["path"]).parent for each in document["files"]] == [target / "MNIST" / "raw"] * 4
+    assert main(["data", "verify", "--dataset", "synthetic", "--data-dir", str(target)]) == 0
+    capsys.readouterr()
+    assert main(["data", "synthesize", "--output-dir", str(target)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "x", "²"])
+def test_a_seed_is_a_whole_number(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "synthesize", f"--seed={seed}"])
+    assert caught.value.code == 2
+    assert "is no seed" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_made_is_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["data", "synthesize", "--output-dir", str(tmp_path / "file")]) == 2
+    assert "name another folder" in capsys.readouterr().err
+
+
+def test_help_imports_neither_numpy_nor_torch() -> None:
+    code = (
+        "import sys; from mnist_bench.cli import main\n"
+        "try: main(['data', 'show', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(str(sorted({'numpy', 'torch', 'PIL', 'requests'} & set(sys.modules))))"
     )
-    with pytest.raises(pytest.fail.Exception):
-        main(["data", "show", "--dataset", "mnist"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"
+
+
+def test_nothing_of_data_imports_torch() -> None:
+    # The parent process must never wait for torch, nor touch a GPU.
+    code = "import sys, mnist_bench.data, mnist_bench.data.draw, mnist_bench.cli.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_interrupted_fetch_ends_at_once_with_130_and_leaves_nothing(tmp_path: Path, server: Server) -> None:
+    environ = {**os.environ, "MNIST_BENCH_MIRROR": server.url("trickle")}
+    command = [sys.executable, "-m", "mnist_bench", "data", "fetch"]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not server.asked and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert list((tmp_path / "root" / "MNIST" / "raw").iterdir()) == []

@@ -62,7 +62,7 @@ def test_a_slow_start_is_waited_for() -> None:
 
 
 def test_steps_longer_than_a_window_make_windows_of_one() -> None:
-    time_steps, asked = stepping(lambda number: 900 * MS)
+    time_steps, asked = stepping(lambda number: 400 * MS)
     assert len(warmup.settle(time_steps)) == sum(asked) == 5
     assert asked == [2, 1, 1, 1]
 
@@ -180,9 +180,7 @@ def test_every_image_is_scored_once() -> None:
             clock.sleep(10 * MS)
             yield logits[begin : begin + 10], labels[begin : begin + 10]
 
-    score = evaluate(
-        lambda images: images, scored(), 25, torch.device("cpu"), synchronize=lambda: None, clock=clock
-    )
+    score = evaluate(lambda images: images, scored(), 25, torch.device("cpu"), synchronize=lambda: None, clock=clock)
     assert (score.correct, score.samples) == (20, 25)
     assert score.seconds == pytest.approx(0.03)
     predicted = logits.argmax(1).to(torch.uint8).numpy().tobytes()

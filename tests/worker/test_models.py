@@ -123,7 +123,9 @@ def test_refused_plugins(code: str, plugins: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("target", ["nowhere_at_all:build", "nowhere_at_all.inner:build"])
 def test_a_missing_module(target: str, plugins: Path) -> None:
     module = target.partition(":")[0]
-    with pytest.raises(ModelError, match=f"{target}: no module '{module}' beside the matrix file or among the packages"):
+    with pytest.raises(
+        ModelError, match=f"{target}: no module '{module}' beside the matrix file or among the packages"
+    ):
         models.build(entry(target))
 
 

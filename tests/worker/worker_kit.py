@@ -52,14 +52,15 @@ def write_plugin(folder: Path, name: str, code: str) -> None:
 def make_spec(data: DataSet, target: str = "mlp", **changes: Any) -> TrialSpec:
     """A spec on the CPU. ``changes``: fields of the spec, ``batch_size``, ``optimizer`` and ``lr``, or a variant's."""
     entry = ModelEntry(
-        name=target.replace(":", "."), target=target, optimizer=changes.pop("optimizer", None), lr=changes.pop("lr", None)
+        name=target.replace(":", "."),
+        target=target,
+        optimizer=changes.pop("optimizer", None),
+        lr=changes.pop("lr", None),
     )
     fields = set(TrialSpec.__dataclass_fields__)
     settings = {key: changes.pop(key) for key in list(changes) if key not in {*fields, "batch_size"}}
     variant = changes.pop("variant", Variant(name="tested", threads=1, **settings))
-    cell = Cell(
-        model=entry.name, device="cpu", batch_size=changes.pop("batch_size", 100), variant=variant.name
-    )
+    cell = Cell(model=entry.name, device="cpu", batch_size=changes.pop("batch_size", 100), variant=variant.name)
     spec: dict[str, Any] = {"seed": 0, "recipe": "standard", "epochs": 1, "allow_plugins": True, **changes}
     return TrialSpec(cell=cell, model=entry, variant=variant, data=data, **spec)
 
@@ -90,6 +91,4 @@ def carry_out(spec: TrialSpec, blocks: int = 0) -> Outcome:
     for epoch in range(spec.epochs):
         losses.append(trial.train_epoch(epoch).loss)
         scored = trial.evaluate()
-    return Outcome(
-        prepared=prepared, losses=tuple(losses), scored=scored, order_sha256=trial.finish().order_sha256
-    )
+    return Outcome(prepared=prepared, losses=tuple(losses), scored=scored, order_sha256=trial.finish().order_sha256)

@@ -1,0 +1,47 @@
+"""How long the synthetic set takes to draw, and a data set to verify: ``pytest bench/synthetic_set.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from mnist_bench.data import verify
+from mnist_bench.data.pen import draw_digits
+from mnist_bench.data.synthetic import SEED, SIZES, write_set
+from mnist_bench.data.verify import combined, expectations, inspect
+from mnist_bench.records import DataSet
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    root = tmp_path_factory.mktemp("set")
+    write_set(root, seed=SEED, sizes=SIZES)
+    states = inspect(root, expectations("synthetic", root), None)
+    return DataSet(name="synthetic", root=str(root), sha256=combined(states))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_draw_ten_thousand_digits(benchmark: BenchmarkFixture, threads: int) -> None:
+    images, _ = benchmark.pedantic(
+        draw_digits, (10_000,), {"seed": SEED, "split": 0, "threads": threads}, rounds=3, warmup_rounds=1
+    )
+    assert len(images) == 10_000
+
+
+def test_write_the_whole_set(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    digests = benchmark.pedantic(write_set, (tmp_path,), {"seed": SEED, "sizes": SIZES}, rounds=1)
+    assert len(digests) == 4
+
+
+def test_verify_by_hashing(benchmark: BenchmarkFixture, data: DataSet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "file")}  # no cache can be kept there
+    benchmark(verify, data, environ=environ)
+
+
+def test_verify_by_the_remembered_checksums(benchmark: BenchmarkFixture, data: DataSet, tmp_path: Path) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+    verify(data, environ=environ)
+    benchmark(verify, data, environ=environ)
