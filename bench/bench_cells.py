@@ -23,6 +23,8 @@ from mnist_bench.records import BUILTIN_VARIANTS, EVALUATION_BATCH_SIZE, Cell
 MATRIX = config.load(Path(__file__).resolve().parents[1] / "benchmarks.yaml", allow_plugins=False)
 EAGER = BUILTIN_VARIANTS["eager"]
 CELLS = [cell for cell in matrices.expand(MATRIX) if matrices.variant_of(MATRIX, cell.variant) == EAGER]
+# The evaluation batch is 1,000 whatever the cell's batch size: one cell of each model and device.
+SCORED = list({(cell.model, cell.device): cell for cell in CELLS}.values())
 
 
 class Bench:
@@ -59,9 +61,8 @@ def test_step(benchmark: Any, cell: Cell) -> None:
     benchmark.pedantic(bench.step, rounds=20, warmup_rounds=3)
 
 
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.batch_size == CELLS[0].batch_size], ids=lambda c: c.id)
+@pytest.mark.parametrize("cell", SCORED, ids=lambda cell: f"{cell.model}/{cell.device}")
 def test_evaluation_batch(benchmark: Any, cell: Cell) -> None:
-    """The batch is 1,000 whatever the cell's batch size: once a model and device."""
     bench = Bench(cell)
     bench.model.eval()
     benchmark.pedantic(bench.score, rounds=20, warmup_rounds=3)

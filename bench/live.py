@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,14 @@ def time_session(
     group = Group(id=group_id(specs[0].cell, specs[0].seed), specs=tuple(specs))
     rng = random.Random("/".join(spec.id for spec in specs))
     before = interference.read(())
-    with closing(run_group(group, timed=frozenset(), settings=settings, rng=rng)) as results:
-        session = next(results)
+    with _ended(workers):
+        session = next(run_group(group, timed=frozenset(), settings=settings, rng=rng))
         machine, _ = interference.compare(before, interference.read(_pids(workers)), settings.cores)
-        if not isinstance(session, Session):
-            raise _failed(session)
-        if not all(session.rounds[-1].steps):  # its finding, with the reason, comes next
-            raise _failed(next(result for result in results if isinstance(result, Finding)))
+    if not isinstance(session, Session):
+        raise _failed(session)
+    for member, steps in zip(session.members, session.rounds[-1].steps, strict=True):
+        if not steps:
+            raise WorkerError(f"{member} left the session: its log is in {workshop.folder}")
     calls = (seconds for worker in workers for seconds in worker.seconds_of("block", "end_session"))
     return Timed(session=session, timing_s=sum(calls), machine=machine, noisy=session.noisy)
 
@@ -158,17 +159,27 @@ def train(spec: TrialSpec, workshop: Workshop) -> Trained:
     settings = _settings(workshop, workers, precision=0.0, budget_s=0.0, reference=None)
     group = Group(id=group_id(spec.cell, spec.seed), specs=(spec,))
     before = interference.read(())
-    with closing(run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id))) as results:
-        finding = next(results)
+    with _ended(workers):
+        finding = next(run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id)))
     machine, _ = interference.compare(before, interference.read(()), settings.cores)
     if not isinstance(finding, Finding) or not isinstance(finding.outcome, Measurement):
         raise _failed(finding)
     return Trained(
         measurement=finding.outcome,
         call_s=tuple(workers[0].seconds_of("train_epoch")),
-        step_s=_step_seconds(spec),
+        step_s=step_seconds(spec),
         machine={name: value for name, value in machine.items() if name != "others"},  # the worker is gone: unknown
     )
+
+
+@contextmanager
+def _ended(workers: Sequence[Watched]) -> Iterator[None]:
+    """Ends the workers whatever happens: a group is left after its first result."""
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.kill()
 
 
 def _settings(
@@ -190,7 +201,7 @@ def _settings(
     )
 
 
-def _step_seconds(spec: TrialSpec) -> tuple[float, ...]:
+def step_seconds(spec: TrialSpec) -> tuple[float, ...]:
     """Of each epoch, the seconds between a batch's arrival and the end of its step, summed."""
     samples = np.load(spec.samples_path)
     samples = samples[samples["phase"] == TRAINING_PHASE]

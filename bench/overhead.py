@@ -98,7 +98,13 @@ def time_pair(model: str, number: int, workshop: Workshop, *, budget_s: float) -
     specs = [workshop.spec(model, variant, number) for variant in (EAGER, replace(EAGER, name=PLAIN))]
     in_turn = specs if number % 2 == 0 else specs[::-1]
     timed = time_session(in_turn, workshop, precision=0.0, budget_s=budget_s, reference=PLAIN)
-    logs = stats.log_ratios(timed.session, specs[0].id, specs[1].id)
+    return step_pair(model, number, timed, specs[0].id)
+
+
+def step_pair(model: str, number: int, timed: Timed, harness: str) -> StepPair:
+    """What the session of two says; ``harness`` is the trial id of the harness's side, whichever place it has."""
+    (plain,) = (member for member in timed.session.members if member != harness)
+    logs = stats.log_ratios(timed.session, harness, plain)
     return StepPair(model=model, pair=number, log_ratio=stats.median(logs), timed=timed)
 
 

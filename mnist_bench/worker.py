@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     faulthandler.enable()
     for descriptor in (args.requests, args.replies):
         os.set_inheritable(descriptor, False)  # a compiler or loader process must not hold them open
-    serve(os.fdopen(args.requests, "rb"), os.fdopen(args.replies, "wb", buffering=0), args.started_ns)
+    # The reply pipe stays open to the very end of the process: the runner times the exit by its end of file.
+    replies = os.fdopen(args.replies, "wb", buffering=0, closefd=False)
+    serve(os.fdopen(args.requests, "rb"), replies, args.started_ns)
 
 
 def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int) -> None:

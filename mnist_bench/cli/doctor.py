@@ -105,9 +105,7 @@ def _block(found: Sequence[Diagnosis]) -> RenderableType:
 
 
 def _verdict(found: Sequence[Diagnosis]) -> str:
-    counts = [(sum(each.level == level for each in found), level) for level in PLURALS]
-    said = ", ".join(
-        f"{count} {PLURALS[level] if count != 1 else PLURALS[level][:-1]}" for count, level in counts if count
-    )
-    can = "A default run cannot work before the errors are mended" if counts[0][0] else "A default run can work here"
-    return f"{can}: {said}." if said else f"{can}, and nothing stands in its way."
+    counts = {name: sum(each.level == level for each in found) for level, name in PLURALS.items()}
+    said = ", ".join(f"{count} {name if count > 1 else name[:-1]}" for name, count in counts.items() if count)
+    can = "cannot work until the errors are mended" if counts["errors"] else "can work here"
+    return f"A default run {can}{': ' if said else ''}{said}."

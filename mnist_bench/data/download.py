@@ -183,7 +183,8 @@ def _bar(url: str, progress: bool) -> Iterator[Any]:
         return
     from tqdm import tqdm  # type: ignore[import-untyped] # it ships no types
 
-    with tqdm(desc=url.rpartition("/")[2], unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
+    # pooch sets the total once it knows it; without any, a bar counts as false and pooch takes it for none.
+    with tqdm(desc=url.rpartition("/")[2], total=1, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
         yield bar
 
 

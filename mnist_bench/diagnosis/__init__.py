@@ -46,7 +46,6 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "memory": (machine.memory, machine.swap, surroundings.shared_memory),
     "data and results": (
         surroundings.data_set,
-        surroundings.data_variable,
         surroundings.results,
         surroundings.temporary,
     ),

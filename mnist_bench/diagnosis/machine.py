@@ -104,11 +104,12 @@ def load(facts: Facts) -> Finding | None:
 
 
 def other_runs(facts: Facts) -> Finding | None:
-    if not facts.machine.other_runs:
+    pids = facts.machine.other_runs
+    if not pids:
         return None
-    pids = ", ".join(map(str, facts.machine.other_runs[:5]))
+    shown = ", ".join(map(str, pids[:3])) + (", ..." if len(pids) > 3 else "")
     return warning(
-        f"another mnist-bench run is at work (process {pids}): each would time the other", "wait for its end"
+        f"another mnist-bench run is at work (processes {shown}): each would disturb the other", "wait for its end"
     )
 
 

@@ -120,8 +120,8 @@ def cuda(facts: Facts) -> Finding | None:
         )
     if not facts.nvidia_driver and not facts.torch.hip:
         return info("cuda: no NVIDIA driver here; cuda cells will be skipped")
-    if facts.torch.cuda is None and facts.torch.hip is None:
-        return None  # build_for_gpu says so
+    if (facts.torch.cuda is None and facts.torch.hip is None) or _hides_all(facts):
+        return None  # build_for_gpu or hidden_gpus says so
     said = "".join(f" ({text})" for text in facts.torch.warnings if "driver" in text.lower())
     return warning(f"cuda: torch sees no GPU{said}; cuda cells will be skipped", _cuda_mend(facts))
 
@@ -137,9 +137,14 @@ def hidden_gpus(facts: Facts) -> Finding | None:
     visible = facts.variables.get("CUDA_VISIBLE_DEVICES")
     if visible is None or not facts.nvidia_driver:
         return None
-    if visible.split(",")[0].strip() in ("", "-1"):
+    if _hides_all(facts):
         return warning(f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU", "unset CUDA_VISIBLE_DEVICES")
     return info(f"CUDA_VISIBLE_DEVICES={visible}: cuda:0 is the first of these")
+
+
+def _hides_all(facts: Facts) -> bool:
+    first, _, _ = facts.variables.get("CUDA_VISIBLE_DEVICES", "0").partition(",")
+    return first.strip() in ("", "-1")
 
 
 def gpu_neighbours(facts: Facts) -> Finding | None:

@@ -82,17 +82,15 @@ def data_set(facts: Facts) -> Finding:
             return error(f"MNIST cannot be read: {data.detail}", "mend its permissions, or give another --data-dir")
         case "incomplete":
             what = f"MNIST in {data.root} lacks {data.detail}"
+        case "missing" if data.by_variable and not data.root_exists:
+            return warning(
+                f"MNIST_BENCH_DATA={data.root}: there is no such folder; a run downloads MNIST into it, or trains on "
+                "synthetic digits",
+                "set it to the folder that holds MNIST/raw, or unset it",
+            )
         case "missing":
             what = f"MNIST is not in {data.root}"
     return warning(f"{what}: a run downloads it, or trains on synthetic digits", fetch)
-
-
-def data_variable(facts: Facts) -> Finding | None:
-    data = facts.data
-    if not data.by_variable or data.root_exists:
-        return None
-    what = f"MNIST_BENCH_DATA={data.root}: there is no such folder"
-    return warning(what, "set it to the folder that holds MNIST/raw, or unset it")
 
 
 def slowing_variables(facts: Facts) -> Finding | None:

@@ -22,7 +22,7 @@ from torch._dynamo.utils import counters
 from mnist_bench.execution.program import Program, assemble, cross_entropy_of, with_precision
 from mnist_bench.records import Variant
 
-COMPILERS = ("g++", "clang++", "c++")
+COMPILER = "clang++" if sys.platform == "darwin" else "g++"  # the one that torch calls where CXX names none
 
 
 def build(model: nn.Module, optimizer: torch.optim.Optimizer, variant: Variant, device: torch.device) -> Program:
@@ -67,8 +67,8 @@ def missing_compiler(variant: Variant, device: torch.device) -> str | None:
         return None
     if device.type in ("cuda", "xpu") and importlib.util.find_spec("triton") is None:
         return "torch.compile needs triton on a GPU: pip install triton"
-    wanted = [os.environ["CXX"]] if os.environ.get("CXX") else list(COMPILERS)
-    if not any(shutil.which(name) for name in wanted):
+    wanted = os.environ.get("CXX") or COMPILER
+    if shutil.which(wanted) is None:
         mend = "xcode-select --install" if sys.platform == "darwin" else "apt-get install g++"
-        return f"torch.compile needs a C++ compiler ({', '.join(wanted)} not found): {mend}"
+        return f"torch.compile needs a C++ compiler ({wanted} not found): {mend}"
     return None

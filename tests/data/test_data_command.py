@@ -219,6 +219,7 @@ def test_an_interrupted_fetch_ends_at_once_with_130_and_leaves_nothing(tmp_path:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
+    assert server.asked
     assert process.returncode == 130
     assert "Traceback" not in err
     assert list((tmp_path / "root" / "MNIST" / "raw").iterdir()) == []

@@ -46,6 +46,17 @@ def test_a_good_mirror_gives_the_raw_files_and_nothing_else(
         assert (root / "MNIST" / "raw" / name).read_bytes() == tiny.raw[name]
 
 
+def test_a_bar_shows_each_file_on_stderr(
+    tmp_path: Path, tiny: Tiny, server: Server, environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    environ["MNIST_BENCH_MIRROR"] = server.url("good")
+    fetch(tmp_path, environ=environ, resources=tiny.resources, limits=BRIEF, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    for name in FILE_NAMES:
+        assert f"\r{name}.gz:   0%|" in err
+
+
 def test_what_is_there_is_not_downloaded_again(
     tmp_path: Path, tiny: Tiny, server: Server, environ: dict[str, str]
 ) -> None:

@@ -20,6 +20,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     return write_tiny_set(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="session")
+def tiniest(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    """350 training images and 200 test images: for the cnn, which takes its time."""
+    return write_tiny_set(tmp_path_factory.mktemp("tiniest"), train=350, test=200)
+
+
 @pytest.fixture(autouse=True)
 def _a_process_of_its_own(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

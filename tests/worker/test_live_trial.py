@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from worker_kit import LINEAR, TEST, TRAIN, carry_out, make_spec, open_trial, write_plugin
 
+from mnist_bench import models
 from mnist_bench.errors import DataError
 from mnist_bench.loading.order import epoch_order
 from mnist_bench.protocol import Prepared
-from mnist_bench.records import DataSet, TrialSpec
+from mnist_bench.records import DataSet, ModelEntry, TrialSpec
 from mnist_bench.trial import SAMPLES, SESSION, TRAINING, WARMUP, Diverged, TrialError
 
 pytestmark = pytest.mark.usefixtures("hasty")
@@ -59,7 +61,7 @@ def _check_samples(rows: np.ndarray) -> None:
     steps = -(-TRAIN // 100)
     assert (rows["phase"] == TRAINING).sum() == 2 * steps
     assert (rows["phase"] == SESSION).sum() == 6
-    assert (rows["phase"] == WARMUP).sum() >= 5
+    assert (rows["phase"] == WARMUP).sum() >= 3
     for epoch in (0, 1):
         stamps = rows[(rows["phase"] == TRAINING) & (rows["index"] == epoch)]
         flat = np.column_stack((stamps["loaded_ns"], stamps["done_ns"])).ravel()
@@ -67,9 +69,9 @@ def _check_samples(rows: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("model", ["cnn", "mlp"])  # dropout draws from the generator; SGD has no state
-def test_a_session_leaves_no_trace(model: str, tiny: DataSet) -> None:
-    plain = carry_out(make_spec(tiny, model, batch_size=500))
-    timed = carry_out(make_spec(tiny, model, batch_size=500), blocks=3)
+def test_a_session_leaves_no_trace(model: str, tiniest: DataSet) -> None:
+    plain = carry_out(make_spec(tiniest, model))
+    timed = carry_out(make_spec(tiniest, model), blocks=3)
     assert timed.losses == plain.losses
     assert timed.scored.predictions_sha256 == plain.scored.predictions_sha256
 
@@ -82,8 +84,8 @@ def test_the_same_seed_is_the_same_training_another_is_not(tiny: DataSet) -> Non
     assert other.prepared.loss_trace != first.prepared.loss_trace
 
 
-def test_deterministic_twice_is_the_same_to_the_bit(tiny: DataSet) -> None:
-    spec = make_spec(tiny, "cnn", batch_size=500, deterministic=True)
+def test_deterministic_twice_is_the_same_to_the_bit(tiniest: DataSet) -> None:
+    spec = make_spec(tiniest, "cnn", deterministic=True)
     first, again = carry_out(spec), carry_out(spec)
     assert first.scored.predictions_sha256 == again.scored.predictions_sha256
     assert first.losses == again.losses
@@ -124,19 +126,19 @@ def test_classes_and_traces_of_variants(tiny: DataSet) -> None:
     assert prepared["bf16"].loss_trace != pytest.approx(eager, rel=1e-4)
 
 
-def test_the_trace_has_dropout_off_and_leaves_it_on(tiny: DataSet) -> None:
-    trial = open_trial(make_spec(tiny, "cnn", batch_size=500))
-    traces = [trial.prepare().loss_trace for _ in range(1)]
-    again = open_trial(make_spec(tiny, "cnn", batch_size=500))
-    traces.append(again.prepare().loss_trace)
-    assert traces[0] == traces[1]
-    assert len(traces[0]) == TRAIN // 500  # as many whole batches as there are, at most 20
+def test_the_trace_has_dropout_off_and_leaves_it_on(tiniest: DataSet) -> None:
+    trial = open_trial(make_spec(tiniest, "cnn"))
+    first, again = trial.prepare(), open_trial(make_spec(tiniest, "cnn", seed=0)).prepare()
+    assert isinstance(first, Prepared)
+    assert isinstance(again, Prepared)
+    assert first.loss_trace == again.loss_trace
+    assert len(first.loss_trace) == 3  # as many whole batches as there are, at most 20
+    model = models.build(ModelEntry(name="cnn", target="cnn"))
+    model.load_state_dict(trial._model.state_dict())  # restored: as built
+    images, labels = next(trial._pipeline.train_batches(epoch_order(0, 0, 350)))
+    without_dropout = cross_entropy(model.eval()(images), labels).item()
+    assert first.loss_trace[0] == pytest.approx(without_dropout, rel=1e-5)
     assert all(module.training for module in trial._model.modules())
-
-
-def test_a_batch_larger_than_the_set(tiny: DataSet) -> None:
-    with pytest.raises((TrialError, StopIteration, RuntimeError)):
-        carry_out(make_spec(tiny, "mlp", batch_size=TRAIN + 1))
 
 
 # ── audits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,11 +166,11 @@ def test_weights_that_never_change_are_found(tiny: DataSet, tmp_path: Path) -> N
 
 def test_a_loss_that_is_not_finite_is_found(tiny: DataSet, tmp_path: Path) -> None:
     with pytest.raises(Diverged, match="the mean training loss of epoch 1 is nan: lower the learning rate"):
-        carry_out(plugin_spec(tiny, tmp_path, "diverging", LINEAR, optimizer="sgd", lr=1e30))
+        carry_out(plugin_spec(tiny, tmp_path, "diverging", LINEAR, optimizer="sgd", lr=3e38))
 
 
 def test_a_trace_ends_where_the_loss_is_no_number(tiny: DataSet, tmp_path: Path) -> None:
-    prepared = open_trial(plugin_spec(tiny, tmp_path, "blowing_up", LINEAR, optimizer="sgd", lr=1e30)).prepare()
+    prepared = open_trial(plugin_spec(tiny, tmp_path, "blowing_up", LINEAR, optimizer="sgd", lr=3e38)).prepare()
     assert isinstance(prepared, Prepared)
     assert 1 <= len(prepared.loss_trace) < 20
 
