@@ -1,0 +1,308 @@
+"""The proofs in bench/: their arithmetic, their exit codes, and that the plain loop does the harness's work."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/ is no part of the installed package
+
+from record_factory import SHA, make_epochs, make_measurement, make_session
+
+from bench import aa, bars, live, overhead, report, tutorial_loop
+from bench.bars import Bar
+from bench.plain_loop import PlainLoop
+from mnist_bench import models
+from mnist_bench.errors import DataError, WorkerError
+from mnist_bench.execution import build as build_program
+from mnist_bench.execution.program import build_optimizer
+from mnist_bench.interrupts import Interrupts
+from mnist_bench.loading.order import epoch_order
+from mnist_bench.records import BUILTIN_VARIANTS, DataSet, ModelEntry
+from mnist_bench.speedups import SpeedUp
+
+ROOT = Path(__file__).resolve().parents[1]
+MACHINE = {"span_s": 10.0, "steal": 0.0, "others": 0.0, "load_1min": 1.0}
+
+
+def speed_up(ratio: float, half_width: float = 0.02) -> SpeedUp:
+    return SpeedUp(ratio=ratio, low=ratio - half_width, high=ratio + half_width, paired="within")
+
+
+def timed(*ms: tuple[float, ...]) -> live.Timed:
+    members = ("mlp/cpu/b100/a/s0", "mlp/cpu/b100/b/s0")[: len(ms[0])]
+    return live.Timed(session=make_session(members, ms), timing_s=3.0, machine=MACHINE, noisy=())
+
+
+def trained(train_s: float, eval_s: float, call_s: float = 0.0, step_s: float = 0.0) -> live.Trained:
+    epochs = replace(make_epochs(train_s=(train_s,), accuracy=(0.9,)), eval_s=(eval_s,), loader_s=(0.25,))
+    return live.Trained(
+        measurement=make_measurement(epochs=epochs), call_s=(call_s,), step_s=(step_s,), machine=MACHINE
+    )
+
+
+class TestAgreement:
+    def test_bars_hold_where_sessions_agree(self) -> None:
+        ratios = [1.01, 0.99, 1.005, 0.995, 1.0, 1.0, 1.01, 0.99, 1.002, 0.998]
+        found = bars.agreement_bars("mlp", [speed_up(ratio) for ratio in ratios])
+        assert [bar.holds for bar in found] == [True, True, True]
+        assert found[2].measured == "10 of 10"
+        assert bars.exit_code(found) == 0
+
+    @pytest.mark.parametrize(
+        ("ratios", "half_width", "held"),
+        [
+            ([1.1, 0.9] * 5, 0.2, [False, True, True]),  # spread too wide
+            ([1.01, 1.012] * 5, 0.02, [True, False, True]),  # one side is always slower
+            ([1.02, 0.98] * 5, 0.01, [True, True, False]),  # intervals too narrow
+        ],
+    )
+    def test_a_missed_bar_is_exit_code_1(self, ratios: list[float], half_width: float, held: list[bool]) -> None:
+        found = bars.agreement_bars("mlp", [speed_up(ratio, half_width) for ratio in ratios])
+        assert [bar.holds for bar in found] == held
+        assert bars.exit_code(found) == 1
+
+    @pytest.mark.parametrize(("holding", "held"), [(8, True), (7, False)])
+    def test_eight_of_ten_intervals_must_hold_one(self, holding: int, held: bool) -> None:
+        sessions = [speed_up(1.0)] * holding + [speed_up(1.03)] * (10 - holding)
+        assert bars.agreement_bars("mlp", sessions)[2].holds is held
+
+    def test_too_few_sessions_prove_nothing(self) -> None:
+        found = bars.agreement_bars("mlp", [speed_up(1.0)])
+        assert [bar.holds for bar in found] == [False, False, True]
+        assert found[0].measured == "unknown"
+        assert not bars.holds_one(SpeedUp(ratio=1.0, low=None, high=None, paired="within"))
+
+    def test_spread_is_that_of_numpy(self) -> None:
+        logs = [0.01, -0.02, 0.015, 0.0]
+        found = bars.spread(logs)
+        assert found.sd == pytest.approx(np.std(logs, ddof=1))
+        assert found.standard_error == pytest.approx(np.std(logs, ddof=1) / 2)
+        assert found.mean == pytest.approx(np.mean(logs))
+
+    def test_every_model_is_judged_on_its_own_sessions(self) -> None:
+        pair, solo = timed((3.0, 3.0)), (timed((3.0,)), timed((3.0,)))
+        repeats = [
+            aa.Repeat(model=model, seed=seed, paired=speed_up(ratio), solo=speed_up(2.0), together=pair, apart=solo)
+            for model, ratios in (("lenet5", [1.0, 1.01, 0.99]), ("mlp", [1.3, 1.0, 0.8]))
+            for seed, ratio in enumerate(ratios)
+        ]
+        held = {bar.what: bar.holds for bar in aa.judge(("lenet5", "mlp"), repeats)}
+        assert held["lenet5: sd of ln ratio between sessions"]
+        assert not held["mlp: sd of ln ratio between sessions"]
+
+
+class TestOverhead:
+    def test_bars_hold_for_a_small_ratio(self) -> None:
+        logs = [0.003 + 0.001 * (-1) ** n for n in range(30)]
+        assert bars.exit_code(bars.step_bars("mlp", logs)) == 0
+
+    def test_a_ratio_over_the_bar_misses(self) -> None:
+        ratio, upper = bars.step_bars("mlp", [0.012 + 0.0001 * n for n in range(30)])
+        assert (ratio.holds, upper.holds) == (False, True)
+
+    def test_an_upper_bound_over_the_bar_misses(self) -> None:
+        ratio, upper = bars.step_bars("mlp", [-0.1, 0.1] * 6)
+        assert (ratio.holds, upper.holds) == (True, False)
+
+    def test_an_unknown_upper_bound_misses(self) -> None:
+        assert [bar.holds for bar in bars.step_bars("mlp", [0.0] * 5)] == [True, False]
+
+    def test_a_pair_is_the_median_over_its_rounds(self) -> None:
+        found = overhead.step_pair("mlp", 0, timed((3.3, 3.0), (3.0, 3.0), (3.03, 3.0)), "mlp/cpu/b100/a/s0")
+        assert found.log_ratio == pytest.approx(math.log(1.01))
+        turned = overhead.step_pair("mlp", 0, timed((3.3, 3.0), (3.0, 3.0), (3.03, 3.0)), "mlp/cpu/b100/b/s0")
+        assert turned.log_ratio == pytest.approx(-math.log(1.01))
+
+    def test_parts_of_an_epoch(self) -> None:
+        (cost,) = overhead.epoch_costs("mlp", trained(2.0, 0.5, call_s=2.01, step_s=1.74))
+        assert cost.outside_span == pytest.approx(0.01 / 2.0)
+        assert cost.around_span == pytest.approx(0.01 / 2.0)
+        assert cost.outside == pytest.approx(0.01)
+
+    @pytest.mark.parametrize(("share", "held"), [(0.009, True), (0.011, False)])
+    def test_outside_the_steps(self, share: float, held: bool) -> None:
+        assert bars.outside_bar("mlp", [share, share, 0.5]).holds is held
+
+    @pytest.mark.parametrize(("model", "seconds", "held"), [("lenet5", 25.1, True), ("lenet5", 24.9, False)])
+    def test_tutorial(self, model: str, seconds: float, held: bool) -> None:
+        pairs = [
+            tutorial_loop.LoopPair(model=model, pair=n, eager=trained(8.0, 2.0), tutorial=trained(seconds - 5, 5.0))
+            for n in range(3)
+        ]
+        (bar,) = tutorial_loop.judge((model,), pairs)
+        assert bar.holds is held
+        assert bars.exit_code([bar]) == (0 if held else 1)
+
+    def test_nothing_measured_is_no_proof(self) -> None:
+        assert bars.exit_code([]) == 1
+
+
+class TestConduct:
+    @pytest.fixture
+    def args(self, tmp_path: Path) -> argparse.Namespace:
+        return argparse.Namespace(json=tmp_path / "out" / "samples.json", data_dir=None)
+
+    @staticmethod
+    def opened(args: argparse.Namespace, interrupts: Interrupts) -> live.Workshop:
+        data = DataSet(name="synthetic", root="nowhere", sha256=SHA)
+        return live.Workshop(data=data, folder=Path(), environ={}, interrupts=interrupts)
+
+    def test_missed_bar_is_named(self, args: argparse.Namespace, capsys: pytest.CaptureFixture[str]) -> None:
+        held = Bar(what="good", measured="1", limit="<= 2", holds=True)
+        missed = Bar(what="bad", measured="3", limit="<= 2", holds=False)
+        assert report.conduct("x", args, lambda workshop, samples: [held], self.opened) == 0
+        assert report.conduct("x", args, lambda workshop, samples: [held, missed], self.opened) == 1
+        out, err = capsys.readouterr()
+        assert "good" in out
+        assert "MISSED  bad: 3, not <= 2" in err
+        assert "MISSED  good" not in err
+
+    def test_samples_are_written(self, args: argparse.Namespace) -> None:
+        def prove(workshop: live.Workshop, samples: list[Any]) -> list[Bar]:
+            samples.append(timed((3.0, 3.0)))
+            return [Bar(what="good", measured="1", limit="<= 2", holds=True)]
+
+        assert report.conduct("x", args, prove, self.opened) == 0
+        written = json.loads(args.json.read_text())
+        assert written["samples"][0]["session"]["rounds"][0]["seconds"] == [0.03, 0.03]
+        assert written["bars"][0]["holds"] is True
+        assert written["data"] == "synthetic"
+
+    @pytest.mark.parametrize(("error", "code"), [(WorkerError("it died"), 1), (DataError("no data"), 2)])
+    def test_failure_keeps_what_was_measured(self, args: argparse.Namespace, error: Exception, code: int) -> None:
+        def prove(workshop: live.Workshop, samples: list[Any]) -> list[Bar]:
+            samples.append({"model": "mlp"})
+            raise error
+
+        assert report.conduct("x", args, prove, self.opened) == code
+        assert json.loads(args.json.read_text())["samples"] == [{"model": "mlp"}]
+
+
+class TestStepSeconds:
+    def test_sums_each_epoch(self, tmp_path: Path) -> None:
+        spec = self.spec(tmp_path)
+        self.save(spec, steps=600)
+        assert live.step_seconds(spec) == pytest.approx((600 * 2e-3, 600 * 2e-3))
+
+    def test_a_missing_step_is_an_error(self, tmp_path: Path) -> None:
+        spec = self.spec(tmp_path)
+        self.save(spec, steps=599)
+        with pytest.raises(WorkerError, match="1198 training steps, not the 1200"):
+            live.step_seconds(spec)
+
+    def spec(self, tmp_path: Path) -> Any:
+        data = DataSet(name="mnist", root="nowhere", sha256=SHA)
+        with Interrupts() as interrupts:
+            workshop = live.Workshop(data=data, folder=tmp_path, environ={}, interrupts=interrupts)
+            return workshop.spec("mlp", live.EAGER, 0, epochs=2)
+
+    def save(self, spec: Any, steps: int) -> None:
+        """Two epochs as a trial keeps them, after a warm-up."""
+        from mnist_bench.trial import SAMPLES, TRAINING, WARMUP
+
+        assert live.TRAINING_PHASE == TRAINING
+        rows = np.zeros(10 + 2 * steps, dtype=SAMPLES)
+        rows["phase"] = np.repeat([WARMUP, TRAINING], [10, 2 * steps])
+        rows["index"][10 + steps :] = 1
+        rows["loaded_ns"] = np.arange(len(rows)) * 3_000_000
+        rows["done_ns"] = rows["loaded_ns"] + 2_000_000
+        np.save(spec.samples_path, rows)
+
+
+class TestPlainLoop:
+    """It takes the same steps as the harness: same images in the same order, same weights after them."""
+
+    STEPS = 7  # of 5 an epoch, so that the order is drawn anew within
+
+    @staticmethod
+    def loop(seed: int = 3) -> PlainLoop:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (53, 1, 28, 28), dtype=torch.uint8, generator=generator)
+        labels = torch.randint(10, (53,), generator=generator)
+        torch.manual_seed(seed)
+        model = models.build(ModelEntry(name="lenet5", target="lenet5"))
+        optimizer = build_optimizer(model, "adam", 0.001, fused=True)
+        return PlainLoop(model, optimizer, images, labels, mean=0.1307, std=0.3081, batch_size=10, seed=seed)
+
+    def test_weights_are_those_of_the_harness(self) -> None:
+        from mnist_bench.loading.pipelines import Resident
+        from mnist_bench.recipes import training_of
+
+        plain, mirror = self.loop(), self.loop()
+        data = argparse.Namespace(data=mirror.images.squeeze(1), targets=mirror.labels)
+        training = training_of(ModelEntry(name="lenet5", target="lenet5"), "standard")
+        pipeline = Resident(data, data, training, 10, torch.device("cpu"))
+        program = build_program(mirror.model, mirror.optimizer, BUILTIN_VARIANTS["eager"], torch.device("cpu"))
+        batches = [
+            batch
+            for epoch in (-1, -2)
+            for batch in pipeline.train_batches(epoch_order(mirror.seed, epoch, 53))
+            if len(batch[1]) == 10
+        ]
+        for batch in batches[: self.STEPS]:
+            program.step(*batch)
+        assert plain.train(3) > 0.0
+        plain.relocate(random.Random(0))
+        plain.train(self.STEPS - 3)
+        for ours, theirs in zip(plain.model.parameters(), mirror.model.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0.0, atol=0.0)
+
+    def test_relocation_moves_and_keeps_values(self) -> None:
+        loop = self.loop()
+        loop.train(1)
+        before = [(tensor.data_ptr(), tensor.clone()) for tensor in (loop.images, *loop.model.parameters())]
+        loop.relocate(random.Random(1))
+        for (address, value), tensor in zip(before, (loop.images, *loop.model.parameters()), strict=True):
+            assert tensor.data_ptr() != address
+            assert torch.equal(tensor, value)
+
+
+@pytest.mark.parametrize("name", ["aa", "overhead", "tutorial_loop"])
+def test_help(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"bench.{name}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--data-dir" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.bars
+def test_aa_runs(tmp_path: Path) -> None:
+    """Real workers, a session too short to prove anything."""
+    samples = tmp_path / "aa.json"
+    command = "bench.aa --sessions 1 --budget 1 --precision 0.5 --models mlp --json"
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split(), str(samples)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr  # one session has no spread
+    assert "MISSED  mlp: sd of ln ratio between sessions: unknown" in done.stderr
+    (found,) = json.loads(samples.read_text())["samples"]
+    assert len(found["together"]["session"]["members"]) == 2
+    assert len(found["apart"]) == 2
+    assert found["paired"]["paired"] == "within"
+    assert found["solo"]["paired"] == "unpaired"
+
+
+@pytest.mark.bars
+def test_plain_loop_shares_a_session(tmp_path: Path) -> None:
+    samples = tmp_path / "overhead.json"
+    command = "bench.overhead --parts steps --pairs 1 --models mlp --json"
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split(), str(samples)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr  # one pair has no upper bound
+    (found,) = json.loads(samples.read_text())["samples"]
+    assert found["timed"]["session"]["members"] == ["mlp/cpu/b100/eager/s0", "mlp/cpu/b100/plain/s0"]
+    assert all(all(one["steps"]) for one in found["timed"]["session"]["rounds"])
