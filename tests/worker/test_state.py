@@ -32,7 +32,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
 
 
 def draw() -> tuple[float, float, float]:
-    return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002 - the global states
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
 
 
 # ── snapshot ─────────────────────────────────────────────────────────────────────────────────────────────────────────
