@@ -62,6 +62,14 @@ class PlainLoop:
             optimizer.zero_grad()
         return perf_counter() - begin
 
+    def score(self, count: int) -> torch.Tensor:
+        """Logits of the first ``count`` images, in evaluation mode."""
+        self.model.eval()
+        with torch.inference_mode():
+            logits = self.model(self.images[:count].to(torch.float32).sub_(self.shift).mul_(self.scale))
+        self.model.train()
+        return logits
+
     def relocate(self, rng: random.Random) -> None:
         """Fresh memory, as the harness has it before a block: where tensors lie must not favour either side."""
         self._state_relocator.move(state_tensors(self.model, self.optimizer), rng)

@@ -77,7 +77,7 @@ def start(matrix: Matrix, options: Options, emit: Observer, environ: Mapping[str
         matrix.dataset,
         root=options.data_root,
         offline=options.offline,
-        notify=lambda text: emit(Notice(level="warning", text=text)),
+        notify=lambda text: emit(_notice(text)),
         environ=environ,
     )
     now = datetime.now(UTC)
@@ -99,6 +99,12 @@ def start(matrix: Matrix, options: Options, emit: Observer, environ: Mapping[str
         started_at=label(now),
     )
     return RunFolder.create(options.output_dir, manifest)
+
+
+def _notice(text: str) -> Notice:
+    """A line of the data set's: a warning where it says so itself."""
+    warning = text.removeprefix("WARNING: ")
+    return Notice(level="info" if warning == text else "warning", text=warning.strip())
 
 
 def plan(matrix: Matrix, options: Options) -> tuple[matrices.GroupTrials, ...]:

@@ -101,9 +101,7 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
 
 def add_shard(parser: argparse.ArgumentParser) -> None:
     """``args.shard``: text or None; ``matrix.parse_shard`` reads it."""
-    parser.add_argument(
-        "--shard", metavar="K/N", help="only the K-th of N parts of the groups, as in 2/4; merge joins the runs"
-    )
+    parser.add_argument("--shard", metavar="K/N", help="only the K-th of N parts of the groups, as in 2/4")
 
 
 def add_plugins(parser: argparse.ArgumentParser) -> None:

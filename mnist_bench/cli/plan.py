@@ -133,7 +133,7 @@ def _notes(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> list[str
     measured = any(row["seconds_from"] == "earlier runs" for row in rows)
     basis = f"* from the trials in {args.output_dir}; the others from" if measured else "from"
     notes.append(
-        f"{len(rows)} cells, {trials} trials, about {duration(_total(rows))} less what is skipped. "
+        f"{len(rows)} cells, {trials} trials, about {duration(_total(rows))}. "
         f"A rough estimate, {basis} a coarse model of the work: expect up to twice or half of it."
     )
     notes.append("A run takes the groups in a random order, seed by seed.")

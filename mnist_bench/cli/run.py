@@ -65,7 +65,7 @@ def execute(args: argparse.Namespace) -> int:
     _print_rows(manifest, rows, args)
     _print_floors(results, errors)
     _write_step_summary(folder)
-    errors.print(f"results: {folder.path}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
+    errors.print(f"results: {_shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
     if manifest.status != "complete":
         where = "" if args.output_dir == Path("results") else f" -o {args.output_dir}"
         errors.print(f"{manifest.status}; go on with: mnist-bench run --resume {folder.run_id}{where}", soft_wrap=True)
@@ -89,9 +89,12 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, Opti
 
 def _resume(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, Options]]:
     from mnist_bench import runner
+    from mnist_bench.errors import UsageError
     from mnist_bench.store import RunFolder
 
     folder = RunFolder.open(args.output_dir, args.resume)
+    if folder.manifest().options.get("allow_plugins") and not args.allow_plugins:
+        raise UsageError(f"--resume {args.resume}: this run executes plug-ins: say --allow-plugins again")
     _refuse_another_matrix(args, folder)
     run_options = runner.resumed(folder, _options(args, args.matrix or DEFAULT_MATRIX))
     return lambda emit: (folder, run_options)
@@ -181,7 +184,9 @@ def _print_rows(manifest: Manifest, rows: Sequence[Row], args: argparse.Namespac
     from mnist_bench.cli.console import make_console
 
     console = make_console(args, stderr=False)
-    if args.format == "table":
+    if args.format == "table" and not rows:
+        console.print("nothing was measured")
+    elif args.format == "table":
         console.print()
         console.print(tables.to_rich(rows, console.width))
         console.print()
@@ -195,6 +200,11 @@ def _print_floors(results: Sequence[FloorResult], errors: Console) -> None:
     for result in results:
         if result.verdict == "missed":
             errors.print(Text("expect: ", style="bold red") + Text(result.message), soft_wrap=True)
+
+
+def _shortest(path: Path) -> Path:
+    """Relative to where the user stands, if it lies below."""
+    return path.resolve().relative_to(Path.cwd()) if path.resolve().is_relative_to(Path.cwd()) else path
 
 
 def _write_step_summary(folder: RunFolder) -> None:

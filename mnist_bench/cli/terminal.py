@@ -53,7 +53,8 @@ class Lines:
         match event:
             case events.Notice(level=level, text=text):
                 if level != "info" or not self.quiet:
-                    self._print(Text(f"{level}: ", style="bold yellow" if level == "warning" else "bold") + Text(text))
+                    prefix = Text("") if level == "info" else Text(f"{level}: ", style="bold yellow")
+                    self._print(prefix + Text(text))
             case events.RunStarted():
                 self._started(event)
             case events.TrialFinished(trial=trial):
@@ -74,9 +75,10 @@ class Lines:
             return
         found = f", {event.done} of them finished before" if event.done else ""
         environment = manifest.environment
+        cores = f"{environment.cores} core{'' if environment.cores == 1 else 's'}"
         self._print(
             Text(f"run {manifest.run_id}: {event.total} trials{found}; {manifest.dataset.name} data, ")
-            + Text(f"recipe {manifest.matrix.recipe}; {environment.cpu}, {environment.cores} cores")
+            + Text(f"recipe {manifest.matrix.recipe}; {environment.cpu}, {cores}")
         )
 
     def trial_line(self, trial: Trial) -> Text:
@@ -87,9 +89,9 @@ class Lines:
                 seconds = sum(epochs.train_s)
                 rate = figures.significant(samples / seconds)
                 per_epoch = figures.significant(seconds / len(epochs.train_s))
-                line += Text(f"accuracy {epochs.accuracy[-1]:.4f}  {rate:>9} samples/s  epoch {per_epoch:>5} s")
+                line += Text(f"accuracy {epochs.accuracy[-1]:.4f} {rate:>9} samples/s {per_epoch:>6} s/epoch")
                 if trial.outcome.noisy:
-                    line += Text("  noisy", style="yellow")
+                    line += Text(" noisy", style="yellow")
             case other:
                 line += Text(figures.plain(other.reason))
         return line

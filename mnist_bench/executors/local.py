@@ -24,6 +24,7 @@ from mnist_bench.protocol import Failed, Reply, Request, decode_reply, encode_re
 from mnist_bench.records import TrialSpec
 
 EXIT_SECONDS = 20.0  # a worker that has said its last word may take so long to exit
+DEATH_SECONDS = 5.0  # and its guardian so long to tell how it died
 LINE_LIMIT = 1 << 20
 NS = 1e-9
 
@@ -157,6 +158,9 @@ class LocalWorker:
 
     def _died(self, request: Request) -> Failed:
         """What the exit code and the log's end say of a worker that is gone."""
+        # Its pipes close before its guardian has learnt how it died: ended now, it would say SIGKILL, which was ours.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(DEATH_SECONDS)
         self.kill()
         code = self._process.returncode
         tail = _tail(self._log)

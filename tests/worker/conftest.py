@@ -30,7 +30,7 @@ def tiniest(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 def _a_process_of_its_own(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """What a trial changes in its process, which here serves many trials, is put back; nothing reaches the user's cache."""
+    """What a trial changes in its process is put back; nothing reaches the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "xdg"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -147,5 +147,5 @@ def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(models, "entry_points", entry_points)
     assert models.build(entry("tiny-net"))(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-    with pytest.raises(ModelError, match="no entry point 'tinynet' in the group mnist_bench.models"):
+    with pytest.raises(ModelError, match=r"no entry point 'tinynet' in the group mnist_bench\.models"):
         models.build(entry("tinynet"))

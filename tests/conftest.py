@@ -1,0 +1,47 @@
+"""What several folders of tests share: a data set that is made once a machine, and an environment of a test's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mnist_bench import data
+
+
+@pytest.fixture(scope="session")
+def bench_data(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Environment that lets ``dataset: auto`` find images offline: MNIST where MNIST_BENCH_DATA has it, else synthetic.
+
+    The synthetic set is drawn once and kept in pytest's cache folder (some seconds, 60 MB).
+    """
+    if os.environ.get("MNIST_BENCH_DATA"):
+        return {"MNIST_BENCH_DATA": os.environ["MNIST_BENCH_DATA"]}
+    cache = Path(request.config.cache.mkdir("mnist_bench"))
+    environ = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    drawn = data.resolve("synthetic", root=cache, offline=True, notify=print, environ=environ)
+    return {"synthetic": drawn.root}
+
+
+@pytest.fixture
+def bench_environ(bench_data: dict[str, str], tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Makes environments whose caches and temporary files lie in a folder of the test's own, by name.
+
+    Runs in environments of different names do not wait for each other, as runs of one machine would.
+    """
+
+    def make(name: str = "one") -> dict[str, str]:
+        cache, temporary = tmp_path / name / "cache", tmp_path / name / "tmp"
+        (cache / "mnist_bench").mkdir(parents=True, exist_ok=True)
+        temporary.mkdir(exist_ok=True)
+        own = {"XDG_CACHE_HOME": str(cache), "TMPDIR": str(temporary)}
+        if drawn := bench_data.get("synthetic"):
+            link = cache / "mnist_bench" / Path(drawn).name
+            if not link.exists():
+                link.symlink_to(drawn)
+            own["MNIST_BENCH_DATA"] = str(tmp_path / "no-mnist-here")
+        return {**os.environ, **{key: value for key, value in bench_data.items() if key.isupper()}, **own}
+
+    return make

@@ -1,0 +1,169 @@
+"""Runs of the real program in folders of their own, each process marked, and what is left behind when they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+MARK = "MNIST_BENCH_TEST_MARK"
+
+GOOD = """
+from torch import nn
+
+def good():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+"""
+
+MATRIX = """
+version: 1
+dataset: auto
+epochs: 1
+seeds: 1
+models: {models}
+devices: [cpu]
+batch_sizes: [{batch_size}]
+variants: {variants}
+timing: {{budget_seconds: 0.5}}
+limits: {{timeout_seconds: 300, memory_gib: 2}}
+{more}
+"""
+
+
+class Bench:
+    """A matrix with its plug-ins, and the results of the runs of it. ``environ``: what makes a named environment."""
+
+    def __init__(self, folder: Path, environ: Callable[[str], dict[str, str]]) -> None:
+        self.folder, self.results = folder, folder / "results"
+        self._environ = environ
+        self.mark = uuid.uuid4().hex
+        self._started: list[subprocess.Popen[str]] = []
+
+    def write(
+        self, plugin: str, models: list[str], *, variants: str = "[eager]", more: str = "", batch_size: int = 2000
+    ) -> None:
+        (self.folder / "faulty.py").write_text(textwrap.dedent(GOOD) + textwrap.dedent(plugin))
+        names = "[" + ", ".join(f'"faulty:{name}"' for name in models) + "]"
+        text = MATRIX.format(models=names, variants=variants, batch_size=batch_size, more=textwrap.dedent(more))
+        (self.folder / "matrix.yaml").write_text(text)
+
+    def environ(self, name: str = "one", **more: str) -> dict[str, str]:
+        return {**self._environ(name), MARK: self.mark, "COLUMNS": "200", **more}
+
+    def start(self, *flags: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Starts ``run`` with ``flags`` on this matrix (``--resume``: on the run's own)."""
+        matrix = [] if "--resume" in flags else [str(self.folder / "matrix.yaml"), "--allow-plugins"]
+        command = [sys.executable, "-m", "mnist_bench", "run", *matrix, "--offline", "-o", str(self.results), *flags]
+        process = subprocess.Popen(
+            command,
+            env=environ or self.environ(),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *flags: str, environ: dict[str, str] | None = None, timeout_s: float = 240) -> Done:
+        return finish(self.start(*flags, environ=environ), timeout_s)
+
+    def end(self) -> None:
+        """Whatever a failed test has left; the workers end with their runners."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+    # ── what stands on disk ──────────────────────────────────────────────────────────────────────────────────────
+
+    def runs(self) -> list[Path]:
+        return sorted(
+            path for path in self.results.glob("*") if (path / "manifest.json").is_file() and not path.is_symlink()
+        )
+
+    def manifest(self) -> dict[str, Any]:
+        (run,) = self.runs()
+        found: dict[str, Any] = json.loads((run / "manifest.json").read_text())
+        return found
+
+    def trials(self, run: Path | None = None) -> list[dict[str, Any]]:
+        """Every line of ``trials.jsonl``, parsed; a torn last line (no newline) is left out, as readers do."""
+        return lines((run or self.runs()[-1]) / "trials.jsonl")
+
+    def by_model(self) -> dict[str, dict[str, Any]]:
+        """Trials by model, or model/variant where the variant is not eager."""
+        found = {}
+        for trial in self.trials():
+            variant = trial["cell"]["variant"]
+            name = trial["cell"]["model"].removeprefix("faulty.") + ("" if variant == "eager" else f"/{variant}")
+            assert name not in found, f"{name} is there twice"
+            found[name] = trial
+        return found
+
+    def left_in_temp(self, name: str = "one") -> list[str]:
+        return sorted(path.name for path in Path(self._environ(name)["TMPDIR"]).iterdir())
+
+    def left_in_results(self) -> list[str]:
+        """Hidden and temporary files that a crash may leave behind (the locks are meant to stay)."""
+        return [str(path) for path in self.results.rglob("*") if path.name.endswith(".tmp")]
+
+    # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def alive(self) -> list[str]:
+        """The processes that carry this bench's mark."""
+        return list(self._marked())
+
+    def _marked(self) -> Iterator[str]:
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    yield f"{process.pid} {' '.join(process.cmdline())[:120]}"
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+
+    def all_gone(self, seconds: float = 10.0) -> bool:
+        return wait_until(lambda: not self.alive(), seconds)
+
+
+class Done:
+    def __init__(self, code: int, stdout: str, stderr: str) -> None:
+        self.code, self.stdout, self.stderr = code, stdout, stderr
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> Done:
+    stdout, stderr = process.communicate(timeout=timeout_s)
+    return Done(process.returncode, stdout, stderr)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0, every: float = 0.05) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(every)
+    return True
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGINT)

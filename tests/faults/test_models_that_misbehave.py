@@ -1,0 +1,160 @@
+"""Models that do their worst, under the real program: each gets its status and a reason, the others run on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+from fault_kit import Bench
+
+FAULTS = """
+import ctypes, os, sys, time
+import torch
+from torch import nn
+
+
+class Faulty(nn.Module):
+    def __init__(self, fault):
+        super().__init__()
+        self.linear, self.fault = nn.Linear(784, 10), fault
+
+    def forward(self, images):
+        logits = self.linear(images.flatten(1))
+        return self.fault(logits) if self.training else logits
+
+
+def segfaults():
+    return Faulty(lambda logits: ctypes.string_at(0))
+
+def exits():
+    return Faulty(lambda logits: sys.exit())
+
+def leaves():
+    return Faulty(lambda logits: os._exit(0))
+
+def raises():
+    return Faulty(lambda logits: {}["lost"])
+
+def diverges():
+    return Faulty(lambda logits: logits * float("nan"))
+
+def hoards():
+    hoard = []
+    def more(logits):
+        while True:
+            hoard.append(torch.ones(64 << 20, dtype=torch.uint8))
+    return Faulty(more)
+
+def chatters():
+    fake = '{"type": "block_done", "steps": 1, "seconds": 1e-9}\\n{"type": "failed"'
+    for stream in (sys.stdout, sys.stderr):
+        stream.write(fake + "\\n\\x1b[2J\\x00garbage\\n" * 1000)
+        stream.flush()
+    def chatter(logits):
+        for descriptor in (1, 2):
+            os.write(descriptor, b"\\xff\\xfe\\x00" + fake.encode())
+        return logits
+    return Faulty(chatter)
+
+def daemonises():
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open("DAEMON", "w") as file:
+                file.write(str(os.getpid()))
+            time.sleep(1000)
+        os._exit(0)
+    os.wait()
+    return good()
+
+def hangs():
+    return Faulty(lambda logits: time.sleep(1000))
+
+def hangs_in_c():
+    return Faulty(lambda logits: ctypes.PyDLL(None).sleep(1000))  # and holds the interpreter's lock
+"""
+
+
+def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
+    models = ["segfaults", "exits", "leaves", "raises", "diverges", "hoards", "chatters", "daemonises", "good"]
+    plugin = FAULTS.replace("DAEMON", str(bench.folder / "daemon.pid"))
+    bench.write(
+        plugin,
+        models,
+        variants="[eager, {name: unheard-of, execution: compile, compile: {backend: no_such_backend}}]",
+        more="""
+        exclude: [{variant: unheard-of}]
+        include:
+          - {model: faulty.good, device: cpu, batch_size: 2000, variant: unheard-of}
+          - {model: lenet5, device: cpu, batch_size: 2000, variant: compile}
+        """,
+    )
+    done = bench.run(environ=bench.environ(CXX="/bin/false"))
+    assert done.code == 1, done
+    trials = bench.by_model()
+    reasons = {name: trial["outcome"].get("reason", "") for name, trial in trials.items()}
+    assert {name: trial["status"] for name, trial in trials.items()} == {
+        "good": "ok",
+        "chatters": "ok",
+        "daemonises": "ok",
+        "segfaults": "crashed",
+        "leaves": "crashed",
+        "exits": "failed",
+        "raises": "failed",
+        "diverges": "diverged",
+        "hoards": "oom",
+        "good/unheard-of": "compile_error",
+        "lenet5/compile": "compile_error",
+    }, reasons
+    assert reasons["segfaults"].startswith("killed by SIGSEGV in prepare (log: ")
+    assert reasons["leaves"].startswith("exited with 0 in prepare (log: ")
+    assert reasons["exits"].startswith("SystemExit: no message")
+    assert reasons["raises"].startswith("KeyError: 'lost'")
+    assert f"({bench.folder}/faulty.py:" in reasons["raises"]
+    assert reasons["diverges"] == "the mean training loss of epoch 1 is nan: lower the learning rate"
+    assert "memory" in reasons["hoards"]
+    assert "no_such_backend" in reasons["good/unheard-of"]
+    assert "InvalidCxxCompiler" in reasons["lenet5/compile"]
+    for name, trial in trials.items():
+        log = bench.runs()[0] / trial["log"]
+        assert log.is_file(), name
+        assert trial["status"] in done.stdout
+    assert "Fatal Python error: Segmentation fault" in _log(bench, trials["segfaults"])
+    assert "Traceback" in _log(bench, trials["raises"])
+    assert "garbage" in _log(bench, trials["chatters"])
+    _nothing_is_left(bench)
+    daemon = int((bench.folder / "daemon.pid").read_text())
+    assert not psutil.pid_exists(daemon)
+    assert bench.manifest()["status"] == "complete"
+
+
+def test_hangs_end_at_their_time(bench: Bench) -> None:
+    bench.write(FAULTS, ["hangs", "hangs_in_c"])
+    done = bench.run("--timeout", "6")
+    assert done.code == 1, done
+    for name, trial in bench.by_model().items():
+        assert trial["status"] == "timeout", (name, trial)
+        assert "no answer to prepare within the trial's 6 s: it hangs, or it is slow" in trial["outcome"]["reason"]
+    _nothing_is_left(bench)
+
+
+def test_fail_fast_stops_at_the_first(bench: Bench) -> None:
+    bench.write(
+        "def raises():\n    raise ValueError('mine')\n\ndef too():\n    raise ValueError('mine')", ["raises", "too"]
+    )
+    done = bench.run("--fail-fast")
+    assert done.code == 1, done
+    (trial,) = bench.trials()
+    assert "ValueError: mine" in trial["outcome"]["reason"]
+    assert bench.manifest()["status"] == "stopped"
+    _nothing_is_left(bench)
+
+
+def _log(bench: Bench, trial: dict[str, str]) -> str:
+    return (bench.runs()[0] / Path(trial["log"])).read_text(errors="replace")
+
+
+def _nothing_is_left(bench: Bench) -> None:
+    assert bench.alive() == []
+    assert bench.left_in_temp() == []
+    assert bench.left_in_results() == []

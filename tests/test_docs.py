@@ -1,0 +1,253 @@
+"""The documents say what is: commands, flags, files, constants and columns exist; snippets parse; links resolve."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mnist_bench import config
+from mnist_bench.cli import COMMANDS, build_parser
+from mnist_bench.records import Cell, Trial
+from mnist_bench.rows import Row, columns
+
+ROOT = Path(__file__).resolve().parent.parent
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+]
+DOCUMENTS += DECISIONS
+HEREDOC = re.compile(r"^cat > (\S+) <<'EOF'\n(.*\n)EOF$", re.DOTALL)
+FOREIGN_FLAGS = {"--index-url", "--strict", "--version"}  # of pip, mypy, the program itself
+RUN_PARTS = ("samples/", "logs/", "results/", "MNIST/raw/", ".venv")  # folders that come with use
+MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language and its text."""
+
+    language: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a ``console`` block, a here-document included, and what the document shows of the screen.
+
+    ``interrupted``: a line ``^C`` stands in the screen.
+    """
+
+    text: str
+    screen: tuple[str, ...]
+
+    @property
+    def interrupted(self) -> bool:
+        return "^C" in self.screen
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(text: str) -> list[Block]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(found), "a fence is not closed"
+    return [Block(language, body) for language, body in found]
+
+
+def commands(text: str) -> list[Command]:
+    """The commands of a document in order."""
+    return [each for block in blocks(text) if block.language in ("console", "sh") for each in _commands(block.text)]
+
+
+def _commands(block: str) -> Iterator[Command]:
+    lines = block.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    assert starts[:1] == [0], f"a console block begins with a command: {block!r}"
+    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+        end = lines.index("EOF", start) if "<<'EOF'" in lines[start] else start
+        yield Command("\n".join(lines[start : end + 1])[2:], tuple(lines[end + 1 : stop]))
+
+
+def files_written(text: str) -> dict[str, str]:
+    """The files that a document has its reader write by here-documents."""
+    return dict(match.groups() for each in commands(text) if (match := HEREDOC.match(each.text)))
+
+
+def prose(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def inline_code(text: str) -> list[str]:
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(text))]
+
+
+def slugs(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def flags_of(words: list[str]) -> set[str]:
+    """Every flag of a command's parser and of those below it."""
+    found: set[str] = set()
+    parsers = [build_parser(words[0])]
+    while parsers:
+        parser = parsers.pop()
+        for action in parser._actions:
+            found.update(action.option_strings)
+            if isinstance(action.choices, dict):
+                parsers += action.choices.values()
+    return found
+
+
+ALL_COMMANDS = [
+    pytest.param(each, id=f"{path.name}: {each.text.splitlines()[0]}")
+    for path in DOCUMENTS
+    for each in commands(path.read_text("utf-8"))
+]
+SNIPPETS = [
+    pytest.param(block.language, block.text, id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    for number, block in enumerate(blocks(path.read_text("utf-8")))
+    if block.language in ("yaml", "python")
+] + [
+    pytest.param("yaml" if name.endswith(".yaml") else "python", text, id=f"{path.name}-{name}")
+    for path in DOCUMENTS
+    for name, text in files_written(path.read_text("utf-8")).items()
+]
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_command_is_one_that_exists(command: Command) -> None:
+    if HEREDOC.match(command.text):
+        return
+    words = shlex.split(command.text)
+    match words:
+        case ["mnist-bench", *arguments]:
+            name = next(word for word in arguments if word in COMMANDS)
+            build_parser(name).parse_args(arguments)  # exits where it does not understand
+        case ["make", *targets]:
+            assert {target for target in targets if "=" not in target} <= MAKE_TARGETS
+        case [program, *_]:
+            assert program in {"git", "cd", ".", "python3", "pip", ".venv/bin/pip", "ls", "cat", "echo"}
+
+
+@pytest.mark.parametrize(("language", "text"), SNIPPETS)
+def test_snippet_is_sound(language: str, text: str) -> None:
+    if language == "yaml":
+        config.parse(text, source="snippet.yaml", allow_plugins=True)
+    else:
+        compile(text, "snippet.py", "exec")
+
+
+def test_commented_floors_of_the_default_matrix_are_sound() -> None:
+    text = (ROOT / "benchmarks.yaml").read_text("utf-8")
+    floors = re.search(r"^# expect:\n(# .*\n)+", text, re.MULTILINE)
+    assert floors is not None
+    uncommented = text.replace(floors[0], re.sub(r"^# ", "", floors[0], flags=re.MULTILINE))
+    assert config.parse(uncommented, source="benchmarks.yaml", allow_plugins=False).expect
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_links_resolve(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path.read_text("utf-8"))):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (path.parent / name).resolve() if name else path
+        assert linked.exists(), f"{target}: leads nowhere"
+        assert not anchor or anchor in slugs(linked), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_flags_that_are_named_exist(path: Path) -> None:
+    known = FOREIGN_FLAGS.union(*(flags_of([name]) for name in COMMANDS))
+    used = {
+        flag for code in inline_code(path.read_text("utf-8")) for flag in re.findall(r"(?<!\S)--[a-z][a-z-]+", code)
+    }
+    assert used <= known
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_constants_that_are_named_exist(path: Path) -> None:
+    source = "\n".join(file.read_text("utf-8") for file in (ROOT / "mnist_bench").rglob("*.py"))
+    code = inline_code(path.read_text("utf-8"))
+    variables = {"PDEATHSIG", "RLIMIT_AS", "MATRIX", "ARGS", "NAME"}  # of the kernel, of make, and a placeholder
+    for constant in {
+        word for each in code for word in re.findall(r"^\$?([A-Z][A-Z0-9_]{3,})(?:=.*)?$", each)
+    } - variables:
+        assert re.search(rf"\b{constant}\b", source), f"{constant} is nowhere in the code"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_files_that_are_named_exist(path: Path) -> None:
+    readers_own = {"my_model.py", "my_matrix.yaml"}
+    for word in inline_code(path.read_text("utf-8")):
+        if re.fullmatch(r"[\w.-]+(/[\w.-]+)*(\.(py|yaml|toml|txt)|/)", word) and word not in readers_own:
+            places = (ROOT / word, ROOT / "mnist_bench" / word, path.parent / word)
+            there = any(place.exists() for place in places) or "NAME" in word or word.startswith(RUN_PARTS)
+            assert there, f"{word}: no such file"
+
+
+def test_readme_has_every_command_and_no_other() -> None:
+    table = (ROOT / "README.md").read_text("utf-8").partition("## Commands")[2]
+    rows = re.findall(r"^\| `(\w+)[^|]*\| (.+) \|$", table, re.MULTILINE)
+    assert {name for name, _ in rows} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_verbs_and_kinds_exist(name: str) -> None:
+    text = prose((ROOT / name).read_text("utf-8"))
+    for command, word in re.findall(r"`(data|list) (\w+)`", text):
+        build_parser(command).parse_args([command, word])
+
+
+def test_columns_that_are_explained_exist() -> None:
+    table = (ROOT / "docs" / "measurement.md").read_text("utf-8").partition("## Clocks and columns")[2]
+    explained = re.findall(r"^\| `(\w+)`", table.partition("\n## ")[0], re.MULTILINE)
+    assert len(explained) > 10
+    assert set(explained) <= {re.sub(r"_p95$", "", column) for column in columns(Row)}
+
+
+def test_run_folder_is_described_as_it_is() -> None:
+    described = re.findall(r"^results/<run-id>/(\S+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    source = "\n".join((ROOT / "mnist_bench" / name).read_text("utf-8") for name in ("store.py", "tables.py"))
+    for name in described:
+        assert name.rstrip("/") in source, f"results/<run-id>/{name}: the store knows nothing of it"
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    for room in sorted((ROOT / "mnist_bench").iterdir()):
+        if room.is_dir() and (room / "__init__.py").exists():
+            assert f"`{room.name}/" in text, f"{room.name}/ has no place in docs/architecture.md"
+        elif room.suffix == ".py" and not room.name.startswith("__"):
+            assert f"{room.name}`" in text, f"{room.name} has no place in docs/architecture.md"
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=named)
+def test_decision_has_its_form(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequence"]
+    assert text.startswith(f"# {path.name[:4]}: ")
+    assert len(text.splitlines()) <= 40, "half a page"
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    assert [path.name[:4] for path in DECISIONS] == [f"{number:04}" for number in range(1, len(DECISIONS) + 1)]
+
+
+def test_vocabulary_is_that_of_the_code() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    cell = Cell(model="lenet5", device="cpu", batch_size=100, variant="eager")
+    assert f"`{cell.id}`" in text
+    assert f"`{cell.id}/s0`" in text
+    assert Trial.__doc__ is not None
+    assert "trials.jsonl" in Trial.__doc__
