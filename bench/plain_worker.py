@@ -19,8 +19,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("requests", "replies", "lifeline", "started-ns"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--scratch", required=True)
     args = parser.parse_args()
-    guardian.split(args.lifeline, (args.requests, args.replies))
+    guardian.split(args.lifeline, (args.requests, args.replies), args.scratch)
     serve(os.fdopen(args.requests, "rb"), os.fdopen(args.replies, "wb", buffering=0))
 
 
@@ -81,7 +82,7 @@ def warm_up(loop: PlainLoop) -> Prepared:
     """
     import torch
 
-    from mnist_bench.measure import memory, warmup
+    from mnist_bench.measure import warmup
     from mnist_bench.measure.snapshot import Snapshot
     from mnist_bench.protocol import Prepared
     from mnist_bench.records import EVALUATION_BATCH_SIZE
@@ -100,7 +101,6 @@ def warm_up(loop: PlainLoop) -> Prepared:
         loss_trace=(),
         time_to_first_step_s=0.0,
         compile_s=None,
-        rss_bytes=memory.tree_peak_bytes(),
     )
 
 

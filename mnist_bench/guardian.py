@@ -2,8 +2,9 @@
 
 The runner starts one process; it forks. The child half becomes the worker. The parent half stays as the guardian: it
 sleeps until the worker exits or the lifeline (a pipe whose other end only the runner holds) is closed, by the runner
-or by the runner's death, then kills every descendant. As a child subreaper (Linux) it also inherits processes whose
-parents are gone, so that a double fork does not escape it. If the guardian itself is killed, PDEATHSIG ends the worker.
+or by the runner's death, then kills every descendant and removes the worker's scratch folder. As a child subreaper
+(Linux) it also inherits processes whose parents are gone, so that a double fork does not escape it. If the guardian
+itself is killed, PDEATHSIG ends the worker.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
 
@@ -19,12 +21,13 @@ PR_SET_CHILD_SUBREAPER = 36
 SIGNALLED = 128  # exit code = SIGNALLED + signal number, as shells have it
 
 
-def split(lifeline: int, worker_only: tuple[int, ...]) -> None:
+def split(lifeline: int, worker_only: tuple[int, ...], scratch: str) -> None:
     """Forks. Returns in the worker-to-be alone; the guardian never returns.
 
     Args:
         lifeline: read end of the pipe whose closing means the end.
         worker_only: descriptors that the guardian must not hold (the runner waits for their closing).
+        scratch: a folder of the worker's own, which the guardian removes in the end: a killed runner cannot.
     """
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     wakeup_read, wakeup_write = os.pipe()
@@ -44,7 +47,9 @@ def split(lifeline: int, worker_only: tuple[int, ...]) -> None:
         return
     for descriptor in worker_only:
         os.close(descriptor)
-    os._exit(_watch(worker, lifeline, wakeup_read))
+    code = _watch(worker, lifeline, wakeup_read)
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(code)
 
 
 def _watch(worker: int, lifeline: int, wakeup: int) -> int:

@@ -70,7 +70,6 @@ class Prepared:
     loss_trace: tuple[float, ...]
     time_to_first_step_s: float
     compile_s: float | None
-    rss_bytes: int
     type: Literal["prepared"] = "prepared"
 
 

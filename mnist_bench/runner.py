@@ -129,6 +129,8 @@ def execute(folder: RunFolder, options: Options, emit: Observer, environ: Mappin
     Interrupted or stopped, the tables hold what is finished, and the status says so.
     """
     with folder.lock(), Interrupts() as interrupts:
+        for torn in folder.path.rglob(".*.tmp"):  # of a killed runner's; there is no other writer now
+            torn.unlink(missing_ok=True)
         manifest = folder.update_manifest(status="running", ended_at=None)
         data.verify(manifest.dataset)
         emit(DataReady(data=manifest.dataset))

@@ -107,7 +107,6 @@ class LiveTrial:
             loss_trace=trace,
             time_to_first_step_s=first_step_s,
             compile_s=compile_s,
-            rss_bytes=memory.tree_peak_bytes(),
         )
 
     def _open_device(self) -> Unavailable | None:

@@ -18,8 +18,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--replies", type=int, required=True, help="descriptor to write replies to")
     parser.add_argument("--lifeline", type=int, required=True, help="descriptor whose end of file ends the worker")
     parser.add_argument("--started-ns", type=int, required=True, help="perf_counter_ns when the process was started")
+    parser.add_argument("--scratch", required=True, help="folder that goes when the worker has ended")
     args = parser.parse_args(argv)
-    guardian.split(args.lifeline, (args.requests, args.replies))
+    guardian.split(args.lifeline, (args.requests, args.replies), args.scratch)
     faulthandler.enable()
     for descriptor in (args.requests, args.replies):
         os.set_inheritable(descriptor, False)  # a compiler or loader process must not hold them open

@@ -53,7 +53,6 @@ PREPARED = Prepared(
     loss_trace=(2.3, 2.2),
     time_to_first_step_s=1.5,
     compile_s=None,
-    rss_bytes=300 << 20,
 )
 
 

@@ -15,9 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/ is no part of the installed package
-
 from record_factory import SHA, make_epochs, make_measurement, make_session
 
 from bench import aa, bars, live, overhead, report, tutorial_loop

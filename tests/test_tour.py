@@ -167,7 +167,7 @@ def test_the_tour_has_its_parts() -> None:
 def test_the_tour_can_be_walked(walker: Walker, tmp_path: Path) -> None:
     walked = steps(long=False)
     screens = walk(walker, walked)
-    resumed = screens["mnist-bench run --resume latest"]
+    resumed = screens["mnist-bench run --resume latest --allow-plugins"]
     found = re.search(r"(\d+) trials, (\d+) of them finished before", resumed)
     assert found is not None
     assert 0 < int(found[2]) < int(found[1])

@@ -70,7 +70,8 @@ class LocalWorker:
 
     def _command(self, requests: int, replies: int, lifeline: int) -> list[str]:
         pipes = [f"--requests={requests}", f"--replies={replies}", f"--lifeline={lifeline}"]
-        return [sys.executable, "-m", "mnist_bench.worker", *pipes, f"--started-ns={self.started_ns}"]
+        known = [f"--started-ns={self.started_ns}", f"--scratch={self._cache}"]
+        return [sys.executable, "-m", "mnist_bench.worker", *pipes, *known]
 
     @property
     def pid(self) -> int:

@@ -50,7 +50,7 @@ class Bench:
         self._started: list[subprocess.Popen[str]] = []
 
     def write(
-        self, plugin: str, models: list[str], *, variants: str = "[eager]", more: str = "", batch_size: int = 2000
+        self, plugin: str, models: list[str], *, variants: str = "[eager]", more: str = "", batch_size: int = 20_000
     ) -> None:
         (self.folder / "faulty.py").write_text(textwrap.dedent(GOOD) + textwrap.dedent(plugin))
         names = "[" + ", ".join(f'"faulty:{name}"' for name in models) + "]"
@@ -62,8 +62,9 @@ class Bench:
 
     def start(self, *flags: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
         """Starts ``run`` with ``flags`` on this matrix (``--resume``: on the run's own)."""
-        matrix = [] if "--resume" in flags else [str(self.folder / "matrix.yaml"), "--allow-plugins"]
-        command = [sys.executable, "-m", "mnist_bench", "run", *matrix, "--offline", "-o", str(self.results), *flags]
+        matrix = [] if "--resume" in flags else [str(self.folder / "matrix.yaml")]
+        common = ["--allow-plugins", "--offline", "-o", str(self.results)]
+        command = [sys.executable, "-m", "mnist_bench", "run", *matrix, *common, *flags]
         process = subprocess.Popen(
             command,
             env=environ or self.environ(),
@@ -116,8 +117,8 @@ class Bench:
         return sorted(path.name for path in Path(self._environ(name)["TMPDIR"]).iterdir())
 
     def left_in_results(self) -> list[str]:
-        """Hidden and temporary files that a crash may leave behind (the locks are meant to stay)."""
-        return [str(path) for path in self.results.rglob("*") if path.name.endswith(".tmp")]
+        """Half-written files in the runs."""
+        return [str(path) for run in self.runs() for path in run.rglob("*.tmp")]
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────
 

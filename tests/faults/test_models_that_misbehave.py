@@ -85,7 +85,7 @@ def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
         more="""
         exclude: [{variant: unheard-of}]
         include:
-          - {model: faulty.good, device: cpu, batch_size: 2000, variant: unheard-of}
+          - {model: faulty.good, device: cpu, batch_size: 20000, variant: unheard-of}
           - {model: lenet5, device: cpu, batch_size: 2000, variant: compile}
         """,
     )
@@ -130,11 +130,11 @@ def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
 
 def test_hangs_end_at_their_time(bench: Bench) -> None:
     bench.write(FAULTS, ["hangs", "hangs_in_c"])
-    done = bench.run("--timeout", "6")
+    done = bench.run("--timeout", "5")
     assert done.code == 1, done
     for name, trial in bench.by_model().items():
         assert trial["status"] == "timeout", (name, trial)
-        assert "no answer to prepare within the trial's 6 s: it hangs, or it is slow" in trial["outcome"]["reason"]
+        assert "no answer to prepare within the trial's 5 s: it hangs, or it is slow" in trial["outcome"]["reason"]
     _nothing_is_left(bench)
 
 

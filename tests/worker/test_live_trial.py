@@ -34,7 +34,6 @@ def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
     assert prepared.compile_s is None
     assert len(prepared.loss_trace) == 20
     assert prepared.time_to_first_step_s > 0
-    assert prepared.rss_bytes > 50 << 20
     block = trial.block(7)
     assert (block.steps, block.seconds > 0) == (3, True)
     trial.block(8)

@@ -1,0 +1,186 @@
+"""The program is killed, interrupted and run twice at once: what was finished stays, once, and nothing lives on."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+from fault_kit import Bench, finish, interrupt, lines, wait_until
+
+SLOW = """
+import time
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, images):
+        time.sleep(0.05)
+        return self.linear(images.flatten(1))
+
+def slow():
+    return Slow()
+"""
+
+
+# ── kill -9 ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kill_at_random(bench: Bench, instants: int, seed: int, variants: str = "[eager]") -> None:
+    """Kills the program ``instants`` times, each time going on with --resume; begins anew when all is done."""
+    rng = random.Random(seed)
+    bench.write(SLOW, ["good", "slow"], variants=variants)
+    kept: dict[str, dict[str, Any]] = {}
+    for number in range(instants):
+        flags = ("--resume", "latest") if bench.runs() else ()
+        process = bench.start(*flags)
+        delay = rng.uniform(0.3, 9.0)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        done = finish(process)
+        assert done.code in (-signal.SIGKILL, 0), (number, delay, done)
+        assert bench.all_gone(), (number, delay, bench.alive())
+        kept = check_nothing_lost(bench, kept)
+        if done.code == 0:
+            check_complete(bench)
+            bench.results.rename(bench.folder / f"finished-{number}")
+            kept = {}
+    done = bench.run(*(("--resume", "latest") if bench.runs() else ()))
+    assert done.code == 0, done
+    check_nothing_lost(bench, kept)
+    check_complete(bench)
+    assert bench.left_in_results() == []
+    assert bench.left_in_temp() == []
+
+
+def check_nothing_lost(bench: Bench, kept: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Every trial that once stood stands still, word for word, and once; returns those that stand now."""
+    if not bench.runs():
+        return {}
+    (run,) = bench.runs()
+    trials = lines(run / "trials.jsonl")
+    found = {trial["id"]: trial for trial in trials}
+    assert len(found) == len(trials)
+    assert {name: found.get(name) for name in kept} == kept
+    lines(run / "sessions.jsonl")
+    assert bench.manifest()["run_id"] == run.name
+    return found
+
+
+def check_complete(bench: Bench) -> None:
+    (run,) = bench.runs()
+    assert bench.manifest()["status"] == "complete"
+    trials = lines(run / "trials.jsonl")
+    assert sorted(trial["id"] for trial in trials) == sorted(bench.manifest()["trials"])
+    assert {trial["status"] for trial in trials} == {"ok"}
+    members = [member for session in lines(run / "sessions.jsonl") for member in session["members"]]
+    assert set(members) == {trial["id"] for trial in trials}
+    assert (run / "results.csv").read_text().count("\n") == len(trials) + 1
+    assert (bench.results / "latest").resolve() == run.resolve()
+
+
+def test_killed_at_three_instants(bench: Bench) -> None:
+    kill_at_random(bench, 3, seed=random.SystemRandom().getrandbits(32))
+
+
+@pytest.mark.bars
+@pytest.mark.timeout(1800)
+def test_killed_at_twenty_instants(bench: Bench) -> None:
+    variants = "[eager, {name: second, threads: 1}]"
+    kill_at_random(bench, 20, seed=random.SystemRandom().getrandbits(32), variants=variants)
+
+
+# ── Ctrl-C ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def finished(bench: Bench) -> int:
+    return len(bench.trials()) if bench.runs() else 0
+
+
+def test_interrupted_once_keeps_what_is_finished_and_resumes(bench: Bench) -> None:
+    bench.write(SLOW, ["good", "slow"])
+    process = bench.start()
+    assert wait_until(lambda: finished(bench) == 1), finish(process)
+    time.sleep(0.5)  # in the middle of the next
+    interrupt(process)
+    begin = time.monotonic()
+    done = finish(process, 20)
+    assert done.code == 130, done
+    assert time.monotonic() - begin < 5
+    assert bench.alive() == []
+    (run,) = bench.runs()
+    assert bench.manifest()["status"] == "interrupted"
+    assert bench.manifest()["ended_at"]
+    (first,) = bench.trials()
+    for name in ("results.csv", "results.md", "results.json", "epochs.csv"):
+        assert first["cell"]["model"] in (run / name).read_text(), name
+    assert bench.left_in_temp() == []
+
+    resumed = bench.run("--resume", run.name)
+    assert resumed.code == 0, resumed
+    assert bench.trials()[0] == first
+    assert sorted(bench.by_model()) == ["good", "slow"]
+    assert bench.manifest()["status"] == "complete"
+    assert bench.left_in_results() == []
+
+
+def test_interrupted_twice_ends_at_once(bench: Bench) -> None:
+    bench.write(SLOW, ["slow"])
+    process = bench.start("-v")
+    assert wait_until(lambda: bench.runs() and len(bench.alive()) > 1), finish(process)
+    time.sleep(0.5)
+    begin = time.monotonic()
+    interrupt(process)
+    interrupt(process)
+    done = finish(process, 20)
+    assert time.monotonic() - begin < 3
+    assert done.code == 130, done
+    assert bench.all_gone()
+    assert bench.trials() == []
+    assert bench.manifest()["status"] in ("interrupted", "running")
+
+
+# ── two at once ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_runs_on_one_folder_and_a_resume_of_a_run_that_is_on(bench: Bench) -> None:
+    bench.write(SLOW, ["slow"])
+    one = bench.start(environ=bench.environ("one"))
+    two = bench.start(environ=bench.environ("two"))  # of another machine, say, on the same disk
+    assert wait_until(lambda: len(bench.runs()) == 2), (finish(one), finish(two))
+    names = [run.name for run in bench.runs()]
+    assert wait_until(lambda: len(bench.alive()) > 2)
+
+    refused = bench.run("--resume", names[0], environ=bench.environ("three"))
+    assert refused.code == 2, refused
+    assert "another process is writing this run; wait for it, or stop it" in refused.stderr
+    busy = bench.run("--no-wait", environ=bench.environ("one"))
+    assert busy.code == 2, busy
+    assert "another run is measuring on this machine" in busy.stderr
+
+    for done in (finish(one), finish(two)):
+        assert done.code == 0, done
+    assert [run.name for run in bench.runs()] == names
+    for run in bench.runs():
+        assert [trial["status"] for trial in bench.trials(run)] == ["ok"]
+    assert (bench.results / "latest").resolve().name in names
+    assert bench.left_in_results() == []
+
+
+def test_a_run_that_is_complete_resumes_to_itself_and_is_tidied(bench: Bench) -> None:
+    bench.write("", ["good"])
+    first = bench.run()
+    assert first.code == 0, first
+    before = bench.trials()
+    (bench.runs()[0] / ".results.csv.4711.0badcafe.tmp").write_text("half a ta")  # a kill in the middle of a write
+    again = bench.run("--resume", "latest")
+    assert again.code == 0, again
+    assert bench.trials() == before
+    assert bench.left_in_results() == []

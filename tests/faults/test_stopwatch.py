@@ -1,0 +1,77 @@
+"""The trial's own clocks against a stopwatch that is not in the trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import pytest
+from fault_kit import Bench
+
+from mnist_bench import config, runner
+from mnist_bench.executors.local import LocalWorker
+from mnist_bench.records import Measurement
+
+
+class Stopwatch:
+    """Runs while the parent is inside a method of a worker's; the time from its making to the first call too."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.total_ns: dict[str, int] = {}
+        self._made_ns: dict[str, int] = {}
+        for name in ("call", "close"):
+            monkeypatch.setattr(LocalWorker, name, self._timed(getattr(LocalWorker, name)))
+        monkeypatch.setattr(LocalWorker, "__init__", self._starting(LocalWorker.__init__))
+
+    def _starting(self, method: Callable[..., None]) -> Callable[..., None]:
+        def timed(worker: LocalWorker, spec: Any, *rest: Any) -> None:
+            self._made_ns[spec.id] = perf_counter_ns()
+            method(worker, spec, *rest)
+
+        return timed
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(worker: LocalWorker, *arguments: Any) -> Any:
+            name = worker.spec.id
+            begin = self._made_ns[name] if name not in self.total_ns else perf_counter_ns()
+            try:
+                return method(worker, *arguments)
+            finally:
+                self.total_ns[name] = self.total_ns.get(name, 0) + perf_counter_ns() - begin
+
+        return timed
+
+
+def test_the_waterfall_is_what_a_stopwatch_says(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 6: within 2 %, of two trials that hand the token back and forth (each sleeps while the other works)."""
+    watch = Stopwatch(monkeypatch)
+    environ = bench.environ()
+    for key, value in environ.items():
+        monkeypatch.setenv(key, value)
+    (tmp_path / "matrix.yaml").write_text(
+        "version: 1\ndataset: auto\nepochs: 2\nseeds: 1\nmodels: [mlp]\ndevices: [cpu]\nbatch_sizes: [500]\n"
+        "variants: [eager, {name: tensors, pipeline: tensors}]\ntiming: {budget_seconds: 1.0}\n"
+    )
+    options = runner.Options(
+        matrix_path="matrix.yaml",
+        plugin_path=str(tmp_path),
+        output_dir=tmp_path / "results",
+        data_root=Path(environ["MNIST_BENCH_DATA"]),
+        offline=True,
+    )
+    matrix = config.load(tmp_path / "matrix.yaml", allow_plugins=False)
+    folder = runner.start(matrix, options, lambda event: None, environ)
+    runner.execute(folder, options, lambda event: None, environ)
+    trials = folder.trials()
+    assert len(trials) == 2
+    for trial in trials:
+        measured = trial.outcome
+        assert isinstance(measured, Measurement), trial
+        stopwatch_s = watch.total_ns[trial.id] * 1e-9
+        assert stopwatch_s > 5
+        assert measured.awake_s == pytest.approx(stopwatch_s, rel=0.02)
+        assert measured.token_s == pytest.approx(stopwatch_s, rel=0.02)
+        assert sum(measured.phases.values()) == pytest.approx(stopwatch_s, rel=0.02)
+        assert measured.marks == ()

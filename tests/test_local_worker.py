@@ -1,0 +1,227 @@
+"""The parent's side of a worker: small programs in its place, each dead, silent or babbling in its own way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from group_kit import make_spec
+
+from mnist_bench.errors import Interrupted
+from mnist_bench.executors import local
+from mnist_bench.executors.local import LocalWorker, worker_environment
+from mnist_bench.interrupts import Interrupts
+from mnist_bench.protocol import Block, BlockDone, Failed
+from mnist_bench.records import Variant
+
+# argv: requests, replies, lifeline, scratch. Under the real guardian, as the worker is.
+PRELUDE = """
+import os, signal, sys, time
+from mnist_bench import guardian
+requests, replies, lifeline = map(int, sys.argv[1:4])
+guardian.split(lifeline, (requests, replies), sys.argv[4])
+def say(text):
+    os.write(replies, text)
+def done(steps):
+    say(b'{"type": "block_done", "steps": %d, "seconds": 0.5}\\n' % steps)
+os.read(requests, 65536)
+"""
+Start = Callable[..., LocalWorker]
+
+
+@pytest.fixture
+def interrupts() -> Iterator[Interrupts]:
+    with Interrupts() as made:
+        yield made
+
+
+@pytest.fixture
+def start(tmp_path: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts ``code`` in a worker's place, after it has read the first request."""
+    started: list[LocalWorker] = []
+
+    def begin(code: str, timeout_s: float = 20.0) -> LocalWorker:
+        program = PRELUDE + textwrap.dedent(code)
+
+        def command(worker: LocalWorker, requests: int, replies: int, lifeline: int) -> list[str]:
+            return [sys.executable, "-c", program, *map(str, (requests, replies, lifeline)), worker._cache]
+
+        monkeypatch.setattr(LocalWorker, "_command", command)
+        monkeypatch.setattr(local.tempfile, "tempdir", str(tmp_path))
+        started.append(LocalWorker(make_spec(), tmp_path / "worker.log", os.environ, timeout_s, interrupts))
+        return started[-1]
+
+    yield begin
+    for worker in started:
+        worker.kill()
+        assert not psutil.pid_exists(worker.pid)
+    assert not list(tmp_path.glob("mnist-bench-*"))  # the scratch folders
+
+
+def test_a_reply_is_read_and_its_time_counted_from_the_start(start: Start) -> None:
+    worker = start("time.sleep(0.2); done(1); os.read(requests, 65536); time.sleep(0.2); done(2)")
+    assert worker.call(Block(seed=1)) == BlockDone(steps=1, seconds=0.5)
+    first = worker.token_ns
+    assert first >= 200_000_000
+    time.sleep(0.3)  # the token is not its own
+    begin = time.perf_counter_ns()
+    assert worker.call(Block(seed=2)) == BlockDone(steps=2, seconds=0.5)
+    assert 190_000_000 < worker.token_ns - first <= time.perf_counter_ns() - begin
+
+
+def test_a_reply_may_come_in_pieces(start: Start) -> None:
+    worker = start('for byte in b\'{"type": "session_ended", "step_times": null}\\n\': say(bytes([byte]))')
+    assert worker.call(Block(seed=1)).type == "session_ended"
+
+
+def test_close_waits_for_the_end(start: Start) -> None:
+    worker = start("done(1); time.sleep(0.3)")
+    worker.call(Block(seed=1))
+    before = worker.token_ns
+    waited = worker.close()
+    assert worker.exited
+    assert worker.token_ns - before == waited
+    assert waited < 5_000_000_000
+
+
+def test_one_that_lingers_is_ended(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "EXIT_SECONDS", 0.5)
+    worker = start("done(1); time.sleep(1000)")
+    worker.call(Block(seed=1))
+    assert worker.close() >= 500_000_000
+    assert not worker.exited
+    assert not psutil.pid_exists(worker.pid)
+
+
+DEATHS = {
+    "os._exit(0)": ("crashed", "exited with 0 in block (log: worker.log)"),
+    "sys.exit(1)": ("crashed", "exited with 1 in block (log: worker.log)"),
+    "os._exit(7)": ("crashed", "exited with 7 in block (log: worker.log)"),
+    "os.kill(os.getpid(), signal.SIGSEGV)": ("crashed", "killed by SIGSEGV in block (log: worker.log)"),
+    "os.abort()": ("crashed", "killed by SIGABRT in block (log: worker.log)"),
+    "os.kill(os.getpid(), signal.SIGKILL)": (
+        "crashed",
+        "killed by SIGKILL in block; the kernel's out-of-memory killer, perhaps (log: worker.log)",
+    ),
+    "print('std::bad_alloc'); sys.stdout.flush(); os.abort()": (
+        "oom",
+        "out of memory in block: raise limits.memory_gib",
+    ),
+    "bytearray(1 << 62)": ("oom", "out of memory in block: raise limits.memory_gib"),
+    "os.kill(os.getppid(), signal.SIGKILL); time.sleep(1000)": (  # the guardian; the worker goes with it
+        "crashed",
+        "killed by SIGKILL in block; the kernel's out-of-memory killer, perhaps (log: worker.log)",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", DEATHS, ids=range(len(DEATHS)))
+def test_every_death_is_told(code: str, start: Start) -> None:
+    kind, reason = DEATHS[code]
+    assert start(code).call(Block(seed=1)) == Failed(kind=kind, reason=reason)  # type: ignore[arg-type]
+
+
+def test_one_that_died_before_it_was_asked(start: Start) -> None:
+    worker = start("done(1)")
+    worker.call(Block(seed=1))
+    worker._process.wait(10)
+    reply = worker.call(Block(seed=2))
+    assert reply == Failed(kind="crashed", reason="exited with 0 in block (log: worker.log)")
+
+
+@pytest.mark.parametrize(
+    "babble",
+    ["say(b'hello\\n')", "say(b'{}\\n')", "say(b'\\xff\\n')", 'say(b\'{"type": "failed", "kind": "tired"}\\n\')'],
+)
+def test_one_that_breaks_the_protocol_is_ended(babble: str, start: Start) -> None:
+    worker = start(f"{babble}; time.sleep(1000)")
+    reply = worker.call(Block(seed=1))
+    assert isinstance(reply, Failed)
+    assert (reply.kind, reply.reason.partition(":")[0]) == ("failed", "the worker broke the protocol")
+    assert not psutil.pid_exists(worker.pid)
+
+
+def test_a_line_without_end_is_not_read_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "DEATH_SECONDS", 0.2)
+    begin = time.monotonic()
+    reply = start("while True: say(b'x' * 65536)").call(Block(seed=1))
+    assert isinstance(reply, Failed)
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize("code", ["time.sleep(1000)", "while True: pass", "say(b'{\"type\": '); time.sleep(1000)"])
+def test_one_that_is_silent_is_ended_in_time(code: str, start: Start) -> None:
+    begin = time.monotonic()
+    reply = start(code, timeout_s=1.0).call(Block(seed=1))
+    assert time.monotonic() - begin < 5
+    assert isinstance(reply, Failed)
+    assert reply.kind == "timeout"
+    assert reply.reason == (
+        "no answer to block within the trial's 1 s: it hangs, or it is slow; "
+        "raise limits.timeout_seconds or --timeout (log: worker.log)"
+    )
+
+
+def test_the_time_limit_is_over_all_calls(start: Start) -> None:
+    worker = start("while True: time.sleep(0.7); done(1); os.read(requests, 65536)", timeout_s=2.0)
+    replies = [worker.call(Block(seed=number)).type for number in range(3)]
+    assert replies[0] == "block_done"
+    assert replies[-1] == "failed"
+
+
+def test_an_interrupt_wakes_the_wait(start: Start, interrupts: Interrupts) -> None:
+    worker = start("time.sleep(1000)")
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    begin = time.monotonic()
+    with pytest.raises(Interrupted):
+        worker.call(Block(seed=1))
+    assert time.monotonic() - begin < 5
+    assert interrupts.requested
+    with pytest.raises(Interrupted):  # and no other is begun
+        start("done(1)").call(Block(seed=1))
+
+
+def test_children_go_with_the_worker(start: Start, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    worker = start(
+        f"""
+        import subprocess
+        plain = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                open({str(pids)!r}, "w").write(f"{{os.getpid()}} {{plain.pid}}")
+                time.sleep(1000)
+            os._exit(0)
+        os.wait()
+        while not os.path.exists({str(pids)!r}) or not open({str(pids)!r}).read().count(" "):
+            time.sleep(0.01)
+        done(1)
+        """
+    )
+    assert worker.call(Block(seed=1)) == BlockDone(steps=1, seconds=0.5)
+    worker.close()
+    assert worker.exited
+    assert not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split())
+
+
+def test_the_environment_is_the_parents_but_for_what_is_the_trials_own() -> None:
+    spec = make_spec()
+    found = worker_environment({"PATH": "/bin", "OMP_NUM_THREADS": "64", "TORCHINDUCTOR_CACHE_DIR": "/home"}, spec)
+    assert found["PATH"] == "/bin"
+    assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "1"
+    assert found["TORCHINDUCTOR_CACHE_DIR"] != "/home"
+    assert "CUBLAS_WORKSPACE_CONFIG" not in found
+    fields = {name: getattr(spec, name) for name in spec.__dataclass_fields__}
+    free = type(spec)(**{**fields, "variant": Variant(name="free", deterministic=True)})
+    assert "OMP_NUM_THREADS" not in worker_environment({}, free)
+    assert worker_environment({}, free)["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
