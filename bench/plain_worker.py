@@ -106,11 +106,13 @@ def warm_up(loop: PlainLoop) -> Prepared:
 
 def block(loop: PlainLoop, steps: int, rng: random.Random) -> BlockDone:
     """As the harness's block: fresh memory, a step that does not count, then those that do."""
+    from mnist_bench.measure.placement import on_random_core
     from mnist_bench.protocol import BlockDone
 
-    loop.relocate(rng)
-    loop.train(1)
-    return BlockDone(steps=steps, seconds=loop.train(steps))
+    with on_random_core(rng):  # first of all draws, as the harness: both sides take the same core
+        loop.relocate(rng)
+        loop.train(1)
+        return BlockDone(steps=steps, seconds=loop.train(steps))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from mnist_bench.protocol import BlockDone
 from mnist_bench.records import Round
 from mnist_bench.stats import hodges_lehmann, widest_half_width
 
-MIN_ROUNDS = 8  # before the widths are looked at
+MIN_ROUNDS = 16  # before the widths are looked at: an early look at few rounds is a lucky one
 LOOK_EVERY = 4  # rounds: a look costs milliseconds, and a stop may only come after whole ABBA pairs
 
 
@@ -73,10 +73,11 @@ def time_session(
 
 def _round(members: Sequence[Member], order: Sequence[int], alive: set[int], rng: random.Random) -> Round:
     steps, seconds = [0] * len(members), [0.0] * len(members)
+    seed = rng.getrandbits(32)  # one for all: a round is alike for its members, but for the memory they get
     for index in order:
         if index not in alive:
             continue
-        done = members[index].block(rng.getrandbits(32))
+        done = members[index].block(seed)
         if done is None:
             alive.discard(index)
             continue

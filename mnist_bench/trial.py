@@ -24,6 +24,7 @@ from mnist_bench.execution.program import build_optimizer
 from mnist_bench.loading import pipelines
 from mnist_bench.loading.order import epoch_order
 from mnist_bench.measure import memory, numerics, warmup
+from mnist_bench.measure.placement import on_random_core
 from mnist_bench.measure.relocate import Relocator, state_tensors
 from mnist_bench.measure.snapshot import Snapshot
 from mnist_bench.measure.waterfall import NS, Waterfall
@@ -206,9 +207,13 @@ class LiveTrial:
     # ── session ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def block(self, seed: int) -> BlockDone:
-        """One block on fresh memory: a step that does not count, then ``block_steps`` that do."""
-        with self._waterfall.phase("session"):
-            self._refresh(random.Random(seed))
+        """One block on fresh memory: a step that does not count, then ``block_steps`` that do.
+
+        Args:
+            seed: of the round: all members begin it on the same core; their spacers differ.
+        """
+        with self._waterfall.phase("session"), on_random_core(random.Random(seed)):
+            self._refresh(random.Random(f"{seed}/{self._spec.id}"))
             self._one_step()
             with self._no_compilation("the timing session"):
                 durations = self._time_steps(self._block_steps)

@@ -17,7 +17,7 @@ from group_kit import make_spec
 
 from mnist_bench.errors import Interrupted
 from mnist_bench.executors import local
-from mnist_bench.executors.local import LocalWorker, worker_environment
+from mnist_bench.executors.local import MALLOC, LocalWorker, worker_environment
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.protocol import Block, BlockDone, Failed
 from mnist_bench.records import Variant
@@ -225,3 +225,9 @@ def test_the_environment_is_the_parents_but_for_what_is_the_trials_own() -> None
     free = type(spec)(**{**fields, "variant": Variant(name="free", deterministic=True)})
     assert "OMP_NUM_THREADS" not in worker_environment({}, free)
     assert worker_environment({}, free)["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_mallocs_thresholds_are_fixed_unless_the_environment_has_its_own() -> None:
+    spec = make_spec()
+    assert worker_environment({}, spec).items() >= MALLOC.items()
+    assert worker_environment({"MALLOC_TRIM_THRESHOLD_": "1"}, spec)["MALLOC_TRIM_THRESHOLD_"] == "1"

@@ -94,10 +94,11 @@ def test_no_member_has_a_better_place() -> None:
         assert 0.2 < ends[index, 0] / len(rounds) < 0.46  # about a third: the draw is fair
 
 
-def test_the_blocks_seeds_differ() -> None:
+def test_a_rounds_seed_is_its_members_own_and_no_other_rounds() -> None:
     _, _, members, _, _ = run([lambda n: 0.1] * 2, precision=1e-9, budget_s=3.0)
-    seeds = [seed for member in members for seed in member.seeds]
-    assert len(set(seeds)) == len(seeds)
+    one, other = (member.seeds for member in members)
+    assert one == other
+    assert len(set(one)) == len(one) > 1
 
 
 def test_the_same_draw_is_the_same_session() -> None:

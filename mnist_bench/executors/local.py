@@ -26,6 +26,10 @@ from mnist_bench.records import TrialSpec
 EXIT_SECONDS = 20.0  # a worker that has said its last word may take so long to exit
 DEATH_SECONDS = 5.0  # and its guardian so long to tell how it died
 LINE_LIMIT = 1 << 20
+# glibc gives freed memory back to the kernel by thresholds that move with what a process happened to free before: of
+# two identical processes one may fault 2,700 pages a step and take 1.5 times as long (docs/decisions/0008). Fixed, at
+# the largest values that it takes for mmap and far above a trial's needs for the heap's top, none does.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 NS = 1e-9
 
 
@@ -178,6 +182,7 @@ class LocalWorker:
 def worker_environment(environ: Mapping[str, str], spec: TrialSpec) -> dict[str, str]:
     """The worker's environment: threads and the compiler's caches are its own, the rest is the parent's."""
     own = {
+        **{name: value for name, value in MALLOC.items() if name not in environ},
         "PYTHONUNBUFFERED": "1",  # what a model printed before a crash is in the log
         "TORCHINDUCTOR_CACHE_DIR": str(Path(spec.cache_dir) / "inductor"),
         "TRITON_CACHE_DIR": str(Path(spec.cache_dir) / "triton"),

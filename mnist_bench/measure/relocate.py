@@ -3,6 +3,9 @@
 Before a block every tensor that steps read or write is cloned; the clones are made before the old memory is freed,
 each behind a spacer of random size, so that neither page nor cache set is the same twice. The tensor objects stay the
 same (their ``.data`` is set), so optimizers and compiled graphs do not notice, and values do not change.
+
+A spacer of several MiB before them all shifts what every step allocates anew (activations, gradients) as well: malloc
+would else put it where it was.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import torch
 from torch import nn
 
 MAX_SPACER_BYTES = 64 * 1024
+MAX_FIRST_SPACER_BYTES = 8 * 1024 * 1024
 
 
 class Relocator:
@@ -23,9 +27,10 @@ class Relocator:
         self._spacers: list[torch.Tensor] = []
 
     def move(self, tensors: Iterable[torch.Tensor], rng: random.Random) -> None:
-        spacers, pairs = [], []
+        spacers: list[torch.Tensor] = []
+        pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         for tensor in tensors:
-            size = rng.randrange(1, MAX_SPACER_BYTES)
+            size = rng.randrange(1, MAX_SPACER_BYTES if spacers else MAX_FIRST_SPACER_BYTES)
             spacers.append(torch.empty(size, dtype=torch.uint8, device=tensor.device))
             pairs.append((tensor, tensor.detach().clone(memory_format=torch.preserve_format)))
         for tensor, clone in pairs:
