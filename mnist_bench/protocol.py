@@ -25,7 +25,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Execute one block on fresh memory; ``seed``, the round's, draws the core and (with the trial's id) the spacers."""
+    """Execute one block on fresh memory. ``seed`` is the round's: it draws the core and, with the id, the spacers."""
 
     seed: int
     type: Literal["block"] = "block"

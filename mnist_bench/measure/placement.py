@@ -1,4 +1,4 @@
-"""Which core a block's main thread has: cores of a shared machine differ, and the kernel leaves a thread where it was."""
+"""Which core a block's main thread has: cores of a shared machine differ, and a thread stays where it was."""
 
 from __future__ import annotations
 
