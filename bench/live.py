@@ -138,7 +138,8 @@ def time_session(
     rng = random.Random("/".join(spec.id for spec in specs))
     before = interference.read(())
     with _ended(workers):
-        session = next(run_group(group, timed=frozenset(), settings=settings, rng=rng))
+        results = run_group(group, timed=frozenset(), settings=settings, rng=rng)
+        session = next(results)  # ``results`` is kept: closed, it would end the workers before their time is read
         machine, _ = interference.compare(before, interference.read(_pids(workers)), settings.cores)
     if not isinstance(session, Session):
         raise _failed(session)

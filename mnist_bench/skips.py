@@ -79,11 +79,13 @@ def compiler_doubt(variant: Variant, host: Host) -> str | None:
     """Why torch.compile cannot work; None: it may."""
     if variant.execution != "compile" or variant.compile.backend != "inductor":
         return None
-    given = host.environment.get("CXX")
-    wanted = [given] if given else ["g++", "clang++", "c++"]
-    if any(host.find_program(name) for name in wanted):
+    wanted = compiler(host)
+    if host.find_program(wanted):
         return None
     mend = "xcode-select --install" if host.platform == "darwin" else "apt-get install g++"
-    return (
-        f"{variant.name}: torch.compile needs a C++ compiler ({', '.join(wanted)} not found), will be skipped: {mend}"
-    )
+    return f"{variant.name}: torch.compile needs a C++ compiler ({wanted} not found), will be skipped: {mend}"
+
+
+def compiler(host: Host) -> str:
+    """The C++ compiler that torch calls (``torch._inductor.cpp_builder``): it tries no other."""
+    return host.environment.get("CXX") or ("clang++" if host.platform == "darwin" else "g++")

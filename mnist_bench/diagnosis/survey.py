@@ -181,9 +181,9 @@ def is_run(command: Sequence[str]) -> bool:
 
 
 def look_for_compiler(environ: Mapping[str, str]) -> Compiler:
-    doubt = skips.compiler_doubt(BUILTIN_VARIANTS["compile"], skips.this_host())
-    names = [environ["CXX"]] if environ.get("CXX") else ["g++", "clang++", "c++"]
-    name = next((name for name in names if shutil.which(name)), "")
+    host = skips.this_host()
+    doubt = skips.compiler_doubt(BUILTIN_VARIANTS["compile"], host)
+    name = skips.compiler(host) if doubt is None else ""
     said = (environment.run_command([name, "--version"], environ) or "") if name else ""
     return Compiler(
         doubt=doubt,
