@@ -60,10 +60,10 @@ def prove(args: argparse.Namespace, workshop: Workshop, samples: list[Any]) -> t
 def repeat(model: str, seed: int, workshop: Workshop, *, precision: float, budget_s: float) -> Repeat:
     """The paired session first, then the solo ones; which name is solo first alternates with the seed."""
     specs = [workshop.spec(model, variant, seed) for variant in (A, B)]
-    together = time_session(specs, workshop, precision=precision, budget_s=budget_s, reference=A.name)
+    in_turn = specs if seed % 2 == 0 else specs[::-1]  # which side starts first alternates
+    together = time_session(in_turn, workshop, precision=precision, budget_s=budget_s, reference=A.name)
     first, second = (
-        time_session([spec], workshop, precision=precision, budget_s=budget_s, reference=None)
-        for spec in (specs if seed % 2 == 0 else specs[::-1])
+        time_session([spec], workshop, precision=precision, budget_s=budget_s, reference=None) for spec in in_turn
     )
     ids = [(specs[0].id, specs[1].id)]
     paired = speed_up(ids, index_sessions([together.session]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 
 import torch
 
@@ -27,6 +28,7 @@ from mnist_bench.records import FailureKind
 from mnist_bench.trial import Diverged, LiveTrial, TrialError
 
 REASON_LENGTH = 400
+OURS = (f"{Path(__file__).parent}/", f"{Path(torch.__file__).parent}/")  # frames that say nothing of the model
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "Cannot allocate memory")
 
 
@@ -84,7 +86,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, TrialError | Diverged | ModelError | NumericsError | BenchError):
         return shorten(words)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "/mnist_bench/" not in frame.filename and "/torch/" not in frame.filename]
+    own = [frame for frame in frames if not frame.filename.startswith(OURS)]
     where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     return shorten(f"{type(error).__name__}: {words}") + where
 
