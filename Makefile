@@ -32,7 +32,7 @@ lint: $(STAMP) ## style, types and import walls
 bench: $(STAMP) ## pytest-benchmark suites of the harness itself
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-storage=.benchmarks --benchmark-autosave $(ARGS)
 
-bars: $(STAMP) ## the long proofs, by hand, on a quiet machine (about 1.5 hours)
+bars: $(STAMP) ## the long proofs, by hand, on a quiet machine (hours)
 	$(BIN)/python -m pytest -m bars -s $(ARGS)
 	$(BIN)/python -m bench.aa
 	$(BIN)/python -m bench.overhead
