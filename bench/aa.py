@@ -36,7 +36,7 @@ class Repeat:
 def main(argv: Sequence[str] | None = None) -> int:
     flags = report.parser(__doc__, ("lenet5", "mlp"))
     flags.add_argument("--sessions", type=report.count, default=10, help="of each model (default: 10)")
-    flags.add_argument("--budget", type=float, default=20.0, help="token seconds of a member (default: 20)")
+    flags.add_argument("--budget", type=float, default=10.0, help="token seconds of a member (default: 10)")
     flags.add_argument("--precision", type=float, default=Timing().precision, help="default: %(default)s")
     args = flags.parse_args(argv)
     return report.conduct("aa", args, lambda workshop, samples: prove(args, workshop, samples))

@@ -21,6 +21,10 @@ CONFIDENCE = 0.95
 # Up to here the null distribution of the signed-rank statistic is exact; above, the normal approximation with
 # continuity correction differs by at most one rank in either end of the interval.
 EXACT_UP_TO = 60
+# Two fresh processes with the same code differ by this much for a whole session (standard deviation of the log of
+# their ratio): what no round of that session can show. Measured: docs/measurement.md, "A session"; held against new
+# measurements by ``python -m bench.aa``.
+PROCESS_SD = 0.015
 
 FloatArray = NDArray[np.float64]
 
@@ -52,7 +56,7 @@ class SessionRatio:
 
     interval: Interval
     rounds: int
-    variance: float | None  # of the median, within the session; None below 2 rounds
+    variance: float | None  # of the median; None below 2 rounds
 
 
 def median(values: ArrayLike) -> float:
@@ -148,17 +152,36 @@ def ratio_of(values: ArrayLike, confidence: float = CONFIDENCE) -> SessionRatio:
     return SessionRatio(interval, x.size, variance)
 
 
+def between_processes(ratio: SessionRatio, sd: float = PROCESS_SD) -> SessionRatio:
+    """The same estimate as one of the code, not of these two processes: wider by what differs between processes.
+
+    The independent error ``sd`` is added in quadrature to each side of the interval and to the variance. Source of the
+    model: Kalibera & Jones, "Rigorous benchmarking in reasonable time", ISMM 2013 (variance at every level of repetition;
+    the level above the rounds, the process, is repeated once here, so its variance has to be known beforehand).
+    """
+    variance = None if ratio.variance is None else ratio.variance + sd**2
+    centre, low, high = ratio.interval.estimate, ratio.interval.low, ratio.interval.high
+    if low is None or high is None:
+        return SessionRatio(ratio.interval, ratio.rounds, variance)
+    half = -float(ndtri((1 - CONFIDENCE) / 2)) * sd
+    wider = Interval(centre, centre - math.hypot(centre - low, half), centre + math.hypot(high - centre, half))
+    return SessionRatio(wider, ratio.rounds, variance)
+
+
 def session_ratio(session: Session, numerator: str, denominator: str) -> SessionRatio | None:
-    """``ratio_of`` two members (trial ids) of a session; None where they share no round."""
+    """What one session says of the code of two members (trial ids): ``ratio_of`` its rounds, ``between_processes``.
+
+    None where they share no round.
+    """
     values = log_ratios(session, numerator, denominator)
-    return ratio_of(values) if values.size else None
+    return between_processes(ratio_of(values)) if values.size else None
 
 
 def pooled_ratio(sessions: Sequence[SessionRatio], confidence: float = CONFIDENCE) -> Interval:
     """Several sessions of one pair: the mean of their medians and its t interval over sessions (log scale).
 
     The spread between sessions carries what rounds of one session cannot show (where memory landed, which cores).
-    Its variance is floored by the mean variance of a median within a session: two sessions that happen to agree
+    Its variance is floored by the mean variance that one session alone would state: two sessions that happen to agree
     are not a narrow interval. Two sessions have one degree of freedom: honest, and wide. One session gives its own.
 
     Raises:
@@ -186,6 +209,8 @@ def ratio_half_width(interval: Interval) -> float | None:
 
 def widest_half_width(rounds: Sequence[Round], pairs: Sequence[tuple[int, int]]) -> float | None:
     """The stopping rule of a session: the widest relative half-width among the ratios of ``pairs`` of members.
+
+    Over rounds alone: what differs between processes, no further round makes smaller.
 
     Args:
         rounds: those so far.

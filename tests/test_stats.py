@@ -211,6 +211,38 @@ class TestRounds:
         assert stats.ratio_of([1.0, 3.0]).variance == pytest.approx(math.pi / 2)
 
 
+class TestBetweenProcesses:
+    def test_the_error_is_added_in_quadrature(self) -> None:
+        one = SessionRatio(Interval(0.5, 0.47, 0.54), 20, 4e-4)
+        wider = stats.between_processes(one, sd=0.03 / scipy.stats.norm.ppf(0.975))
+        assert wider.interval == Interval(
+            0.5, pytest.approx(0.5 - math.hypot(0.03, 0.03)), pytest.approx(0.5 + math.hypot(0.04, 0.03))
+        )
+        assert wider.variance == pytest.approx(4e-4 + (0.03 / scipy.stats.norm.ppf(0.975)) ** 2)
+
+    def test_what_is_not_known_stays_unknown(self) -> None:
+        assert stats.between_processes(SessionRatio(Interval(0.5), 1, None)) == SessionRatio(Interval(0.5), 1, None)
+
+    def test_a_sessions_ratio_has_it_and_the_stopping_rule_has_not(self) -> None:
+        session = make_session(["a", "b"], [[1.0, 1.0]] * 20)
+        ratio = stats.session_ratio(session, "a", "b")
+        assert ratio is not None
+        assert ratio.interval.high == pytest.approx(scipy.stats.norm.ppf(0.975) * stats.PROCESS_SD)
+        assert stats.widest_half_width(session.rounds, [(0, 1)]) == 0.0
+
+    def test_coverage_where_processes_differ(self) -> None:
+        """One session a draw: rounds alone miss a shift of the whole session, the stated interval does not."""
+        rng = np.random.default_rng(5)
+        draws, narrow, stated = 600, 0, 0
+        for _ in range(draws):
+            alone = stats.ratio_of(rng.normal(rng.normal(0, stats.PROCESS_SD), 0.05, size=30))
+            whole = stats.between_processes(alone).interval
+            narrow += alone.interval.low <= 0 <= alone.interval.high
+            stated += whole.low <= 0 <= whole.high
+        assert narrow / draws < 0.85
+        assert 0.93 <= stated / draws <= 0.98
+
+
 class TestPooled:
     @staticmethod
     def session(median: float, variance: float | None) -> SessionRatio:

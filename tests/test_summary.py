@@ -235,7 +235,8 @@ class TestSpeedUps:
         slow, fast = make_trial(EAGER), make_trial(COMPILE)
         (session,) = self.pair_sessions([(slow, fast)])
         row = row_of(timed_rows([slow, fast], [session]), COMPILE)
-        expected = stats.hodges_lehmann(stats.log_ratios(session, slow.id, fast.id))
+        rounds = stats.ratio_of(stats.log_ratios(session, slow.id, fast.id))
+        expected = stats.between_processes(rounds).interval
         assert row.paired == "within"
         assert row.speedup_vs_eager == pytest.approx(2.0)
         assert row.speedup_vs_eager_low == pytest.approx(math.exp(expected.low))
