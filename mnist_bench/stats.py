@@ -155,9 +155,10 @@ def ratio_of(values: ArrayLike, confidence: float = CONFIDENCE) -> SessionRatio:
 def between_processes(ratio: SessionRatio, sd: float = PROCESS_SD) -> SessionRatio:
     """The same estimate as one of the code, not of these two processes: wider by what differs between processes.
 
-    The independent error ``sd`` is added in quadrature to each side of the interval and to the variance. Source of the
-    model: Kalibera & Jones, "Rigorous benchmarking in reasonable time", ISMM 2013 (variance at every level of repetition;
-    the level above the rounds, the process, is repeated once here, so its variance has to be known beforehand).
+    The independent error ``sd`` is added in quadrature to each side of the interval and to the variance.
+
+    Source of the model: Kalibera & Jones, "Rigorous benchmarking in reasonable time", ISMM 2013. Every level of
+    repetition has a variance; that of processes is repeated once here, so it has to be known beforehand.
     """
     variance = None if ratio.variance is None else ratio.variance + sd**2
     centre, low, high = ratio.interval.estimate, ratio.interval.low, ratio.interval.high
