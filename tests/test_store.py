@@ -153,7 +153,7 @@ class TestOpen:
             (b"{}", "schema_version must be a whole number"),
             (b'{"schema_version": true}', "schema_version must be"),
             (b'{"schema_version": 1}', "run_id: .*required"),
-            (b'{"schema_version": 99}', "newer mnist_bench .schema 99; this one reads up to 1.: upgrade"),
+            (b'{"schema_version": 99}', "newer mnist_bench .schema 99; this one reads up to 2.: upgrade"),
             (b'{"schema_version": NaN}', "NaN is not a figure"),
             (b"[" * 200_000, "recursion|Expecting"),
         ],
