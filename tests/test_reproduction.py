@@ -239,6 +239,12 @@ def test_other_images_get_no_verdict() -> None:
         reproduction(FIGURES, (run, make_trials(matrix)), (make_run(matrix, STANDARD), []))
 
 
+def test_nothing_is_not_negative() -> None:
+    result = make_result({"mlp": -0.001})
+    assert verdict_grid(result).lines[0][4] == "+0.00"
+    assert str(epoch_records(make_result({"mlp": -0.00001}))[0]["difference_pp"]) == "0.0"
+
+
 def test_grids_and_records_say_the_same() -> None:
     result = make_result({"mlp": 0.3})
     grid = epoch_grid(result.models[0])
@@ -290,7 +296,7 @@ def test_the_plot_draws_every_figure() -> None:
 
 
 def _data_of(specification: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    return [panel["data"]["values"] for panel in specification["concat"]]
+    return [specification["datasets"][panel["data"]["name"]] for panel in specification["concat"]]
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────

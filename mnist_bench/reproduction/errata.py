@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mnist_bench.records import ImageSets, Measurement, Trial
 from mnist_bench.reproduction.matrices import CNN, CNN_SNIPPET, MLP
 from mnist_bench.reproduction.published import PROMISED_MLP_PERCENT
-from mnist_bench.reproduction.verdicts import ModelFigures
+from mnist_bench.reproduction.verdicts import ModelFigures, signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +72,10 @@ def errata_remarks(rows: Sequence[ErrataRow]) -> tuple[str, ...]:
     by_name = {row.name: row for row in rows}
     remarks = []
     if rows:
-        costs = ", ".join(f"{row.name} {row.erratum_1:+.2f} pp" for row in rows)
+        costs = ", ".join(f"{row.name} {signed(row.erratum_1)} pp" for row in rows)
         remarks.append(f"Erratum 1 (scored on the training images; the same weights on the test images): {costs}.")
     if mended := [(row.name, row.erratum_2) for row in rows if row.erratum_2 is not None]:
-        costs = ", ".join(f"{name} {cost:+.2f} pp" for name, cost in mended)
+        costs = ", ".join(f"{name} {signed(cost)} pp" for name, cost in mended)
         remarks.append(f"Erratum 2 (inputs scaled twice; test images, one standard seed): {costs}.")
     if mlp := by_name.get(MLP.name):
         remarks.append(
@@ -85,7 +85,7 @@ def errata_remarks(rows: Sequence[ErrataRow]) -> tuple[str, ...]:
     if (listing := by_name.get(CNN.name)) and (snippet := by_name.get(CNN_SNIPPET.name)):
         remarks.append(
             f"Erratum 4 (lr 0.01 in the snippet, 0.001 in the listing): lr 0.01 changes the test accuracy of cnn by "
-            f"{snippet.test - listing.test:+.2f} pp."
+            f"{signed(snippet.test - listing.test)} pp."
         )
     remarks.append("Erratum 5 (said to be Keras, is PyTorch): costs nothing.")
     return tuple(remarks)

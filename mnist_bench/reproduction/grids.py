@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mnist_bench.reproduction.result import Reproduction
-from mnist_bench.reproduction.verdicts import EpochFigures, ModelFigures
+from mnist_bench.reproduction.verdicts import EpochFigures, ModelFigures, signed
 
 TEXT_COLUMNS = ("model", "verdict", "agrees")  # the others are figures, and end at the right
 
@@ -50,8 +50,8 @@ def errata_grid(result: Reproduction) -> Grid:
                 f"{row.train:.2f}",
                 f"{row.test:.2f}",
                 "" if row.standard is None else f"{row.standard:.2f}",
-                f"{row.erratum_1:+.2f}",
-                "" if row.erratum_2 is None else f"{row.erratum_2:+.2f}",
+                signed(row.erratum_1),
+                "" if row.erratum_2 is None else signed(row.erratum_2),
             )
             for row in result.errata
         ),
@@ -64,5 +64,5 @@ def _compared(figures: EpochFigures) -> tuple[str, str, str, str]:
         f"{figures.published:.2f}",
         f"{figures.mean:.2f}",
         f"{min(figures.measured):.2f}-{max(figures.measured):.2f}" if several else "",
-        f"{figures.difference:+.2f}",
+        signed(figures.difference),
     )

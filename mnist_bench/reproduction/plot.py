@@ -39,7 +39,7 @@ def chart(models: Sequence[ModelFigures]) -> alt.ConcatChart:
     drawn: alt.ConcatChart = (
         alt.concat(*panels, columns=2)
         .configure_view(stroke=None)
-        .configure_legend(orient="top", title=None, labelLimit=400)
+        .configure_legend(orient="top", title=None, labelLimit=400, symbolOpacity=1)
         .configure_axis(gridColor="#e5e5e5", domainColor="#888", tickColor="#888")
         .properties(background="white")
     )
@@ -54,8 +54,11 @@ def _panel(model: ModelFigures) -> alt.LayerChart | alt.FacetChart:
     y = alt.Y("accuracy:Q", title="accuracy, %", scale=alt.Scale(zero=False))
     points = alt.Chart(alt.InlineData(values=_values(model)))
     band = points.mark_area(opacity=0.25).encode(x=x, y=alt.Y("low:Q", title="accuracy, %"), y2="high:Q", color=series)
-    lines = points.mark_line(point=True).encode(x=x, y=y, color=series)
-    return alt.layer(band, lines).properties(width=320, height=220, title=f"{model.name}, lr {model.lr:g}")
+    measured = points.transform_filter(alt.datum.series == MEASURED).mark_line(point=True)
+    # Above the measured line, and with gaps: where the two agree, both are seen.
+    published = points.transform_filter(alt.datum.series == PUBLISHED).mark_line(strokeDash=[4, 4], point=True)
+    lines = [line.encode(x=x, y=y, color=series) for line in (measured, published)]
+    return alt.layer(band, *lines).properties(width=320, height=220, title=f"{model.name}, lr {model.lr:g}")
 
 
 def _values(model: ModelFigures) -> list[dict[str, object]]:

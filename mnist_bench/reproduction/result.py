@@ -124,4 +124,4 @@ def document(result: Reproduction) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | None:
     """To what 60,000 images can tell apart, and a digit."""
-    return None if value is None else round(value, 4)
+    return None if value is None else round(value, 4) + 0.0  # no -0.0

@@ -149,6 +149,11 @@ def rate_answer(rates: Sequence[ModelFigures]) -> RateAnswer | None:
     return RateAnswer(fits=tuple(each.name for each in fitting), closest=closest.name, text=f"{words} {evidence}")
 
 
+def signed(points: float) -> str:
+    """A difference in percentage points, as ``+0.30``; what rounds to nothing is ``+0.00``, never ``-0.00``."""
+    return f"{round(points, 2) + 0.0:+.2f}"
+
+
 def _evidence(rate: ModelFigures) -> str:
     final, count = rate.final, len(rate.epochs)
     return (
