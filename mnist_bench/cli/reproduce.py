@@ -207,6 +207,7 @@ def _print_tables(result: Reproduction, args: argparse.Namespace) -> None:
     console = make_console(args, stderr=False)
     for grid in (*map(epoch_grid, result.models), verdict_grid(result), errata_grid(result)):
         table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        table.padding = (0, 1, 0, 0)  # two spaces between columns: the widest fits 80 of them
         for name in grid.header:
             table.add_column(name, justify="left" if name in TEXT_COLUMNS else "right", overflow="fold")
         for line in grid.lines:
