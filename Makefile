@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 MATRIX ?= benchmarks.yaml
 
-.PHONY: help run test lint bench bars docs clean
+.PHONY: help run reproduce test lint bench bars docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -19,6 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: $(STAMP) ## the benchmark: MATRIX=benchmarks.yaml ARGS="--data-dir ..."
 	$(BIN)/python -m mnist_bench run $(MATRIX) $(ARGS)
+
+reproduce: $(STAMP) ## the tutorial's experiments beside published: ARGS="--seeds 1 --data-dir ..."
+	$(BIN)/python -m mnist_bench reproduce $(ARGS)
 
 test: $(STAMP) ## the tests (at most 10 minutes)
 	$(BIN)/python -m pytest -m "not bars" $(ARGS)

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from mnist_bench.errors import BenchError
 from mnist_bench.records import Failure, Manifest, Measurement, Outcome, Session, Skip, Trial
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: ``Measurement.final``, which a line of version 1 lacks
 SIGNIFICANT_DIGITS = 6
 LINE_LIMIT = 4096  # bytes of a line of trials.jsonl, newline included
 # What a measurement can move to a file of its own when its line is too long, in this order.

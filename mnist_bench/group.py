@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
@@ -28,11 +28,13 @@ from mnist_bench.protocol import (
     TrainEpoch,
     Unavailable,
 )
+from mnist_bench.recipes import training_of
 from mnist_bench.records import (
     Cell,
     Epochs,
     Failure,
     Group,
+    ImageSets,
     Measurement,
     Outcome,
     Session,
@@ -271,10 +273,24 @@ def _train_one(member: Live, settings: Settings) -> Measurement | Failure:
                 accuracy=score.correct / score.samples,
             )
         )
+    final = None
+    if spec.score_both:
+        other = worker.call(Evaluate(other_set=True))
+        if not isinstance(other, Evaluated):
+            return _failure(other)
+        final = _image_sets(spec, scored[-1], other)
     finished = worker.call(Finish())
     if not isinstance(finished, Finished):
         return _failure(finished)
-    return _measurement(member, trained, scored, finished, worker.close(), readings, settings.cores)
+    measurement = _measurement(member, trained, scored, finished, worker.close(), readings, settings.cores)
+    return replace(measurement, final=final)
+
+
+def _image_sets(spec: TrialSpec, scored: Evaluated, other: Evaluated) -> ImageSets:
+    accuracies = scored.correct / scored.samples, other.correct / other.samples
+    on_training_images = training_of(spec.model, spec.recipe).scored_on_training_images
+    train, test = accuracies if on_training_images else reversed(accuracies)
+    return ImageSets(train=train, test=test)
 
 
 def _measurement(

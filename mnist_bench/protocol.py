@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 
 from mnist_bench.records import FailureKind, StepTimes, TrialSpec, VariantClass
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,9 @@ class TrainEpoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate:
+    """Score the images that the recipe scores; ``other_set``: those that it does not (training against test images)."""
+
+    other_set: bool = False
     type: Literal["evaluate"] = "evaluate"
 
 

@@ -188,6 +188,7 @@ class TrialSpec:
     memory_bytes: int | None = None
     plugin_path: str | None = None  # the matrix file's folder
     allow_plugins: bool = False
+    score_both: bool = False  # the final weights on the other image set too
     cache_dir: str = ""  # the compiler cache of this trial's own, empty at its start
     samples_path: str = ""  # where the raw stamps go (.npy)
 
@@ -224,12 +225,21 @@ class Epochs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSets:
+    """Accuracy of one set of weights on the 60,000 training images and on the 10,000 test images."""
+
+    train: float
+    test: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """A trial that went well.
 
     ``phases`` are the seconds of the waterfall; ``awake_s`` is the worker's own clock from process start to exit less
     the time asleep, ``token_s`` the parent's stopwatch over the same; ``total_s`` is ``awake_s`` less the session.
     ``marks`` are reasons for doubt (waterfall not closed); ``noisy`` are the disturbances found, each in words.
+    ``final`` is the last epoch's accuracy on both image sets, where the spec asked for it (``score_both``).
     """
 
     epochs: Epochs
@@ -253,6 +263,7 @@ class Measurement:
     interference: dict[str, float]
     noisy: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    final: ImageSets | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,8 @@ class Options:
     fail_fast: bool = False
     offline: bool = False
     timeout_s: float | None = None
+    score_both: bool = False  # the final weights of every trial on both image sets
+    companion: str | None = None  # the id of the run beside this one, of the same command (``reproduce``)
 
     def recorded(self) -> dict[str, Any]:
         """Those that a resumed run takes over, for the manifest."""
@@ -62,6 +64,8 @@ class Options:
             "allow_plugins": self.allow_plugins,
             "solo": self.solo,
             "strict_devices": self.strict_devices,
+            "score_both": self.score_both,
+            "companion": self.companion,
         }
 
 
@@ -194,6 +198,7 @@ def _groups(folder: RunFolder, manifest: Manifest, options: Options) -> tuple[Gr
             memory_bytes=int(manifest.matrix.limits.memory_gib * (1 << 30)),
             plugin_path=options.plugin_path,
             allow_plugins=options.allow_plugins,
+            score_both=options.score_both,
             samples_path=str(folder.samples_path(trial_id(cell, seed)).resolve()),
         )
 

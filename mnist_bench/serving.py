@@ -61,8 +61,8 @@ class Server:
                 return self._trial.end_session()
             case TrainEpoch(epoch=epoch):
                 return self._trial.train_epoch(epoch)
-            case Evaluate():
-                return self._trial.evaluate()
+            case Evaluate(other_set=other_set):
+                return self._trial.evaluate(other_set=other_set)
             case Finish():
                 return self._trial.finish()
 

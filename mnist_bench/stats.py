@@ -116,6 +116,28 @@ def t_interval(values: ArrayLike, confidence: float = CONFIDENCE, variance_floor
     return _t_bounds(x, confidence, variance_floor)
 
 
+def prediction_interval(
+    values: ArrayLike, confidence: float = CONFIDENCE, variance_floor: float = 0.0
+) -> tuple[float, float]:
+    """Where one more value of the same normal population falls: mean +- t s sqrt(1 + 1/n).
+
+    Args:
+        values: shape (n,), n >= 2, finite.
+        variance_floor: the least variance of one value that is believed.
+
+    Raises:
+        ValueError: fewer than two values, which show no spread.
+
+    Source: Hahn & Meeker, *Statistical Intervals*, chapter 4.
+    """
+    x = _sample(values)
+    if x.size < 2:
+        raise ValueError("one value shows no spread")
+    variance = max(float(x.var(ddof=1)), variance_floor)
+    half = -float(stdtrit(x.size - 1, (1 - confidence) / 2)) * math.sqrt(variance * (1 + 1 / x.size))
+    return float(x.mean()) - half, float(x.mean()) + half
+
+
 def round_log_ratios(rounds: Sequence[Round], numerator: int, denominator: int) -> FloatArray:
     """ln(seconds per step / seconds per step) of two members (by index) in every round in which both took steps."""
     steps = np.array([(r.steps[numerator], r.steps[denominator]) for r in rounds], dtype=np.float64).reshape(-1, 2)

@@ -9,6 +9,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any
 
@@ -295,26 +296,39 @@ class LiveTrial:
             raise TrialError("no weight changed in the first epoch: is the loss connected to the parameters?")
         return loss
 
-    def evaluate(self) -> Evaluated:
+    def evaluate(self, *, other_set: bool = False) -> Evaluated:
+        """Scores every image of the set that the recipe scores, or of the other one."""
+        pipeline = self._open_other_set() if other_set else self._pipeline
         with self._waterfall.phase("evaluation"), self._no_compilation("the evaluation"):
             self._model.eval()
             score = evaluate(
                 self._program.forward,
-                self._pipeline.test_batches(),
-                self._pipeline.test_images,
+                pipeline.test_batches(),
+                pipeline.test_images,
                 self._device.torch_device,
                 synchronize=self._device.synchronize,
                 clock=perf_counter_ns,
             )
             self._model.train()
-        if score.samples != self._pipeline.test_images:
-            raise TrialError(f"{score.samples} images were scored, not {self._pipeline.test_images}")
+        if score.samples != pipeline.test_images:
+            raise TrialError(f"{score.samples} images were scored, not {pipeline.test_images}")
         return Evaluated(
             seconds=score.seconds,
             correct=score.correct,
             samples=score.samples,
             predictions_sha256=score.predictions_sha256,
         )
+
+    def _open_other_set(self) -> pipelines.Pipeline:
+        """A pipeline of its own, opened only when asked for: whatever is timed holds one set of images to score."""
+        with self._waterfall.phase("data"):
+            training = training_of(self._spec.model, self._spec.recipe)
+            swapped = replace(training, scored_on_training_images=not training.scored_on_training_images)
+            pipeline = pipelines.build(self._spec, swapped, self._device.torch_device)
+        with self._waterfall.phase("transfer"):
+            pipeline.transfer()
+            self._device.synchronize()
+        return pipeline
 
     def finish(self) -> Finished:
         """Writes the raw samples; the last word. What follows (exit) is timed by the runner."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from mnist_bench.protocol import (
     BlockDone,
     EndSession,
     Evaluate,
+    Evaluated,
     Failed,
     Finish,
     Prepare,
@@ -25,7 +27,7 @@ from mnist_bench.protocol import (
     TrainEpoch,
     Unavailable,
 )
-from mnist_bench.records import Failure, Measurement, Skip
+from mnist_bench.records import Failure, ImageSets, Measurement, Skip
 
 EAGER, COMPILE, PLAIN = make_spec(), make_spec(variant="compile"), make_spec(variant="tutorial")
 CUDA = [make_spec("cuda", variant) for variant in ("eager", "compile")]
@@ -93,6 +95,34 @@ def test_the_measurement_is_made_of_what_the_worker_said() -> None:
     assert outcome.phases["teardown"] == 0.5
     assert (outcome.marks, outcome.noisy) == ((), ())
     assert (outcome.parameters, outcome.class_, outcome.time_to_first_step_s) == (623_290, "A", 1.5)
+
+
+@pytest.mark.parametrize(("recipe", "train", "test"), [("standard", 0.99, 0.95), ("tutorial", 0.95, 0.99)])
+def test_the_final_weights_are_scored_on_both_sets(recipe: Any, train: float, test: float) -> None:
+    """Once, after the last epoch; the recipe's own set is the one that every epoch scores."""
+    other = Evaluated(seconds=9.0, correct=990, samples=1_000, predictions_sha256="0" * 64)
+    spec = replace(EAGER, recipe=recipe, score_both=True)
+    scene = play([spec], {spec.id: answers(Evaluate, other, at=2)}, budget_s=0.0)
+    outcome = scene.findings[spec.id]
+    assert isinstance(outcome, Measurement)
+    assert outcome.final == ImageSets(train=train, test=test)
+    assert (outcome.epochs.eval_s, outcome.eval_samples) == ((0.5, 0.5), 20_000)
+    assert (outcome.predictions_sha256, outcome.marks) == ("f" * 64, ())
+    assert lines(scene, "evaluate", "finish") == [f"evaluate {spec.id}"] * 3 + [f"finish {spec.id}"]
+
+
+def test_the_other_set_is_scored_only_where_asked_for() -> None:
+    scene = play([EAGER])
+    assert scene.findings[EAGER.id].final is None
+    assert len(lines(scene, "evaluate")) == EAGER.epochs
+
+
+def test_the_other_set_that_cannot_be_scored_fails_the_trial() -> None:
+    spec = replace(EAGER, score_both=True)
+    reply = Failed(kind="oom", reason="too large")
+    scene = play([spec], {spec.id: answers(Evaluate, reply, at=2)})
+    assert scene.findings[spec.id] == Failure(kind="oom", reason="too large")
+    assert scene.survivors == set()
 
 
 def test_events_come_between_the_spans() -> None:

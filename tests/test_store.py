@@ -26,7 +26,7 @@ from record_factory import (
 
 from mnist_bench import codec, files
 from mnist_bench.errors import BenchError, UsageError
-from mnist_bench.records import Failure, Manifest, Measurement, Skip, Trial
+from mnist_bench.records import Failure, ImageSets, Manifest, Measurement, Skip, Trial
 from mnist_bench.store import LINE_LIMIT, RunFolder, known_runs, new_run_id, point_latest
 from mnist_bench.summary import epoch_rows, summarise
 
@@ -153,7 +153,7 @@ class TestOpen:
             (b"{}", "schema_version must be a whole number"),
             (b'{"schema_version": true}', "schema_version must be"),
             (b'{"schema_version": 1}', "run_id: .*required"),
-            (b'{"schema_version": 99}', "newer mnist_bench .schema 99; this one reads up to 1.: upgrade"),
+            (b'{"schema_version": 99}', "newer mnist_bench .schema 99; this one reads up to 2.: upgrade"),
             (b'{"schema_version": NaN}', "NaN is not a figure"),
             (b"[" * 200_000, "recursion|Expecting"),
         ],
@@ -541,6 +541,19 @@ def test_tables_are_written_whole(locked: RunFolder) -> None:
 
 def test_known_runs_of_nowhere(tmp_path: Path) -> None:
     assert known_runs(tmp_path / "nowhere") == ()
+
+
+def test_a_line_of_schema_1_is_still_read() -> None:
+    record = codec.encode_trial(make_trial())
+    assert record["outcome"].pop("final") is None
+    assert codec.decode_trial(record) == make_trial()
+
+
+def test_both_image_sets_round_trip() -> None:
+    trial = make_trial(outcome=make_measurement(final=ImageSets(train=0.9196, test=0.9203)))
+    record = codec.from_json(codec.to_json(codec.encode_trial(trial)))
+    assert record["outcome"]["final"] == {"train": 0.9196, "test": 0.9203}
+    assert codec.decode_trial(record) == trial
 
 
 def test_records_of_every_status_round_trip() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,12 +50,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench import runner
     from mnist_bench.cli.console import make_console
+    from mnist_bench.cli.machine import alone
     from mnist_bench.cli.terminal import watch
     from mnist_bench.summary import floors, summarise
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
-    with _machine(args, errors), watch(errors, args) as emit:
+    with alone(args, errors), watch(errors, args) as emit:
         folder, run_options = begin(emit)
         manifest = runner.execute(folder, run_options, emit, os.environ)
     trials = folder.trials()
@@ -149,34 +149,6 @@ def _options(args: argparse.Namespace, path: Path) -> Options:
         offline=args.offline,
         timeout_s=float(args.timeout) if args.timeout is not None else None,
     )
-
-
-@contextmanager
-def _machine(args: argparse.Namespace, errors: Console) -> Iterator[None]:
-    """One run at a time on this machine: two would time each other.
-
-    Raises:
-        UsageError: ``--no-wait``, and another run is on.
-    """
-    from filelock import FileLock, Timeout
-
-    from mnist_bench.data import cache_root
-    from mnist_bench.errors import UsageError
-
-    path = cache_root(os.environ) / "machine.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if args.no_wait:
-            raise UsageError("another run is measuring on this machine, and --no-wait was given") from None
-        errors.print("waiting for another run on this machine to end (Ctrl-C to leave) ...")
-        lock.acquire(poll_interval=1.0)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _print_rows(manifest: Manifest, rows: Sequence[Row], args: argparse.Namespace) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,36 @@ timing: {budget_seconds: 1}
     print(rows[0]["test_accuracy"])
     assert 0.92 <= rows[0]["test_accuracy"] <= 0.94
     assert rows[0]["recipe"] == "tutorial"
+
+
+@needs_mnist
+@pytest.mark.timeout(5400)
+def test_the_tutorial_is_reproduced_within_an_hour_interrupted_once(tmp_path: Path) -> None:
+    """Three seeds, all models, both cnn rates: final accuracies within 1 pp of the published for mlp and lenet5."""
+    command = [sys.executable, "-m", "mnist_bench", "reproduce", "-o", str(tmp_path / "results"), "--json"]
+    began = time.monotonic()
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        first.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        first.send_signal(signal.SIGINT)
+    first.communicate()
+    assert first.returncode == 130
+    resumed = [*command, "--resume", "latest"]
+    done = subprocess.run(resumed, cwd=ROOT, capture_output=True, text=True, check=False)
+    minutes = (time.monotonic() - began) / 60
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    print(
+        f"{minutes:.1f} min", json.dumps(result["verdicts"], indent=1), result["cnn_rate"], *result["remarks"], sep="\n"
+    )
+    assert minutes < 60
+    assert all(len(verdict["seeds"]) == 3 for verdict in result["verdicts"])
+    off = {verdict["model"]: abs(verdict["difference_pp"]) for verdict in result["verdicts"]}
+    assert off["mlp"] <= 1.0
+    assert off["lenet5"] <= 1.0
+    assert result["cnn_rate"]["text"]
+    assert len(result["errata"]) == 4
 
 
 def test_ragged_tails_compile_before_they_are_timed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from worker_kit import LINEAR, TEST, TRAIN, carry_out, make_spec, open_trial, wr
 
 from mnist_bench import models
 from mnist_bench.errors import DataError
+from mnist_bench.loading.mnist import import_torchvision
 from mnist_bench.loading.order import epoch_order
 from mnist_bench.protocol import Prepared
+from mnist_bench.recipes import training_of
 from mnist_bench.records import DataSet, ModelEntry, TrialSpec
-from mnist_bench.trial import SAMPLES, SESSION, TRAINING, WARMUP, Diverged, TrialError
+from mnist_bench.trial import SAMPLES, SESSION, TRAINING, WARMUP, Diverged, LiveTrial, TrialError
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -53,6 +56,36 @@ def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
     assert sum(finished.phases.values()) == pytest.approx(awake, rel=0.02)
     assert {"data", "build", "warm-up", "session", "train step", "loader wait", "evaluation"} <= finished.phases.keys()
     _check_samples(np.load(samples))
+
+
+@pytest.mark.parametrize("pipeline", ["resident", "tutorial"])
+@pytest.mark.parametrize(("recipe", "own", "other"), [("standard", TEST, TRAIN), ("tutorial", TRAIN, TEST)])
+def test_the_same_weights_are_scored_on_the_other_set_too(
+    recipe: str, own: int, other: int, pipeline: str, tiny: DataSet
+) -> None:
+    trial = open_trial(make_spec(tiny, "mlp", recipe=recipe, pipeline=pipeline))
+    trial.prepare()
+    trial.end_session()
+    trial.train_epoch(0)
+    before = trial.evaluate()
+    score = trial.evaluate(other_set=True)
+    assert (before.samples, score.samples) == (own, other)
+    assert replace(trial.evaluate(), seconds=0.0) == replace(before, seconds=0.0)
+    finished = trial.finish()
+    awake = finished.elapsed_s - finished.asleep_s
+    assert sum(finished.phases.values()) == pytest.approx(awake, rel=0.05)
+    # Sums of another batch size may be rounded otherwise: an image on the edge.
+    assert score.correct == pytest.approx(_right(trial, train=other == TRAIN), abs=2)
+
+
+def _right(trial: LiveTrial, *, train: bool) -> int:
+    """How many images of a set the trial's model gets right, by a loop of this test's own."""
+    spec = trial._spec
+    read = import_torchvision().datasets.MNIST(spec.data.root, train=train)
+    training = training_of(spec.model, spec.recipe)
+    inputs = ((read.data / 255 - training.mean) / training.std).flatten(1)
+    with torch.inference_mode():
+        return int((trial._model.eval()(inputs).argmax(dim=1) == read.targets).sum())
 
 
 def _check_samples(rows: np.ndarray) -> None:

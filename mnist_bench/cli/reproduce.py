@@ -1,0 +1,220 @@
+"""``mnist-bench reproduce``: runs the tutorial's experiments and prints them beside the published figures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mnist_bench.cli import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mnist_bench.events import Observer
+    from mnist_bench.records import Matrix
+    from mnist_bench.reproduction.result import Reproduction
+    from mnist_bench.runner import Options
+    from mnist_bench.store import RunFolder
+
+OWN = ("seeds", "epochs", "pipeline")  # what a resumed reproduction has decided already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """The two runs of a reproduction, each with its options: one run has one recipe."""
+
+    tutorial: tuple[RunFolder, Options]
+    standard: tuple[RunFolder, Options]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Three seeds of ten epochs, unless --seeds and --epochs say otherwise (ten epochs at most). Needs MNIST. "
+        "Writes two runs, of the tutorial recipe and of the standard one beside it, and into the first "
+        "reproduction.md, .svg and .png. The exit code is 0 when every trial was run, whatever the verdicts. Ctrl-C "
+        "keeps what is finished: --resume latest goes on."
+    )
+    options.add_data_dir(parser)
+    options.add_output_dir(parser)
+    options.add_seeds(parser)
+    options.add_epochs(parser)
+    options.add_timeout(parser)
+    parser.add_argument(
+        "--pipeline",
+        choices=("resident", "tutorial"),
+        help="images resident in memory, or the tutorial's own loops, which train the same, slower (default: resident)",
+    )
+    parser.add_argument("--resume", metavar="RUN", help="go on with a reproduction: its id, its path, or latest")
+    parser.add_argument("--offline", action="store_true", help="download nothing")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
+    options.add_format(parser)
+    options.add_verbosity(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    from mnist_bench.cli.console import make_console
+    from mnist_bench.cli.machine import alone
+    from mnist_bench.cli.terminal import watch
+
+    errors = make_console(args, stderr=True)
+    begin = _resume(args) if args.resume else _new(args)
+    with alone(args, errors):
+        with watch(errors, args) as emit:
+            pair = begin(emit)
+        _run(pair, args, errors)
+    result = _result(pair)
+    folder = pair.tutorial[0]
+    if result.models:
+        _write(folder, result)
+        _print(result, args)
+        errors.print(f"reproduction: {folder.path}/reproduction.md (and .svg, .png)", soft_wrap=True)
+    else:
+        errors.print("nothing was measured yet")
+    code = exit_code(result)
+    if code == 130:
+        where = f" -o {args.output_dir}" if str(args.output_dir) != "results" else ""
+        errors.print(f"interrupted; go on with: mnist-bench reproduce --resume {folder.run_id}{where}", soft_wrap=True)
+    return code
+
+
+def exit_code(result: Reproduction) -> int:
+    """Interrupted 130, a trial without figures 1, else 0: a verdict is an answer, not a failure."""
+    if any(manifest.status != "complete" for manifest in (result.tutorial, result.standard)):
+        return 130
+    return 1 if result.missing else 0
+
+
+def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
+    """Refuses bad input now; the folders are made later, when the machine is ours."""
+    from mnist_bench import runner
+    from mnist_bench.errors import UsageError
+    from mnist_bench.reproduction import matrices
+    from mnist_bench.reproduction.published import EPOCHS
+
+    tutorial = options.overrides(matrices.tutorial_matrix(args.pipeline or "resident"), args)
+    if tutorial.epochs > EPOCHS:
+        raise UsageError(f"--epochs: {tutorial.epochs} epochs are more than the {EPOCHS} that were published")
+    standard = matrices.standard_matrix(tutorial)
+    run_options = _options(args)
+
+    def start(matrix: Matrix, emit: Observer, companion: str | None) -> tuple[RunFolder, Options]:
+        own = replace(run_options, companion=companion)
+        return runner.start(matrix, own, emit, os.environ), own
+
+    def begin(emit: Observer) -> Pair:
+        beside = start(standard, emit, None)  # first, so that `latest` is the run that names the other
+        return Pair(tutorial=start(tutorial, emit, beside[0].run_id), standard=beside)
+
+    return begin
+
+
+def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
+    from mnist_bench import runner
+    from mnist_bench.errors import UsageError
+    from mnist_bench.store import RunFolder
+
+    for flag in OWN:
+        if getattr(args, flag) is not None:
+            raise UsageError(f"--{flag}: a resumed reproduction goes on with its own: leave --{flag} out")
+    folder = RunFolder.open(args.output_dir, args.resume)
+    companion = folder.manifest().options.get("companion")
+    if not isinstance(companion, str):
+        raise UsageError(
+            f"--resume {args.resume}: run {folder.run_id} is no reproduction; `mnist-bench reproduce` makes one, and "
+            "its first line of output names it"
+        )
+    beside = RunFolder.open(folder.path.parent, companion)
+    pair = Pair(
+        tutorial=(folder, runner.resumed(folder, _options(args))),
+        standard=(beside, runner.resumed(beside, _options(args))),
+    )
+    return lambda emit: pair
+
+
+def _options(args: argparse.Namespace) -> Options:
+    from mnist_bench.data import default_root
+    from mnist_bench.runner import Options
+
+    return Options(
+        matrix_path="mnist-bench reproduce",
+        plugin_path="",
+        output_dir=args.output_dir,
+        data_root=default_root(None if args.data_dir is None else str(args.data_dir), os.environ),
+        offline=args.offline,
+        timeout_s=float(args.timeout) if args.timeout is not None else None,
+        score_both=True,
+    )
+
+
+def _run(pair: Pair, args: argparse.Namespace, errors: Console) -> None:
+    """One run after the other; interrupted, the second waits for ``--resume``."""
+    from mnist_bench import runner
+    from mnist_bench.cli.terminal import watch
+
+    for folder, run_options in (pair.tutorial, pair.standard):
+        with watch(errors, args) as emit:
+            if runner.execute(folder, run_options, emit, os.environ).status != "complete":
+                return
+
+
+def _result(pair: Pair) -> Reproduction:
+    from mnist_bench.reproduction import published
+    from mnist_bench.reproduction.result import reproduction
+
+    tutorial, standard = ((folder.manifest(), folder.trials()) for folder, _ in (pair.tutorial, pair.standard))
+    return reproduction(published.read(), tutorial, standard)
+
+
+def _write(folder: RunFolder, result: Reproduction) -> None:
+    from mnist_bench.files import write_atomically
+    from mnist_bench.reproduction import plot
+    from mnist_bench.reproduction.page import page
+
+    files = {"md": page(result).encode(), "svg": plot.svg(result.models), "png": plot.png(result.models)}
+    with folder.lock():
+        for suffix, content in files.items():
+            write_atomically(folder.path / f"reproduction.{suffix}", content)
+
+
+def _print(result: Reproduction, args: argparse.Namespace) -> None:
+    from mnist_bench.cli.console import print_json, print_rows
+    from mnist_bench.reproduction.page import page
+    from mnist_bench.reproduction.result import document, epoch_records
+
+    match args.format:
+        case "json":
+            print_json(document(result))
+        case "csv":
+            print_rows(epoch_records(result), args)
+        case "md":
+            print(page(result), end="")
+        case _:
+            _print_tables(result, args)
+
+
+def _print_tables(result: Reproduction, args: argparse.Namespace) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from mnist_bench.cli.console import make_console
+    from mnist_bench.figures import plain
+    from mnist_bench.reproduction.grids import TEXT_COLUMNS, epoch_grid, errata_grid, verdict_grid
+
+    console = make_console(args, stderr=False)
+    for grid in (*map(epoch_grid, result.models), verdict_grid(result), errata_grid(result)):
+        table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        table.padding = (0, 1, 0, 0)  # two spaces between columns: the widest fits 80 of them
+        for name in grid.header:
+            table.add_column(name, justify="left" if name in TEXT_COLUMNS else "right", overflow="fold")
+        for line in grid.lines:
+            table.add_row(*map(Text, line))
+        console.print()
+        console.print(table)
+    console.print()
+    answer: Sequence[str] = () if result.rate is None else (result.rate.text,)
+    for paragraph in (*answer, *result.remarks, *(f"missing: {plain(line)}" for line in result.missing)):
+        console.print(paragraph)
