@@ -24,11 +24,11 @@ from mnist_bench.codec import LINE_LIMIT, SCHEMA_VERSION
 from mnist_bench.errors import UsageError
 from mnist_bench.files import append_line, link_atomically, sync_folder, whole_lines, write_atomically
 from mnist_bench.records import Manifest, Session, Trial
+from mnist_bench.run_names import MANIFEST, known_runs
 from mnist_bench.summary import EpochRow, Row
 
 __all__ = ["LINE_LIMIT", "SCHEMA_VERSION", "RunFolder", "known_runs", "new_run_id", "point_latest"]
 
-MANIFEST = "manifest.json"
 LATEST = "latest"
 
 _T = TypeVar("_T")
@@ -40,16 +40,6 @@ def new_run_id(now: datetime, rng: random.Random) -> str:
         raise ValueError("a run id needs a time with its zone")
     suffix = "".join(rng.choices(string.ascii_lowercase + string.digits, k=6))
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
-
-
-def known_runs(output_dir: Path) -> tuple[str, ...]:
-    """The names of the runs in a results folder, oldest first (their ids begin with the time)."""
-    try:
-        entries = list(output_dir.iterdir())
-    except OSError:
-        return ()
-    runs = [e.name for e in entries if not e.name.startswith(".") and not e.is_symlink() and (e / MANIFEST).is_file()]
-    return tuple(sorted(runs))
 
 
 def point_latest(output_dir: Path, run_id: str) -> None:
