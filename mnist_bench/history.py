@@ -103,7 +103,7 @@ def read(output_dir: Path, metric: str, notify: Notify) -> History:
             raise  # a bug of ours
         notify(f"{output_dir / INDEX}: cannot be used ({error}); every run is read anew")
     with contextlib.closing(_connect(":memory:")) as db:
-        _create(db)
+        create(db)
         update(db, output_dir, notify)
         return _query(db, metric)
 
@@ -211,10 +211,11 @@ def _begin_anew(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     with contextlib.closing(_connect(f"{path.absolute().as_uri()}?mode=rwc")) as db:
         db.execute("PRAGMA journal_mode = WAL")
-        _create(db)
+        create(db)
 
 
-def _create(db: sqlite3.Connection) -> None:
+def create(db: sqlite3.Connection) -> None:
+    """The tables of an empty index."""
     with _transaction(db):
         for statement in SCHEMA:
             db.execute(statement)
@@ -273,9 +274,7 @@ def _values(name: str, fingerprint: str, folder: Path) -> tuple[list[Any], list[
         line = [
             None, run.status, run.started_at, run.commit, run.dirty, run.planned, run.finished, merged_from
         ]  # fmt: skip
-        cells = [
-            [name, cell.series, cell.base, cell.machine, cell.setup, *_row_values(cell.row)] for cell in run.cells
-        ]
+        cells = [[name, cell.series, cell.base, cell.machine, cell.setup, *_row_values(cell.row)] for cell in run.cells]
         return [*map(_value, [name, fingerprint, *line])], [[*map(_value, cell)] for cell in cells]
     # A line of sound form may hold figures that no arithmetic can take. They are told of on every query.
     except (BenchError, OSError, ValueError, ArithmeticError, LookupError) as error:

@@ -110,5 +110,3 @@ def _digest(values: object) -> str:
 def _short(cpu: str) -> str:
     """A processor's name without trade marks, ``CPU`` and its nominal frequency."""
     return " ".join(re.sub(r"\((R|TM|tm|r)\)|\bCPU\b|\bProcessor\b|@.*|\b\d+-Core\b", " ", cpu).split())
-
-

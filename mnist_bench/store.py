@@ -59,10 +59,11 @@ class RunFolder:
         self._lock = FileLock(path / ".lock", thread_local=False)
 
     @classmethod
-    def create(cls, output_dir: Path, manifest: Manifest) -> Self:
+    def create(cls, output_dir: Path, manifest: Manifest, fill: Callable[[Path], None] | None = None) -> Self:
         """Makes ``output_dir/<run-id>/`` and points ``latest`` to it.
 
-        The folder is made under a hidden name and renamed: no run ever stands without its manifest.
+        The folder is made under a hidden name and renamed: no run ever stands without its manifest, nor without what
+        ``fill`` writes into the hidden folder (which has its manifest, ``logs/`` and ``samples/`` by then).
 
         Raises:
             UsageError: the folder cannot be made, or is there already.
@@ -72,7 +73,7 @@ class RunFolder:
         try:
             if final.exists():
                 raise UsageError(f"{final}: is there already; resume it with --resume {manifest.run_id}")
-            _make_folder(hidden, final, manifest)
+            _make_folder(hidden, final, manifest, fill)
             sync_folder(output_dir)
             point_latest(output_dir, manifest.run_id)
         except OSError as error:
@@ -226,11 +227,13 @@ class RunFolder:
             raise RuntimeError("a run is written to inside `with folder.lock():` only")
 
 
-def _make_folder(hidden: Path, final: Path, manifest: Manifest) -> None:
+def _make_folder(hidden: Path, final: Path, manifest: Manifest, fill: Callable[[Path], None] | None) -> None:
     try:
         for name in ("logs", "samples"):
             (hidden / name).mkdir(parents=True)
         write_atomically(hidden / MANIFEST, codec.encode_manifest(manifest))
+        if fill is not None:
+            fill(hidden)
         hidden.rename(final)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)

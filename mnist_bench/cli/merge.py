@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from mnist_bench.cli import options
 
@@ -28,16 +27,21 @@ def execute(args: argparse.Namespace) -> int:
     import random
     from datetime import UTC, datetime
 
-    from mnist_bench.cli.run import exit_code, print_floors, print_rows, shortest
-    from mnist_bench.figures import plain
+    from mnist_bench.cli.console import make_console
+    from mnist_bench.cli.run import exit_code, print_floors, print_table, shortest
     from mnist_bench.merge import merge
     from mnist_bench.summary import floors, summarise
 
-    merged = merge(
-        args.output_dir,
-        args.runs,
-        across_machines=args.across_machines,
-        now=datetime.now(UTC),
-        rng=random.SystemRandom(),
-    )
-    ...
+    errors = make_console(args, stderr=True)
+    rng = random.SystemRandom()
+    merged = merge(args.output_dir, args.runs, across_machines=args.across_machines, now=datetime.now(UTC), rng=rng)
+    folder, manifest = merged.folder, merged.folder.manifest()
+    trials = folder.trials()
+    rows = summarise(manifest, trials, folder.sessions())
+    results = floors(manifest.matrix, rows)
+    print_table(manifest, rows, args)
+    print_floors(results, errors)
+    for note in merged.notes:
+        errors.print(note, soft_wrap=True)
+    errors.print(f"merged: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
+    return exit_code(manifest, trials, results)
