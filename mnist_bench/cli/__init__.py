@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mnist_bench.cli.run", "train, time and evaluate every cell of a matrix; write results/"),
     "plan": ("mnist_bench.cli.plan", "print the cells in order, what will be skipped and why, and how long it takes"),
     "data": ("mnist_bench.cli.data", "fetch, verify, show or synthesize the data set"),
+    "report": ("mnist_bench.cli.report", "write a run as one HTML page with plots, and the plots as images"),
     "doctor": ("mnist_bench.cli.doctor", "look for every known pitfall of this machine, each with its mend"),
     "list": ("mnist_bench.cli.list", "list the models, devices or variants that a matrix can name"),
     "schema": ("mnist_bench.cli.schema", "print the JSON Schema of the matrix file"),
