@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -26,6 +27,19 @@ class SpeedUp:
     low: float | None
     high: float | None
     paired: Paired
+
+    @classmethod
+    def of(cls, log_ratio: stats.Interval, paired: Paired) -> Self:
+        """From the log scale."""
+        ratio = log_ratio.exp()
+        return cls(ratio=ratio.estimate, low=ratio.low, high=ratio.high, paired=paired)
+
+    @property
+    def log(self) -> stats.Interval:
+        """The same on the log scale."""
+        if self.low is None or self.high is None:
+            return stats.Interval(math.log(self.ratio))
+        return stats.Interval(math.log(self.ratio), math.log(self.low), math.log(self.high))
 
 
 def index_sessions(sessions: Iterable[Session]) -> SessionIndex:
@@ -58,19 +72,14 @@ def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedU
     """
     shared = [ratio for reference, this in pairs for ratio in _paired_ratios(reference, this, sessions)]
     if shared:
-        return _speed_up(stats.pooled_ratio(shared), "within" if len(shared) == 1 else "between")
+        return SpeedUp.of(stats.pooled_ratio(shared), "within" if len(shared) == 1 else "between")
     apart = [ratio for reference, this in pairs if (ratio := _unpaired_ratio(reference, this, sessions)) is not None]
-    return _speed_up(stats.t_interval(apart), "unpaired") if apart else None
+    return SpeedUp.of(stats.t_interval(apart), "unpaired") if apart else None
 
 
 def weakest(*speed_ups: SpeedUp | None) -> Paired | None:
     """The weakest word among those that were measured."""
     return min((s.paired for s in speed_ups if s is not None), key=STRENGTH.index, default=None)
-
-
-def _speed_up(log_ratio: stats.Interval, paired: Paired) -> SpeedUp:
-    ratio = log_ratio.exp()
-    return SpeedUp(ratio=ratio.estimate, low=ratio.low, high=ratio.high, paired=paired)
 
 
 def _paired_ratios(reference: str, this: str, sessions: SessionIndex) -> list[stats.SessionRatio]:
@@ -80,12 +89,12 @@ def _paired_ratios(reference: str, this: str, sessions: SessionIndex) -> list[st
 
 
 def _unpaired_ratio(reference: str, this: str, sessions: SessionIndex) -> float | None:
-    slow, fast = _log_seconds_per_step(reference, sessions), _log_seconds_per_step(this, sessions)
+    slow, fast = log_seconds_per_step(reference, sessions), log_seconds_per_step(this, sessions)
     return None if slow is None or fast is None else slow - fast
 
 
-def _log_seconds_per_step(trial: str, sessions: SessionIndex) -> float | None:
-    """ln of the median over all rounds in which the trial took steps."""
+def log_seconds_per_step(trial: str, sessions: SessionIndex) -> float | None:
+    """ln of the median seconds per step over all rounds in which the trial (an id) took steps; None: in none."""
     per_step = []
     for session in sessions.get(trial, ()):
         member = session.members.index(trial)

@@ -18,6 +18,7 @@ from scipy.special import ndtri, stdtrit
 from mnist_bench.records import Round, Session
 
 CONFIDENCE = 0.95
+NORMAL_QUANTILE = -float(ndtri((1 - CONFIDENCE) / 2))
 # Up to here the null distribution of the signed-rank statistic is exact; above, the normal approximation with
 # continuity correction differs by at most one rank in either end of the interval.
 EXACT_UP_TO = 60
@@ -171,6 +172,52 @@ def pooled_ratio(sessions: Sequence[SessionRatio], confidence: float = CONFIDENC
     medians = np.array([session.interval.estimate for session in sessions])
     within = [session.variance for session in sessions if session.variance is not None]
     return _t_bounds(medians, confidence, float(np.mean(within)) if within else 0.0)
+
+
+def welch_interval(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of ``b`` less that of ``a``, two samples that are not paired, and Welch's t interval.
+
+    Args:
+        a: shape (n,), n >= 1, finite.
+        b: shape (m,), m >= 1, finite.
+
+    Returns:
+        None bounds where either has fewer than 3 values, as in ``t_interval``.
+
+    Source: Welch (1947), Biometrika 34, 28-35; degrees of freedom by Welch and Satterthwaite.
+    """
+    x, y = _sample(a), _sample(b)
+    estimate = float(y.mean() - x.mean())
+    if min(x.size, y.size) < 3:
+        return Interval(estimate)
+    parts = np.array([x.var(ddof=1) / x.size, y.var(ddof=1) / y.size])
+    if not parts.any():
+        return Interval(estimate, estimate, estimate)
+    shares = parts / parts.sum()  # not the parts' squares, which underflow
+    freedom = 1 / float((shares**2 / np.array([x.size - 1, y.size - 1])).sum())
+    half = -float(stdtrit(freedom, (1 - confidence) / 2)) * math.sqrt(float(parts.sum()))
+    return Interval(estimate, estimate - half, estimate + half)
+
+
+def mean_of_intervals(intervals: Sequence[Interval]) -> Interval:
+    """The mean of several estimates; on the log scale, the geometric mean of ratios.
+
+    Each standard error is read off the interval: half its width over the normal quantile (rather too large where the
+    interval is Student's). Their squares add up, since errors are taken as independent, and the cells as all that the
+    mean speaks of, not as a sample of others. None bounds where one of the intervals has none.
+
+    Raises:
+        ValueError: no interval.
+    """
+    if not intervals:
+        raise ValueError("a mean needs at least one interval")
+    count = len(intervals)
+    estimate = math.fsum(interval.estimate for interval in intervals) / count
+    halves = [(i.high - i.low) / 2 for i in intervals if i.low is not None and i.high is not None]
+    if len(halves) < count:
+        return Interval(estimate)
+    half = math.sqrt(math.fsum(one**2 for one in halves)) / count
+    return Interval(estimate, estimate - half, estimate + half)
 
 
 def ratio_half_width(interval: Interval) -> float | None:
