@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mnist_bench.report import Material
     from mnist_bench.store import RunFolder
 
-PAGE = "report.html"
 NOTHING_MEASURED = 5
 
 
@@ -31,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     options.add_output_dir(parser)
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=f"write the page here (default: {PAGE} in the run's folder)"
+        "--output", type=Path, metavar="FILE", help="write the page here (default: report.html in the run's folder)"
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="write PNG and SVG of each plot there as well")
     parser.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors on stderr")
@@ -43,7 +42,7 @@ def execute(args: argparse.Namespace) -> int:
 
     folder = RunFolder.open(args.output_dir, args.run)
     material = report.gather(run := _read(folder), _step_ms(folder, run))
-    output = folder.path / PAGE if args.output is None else args.output
+    output = folder.report_path if args.output is None else args.output
     _write("--output", output, report.render(material).encode("utf-8", "backslashreplace"))
     print(output)
     if args.images is not None:
@@ -94,6 +93,4 @@ def _write(flag: str, path: Path, content: bytes) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise UsageError(
-            f"{flag} {path}: cannot be written: {error.strerror or error}; name another place"
-        ) from error
+        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror or error}; name another place") from error

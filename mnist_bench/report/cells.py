@@ -123,9 +123,7 @@ FIGURES = (
     ),
     Column(
         header="peak MiB",
-        show=lambda row: figures.significant(
-            row.host_peak_mib if row.device_peak_mib is None else row.device_peak_mib
-        ),
+        show=lambda row: figures.significant(row.host_peak_mib if row.device_peak_mib is None else row.device_peak_mib),
         key=lambda row: row.host_peak_mib if row.device_peak_mib is None else row.device_peak_mib,
         help="peak memory: the device's where it has its own, else the host's",
     ),

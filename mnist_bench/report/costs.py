@@ -156,9 +156,7 @@ def _bins(row: Row, shares: Steps, edges: Steps) -> list[dict[str, Value]]:
     ]
 
 
-def _waterfall_panel(
-    names: Sequence[str], rows: Sequence[Row], shares: Mapping[str, Mapping[str, float]]
-) -> Panel:
+def _waterfall_panel(names: Sequence[str], rows: Sequence[Row], shares: Mapping[str, Mapping[str, float]]) -> Panel:
     values: list[dict[str, Value]] = []
     trained = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Data and programs inside one HTML file: JSON that cannot end its element, scripts by hash, a policy that forbids the rest."""
+"""Data and programs inside one HTML file: JSON that cannot end its element, a policy that allows scripts by hash."""
 
 from __future__ import annotations
 

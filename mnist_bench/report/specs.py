@@ -27,7 +27,7 @@ def throughput(variants: Sequence[str], batch_sizes: Sequence[int]) -> Spec:
 
 def speed_up(variants: Sequence[str], batch_sizes: Sequence[int]) -> Spec:
     """A ratio by batch size, both logarithmic, with intervals; the line at 1 is the reference."""
-    axis = alt.Axis(values=list(RATIO_TICKS), format="~g", labelExpr="datum.label + '×'")
+    axis = alt.Axis(values=list(RATIO_TICKS), format="~g", labelExpr="datum.label + 'x'")
     equal = alt.Chart(_data()).mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(1))
     return _lines(variants, batch_sizes, "speed-up", axis, equal)
 
