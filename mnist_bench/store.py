@@ -198,6 +198,11 @@ class RunFolder:
         """Where a trial's raw step stamps go."""
         return self.path / "samples" / f"{_file_name(trial_id)}.npy"
 
+    @property
+    def report_path(self) -> Path:
+        """Where the page of the run goes unless another place is named."""
+        return self.path / "report.html"
+
     def _more_path(self, trial_id: str) -> Path:
         return self.path / "samples" / f"{_file_name(trial_id)}.json"
 

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("mnist_bench.cli.history", "show a cell's figures over runs and commits"),
     "merge": ("mnist_bench.cli.merge", "make one run from shards"),
     "data": ("mnist_bench.cli.data", "fetch, verify, show or synthesize the data set"),
+    "report": ("mnist_bench.cli.report", "write a run as one HTML page with plots, and the plots as images"),
     "doctor": ("mnist_bench.cli.doctor", "look for every known pitfall of this machine, each with its mend"),
     "list": ("mnist_bench.cli.list", "list the models, devices or variants that a matrix can name"),
     "schema": ("mnist_bench.cli.schema", "print the JSON Schema of the matrix file"),
