@@ -52,7 +52,7 @@ def joined(shards: Sequence[Shard], run_id: str, *, across_machines: bool) -> Ma
         order=tuple(dict.fromkeys(group for manifest in manifests for group in manifest.order)),
         trials=_trials(first, {trial for manifest in manifests for trial in manifest.trials}),
         started_at=min(manifest.started_at for manifest in manifests),
-        ended_at=max((manifest.ended_at or "" for manifest in manifests)) or None,
+        ended_at=max(manifest.ended_at or "" for manifest in manifests) or None,
     )
 
 
@@ -82,7 +82,7 @@ def _problems(shards: Sequence[Shard], across_machines: bool) -> Iterator[str]:
     for other in shards[1:]:
         for name, one, another in _pairs(first.manifest, other.manifest):
             if one != another:
-                yield f"{other.id}: its {name} is {another}, that of {first.id} is {one}: these are not shards of one run"
+                yield f"{other.id}: its {name} is {another}, that of {first.id} is {one}: no shards of one run"
     yield from _shared_trials(shards)
     if not across_machines:
         yield from _machine_problems(shards)
@@ -138,6 +138,8 @@ def _machine_problems(shards: Sequence[Shard]) -> Iterator[str]:
         for device, key in _machine_keys(shard).items():
             name, expected = known.setdefault(device, (shard.id, key))
             for difference in differences(expected, key):
+                if difference.affects == "accuracy":  # of the matrix or the data set, which are held against each other
+                    continue
                 yield (
                     f"{shard.id}: its {difference.name} is {difference.b}, that of {name} is {difference.a}: measured "
                     "elsewhere (--across-machines merges them all the same)"
@@ -145,7 +147,7 @@ def _machine_problems(shards: Sequence[Shard]) -> Iterator[str]:
 
 
 def _machine_keys(shard: Shard) -> dict[str, Key]:
-    """What machine and software a shard was measured on: the processor, and each other device that it has figures of."""
+    """What machine and software a shard was measured on: the processor, and each device that it has figures of."""
     found: dict[str, Key] = {}
     for trial in shard.trials:
         if isinstance(trial.outcome, Measurement) and trial.cell.device not in found:
@@ -174,8 +176,8 @@ def _shared_groups(shards: Sequence[Shard]) -> Iterator[str]:
         for group in dict.fromkeys(group_id(trial.cell, trial.seed) for trial in shard.trials):
             if owner.setdefault(group, shard.id) != shard.id:
                 yield (
-                    f"group {group}: is in {owner[group]} and in {shard.id}, of different machines: its speed-ups would "
-                    "compare the machines"
+                    f"group {group}: is in {owner[group]} and in {shard.id}, of different machines: its speed-ups "
+                    "would compare the machines"
                 )
 
 

@@ -138,7 +138,7 @@ def changes(points: Sequence[Point], metric: Metric) -> tuple[float | None, ...]
 
 
 def rows(series: Sequence[Series], name: str, last: int) -> list[dict[str, object]]:
-    """Flat rows, the last points of each series, as CSV and JSON want them. Figures are whole, not rounded."""
+    """Flat rows, the last points of each series, as CSV and JSON want them."""
     return [
         {
             "model": point.cell.model,
@@ -161,7 +161,7 @@ def rows(series: Sequence[Series], name: str, last: int) -> list[dict[str, objec
             "change": change,
         }
         for one in series
-        for point, change in _last(one, METRICS[name], last)
+        for point, change in last_points(one, METRICS[name], last)
     ]
 
 
@@ -178,7 +178,39 @@ def lines(series: Sequence[Series], name: str, last: int, width: int = 80) -> It
         yield ((f"  {figures.plain(one.label)}", "dim"),)
         yield (("  " + _over_time(one, metric, width - 2), ""),)
         if any(point.value is not None for point in one.points):
-            yield from _table(_last(one, metric, last), metric, "  " if width >= ROOMY else " ")
+            yield from _table(last_points(one, metric, last), metric, "  " if width >= ROOMY else " ")
+
+
+def last_points(series: Series, metric: Metric, last: int) -> list[tuple[Point, float | None]]:
+    """The newest points of a series (0: all), oldest of them first, each with its change."""
+    return list(zip(series.points, changes(series.points, metric), strict=True))[-last:]
+
+
+def status_words(point: Point) -> str:
+    """The cell's where it is not ok, else the run's where it has not ended well."""
+    if point.status != "ok":
+        return figures.plain(point.status)
+    return "ok" if point.run_status == "complete" else figures.plain(point.run_status)
+
+
+def shown(value: float | None, metric: Metric) -> str:
+    """A figure as people read it."""
+    if value is None:
+        return ""
+    match metric.unit:
+        case "fraction":
+            return f"{value:.4f}"
+        case "ratio":
+            return figures.ratio(value)
+        case "plain":
+            return figures.significant(value)
+
+
+def shown_change(change: float | None, metric: Metric) -> str:
+    """``+3.2 %``; of accuracies the difference, ``+0.12 pp``."""
+    if change is None:
+        return ""
+    return f"{change * 100:+.2f} pp" if metric.unit == "fraction" else f"{change * 100:+,.1f} %"
 
 
 def remarks(series: Sequence[Series]) -> list[str]:
@@ -226,10 +258,6 @@ def _change(before: float | None, now: float | None, metric: Metric) -> float | 
     return now / before - 1 if before > 0 else None
 
 
-def _last(series: Series, metric: Metric, last: int) -> list[tuple[Point, float | None]]:
-    return list(zip(series.points, changes(series.points, metric), strict=True))[-last:]
-
-
 def _over_time(series: Series, metric: Metric, width: int) -> str:
     """The sparkline, from what to what it goes, and over how many runs it does."""
     known = [point.value for point in series.points if point.value is not None]
@@ -238,28 +266,28 @@ def _over_time(series: Series, metric: Metric, width: int) -> str:
         newest = series.points[-1]
         why = figures.plain(f"{newest.status}: {newest.reason}" if newest.reason else newest.status)
         return f"{metric.title}: not measured in {runs}; the last one: {why}"
-    low, high = _shown(min(known), metric), _shown(max(known), metric)
+    low, high = shown(min(known), metric), shown(max(known), metric)
     words = f"  {low if low == high else f'{low} to {high}'} {metric.title}, {runs}"
     room = max(width - len(words), 8)
     return sparkline([point.value for point in series.points[-room:]]) + words
 
 
-def _table(shown: Sequence[tuple[Point, float | None]], metric: Metric, gap: str) -> Iterator[Line]:
+def _table(listed: Sequence[tuple[Point, float | None]], metric: Metric, gap: str) -> Iterator[Line]:
     header = ("run", "date", "commit", "status", metric.title, "change")
     body = [
         (
             figures.plain(point.run_id),
             figures.plain(point.started_at[:10]),
             figures.plain(point.version),
-            _status(point),
-            _shown(point.value, metric) + ("†" if point.noisy and point.value is not None else " "),
-            _shown_change(change, metric),
+            status_words(point),
+            shown(point.value, metric) + ("†" if point.noisy and point.value is not None else " "),
+            shown_change(change, metric),
         )
-        for point, change in shown
+        for point, change in listed
     ]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     widths[4] = max(widths[4], len(header[4]) + 1)  # the header stands over the digits, not over the mark
-    for cells, point in zip((header, *body), (None, *(point for point, _ in shown)), strict=True):
+    for cells, point in zip((header, *body), (None, *(point for point, _ in listed)), strict=True):
         right = cells[4] if point else f"{cells[4]} "
         pieces = [text.ljust(size) for text, size in zip(cells[:4], widths, strict=False)]
         pieces += [right.rjust(widths[4]), cells[5].rjust(widths[5])]
@@ -270,32 +298,7 @@ def _table(shown: Sequence[tuple[Point, float | None]], metric: Metric, gap: str
             yield ((before, ""), (pieces[3], _style(point)), (after.rstrip(), ""))
 
 
-def _status(point: Point) -> str:
-    """The cell's where it is not ok, else the run's where it has not ended well."""
-    if point.status != "ok":
-        return figures.plain(point.status)
-    return "ok" if point.run_status == "complete" else figures.plain(point.run_status)
-
-
 def _style(point: Point) -> Style:
     if point.status not in ("ok", "skipped"):
         return "red"
     return "" if (point.status, point.run_status) == ("ok", "complete") else "yellow"
-
-
-def _shown(value: float | None, metric: Metric) -> str:
-    if value is None:
-        return ""
-    match metric.unit:
-        case "fraction":
-            return f"{value:.4f}"
-        case "ratio":
-            return figures.ratio(value)
-        case "plain":
-            return figures.significant(value)
-
-
-def _shown_change(change: float | None, metric: Metric) -> str:
-    if change is None:
-        return ""
-    return f"{change * 100:+.2f} pp" if metric.unit == "fraction" else f"{change * 100:+,.1f} %"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_matrix, make_measurement, make_trial
 
-from mnist_bench import history
+from mnist_bench import history, history_db
 from mnist_bench.records import ModelEntry, Skip, Trial, Variant
 from mnist_bench.store import RunFolder
 
@@ -61,14 +62,14 @@ def contents(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def indexed(results: Path) -> dict[str, list[tuple[Any, ...]]]:
-    with contextlib.closing(sqlite3.connect(results / history.INDEX)) as db:
+    with contextlib.closing(sqlite3.connect(results / history_db.INDEX)) as db:
         return contents(db)
 
 
 def rebuilt(results: Path) -> dict[str, list[tuple[Any, ...]]]:
     """What an index that is made from nothing holds."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-        history.create(db)
+        history_db.create(db)
         history.update(db, results, str)
         return contents(db)
 
@@ -229,7 +230,7 @@ class TestUpToDate:
 
     def test_a_run_that_came_since_the_listing_is_not_forgotten(self, results: Path) -> None:
         read(results)
-        with contextlib.closing(sqlite3.connect(results / history.INDEX, isolation_level=None)) as db:
+        with contextlib.closing(sqlite3.connect(results / history_db.INDEX, isolation_level=None)) as db:
             names = history.known_runs(results)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(history, "known_runs", lambda _: names[:1])  # a listing of before
@@ -346,23 +347,23 @@ class TestBrokenIndex:
     @pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
     def test_is_made_anew(self, results: Path, spoil: Callable[[Path], object]) -> None:
         sound = read(results)
-        spoil(results / history.INDEX)
+        spoil(results / history_db.INDEX)
         assert read(results) == sound
         assert indexed(results) == rebuilt(results)
 
     def test_version_that_was_raised(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read(results)
-        monkeypatch.setattr(history, "VERSION", history.VERSION + 1)
+        monkeypatch.setattr(history_db, "VERSION", history_db.VERSION + 1)
         assert len(read(results).points) == 2
-        with contextlib.closing(sqlite3.connect(results / history.INDEX)) as db:
-            assert db.execute("PRAGMA user_version").fetchone() == (history.VERSION,)
+        with contextlib.closing(sqlite3.connect(results / history_db.INDEX)) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (history_db.VERSION,)
             assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
     def test_leavings_of_a_killed_writer_are_taken_up(self, results: Path) -> None:
         """Its write-ahead log is still there: what it committed counts, the transaction it was in does not."""
         read(results)
         context = multiprocessing.get_context("spawn")
-        writer = context.Process(target=die_within_a_transaction, args=(results / history.INDEX,))
+        writer = context.Process(target=die_within_a_transaction, args=(results / history_db.INDEX,))
         writer.start()
         writer.join()
         assert writer.exitcode == 9
@@ -374,22 +375,22 @@ class TestBrokenIndex:
     def test_place_that_is_taken_is_told_and_the_runs_are_read(
         self, results: Path, spoil: Callable[[Path], object]
     ) -> None:
-        spoil(results / history.INDEX)
+        spoil(results / history_db.INDEX)
         notes: list[str] = []
         assert len(history.read(results, RATE, notes.append).points) == 2
         assert any("history.db: cannot be used" in note for note in notes)
 
     def test_lock_that_is_never_let_go_is_told(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read(results)
-        monkeypatch.setattr(history, "WAIT_S", 0.1)
+        monkeypatch.setattr(history_db, "WAIT_S", 0.1)
         notes: list[str] = []
-        with history._lock_file(results / history.LOCK) as lock:
-            history._take(lock, history.fcntl.LOCK_EX)
+        with history_db._lock_file(results / history_db.LOCK) as lock:
+            history_db._take(lock, fcntl.LOCK_EX)
             assert len(history.read(results, RATE, notes.append).points) == 2
         assert any("cannot be used" in note for note in notes)
 
     def test_disk_that_is_full_is_told(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        usual = history._connect
+        usual = history_db.connect
 
         def full(uri: str) -> sqlite3.Connection:
             db = usual(uri)
@@ -397,7 +398,7 @@ class TestBrokenIndex:
                 db.execute("PRAGMA max_page_count = 1")
             return db
 
-        monkeypatch.setattr(history, "_connect", full)
+        monkeypatch.setattr(history_db, "connect", full)
         notes: list[str] = []
         assert len(history.read(results, RATE, notes.append).points) == 2
         assert any("disk is full" in note for note in notes)
@@ -405,16 +406,16 @@ class TestBrokenIndex:
     def test_a_reader_is_waited_for(self, results: Path) -> None:
         """The file is not replaced under a process that has it open."""
         read(results)
-        spoil_with("PRAGMA user_version = 99")(results / history.INDEX)
+        spoil_with("PRAGMA user_version = 99")(results / history_db.INDEX)
         context = multiprocessing.get_context("spawn")
-        with history._lock_file(results / history.LOCK) as lock:
-            history._take(lock, history.fcntl.LOCK_SH)
-            inode = (results / history.INDEX).stat().st_ino
+        with history_db._lock_file(results / history_db.LOCK) as lock:
+            history_db._take(lock, fcntl.LOCK_SH)
+            inode = (results / history_db.INDEX).stat().st_ino
             other = context.Process(target=read, args=(results,))
             other.start()
-            other.join(8)
+            other.join(5)
             assert other.is_alive(), "it has to wait"
-            assert (results / history.INDEX).stat().st_ino == inode
+            assert (results / history_db.INDEX).stat().st_ino == inode
         other.join(60)
         assert other.exitcode == 0
         assert indexed(results) == rebuilt(results)
@@ -465,8 +466,8 @@ def perform(results: Path, operation: str, number: int) -> None:
             (path / "copy").replace(manifest)
         case "read" if results.exists():
             read(results)
-        case "spoil" if (results / history.INDEX).exists():
-            (results / history.INDEX).write_bytes(b"no database")
+        case "spoil" if (results / history_db.INDEX).exists():
+            (results / history_db.INDEX).write_bytes(b"no database")
 
 
 def query_until(results: Path, stop: Any, rounds: Any) -> None:
@@ -513,7 +514,7 @@ def test_many_processes_make_it_anew_at_once(results: Path, spoil: str) -> None:
     for number in range(2, 8):
         add_run(results, number, [timed(1.0 + number)])
     read(results)
-    SPOILS[spoil](results / history.INDEX)
+    SPOILS[spoil](results / history_db.INDEX)
     readers, stop, _ = start_readers(results, 4)
     stop.set()
     for reader in readers:

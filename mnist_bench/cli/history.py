@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
@@ -39,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"what to follow: {', '.join(METRICS)} (default: %(default)s)",
     )
     parser.add_argument("--last", type=_count, default=5, metavar="N", help="how many runs to list (default: 5)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page with a plot per cell as well")
     options.add_output_dir(parser)
     options.add_format(parser)
     options.add_color(parser)
@@ -48,13 +50,17 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench import history, trends
 
     found = history.read(args.output_dir, args.metric, _say)
-    _tell(found)
+    warnings = _warnings(found)
+    for warning in warnings:
+        _say(f"warning: {warning}")
     points = _chosen(found.points, args)
     if not points:
         _say(f"nothing measured in {args.output_dir} yet: `mnist-bench run` does it, or name another --output-dir")
         return 5
     series = trends.gather(points)
     _print(series, args)
+    if args.page is not None:
+        _write_page(series, warnings, args)
     return 0 if any(point.value is not None for point in points) else 5
 
 
@@ -70,12 +76,15 @@ def _say(text: str) -> None:
     print(f"mnist-bench: {plain(text)}", file=sys.stderr)
 
 
-def _tell(found: History) -> None:
+def _warnings(found: History) -> list[str]:
     """Runs that are left out, and those that are not whole yet."""
-    for left_out in found.unreadable:
-        _say(f"warning: run {left_out.run_id} is left out: {left_out.problem}")
-    for running in found.running:
-        _say(f"run {running.run_id} is running: {running.finished} of {running.planned} trials are finished")
+    return [
+        *(f"run {left_out.run_id} is left out: {left_out.problem}" for left_out in found.unreadable),
+        *(
+            f"run {running.run_id} is running: {running.finished} of {running.planned} trials are finished"
+            for running in found.running
+        ),
+    ]
 
 
 def _chosen(points: Sequence[Point], args: argparse.Namespace) -> tuple[Point, ...]:
@@ -133,3 +142,17 @@ def _escaped(row: Mapping[str, object]) -> dict[str, object]:
     from mnist_bench.markdown import escape
 
     return {key: escape(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:
+    from mnist_bench import __version__
+    from mnist_bench.errors import UsageError
+    from mnist_bench.files import write_atomically
+    from mnist_bench.report import render_history
+
+    page = render_history(series, args.metric, args.last, warnings, __version__)
+    try:
+        write_atomically(args.page, page.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise UsageError(f"--page {args.page}: cannot be written: {error.strerror or error}") from error
+    _say(f"page: {args.page}")

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
-from markupsafe import Markup
-
 from mnist_bench import figures
-from mnist_bench.report import cells, method, palette
-from mnist_bench.report.embedding import content_security_policy, script_json, vega_bundle
+from mnist_bench.report import cells, method
+from mnist_bench.report.document import document
 from mnist_bench.report.material import Material
-from mnist_bench.report.panels import DATA, Plot
 from mnist_bench.report.plots import plots_of
-
-# Outlines of the symbols of the legends, in a box from -6 to 6.
-SYMBOLS: dict[str, str] = {
-    "circle": "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0Z",
-    "square": "M-4,-4H4V4H-4Z",
-    "triangle-up": "M0,-5L5,4H-5Z",
-    "diamond": "M0,-5.5L4.5,0L0,5.5L-4.5,0Z",
-    "cross": "M-5,-1.7H-1.7V-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5Z",
-    "triangle-down": "M0,5L-5,-4H5Z",
-    "bar": "M-5,-5H5V5H-5Z",
-}
 
 
 def render(material: Material, bundle: str | None = None) -> str:
@@ -32,48 +17,28 @@ def render(material: Material, bundle: str | None = None) -> str:
     Args:
         bundle: the script of ``embedding.vega_bundle``, which takes seconds; None: made here.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mnist_bench.report", "assets"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     plots = plots_of(material)
-    scripts = (vega_bundle() if bundle is None else bundle, _asset("page.js"))
-    style = palette.style() + _asset("page.css")
-    page: str = environment.get_template("page.html.j2").render(
-        policy=content_security_policy(scripts, (style,)),
-        # Ours, or the bundle, which was looked through: the only texts that are not escaped.
-        scripts=[Markup(script) for script in scripts],
-        style=Markup(style),
-        data=Markup(script_json(_data_of(plots))),
-        **_content(material, plots),
-    )
-    return page
+    return document("page.html.j2", plots, bundle, **_content(material))
 
 
-def _content(material: Material, plots: tuple[Plot, ...]) -> dict[str, Any]:
+def _content(material: Material) -> dict[str, Any]:
     manifest = material.run.manifest
     return {
         "name": figures.plain(manifest.matrix.name),
         "run_id": figures.plain(manifest.run_id),
         "started_at": figures.plain(manifest.started_at),
         "manifest": manifest,
+        "program_version": manifest.program_version,
         "counts": cells.counts(material.rows),
         "measured": len(material.measured),
         "highlights": highlights(material),
         "warnings": method.warnings(material),
-        "plots": plots,
         "columns": cells.COLUMNS,
         "name_columns": len(cells.NAMES),
         "lines": cells.lines(material.rows),
         "footnotes": figures.footnotes(material.measured),
         "environment": method.environment(material),
         "facts": method.measured_how(material),
-        "symbols": SYMBOLS,
     }
 
 
@@ -85,19 +50,3 @@ def highlights(material: Material) -> tuple[tuple[str, str, str], ...]:
         if row.status == "ok" and rate is not None and rate > best.get(row.model, (0.0, ""))[0]:
             best[row.model] = rate, f"{row.variant} on {row.device}, batch {row.batch_size:,}"
     return tuple((figures.plain(m), figures.significant(rate), figures.plain(how)) for m, (rate, how) in best.items())
-
-
-def _data_of(plots: tuple[Plot, ...]) -> dict[str, Any]:
-    return {
-        "config": palette.screen(),
-        "dataset": DATA,
-        "plots": {
-            plot.id: {"spec": dict(plot.spec), "panels": [list(panel.values) for panel in plot.panels]}
-            for plot in plots
-            if plot.panels
-        },
-    }
-
-
-def _asset(name: str) -> str:
-    return resources.files("mnist_bench.report").joinpath("assets", name).read_text(encoding="utf-8")

@@ -121,6 +121,25 @@ def memory(places: Sequence[str]) -> Spec:
     return _finished(alt.layer(base.mark_bar()), alt.Step(BAR_STEP if len(places) == 1 else BAR_STEP // 2 + 1))
 
 
+def over_runs(series: Sequence[str], title: str, axis_format: str) -> Spec:
+    """A figure by the start of the run; a line a series. A run without the figure is a cross at the foot."""
+    axis = alt.Axis(format="%Y-%m-%d", tickCount=4, grid=False, labelOverlap="greedy")
+    x = alt.X("time:T").scale(alt.Scale(type="utc", padding=12, nice=False)).axis(axis).title(None)
+    base = alt.Chart(_data()).encode(
+        x=x,
+        color=_colour("series:N", series),
+        tooltip=_tooltips(
+            ("figure", title), ("change", "change"), ("run", "run"), ("commit", "commit"), ("status", "status")
+        ),
+    )
+    y = alt.Y("value:Q").scale(zero=False).axis(format=axis_format, tickCount=5).title(title)
+    measured = base.transform_filter("isValid(datum.value)")
+    line = measured.mark_line(strokeWidth=2).encode(y=y)
+    points = _points(measured, series, "series:N").encode(y=y)
+    missing = base.transform_filter("!isValid(datum.value)").mark_text(text="✕").encode(y=alt.value(HEIGHT - 8))
+    return _finished(alt.layer(line, points, missing), HEIGHT)
+
+
 def _lines(variants: Sequence[str], batch_sizes: Sequence[int], title: str, axis: alt.Axis, *behind: alt.Chart) -> Spec:
     """A figure by batch size: interval, line, points, and the signs that a reader must see beside them."""
     sizes = alt.Axis(values=sorted(set(batch_sizes)), format=",d", grid=False, labelOverlap="greedy")
@@ -148,9 +167,9 @@ def _lines(variants: Sequence[str], batch_sizes: Sequence[int], title: str, axis
     return _finished(alt.layer(*behind, interval, line, points, signs), HEIGHT)
 
 
-def _points(base: alt.Chart, variants: Sequence[str]) -> alt.Chart:
-    shapes = [shape_of(number) for number in range(1, len(variants) + 1)]
-    shape = alt.Shape("variant:N").scale(domain=list(variants), range=shapes).title(None)
+def _points(base: alt.Chart, names: Sequence[str], field: str = "variant:N") -> alt.Chart:
+    shapes = [shape_of(number) for number in range(1, len(names) + 1)]
+    shape = alt.Shape(field).scale(domain=list(names), range=shapes).title(None)
     return base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape)
 
 
