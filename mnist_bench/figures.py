@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from mnist_bench.records import VariantClass
-from mnist_bench.rows import Row
+if TYPE_CHECKING:
+    from mnist_bench.records import VariantClass
+    from mnist_bench.rows import Row
 
 FOOTNOTES = {
     "†": "noisy: the machine was disturbed while this was measured",

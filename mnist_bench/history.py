@@ -13,20 +13,20 @@ import contextlib
 import json
 import math
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench import __version__, history_db
 from mnist_bench.errors import BenchError
-from mnist_bench.records import Cell
-from mnist_bench.rows import Row
 from mnist_bench.run_names import MANIFEST, known_runs
-from mnist_bench.trends import METRICS, Point
+from mnist_bench.trends import METRICS, CellName, Place, Point, RunLabel
 
 if TYPE_CHECKING:
-    from mnist_bench.lineage import RunRecord
+    from mnist_bench.lineage import CellRecord, RunRecord
 
 FILES = (MANIFEST, "trials.jsonl", "sessions.jsonl")  # what a run's rows depend on, ...
 FOLDERS = ("samples",)  # ... and where figures lie that did not fit a line: it changes when such a file comes or goes
@@ -138,7 +138,7 @@ def _values(name: str, fingerprint: str, folder: Path) -> tuple[list[Any], list[
         line = [
             None, run.status, run.started_at, run.commit, run.dirty, run.planned, run.finished, merged_from
         ]  # fmt: skip
-        cells = [[name, cell.series, cell.base, cell.machine, cell.setup, *_row_values(cell.row)] for cell in run.cells]
+        cells = [[name, *_cell_values(cell)] for cell in run.cells]
         return [*map(_value, [name, fingerprint, *line])], [[*map(_value, cell)] for cell in cells]
     # A line of sound form may hold figures that no arithmetic can take. They are told of on every query.
     except (BenchError, OSError, ValueError, ArithmeticError, LookupError) as error:
@@ -153,8 +153,10 @@ def _read_run(folder: Path) -> RunRecord:
     return record(run.manifest(), run.trials(), run.sessions())
 
 
-def _row_values(row: Row) -> list[Any]:
-    return [getattr(row, field) for field in Row.__dataclass_fields__]
+def _cell_values(cell: CellRecord) -> list[Any]:
+    """As ``history_db.CELL_COLUMNS`` has them, the folder left out."""
+    place = [cell.series, cell.base, cell.machine, cell.setup]
+    return place + [getattr(cell.row, column) for column in history_db.CELL_COLUMNS[1 + len(place) :]]
 
 
 def _insert(db: sqlite3.Connection, table: str, lines: list[list[Any]]) -> None:
@@ -197,39 +199,57 @@ def _query(db: sqlite3.Connection, metric: str) -> History:
         for (merged,) in db.execute("SELECT merged_from FROM runs WHERE merged_from != '[]'")
         for source in json.loads(merged)
     }
-    found = db.execute(
-        "SELECT folder, started_at, runs.status, commit_sha, dirty, machine, setup, series, base, model, device, "
-        f'batch_size, variant, cells.status, reason, seeds, noisy, "{metric}" '
-        "FROM runs JOIN cells USING (folder) ORDER BY started_at, folder, cells.rowid"
-    )
+    runs = {
+        folder: RunLabel(id=folder, started_at=started_at, status=status, commit=commit, dirty=bool(dirty))
+        for folder, started_at, status, commit, dirty in db.execute(
+            "SELECT folder, started_at, status, commit_sha, dirty FROM runs WHERE problem IS NULL "
+            "ORDER BY started_at, folder"
+        )
+        if folder not in sources
+    }
     problems = db.execute("SELECT folder, problem FROM runs WHERE problem NOT NULL ORDER BY folder")
     running = db.execute("SELECT folder, finished, planned FROM runs WHERE status = 'running' ORDER BY folder")
     return History(
-        points=tuple(_point(*values) for values in found if values[0] not in sources),
+        points=_points(db, metric, runs),
         unreadable=tuple(Unreadable(run_id=name, problem=problem) for name, problem in problems),
         running=tuple(Running(run_id=name, finished=done, planned=planned) for name, done, planned in running),
     )
 
 
-def _point(
-    folder: str, started_at: str, run_status: str, commit: str | None, dirty: int, machine: str, setup: str,
-    series: str, base: str, model: str, device: str, batch_size: int, variant: str, status: str, reason: str,
-    seeds: int, noisy: int | None, value: float | None,
-) -> Point:  # fmt: skip
-    return Point(
-        run_id=folder,
-        started_at=started_at,
-        run_status=run_status,
-        commit=commit,
-        dirty=bool(dirty),
-        machine=machine,
-        setup=setup,
-        series=series,
-        base=base,
-        cell=Cell(model=model, device=device, batch_size=batch_size, variant=variant),
-        status=status,
-        reason=reason,
-        seeds=seeds,
-        noisy=bool(noisy),
-        value=value,
-    )
+def _points(db: sqlite3.Connection, metric: str, runs: Mapping[str, RunLabel]) -> tuple[Point, ...]:
+    """The points of these runs, in their order. What many points have in common is one object."""
+    found: dict[str, list[Point]] = {folder: [] for folder in runs}
+    one_place, one_cell = cache(Place), cache(CellName)
+    for (
+        folder,
+        series,
+        base,
+        machine,
+        setup,
+        model,
+        device,
+        size,
+        variant,
+        status,
+        reason,
+        seeds,
+        noisy,
+        value,
+    ) in db.execute(
+        "SELECT folder, series, base, machine, setup, model, device, batch_size, variant, status, reason, seeds, "
+        f"noisy, {metric} FROM cells ORDER BY rowid"
+    ):
+        if folder in found:
+            found[folder].append(
+                Point(
+                    run=runs[folder],
+                    cell=one_cell(model, device, size, variant),
+                    place=one_place(series, base, machine, setup),
+                    status=status,
+                    reason=reason,
+                    seeds=seeds,
+                    noisy=bool(noisy),
+                    value=value,
+                )
+            )
+    return tuple(chain.from_iterable(found.values()))

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mnist_bench.rows import Row, columns
+from mnist_bench.trends import METRICS
 
 VERSION = 1  # of the index: raise it when its tables, or what the rooms below it compute for them, mean something else
 INDEX = "history.db"
@@ -26,7 +26,11 @@ RUN_COLUMNS = (
     "folder", "fingerprint", "problem", "status", "started_at", "commit_sha", "dirty", "planned", "finished",
     "merged_from",
 )  # fmt: skip
-CELL_COLUMNS = ("folder", "series", "base", "machine", "setup", *(f'"{name}"' for name in columns(Row)))
+# From the model on they are columns of results.csv.
+CELL_COLUMNS = (
+    "folder", "series", "base", "machine", "setup", "model", "device", "batch_size", "variant", "status", "reason",
+    "seeds", "noisy", *METRICS,
+)  # fmt: skip
 SCHEMA = (
     f"CREATE TABLE runs ({RUN_COLUMNS[0]} PRIMARY KEY, {', '.join(RUN_COLUMNS[1:])})",
     f"CREATE TABLE cells ({', '.join(CELL_COLUMNS)})",
@@ -88,6 +92,7 @@ def _connect_sound(path: Path) -> sqlite3.Connection:
     try:
         if not _sound(db):
             raise _Unsound
+        db.execute("PRAGMA synchronous = NORMAL")  # a cache may lose its last transaction in a power cut
     except BaseException as error:
         db.close()
         if is_corruption(error):
@@ -98,9 +103,7 @@ def _connect_sound(path: Path) -> sqlite3.Connection:
 
 def connect(uri: str) -> sqlite3.Connection:
     """Waits for other writers; transactions are begun and ended by ``transaction`` alone."""
-    db = sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None)
-    db.execute("PRAGMA synchronous = NORMAL")  # a cache may lose its last transaction in a power cut
-    return db
+    return sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None)
 
 
 def _sound(db: sqlite3.Connection) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mnist_bench import figures
-from mnist_bench.records import Cell
 
 BARS = "▁▂▃▄▅▆▇█"
 GAP = "·"  # a run without the figure
@@ -46,30 +45,42 @@ METRICS: dict[str, Metric] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One cell in one run: the figure that was asked for, and what a reader must know to judge it.
+class CellName(NamedTuple):
+    """The names of a cell (``records.Cell``, whose room takes longer to load than a query may)."""
+
+    model: str
+    device: str
+    batch_size: int
+    variant: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.model}/{self.device}/b{self.batch_size}/{self.variant}"
+
+
+class Place(NamedTuple):
+    """What a cell of a run may be compared with.
 
     ``series`` is equal for points that may be joined by a line: same cell, machine, software and settings; empty where
     nothing was measured, so that not all of them are known. ``base`` is equal where those agree that are known always.
     ``machine`` and ``setup`` say the same for people, as short as they can.
     """
 
-    run_id: str
-    started_at: str
-    run_status: str
-    commit: str | None
-    dirty: bool
-    machine: str
-    setup: str
     series: str
     base: str
-    cell: Cell
+    machine: str
+    setup: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLabel:
+    """What a reader asks of a run first."""
+
+    id: str
+    started_at: str
     status: str
-    reason: str
-    seeds: int
-    noisy: bool
-    value: float | None
+    commit: str | None
+    dirty: bool
 
     @property
     def version(self) -> str:
@@ -78,10 +89,24 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One cell in one run: the figure that was asked for, and what a reader must know to judge it."""
+
+    run: RunLabel
+    cell: CellName
+    place: Place
+    status: str
+    reason: str
+    seeds: int
+    noisy: bool
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """The points of one cell that may be compared with each other, oldest first. ``label``: what sets them apart."""
 
-    cell: Cell
+    cell: CellName
     id: str
     label: str
     points: tuple[Point, ...]
@@ -94,14 +119,14 @@ def gather(points: Sequence[Point]) -> tuple[Series, ...]:
     """
     home: dict[tuple[str, str], str] = {}
     for point in reversed(points):
-        if point.series:
-            home[point.cell.id, point.base] = point.series
+        if point.place.series:
+            home[point.cell.id, point.place.base] = point.place.series
     by_cell: dict[str, dict[str, list[Point]]] = {}
     for point in points:
-        place = (point.cell.id, point.base)
-        if point.series:
-            home[place] = point.series
-        by_cell.setdefault(point.cell.id, {}).setdefault(home.get(place, point.base), []).append(point)
+        place = (point.cell.id, point.place.base)
+        if point.place.series:
+            home[place] = point.place.series
+        by_cell.setdefault(point.cell.id, {}).setdefault(home.get(place, point.place.base), []).append(point)
     order = sorted(by_cell.values(), key=lambda groups: next(iter(groups.values()))[0].cell)
     return tuple(series for groups in order for series in _series(groups))
 
@@ -147,11 +172,11 @@ def rows(series: Sequence[Series], name: str, last: int) -> list[dict[str, objec
             "variant": point.cell.variant,
             "machine": one.label,
             "series": one.id,
-            "run_id": point.run_id,
-            "started_at": point.started_at,
-            "commit": point.commit,
-            "dirty": point.dirty,
-            "run_status": point.run_status,
+            "run_id": point.run.id,
+            "started_at": point.run.started_at,
+            "commit": point.run.commit,
+            "dirty": point.run.dirty,
+            "run_status": point.run.status,
             "status": point.status,
             "reason": point.reason,
             "seeds": point.seeds,
@@ -190,7 +215,7 @@ def status_words(point: Point) -> str:
     """The cell's where it is not ok, else the run's where it has not ended well."""
     if point.status != "ok":
         return figures.plain(point.status)
-    return "ok" if point.run_status == "complete" else figures.plain(point.run_status)
+    return "ok" if point.run.status == "complete" else figures.plain(point.run.status)
 
 
 def shown(value: float | None, metric: Metric) -> str:
@@ -224,14 +249,14 @@ def remarks(series: Sequence[Series]) -> list[str]:
         )
     if any(point.noisy for point in points):
         found.append(f"† {figures.FOOTNOTES['†']}")
-    if any(point.run_status == "running" for point in points):
+    if any(point.run.status == "running" for point in points):
         found.append("running: has not ended, or was killed and can go on with --resume; figures of what is finished")
     return [""] * bool(found) + found
 
 
 def _series(groups: Mapping[str, Sequence[Point]]) -> list[Series]:
     """The series of one cell, each with a label that no other of them has."""
-    newest_first = sorted(groups.items(), key=lambda group: group[1][-1].started_at, reverse=True)
+    newest_first = sorted(groups.items(), key=lambda group: group[1][-1].run.started_at, reverse=True)
     labels = [_label(points) for _, points in newest_first]
     return [
         Series(
@@ -246,8 +271,8 @@ def _series(groups: Mapping[str, Sequence[Point]]) -> list[Series]:
 
 
 def _label(points: Sequence[Point]) -> str:
-    told = next((point for point in reversed(points) if point.series), points[-1])  # it knows the GPU
-    return f"{told.machine} · {told.setup}"
+    told = next((point for point in reversed(points) if point.place.series), points[-1])  # it knows the GPU
+    return f"{told.place.machine} · {told.place.setup}"
 
 
 def _change(before: float | None, now: float | None, metric: Metric) -> float | None:
@@ -276,9 +301,9 @@ def _table(listed: Sequence[tuple[Point, float | None]], metric: Metric, gap: st
     header = ("run", "date", "commit", "status", metric.title, "change")
     body = [
         (
-            figures.plain(point.run_id),
-            figures.plain(point.started_at[:10]),
-            figures.plain(point.version),
+            figures.plain(point.run.id),
+            figures.plain(point.run.started_at[:10]),
+            figures.plain(point.run.version),
             status_words(point),
             shown(point.value, metric) + ("†" if point.noisy and point.value is not None else " "),
             shown_change(change, metric),
@@ -301,4 +326,4 @@ def _table(listed: Sequence[tuple[Point, float | None]], metric: Metric, gap: st
 def _style(point: Point) -> Style:
     if point.status not in ("ok", "skipped"):
         return "red"
-    return "" if (point.status, point.run_status) == ("ok", "complete") else "yellow"
+    return "" if (point.status, point.run.status) == ("ok", "complete") else "yellow"

@@ -30,7 +30,7 @@ from mnist_bench import runner
 from mnist_bench.cli import main
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.merge import merge
-from mnist_bench.records import DataSet, Manifest, Matrix, Skip, Trial, trial_id
+from mnist_bench.records import DataSet, Manifest, Matrix, Skip, trial_id
 from mnist_bench.runner import Options
 from mnist_bench.store import RunFolder, known_runs
 from mnist_bench.summary import epoch_rows, summarise

@@ -5,33 +5,46 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import make_cell
 
 from mnist_bench.rows import Row, columns
-from mnist_bench.trends import BARS, GAP, METRICS, Point, changes, gather, lines, remarks, rows, sparkline
+from mnist_bench.trends import (
+    BARS,
+    GAP,
+    METRICS,
+    CellName,
+    Place,
+    Point,
+    RunLabel,
+    changes,
+    gather,
+    lines,
+    remarks,
+    rows,
+    sparkline,
+)
 
 RATE = "train_samples_per_s"
 
 
 def make_point(number: int = 0, value: float | None = 1000.0, **more: Any) -> Point:
-    usual: dict[str, Any] = {
-        "run_id": f"202611{number + 1:02}T101500Z-a1b2c3",
-        "started_at": f"2026-11-{number + 1:02}T10:15:00Z",
-        "run_status": "complete",
-        "commit": "c0ffee" * 6 + "beef",
-        "dirty": False,
-        "machine": "AMD EPYC, 2 cores, torch 2.13.0",
-        "setup": "mnist, standard, 2 epochs",
-        "series": "a" * 16 if value is not None else "",
-        "base": "b" * 16,
-        "cell": make_cell(),
-        "status": "ok" if value is not None else "oom",
-        "reason": "" if value is not None else "needs 3 GiB",
-        "seeds": 1,
-        "noisy": False,
-        "value": value,
-    }
-    return Point(**{**usual, **more})
+    """The fields of the parts are given flat: ``run_id``, ``started_at``, ``machine``, ``series``, ..."""
+    ok = value is not None
+    run = RunLabel(
+        id=more.pop("run_id", f"202611{number + 1:02}T101500Z-a1b2c3"),
+        started_at=more.pop("started_at", f"2026-11-{number + 1:02}T10:15:00Z"),
+        status=more.pop("run_status", "complete"),
+        commit=more.pop("commit", "c0ffee" * 6 + "beef"),
+        dirty=more.pop("dirty", False),
+    )
+    place = Place(
+        series=more.pop("series", "a" * 16 if ok else ""),
+        base=more.pop("base", "b" * 16),
+        machine=more.pop("machine", "AMD EPYC, 2 cores, torch 2.13.0"),
+        setup=more.pop("setup", "mnist, standard, 2 epochs"),
+    )
+    cell = CellName("mlp", "cpu", 100, "eager")._replace(**more.pop("cell", {}))
+    rest = {"status": "ok", "reason": ""} if ok else {"status": "oom", "reason": "needs 3 GiB"}
+    return Point(run=run, place=place, cell=cell, value=value, **{**rest, "seeds": 1, "noisy": False, **more})
 
 
 def text(points: list[Point], metric: str = RATE, last: int = 5, width: int = 80) -> list[str]:
@@ -90,7 +103,7 @@ class TestChanges:
 class TestGather:
     def test_cells_by_name_batch_sizes_by_number(self) -> None:
         points = [
-            make_point(cell=make_cell(batch_size=size, model=model))
+            make_point(cell={"batch_size": size, "model": model})
             for model, size in (("mlp", 1000), ("mlp", 20), ("cnn", 5))
         ]
         assert [one.cell.id for one in gather(points)] == [
@@ -123,7 +136,7 @@ class TestGather:
             make_point(4, None),
             make_point(5, None, base="elsewhere"),
         ]
-        found = {one.id: [point.started_at[8:10] for point in one.points] for one in gather(points)}
+        found = {one.id: [point.run.started_at[8:10] for point in one.points] for one in gather(points)}
         assert found == {"one": ["01", "02", "03"], "two": ["04", "05"], "elsewhere": ["06"]}
 
     @given(st.lists(st.tuples(st.sampled_from(["", "s1", "s2"]), st.sampled_from(["b1", "b2"]), st.integers(1, 3))))
@@ -135,16 +148,16 @@ class TestGather:
                 series=series,
                 base=base,
                 run_id=f"r{n}",
-                cell=make_cell(batch_size=size),
+                cell={"batch_size": size},
             )
             for n, (series, base, size) in enumerate(kinds)
         ]
         found = gather(points)
-        assert sorted(int(p.run_id[1:]) for one in found for p in one.points) == list(range(len(points)))
+        assert sorted(int(p.run.id[1:]) for one in found for p in one.points) == list(range(len(points)))
         for one in found:
-            numbers = [int(point.run_id[1:]) for point in one.points]
+            numbers = [int(point.run.id[1:]) for point in one.points]
             assert numbers == sorted(numbers)
-            assert len({point.series for point in one.points} - {""}) <= 1
+            assert len({point.place.series for point in one.points} - {""}) <= 1
             assert {point.cell.id for point in one.points} == {one.cell.id}
 
 
@@ -156,9 +169,9 @@ class TestLines:
             "mlp/cpu/b100/eager",
             "  AMD EPYC, 2 cores, torch 2.13.0 · mnist, standard, 2 epochs",
             "  ▁█  10,000 to 12,500 samples/s, 2 runs",
-            "  run                     date       commit   status samples/s    change",
+            "  run                     date       commit   status samples/s   change",
             "  20261101T101500Z-a1b2c3 2026-11-01 c0ffeec  ok        10,000",
-            "  20261102T101500Z-a1b2c3 2026-11-02 a1b2c3d+ ok        12,500†  +25.0 %",
+            "  20261102T101500Z-a1b2c3 2026-11-02 a1b2c3d+ ok        12,500† +25.0 %",
         ]
         assert any("†" in remark for remark in remarks(gather(points)))
 
@@ -192,17 +205,15 @@ class TestLines:
 
     def test_figures_are_in_their_units(self) -> None:
         accuracies = text([make_point(0, 0.97), make_point(1, 0.9712)], "test_accuracy")
-        assert accuracies[5].endswith("0.9712   +0.12 pp")
+        assert accuracies[5].endswith("0.9712  +0.12 pp")
         assert text([make_point(0, 1.5)], "speedup_vs_eager")[4].endswith("1.50x")
 
     def test_hostile_names_stay_on_their_line(self) -> None:
         evil = "\x1b[31mred\n[bold]x\t\u202e"
         points = [
-            make_point(
-                0, cell=make_cell(model=evil), machine=evil, setup=evil, run_id=evil, commit=evil, started_at=evil
-            ),
-            make_point(1, None, cell=make_cell(model=evil), status=evil, reason=evil),
-            make_point(2, None, cell=make_cell(model=evil, batch_size=7), status="failed", reason=evil),
+            make_point(0, cell={"model": evil}, machine=evil, setup=evil, run_id=evil, commit=evil, started_at=evil),
+            make_point(1, None, cell={"model": evil}, status=evil, reason=evil),
+            make_point(2, None, cell={"model": evil, "batch_size": 7}, status="failed", reason=evil),
         ]
         for line in text(points):
             assert line.isprintable(), line

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +14,10 @@ from mnist_bench.cli import options
 
 if TYPE_CHECKING:
     from mnist_bench.history import History
-    from mnist_bench.records import Cell
-    from mnist_bench.trends import Point, Series
+    from mnist_bench.trends import CellName, Point, Series, Style
 
 MAX_LAST = 10_000
+SGR: dict[Style, str] = {"bold": "1", "dim": "2", "red": "31", "yellow": "33"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -93,18 +95,16 @@ def _chosen(points: Sequence[Point], args: argparse.Namespace) -> tuple[Point, .
     Raises:
         UsageError: no cell is of that name.
     """
-    if not points or (args.cell is None and args.filter is None):
-        return tuple(points)
-    from mnist_bench.matrix import select
-
-    cells = dict.fromkeys(point.cell for point in points)
-    if args.cell is not None:
-        cells = dict.fromkeys(_matching(list(cells), args.cell))
-    kept = frozenset(select(list(cells), options.chosen(args)))
+    cells = list(dict.fromkeys(point.cell for point in points))
+    if cells and args.cell is not None:
+        cells = _matching(cells, args.cell)
+    if cells and args.filter is not None:
+        cells = _filtered(cells, args)
+    kept = frozenset(cells)
     return tuple(point for point in points if point.cell in kept)
 
 
-def _matching(cells: Sequence[Cell], pattern: str) -> list[Cell]:
+def _matching(cells: Sequence[CellName], pattern: str) -> list[CellName]:
     from fnmatch import fnmatchcase
 
     from mnist_bench.errors import UsageError
@@ -113,28 +113,39 @@ def _matching(cells: Sequence[Cell], pattern: str) -> list[Cell]:
     glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     matching = [cell for cell in cells if fnmatchcase(cell.id, glob)]
     if not matching:
-        known = listed(sorted(cell.id for cell in cells), most=10)
+        known = listed([cell.id for cell in sorted(cells)], most=10)
         raise UsageError(f"no cell is named like {pattern!r} (known: {known})")
     return matching
 
 
+def _filtered(cells: Sequence[CellName], args: argparse.Namespace) -> list[CellName]:
+    from mnist_bench.matrix import select
+    from mnist_bench.records import Cell
+
+    names = {Cell(**cell._asdict()): cell for cell in cells}
+    return [names[cell] for cell in select(list(names), options.chosen(args))]
+
+
 def _print(series: Sequence[Series], args: argparse.Namespace) -> None:
     from mnist_bench import trends
-    from mnist_bench.cli.console import make_console, print_rows
+    from mnist_bench.cli.console import PIPE_WIDTH, print_rows, wants_colour
 
     if args.format != "table":
         rows = trends.rows(series, args.metric, args.last)
         print_rows([_escaped(row) for row in rows] if args.format == "md" else rows, args)
         return
-    from rich.text import Text
-
-    console = make_console(args, stderr=False)
-    shown = Text()
-    for line in trends.lines(series, args.metric, args.last, console.width):
-        shown.append_text(Text.assemble(*line)).append("\n")
-    console.print(shown, end="", soft_wrap=True)
+    # Without rich: to load it would take a third of the time that a query may.
+    coloured = wants_colour(args.color, sys.stdout)
+    width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
+    for line in trends.lines(series, args.metric, args.last, width):
+        print("".join(_styled(text, style) if coloured else text for text, style in line))
     for remark in trends.remarks(series):
-        console.print(Text(remark, style="dim"))
+        for text in textwrap.wrap(remark, width) or [""]:
+            print(_styled(text, "dim") if coloured else text)
+
+
+def _styled(text: str, style: Style) -> str:
+    return f"\x1b[{SGR[style]}m{text}\x1b[0m" if style else text
 
 
 def _escaped(row: Mapping[str, object]) -> dict[str, object]:

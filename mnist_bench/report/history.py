@@ -35,14 +35,14 @@ def render_history(
     """
     metric = METRICS[name]
     points = [point for one in series for point in one.points]
-    starts = sorted(figures.plain(point.started_at[:10]) for point in points)
+    starts = sorted(figures.plain(point.run.started_at[:10]) for point in points)
     return document(
         "history.html.j2",
         (over_runs(series, metric, last),),
         bundle,
         metric=name,
         cells=len({one.cell.id for one in series}),
-        runs=len({point.run_id for point in points}),
+        runs=len({point.run.id for point in points}),
         span=" to ".join(dict.fromkeys((starts[0], starts[-1]))) if starts else "",
         warnings=[figures.plain(warning) for warning in warnings],
         remarks=[remark for remark in trends.remarks(series) if remark],
@@ -89,7 +89,7 @@ def _words(series: Series, metric: Metric) -> str:
     values = [point.value for point in known if point.value is not None]
     low, high = trends.shown(min(values), metric), trends.shown(max(values), metric)
     newest = known[-1]
-    where = ", ".join(filter(None, (figures.plain(newest.started_at[:10]), figures.plain(newest.version))))
+    where = ", ".join(filter(None, (figures.plain(newest.run.started_at[:10]), figures.plain(newest.run.version))))
     runs = f"{len(known)} run{'s' if len(known) != 1 else ''}"
     span = low if low == high else f"{low} to {high}"
     return (
@@ -106,8 +106,8 @@ def _values(series: Series, metric: Metric) -> list[dict[str, Value]]:
             "value": point.value,
             "figure": trends.shown(point.value, metric) + ("†" if point.noisy else ""),
             "change": trends.shown_change(change, metric),
-            "run": figures.plain(point.run_id),
-            "commit": figures.plain(point.version),
+            "run": figures.plain(point.run.id),
+            "commit": figures.plain(point.run.version),
             "status": trends.status_words(point),
         }
         for point, time, change in timed
@@ -118,7 +118,7 @@ def _values(series: Series, metric: Metric) -> list[dict[str, Value]]:
 def _milliseconds(point: Point) -> float | None:
     """Since 1970; None where the label is no time."""
     try:
-        moment = datetime.fromisoformat(point.started_at)
+        moment = datetime.fromisoformat(point.run.started_at)
     except ValueError:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
@@ -132,9 +132,9 @@ def _table(series: Sequence[Series], metric: Metric, last: int) -> SmallTable:
             (
                 figures.plain(one.cell.id),
                 figures.plain(one.label),
-                figures.plain(point.run_id),
-                figures.plain(point.started_at[:10]),
-                figures.plain(point.version),
+                figures.plain(point.run.id),
+                figures.plain(point.run.started_at[:10]),
+                figures.plain(point.run.version),
                 trends.status_words(point),
                 trends.shown(point.value, metric) + ("†" if point.noisy else ""),
                 trends.shown_change(change, metric),
