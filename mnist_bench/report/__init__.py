@@ -1,4 +1,4 @@
-"""``report``: a run as one HTML page. Pure: records in, text out (its template and scripts are parts of the program)."""
+"""``report``: a run as one HTML page. Pure: records in, text out (its template and scripts are parts of it)."""
 
 from mnist_bench.report.images import Image, images_of
 from mnist_bench.report.material import Material, gather, trials_to_read
