@@ -39,7 +39,7 @@ BUNDLE = "/* Vega */"  # the real one takes seconds and is 0.9 MB
 
 
 def material_of(trials: Sequence[Trial], sessions: Sequence[Session] = (), **changes: Any) -> Material:
-    manifest = make_manifest(trials, **changes)
+    manifest = make_manifest(**{"trials": trials, **changes})
     rows = summarise(manifest, trials, sessions)
     run = Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions), rows=rows)
     return gather(run, {})
@@ -132,8 +132,10 @@ class TestThroughput:
         values = [value for panel in plots["throughput"].panels for value in panel.values]
         rows = [row for row in material.rows if row.seeds]
         assert [v["rate"] for v in values] == [row.train_samples_per_s for row in rows]
-        assert [v["high"] for v in values] == [row.train_samples_per_s_high for row in rows]
-        assert all(v["low"] is None or v["low"] > 0 for v in values), "a logarithmic axis has no 0"
+        known = [(v, row) for v, row in zip(values, rows, strict=True) if row.train_samples_per_s_high is not None]
+        assert len(known) == len(rows) - 1, "one cell has two seeds only"
+        assert all(v["high"] == row.train_samples_per_s_high for v, row in known)
+        assert all(v["low"] > 0 for v in values), "a logarithmic axis has no 0"
 
     def test_marks_are_those_of_the_table(self, plots: dict[str, Plot]) -> None:
         marks = {
@@ -160,7 +162,12 @@ class TestSpeedUps:
         values = {
             (p.title, v["variant"], v["batch_size"]): v["rate"] for p in plots["devices"].panels for v in p.values
         }
-        rows = {(f"{r.model} · {r.device}", r.variant, r.batch_size): r.speedup_vs_cpu for r in material.rows}
+        rows = {
+            (f"{r.model} · {r.device}", r.variant, r.batch_size): r.speedup_vs_cpu
+            for r in material.rows
+            if r.status == "ok"
+        }
+        del rows["mlp · cuda", "compile", 100]  # its cell on the CPU has crashed with one of its seeds
         assert values == {key: ratio for key, ratio in rows.items() if ratio is not None}
 
     def test_crossover_is_told(self, plots: dict[str, Plot]) -> None:
@@ -230,7 +237,25 @@ class TestSpeedUps:
             high=high,
             reason="why",
         )
-        assert crossover_words(one) == words
+        assert crossover_words([one]) == words
+
+    def test_variants_that_agree_are_told_together(self) -> None:
+        below = BatchPoint(where="below")
+        both = [
+            Crossover(
+                model="mlp",
+                device="cuda",
+                variant=name,
+                smallest=1,
+                largest=9,
+                estimate=below,
+                low=below,
+                high=below,
+                reason="",
+            )
+            for name in ("eager", "compile")
+        ]
+        assert crossover_words(both) == "eager, compile: faster than the CPU at every batch size measured."
 
     def test_break_even_in_words(self) -> None:
         one = BreakEven(
@@ -270,6 +295,11 @@ class TestLearning:
         (curve,) = learning.curves(epoch_rows(trials))
         assert curve.mean == pytest.approx((0.85, 0.95))
 
+    def test_curves_are_in_the_order_of_the_matrix(self) -> None:
+        trials = [make_trial(make_cell(batch_size=size)) for size in (100, 1000)]
+        plot = PLOTS["epochs"](material_of(trials[::-1], order=(), trials=tuple(t.id for t in trials)))
+        assert [panel.title for panel in plot.panels] == ["mlp · cpu · batch 100", "mlp · cpu · batch 1,000"]
+
     def test_every_epoch_of_every_cell_is_in_both_plots(self, material: Material, plots: dict[str, Plot]) -> None:
         for name in ("epochs", "time"):
             points = sum(len(panel.values) for panel in plots[name].panels)
@@ -307,7 +337,7 @@ class TestCosts:
     def test_what_no_phase_claims_is_shown_as_other(self) -> None:
         outcome = make_measurement(phases={"train step": 6.0, "a new phase": 1.0}, awake_s=10.0)
         seconds = costs.phase_seconds([make_trial(outcome=outcome)])["mlp/cpu/b100/eager"]
-        assert (seconds["train step"], seconds["other"]) == (6.0, 4.0)
+        assert (seconds["train step"], seconds[costs.REST]) == (6.0, 4.0)
 
     def test_memory_of_host_and_device(self, material: Material, plots: dict[str, Plot]) -> None:
         values = {(p.title, v["cell"], v["place"]): v["mib"] for p in plots["memory"].panels for v in p.values}

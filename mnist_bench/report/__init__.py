@@ -1,4 +1,4 @@
-"""``report``: a run as one HTML page. Pure: records in, text out (its templates and scripts belong to the program)."""
+"""``report``: a run as one HTML page. Pure: records in, text out (its template and scripts are parts of it)."""
 
 from mnist_bench.report.history import render_history
 from mnist_bench.report.images import Image, images_of

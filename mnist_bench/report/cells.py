@@ -15,12 +15,16 @@ Sortable = str | float | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of the table; ``key`` is what it is sorted by, ``help`` what its header means."""
+    """A column of the table.
+
+    ``detail`` is a second, smaller line (an interval); ``key`` what it is sorted by; ``help`` what its header means.
+    """
 
     header: str
     show: Callable[[Row], str]
     key: Callable[[Row], Sortable]
     help: str
+    detail: Callable[[Row], str] = lambda row: ""
     numeric: bool = True
 
 
@@ -28,13 +32,13 @@ class Column:
 class Line:
     """A cell: its texts by column. ``keys`` are None where there is nothing to sort by.
 
-    ``figures`` is empty for a cell without any: its reason stands in their place.
+    ``figures`` are pairs (text, detail); there are none for a cell without any: its reason stands in their place.
     """
 
     status: str
     seeds: int
     names: tuple[str, ...]
-    figures: tuple[str, ...]
+    figures: tuple[tuple[str, str], ...]
     keys: tuple[Sortable, ...]
     reason: str
     doubts: str
@@ -68,16 +72,15 @@ FIGURES = (
     ),
     Column(
         header="accuracy",
-        show=lambda row: figures.accuracy(row.test_accuracy, row.test_accuracy_std),
+        show=lambda row: figures.accuracy(row.test_accuracy, None),
+        detail=lambda row: "" if row.test_accuracy_std is None else f"± {row.test_accuracy_std:.4f}",
         key=lambda row: row.test_accuracy,
         help="the fraction of the test images after the last epoch: mean and standard deviation over seeds",
     ),
     Column(
         header="samples/s",
-        show=lambda row: figures.joined(
-            figures.significant(row.train_samples_per_s),
-            figures.rate_bounds(row.train_samples_per_s_low, row.train_samples_per_s_high),
-        ),
+        show=lambda row: figures.significant(row.train_samples_per_s),
+        detail=lambda row: figures.rate_bounds(row.train_samples_per_s_low, row.train_samples_per_s_high),
         key=lambda row: row.train_samples_per_s,
         help="training throughput over all epochs and seeds; 95 % interval from 3 seeds on",
     ),
@@ -107,17 +110,15 @@ FIGURES = (
     ),
     Column(
         header="vs eager",
-        show=lambda row: figures.joined(
-            figures.ratio(row.speedup_vs_eager), figures.bounds(row.speedup_vs_eager_low, row.speedup_vs_eager_high)
-        ),
+        show=lambda row: figures.ratio(row.speedup_vs_eager),
+        detail=lambda row: figures.bounds(row.speedup_vs_eager_low, row.speedup_vs_eager_high),
         key=lambda row: row.speedup_vs_eager,
         help="how many times faster a step is than eager's, timed together; 95 % interval",
     ),
     Column(
         header="vs cpu",
-        show=lambda row: figures.joined(
-            figures.ratio(row.speedup_vs_cpu), figures.bounds(row.speedup_vs_cpu_low, row.speedup_vs_cpu_high)
-        ),
+        show=lambda row: figures.ratio(row.speedup_vs_cpu),
+        detail=lambda row: figures.bounds(row.speedup_vs_cpu_low, row.speedup_vs_cpu_high),
         key=lambda row: row.speedup_vs_cpu,
         help="how many times faster a step is than on the CPU, timed together; 95 % interval",
     ),
@@ -148,7 +149,7 @@ def _line(row: Row, best: bool) -> Line:
         status=row.status,
         seeds=row.seeds,
         names=tuple(figures.plain(column.show(row)) for column in NAMES),
-        figures=tuple(column.show(row) for column in FIGURES) if row.seeds else (),
+        figures=tuple((column.show(row), column.detail(row)) for column in FIGURES) if row.seeds else (),
         keys=tuple(column.key(row) for column in COLUMNS),
         reason=figures.plain(row.reason),
         doubts=figures.plain(row.doubts or ""),

@@ -17,6 +17,7 @@ from mnist_bench.rows import Row
 
 BINS = 40
 SHOWN = (0.5, 99.0)  # percentiles between which the axis of step times runs
+REST = "teardown, other"
 # What is drawn as one phase: the phases of a trial's waterfall.
 PHASES: dict[str, tuple[str, ...]] = {
     "train step": ("train step",),
@@ -26,7 +27,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "warm-up": ("warm-up", "check"),
     "session": ("session",),
     "start": ("import", "device", "data", "transfer", "build"),
-    "other": (),  # whatever else a trial names, and what no phase claims
+    REST: (),  # whatever else a trial names, and what no phase claims
 }
 PLACES = ("host", "device")
 
@@ -43,6 +44,7 @@ def step_times(material: Material) -> Plot:
     lost = f"The raw samples of {unread} trial{'s' if unread != 1 else ''} are missing or cannot be read."
     return Plot(
         id="steps",
+        short="Steps",
         title="Step times",
         lead="How long single training steps took in the timing sessions, every seed counted alike; dashed rules are "
         "medians. The axis is logarithmic and runs over the middle 98.5 % of the steps. Narrow and left is better.",
@@ -63,6 +65,7 @@ def waterfall(material: Material) -> Plot:
     used = {phase for row in rows for phase, seconds in shares[row.cell.id].items() if seconds > 0}
     return Plot(
         id="waterfall",
+        short="Waterfall",
         title="Where the time goes",
         lead="The time that a trial was awake, process start to exit, all seeds together, as shares that add up to "
         "100 %: start (imports, device, data, model), compiling, warm-up, the timing session, training, evaluation.",
@@ -73,6 +76,7 @@ def waterfall(material: Material) -> Plot:
             for number, name in enumerate(PHASES, start=1)
             if name in used
         ),
+        wide=True,
         missing="" if panels else "No trial recorded its phases.",
         notes=_bars_left_out(groups),
     )
@@ -86,12 +90,14 @@ def memory(material: Material) -> Plot:
     panels = [_memory_panel(names, own[:MOST_BARS]) for names, own in groups[:MOST_PANELS]]
     return Plot(
         id="memory",
+        short="Memory",
         title="Memory",
         lead="The highest peak over seeds: on the host the resident memory of a trial's processes (most of it is torch "
         "itself), on a GPU what its allocator had reserved.",
         spec=specs.memory(places),
         panels=tuple(panels),
         legend=tuple(Key(label=name, colour=colour_of(n), shape="bar") for n, name in enumerate(places, start=1)),
+        wide=True,
         missing="" if panels else "No peak was recorded.",
         notes=_bars_left_out(groups),
     )
@@ -123,8 +129,8 @@ def phase_seconds(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
             continue
         own = found.setdefault(trial.cell.id, dict.fromkeys(PHASES, 0.0))
         for part, seconds in trial.outcome.phases.items():
-            own[known.get(part, "other")] += seconds
-        own["other"] += max(0.0, trial.outcome.awake_s - sum(trial.outcome.phases.values()))
+            own[known.get(part, REST)] += seconds
+        own[REST] += max(0.0, trial.outcome.awake_s - sum(trial.outcome.phases.values()))
     return found
 
 
@@ -169,7 +175,7 @@ def _waterfall_panel(names: Sequence[str], rows: Sequence[Row], shares: Mapping[
                 "phase": phase,
                 "rank": rank,
                 "share": _short(seconds / awake),
-                "parts": ", ".join(PHASES[phase]) or "audit, teardown, what no phase claims",
+                "parts": ", ".join(PHASES[phase]) or "teardown, audit, what no phase claims",
                 "share_text": f"{seconds / awake:.1%}",
                 "seconds_text": figures.significant(seconds),
             }

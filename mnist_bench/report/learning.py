@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from mnist_bench import figures
 from mnist_bench.records import Cell
 from mnist_bench.report import specs
 from mnist_bench.report.material import Material, batch, grouped, joined, left_out, variant_keys
-from mnist_bench.report.panels import MOST_PANELS, Panel, Plot, Value
+from mnist_bench.report.palette import shape_of
+from mnist_bench.report.panels import MOST_PANELS, Key, Panel, Plot, Value
 from mnist_bench.rows import EpochRow
 
 NOTHING = "No cell finished an epoch."
@@ -36,7 +37,7 @@ def curves(epochs: Sequence[EpochRow]) -> tuple[Curve, ...]:
 
 def by_epoch(material: Material) -> Plot:
     """Accuracy after each epoch; a panel for each model, device and batch size."""
-    every = curves(material.epochs)
+    every = _in_order(material)
     groups = list(grouped(every, lambda one: (one.cell.model, one.cell.device, batch(one.cell.batch_size))))
     panels = [
         Panel(
@@ -48,6 +49,7 @@ def by_epoch(material: Material) -> Plot:
     ]
     return Plot(
         id="epochs",
+        short="Accuracy",
         title="Accuracy by epoch",
         lead="The fraction of the test images that the model gets right after each epoch: the mean over seeds; the "
         "band reaches from the lowest seed to the highest. Variants of the same mathematics should lie on each other.",
@@ -61,8 +63,9 @@ def by_epoch(material: Material) -> Plot:
 
 def by_time(material: Material) -> Plot:
     """Accuracy against training time; a panel for each model and device."""
-    every = curves(material.epochs)
+    every = _in_order(material)
     groups = list(grouped(every, lambda one: (one.cell.model, one.cell.device)))
+    batches = [batch(size) for size in material.batch_sizes]
     panels = [
         Panel(
             title=joined(*names),
@@ -73,15 +76,30 @@ def by_time(material: Material) -> Plot:
     ]
     return Plot(
         id="time",
+        short="Accuracy in time",
         title="Accuracy against training time",
         lead="The same accuracies against the seconds of training that they took (compilation and evaluation not "
-        "counted). Further left and higher is better; the number at the end of a line is its batch size.",
-        spec=specs.accuracy_by_time(material.variants),
+        "counted): a line a cell, a point an epoch. Further left and higher is better.",
+        spec=specs.accuracy_by_time(material.variants, batches),
         panels=tuple(panels),
-        legend=variant_keys(material, {one.cell.variant for one in every}),
+        legend=_time_keys(material, every),
         missing="" if panels else NOTHING,
         notes=left_out("panels", len(panels), len(groups)),
     )
+
+
+def _time_keys(material: Material, every: Sequence[Curve]) -> tuple[Key, ...]:
+    """Colours are variants, shapes are batch sizes."""
+    colours = [replace(key, shape="bar") for key in variant_keys(material, {one.cell.variant for one in every})]
+    used = {one.cell.batch_size for one in every}
+    sizes = enumerate(material.batch_sizes, start=1)
+    return (*colours, *(Key(label=batch(size), colour=0, shape=shape_of(n)) for n, size in sizes if size in used))
+
+
+def _in_order(material: Material) -> list[Curve]:
+    """The curves in the order of the matrix; trials end in another."""
+    place = {row.cell: number for number, row in enumerate(material.rows)}
+    return sorted(curves(material.epochs), key=lambda one: place[one.cell])
 
 
 def _curve(rows: Sequence[EpochRow]) -> Curve:
@@ -117,14 +135,13 @@ def _epoch_values(one: Curve) -> list[dict[str, Value]]:
 
 
 def _time_values(one: Curve) -> list[dict[str, Value]]:
-    last = len(one.mean)
     return [
         {
             "variant": figures.plain(one.cell.variant),
             "cell": joined(one.cell.variant, batch(one.cell.batch_size)),
             "seconds": float(f"{seconds:.5g}"),
             "accuracy": round(mean, 5),
-            "label": f"{one.cell.batch_size:,}" if number == last else "",
+            "batch": batch(one.cell.batch_size),
             "epoch_text": str(number),
             "seconds_text": figures.significant(seconds),
             "accuracy_text": f"{mean:.4f}",
@@ -138,9 +155,10 @@ def _final_caption(own: Sequence[Curve]) -> str:
     finals = [one.mean[-1] for one in own]
     epochs = max(len(one.mean) for one in own)
     after = f"After {epochs} epoch{'s' if epochs != 1 else ''}"
-    if len(own) == 1:
-        return f"{after}: {finals[0]:.4f}."
-    return f"{after}: {min(finals):.4f} to {max(finals):.4f} over {len(own)} variants."
+    low, high = f"{min(finals):.4f}", f"{max(finals):.4f}"
+    if low != high:
+        return f"{after}: {low} to {high} over {len(own)} variants."
+    return f"{after}: {low}." if len(own) == 1 else f"{after}: {low}, all {len(own)} variants alike."
 
 
 def _soonest_caption(own: Sequence[Curve]) -> str:

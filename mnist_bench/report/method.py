@@ -63,10 +63,9 @@ def environment(material: Material) -> Facts:
         ("Python", where.python),
         *((name, version) for name, version in where.packages.items()),
         ("Commit", _commit_words(where)),
-        *where.details.items(),
+        *((name.replace("_", " "), text) for name, text in where.details.items()),
         ("Data set", f"{manifest.dataset.name} (SHA-256 {manifest.dataset.sha256[:12]}…)"),
         ("Matrix", f"{manifest.matrix_path} (SHA-256 {manifest.matrix_sha256[:12]}…)"),
-        ("mnist_bench", manifest.program_version),
     )
     return tuple((figures.plain(name), figures.plain(text)) for name, text in facts if text)
 
@@ -92,7 +91,11 @@ def _rounds_words(sessions: Sequence[Session]) -> str:
 
 
 def _options_words(options: dict[str, object]) -> str:
-    given = [f"{name} {value}" if value is not True else name for name, value in options.items() if value]
+    given = [
+        f"{name} {value}" if value is not True else name
+        for name, value in options.items()
+        if value and name != "plugin_path"
+    ]
     return figures.plain(", ".join(given))
 
 

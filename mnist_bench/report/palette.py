@@ -10,7 +10,7 @@ from typing import Any
 
 from mnist_bench.report.panels import Shape
 
-LIGHT = ("#0b6fa4", "#c8500a", "#00805b", "#a8477f", "#8f6a00", "#2f86bf", "#6b6f76", "#4a3fa8")
+LIGHT = ("#0a5c8f", "#c8500a", "#00805b", "#a8477f", "#8f6a00", "#3d94d1", "#6b6f76", "#4a3fa8")
 DARK = ("#4fa9e2", "#f28a45", "#2fc79b", "#e391bf", "#e3b43c", "#9bd3f5", "#a3a8b0", "#a79cf2")
 SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
@@ -29,7 +29,7 @@ def style() -> str:
     """The palette as variables and classes of the page's style sheet, a pair of colours for the two themes."""
     pairs = list(enumerate(zip(LIGHT, DARK, strict=True), start=1))
     variables = "".join(f"--c{number}:light-dark({light},{dark});" for number, (light, dark) in pairs)
-    classes = "".join(f".fill{number}{{fill:var(--c{number})}}" for number, _ in pairs)
+    classes = "".join(f".fill{number}{{fill:var(--c{number})}}" for number, _ in pairs) + ".fill0{fill:var(--muted)}"
     return f":root{{{variables}}}{classes}\n"
 
 

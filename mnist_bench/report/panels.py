@@ -30,7 +30,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """A line of the legend. ``colour`` counts from 1 in the palette."""
+    """A line of the legend. ``colour`` counts from 1 in the palette; 0: a shape that has no colour of its own."""
 
     label: str
     colour: int
@@ -51,10 +51,11 @@ class SmallTable:
 class Plot:
     """A section of the page. Without panels, ``missing`` says why there are none.
 
-    ``notes`` stand below it (what marks mean, what was left out).
+    ``short`` is its name among the links; ``notes`` stand below it (what marks mean, what was left out).
     """
 
     id: str
+    short: str
     title: str
     lead: str
     spec: Mapping[str, Any]
@@ -63,3 +64,4 @@ class Plot:
     missing: str = ""
     notes: tuple[str, ...] = ()
     table: SmallTable | None = None
+    wide: bool = False  # bars with long names want more room

@@ -29,6 +29,7 @@ def throughput(material: Material) -> Plot:
     ]
     return Plot(
         id="throughput",
+        short="Throughput",
         title="Throughput by batch size",
         lead="Training samples per second over whole epochs; higher is better. Both axes are logarithmic. Bars are "
         "95 % intervals over seeds, where there are three or more.",
@@ -46,16 +47,15 @@ def by_device(material: Material) -> Plot:
     crossovers = dict(grouped(material.by_device.crossovers, lambda one: (one.model, one.device)))
     plot = Plot(
         id="devices",
+        short="CPU or GPU",
         title="CPU against GPU",
         lead="How many times faster a training step is than on the CPU, both timed together in one session; above the "
         "dashed line the GPU is faster. Bars are 95 % intervals.",
-        spec=specs.speed_up(material.variants, material.batch_sizes),
+        spec={},
         panels=(),
         missing="" if cells else _why_no_device(material),
     )
-    return _with_ratios(
-        plot, material, cells, lambda names, _: " ".join(map(crossover_words, crossovers.get(names, ())))
-    )
+    return _with_ratios(plot, material, cells, lambda names, _: crossover_words(crossovers.get(names, ())))
 
 
 def compiled(material: Material) -> Plot:
@@ -66,11 +66,12 @@ def compiled(material: Material) -> Plot:
     breaks = {one.cell: one for one in material.by_variant.break_evens}
     plot = Plot(
         id="compiled",
+        short="Compiled",
         title="Eager against compiled",
         lead="How many times faster a compiled training step is than the eager one, both timed together in one "
         "session; above the dashed line compiling makes steps faster. Whether it pays depends on how long you train: "
         "the table below says when the time of compiling is earned back.",
-        spec=specs.speed_up(material.variants, material.batch_sizes),
+        spec={},
         panels=(),
         missing="" if cells else _why_not_compiled(names, every),
         table=_break_even_table(material, cells, breaks) if cells else None,
@@ -78,20 +79,26 @@ def compiled(material: Material) -> Plot:
     return _with_ratios(plot, material, cells, lambda _, own: _soonest(own, breaks))
 
 
-def crossover_words(one: Crossover) -> str:
-    """``compile: faster than the CPU from batch size 180 on [120, 260].``"""
-    name = figures.plain(one.variant)
+def crossover_words(crossovers: Sequence[Crossover]) -> str:
+    """``eager, compile: faster than the CPU from batch size 180 on [120, 260].``, variants that agree together."""
+    same: dict[str, list[str]] = {}
+    for one in crossovers:
+        same.setdefault(_crossover_words(one), []).append(figures.plain(one.variant))
+    return " ".join(f"{', '.join(names)}: {words}." for words, names in same.items())
+
+
+def _crossover_words(one: Crossover) -> str:
     match one.estimate.where:
         case "at":
             sizes = [_batch_words(point) for point in (one.low, one.high)]
             interval = f" [{sizes[0]}, {sizes[1]}]" if all(sizes) else ""
-            return f"{name}: faster than the CPU from batch size {_batch_words(one.estimate)} on{interval}."
+            return f"faster than the CPU from batch size {_batch_words(one.estimate)} on{interval}"
         case "below":
-            return f"{name}: faster than the CPU at every batch size measured."
+            return "faster than the CPU at every batch size measured"
         case "above":
-            return f"{name}: slower than the CPU at every batch size measured."
+            return "slower than the CPU at every batch size measured"
         case _:
-            return f"{name}: crossover unknown ({figures.plain(one.reason)})."
+            return f"crossover unknown ({figures.plain(one.reason)})"
 
 
 def break_even_words(one: BreakEven | None) -> str:
@@ -124,8 +131,10 @@ def _with_ratios(
         )
         for names, own in groups[:MOST_PANELS]
     ]
+    ratios = [one.speed_up.ratio for one in cells if one.speed_up is not None]
     return replace(
         plot,
+        spec=specs.speed_up(material.variants, material.batch_sizes, ratios),
         panels=tuple(panels),
         legend=variant_keys(material, {one.cell.variant for one in cells}),
         notes=(*_mark_notes(cells), *left_out("panels", len(panels), len(groups))),
@@ -139,9 +148,7 @@ def _rate_value(row: Row) -> dict[str, Value]:
         "batch_size": row.batch_size,
         "batch_text": f"{row.batch_size:,}",
         "rate": row.train_samples_per_s,
-        # A logarithmic axis has no 0: an interval that reaches it is drawn from a hundredth of the figure.
-        "low": _above_zero(row.train_samples_per_s_low, row.train_samples_per_s),
-        "high": row.train_samples_per_s_high,
+        **_interval_value(row.train_samples_per_s, row.train_samples_per_s_low, row.train_samples_per_s_high),
         "rate_text": figures.significant(row.train_samples_per_s),
         "interval": interval or "needs 3 seeds",
         "marks": figures.marks(row),
@@ -157,8 +164,7 @@ def _ratio_value(one: ComparedCell) -> dict[str, Value]:
         "batch_size": one.cell.batch_size,
         "batch_text": f"{one.cell.batch_size:,}",
         "rate": one.speed_up.ratio,
-        "low": one.speed_up.low,
-        "high": one.speed_up.high,
+        **_interval_value(one.speed_up.ratio, one.speed_up.low, one.speed_up.high),
         "rate_text": figures.ratio(one.speed_up.ratio),
         "interval": figures.bounds(one.speed_up.low, one.speed_up.high) or "unknown",
         "marks": marks,
@@ -185,8 +191,12 @@ def _mark_notes(cells: Iterable[ComparedCell]) -> tuple[str, ...]:
     return (*known, *(text for mark, text in ACCURACY_NOTES.items() if mark in used))
 
 
-def _above_zero(low: float | None, rate: float | None) -> float | None:
-    return None if low is None or rate is None else max(low, rate / 100)
+def _interval_value(rate: float | None, low: float | None, high: float | None) -> dict[str, Value]:
+    """The ends of a bar: an unknown interval is one of no length, which is not seen."""
+    if rate is None or low is None or high is None:
+        return {"low": rate, "high": rate}
+    # A logarithmic axis has no 0: an interval that reaches it is drawn from a hundredth of the figure.
+    return {"low": max(low, rate / 100), "high": high}
 
 
 def _rate_caption(rows: Sequence[Row]) -> str:

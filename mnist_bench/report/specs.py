@@ -15,20 +15,26 @@ from mnist_bench.report.panels import DATA
 
 HEIGHT = 210
 BAR_STEP = 24
-RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+RATE_TICKS = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+# Of ratios that lie close together, and of others.
+FINE_TICKS = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.75, 2, 2.5, 3]
+COARSE_TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+FINE_SPREAD = 3.0  # the largest ratio over the smallest
 
 Spec = dict[str, Any]
 
 
 def throughput(variants: Sequence[str], batch_sizes: Sequence[int]) -> Spec:
     """Training samples per second by batch size, both logarithmic, with intervals; a line a variant."""
-    return _lines(variants, batch_sizes, "samples/s", alt.Axis(format="~s", tickCount=4))
+    return _lines(variants, batch_sizes, "samples/s", alt.Axis(values=RATE_TICKS, format="~s", labelOverlap=True))
 
 
-def speed_up(variants: Sequence[str], batch_sizes: Sequence[int]) -> Spec:
+def speed_up(variants: Sequence[str], batch_sizes: Sequence[int], ratios: Sequence[float]) -> Spec:
     """A ratio by batch size, both logarithmic, with intervals; the line at 1 is the reference."""
-    axis = alt.Axis(values=list(RATIO_TICKS), format="~g", labelExpr="datum.label + 'x'")
-    equal = alt.Chart(_data()).mark_rule(strokeDash=[4, 4]).encode(y=alt.datum(1))
+    spread = max([1.0, *ratios]) / min([1.0, *ratios])
+    ticks = FINE_TICKS if spread < FINE_SPREAD else COARSE_TICKS
+    axis = alt.Axis(values=ticks, format="~g", labelExpr="datum.label + 'x'", labelOverlap=True)
+    equal = alt.Chart(_data()).mark_rule(strokeDash=[4, 4]).encode(y=alt.YDatum(1).axis(axis).title("speed-up"))
     return _lines(variants, batch_sizes, "speed-up", axis, equal)
 
 
@@ -40,35 +46,37 @@ def accuracy_by_epoch(variants: Sequence[str]) -> Spec:
         color=_colour("variant:N", variants),
         tooltip=_tooltips(("variant", "variant"), ("epoch_text", "epoch"), ("accuracy_text", "accuracy")),
     )
-    y = alt.Y("accuracy:Q").scale(zero=False).axis(format=".1%", tickCount=5).title("test accuracy")
-    band = base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q").scale(zero=False).title("test accuracy"), y2="high:Q")
+    scale, axis = alt.Scale(zero=False, padding=8), alt.Axis(format="~%", tickCount=5)
+    low = alt.Y("low:Q").scale(scale).axis(axis).title("test accuracy")
+    y = alt.Y("accuracy:Q").scale(scale).axis(axis).title("test accuracy")
+    band = base.mark_area(opacity=0.18).encode(y=low, y2="high:Q")
+    ends = base.mark_rule(opacity=0.5).encode(y=low, y2="high:Q")  # of a single epoch there is no band
     line = base.mark_line(strokeWidth=2).encode(y=y)
-    points = _points(base, variants).encode(y=y)
-    return _finished(alt.layer(band, line, points), HEIGHT)
+    points = _points(base, "variant:N", variants).encode(y=y)
+    return _finished(alt.layer(band, ends, line, points), HEIGHT)
 
 
-def accuracy_by_time(variants: Sequence[str]) -> Spec:
-    """Mean accuracy against the seconds of training so far; a line a cell, labelled with its batch size."""
-    x = alt.X("seconds:Q").scale(alt.Scale(type="log", padding=18, nice=False))
-    x = x.axis(format="~s", tickCount=4, grid=False)
-    plain = alt.Chart(_data()).encode(x=x.title("seconds of training"))
-    base = plain.encode(
+def accuracy_by_time(variants: Sequence[str], batches: Sequence[str]) -> Spec:
+    """Mean accuracy against the seconds of training so far; a line a cell, its batch size told by a shape."""
+    x = alt.X("seconds:Q").scale(alt.Scale(type="log", padding=12, nice=False))
+    x = x.axis(format="~g", tickCount=4, grid=False)
+    base = alt.Chart(_data()).encode(
+        x=x.title("seconds of training"),
         color=_colour("variant:N", variants),
         tooltip=_tooltips(
             ("cell", "cell"), ("epoch_text", "epoch"), ("seconds_text", "seconds"), ("accuracy_text", "accuracy")
         ),
     )
-    y = alt.Y("accuracy:Q").scale(zero=False).axis(format=".1%", tickCount=5).title("test accuracy")
-    line = base.mark_line(strokeWidth=2).encode(y=y, detail="cell:N")
-    points = _points(base, variants).encode(y=y)
-    ends = plain.mark_text(dy=-9).encode(y=y, text="label:N")
-    return _finished(alt.layer(line, points, ends), HEIGHT)
+    y = alt.Y("accuracy:Q").scale(zero=False, padding=8).axis(format="~%", tickCount=5).title("test accuracy")
+    line = base.mark_line(strokeWidth=1.5).encode(y=y, detail="cell:N")
+    points = _points(base, "batch:N", batches).encode(y=y)
+    return _finished(alt.layer(line, points), HEIGHT)
 
 
 def step_times(variants: Sequence[str]) -> Spec:
     """The share of single steps by their duration (logarithmic), an outline a variant; the rule is the median."""
     axis = alt.Axis(format="~g", tickCount=5, grid=False)
-    x = alt.X("ms:Q").scale(type="log", nice=False, zero=False).axis(axis).title("ms per step")
+    x = alt.X("ms:Q").scale(type="log", nice=False).axis(axis).title("ms per step")
     colour = _colour("variant:N", variants)
     tooltips = _tooltips(("variant", "variant"), ("bin_text", "step"), ("share_text", "of its steps"))
     y = alt.Y("share:Q").axis(format=".0%", tickCount=3).title("share of steps").stack(None)
@@ -110,15 +118,16 @@ def waterfall(phases: Sequence[str]) -> Spec:
 
 
 def memory(places: Sequence[str]) -> Spec:
-    """Peak memory of each cell on the host and on the device."""
+    """Peak memory of each cell: the host's a broad bar, the device's a narrow one before it."""
     base = alt.Chart(_data()).encode(
-        x=alt.X("mib:Q").axis(format="~s", tickCount=5).title("peak, MiB"),
+        x=alt.X("mib:Q").axis(format=",d", tickCount=5).title("peak, MiB").stack(None),
         y=alt.Y("cell:N").sort(None).title(None),
-        yOffset=alt.YOffset("place:N").scale(domain=list(places)),
         color=alt.Color("place:N").scale(domain=list(places), range="category").title(None),
         tooltip=_tooltips(("cell", "cell"), ("place", "memory"), ("mib_text", "MiB")),
     )
-    return _finished(alt.layer(base.mark_bar()), alt.Step(BAR_STEP if len(places) == 1 else BAR_STEP // 2 + 1))
+    broad = base.transform_filter("datum.place === 'host'").mark_bar(height={"band": 0.76})
+    narrow = base.transform_filter("datum.place === 'device'").mark_bar(height={"band": 0.34})
+    return _finished(alt.layer(broad, *([narrow] if len(places) > 1 else [])), alt.Step(BAR_STEP))
 
 
 def over_runs(series: Sequence[str], title: str, axis_format: str) -> Spec:
@@ -135,7 +144,7 @@ def over_runs(series: Sequence[str], title: str, axis_format: str) -> Spec:
     y = alt.Y("value:Q").scale(zero=False).axis(format=axis_format, tickCount=5).title(title)
     measured = base.transform_filter("isValid(datum.value)")
     line = measured.mark_line(strokeWidth=2).encode(y=y)
-    points = _points(measured, series, "series:N").encode(y=y)
+    points = _points(measured, "series:N", series).encode(y=y)
     missing = base.transform_filter("!isValid(datum.value)").mark_text(text="✕").encode(y=alt.value(HEIGHT - 8))
     return _finished(alt.layer(line, points, missing), HEIGHT)
 
@@ -162,12 +171,12 @@ def _lines(variants: Sequence[str], batch_sizes: Sequence[int], title: str, axis
         y=alt.Y("low:Q").scale(scale).axis(axis).title(title), y2="high:Q"
     )
     line = base.mark_line(strokeWidth=2).encode(y=y)
-    points = _points(base, variants).encode(y=y)
+    points = _points(base, "variant:N", variants).encode(y=y)
     signs = plain.mark_text(dx=9, dy=-9).encode(y=y, text="marks:N")
     return _finished(alt.layer(*behind, interval, line, points, signs), HEIGHT)
 
 
-def _points(base: alt.Chart, names: Sequence[str], field: str = "variant:N") -> alt.Chart:
+def _points(base: alt.Chart, field: str, names: Sequence[str]) -> alt.Chart:
     shapes = [shape_of(number) for number in range(1, len(names) + 1)]
     shape = alt.Shape(field).scale(domain=list(names), range=shapes).title(None)
     return base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape)
