@@ -247,7 +247,7 @@ BREAKS: dict[str, Callable[[Path], object]] = {
         (run / "trials.jsonl").read_bytes().replace(b'"train_s":[3.0]', b'"train_s":[1e999]')
     ),
     "huge number": lambda run: (run / "trials.jsonl").write_bytes(
-        (run / "trials.jsonl").read_bytes().replace(b'"parameters":235146', b'"parameters":' + b"9" * 30)
+        (run / "trials.jsonl").read_bytes().replace(b'"batch_size":100', b'"batch_size":1' + b"0" * 30)
     ),
     "unknown variant": lambda run: (run / "trials.jsonl").write_bytes(
         (run / "trials.jsonl").read_bytes().replace(b'"variant":"eager"', b'"variant":"other"')

@@ -122,7 +122,7 @@ def _filtered(cells: Sequence[CellName], args: argparse.Namespace) -> list[CellN
     from mnist_bench.matrix import select
     from mnist_bench.records import Cell
 
-    names = {Cell(**cell._asdict()): cell for cell in cells}
+    names = {Cell(**cell._asdict()): cell for cell in sorted(cells)}
     return [names[cell] for cell in select(list(names), options.chosen(args))]
 
 

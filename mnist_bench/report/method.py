@@ -94,7 +94,7 @@ def _options_words(options: dict[str, object]) -> str:
     given = [
         f"{name} {value}" if value is not True else name
         for name, value in options.items()
-        if value and name != "plugin_path"
+        if value and name not in ("plugin_path", "sources")  # of a merged run: its environments, in full
     ]
     return figures.plain(", ".join(given))
 
