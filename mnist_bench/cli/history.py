@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_filter(parser)
     parser.add_argument(
         "--metric",
-        choices=METRICS,
+        choices=tuple(METRICS),
         default=next(iter(METRICS)),
         metavar="COLUMN",
         help=f"what to follow: {', '.join(METRICS)} (default: %(default)s)",

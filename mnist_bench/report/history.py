@@ -58,6 +58,7 @@ def over_runs(series: Sequence[Series], metric: Metric, last: int) -> Plot:
     left_out = len(cells) - MOST_PANELS
     return Plot(
         id="runs",
+        short="Runs",
         title=f"{metric.title[:1].upper()}{metric.title[1:]} over runs",
         lead=f"Each point is a run, at the time of its start; {metric.better} is better. Only runs of the same "
         "machine, software and settings are joined. A cross at the foot is a run in which the cell was not measured.",
