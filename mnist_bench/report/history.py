@@ -105,6 +105,7 @@ def _values(series: Series, metric: Metric) -> list[dict[str, Value]]:
             "series": figures.plain(series.label),
             "time": time,
             "value": point.value,
+            "mark": "✕" if point.value is None else "",
             "figure": trends.shown(point.value, metric) + ("†" if point.noisy else ""),
             "change": trends.shown_change(change, metric),
             "run": figures.plain(point.run.id),

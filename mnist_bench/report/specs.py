@@ -145,7 +145,8 @@ def over_runs(series: Sequence[str], title: str, axis_format: str) -> Spec:
     measured = base.transform_filter("isValid(datum.value)")
     line = measured.mark_line(strokeWidth=2).encode(y=y)
     points = _points(measured, "series:N", series).encode(y=y)
-    missing = base.transform_filter("!isValid(datum.value)").mark_text(text="✕").encode(y=alt.value(HEIGHT - 8))
+    # Not filtered: a scale of no data at all would be warned of in the browser's console.
+    missing = base.mark_text().encode(text="mark:N", y=alt.value(HEIGHT - 8))
     return _finished(alt.layer(line, points, missing), HEIGHT)
 
 
