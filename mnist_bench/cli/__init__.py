@@ -15,6 +15,10 @@ from mnist_bench.errors import BenchError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mnist_bench.cli.run", "train, time and evaluate every cell of a matrix; write results/"),
     "plan": ("mnist_bench.cli.plan", "print the cells in order, what will be skipped and why, and how long it takes"),
+    "compare": (
+        "mnist_bench.cli.compare",
+        "compare the cells of a run, or two runs cell by cell",
+    ),
     "history": ("mnist_bench.cli.history", "show a cell's figures over runs and commits"),
     "merge": ("mnist_bench.cli.merge", "make one run from shards"),
     "data": ("mnist_bench.cli.data", "fetch, verify, show or synthesize the data set"),
