@@ -67,7 +67,7 @@ def _content(material: Material, plots: tuple[Plot, ...]) -> dict[str, Any]:
         "highlights": highlights(material),
         "warnings": method.warnings(material),
         "plots": plots,
-        "columns": cells.COLUMNS,
+        "columns": (*cells.NAMES, *cells.figure_columns(material.rows)),
         "name_columns": len(cells.NAMES),
         "lines": cells.lines(material.rows),
         "footnotes": figures.footnotes(material.measured),
@@ -92,7 +92,10 @@ def _data_of(plots: tuple[Plot, ...]) -> dict[str, Any]:
         "config": palette.screen(),
         "dataset": DATA,
         "plots": {
-            plot.id: {"spec": dict(plot.spec), "panels": [list(panel.values) for panel in plot.panels]}
+            plot.id: {
+                "spec": dict(plot.spec),
+                "panels": [{"values": list(panel.values), "height": panel.height} for panel in plot.panels],
+            }
             for plot in plots
             if plot.panels
         },
