@@ -38,10 +38,10 @@ HOSTILE = "</script><img src=x onerror=alert(1)>"
 BUNDLE = "/* Vega */"  # the real one takes seconds and is 0.9 MB
 
 
-def material_of(trials: Sequence[Trial], sessions: Sequence[Session] = (), **changes: Any) -> Material:
-    manifest = make_manifest(**{"trials": trials, **changes})
-    rows = summarise(manifest, trials, sessions)
-    run = Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions), rows=rows)
+def material_of(done: Sequence[Trial], sessions: Sequence[Session] = (), **changes: Any) -> Material:
+    manifest = make_manifest(**{"trials": done, **changes})
+    rows = summarise(manifest, done, sessions)
+    run = Run(manifest=manifest, trials=tuple(done), sessions=tuple(sessions), rows=rows)
     return gather(run, {})
 
 
@@ -297,7 +297,7 @@ class TestLearning:
 
     def test_curves_are_in_the_order_of_the_matrix(self) -> None:
         trials = [make_trial(make_cell(batch_size=size)) for size in (100, 1000)]
-        plot = PLOTS["epochs"](material_of(trials[::-1], order=(), trials=tuple(t.id for t in trials)))
+        plot = PLOTS["epochs"](material_of(trials[::-1], trials=trials))
         assert [panel.title for panel in plot.panels] == ["mlp · cpu · batch 100", "mlp · cpu · batch 1,000"]
 
     def test_every_epoch_of_every_cell_is_in_both_plots(self, material: Material, plots: dict[str, Plot]) -> None:
@@ -375,11 +375,19 @@ class TestTable:
         lost = lines["oom", "cnn", "cuda", "10,000", "eager"]
         assert (lost.figures, lost.reason) == ((), "the device ran out of memory: take a smaller batch size")
         partly = lines["crashed", "mlp", "cpu", "100", "compile"]
-        assert (partly.seeds, len(partly.figures)) == (2, len(cells.FIGURES))
+        assert (partly.seeds, len(partly.figures)) == (2, len(cells.figure_columns(material.rows)))
         assert "signal 9" in partly.reason
 
     def test_every_line_has_a_key_for_each_column(self, material: Material) -> None:
-        assert {len(line.keys) for line in cells.lines(material.rows)} == {len(cells.COLUMNS)}
+        assert {len(line.keys) for line in cells.lines(material.rows)} == {
+            len(cells.NAMES) + len(cells.figure_columns(material.rows))
+        }
+
+    def test_column_without_any_figure_is_left_out(self, material: Material) -> None:
+        headers = [column.header for column in cells.figure_columns(material.rows)]
+        assert [column.header for column in cells.FIGURES] == headers
+        alone = cells.figure_columns(material_of([make_trial()]).rows)
+        assert {"compile s", "vs eager", "vs cpu"} & {column.header for column in alone} == set()
 
     def test_counts_put_the_worst_first(self, material: Material) -> None:
         assert list(cells.counts(material.rows).items()) == [("crashed", 1), ("oom", 3), ("skipped", 2), ("ok", 48)]
@@ -392,7 +400,7 @@ class TestWords:
         assert facts["Seeds"] == "3 (0, 1, 2)"
         assert facts["Epochs"] == "5, recipe standard"
         assert facts["Sessions"] == (
-            f"27, 27 of them paired: {stopped.count('precise')} stopped precise enough, "
+            f"27, 27 of them paired: {stopped.count('precise')} precise enough, "
             f"{stopped.count('budget')} at the end of the budget"
         )
         assert facts["Rounds"] == "median 20 per session, 20 to 20"
@@ -431,7 +439,8 @@ class TestPage:
         data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
         assert list(data["plots"]) == list(PLOTS)
         for name, plot in plots.items():
-            assert data["plots"][name]["panels"] == [[dict(v) for v in panel.values] for panel in plot.panels]
+            shown = [{"values": [dict(v) for v in panel.values], "height": panel.height} for panel in plot.panels]
+            assert data["plots"][name]["panels"] == shown
         places = re.findall(r'data-plot="(\w+)" data-panel="(\d+)"', page)
         assert places == [(name, str(n)) for name, plot in plots.items() for n in range(len(plot.panels))]
 
@@ -483,7 +492,7 @@ class TestSpecs:
     def test_variant_has_one_colour_in_all_plots(self, plots: dict[str, Plot]) -> None:
         colours: dict[str, set[int]] = {}
         for name in ("throughput", "devices", "compiled", "epochs", "time", "steps"):
-            for key in plots[name].legend:
+            for key in (key for key in plots[name].legend if key.colour):
                 colours.setdefault(key.label, set()).add(key.colour)
         assert {label: len(found) for label, found in colours.items()} == {"eager": 1, "compile": 1, "bf16": 1}
 

@@ -41,6 +41,7 @@ class Line:
     figures: tuple[tuple[str, str], ...]
     keys: tuple[Sortable, ...]
     reason: str
+    marks: str
     doubts: str
     best: bool
 
@@ -63,13 +64,6 @@ NAMES = (
     ),
 )
 FIGURES = (
-    Column(
-        header="marks",
-        show=figures.marks,
-        key=lambda row: figures.marks(row) or None,
-        help="what to know before comparing; explained below the table",
-        numeric=False,
-    ),
     Column(
         header="accuracy",
         show=lambda row: figures.accuracy(row.test_accuracy, None),
@@ -129,13 +123,22 @@ FIGURES = (
         help="peak memory: the device's where it has its own, else the host's",
     ),
 )
-COLUMNS = NAMES + FIGURES
+OPTIONAL = ("compile s", "vs eager", "vs cpu")
+
+
+def figure_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns of figures; optional ones only where a cell has something for them."""
+    return tuple(
+        column
+        for column in FIGURES
+        if column.header not in OPTIONAL or any(column.key(row) is not None for row in rows)
+    )
 
 
 def lines(rows: Sequence[Row]) -> tuple[Line, ...]:
-    """Every cell, failed ones first, then skipped ones."""
-    best = figures.fastest(rows)
-    return tuple(_line(row, row.cell.id in best) for row in worst_first(rows))
+    """Every cell, failed ones first, then skipped ones; its figures are those of ``figure_columns``."""
+    best, columns = figures.fastest(rows), figure_columns(rows)
+    return tuple(_line(row, columns, row.cell.id in best) for row in worst_first(rows))
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:
@@ -144,14 +147,15 @@ def counts(rows: Sequence[Row]) -> dict[str, int]:
     return {status: count for status, count in found.items() if count}
 
 
-def _line(row: Row, best: bool) -> Line:
+def _line(row: Row, columns: Sequence[Column], best: bool) -> Line:
     return Line(
         status=row.status,
         seeds=row.seeds,
         names=tuple(figures.plain(column.show(row)) for column in NAMES),
-        figures=tuple((column.show(row), column.detail(row)) for column in FIGURES) if row.seeds else (),
-        keys=tuple(column.key(row) for column in COLUMNS),
+        figures=tuple((column.show(row), column.detail(row)) for column in columns) if row.seeds else (),
+        keys=tuple(column.key(row) for column in (*NAMES, *columns)),
         reason=figures.plain(row.reason),
+        marks=figures.marks(row),
         doubts=figures.plain(row.doubts or ""),
         best=best,
     )

@@ -12,11 +12,11 @@ from mnist_bench.records import Measurement, Trial
 from mnist_bench.report import specs
 from mnist_bench.report.material import Material, batch, grouped, joined, left_out, variant_keys
 from mnist_bench.report.palette import colour_of
-from mnist_bench.report.panels import MOST_BARS, MOST_PANELS, Key, Panel, Plot, Value
+from mnist_bench.report.panels import BAR_HEIGHT, MOST_BARS, MOST_PANELS, Key, Panel, Plot, Value
 from mnist_bench.rows import Row
 
 BINS = 40
-SHOWN = (0.5, 99.0)  # percentiles between which the axis of step times runs
+SHOWN = (0.5, 99.0)  # percentiles: from the lowest of a variant to the highest of one the axis of step times runs
 REST = "teardown, other"
 # What is drawn as one phase: the phases of a trial's waterfall.
 PHASES: dict[str, tuple[str, ...]] = {
@@ -47,7 +47,7 @@ def step_times(material: Material) -> Plot:
         short="Steps",
         title="Step times",
         lead="How long single training steps took in the timing sessions, every seed counted alike; dashed rules are "
-        "medians. The axis is logarithmic and runs over the middle 98.5 % of the steps. Narrow and left is better.",
+        "medians. The axis is logarithmic and leaves out the slowest 1 % of the steps. Narrow and left is better.",
         spec=specs.step_times(material.variants),
         panels=tuple(panels),
         legend=variant_keys(material, {row.variant for row in rows}),
@@ -111,9 +111,9 @@ def histogram(steps: Steps, edges: Steps) -> Steps:
 
 
 def edges_of(samples: Sequence[Steps]) -> Steps:
-    """Edges of ``BINS`` bins, evenly spaced in the logarithm, over the middle of all samples."""
-    together = np.concatenate(samples)
-    low, high = np.percentile(together[together > 0], SHOWN)
+    """Edges of ``BINS`` bins, evenly spaced in the logarithm, that hold nearly all of each sample (times above 0)."""
+    low = min(np.percentile(sample, SHOWN[0]) for sample in samples)
+    high = max(np.percentile(sample, SHOWN[1]) for sample in samples)
     if high <= low * 1.01:  # all alike: still an axis
         low, high = low / 1.05, high * 1.05
     edges: Steps = np.geomspace(low, high, BINS + 1)
@@ -184,7 +184,12 @@ def _waterfall_panel(names: Sequence[str], rows: Sequence[Row], shares: Mapping[
         ]
     low, high = min(trained), max(trained)
     share = f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
-    return Panel(title=joined(*names), values=tuple(values), caption=f"Training steps take {share} of the time awake.")
+    return Panel(
+        title=joined(*names),
+        values=tuple(values),
+        caption=f"Training steps take {share} of the time awake.",
+        height=BAR_HEIGHT * len(rows),
+    )
 
 
 def _memory_panel(names: Sequence[str], rows: Sequence[Row]) -> Panel:
@@ -199,7 +204,7 @@ def _memory_panel(names: Sequence[str], rows: Sequence[Row]) -> Panel:
         if peaks:
             most, peak = max(peaks, key=lambda one: one[1])
             words.append(f"Highest on the {place}: {_bar_name(most)}, {figures.significant(peak)} MiB.")
-    return Panel(title=joined(*names), values=tuple(values), caption=" ".join(words))
+    return Panel(title=joined(*names), values=tuple(values), caption=" ".join(words), height=BAR_HEIGHT * len(rows))
 
 
 def _bar_name(row: Row) -> str:

@@ -62,7 +62,10 @@ def _data_of(plots: Sequence[Plot]) -> dict[str, Any]:
         "config": palette.screen(),
         "dataset": DATA,
         "plots": {
-            plot.id: {"spec": dict(plot.spec), "panels": [list(panel.values) for panel in plot.panels]}
+            plot.id: {
+                "spec": dict(plot.spec),
+                "panels": [{"values": list(panel.values), "height": panel.height} for panel in plot.panels],
+            }
             for plot in plots
             if plot.panels
         },

@@ -38,7 +38,15 @@ def on_paper(plot: Plot, panel: Panel) -> dict[str, Any]:
     """A specification that stands alone: data, title, colours, legend and width in it."""
     title = {"text": f"{plot.title}: {panel.title}", "subtitle": panel.caption, "limit": WIDTH}
     datasets = {DATA: [dict(value) for value in panel.values]}
-    return {**plot.spec, "width": WIDTH, "title": title, "datasets": datasets, "config": palette.paper()}
+    height = plot.spec["height"] if panel.height is None else panel.height
+    return {
+        **plot.spec,
+        "width": WIDTH,
+        "height": height,
+        "title": title,
+        "datasets": datasets,
+        "config": palette.paper(),
+    }
 
 
 def file_name(plot: Plot, panel: Panel, number: int) -> str:

@@ -40,7 +40,7 @@ def measured_how(material: Material) -> Facts:
 
 
 def sessions_words(sessions: Sequence[Session]) -> str:
-    """``12, 10 of them paired: 4 stopped precise enough, 8 at the end of the budget``."""
+    """``12, 10 of them paired: 4 precise enough, 8 at the end of the budget`` (why they stopped)."""
     if not sessions:
         return "none"
     stopped = Counter(session.stopped for session in sessions)

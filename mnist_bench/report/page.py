@@ -33,7 +33,7 @@ def _content(material: Material) -> dict[str, Any]:
         "measured": len(material.measured),
         "highlights": highlights(material),
         "warnings": method.warnings(material),
-        "columns": cells.COLUMNS,
+        "columns": (*cells.NAMES, *cells.figure_columns(material.rows)),
         "name_columns": len(cells.NAMES),
         "lines": cells.lines(material.rows),
         "footnotes": figures.footnotes(material.measured),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 DATA = "panel"  # the name under which a specification expects its panel's values
 MOST_PANELS = 60  # of one plot: more take a browser long, and nobody looks at them
 MOST_BARS = 60  # cells of one panel of bars
+BAR_HEIGHT = 24  # pixels, the gap included
 
 Value = str | int | float | None
 Values = tuple[Mapping[str, Value], ...]
@@ -26,6 +27,7 @@ class Panel:
     title: str
     values: Values
     caption: str
+    height: int | None = None  # pixels of the drawing; None: that of the specification
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

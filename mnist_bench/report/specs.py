@@ -14,8 +14,6 @@ from mnist_bench.report.palette import shape_of
 from mnist_bench.report.panels import DATA
 
 HEIGHT = 210
-BAR_STEP = 24
-RATE_TICKS = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
 # Of ratios that lie close together, and of others.
 FINE_TICKS = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.75, 2, 2.5, 3]
 COARSE_TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
@@ -26,7 +24,7 @@ Spec = dict[str, Any]
 
 def throughput(variants: Sequence[str], batch_sizes: Sequence[int]) -> Spec:
     """Training samples per second by batch size, both logarithmic, with intervals; a line a variant."""
-    return _lines(variants, batch_sizes, "samples/s", alt.Axis(values=RATE_TICKS, format="~s", labelOverlap=True))
+    return _lines(variants, batch_sizes, "samples/s", alt.Axis(format="~s", tickCount=4))
 
 
 def speed_up(variants: Sequence[str], batch_sizes: Sequence[int], ratios: Sequence[float]) -> Spec:
@@ -114,20 +112,24 @@ def waterfall(phases: Sequence[str]) -> Spec:
             ),
         )
     )
-    return _finished(alt.layer(bars), alt.Step(BAR_STEP))
+    return _finished(alt.layer(bars), HEIGHT)
 
 
 def memory(places: Sequence[str]) -> Spec:
     """Peak memory of each cell: the host's a broad bar, the device's a narrow one before it."""
-    base = alt.Chart(_data()).encode(
-        x=alt.X("mib:Q").axis(format=",d", tickCount=5).title("peak, MiB").stack(None),
-        y=alt.Y("cell:N").sort(None).title(None),
-        color=alt.Color("place:N").scale(domain=list(places), range="category").title(None),
-        tooltip=_tooltips(("cell", "cell"), ("place", "memory"), ("mib_text", "MiB")),
+    widths = [18, 8][: len(places)]
+    bars = (
+        alt.Chart(_data())
+        .mark_bar()
+        .encode(
+            x=alt.X("mib:Q").axis(format=",d", tickCount=5).title("peak, MiB").stack(None),
+            y=alt.Y("cell:N").sort(None).title(None),
+            color=alt.Color("place:N").scale(domain=list(places), range="category").title(None),
+            size=alt.Size("place:N").scale(domain=list(places), range=widths).legend(None),
+            tooltip=_tooltips(("cell", "cell"), ("place", "memory"), ("mib_text", "MiB")),
+        )
     )
-    broad = base.transform_filter("datum.place === 'host'").mark_bar(height={"band": 0.76})
-    narrow = base.transform_filter("datum.place === 'device'").mark_bar(height={"band": 0.34})
-    return _finished(alt.layer(broad, *([narrow] if len(places) > 1 else [])), alt.Step(BAR_STEP))
+    return _finished(alt.layer(bars), HEIGHT)
 
 
 def over_runs(series: Sequence[str], title: str, axis_format: str) -> Spec:
@@ -195,7 +197,7 @@ def _data() -> alt.NamedData:
     return alt.NamedData(name=DATA)
 
 
-def _finished(chart: alt.LayerChart, height: int | alt.Step) -> Spec:
+def _finished(chart: alt.LayerChart, height: int) -> Spec:
     fitted = chart.properties(
         width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
     )

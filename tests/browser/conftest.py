@@ -39,4 +39,4 @@ def report_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Plan], Path
 @pytest.fixture(scope="session")
 def page_file(report_of: Callable[[Plan], Path]) -> Path:
     """The report of a run with figures, failed cells, skipped cells and noise."""
-    return report_of(Plan())
+    return report_of(Plan(models=("mlp", "cnn"), batch_sizes=(100, 10000)))

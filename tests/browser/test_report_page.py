@@ -25,8 +25,9 @@ return Array.from(document.querySelectorAll(".plot"), (place) => {
 
 
 @pytest.fixture(scope="module")
-def page(driver: Chrome, page_file: Path) -> Page:
-    return open_page(driver, page_file)
+def hostile_file(report_of: Callable[[Plan], Path]) -> Path:
+    variants = (Variant(name="eager"), Variant(name="<b>{{ 7*7 }}</b>\u2028'\"&amp;", execution="compile"))
+    return report_of(Plan(models=(HOSTILE, "mlp"), variants=variants, batch_sizes=(100, 1000)))
 
 
 class TestWhatIsSeen:
@@ -39,7 +40,7 @@ class TestWhatIsSeen:
         for plot, drawn, colours, height in found:
             assert drawn >= 2, f"{plot} is empty"
             assert colours >= 1
-            assert height > 100, f"{plot} is flat"
+            assert height > 60, f"{plot} is flat"
         assert console(page) == []
         assert requests(page) == [page.url], "the page asked for more than itself"
 
@@ -47,7 +48,7 @@ class TestWhatIsSeen:
         page = open_page(driver, page_file)
         labels = page.ask("return Array.from(document.querySelectorAll('.plot'), p => p.getAttribute('aria-label'))")
         assert isinstance(labels, list)
-        assert all(len(label) > 30 and label.endswith(".") for label in labels)
+        assert [label for label in labels if len(label) < 30 or not label.endswith(".")] == []
         assert all(len(caption) > 10 for caption in page.texts("figcaption"))
 
     def test_tooltip_shows_figures_and_the_policy_lets_it(self, driver: Chrome, page_file: Path) -> None:
@@ -116,10 +117,10 @@ class TestTable:
         assert page.focused() == "Skip to the table of cells"
         page.press(Keys.ENTER, Keys.TAB)
         assert page.focused() == "filter"
-        page.press("LENET5 cpu")
-        assert set(page.texts("#table tbody td:nth-child(2)")) == {"lenet5"}
+        page.press("CNN cpu")
+        assert set(page.texts("#table tbody td:nth-child(2)")) == {"cnn"}
         assert set(page.texts("#table tbody td:nth-child(3)")) == {"cpu"}
-        assert page.texts("#shown") == ["9 of 54 cells"]
+        assert page.texts("#shown") == ["6 of 24 cells"]
         page.press(Keys.TAB)
         assert page.focused() == "status"
         page.press(Keys.TAB, Keys.TAB)
@@ -129,7 +130,7 @@ class TestTable:
         page.press(Keys.ENTER)
         assert sort_of(page, "samples/s") == "descending"
         rates = column(page, "samples/s")
-        assert len(rates) == 9
+        assert len(rates) == 6
         assert rates == sorted(rates, reverse=True)
         page.press(Keys.SPACE)
         assert sort_of(page, "samples/s") == "ascending"
@@ -143,7 +144,9 @@ class TestTable:
             page.press(Keys.ENTER)
             statuses = page.texts("#table tbody td:first-child .badge")
             assert statuses[0] in ("ok", "crashed")
-            assert set(statuses[-6:]) <= {"oom", "skipped"}
+            lacking = len(page.texts("#table td.reason"))
+            assert lacking == 4
+            assert set(statuses[-lacking:]) == {"oom", "skipped"}
 
     def test_filters_by_status(self, driver: Chrome, page_file: Path) -> None:
         page = open_page(driver, page_file)
@@ -166,12 +169,12 @@ def column(page: Page, header: str) -> list[float]:
     return [float(text.partition("[")[0].replace(",", "")) for text in texts]
 
 
-class TestHostileRun:
-    @pytest.fixture(scope="class")
-    def hostile(self, driver: Chrome, report_of: Callable[[Plan], Path]) -> Page:
-        variants = (Variant(name="eager"), Variant(name="<b>{{ 7*7 }}</b>\u2028'\"&amp;", execution="compile"))
-        return open_page(driver, report_of(Plan(models=(HOSTILE, "mlp"), variants=variants, batch_sizes=(100, 1000))))
+@pytest.fixture
+def hostile(driver: Chrome, hostile_file: Path) -> Page:
+    return open_page(driver, hostile_file)
 
+
+class TestHostileRun:
     def test_name_stays_text_everywhere(self, hostile: Page) -> None:
         assert hostile.ask("return document.images.length + document.querySelectorAll('b, iframe, object').length") == 0
         assert hostile.ask("return document.scripts.length") == 3

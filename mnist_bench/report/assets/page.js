@@ -37,14 +37,26 @@
     tip.style.top = `${Math.max(4, below ? event.clientY - tip.offsetHeight - 10 : event.clientY + 14)}px`;
   };
 
-  const draw = (place) => {
-    const plot = data.plots[place.dataset.plot];
-    const spec = { ...plot.spec, datasets: { [data.dataset]: plot.panels[Number(place.dataset.panel)] } };
+  // The panels of a plot share its specification: Vega-Lite compiles it for the first of them.
+  const compiled = {};
+  const specOf = (plot, { values, height }, known) => {
+    if (!known) {
+      const datasets = { [data.dataset]: values };
+      return { mode: "vega-lite", spec: { ...plot.spec, datasets, height: height ?? plot.spec.height } };
+    }
+    const tables = known.data.map((each) => (each.name === data.dataset ? { ...each, values } : each));
+    return { mode: "vega", spec: { ...known, data: tables, height: height ?? known.height } };
+  };
+
+  const draw = async (place) => {
+    const id = place.dataset.plot;
+    const plot = data.plots[id];
+    const { mode, spec } = specOf(plot, plot.panels[Number(place.dataset.panel)], compiled[id]);
+    const config = mode === "vega" ? {} : data.config;  // what is compiled has it in it
     // ast: expressions are interpreted, so that the page can forbid eval.
-    const options = {
-      ast: true, actions: false, config: data.config, defaultStyle: false, renderer: "svg", tooltip: showTip,
-    };
-    return window.vegaEmbed(place, spec, options);
+    const options = { ast: true, actions: false, config, defaultStyle: false, mode, renderer: "svg", tooltip: showTip };
+    const { vgSpec } = await window.vegaEmbed(place, spec, options);
+    compiled[id] ??= vgSpec;
   };
 
   const drawAll = async () => {
