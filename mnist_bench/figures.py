@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from mnist_bench.rows import Row
+if TYPE_CHECKING:
+    from mnist_bench.records import VariantClass
+    from mnist_bench.rows import Row
 
 FOOTNOTES = {
     "†": "noisy: the machine was disturbed while this was measured",
@@ -66,7 +69,12 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 
 def marks(row: Row) -> str:
     """What a reader must know before comparing this row with another, as signs of ``FOOTNOTES``."""
-    holds = {"†": row.noisy is True, "‡": row.paired == "unpaired", "§": row.class_ in ("B", "C")}
+    return signs(noisy=row.noisy is True, unpaired=row.paired == "unpaired", class_=row.class_)
+
+
+def signs(*, noisy: bool, unpaired: bool, class_: VariantClass | None) -> str:
+    """The signs of ``FOOTNOTES`` that hold."""
+    holds = {"†": noisy, "‡": unpaired, "§": class_ in ("B", "C")}
     return "".join(mark for mark, held in holds.items() if held)
 
 

@@ -123,8 +123,18 @@ def plan(matrix: Matrix, options: Options) -> tuple[matrices.GroupTrials, ...]:
 
 
 def resumed(folder: RunFolder, options: Options) -> Options:
-    """The options of a run that goes on: the run's own where they decide what is measured."""
-    return replace(options, **folder.manifest().options, matrix_path=folder.manifest().matrix_path)
+    """The options of a run that goes on: the run's own where they decide what is measured.
+
+    Raises:
+        UsageError: it was merged: its shards go on, each where it was measured.
+    """
+    manifest = folder.manifest()
+    if sources := manifest.options.get("merged_from"):
+        raise UsageError(
+            f"--resume {folder.run_id}: a merged run is complete as its shards were; to measure more, run another "
+            f"shard and merge it with these: {', '.join(map(str, sources))}"
+        )
+    return replace(options, **manifest.options, matrix_path=manifest.matrix_path)
 
 
 def execute(folder: RunFolder, options: Options, emit: Observer, environ: Mapping[str, str]) -> Manifest:

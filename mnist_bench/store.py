@@ -24,11 +24,11 @@ from mnist_bench.codec import LINE_LIMIT, SCHEMA_VERSION
 from mnist_bench.errors import UsageError
 from mnist_bench.files import append_line, link_atomically, sync_folder, whole_lines, write_atomically
 from mnist_bench.records import Manifest, Session, Trial
+from mnist_bench.run_names import MANIFEST, known_runs
 from mnist_bench.summary import EpochRow, Row
 
 __all__ = ["LINE_LIMIT", "SCHEMA_VERSION", "RunFolder", "known_runs", "new_run_id", "point_latest"]
 
-MANIFEST = "manifest.json"
 LATEST = "latest"
 
 _T = TypeVar("_T")
@@ -40,16 +40,6 @@ def new_run_id(now: datetime, rng: random.Random) -> str:
         raise ValueError("a run id needs a time with its zone")
     suffix = "".join(rng.choices(string.ascii_lowercase + string.digits, k=6))
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
-
-
-def known_runs(output_dir: Path) -> tuple[str, ...]:
-    """The names of the runs in a results folder, oldest first (their ids begin with the time)."""
-    try:
-        entries = list(output_dir.iterdir())
-    except OSError:
-        return ()
-    runs = [e.name for e in entries if not e.name.startswith(".") and not e.is_symlink() and (e / MANIFEST).is_file()]
-    return tuple(sorted(runs))
 
 
 def point_latest(output_dir: Path, run_id: str) -> None:
@@ -69,10 +59,11 @@ class RunFolder:
         self._lock = FileLock(path / ".lock", thread_local=False)
 
     @classmethod
-    def create(cls, output_dir: Path, manifest: Manifest) -> Self:
+    def create(cls, output_dir: Path, manifest: Manifest, fill: Callable[[Path], None] | None = None) -> Self:
         """Makes ``output_dir/<run-id>/`` and points ``latest`` to it.
 
-        The folder is made under a hidden name and renamed: no run ever stands without its manifest.
+        The folder is made under a hidden name and renamed: no run ever stands without its manifest, nor without what
+        ``fill`` writes into the hidden folder (which has its manifest, ``logs/`` and ``samples/`` by then).
 
         Raises:
             UsageError: the folder cannot be made, or is there already.
@@ -82,7 +73,7 @@ class RunFolder:
         try:
             if final.exists():
                 raise UsageError(f"{final}: is there already; resume it with --resume {manifest.run_id}")
-            _make_folder(hidden, final, manifest)
+            _make_folder(hidden, final, manifest, fill)
             sync_folder(output_dir)
             point_latest(output_dir, manifest.run_id)
         except OSError as error:
@@ -207,6 +198,11 @@ class RunFolder:
         """Where a trial's raw step stamps go."""
         return self.path / "samples" / f"{_file_name(trial_id)}.npy"
 
+    @property
+    def report_path(self) -> Path:
+        """Where the page of the run goes unless another place is named."""
+        return self.path / "report.html"
+
     def _more_path(self, trial_id: str) -> Path:
         return self.path / "samples" / f"{_file_name(trial_id)}.json"
 
@@ -236,11 +232,13 @@ class RunFolder:
             raise RuntimeError("a run is written to inside `with folder.lock():` only")
 
 
-def _make_folder(hidden: Path, final: Path, manifest: Manifest) -> None:
+def _make_folder(hidden: Path, final: Path, manifest: Manifest, fill: Callable[[Path], None] | None) -> None:
     try:
         for name in ("logs", "samples"):
             (hidden / name).mkdir(parents=True)
         write_atomically(hidden / MANIFEST, codec.encode_manifest(manifest))
+        if fill is not None:
+            fill(hidden)
         hidden.rename(final)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)

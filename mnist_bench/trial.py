@@ -40,14 +40,13 @@ from mnist_bench.protocol import (
 )
 from mnist_bench.recipes import training_of
 from mnist_bench.records import StepTimes, TrialSpec, VariantClass
+from mnist_bench.samples import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.training import evaluate, train_epoch
 
 TRACE_STEPS = 20
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
 WARMUP_EPOCH = -1  # the order of warm-up and session, which no training epoch has
 CLASSES: dict[str, VariantClass] = {"fp32": "A", "tf32": "B", "bf16": "B"}
-SAMPLES = np.dtype([("phase", "u1"), ("index", "u4"), ("loaded_ns", "i8"), ("done_ns", "i8")])
-WARMUP, SESSION, TRAINING = 0, 1, 2  # ``phase`` of a sample
 
 
 class TrialError(Exception):

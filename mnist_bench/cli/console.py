@@ -8,11 +8,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console  # imported late: what prints no table need not wait for it
 
 PIPE_WIDTH = 200  # a file has no width, and a cell that is cut off in one is lost
 
@@ -29,8 +28,10 @@ def make_console(args: argparse.Namespace, *, stderr: bool) -> Console:
         args: ``args.color`` is ``auto`` where the command has no such flag.
         stderr: progress and logs; else data.
     """
+    from rich.console import Console
+
     file = sys.stderr if stderr else sys.stdout
-    colored = _colored(getattr(args, "color", "auto"), file)
+    colored = wants_colour(getattr(args, "color", "auto"), file)
     # Where the terminal is dumb or unknown, as under CI, rich would leave out the colour that was asked for.
     dumb = os.environ.get("TERM", "").lower() in ("", "dumb", "unknown")
     return Console(
@@ -45,7 +46,8 @@ def make_console(args: argparse.Namespace, *, stderr: bool) -> Console:
     )
 
 
-def _colored(wish: str, file: TextIO) -> bool:
+def wants_colour(wish: str, file: TextIO) -> bool:
+    """Whether ``--color`` (``auto``, ``always`` or ``never``), the environment and the file together want colour."""
     if wish != "auto":
         return wish == "always"
     if os.environ.get("NO_COLOR"):
@@ -96,6 +98,9 @@ def _print_markdown(rows: Sequence[Row]) -> None:
 
 
 def _print_table(rows: Sequence[Row], args: argparse.Namespace, title: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for key in rows[0] if rows else ():
         numbers = all(isinstance(row[key], int | float | None) for row in rows)

@@ -62,10 +62,10 @@ def execute(args: argparse.Namespace) -> int:
     trials = folder.trials()
     rows = summarise(manifest, trials, folder.sessions())
     results = floors(manifest.matrix, rows)
-    _print_rows(manifest, rows, args)
-    _print_floors(results, errors)
+    print_table(manifest, rows, args)
+    print_floors(results, errors)
     _write_step_summary(folder)
-    errors.print(f"results: {_shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
+    errors.print(f"results: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
     if manifest.status != "complete":
         where = "" if args.output_dir == Path("results") else f" -o {args.output_dir}"
         errors.print(f"{manifest.status}; go on with: mnist-bench run --resume {folder.run_id}{where}", soft_wrap=True)
@@ -151,7 +151,7 @@ def _options(args: argparse.Namespace, path: Path) -> Options:
     )
 
 
-def _print_rows(manifest: Manifest, rows: Sequence[Row], args: argparse.Namespace) -> None:
+def print_table(manifest: Manifest, rows: Sequence[Row], args: argparse.Namespace) -> None:
     from mnist_bench import tables
     from mnist_bench.cli.console import make_console
 
@@ -166,7 +166,7 @@ def _print_rows(manifest: Manifest, rows: Sequence[Row], args: argparse.Namespac
         print(tables.to_text(args.format, manifest, rows), end="")
 
 
-def _print_floors(results: Sequence[FloorResult], errors: Console) -> None:
+def print_floors(results: Sequence[FloorResult], errors: Console) -> None:
     from rich.text import Text
 
     for result in results:
@@ -174,7 +174,7 @@ def _print_floors(results: Sequence[FloorResult], errors: Console) -> None:
             errors.print(Text("expect: ", style="bold red") + Text(result.message), soft_wrap=True)
 
 
-def _shortest(path: Path) -> Path:
+def shortest(path: Path) -> Path:
     """Relative to where the user stands, if it lies below."""
     return path.resolve().relative_to(Path.cwd()) if path.resolve().is_relative_to(Path.cwd()) else path
 

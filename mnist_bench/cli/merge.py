@@ -1,0 +1,47 @@
+"""``mnist-bench merge``: one run from shards."""
+
+from __future__ import annotations
+
+import argparse
+
+from mnist_bench.cli import options
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "The shards (run --shard K/N) must share matrix, data set, recipe, program version and machine, be complete, "
+        "and have no trial in common. They stay as they are; the merged run has an id of its own."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the shards: ids or paths, two or more")
+    parser.add_argument(
+        "--across-machines",
+        action="store_true",
+        help="merge shards of different machines or software; the merged run is then comparable with no other",
+    )
+    options.add_output_dir(parser)
+    options.add_format(parser)
+    options.add_color(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    import random
+    from datetime import UTC, datetime
+
+    from mnist_bench.cli.console import make_console
+    from mnist_bench.cli.run import exit_code, print_floors, print_table, shortest
+    from mnist_bench.merge import merge
+    from mnist_bench.summary import floors, summarise
+
+    errors = make_console(args, stderr=True)
+    rng = random.SystemRandom()
+    merged = merge(args.output_dir, args.runs, across_machines=args.across_machines, now=datetime.now(UTC), rng=rng)
+    folder, manifest = merged.folder, merged.folder.manifest()
+    trials = folder.trials()
+    rows = summarise(manifest, trials, folder.sessions())
+    results = floors(manifest.matrix, rows)
+    print_table(manifest, rows, args)
+    print_floors(results, errors)
+    for note in merged.notes:
+        errors.print(note, soft_wrap=True)
+    errors.print(f"merged: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
+    return exit_code(manifest, trials, results)

@@ -1,0 +1,96 @@
+"""``mnist-bench report``: a run as one HTML page that opens offline, and its plots as images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_bench.cli import options
+from mnist_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mnist_bench.comparisons import Run
+    from mnist_bench.report import Material
+    from mnist_bench.store import RunFolder
+
+NOTHING_MEASURED = 5
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "The page holds its data and programs and opens offline. Exit code 5: nothing was measured; the page says why."
+    )
+    parser.add_argument(
+        "run", nargs="?", default="latest", metavar="RUN", help="a run's id, its path, or latest (default: latest)"
+    )
+    options.add_output_dir(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the page here (default: report.html in the run's folder)"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="write PNG and SVG of each plot there as well")
+    parser.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors on stderr")
+
+
+def execute(args: argparse.Namespace) -> int:
+    from mnist_bench import report
+    from mnist_bench.store import RunFolder
+
+    folder = RunFolder.open(args.output_dir, args.run)
+    material = report.gather(run := _read(folder), _step_ms(folder, run))
+    output = folder.report_path if args.output is None else args.output
+    _write("--output", output, report.render(material).encode("utf-8", "backslashreplace"))
+    print(output)
+    if args.images is not None:
+        _write_images(material, args.images, quiet=args.quiet)
+    return 0 if material.measured else NOTHING_MEASURED
+
+
+def _read(folder: RunFolder) -> Run:
+    from mnist_bench.comparisons import Run
+    from mnist_bench.summary import summarise
+
+    manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
+    return Run(manifest=manifest, trials=trials, sessions=sessions, rows=summarise(manifest, trials, sessions))
+
+
+def _step_ms(folder: RunFolder, run: Run) -> dict[str, NDArray[np.float64] | None]:
+    """The raw steps that the page shows, by trial; None, and a warning, where they cannot be read."""
+    from mnist_bench.report import trials_to_read
+    from mnist_bench.samples import session_ms
+
+    found: dict[str, NDArray[np.float64] | None] = {}
+    for trial in trials_to_read(run):
+        try:
+            found[trial.id] = session_ms(folder.samples_path(trial.id))
+        except ValueError as error:
+            print(f"mnist-bench: {error}; its step times are left out", file=sys.stderr)
+            found[trial.id] = None
+    return found
+
+
+def _write_images(material: Material, target: Path, *, quiet: bool) -> None:
+    from mnist_bench.report import images_of, plots_of
+
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--images {target}: {error.strerror or error}; name a folder that can be made") from error
+    for plot in plots_of(material):
+        if not quiet:
+            print(f"{plot.title}: {plot.missing or f'{len(plot.panels)} images as SVG and PNG'}", file=sys.stderr)
+        for image in images_of(plot):
+            _write("--images", target / image.name, image.content)
+
+
+def _write(flag: str, path: Path, content: bytes) -> None:
+    from mnist_bench.files import write_atomically
+
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror or error}; name another place") from error
