@@ -15,6 +15,7 @@ from mnist_bench.errors import BenchError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mnist_bench.cli.run", "train, time and evaluate every cell of a matrix; write results/"),
     "plan": ("mnist_bench.cli.plan", "print the cells in order, what will be skipped and why, and how long it takes"),
+    "export": ("mnist_bench.cli.export", "write a run in the format of another tool"),
     "data": ("mnist_bench.cli.data", "fetch, verify, show or synthesize the data set"),
     "doctor": ("mnist_bench.cli.doctor", "look for every known pitfall of this machine, each with its mend"),
     "list": ("mnist_bench.cli.list", "list the models, devices or variants that a matrix can name"),
