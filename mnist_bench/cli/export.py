@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "What stands in each format, and how the tools read it: docs/exports.md."
     parser.add_argument("run", metavar="RUN", help="a run: its id, its path, or latest")
     parser.add_argument(
-        "--format", required=True, choices=EXPORTERS, metavar="F", help=f"one of {', '.join(EXPORTERS)}"
+        "--format", required=True, choices=tuple(EXPORTERS), metavar="F", help=f"one of {', '.join(EXPORTERS)}"
     )
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="the file to write, or a folder for it (default: stdout)"

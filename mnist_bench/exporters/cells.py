@@ -24,11 +24,13 @@ def names(rows: Sequence[Row]) -> tuple[str, ...]:
     The matrix lets in only names that stay as they are; a results folder from elsewhere may hold others.
     """
     seen: Counter[str] = Counter()
-    found = []
+    found: dict[str, None] = {}
     for row in rows:
-        name = figures.plain(row.cell.id)[:LONGEST_NAME]
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+        name = plain = figures.plain(row.cell.id)[:LONGEST_NAME]
+        while name in found:
+            seen[plain] += 1
+            name = f"{plain} #{seen[plain] + 1}"
+        found[name] = None
     return tuple(found)
 
 

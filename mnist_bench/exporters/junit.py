@@ -15,10 +15,12 @@ import junitparser
 
 from mnist_bench import figures
 from mnist_bench.exporters.cells import known
-from mnist_bench.records import Manifest, Measurement, Session, Trial
+from mnist_bench.records import Cell, Manifest, Measurement, Session, Trial
 from mnist_bench.rows import FloorResult, Row
 
 PACKAGE = "mnist_bench"
+
+Verdict = junitparser.Skipped | junitparser.Error | junitparser.Failure
 
 
 class _Suite(junitparser.TestSuite):
@@ -32,16 +34,21 @@ def export(manifest: Manifest, rows: Sequence[Row], trials: Sequence[Trial], ses
     """Every row is a test case; its time is what its trials took, less their timing sessions."""
     from mnist_bench.summary import floors  # it brings numpy, which --help need not wait for
 
-    missed = [result for result in floors(manifest.matrix, rows) if result.verdict == "missed"]
+    missed: dict[Cell, list[FloorResult]] = {}
+    for result in floors(manifest.matrix, rows):
+        if result.verdict == "missed":
+            missed.setdefault(result.cell, []).append(result)
+    by_model: dict[str, list[Row]] = {}
+    for row in rows:
+        by_model.setdefault(row.model, []).append(row)
     seconds = _seconds(trials)
     document = junitparser.JUnitXml()
-    for number, model in enumerate(dict.fromkeys(row.model for row in rows)):
+    for number, (model, own) in enumerate(by_model.items()):
         suite = _suite(manifest, number, model)
-        own = [row for row in rows if row.model == model]
         for row in own:
             for column, value in known(row).items():
                 suite.add_property(f"{_name(row)} {column}", _text(value))
-        suite.add_testcases([_case(row, seconds, missed) for row in own])
+        suite.add_testcases([_case(row, seconds.get(row.cell.id, 0.0), missed.get(row.cell, ())) for row in own])
         suite.append(junitparser.SystemOut(""))  # Ant's schema wants both, even where nothing was printed
         suite.append(junitparser.SystemErr(""))
         document.append(suite)
@@ -78,13 +85,13 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     return facts | {f"package.{name}": version for name, version in environment.packages.items()}
 
 
-def _case(row: Row, seconds: dict[str, float], missed: Sequence[FloorResult]) -> junitparser.TestCase:
-    case = junitparser.TestCase(_name(row), f"{PACKAGE}.{_word(row.model)}", round(seconds.get(row.cell.id, 0.0), 3))
-    case.result = list(_results(row, [result for result in missed if result.cell == row.cell]))[:1]
+def _case(row: Row, seconds: float, missed: Sequence[FloorResult]) -> junitparser.TestCase:
+    case = junitparser.TestCase(_name(row), f"{PACKAGE}.{_word(row.model)}", round(seconds, 3))
+    case.result = list(_results(row, missed))[:1]
     return case
 
 
-def _results(row: Row, missed: Sequence[FloorResult]) -> Iterator[junitparser.FinalResult]:
+def _results(row: Row, missed: Sequence[FloorResult]) -> Iterator[Verdict]:
     """The worst first: a test case has one result at most."""
     reason = figures.plain(row.reason)
     if row.status == "skipped":

@@ -125,3 +125,10 @@ def on_disk(output_dir: Path, made: Records) -> RunFolder:
         for session in made.sessions:
             folder.append_session(session)
     return folder
+
+
+def from_disk(output_dir: Path) -> Records:
+    """The newest run: figures of 6 digits, as they are stored."""
+    folder = RunFolder.open(output_dir, "latest")
+    manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
+    return Records(manifest, summarise(manifest, trials, sessions), trials, sessions)

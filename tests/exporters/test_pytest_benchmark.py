@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def written(folder: Path, made: Records, name: str = "run.json") -> Path:
 def compare(*arguments: str | Path) -> str:
     command = [sys.executable, "-m", "pytest_benchmark", "compare", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -53,9 +54,9 @@ def test_read_back_by_its_storage(tmp_path: Path) -> None:
 def test_compare_shows_cells_side_by_side(tmp_path: Path) -> None:
     out = compare(written(tmp_path, every_kind()))
     assert "benchmark 'mlp/b100': 2 tests" in out
-    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith("mlp/cpu")}
-    assert lines["mlp/cpu/b100/compile"][1:3] == ["2.0000", "(1.0)"]  # the least, in ms
-    assert lines["mlp/cpu/b100/eager"][1:3] == ["2.9000", "(1.45)"]
+    assert re.search(r"^Name \(time in ms\) +Min +Max", out, re.MULTILINE)
+    assert re.search(r"^mlp/cpu/b100/compile \S+ +2\.0000 \(1\.0\) +2\.2000 ", out, re.MULTILINE)
+    assert re.search(r"^mlp/cpu/b100/eager \S+ +2\.9000 \(1\.45\) +3\.4000 ", out, re.MULTILINE)
 
 
 def test_two_runs_compare_between(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_same_fields_as_its_own_file_and_loaded_by_benchmark_compare(tmp_path: P
     command += [f"--benchmark-compare={ours}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"Comparing against benchmarks from: {ours.name}" in done.stdout + done.stderr.replace(str(tmp_path), "")
+    assert f"Comparing against benchmarks from: {ours}" in done.stdout + done.stderr
 
     mine, theirs = json.loads(ours.read_text()), json.loads((tmp_path / "theirs.json").read_text())
     assert set(mine) == set(theirs)
