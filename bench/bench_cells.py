@@ -26,6 +26,9 @@ from mnist_bench.measure import numerics
 from mnist_bench.recipes import training_of
 from mnist_bench.records import EVALUATION_BATCH_SIZE, Cell, Matrix
 
+# What torch warns of when it compiles is not ours to mend.
+pytestmark = pytest.mark.filterwarnings("default")
+
 
 class Bench:
     """A cell's model on its device, with a random batch of the cell's size and one for evaluation."""

@@ -9,7 +9,7 @@ test case have properties, so the figures are properties of the suite, named aft
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import junitparser
 
@@ -57,7 +57,7 @@ def export(manifest: Manifest, rows: Sequence[Row], trials: Sequence[Trial], ses
     return out.getvalue()
 
 
-def _suite(manifest: Manifest, number: int, model: str) -> _Suite:
+def _suite(manifest: Manifest, number: int, model: str) -> junitparser.TestSuite:
     suite = _Suite(_word(model))
     suite.id, suite.package = number, PACKAGE
     suite.hostname = "localhost"  # the schema's word for a host that is not known: runs do not record its name
@@ -87,19 +87,23 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 
 def _case(row: Row, seconds: float, missed: Sequence[FloorResult]) -> junitparser.TestCase:
     case = junitparser.TestCase(_name(row), f"{PACKAGE}.{_word(row.model)}", round(seconds, 3))
-    case.result = list(_results(row, missed))[:1]
+    verdict = _verdict(row, missed)
+    if verdict is not None:
+        case.result = verdict
     return case
 
 
-def _results(row: Row, missed: Sequence[FloorResult]) -> Iterator[Verdict]:
-    """The worst first: a test case has one result at most."""
-    reason = figures.plain(row.reason)
-    if row.status == "skipped":
-        yield junitparser.Skipped(reason, row.status)
-    elif row.status != "ok":
-        yield junitparser.Error(reason, row.status)
-    if missed:
-        yield junitparser.Failure(figures.plain("; ".join(result.message for result in missed)), "expect")
+def _verdict(row: Row, missed: Sequence[FloorResult]) -> Verdict | None:
+    """The worst that is to be said, since a test case has one result at most; None: passed."""
+    match row.status:
+        case "ok" if missed:
+            return junitparser.Failure(figures.plain("; ".join(result.message for result in missed)), "expect")
+        case "ok":
+            return None
+        case "skipped":
+            return junitparser.Skipped(figures.plain(row.reason), row.status)
+        case _:
+            return junitparser.Error(figures.plain(row.reason), row.status)
 
 
 def _seconds(trials: Sequence[Trial]) -> dict[str, float]:
