@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import re
 import shutil
@@ -304,11 +305,16 @@ variants: [eager, compile, {name: tf32, precision: tf32}, {name: one, channels_l
         path.write_text(self.MATRIX)
         return path
 
-    def test_each_cell_has_a_step_and_an_evaluation_or_a_reason(self, matrix: Path) -> None:
+    def test_each_cell_has_a_step_and_an_evaluation_or_a_reason(self, matrix: Path, tmp_path: Path) -> None:
         """Every suite once, without timing."""
         command = "-m pytest bench -o python_files=bench_*.py -p no:cacheprovider -v --benchmark-disable --matrix"
         done = subprocess.run(
-            [sys.executable, *command.split(), str(matrix)], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, *command.split(), str(matrix)],
+            cwd=ROOT,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         verdicts = dict(re.findall(r"^bench/\w+\.py::(\S+) (PASSED|SKIPPED)", done.stdout, re.MULTILINE))
