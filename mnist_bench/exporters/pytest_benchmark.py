@@ -19,7 +19,7 @@ from mnist_bench.exporters.cells import known, names
 from mnist_bench.records import Environment, Manifest, Session, Trial
 from mnist_bench.rows import Row
 
-FORMAT_VERSION = "5.1.0"  # the pytest-benchmark whose fields these are
+FORMAT_VERSION = "5.3.1"  # the pytest-benchmark whose fields these are
 
 # Steps and seconds of each round of a cell.
 Rounds = Sequence[tuple[int, float]]
