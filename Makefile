@@ -32,8 +32,8 @@ lint: $(STAMP) ## style, types and import walls
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## pytest-benchmark suites of the harness itself
-	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-storage=.benchmarks --benchmark-autosave $(ARGS)
+bench: $(STAMP) ## pytest-benchmark suites: cells of MATRIX, and the harness itself
+	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --matrix $(MATRIX) --benchmark-only --benchmark-storage=.benchmarks --benchmark-autosave $(ARGS)
 
 bars: $(STAMP) ## the long proofs, by hand, on a quiet machine (hours)
 	$(BIN)/python -m pytest -m bars -s $(ARGS)

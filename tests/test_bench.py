@@ -1,15 +1,19 @@
-"""The proofs in bench/: their arithmetic, their exit codes, and that the plain loop does the harness's work."""
+"""bench/: the proofs' arithmetic and exit codes, that the plain loop does the harness's work, the suites' storage."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,19 +21,28 @@ import pytest
 import torch
 from record_factory import SHA, make_epochs, make_measurement, make_session
 
-from bench import aa, bars, live, overhead, report, tutorial_loop
+from bench import aa, bars, bench_cells, live, overhead, report, tutorial_loop
 from bench.bars import Bar
 from bench.plain_loop import PlainLoop
-from mnist_bench import models
+from mnist_bench import config, models
 from mnist_bench.errors import DataError, WorkerError
 from mnist_bench.execution import build as build_program
+from mnist_bench.execution.compiled import missing_compiler
 from mnist_bench.execution.program import build_optimizer
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.loading.order import epoch_order
+from mnist_bench.matrix import expand
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, ModelEntry
 from mnist_bench.speedups import SpeedUp
 
 ROOT = Path(__file__).resolve().parents[1]
+HARNESS_BENCHMARKS = (
+    "test_plan_10000_cells",
+    "test_summarise_10000_trials",
+    "test_append_trial",
+    "test_hodges_lehmann_of_200",
+    "test_help_takes_under_0_3_seconds",
+)
 MACHINE = {"span_s": 10.0, "steal": 0.0, "others": 0.0, "load_1min": 1.0}
 
 
@@ -273,6 +286,68 @@ def test_help(name: str) -> None:
     )
     assert "--data-dir" in done.stdout
     assert done.stderr == ""
+
+
+class TestSuites:
+    """The pytest-benchmark suites of ``make bench``, over a matrix of seconds."""
+
+    MATRIX = """\
+version: 1
+models: [mlp]
+devices: [cpu, mps]
+batch_sizes: [16]
+variants: [eager, compile, {name: tf32, precision: tf32}, {name: one, channels_last: true, threads: 1}]
+"""
+
+    @pytest.fixture
+    def matrix(self, tmp_path: Path) -> Path:
+        path = tmp_path / "matrix.yaml"
+        path.write_text(self.MATRIX)
+        return path
+
+    def test_each_cell_has_a_step_and_an_evaluation_or_a_reason(self, matrix: Path, tmp_path: Path) -> None:
+        """Every suite once, without timing."""
+        command = "-m pytest bench -o python_files=bench_*.py -p no:cacheprovider -v --benchmark-disable --matrix"
+        done = subprocess.run(
+            [sys.executable, *command.split(), str(matrix)],
+            cwd=ROOT,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        verdicts = dict(re.findall(r"^bench/\w+\.py::(\S+) (PASSED|SKIPPED)", done.stdout, re.MULTILINE))
+        compiler = missing_compiler(BUILTIN_VARIANTS["compile"], torch.device("cpu"))
+        for cell in expand(config.parse(self.MATRIX, source="m.yaml", allow_plugins=False)):
+            possible = cell.device == "cpu" and cell.variant != "tf32" and not (cell.variant == "compile" and compiler)
+            for name in (f"test_step[{cell.id}]", f"test_evaluation_batch[{cell.id}]"):
+                assert verdicts.pop(name) == ("PASSED" if possible else "SKIPPED"), name
+        assert verdicts == dict.fromkeys(HARNESS_BENCHMARKS, "PASSED")
+        assert "precision tf32 exists on NVIDIA GPUs" in done.stdout
+        assert compiler is None or compiler in done.stdout
+
+    @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+    def test_make_bench_stores_what_compare_reads(self, matrix: Path, tmp_path: Path) -> None:
+        store = tmp_path / "stored"
+        arguments = f"-p no:cacheprovider --benchmark-storage={store} -k '(one and cpu) or hodges'"
+        target = ["bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}", f"MATRIX={matrix}"]
+        done = subprocess.run(
+            ["make", *target, f"ARGS={arguments}"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        compare = [sys.executable, "-m", "pytest_benchmark", f"--storage={store}", "compare", "--group-by=fullname"]
+        done = subprocess.run(compare, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        for name in ("test_step[mlp/cpu/b16/one]", "test_evaluation_batch[mlp/cpu/b16/one]"):
+            assert f"bench/bench_cells.py::{name}': 1 tests" in done.stdout
+        assert "bench/bench_harness.py::test_hodges_lehmann_of_200': 1 tests" in done.stdout
+
+    def test_a_bad_matrix_is_refused_with_its_line(self, matrix: Path) -> None:
+        matrix.write_text("version: 1\nmodels: [lenet]\n")
+        flags = {"--matrix": matrix, "--allow-plugins": False}
+        with pytest.raises(pytest.UsageError, match=r"matrix\.yaml:2:10: models\[0\]: unknown model 'lenet'"):
+            bench_cells.pytest_generate_tests(SimpleNamespace(config=SimpleNamespace(getoption=flags.get)))
 
 
 @pytest.mark.bars

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "history": ("mnist_bench.cli.history", "show a cell's figures over runs and commits"),
     "merge": ("mnist_bench.cli.merge", "make one run from shards"),
+    "export": ("mnist_bench.cli.export", "write a run in the format of another tool"),
     "data": ("mnist_bench.cli.data", "fetch, verify, show or synthesize the data set"),
     "report": ("mnist_bench.cli.report", "write a run as one HTML page with plots, and the plots as images"),
     "doctor": ("mnist_bench.cli.doctor", "look for every known pitfall of this machine, each with its mend"),

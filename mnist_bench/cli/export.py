@@ -1,0 +1,139 @@
+"""``mnist-bench export``: a run in the format of another tool, to stdout or a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_bench.cli import options
+from mnist_bench.exporters import EXPORTERS
+
+if TYPE_CHECKING:
+    from mnist_bench.exporters import Exporter
+    from mnist_bench.records import Manifest, Session, Trial
+    from mnist_bench.rows import Row
+
+    Records = tuple[Manifest, tuple[Row, ...], tuple[Trial, ...], tuple[Session, ...]]
+
+DIRECTIONS = ("smaller", "bigger")
+NOTHING_MEASURED = 5
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "What stands in each format, and how the tools read it: docs/exports.md."
+    parser.add_argument("run", metavar="RUN", help="a run: its id, its path, or latest")
+    parser.add_argument(
+        "--format", required=True, choices=tuple(EXPORTERS), metavar="F", help=f"one of {', '.join(EXPORTERS)}"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help="the file to write, or a folder for it (default: stdout)"
+    )
+    parser.add_argument(
+        "--direction",
+        choices=DIRECTIONS,
+        help="github-action-benchmark: only the file of those figures of which smaller, or bigger, is better",
+    )
+    options.add_filter(parser)
+    options.add_output_dir(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    exporter = EXPORTERS[args.format]
+    paths = _paths(args, _chosen(args, exporter))
+    manifest, rows, trials, sessions = records = _records(args)
+    held = exporter.holds(rows, trials, sessions)
+    _warn(manifest, exporter, len(held), len(rows))
+    if held or exporter.all_rows:
+        for name, path in paths.items():
+            _write(path, exporter.files[name](*records))
+    return 0 if held else NOTHING_MEASURED
+
+
+def _chosen(args: argparse.Namespace, exporter: Exporter) -> tuple[str, ...]:
+    """The files that are wanted.
+
+    Raises:
+        UsageError: ``--direction`` of a format that has none; or the place cannot hold two files, or binary ones.
+    """
+    from mnist_bench.errors import UsageError
+
+    names = tuple(exporter.files)
+    if args.direction is not None:
+        if len(names) == 1:
+            raise UsageError(f"--direction: --format {args.format} has one file for all figures; leave --direction out")
+        names = tuple(name for name in names if name.startswith(args.direction))
+    if len(names) > 1 and args.output is None:
+        raise UsageError(
+            f"--format {args.format} makes two files: name a folder with --output, or choose one of them with "
+            f"--direction {' or --direction '.join(DIRECTIONS)}"
+        )
+    if len(names) > 1 and args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"--output {args.output}: is no folder, but --format {args.format} makes two files")
+    if exporter.binary and args.output is None and sys.stdout.isatty():
+        raise UsageError(f"--format {args.format} is binary: name a file with --output, or redirect stdout")
+    return names
+
+
+def _paths(args: argparse.Namespace, names: tuple[str, ...]) -> Mapping[str, Path | None]:
+    """Where each file goes: None is stdout. For two files ``--output`` is a folder, there or not."""
+    if args.output is None:
+        return dict.fromkeys(names)
+    if len(names) > 1 or args.output.is_dir():
+        return {name: args.output / name for name in names}
+    return dict.fromkeys(names, args.output)
+
+
+def _records(args: argparse.Namespace) -> Records:
+    from mnist_bench.matrix import select
+    from mnist_bench.store import RunFolder
+    from mnist_bench.summary import summarise
+
+    folder = RunFolder.open(args.output_dir, args.run)
+    manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
+    rows = summarise(manifest, trials, sessions)
+    wanted = options.chosen(args)
+    if wanted is not None:
+        cells = frozenset(select([row.cell for row in rows], wanted))
+        rows = tuple(row for row in rows if row.cell in cells)
+    return manifest, rows, trials, sessions
+
+
+def _warn(manifest: Manifest, exporter: Exporter, held: int, total: int) -> None:
+    """What the reader of the file cannot see in it."""
+    if manifest.status != "complete":
+        _say(f"the run is {manifest.status}: cells or seeds may be missing")
+    if not held:
+        _say(f"no cell has {exporter.needs}" + ("" if exporter.all_rows else ": nothing is written"))
+    elif held < total and not exporter.all_rows:
+        _say(f"{total - held} of {total} cells are left out: without {exporter.needs}")
+
+
+def _say(text: str) -> None:
+    print(f"mnist-bench: {text}", file=sys.stderr)
+
+
+def _write(path: Path | None, data: bytes) -> None:
+    """Atomically, if it is a file: a reader never sees half of one.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    from mnist_bench.errors import UsageError
+    from mnist_bench.files import write_atomically
+
+    if path is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        return
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device: replacing it would do away with it
+            path.write_bytes(data)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path.resolve(), data)  # of a symlink, what it leads to
+    except OSError as error:
+        raise UsageError(f"--output {path}: cannot be written: {error.strerror or error}") from error
+    _say(f"wrote {path}")
