@@ -88,7 +88,7 @@ class SessionIndex(dict[str, list[Session]]):
         return [s for s in self.get(reference, ()) if s.paired and this in s.members]
 
     def ratio(self, session: Session, reference: str, this: str) -> stats.SessionRatio | None:
-        """What a session says of the code of two of its members (``stats.between_processes``); None: no common round."""
+        """What a session says of the code of two members (``stats.between_processes``); None: no common round."""
         key = (id(session), reference, this)
         if key not in self._ratios:
             self.measure([(reference, this)])

@@ -137,13 +137,26 @@ class LiveTrial:
         self._snapshot = Snapshot(self._model, self._optimizer, device)
         self._loss_sum = torch.zeros((), device=device)
         self._stream = self._full_batches()
+        self._one_step = self._steady_step()
 
     def _full_batches(self) -> Iterator[pipelines.Batch]:
         """Batches without end, none ragged, in an order that no training epoch has."""
+        count, size = self._pipeline.train_images, self._spec.cell.batch_size
+        orders = (epoch_order(self._spec.seed, WARMUP_EPOCH - repeat, count) for repeat in itertools.count())
+        return itertools.chain.from_iterable(
+            self._pipeline.train_batches(order[: count // size * size]) for order in orders
+        )
+
+    def _steady_step(self) -> Callable[[], None]:
+        """One step as ``training.train_epoch`` has it, on the next full batch."""
+        next_batch, step, add = self._stream.__next__, self._program.step, self._loss_sum.add_
         size = self._spec.cell.batch_size
-        for repeat in itertools.count():
-            order = epoch_order(self._spec.seed, WARMUP_EPOCH - repeat, self._pipeline.train_images)
-            yield from (batch for batch in self._pipeline.train_batches(order) if len(batch[1]) == size)
+
+        def one_step() -> None:
+            images, labels = next_batch()
+            add(step(images, labels), alpha=size)
+
+        return one_step
 
     def _first_calls(self) -> tuple[float, float | None]:
         """Calls every shape to come twice: full batch, tail batch, evaluation batch.
@@ -182,10 +195,6 @@ class LiveTrial:
                 yield
         finally:
             self._model.train()
-
-    def _one_step(self) -> None:
-        images, labels = next(self._stream)
-        self._loss_sum.add_(self._program.step(images, labels), alpha=labels.shape[0])
 
     def _time_steps(self, count: int) -> list[int]:
         return self._device.time_steps(self._one_step, count)
@@ -244,7 +253,8 @@ class LiveTrial:
     def end_session(self) -> SessionEnded:
         """Puts the state back as it was built, for the training to come."""
         with self._waterfall.phase("session"):
-            self._stream.close()  # type: ignore[attr-defined]
+            self._stream = iter(())  # the one before goes, and with it what a loader has in hand
+            self._one_step = self._steady_step()
             self._snapshot.restore()
             if not self._session_ns:
                 return SessionEnded(step_times=None)

@@ -18,8 +18,9 @@ import torch
 import torch._dynamo
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.nn.functional import cross_entropy
 
-from mnist_bench.execution.program import Program, assemble, cross_entropy_of, with_precision
+from mnist_bench.execution.program import Program, assemble, with_precision
 from mnist_bench.records import Variant
 
 COMPILER = "clang++" if sys.platform == "darwin" else "g++"  # the one that torch calls where CXX names none
@@ -41,9 +42,19 @@ def build(model: nn.Module, optimizer: torch.optim.Optimizer, variant: Variant, 
 
     forward = with_precision(compile_(model), variant, device)
     if options.scope == "model":
-        return assemble(cross_entropy_of(forward), optimizer.step, optimizer.zero_grad, forward)
-    loss_of = compile_(cross_entropy_of(with_precision(model, variant, device)))
-    return assemble(loss_of, compile_(lambda: optimizer.step()), optimizer.zero_grad, forward)
+        return assemble(forward, optimizer)
+    plain = with_precision(model, variant, device)
+    loss_of = compile_(lambda images, labels: cross_entropy(plain(images), labels))
+    update = compile_(lambda: optimizer.step())
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = loss_of(images, labels)
+        loss.backward()
+        update()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return Program(step=step, forward=forward)
 
 
 def graphs_compiled() -> int:

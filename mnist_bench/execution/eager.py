@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mnist_bench.execution.program import Program, assemble, cross_entropy_of, with_precision
+from mnist_bench.execution.program import Program, assemble, with_precision
 from mnist_bench.records import Variant
 
 
 def build(model: nn.Module, optimizer: torch.optim.Optimizer, variant: Variant, device: torch.device) -> Program:
-    forward = with_precision(model, variant, device)
-    return assemble(cross_entropy_of(forward), optimizer.step, optimizer.zero_grad, forward)
+    return assemble(with_precision(model, variant, device), optimizer)

@@ -24,9 +24,12 @@ class Program:
     forward: Forward
 
 
-def assemble(loss_of: Step, update: Callable[[], object], zero_grad: Callable[[], object], forward: Forward) -> Program:
+def assemble(forward: Forward, optimizer: torch.optim.Optimizer) -> Program:
+    """Forward, loss, backward, update, each in its own call. Flat, since each step pays for every layer of Python."""
+    update, zero_grad = optimizer.step, optimizer.zero_grad
+
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = loss_of(images, labels)
+        loss = cross_entropy(forward(images), labels)
         loss.backward()
         update()
         zero_grad()
@@ -47,13 +50,6 @@ def with_precision(forward: Forward, variant: Variant, device: torch.device) -> 
         return logits.float()
 
     return autocast
-
-
-def cross_entropy_of(forward: Forward) -> Step:
-    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(forward(images), labels)
-
-    return loss_of
 
 
 def build_optimizer(model: nn.Module, name: str, lr: float, *, fused: bool) -> torch.optim.Optimizer:

@@ -56,8 +56,10 @@ class Resident:
         self._test_images, self._test_labels = self._test_images.to(self._device), self._test_labels.to(self._device)
 
     def train_batches(self, order: torch.Tensor) -> Iterator[Batch]:
+        images, labels, shift, scale = self._images, self._labels, self._shift, self._scale
         for indices in order.to(self._device).split(self._batch_size):
-            yield self._normalise(self._images.index_select(0, indices)), self._labels.index_select(0, indices)
+            pixels = images.index_select(0, indices).to(torch.float32).sub_(shift).mul_(scale)
+            yield pixels, labels.index_select(0, indices)
 
     def test_batches(self) -> Iterator[Batch]:
         for start in range(0, self.test_images, EVALUATION_BATCH_SIZE):
