@@ -205,7 +205,7 @@ def ratios_of(values: FloatArray, confidence: float = CONFIDENCE) -> list[Sessio
     """
     rounds = values.shape[0]
     rank = _critical_rank(rounds, confidence) if rounds else None
-    full = ~np.isnan(values).any(axis=0, keepdims=True)[0]
+    full: NDArray[np.bool_] = np.isfinite(values).all(axis=0)  # type: ignore[assignment]  # of two dimensions: no scalar
     if rank is None or not full.any():
         return [_ratio_of_known(column, confidence) for column in values.T]
     x = values[:, full]

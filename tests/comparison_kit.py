@@ -10,7 +10,7 @@ from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
-from record_factory import make_epochs, make_failed, make_manifest, make_measurement, make_session, make_trial
+from record_factory import RUN_ID, make_epochs, make_failed, make_manifest, make_measurement, make_session, make_trial
 
 from mnist_bench.comparisons import Run
 from mnist_bench.matrix import expand
@@ -29,13 +29,15 @@ from mnist_bench.records import (
 from mnist_bench.store import RunFolder
 from mnist_bench.summary import summarise
 
+Trouble = Mapping[str, tuple[str, str]]
+
 VARIANTS = (
     BUILTIN_VARIANTS["eager"],
     BUILTIN_VARIANTS["compile"],
     Variant(name="tf32", precision="tf32"),
 )
 # What goes wrong, by cell id (all its seeds) or trial id: (status, reason).
-TROUBLE: Mapping[str, tuple[str, str]] = {
+TROUBLE: Trouble = {
     "lenet5/cuda/b1000/compile": ("oom", "8.1 GiB were asked for, 4 GiB are free: take a smaller batch"),
     "mlp/cuda/b100/compile/s1": ("crashed", "signal 11: see its log"),
     "lenet5/cpu/b1000/eager": ("timeout", "over 1800 s: raise limits.timeout_seconds"),
@@ -58,7 +60,7 @@ def make_matrix(**changes: Any) -> Matrix:
 
 def records(
     matrix: Matrix | None = None,
-    trouble: Mapping[str, tuple[str, str]] = TROUBLE,
+    trouble: Trouble = TROUBLE,
     *,
     factor: float = 1.0,
     salt: int = 0,
@@ -91,10 +93,10 @@ def write(
     manifest: Manifest,
     trials: Sequence[Trial],
     sessions: Sequence[Session],
-    run_id: str | None = None,
+    run_id: str = RUN_ID,
 ) -> RunFolder:
     """The run on disk, as the runner would have left it."""
-    folder = RunFolder.create(output_dir, manifest if run_id is None else replace(manifest, run_id=run_id))
+    folder = RunFolder.create(output_dir, replace(manifest, run_id=run_id))
     with folder.lock():
         for trial in trials:
             folder.append_trial(trial)
@@ -111,7 +113,7 @@ def step_ms(cell: Cell) -> float:
     return launch + work / speed / {"eager": 1.0, "compile": 1.3, "tf32": 1.5}[cell.variant]
 
 
-def _trial(cell: Cell, seed: int, trouble: Mapping[str, tuple[str, str]], factor: float, rng: random.Random) -> Trial:
+def _trial(cell: Cell, seed: int, trouble: Trouble, factor: float, rng: random.Random) -> Trial:
     status, reason = trouble.get(cell.id, trouble.get(f"{cell.id}/s{seed}", ("ok", "")))
     if status == "skipped":
         return make_trial(cell, seed, Skip(reason=reason))
