@@ -310,8 +310,13 @@ class TestCosts:
     def test_histogram_adds_up(self) -> None:
         steps = np.random.default_rng(0).lognormal(1, 0.2, 5000)
         shares = costs.histogram(steps, costs.edges_of([steps]))
-        assert shares.size == costs.BINS
+        assert shares.size == costs.MOST_BINS
         assert shares.sum() == pytest.approx(0.985, abs=0.002)
+
+    def test_few_steps_make_a_coarse_picture(self) -> None:
+        few, many = np.geomspace(1, 2, 8), np.geomspace(1, 2, 5000)
+        assert costs.edges_of([few, many]).size - 1 == 6
+        assert costs.edges_of([many]).size - 1 == costs.MOST_BINS
 
     def test_steps_that_are_all_alike_have_an_axis(self) -> None:
         steps = np.full(100, 2.0)
@@ -382,6 +387,15 @@ class TestTable:
         assert {len(line.keys) for line in cells.lines(material.rows)} == {
             len(cells.NAMES) + len(cells.figure_columns(material.rows))
         }
+
+    def test_reasons_are_told_once(self, material: Material) -> None:
+        found = [(each.status, each.cells, each.text[:22]) for each in cells.reasons(material.rows)]
+        assert found == [
+            ("crashed", 1, "the worker was killed "),
+            ("oom", 3, "the device ran out of "),
+            ("skipped", 2, "no C++ compiler was fo"),
+        ]
+        assert cells.reasons(material.rows)[1].names.startswith("cnn/cuda/b10000/eager, cnn/cuda/b10000/compile")
 
     def test_column_without_any_figure_is_left_out(self, material: Material) -> None:
         headers = [column.header for column in cells.figure_columns(material.rows)]

@@ -65,6 +65,7 @@ def _content(material: Material, plots: tuple[Plot, ...]) -> dict[str, Any]:
         "counts": cells.counts(material.rows),
         "measured": len(material.measured),
         "highlights": highlights(material),
+        "reasons": cells.reasons(material.rows),
         "warnings": method.warnings(material),
         "plots": plots,
         "columns": (*cells.NAMES, *cells.figure_columns(material.rows)),
