@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mnist_bench import codec, stats
 from mnist_bench import matrix as matrices
-from mnist_bench import stats
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
@@ -122,6 +124,21 @@ def make_manifest(matrix: Matrix, trials: Sequence[str]) -> Manifest:
     )
 
 
+def write_run(output_dir: Path, matrix: Matrix, rounds: int) -> RunFolder:
+    """A finished run of every cell, its lines written at one go (each by itself would be synced to the disk)."""
+    rng = random.Random(0)
+    groups = matrices.groups(matrices.expand(matrix), matrix.seeds)
+    trials = [make_trial(cell, seed, rng) for _, members in groups for cell, seed in members]
+    folder = RunFolder.create(output_dir, make_manifest(matrix, [trial.id for trial in trials]))
+    lines = {
+        "trials.jsonl": map(codec.encode_trial, trials),
+        "sessions.jsonl": (codec.encode_session(make_session(group, rng, rounds)) for group in groups),
+    }
+    for name, records in lines.items():
+        (folder.path / name).write_bytes(b"".join(codec.to_json(record) + b"\n" for record in records))
+    return folder
+
+
 def test_plan_10000_cells(benchmark: Any) -> None:
     matrix = make_matrix(batch_sizes=250, variants=10, seeds=3)
 
@@ -143,6 +160,27 @@ def test_summarise_10000_trials(benchmark: Any) -> None:
     assert len(trials) == 10_000
     rows = benchmark.pedantic(summarise, args=(manifest, trials, sessions), rounds=3, iterations=1)
     assert len(rows) == 1_000
+
+
+@pytest.fixture(scope="module")
+def large_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """10,000 trials: 2,500 cells of 4 seeds; 1,000 sessions of 10 members and 20 rounds."""
+    return write_run(tmp_path_factory.mktemp("results"), make_matrix(batch_sizes=125, variants=5, seeds=4), rounds=20)
+
+
+def test_read_10000_trials(benchmark: Any, large_run: RunFolder) -> None:
+    trials, sessions = benchmark.pedantic(lambda: (large_run.trials(), large_run.sessions()), rounds=3, iterations=1)
+    assert (len(trials), len(sessions)) == (10_000, 1_000)
+
+
+@pytest.mark.parametrize("by", ["device", "variant", "batch_size"])
+def test_compare_10000_trials(benchmark: Any, large_run: RunFolder, by: str) -> None:
+    """The whole command, from process start to exit."""
+    command = [sys.executable, "-m", "mnist_bench", "compare", str(large_run.path), "--by", by, "--format", "csv"]
+    done = benchmark.pedantic(
+        subprocess.run, args=(command,), kwargs={"capture_output": True, "check": True}, rounds=3, iterations=1
+    )
+    assert len(done.stdout.splitlines()) > 1_000
 
 
 @pytest.fixture

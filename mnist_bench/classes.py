@@ -11,6 +11,8 @@ TRACE_RTOL = 1e-3  # of every loss of the first steps, dropout off, against the 
 
 def trace_difference(one: Measurement, other: Measurement) -> float:
     """The largest relative difference of two loss traces; infinite where one ends early (a loss was not finite)."""
+    if one.loss_trace == other.loss_trace:
+        return 0.0
     pairs = zip(one.loss_trace, other.loss_trace, strict=False)
     worst = max((abs(a - b) / max(abs(b), 1e-12) for a, b in pairs), default=0.0)
     return worst if len(one.loss_trace) == len(other.loss_trace) else float("inf")

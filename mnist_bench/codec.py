@@ -10,6 +10,7 @@ import json
 import math
 from typing import Any, NoReturn
 
+import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 
 from mnist_bench.errors import BenchError
@@ -46,7 +47,11 @@ def from_json(data: bytes) -> Any:
     Raises:
         ValueError: not JSON, or NaN or Infinity in it.
     """
-    return json.loads(data, parse_constant=_refuse_constant)
+    try:
+        return pydantic_core.from_json(data, allow_inf_nan=False)  # three times as fast as json
+    except ValueError:
+        # It refuses lone surrogates, which ``to_json`` may have written; of all else json says what is wrong.
+        return json.loads(data, parse_constant=_refuse_constant)
 
 
 def encode_trial(trial: Trial) -> dict[str, Any]:
@@ -122,7 +127,8 @@ def decode_session(record: dict[str, Any]) -> Session:
     session = _SESSION.validate_python(record)
     count = len(session.members)
     for number, one in enumerate(session.rounds):
-        if len(one.steps) != count or len(one.seconds) != count or not all(0 <= i < count for i in one.order):
+        fits = not one.order or (min(one.order) >= 0 and max(one.order) < count)
+        if len(one.steps) != count or len(one.seconds) != count or not fits:
             raise ValueError(f"rounds[{number}] does not fit the {count} members")
     return session
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from mnist_bench.matrix import model_of, variant_of
@@ -91,15 +91,14 @@ def settings(matrix: Matrix, cell: Cell) -> dict[str, Any]:
     Without the names themselves (what is called otherwise is not another thing), and without the threads, whose
     number is in the key.
     """
-    entry, variant = model_of(matrix, cell.model), asdict(variant_of(matrix, cell.variant))
+    entry, variant = model_of(matrix, cell.model), variant_of(matrix, cell.variant)
     training = training_of(entry, matrix.recipe)
-    compile_options = variant.pop("compile")
     return {
         "model": entry.target,
         "optimizer": training.optimizer,
         "lr": training.lr,
-        **{name: value for name, value in variant.items() if name not in ("name", "threads")},
-        **{f"compile.{name}": value for name, value in compile_options.items()},
+        **{f.name: getattr(variant, f.name) for f in fields(variant) if f.name not in ("name", "threads", "compile")},
+        **{f"compile.{f.name}": getattr(variant.compile, f.name) for f in fields(variant.compile)},
     }
 
 
@@ -115,7 +114,7 @@ def differences(a: Key, b: Key) -> tuple[Difference, ...]:
     """
     pairs = [(name, getattr(a, name), getattr(b, name)) for name in FIELDS]
     return tuple(
-        Difference(field=name, a=_words(one), b=_words(other))
+        Difference(field=name, a=_words(name, one), b=_words(name, other))
         for name, one, other in pairs
         if one != other and not (name == "driver" and None in (one, other))
     )
@@ -127,5 +126,7 @@ def ranked(found: Iterable[Difference]) -> tuple[Difference, ...]:
     return tuple(sorted(dict.fromkeys(found), key=lambda difference: order.index(difference.field)))
 
 
-def _words(value: object) -> str:
-    return "unknown" if value is None else str(value)
+def _words(name: str, value: object) -> str:
+    if value is None:
+        return "unknown"
+    return str(value)[:12] if name.endswith("_sha256") else str(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mnist_bench import stats
@@ -28,7 +28,6 @@ from mnist_bench.speedups import (
     SessionIndex,
     SpeedUp,
     index_sessions,
-    log_seconds_per_step,
     reference_variant,
     speed_up,
 )
@@ -86,7 +85,10 @@ def compare_cells(run: Run, by: By, chosen: Choice | None = None) -> Comparison:
     indexed = index(run)
     reference_of = _references(indexed, by)
     rows = [row for row in run.rows if chosen is None or chosen(row.cell)]
-    compared = [_compared(row, reference_of(row), by, indexed) for row in rows]
+    pairs = [(row, reference_of(row)) for row in rows]
+    if by != "batch_size":
+        indexed.sessions.measure(_trials(pairs, indexed))
+    compared = (_compared(row, reference, by, indexed) for row, reference in pairs)
     cells = tuple(one for one in compared if one is not None)
     return Comparison(
         run_id=run.manifest.run_id,
@@ -145,6 +147,14 @@ def _references(indexed: Indexed, by: By) -> Callable[[Row], Cell | None]:
     return smallest_ok
 
 
+def _trials(pairs: Iterable[tuple[Row, Cell | None]], indexed: Indexed) -> Iterator[tuple[str, str]]:
+    """The trials (reference, this) of one seed each that will be held against each other."""
+    for row, reference in pairs:
+        if row.status == "ok" and reference is not None:
+            common = common_seeds(indexed.measured.get(reference.id, {}), indexed.measured[row.cell.id])
+            yield from (names for names, _ in common)
+
+
 def _reference_words(run: Run, by: By) -> str:
     if by == "device":
         return "the same cell on the CPU"
@@ -172,9 +182,9 @@ def _compared(row: Row, reference: Cell | None, by: By, indexed: Indexed) -> Com
         return line
     other = indexed.rows.get(reference.id)
     if other is None:
-        return replace(line, reason=f"{reference.id} is not in this run, or not finished")
+        return replace(line, reason=f"its reference {reference.id} is not in this run, or not finished")
     if other.status != "ok":
-        return replace(line, reason=f"{reference.id}: {other.status}: {other.reason}")
+        return replace(line, reason=f"its reference {reference.id} is not ok: {other.status}: {other.reason}")
     return _measured(line, row, other, by, indexed)
 
 
@@ -208,7 +218,7 @@ def _rate_ratio(pairs: Sequence[tuple[str, str]], sizes: float, sessions: Sessio
         pairs: trial ids (reference, this) of one seed each.
         sizes: this batch size / the reference's.
     """
-    known = [(log_seconds_per_step(a, sessions), log_seconds_per_step(b, sessions)) for a, b in pairs]
+    known = [(sessions.log_step_s(a), sessions.log_step_s(b)) for a, b in pairs]
     logs = [math.log(sizes) + a - b for a, b in known if a is not None and b is not None]
     return SpeedUp.of(stats.t_interval(logs), "unpaired") if logs else None
 
@@ -243,7 +253,7 @@ def _break_evens(cells: Iterable[ComparedCell], indexed: Indexed) -> tuple[Break
 def _break_even(one: ComparedCell, reference: Cell, speed: SpeedUp, indexed: Indexed) -> BreakEven | None:
     row, other = indexed.rows[one.cell.id], indexed.rows[reference.id]
     own, theirs = indexed.measured[one.cell.id], indexed.measured[reference.id]
-    logs = [log_seconds_per_step(trial, indexed.sessions) for trial, _ in theirs.values()]
+    logs = [indexed.sessions.log_step_s(trial) for trial, _ in theirs.values()]
     steps = [math.exp(log) for log in logs if log is not None]
     epochs = [m.train_samples / len(m.epochs.train_s) for _, m in own.values() if m.epochs.train_s]
     if row.compile_s is None or not steps or not epochs:

@@ -13,7 +13,7 @@ from mnist_bench.compare import Choice, Indexed, common_seeds, geometric_means, 
 from mnist_bench.comparisons import MatchedCell, Run, RunComparison
 from mnist_bench.records import Cell, Measurement
 from mnist_bench.rows import Row
-from mnist_bench.speedups import SpeedUp, log_seconds_per_step
+from mnist_bench.speedups import SpeedUp
 
 ALL = "all cells"
 
@@ -83,12 +83,15 @@ def _first(run: Indexed, cell: Cell) -> Measurement:
 
 
 def _in_words(difference: Difference, cell: Cell, a: Indexed, b: Indexed) -> Difference:
-    """Two hashes tell a person nothing: the settings that differ, instead."""
+    """Two hashes tell a person little: the settings that differ, and the data set's name beside its own."""
+    if difference.field == "dataset_sha256":
+        one, other = (run.run.manifest.dataset.name for run in (a, b))
+        return replace(difference, a=f"{one} ({difference.a})", b=f"{other} ({difference.b})")
     if difference.field != "cell_sha256":
         return difference
-    one, other = (settings(run.run.manifest.matrix, cell) for run in (a, b))
-    names = [name for name in one if one[name] != other.get(name)]
-    return replace(difference, a=_listed(one, names), b=_listed(other, names))
+    before, after = (settings(run.run.manifest.matrix, cell) for run in (a, b))
+    names = [name for name in before if before[name] != after.get(name)]
+    return replace(difference, a=_listed(before, names), b=_listed(after, names))
 
 
 def _listed(values: Mapping[str, object], names: list[str]) -> str:
@@ -116,7 +119,7 @@ def _log_rates(run: Indexed, cell: Cell) -> list[float]:
 
 
 def _log_seconds_per_step(run: Indexed, cell: Cell) -> list[float]:
-    found = (log_seconds_per_step(trial, run.sessions) for trial, _ in run.measured[cell.id].values())
+    found = (run.sessions.log_step_s(trial) for trial, _ in run.measured[cell.id].values())
     return [log for log in found if log is not None]
 
 

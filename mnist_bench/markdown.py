@@ -70,6 +70,11 @@ def escape(text: str) -> str:
     return re.sub(r"@(?=\w)", "@\u200b", text)  # a zero-width space: GitHub notifies nobody
 
 
+def table(header: Sequence[str], lines: Iterable[Sequence[str]], rules: Sequence[str]) -> str:
+    """A table of texts that are Markdown already; ``rules`` are ``---`` (left) or ``---:`` (right)."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rules, *lines])
+
+
 def _setting(manifest: Manifest) -> str:
     seeds = ", ".join(str(seed) for seed in manifest.matrix.seeds)
     parts = [
@@ -110,7 +115,8 @@ def _model_table(rows: Sequence[Row], best: frozenset[str]) -> str:
             for name in ("variant", "samples/s"):
                 cells[name][number] = f"**{cells[name][number]}**"
         cells["variant"][number] = figures.joined(cells["variant"][number], figures.marks(row))
-    return _table(list(cells), zip(*cells.values(), strict=True))
+    rules = ["---" if name in _TEXT_COLUMNS else "---:" for name in cells]
+    return table(list(cells), zip(*cells.values(), strict=True), rules)
 
 
 def _footnotes(rows: Sequence[Row]) -> list[str]:
@@ -127,9 +133,4 @@ def _unmeasured(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     lines = [(f"`{row.cell.id}`", row.status, str(row.seeds), escape(row.reason)) for row in rows]
-    return ["## Skipped and failed", _table(["cell", "status", "seeds ok", "reason"], lines, text=True)]
-
-
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]], text: bool = False) -> str:
-    rules = ["---" if text or name in _TEXT_COLUMNS else "---:" for name in header]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rules, *lines])
+    return ["## Skipped and failed", table(["cell", "status", "seeds ok", "reason"], lines, ["---"] * 4)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,8 +15,6 @@ from mnist_bench.rows import Paired
 
 # From weak to strong: the rounds of one session cannot show what differs between sessions.
 STRENGTH: tuple[Paired, ...] = ("unpaired", "within", "between")
-
-SessionIndex = Mapping[str, Sequence[Session]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +40,63 @@ class SpeedUp:
         return stats.Interval(math.log(self.ratio), math.log(self.low), math.log(self.high))
 
 
+class SessionIndex(dict[str, list[Session]]):
+    """The sessions that each trial took part in, by trial id. What is read off a session is computed once."""
+
+    def __init__(self, sessions: Iterable[Session]) -> None:
+        super().__init__()
+        self._step_s: dict[int, stats.FloatArray] = {}  # by the session's id(): they live as long as this
+        self._log_step_s: dict[str, float | None] = {}
+        self._ratios: dict[tuple[int, str, str], stats.SessionRatio | None] = {}
+        for session in sessions:
+            for member in session.members:
+                self.setdefault(member, []).append(session)
+
+    def step_s(self, session: Session) -> stats.FloatArray:
+        """``stats.seconds_per_step`` of one of these sessions."""
+        found = self._step_s.get(id(session))
+        if found is None:
+            found = self._step_s[id(session)] = stats.seconds_per_step(session.rounds, len(session.members))
+        return found
+
+    def log_step_s(self, trial: str) -> float | None:
+        """ln of the median seconds per step over all rounds in which a trial (an id) took steps; None: in none."""
+        if trial not in self._log_step_s:
+            parts = [self.step_s(session)[:, session.members.index(trial)] for session in self.get(trial, ())]
+            known = np.concatenate([part[~np.isnan(part)] for part in parts]) if parts else np.empty(0)
+            self._log_step_s[trial] = math.log(stats.median(known)) if known.size else None
+        return self._log_step_s[trial]
+
+    def measure(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Reads off every session the ratios of all these pairs (reference, this) that it timed together.
+
+        ``ratio`` does it one by one; thousands of pairs are better measured first.
+        """
+        wanted: dict[int, tuple[Session, list[tuple[str, str]]]] = {}
+        for reference, this in pairs:
+            for session in self.together(reference, this):
+                wanted.setdefault(id(session), (session, []))[1].append((reference, this))
+        for session, own in wanted.values():
+            log_step_s = np.log(self.step_s(session))
+            columns = np.array([[session.members.index(member) for member in pair] for pair in own])
+            found = stats.ratios_of(log_step_s[:, columns[:, 0]] - log_step_s[:, columns[:, 1]])
+            self._ratios |= {(id(session), *pair): ratio for pair, ratio in zip(own, found, strict=True)}
+
+    def together(self, reference: str, this: str) -> list[Session]:
+        """The sessions in which two trials took turns."""
+        return [s for s in self.get(reference, ()) if s.paired and this in s.members]
+
+    def ratio(self, session: Session, reference: str, this: str) -> stats.SessionRatio | None:
+        """What a session says of two of its members; None where they share no round."""
+        key = (id(session), reference, this)
+        if key not in self._ratios:
+            self.measure([(reference, this)])
+        return self._ratios[key]
+
+
 def index_sessions(sessions: Iterable[Session]) -> SessionIndex:
     """The sessions that each trial took part in, by trial id."""
-    index: dict[str, list[Session]] = {}
-    for session in sessions:
-        for member in session.members:
-            index.setdefault(member, []).append(session)
-    return index
+    return SessionIndex(sessions)
 
 
 def reference_variant(matrix: Matrix) -> str | None:
@@ -83,21 +131,10 @@ def weakest(*speed_ups: SpeedUp | None) -> Paired | None:
 
 
 def _paired_ratios(reference: str, this: str, sessions: SessionIndex) -> list[stats.SessionRatio]:
-    both = [s for s in sessions.get(reference, ()) if s.paired and this in s.members]
-    ratios = (stats.session_ratio(session, reference, this) for session in both)
-    return [ratio for ratio in ratios if ratio is not None]
+    found = (sessions.ratio(session, reference, this) for session in sessions.together(reference, this))
+    return [ratio for ratio in found if ratio is not None]
 
 
 def _unpaired_ratio(reference: str, this: str, sessions: SessionIndex) -> float | None:
-    slow, fast = log_seconds_per_step(reference, sessions), log_seconds_per_step(this, sessions)
+    slow, fast = sessions.log_step_s(reference), sessions.log_step_s(this)
     return None if slow is None or fast is None else slow - fast
-
-
-def log_seconds_per_step(trial: str, sessions: SessionIndex) -> float | None:
-    """ln of the median seconds per step over all rounds in which the trial (an id) took steps; None: in none."""
-    per_step = []
-    for session in sessions.get(trial, ()):
-        member = session.members.index(trial)
-        per_step += [r.seconds[member] / r.steps[member] for r in session.rounds if r.steps[member] > 0]
-    middle = float(np.median(per_step)) if per_step else 0.0
-    return math.log(middle) if middle > 0 else None

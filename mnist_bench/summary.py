@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 from mnist_bench import stats
 from mnist_bench.classes import proven_class
@@ -19,6 +21,7 @@ from mnist_bench.records import (
     Session,
     StepTimes,
     Trial,
+    VariantClass,
 )
 from mnist_bench.rows import EpochRow, Figure, FloorResult, FloorVerdict, Row, columns
 from mnist_bench.speedups import SessionIndex, SpeedUp, index_sessions, reference_variant, speed_up, weakest
@@ -31,15 +34,26 @@ TARGET_ACCURACY = 0.97  # of ``time_to_accuracy_s``
 FIGURES: dict[Figure, str] = {"test_accuracy": "test accuracy", "train_samples_per_s": "training samples per second"}
 
 TrialsByCell = Mapping[str, Sequence[Trial]]
+Measured = Sequence[tuple[Trial, Measurement]]
+Figures = dict[str, Any]  # fields of a Row, which is made once: to copy it for every few of them is slow
 
 
-def summarise(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> tuple[Row, ...]:
-    """One row per cell with a finished trial, in the order of the matrix; ``pending`` tells what is still to come."""
+def summarise(
+    manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session], *, speed_ups: bool = True
+) -> tuple[Row, ...]:
+    """One row per cell with a finished trial, in the order of the matrix; ``pending`` tells what is still to come.
+
+    Args:
+        speed_ups: False leaves the ratios empty, which take most of the time.
+    """
     by_cell: dict[str, list[Trial]] = {trial_id.rpartition("/s")[0]: [] for trial_id in manifest.trials}
     for trial in trials:
         by_cell.setdefault(trial.cell.id, []).append(trial)
     index = index_sessions(sessions)
-    return tuple(_row(own, by_cell, manifest.matrix, index) for own in by_cell.values() if own)
+    rows = ((_row(own, by_cell, manifest.matrix, index), own) for own in by_cell.values() if own)
+    if not speed_ups:
+        return tuple(row for row, _ in rows)
+    return tuple(_with_speed_ups(row, _measured(own), by_cell, manifest.matrix, index) for row, own in rows)
 
 
 def pending(manifest: Manifest, trials: Iterable[Trial]) -> tuple[str, ...]:
@@ -70,7 +84,7 @@ def floors(matrix: Matrix, rows: Iterable[Row]) -> tuple[FloorResult, ...]:
 def _row(own: Sequence[Trial], by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> Row:
     worst = max(own, key=lambda trial: STATUSES.index(trial.status))  # of several equally bad, the first
     ok = _measured(own)
-    row = Row(
+    return Row(
         model=worst.cell.model,
         device=worst.cell.device,
         batch_size=worst.cell.batch_size,
@@ -81,35 +95,36 @@ def _row(own: Sequence[Trial], by_cell: TrialsByCell, matrix: Matrix, index: Ses
         dataset=worst.dataset,
         recipe=worst.recipe,
         dataset_sha256=worst.dataset_sha256,
+        **(_figures(worst.cell, ok, by_cell, matrix, index) if ok else {}),
     )
-    if not ok:
-        return row
+
+
+def _figures(cell: Cell, ok: Measured, by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> Figures:
     measurements = [measurement for _, measurement in ok]
-    row = _with_learning(row, measurements)
-    row = _with_throughput(row, measurements)
-    row = _with_costs(row, measurements)
-    row = _with_facts(row, measurements, matrix)
-    row = _with_steps(row, ok, index)
-    row = _with_doubts(row, ok, index)
-    row = _with_class(row, ok, by_cell, matrix)
-    return _with_speed_ups(row, ok, by_cell, matrix, index)
+    return {
+        **_learning(measurements),
+        **_throughput(measurements),
+        **_costs(measurements),
+        **_facts(cell, measurements, matrix),
+        **_steps(ok, index),
+        **_trust(cell, ok, by_cell, matrix, index),
+    }
 
 
-def _with_learning(row: Row, measurements: Sequence[Measurement]) -> Row:
+def _learning(measurements: Sequence[Measurement]) -> Figures:
     final = [m.epochs.accuracy[-1] for m in measurements if m.epochs.accuracy]
     losses = [m.epochs.loss[-1] for m in measurements if m.epochs.loss]
     times = [_time_to_accuracy(m) for m in measurements]
-    return replace(
-        row,
-        test_accuracy=statistics.fmean(final) if final else None,
-        test_accuracy_std=statistics.stdev(final) if len(final) > 1 else None,
-        train_loss=statistics.fmean(losses) if losses else None,
+    return {
+        "test_accuracy": statistics.fmean(final) if final else None,
+        "test_accuracy_std": math.sqrt(stats.mean_and_variance(final)[1]) if len(final) > 1 else None,
+        "train_loss": statistics.fmean(losses) if losses else None,
         # A seed that never got there has no time, and the median of the others would flatter the cell.
-        time_to_accuracy_s=None if None in times else _median(times),
-    )
+        "time_to_accuracy_s": None if None in times else _median(times),
+    }
 
 
-def _with_throughput(row: Row, measurements: Sequence[Measurement]) -> Row:
+def _throughput(measurements: Sequence[Measurement]) -> Figures:
     train_s = sum(sum(m.epochs.train_s) for m in measurements)
     eval_s = sum(sum(m.epochs.eval_s) for m in measurements)
     rate = _quotient(sum(m.train_samples for m in measurements), train_s)
@@ -117,42 +132,35 @@ def _with_throughput(row: Row, measurements: Sequence[Measurement]) -> Row:
     over_seeds = [one for one in rates if one is not None]
     # The rate of all seeds together is not quite the mean of their rates: the interval is that of the mean.
     interval = None if rate is None else stats.t_interval(over_seeds).holding(rate)
-    return replace(
-        row,
-        train_samples_per_s=rate,
-        train_samples_per_s_low=None if interval is None or interval.low is None else max(0.0, interval.low),
-        train_samples_per_s_high=None if interval is None else interval.high,
-        epoch_s=_quotient(train_s, sum(len(m.epochs.train_s) for m in measurements)),
-        eval_samples_per_s=_quotient(sum(m.eval_samples for m in measurements), eval_s),
-        loader_share=_quotient(sum(sum(m.epochs.loader_s) for m in measurements), train_s),
-    )
+    return {
+        "train_samples_per_s": rate,
+        "train_samples_per_s_low": None if interval is None or interval.low is None else max(0.0, interval.low),
+        "train_samples_per_s_high": None if interval is None else interval.high,
+        "epoch_s": _quotient(train_s, sum(len(m.epochs.train_s) for m in measurements)),
+        "eval_samples_per_s": _quotient(sum(m.eval_samples for m in measurements), eval_s),
+        "loader_share": _quotient(sum(sum(m.epochs.loader_s) for m in measurements), train_s),
+    }
 
 
-def _with_costs(row: Row, measurements: Sequence[Measurement]) -> Row:
-    return replace(
-        row,
-        compile_s=_median([m.compile_s for m in measurements]),
-        time_to_first_step_s=_median([m.time_to_first_step_s for m in measurements]),
-        total_s=_median([m.total_s for m in measurements]),
-        host_peak_mib=_peak_mib([m.host_peak_bytes for m in measurements]),
-        device_peak_mib=_peak_mib([m.device_peak_bytes for m in measurements]),
-    )
+def _costs(measurements: Sequence[Measurement]) -> Figures:
+    return {
+        "compile_s": _median([m.compile_s for m in measurements]),
+        "time_to_first_step_s": _median([m.time_to_first_step_s for m in measurements]),
+        "total_s": _median([m.total_s for m in measurements]),
+        "host_peak_mib": _peak_mib([m.host_peak_bytes for m in measurements]),
+        "device_peak_mib": _peak_mib([m.device_peak_bytes for m in measurements]),
+    }
 
 
-def _with_facts(row: Row, measurements: Sequence[Measurement], matrix: Matrix) -> Row:
+def _facts(cell: Cell, measurements: Sequence[Measurement], matrix: Matrix) -> Figures:
     first = measurements[0]
     threads = first.numerics.get("threads")
     if not isinstance(threads, int):
-        threads = next((v.threads for v in matrix.variants if v.name == row.variant), None)
-    return replace(
-        row,
-        parameters=first.parameters,
-        device_name=first.device_name,
-        threads=threads,
-    )
+        threads = next((v.threads for v in matrix.variants if v.name == cell.variant), None)
+    return {"parameters": first.parameters, "device_name": first.device_name, "threads": threads}
 
 
-def _with_steps(row: Row, ok: Sequence[tuple[Trial, Measurement]], index: SessionIndex) -> Row:
+def _steps(ok: Measured, index: SessionIndex) -> Figures:
     ids = [trial.id for trial, _ in ok]
     found = [session.steps.get(trial_id) for trial_id in ids for session in index.get(trial_id, ())]
     timed = [times for times in found if times is not None and times.count > 0]
@@ -160,55 +168,61 @@ def _with_steps(row: Row, ok: Sequence[tuple[Trial, Measurement]], index: Sessio
     def middle(percentile: Callable[[StepTimes], float]) -> float | None:
         return _median([percentile(times) for times in timed])
 
-    return replace(
-        row,
-        step_ms_p50=middle(lambda times: times.p50_ms),
-        step_ms_p95=middle(lambda times: times.p95_ms),
-        step_ms_p99=middle(lambda times: times.p99_ms),
-    )
+    return {
+        "step_ms_p50": middle(lambda times: times.p50_ms),
+        "step_ms_p95": middle(lambda times: times.p95_ms),
+        "step_ms_p99": middle(lambda times: times.p99_ms),
+    }
 
 
-def _with_doubts(row: Row, ok: Sequence[tuple[Trial, Measurement]], index: SessionIndex) -> Row:
+def _trust(cell: Cell, ok: Measured, by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> Figures:
+    """Noise, the class, and every doubt in words."""
     noise = [
         (*measurement.noisy, *(why for session in index.get(trial.id, ()) for why in session.noisy))
         for trial, measurement in ok
     ]
     marks = [mark for _, measurement in ok for mark in measurement.marks]
-    words = dict.fromkeys([why for one in noise for why in one] + marks)
+    class_, doubt = _class(cell, ok, by_cell, matrix)
+    words = dict.fromkeys([why for one in noise for why in one] + marks + ([doubt] if doubt else []))
     noisy_trials = sum(bool(one) for one in noise)
-    return replace(row, noisy=noisy_trials > 0, noisy_trials=noisy_trials, doubts="; ".join(words) or None)
+    return {
+        "noisy": noisy_trials > 0,
+        "noisy_trials": noisy_trials,
+        "class_": class_,
+        "doubts": "; ".join(words) or None,
+    }
 
 
-def _with_class(row: Row, ok: Sequence[tuple[Trial, Measurement]], by_cell: TrialsByCell, matrix: Matrix) -> Row:
+def _class(cell: Cell, ok: Measured, by_cell: TrialsByCell, matrix: Matrix) -> tuple[VariantClass, str | None]:
     variant = reference_variant(matrix)
-    cell = row.cell if variant is None else replace(row.cell, variant=variant)
-    reference = {trial.seed: measurement for trial, measurement in _measured(by_cell.get(cell.id, ()))}
+    reference_cell = cell if variant is None else replace(cell, variant=variant)
+    reference = {trial.seed: measurement for trial, measurement in _measured(by_cell.get(reference_cell.id, ()))}
     pairs = [(measurement, reference[trial.seed]) for trial, measurement in ok if trial.seed in reference]
     by_settings = max(measurement.class_ for _, measurement in ok)  # the least alike of the seeds
-    class_, doubt = proven_class(pairs, by_settings)
-    return replace(row, class_=class_, doubts="; ".join(filter(None, (row.doubts, doubt))) or None)
+    return proven_class(pairs, by_settings)
 
 
-def _with_speed_ups(
-    row: Row, ok: Sequence[tuple[Trial, Measurement]], by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex
-) -> Row:
-    variant = reference_variant(matrix)
+def _with_speed_ups(row: Row, ok: Measured, by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> Row:
+    variant, cell = reference_variant(matrix), row.cell
 
     def against(reference: Cell) -> SpeedUp | None:
-        if reference == row.cell:
+        if reference == cell:
             return None
         others = {trial.seed: trial.id for trial, _ in _measured(by_cell.get(reference.id, ()))}
         return speed_up([(others[trial.seed], trial.id) for trial, _ in ok if trial.seed in others], index)
 
-    eager = None if variant is None else against(replace(row.cell, variant=variant))
-    cpu = against(replace(row.cell, device="cpu"))
-    if eager is not None:
-        row = replace(
-            row, speedup_vs_eager=eager.ratio, speedup_vs_eager_low=eager.low, speedup_vs_eager_high=eager.high
-        )
-    if cpu is not None:
-        row = replace(row, speedup_vs_cpu=cpu.ratio, speedup_vs_cpu_low=cpu.low, speedup_vs_cpu_high=cpu.high)
-    return replace(row, paired=weakest(eager, cpu))
+    eager = None if variant is None else against(replace(cell, variant=variant))
+    cpu = against(replace(cell, device="cpu"))
+    return replace(
+        row,
+        speedup_vs_eager=eager.ratio if eager else None,
+        speedup_vs_eager_low=eager.low if eager else None,
+        speedup_vs_eager_high=eager.high if eager else None,
+        speedup_vs_cpu=cpu.ratio if cpu else None,
+        speedup_vs_cpu_low=cpu.low if cpu else None,
+        speedup_vs_cpu_high=cpu.high if cpu else None,
+        paired=weakest(eager, cpu),
+    )
 
 
 def _measured(trials: Iterable[Trial]) -> list[tuple[Trial, Measurement]]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_trial
+from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
 from run_factory import BF16, Plan, step_ms, write_run
 
 from mnist_bench import report
@@ -26,7 +26,7 @@ from mnist_bench.comparisons import BatchPoint, BreakEven, Crossover, Run
 from mnist_bench.records import BUILTIN_VARIANTS, Failure, Session, Skip, Trial
 from mnist_bench.report import cells, costs, learning, method, palette, specs
 from mnist_bench.report.embedding import content_security_policy, script_json
-from mnist_bench.report.material import SKETCH, Material, gather, sketch, trials_to_read
+from mnist_bench.report.material import MOST_SEEDS, SKETCH, Material, gather, sketch, trials_to_read
 from mnist_bench.report.panels import MOST_BARS, Plot
 from mnist_bench.report.plots import PLOTS, plots_of
 from mnist_bench.report.rates import break_even_words, crossover_words
@@ -121,6 +121,16 @@ class TestSamples:
         for rank in (5, 50, 95):
             assert np.percentile(small, rank) == pytest.approx(np.percentile(steps, rank), rel=0.01)
         assert sketch(small) is small
+
+    def test_of_many_seeds_some_are_read(self) -> None:
+        trials = [make_trial(seed=seed) for seed in range(MOST_SEEDS + 5)]
+        sessions = [make_session([trial], [[2.0], [2.1]]) for trial in trials]
+        manifest = make_manifest(trials)
+        rows = summarise(manifest, trials, sessions)
+        run = Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions), rows=rows)
+        assert [trial.seed for trial in trials_to_read(run)] == list(range(MOST_SEEDS))
+        plot = PLOTS["steps"](gather(run, {trial.id: np.full(9, 2.0) for trial in trials_to_read(run)}))
+        assert plot.notes == (f"Of each cell the first {MOST_SEEDS} seeds are shown.",)
 
 
 class TestThroughput:

@@ -15,6 +15,10 @@ from mnist_bench.errors import BenchError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mnist_bench.cli.run", "train, time and evaluate every cell of a matrix; write results/"),
     "plan": ("mnist_bench.cli.plan", "print the cells in order, what will be skipped and why, and how long it takes"),
+    "compare": (
+        "mnist_bench.cli.compare",
+        "compare the cells of a run, or two runs cell by cell",
+    ),
     "data": ("mnist_bench.cli.data", "fetch, verify, show or synthesize the data set"),
     "report": ("mnist_bench.cli.report", "write a run as one HTML page with plots, and the plots as images"),
     "doctor": ("mnist_bench.cli.doctor", "look for every known pitfall of this machine, each with its mend"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mnist_bench import figures
 from mnist_bench.records import Measurement, Trial
 from mnist_bench.report import specs
-from mnist_bench.report.material import Material, batch, grouped, joined, left_out, variant_keys
+from mnist_bench.report.material import MOST_SEEDS, Material, batch, grouped, joined, left_out, variant_keys
 from mnist_bench.report.palette import colour_of
 from mnist_bench.report.panels import BAR_HEIGHT, MOST_BARS, MOST_PANELS, Key, Panel, Plot, Value
 from mnist_bench.rows import Row
@@ -46,6 +46,7 @@ def step_times(material: Material) -> Plot:
     panels = [_step_panel(names, own, material.step_ms) for names, own in groups[:MOST_PANELS]]
     timed = {(row.model, row.device, row.batch_size) for row in material.measured if row.step_ms_p50 is not None}
     unread = len(material.unread)
+    some = (f"Of each cell the first {MOST_SEEDS} seeds are shown.",) if _most_seeds(rows) > MOST_SEEDS else ()
     lost = f"The raw samples of {unread} trial{'s' if unread != 1 else ''} are missing or cannot be read."
     return Plot(
         id="steps",
@@ -57,7 +58,9 @@ def step_times(material: Material) -> Plot:
         panels=tuple(panels),
         legend=variant_keys(material, {row.variant for row in rows}),
         missing="" if panels else (lost if unread else "No session was timed."),
-        notes=((lost,) if unread and panels else ()) + left_out("panels", len(panels), max(len(timed), len(panels))),
+        notes=some
+        + ((lost,) if unread and panels else ())
+        + left_out("panels", len(panels), max(len(timed), len(panels))),
     )
 
 
@@ -141,6 +144,10 @@ def phase_seconds(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
             own[known.get(part, REST)] += seconds
         own[REST] += max(0.0, trial.outcome.awake_s - sum(trial.outcome.phases.values()))
     return found
+
+
+def _most_seeds(rows: Sequence[Row]) -> int:
+    return max((row.seeds for row in rows), default=0)
 
 
 def _step_panel(names: Sequence[str], rows: Sequence[Row], step_ms: Mapping[str, Steps]) -> Panel:

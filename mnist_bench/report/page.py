@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from mnist_bench import figures
 from mnist_bench.report import cells, method, palette
-from mnist_bench.report.embedding import content_security_policy, script_json, vega_bundle
+from mnist_bench.report.embedding import content_security_policy, script_json
 from mnist_bench.report.material import Material
 from mnist_bench.report.panels import DATA, Plot
 from mnist_bench.report.plots import plots_of
@@ -26,11 +26,11 @@ SYMBOLS: dict[str, str] = {
 }
 
 
-def render(material: Material, bundle: str | None = None) -> str:
+def render(material: Material, bundle: str) -> str:
     """The text of a page that needs no other file.
 
     Args:
-        bundle: the script of ``embedding.vega_bundle``, which takes seconds; None: made here.
+        bundle: the script of ``embedding.vega_bundle``, which takes seconds to make.
     """
     import jinja2
 
@@ -42,7 +42,7 @@ def render(material: Material, bundle: str | None = None) -> str:
         lstrip_blocks=True,
     )
     plots = plots_of(material)
-    scripts = (vega_bundle() if bundle is None else bundle, _asset("page.js"))
+    scripts = (bundle, _asset("page.js"))
     style = palette.style() + _asset("page.css")
     page: str = environment.get_template("page.html.j2").render(
         policy=content_security_policy(scripts, (style,)),
