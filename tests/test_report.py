@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_trial
+from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
 from run_factory import BF16, Plan, step_ms, write_run
 
 from mnist_bench import report
@@ -26,7 +26,7 @@ from mnist_bench.comparisons import BatchPoint, BreakEven, Crossover, Run
 from mnist_bench.records import BUILTIN_VARIANTS, Failure, Session, Skip, Trial
 from mnist_bench.report import cells, costs, learning, method, palette, specs
 from mnist_bench.report.embedding import content_security_policy, script_json
-from mnist_bench.report.material import SKETCH, Material, gather, sketch, trials_to_read
+from mnist_bench.report.material import MOST_SEEDS, SKETCH, Material, gather, sketch, trials_to_read
 from mnist_bench.report.panels import MOST_BARS, Plot
 from mnist_bench.report.plots import PLOTS, plots_of
 from mnist_bench.report.rates import break_even_words, crossover_words
@@ -121,6 +121,16 @@ class TestSamples:
         for rank in (5, 50, 95):
             assert np.percentile(small, rank) == pytest.approx(np.percentile(steps, rank), rel=0.01)
         assert sketch(small) is small
+
+    def test_of_many_seeds_some_are_read(self) -> None:
+        trials = [make_trial(seed=seed) for seed in range(MOST_SEEDS + 5)]
+        sessions = [make_session([trial], [[2.0], [2.1]]) for trial in trials]
+        manifest = make_manifest(trials)
+        rows = summarise(manifest, trials, sessions)
+        run = Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions), rows=rows)
+        assert [trial.seed for trial in trials_to_read(run)] == list(range(MOST_SEEDS))
+        plot = PLOTS["steps"](gather(run, {trial.id: np.full(9, 2.0) for trial in trials_to_read(run)}))
+        assert plot.notes == (f"Of each cell the first {MOST_SEEDS} seeds are shown.",)
 
 
 class TestThroughput:
@@ -310,8 +320,13 @@ class TestCosts:
     def test_histogram_adds_up(self) -> None:
         steps = np.random.default_rng(0).lognormal(1, 0.2, 5000)
         shares = costs.histogram(steps, costs.edges_of([steps]))
-        assert shares.size == costs.BINS
+        assert shares.size == costs.MOST_BINS
         assert shares.sum() == pytest.approx(0.985, abs=0.002)
+
+    def test_few_steps_make_a_coarse_picture(self) -> None:
+        few, many = np.geomspace(1, 2, 8), np.geomspace(1, 2, 5000)
+        assert costs.edges_of([few, many]).size - 1 == 6
+        assert costs.edges_of([many]).size - 1 == costs.MOST_BINS
 
     def test_steps_that_are_all_alike_have_an_axis(self) -> None:
         steps = np.full(100, 2.0)
@@ -382,6 +397,15 @@ class TestTable:
         assert {len(line.keys) for line in cells.lines(material.rows)} == {
             len(cells.NAMES) + len(cells.figure_columns(material.rows))
         }
+
+    def test_reasons_are_told_once(self, material: Material) -> None:
+        found = [(each.status, each.cells, each.text[:22]) for each in cells.reasons(material.rows)]
+        assert found == [
+            ("crashed", 1, "the worker was killed "),
+            ("oom", 3, "the device ran out of "),
+            ("skipped", 2, "no C++ compiler was fo"),
+        ]
+        assert cells.reasons(material.rows)[1].names.startswith("cnn/cuda/b10000/eager, cnn/cuda/b10000/compile")
 
     def test_column_without_any_figure_is_left_out(self, material: Material) -> None:
         headers = [column.header for column in cells.figure_columns(material.rows)]

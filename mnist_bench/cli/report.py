@@ -37,13 +37,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    from concurrent.futures import ThreadPoolExecutor
+
     from mnist_bench import report
     from mnist_bench.store import RunFolder
 
     folder = RunFolder.open(args.output_dir, args.run)
-    material = report.gather(run := _read(folder), _step_ms(folder, run))
+    with ThreadPoolExecutor(1) as pool:
+        bundle = pool.submit(report.vega_bundle)  # seconds of work outside of Python: meanwhile the run is read
+        material = report.gather(run := _read(folder), _step_ms(folder, run))
+        page = report.render(material, bundle.result())
     output = folder.report_path if args.output is None else args.output
-    _write("--output", output, report.render(material).encode("utf-8", "backslashreplace"))
+    _write("--output", output, page.encode("utf-8", "backslashreplace"))
     print(output)
     if args.images is not None:
         _write_images(material, args.images, quiet=args.quiet)

@@ -29,6 +29,16 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why cells are not ok: all those of one status and one reason."""
+
+    status: str
+    text: str
+    cells: int
+    names: str  # of the first of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A cell: its texts by column. ``keys`` are None where there is nothing to sort by.
 
@@ -81,14 +91,9 @@ FIGURES = (
     Column(
         header="step ms",
         show=lambda row: figures.significant(row.step_ms_p50),
+        detail=lambda row: figures.joined("p95", figures.significant(row.step_ms_p95)) if row.step_ms_p95 else "",
         key=lambda row: row.step_ms_p50,
-        help="one training step in the timing session, median",
-    ),
-    Column(
-        header="p95",
-        show=lambda row: figures.significant(row.step_ms_p95),
-        key=lambda row: row.step_ms_p95,
-        help="one training step in the timing session, 95th percentile",
+        help="one training step in the timing session: median, and 95th percentile",
     ),
     Column(
         header="epoch s",
@@ -139,6 +144,18 @@ def lines(rows: Sequence[Row]) -> tuple[Line, ...]:
     """Every cell, failed ones first, then skipped ones; its figures are those of ``figure_columns``."""
     best, columns = figures.fastest(rows), figure_columns(rows)
     return tuple(_line(row, columns, row.cell.id in best) for row in worst_first(rows))
+
+
+def reasons(rows: Sequence[Row]) -> tuple[Reason, ...]:
+    """Every reason once, the failed cells' first."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for row in worst_first(rows):
+        if row.status != "ok":
+            together.setdefault((row.status, figures.plain(row.reason)), []).append(figures.plain(row.cell.id))
+    return tuple(
+        Reason(status=status, text=text, cells=len(ids), names=figures.listed(ids))
+        for (status, text), ids in together.items()
+    )
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 from mnist_bench import figures
 from mnist_bench.records import Measurement, Trial
 from mnist_bench.report import specs
-from mnist_bench.report.material import Material, batch, grouped, joined, left_out, variant_keys
+from mnist_bench.report.material import MOST_SEEDS, Material, batch, grouped, joined, left_out, variant_keys
 from mnist_bench.report.palette import colour_of
 from mnist_bench.report.panels import BAR_HEIGHT, MOST_BARS, MOST_PANELS, Key, Panel, Plot, Value
 from mnist_bench.rows import Row
 
-BINS = 40
+MOST_BINS = 40
 SHOWN = (0.5, 99.0)  # percentiles: from the lowest of a variant to the highest of one the axis of step times runs
 REST = "teardown, other"
 # What is drawn as one phase: the phases of a trial's waterfall.
@@ -29,7 +30,11 @@ PHASES: dict[str, tuple[str, ...]] = {
     "start": ("import", "device", "data", "transfer", "build"),
     REST: (),  # whatever else a trial names, and what no phase claims
 }
-PLACES = ("host", "device")
+# Where memory is: what a row says of it, and the breadth of its bars in pixels.
+PLACES: dict[str, tuple[Callable[[Row], float | None], int]] = {
+    "host": (lambda row: row.host_peak_mib, 18),
+    "device": (lambda row: row.device_peak_mib, 8),
+}
 
 Steps = NDArray[np.float64]
 
@@ -41,6 +46,7 @@ def step_times(material: Material) -> Plot:
     panels = [_step_panel(names, own, material.step_ms) for names, own in groups[:MOST_PANELS]]
     timed = {(row.model, row.device, row.batch_size) for row in material.measured if row.step_ms_p50 is not None}
     unread = len(material.unread)
+    some = (f"Of each cell the first {MOST_SEEDS} seeds are shown.",) if _most_seeds(rows) > MOST_SEEDS else ()
     lost = f"The raw samples of {unread} trial{'s' if unread != 1 else ''} are missing or cannot be read."
     return Plot(
         id="steps",
@@ -52,7 +58,9 @@ def step_times(material: Material) -> Plot:
         panels=tuple(panels),
         legend=variant_keys(material, {row.variant for row in rows}),
         missing="" if panels else (lost if unread else "No session was timed."),
-        notes=((lost,) if unread and panels else ()) + left_out("panels", len(panels), max(len(timed), len(panels))),
+        notes=some
+        + ((lost,) if unread and panels else ())
+        + left_out("panels", len(panels), max(len(timed), len(panels))),
     )
 
 
@@ -85,7 +93,7 @@ def waterfall(material: Material) -> Plot:
 def memory(material: Material) -> Plot:
     """Peak memory; a panel for each model and device, a bar a cell and place."""
     rows = [row for row in material.measured if row.host_peak_mib is not None or row.device_peak_mib is not None]
-    places = PLACES if any(row.device_peak_mib is not None for row in rows) else PLACES[:1]
+    places = [place for place, (peak_of, _) in PLACES.items() if any(peak_of(row) is not None for row in rows)]
     groups = list(grouped(rows, lambda row: (row.model, row.device)))
     panels = [_memory_panel(names, own[:MOST_BARS]) for names, own in groups[:MOST_PANELS]]
     return Plot(
@@ -111,12 +119,16 @@ def histogram(steps: Steps, edges: Steps) -> Steps:
 
 
 def edges_of(samples: Sequence[Steps]) -> Steps:
-    """Edges of ``BINS`` bins, evenly spaced in the logarithm, that hold nearly all of each sample (times above 0)."""
+    """Edges of bins, evenly spaced in the logarithm, that hold nearly all of each sample (times above 0).
+
+    Their number grows with the cube root of the smallest sample (as in Rice's rule): few steps make no fine picture.
+    """
     low = min(np.percentile(sample, SHOWN[0]) for sample in samples)
     high = max(np.percentile(sample, SHOWN[1]) for sample in samples)
     if high <= low * 1.01:  # all alike: still an axis
         low, high = low / 1.05, high * 1.05
-    edges: Steps = np.geomspace(low, high, BINS + 1)
+    bins = min(MOST_BINS, math.ceil(3 * min(sample.size for sample in samples) ** (1 / 3)))
+    edges: Steps = np.geomspace(low, high, bins + 1)
     return edges
 
 
@@ -132,6 +144,10 @@ def phase_seconds(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
             own[known.get(part, REST)] += seconds
         own[REST] += max(0.0, trial.outcome.awake_s - sum(trial.outcome.phases.values()))
     return found
+
+
+def _most_seeds(rows: Sequence[Row]) -> int:
+    return max((row.seeds for row in rows), default=0)
 
 
 def _step_panel(names: Sequence[str], rows: Sequence[Row], step_ms: Mapping[str, Steps]) -> Panel:
@@ -195,10 +211,16 @@ def _waterfall_panel(names: Sequence[str], rows: Sequence[Row], shares: Mapping[
 def _memory_panel(names: Sequence[str], rows: Sequence[Row]) -> Panel:
     values: list[dict[str, Value]] = []
     words = []
-    for place, peak_of in (("host", lambda row: row.host_peak_mib), ("device", lambda row: row.device_peak_mib)):
+    for place, (peak_of, breadth) in PLACES.items():
         peaks = [(row, peak) for row in rows if (peak := peak_of(row)) is not None]
         values += [
-            {"cell": _bar_name(row), "place": place, "mib": _short(peak), "mib_text": figures.significant(peak)}
+            {
+                "cell": _bar_name(row),
+                "place": place,
+                "mib": _short(peak),
+                "mib_text": figures.significant(peak),
+                "breadth": breadth,
+            }
             for row, peak in peaks
         ]
         if peaks:

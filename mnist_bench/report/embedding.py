@@ -33,7 +33,7 @@ def vega_bundle() -> str:
     import vl_convert
 
     version = altair.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
-    script: str = vl_convert.javascript_bundle(vl_version=version)
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
     if "</script" in script.lower() or "<!--" in script:
         raise ValueError("the bundle of Vega holds the end of a script element")
     return script

@@ -18,6 +18,7 @@ from mnist_bench.report.panels import MOST_PANELS, Key
 from mnist_bench.rows import EpochRow, Row
 
 SKETCH = 400  # order statistics kept of one trial's steps
+MOST_SEEDS = 10  # of a cell, whose steps are read
 
 _T = TypeVar("_T")
 
@@ -82,17 +83,20 @@ def gather(run: Run, step_ms: Mapping[str, NDArray[np.float64] | None]) -> Mater
 
 def sketch(steps: NDArray[np.float64]) -> NDArray[np.float64]:
     """At most ``SKETCH`` order statistics, evenly spaced: the same distribution, and every seed counts alike."""
-    ranks = (np.arange(SKETCH) + 0.5) / SKETCH
-    return steps if steps.size <= SKETCH else np.quantile(steps, ranks)
+    if steps.size <= SKETCH:
+        return steps
+    ranks = ((np.arange(SKETCH) + 0.5) / SKETCH * steps.size).astype(np.intp)
+    return np.sort(steps)[ranks]
 
 
 def trials_to_read(run: Run) -> tuple[Trial, ...]:
-    """The trials whose samples the plot of step times shows: those of its first panels that were timed."""
+    """The trials whose samples the plot of step times shows: timed ones of its first panels, some seeds of a cell."""
     timed = {member for session in run.sessions for member in session.steps}
     ok = [trial for trial in run.trials if isinstance(trial.outcome, Measurement) and trial.id in timed]
     drawn = list(dict.fromkeys(_place(row.cell) for row in run.rows if row.seeds))[:MOST_PANELS]
     places = frozenset(drawn)
-    return tuple(trial for trial in ok if _place(trial.cell) in places)
+    wanted = [trial for trial in ok if _place(trial.cell) in places]
+    return tuple(trial for _, own in grouped(wanted, lambda trial: (trial.cell.id,)) for trial in own[:MOST_SEEDS])
 
 
 def grouped(items: Iterable[_T], key: Callable[[_T], tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], list[_T]]]:

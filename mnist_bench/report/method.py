@@ -43,7 +43,7 @@ def sessions_words(sessions: Sequence[Session]) -> str:
     """``12, 10 of them paired: 4 precise enough, 8 at the end of the budget`` (why they stopped)."""
     if not sessions:
         return "none"
-    stopped = Counter(session.stopped for session in sessions)
+    stopped: Counter[str] = Counter(session.stopped for session in sessions)
     how = ", ".join(f"{stopped[key]} {words}" for key, words in STOPPED.items() if stopped[key])
     return f"{len(sessions)}, {sum(session.paired for session in sessions)} of them paired: {how}"
 

@@ -11,11 +11,11 @@ from mnist_bench.report.material import Material
 from mnist_bench.report.plots import plots_of
 
 
-def render(material: Material, bundle: str | None = None) -> str:
+def render(material: Material, bundle: str) -> str:
     """The text of a page that needs no other file.
 
     Args:
-        bundle: the script of ``embedding.vega_bundle``, which takes seconds; None: made here.
+        bundle: the script of ``embedding.vega_bundle``, which takes seconds to make.
     """
     plots = plots_of(material)
     return document("page.html.j2", plots, bundle, **_content(material))
@@ -32,6 +32,7 @@ def _content(material: Material) -> dict[str, Any]:
         "counts": cells.counts(material.rows),
         "measured": len(material.measured),
         "highlights": highlights(material),
+        "reasons": cells.reasons(material.rows),
         "warnings": method.warnings(material),
         "columns": (*cells.NAMES, *cells.figure_columns(material.rows)),
         "name_columns": len(cells.NAMES),

@@ -72,6 +72,7 @@ def _config(ink: str, muted: str, rule: str, colours: list[str]) -> dict[str, An
             "domain": False,
             "ticks": False,
             "labelPadding": 6,
+            "labelSeparation": 8,
             "gridColor": rule,
             "gridWidth": 1,
         },

@@ -31,7 +31,7 @@ def speed_up(variants: Sequence[str], batch_sizes: Sequence[int], ratios: Sequen
     """A ratio by batch size, both logarithmic, with intervals; the line at 1 is the reference."""
     spread = max([1.0, *ratios]) / min([1.0, *ratios])
     ticks = FINE_TICKS if spread < FINE_SPREAD else COARSE_TICKS
-    axis = alt.Axis(values=ticks, format="~g", labelExpr="datum.label + 'x'", labelOverlap=True)
+    axis = alt.Axis(values=ticks, format="~g", grid=True, labelExpr="datum.label + 'x'", labelOverlap=True)
     equal = alt.Chart(_data()).mark_rule(strokeDash=[4, 4]).encode(y=alt.YDatum(1).axis(axis).title("speed-up"))
     return _lines(variants, batch_sizes, "speed-up", axis, equal)
 
@@ -117,7 +117,6 @@ def waterfall(phases: Sequence[str]) -> Spec:
 
 def memory(places: Sequence[str]) -> Spec:
     """Peak memory of each cell: the host's a broad bar, the device's a narrow one before it."""
-    widths = [18, 8][: len(places)]
     bars = (
         alt.Chart(_data())
         .mark_bar()
@@ -125,7 +124,7 @@ def memory(places: Sequence[str]) -> Spec:
             x=alt.X("mib:Q").axis(format=",d", tickCount=5).title("peak, MiB").stack(None),
             y=alt.Y("cell:N").sort(None).title(None),
             color=alt.Color("place:N").scale(domain=list(places), range="category").title(None),
-            size=alt.Size("place:N").scale(domain=list(places), range=widths).legend(None),
+            size=alt.Size("breadth:Q").scale(None).legend(None),
             tooltip=_tooltips(("cell", "cell"), ("place", "memory"), ("mib_text", "MiB")),
         )
     )
@@ -182,7 +181,8 @@ def _lines(variants: Sequence[str], batch_sizes: Sequence[int], title: str, axis
 def _points(base: alt.Chart, field: str, names: Sequence[str]) -> alt.Chart:
     shapes = [shape_of(number) for number in range(1, len(names) + 1)]
     shape = alt.Shape(field).scale(domain=list(names), range=shapes).title(None)
-    return base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape)
+    points: alt.Chart = base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape)
+    return points
 
 
 def _colour(field: str, names: Sequence[str]) -> alt.Color:
@@ -197,7 +197,7 @@ def _data() -> alt.NamedData:
     return alt.NamedData(name=DATA)
 
 
-def _finished(chart: alt.LayerChart, height: int) -> Spec:
+def _finished(chart: alt.LayerChart | alt.FacetChart, height: int) -> Spec:
     fitted = chart.properties(
         width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
     )
