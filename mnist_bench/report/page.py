@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -12,7 +13,6 @@ from mnist_bench.report import cells, method, palette
 from mnist_bench.report.embedding import content_security_policy, script_json
 from mnist_bench.report.material import Material
 from mnist_bench.report.panels import DATA, Plot
-from mnist_bench.report.plots import plots_of
 
 # Outlines of the symbols of the legends, in a box from -6 to 6.
 SYMBOLS: dict[str, str] = {
@@ -26,11 +26,12 @@ SYMBOLS: dict[str, str] = {
 }
 
 
-def render(material: Material, bundle: str) -> str:
+def render(material: Material, plots: Sequence[Plot], bundle: str) -> str:
     """The text of a page that needs no other file.
 
     Args:
-        bundle: the script of ``embedding.vega_bundle``, which takes seconds to make.
+        plots: those of ``plots_of``.
+        bundle: the script of ``vega.script``, which draws them.
     """
     import jinja2
 
@@ -41,7 +42,6 @@ def render(material: Material, bundle: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    plots = plots_of(material)
     scripts = (bundle, _asset("page.js"))
     style = palette.style() + _asset("page.css")
     page: str = environment.get_template("page.html.j2").render(
@@ -55,7 +55,7 @@ def render(material: Material, bundle: str) -> str:
     return page
 
 
-def _content(material: Material, plots: tuple[Plot, ...]) -> dict[str, Any]:
+def _content(material: Material, plots: Sequence[Plot]) -> dict[str, Any]:
     manifest = material.run.manifest
     return {
         "name": figures.plain(manifest.matrix.name),
@@ -88,7 +88,7 @@ def highlights(material: Material) -> tuple[tuple[str, str, str], ...]:
     return tuple((figures.plain(m), figures.significant(rate), figures.plain(how)) for m, (rate, how) in best.items())
 
 
-def _data_of(plots: tuple[Plot, ...]) -> dict[str, Any]:
+def _data_of(plots: Sequence[Plot]) -> dict[str, Any]:
     return {
         "config": palette.screen(),
         "dataset": DATA,
