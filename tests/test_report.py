@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
 from run_factory import BF16, Plan, step_ms, write_run
 
-from mnist_bench import report
+from mnist_bench import report, vega
 from mnist_bench.cli import main
 from mnist_bench.comparisons import BatchPoint, BreakEven, Crossover, Run
+from mnist_bench.errors import BenchError
 from mnist_bench.records import BUILTIN_VARIANTS, Failure, Session, Skip, Trial
 from mnist_bench.report import cells, costs, learning, method, palette, specs
 from mnist_bench.report.embedding import content_security_policy, script_json
@@ -51,6 +52,10 @@ def read(folder: RunFolder) -> Material:
     return gather(run, {t.id: session_ms(folder.samples_path(t.id)) for t in trials_to_read(run)})
 
 
+def page_of(material: Material) -> str:
+    return report.render(material, plots_of(material), BUNDLE)
+
+
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     return read(write_run(tmp_path_factory.mktemp("results")))
@@ -63,7 +68,7 @@ def plots(material: Material) -> dict[str, Plot]:
 
 @pytest.fixture(scope="module")
 def page(material: Material) -> str:
-    return report.render(material, BUNDLE)
+    return page_of(material)
 
 
 class TestEmbedding:
@@ -90,6 +95,25 @@ class TestEmbedding:
         assert policy.startswith("default-src 'none'; script-src 'sha256-")
         assert f"'sha256-{digest}'" in policy
         assert "unsafe" not in policy
+
+
+class TestVega:
+    def test_script_is_made_by_a_process(self) -> None:
+        with vega.making() as making:
+            text = making.result()
+        assert "window.vegaEmbed=" in text.replace(" ", "")
+        assert "</script" not in text
+        assert 500_000 < len(text) < 1_200_000
+
+    def test_process_that_fails_is_an_error_that_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(vega.sys, "executable", "false")
+        with vega.making() as making, pytest.raises(BenchError, match="could not be made"):
+            making.result()
+
+    def test_process_does_not_outlive_its_user(self) -> None:
+        with pytest.raises(KeyError), vega.making() as making:
+            raise KeyError
+        assert making._process.returncode is not None
 
 
 class TestSamples:
@@ -475,7 +499,7 @@ class TestPage:
     def test_hostile_names_stay_text(self, tmp_path: Path) -> None:
         variant = replace(BF16, name="<i>\u2028\x1b[31m{{ 7*7 }}")
         plan = Plan(models=(HOSTILE,), variants=(BUILTIN_VARIANTS["eager"], variant), batch_sizes=(100,))
-        text = report.render(read(write_run(tmp_path, plan)), BUNDLE)
+        text = page_of(read(write_run(tmp_path, plan)))
         assert "<img" not in text
         assert "<i>" not in text
         assert "\x1b" not in text
@@ -486,16 +510,16 @@ class TestPage:
         assert "{{ 7*7 }}" in text
 
     def test_nothing_measured_is_a_page_that_says_so(self) -> None:
-        text = report.render(material_of([make_trial(outcome=Skip(reason="no GPU: plug one in"))]), BUNDLE)
+        text = page_of(material_of([make_trial(outcome=Skip(reason="no GPU: plug one in"))]))
         assert "Nothing was measured." in text
         assert "no GPU: plug one in" in text
         assert "data-plot" not in text
 
     def test_no_trial_at_all_is_a_page_that_says_so(self) -> None:
-        assert "No trial has finished" in report.render(material_of([]), BUNDLE)
+        assert "No trial has finished" in page_of(material_of([]))
 
     def test_a_single_trial_without_a_session_is_a_page(self) -> None:
-        text = report.render(material_of([make_trial()]), BUNDLE)
+        text = page_of(material_of([make_trial()]))
         assert 'data-plot="throughput"' in text
         assert "No session was timed." in text
 

@@ -156,12 +156,14 @@ def _escaped(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:
-    from mnist_bench import __version__
+    from mnist_bench import __version__, vega
     from mnist_bench.errors import UsageError
     from mnist_bench.files import write_atomically
-    from mnist_bench.report import render_history
 
-    page = render_history(series, args.metric, args.last, warnings, __version__)
+    with vega.making() as script:
+        from mnist_bench.report import render_history
+
+        page = render_history(series, args.metric, args.last, warnings, __version__, script.result())
     try:
         write_atomically(args.page, page.encode("utf-8", "backslashreplace"))
     except OSError as error:

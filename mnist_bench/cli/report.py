@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mnist_bench.comparisons import Run
-    from mnist_bench.report import Material
+    from mnist_bench.report.panels import Plot
     from mnist_bench.store import RunFolder
 
 NOTHING_MEASURED = 5
@@ -37,21 +38,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from mnist_bench import report
+    from mnist_bench import vega
     from mnist_bench.store import RunFolder
 
     folder = RunFolder.open(args.output_dir, args.run)
-    with ThreadPoolExecutor(1) as pool:
-        bundle = pool.submit(report.vega_bundle)  # seconds of work outside of Python: meanwhile the run is read
-        material = report.gather(run := _read(folder), _step_ms(folder, run))
-        page = report.render(material, bundle.result())
+    with vega.making() as script:
+        from mnist_bench import report
+
+        run = _read(folder)
+        material = report.gather(run, _step_ms(folder, run))
+        plots = report.plots_of(material)
+        page = report.render(material, plots, script.result())
     output = folder.report_path if args.output is None else args.output
     _write("--output", output, page.encode("utf-8", "backslashreplace"))
     print(output)
     if args.images is not None:
-        _write_images(material, args.images, quiet=args.quiet)
+        _write_images(plots, args.images, quiet=args.quiet)
     return 0 if material.measured else NOTHING_MEASURED
 
 
@@ -78,14 +80,14 @@ def _step_ms(folder: RunFolder, run: Run) -> dict[str, NDArray[np.float64] | Non
     return found
 
 
-def _write_images(material: Material, target: Path, *, quiet: bool) -> None:
-    from mnist_bench.report import images_of, plots_of
+def _write_images(plots: Sequence[Plot], target: Path, *, quiet: bool) -> None:
+    from mnist_bench.report import images_of
 
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--images {target}: {error.strerror or error}; name a folder that can be made") from error
-    for plot in plots_of(material):
+    for plot in plots:
         if not quiet:
             print(f"{plot.title}: {plot.missing or f'{len(plot.panels)} images as SVG and PNG'}", file=sys.stderr)
         for image in images_of(plot):

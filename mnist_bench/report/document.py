@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mnist_bench.report import palette
-from mnist_bench.report.embedding import content_security_policy, script_json, vega_bundle
+from mnist_bench.report.embedding import content_security_policy, script_json
 from mnist_bench.report.panels import DATA, Plot
 
 # Outlines of the symbols of the legends, in a box from -6 to 6.
@@ -24,13 +24,13 @@ SYMBOLS: dict[str, str] = {
 }
 
 
-def document(template: str, plots: Sequence[Plot], bundle: str | None = None, **content: Any) -> str:
+def document(template: str, plots: Sequence[Plot], bundle: str, **content: Any) -> str:
     """The text of a page that needs no other file.
 
     Args:
         template: a file of the folder of assets, which extends ``base.html.j2``.
         plots: whose sections the template draws.
-        bundle: the script of ``embedding.vega_bundle``, which takes seconds; None: made here.
+        bundle: the script of ``vega.script``, which draws them.
         content: what else the template shows; it is escaped there.
     """
     import jinja2
@@ -42,7 +42,7 @@ def document(template: str, plots: Sequence[Plot], bundle: str | None = None, **
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    scripts = (vega_bundle() if bundle is None else bundle, _asset("page.js"))
+    scripts = (bundle, _asset("page.js"))
     style = palette.style() + _asset("page.css")
     page: str = environment.get_template(template).render(
         policy=content_security_policy(scripts, (style,)),

@@ -23,22 +23,6 @@ def script_json(value: Any) -> str:
     return text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def vega_bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, of the version that Altair writes for; about 0.9 MB, 3 s.
-
-    Raises:
-        ValueError: the script would end its element early.
-    """
-    import altair
-    import vl_convert
-
-    version = altair.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
-    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
-    if "</script" in script.lower() or "<!--" in script:
-        raise ValueError("the bundle of Vega holds the end of a script element")
-    return script
-
-
 def content_security_policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
     """Only these scripts and style sheets, and nothing from anywhere; no ``eval`` (Vega's interpreter needs none)."""
     return "; ".join(

@@ -22,7 +22,7 @@ def render_history(
     last: int,
     warnings: Sequence[str],
     program_version: str,
-    bundle: str | None = None,
+    bundle: str,
 ) -> str:
     """The text of a page that needs no other file.
 

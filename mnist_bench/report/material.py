@@ -18,7 +18,7 @@ from mnist_bench.report.panels import MOST_PANELS, Key
 from mnist_bench.rows import EpochRow, Row
 
 SKETCH = 400  # order statistics kept of one trial's steps
-MOST_SEEDS = 10  # of a cell, whose steps are read
+MOST_SEEDS = 5  # of a cell, whose steps are read
 
 _T = TypeVar("_T")
 

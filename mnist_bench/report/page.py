@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mnist_bench import figures
 from mnist_bench.report import cells, method
 from mnist_bench.report.document import document
 from mnist_bench.report.material import Material
-from mnist_bench.report.plots import plots_of
+from mnist_bench.report.panels import Plot
 
 
-def render(material: Material, bundle: str) -> str:
+def render(material: Material, plots: Sequence[Plot], bundle: str) -> str:
     """The text of a page that needs no other file.
 
     Args:
-        bundle: the script of ``embedding.vega_bundle``, which takes seconds to make.
+        plots: those of ``plots_of``.
+        bundle: the script of ``vega.script``, which draws them.
     """
-    plots = plots_of(material)
     return document("page.html.j2", plots, bundle, **_content(material))
 
 
