@@ -58,7 +58,9 @@ def joined(*parts: str) -> str:
 
 def plain(text: str) -> str:
     """Text from outside on one line, without control characters (a terminal obeys them)."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

@@ -45,10 +45,13 @@ class SessionIndex(dict[str, list[Session]]):
 
     def __init__(self, sessions: Iterable[Session]) -> None:
         super().__init__()
-        self._step_s: dict[int, stats.FloatArray] = {}  # by the session's id(): they live as long as this
+        # By the session's id(): they live as long as this.
+        self._step_s: dict[int, stats.FloatArray] = {}
+        self._columns: dict[int, dict[str, int]] = {}
         self._log_step_s: dict[str, float | None] = {}
         self._ratios: dict[tuple[int, str, str], stats.SessionRatio | None] = {}
         for session in sessions:
+            self._columns[id(session)] = {member: number for number, member in enumerate(session.members)}
             for member in session.members:
                 self.setdefault(member, []).append(session)
 
@@ -62,7 +65,8 @@ class SessionIndex(dict[str, list[Session]]):
     def log_step_s(self, trial: str) -> float | None:
         """ln of the median seconds per step over all rounds in which a trial (an id) took steps; None: in none."""
         if trial not in self._log_step_s:
-            parts = [self.step_s(session)[:, session.members.index(trial)] for session in self.get(trial, ())]
+            found = self.get(trial, ())
+            parts = [self.step_s(session)[:, self._columns[id(session)][trial]] for session in found]
             known = np.concatenate([part[~np.isnan(part)] for part in parts]) if parts else np.empty(0)
             self._log_step_s[trial] = math.log(stats.median(known)) if known.size else None
         return self._log_step_s[trial]
@@ -78,14 +82,15 @@ class SessionIndex(dict[str, list[Session]]):
                 wanted.setdefault(id(session), (session, []))[1].append((reference, this))
         for session, own in wanted.values():
             log_step_s = np.log(self.step_s(session))
-            columns = np.array([[session.members.index(member) for member in pair] for pair in own])
-            found = stats.ratios_of(log_step_s[:, columns[:, 0]] - log_step_s[:, columns[:, 1]])
+            columns = self._columns[id(session)]
+            references, these = ([columns[pair[side]] for pair in own] for side in (0, 1))
+            found = stats.ratios_of(log_step_s[:, references] - log_step_s[:, these])
             for pair, ratio in zip(own, found, strict=True):
                 self._ratios[id(session), *pair] = None if ratio is None else stats.between_processes(ratio)
 
     def together(self, reference: str, this: str) -> list[Session]:
         """The sessions in which two trials took turns."""
-        return [s for s in self.get(reference, ()) if s.paired and this in s.members]
+        return [s for s in self.get(reference, ()) if s.paired and this in self._columns[id(s)]]
 
     def ratio(self, session: Session, reference: str, this: str) -> stats.SessionRatio | None:
         """What a session says of the code of two members (``stats.between_processes``); None: no common round."""

@@ -1,7 +1,7 @@
 """Estimates and intervals: pure functions of samples, no I/O.
 
 Ratios live on the log scale: ``ln(seconds per step of the numerator / of the denominator)``.
-``scipy.special`` does the work; ``scipy.stats`` takes a second to import and is left to the gate.
+Quantiles are computed here where that is simple: to import ``scipy.special`` takes longer than most commands do.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtrit
 
 from mnist_bench.records import Round, Session
 
 CONFIDENCE = 0.95
-NORMAL_QUANTILE = -float(ndtri((1 - CONFIDENCE) / 2))  # half the width of a 95 % interval, in standard errors
+NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # half the width of a 95 % interval, in standard errors
 # Up to here the null distribution of the signed-rank statistic is exact; above, the normal approximation with
 # continuity correction differs by at most one rank in either end of the interval.
 EXACT_UP_TO = 60
@@ -116,6 +116,43 @@ def _hodges_lehmann(x: FloatArray, confidence: float) -> Interval:
     return Interval(estimate, low, high)
 
 
+def _normal_quantile(confidence: float) -> float:
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+@lru_cache(maxsize=1024)
+def student_quantile(freedom: float, confidence: float = CONFIDENCE) -> float:
+    """The t that a Student variable stays below in size with the given probability.
+
+    Args:
+        freedom: degrees of freedom, above 0. Where they are a whole number the distribution function is a finite sum,
+            and bisection inverts it; else, or above 200, scipy does.
+
+    Source: Abramowitz & Stegun, *Handbook of Mathematical Functions*, 26.7.3 and 26.7.4.
+    """
+    if not float(freedom).is_integer() or freedom > 200:
+        from scipy.special import stdtrit
+
+        return float(stdtrit(freedom, (1 + confidence) / 2))
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _student_within(angle, int(freedom)) < confidence else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _student_within(angle: float, freedom: int) -> float:
+    """P(|T| <= t) with t = sqrt(freedom) tan(angle)."""
+    odd = freedom % 2
+    cosine = math.cos(angle)
+    term, total = cosine if odd else 1.0, 0.0
+    for power in range(odd, freedom - 1, 2):  # of the cosine
+        total += term
+        term *= cosine * cosine * (power + 1) / (power + 2)
+    inner = math.sin(angle) * total
+    return (angle + inner) * 2 / math.pi if odd else inner
+
+
 def t_interval(values: ArrayLike, confidence: float = CONFIDENCE, variance_floor: float = 0.0) -> Interval:
     """The mean and its Student t interval; None bounds below 3 values (two seeds bound nothing of use).
 
@@ -147,7 +184,7 @@ def prediction_interval(
     if x.size < 2:
         raise ValueError("one value shows no spread")
     variance = max(float(x.var(ddof=1)), variance_floor)
-    half = -float(stdtrit(x.size - 1, (1 - confidence) / 2)) * math.sqrt(variance * (1 + 1 / x.size))
+    half = student_quantile(x.size - 1, confidence) * math.sqrt(variance * (1 + 1 / x.size))
     return float(x.mean()) - half, float(x.mean()) + half
 
 
@@ -208,23 +245,23 @@ def ratios_of(values: FloatArray, confidence: float = CONFIDENCE) -> list[Sessio
     full: NDArray[np.bool_] = np.isfinite(values).all(axis=0)  # type: ignore[assignment]  # of two dimensions: no scalar
     if rank is None or not full.any():
         return [_ratio_of_known(column, confidence) for column in values.T]
-    x = values[:, full]
+    batch = iter(_ratios_of_full(values[:, full], rank, confidence))
+    columns = zip(values.T, full.tolist(), strict=True)
+    return [next(batch) if whole else _ratio_of_known(column, confidence) for column, whole in columns]
+
+
+def _ratios_of_full(x: FloatArray, rank: int, confidence: float) -> list[SessionRatio]:
+    """``ratio_of`` each column of a sample without gaps, large enough for an interval of that critical rank."""
+    rounds = x.shape[0]
     ordered = np.sort(x, axis=0)
+    medians = (ordered[(rounds - 1) // 2] + ordered[rounds // 2]) / 2
     walsh = _walsh_averages(x)
-    last = walsh.shape[0] - 1
-    part = np.partition(walsh, sorted({last // 2, (last + 1) // 2, rank, last - rank}), axis=0)
-    batch = iter(
-        Interval(_middle(averages), float(averages[rank]), float(averages[last - rank])).holding(_middle(column))
-        for averages, column in zip(part.T, ordered.T, strict=True)
-    )
-    found: list[SessionRatio | None] = []
-    for number, whole in enumerate(full):
-        if whole:
-            interval = next(batch)
-            found.append(SessionRatio(interval, rounds, _variance_of_median(ordered, interval, confidence)))
-        else:
-            found.append(_ratio_of_known(values[:, number], confidence))
-    return found
+    ends = rank, walsh.shape[0] - 1 - rank
+    part = np.partition(walsh, ends, axis=0)
+    lows, highs = np.minimum(part[ends[0]], medians), np.maximum(part[ends[1]], medians)
+    variances = ((highs - lows) / (2 * _normal_quantile(confidence))) ** 2
+    figures = zip(medians.tolist(), lows.tolist(), highs.tolist(), variances.tolist(), strict=True)
+    return [SessionRatio(Interval(median, low, high), rounds, variance) for median, low, high, variance in figures]
 
 
 def _ratio_of_known(column: FloatArray, confidence: float) -> SessionRatio | None:
@@ -234,8 +271,7 @@ def _ratio_of_known(column: FloatArray, confidence: float) -> SessionRatio | Non
 
 def _variance_of_median(x: FloatArray, interval: Interval, confidence: float) -> float | None:
     if interval.low is not None and interval.high is not None:
-        z = NORMAL_QUANTILE if confidence == CONFIDENCE else -float(ndtri((1 - confidence) / 2))
-        return ((interval.high - interval.low) / (2 * z)) ** 2
+        return ((interval.high - interval.low) / (2 * _normal_quantile(confidence))) ** 2
     return math.pi / 2 * float(x.var(ddof=1)) / x.size if x.size > 1 else None
 
 
@@ -251,7 +287,7 @@ def between_processes(ratio: SessionRatio, sd: float = PROCESS_SD) -> SessionRat
     centre, low, high = ratio.interval.estimate, ratio.interval.low, ratio.interval.high
     if low is None or high is None:
         return SessionRatio(ratio.interval, ratio.rounds, variance)
-    half = -float(ndtri((1 - CONFIDENCE) / 2)) * sd
+    half = NORMAL_QUANTILE * sd
     wider = Interval(centre, centre - math.hypot(centre - low, half), centre + math.hypot(high - centre, half))
     return SessionRatio(wider, ratio.rounds, variance)
 
@@ -296,7 +332,7 @@ def welch_interval(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -
         return Interval(estimate, estimate, estimate)
     shares = [part / sum(parts) for part in parts]  # not the parts' squares, which underflow
     freedom = 1 / (shares[0] ** 2 / (len(x) - 1) + shares[1] ** 2 / (len(y) - 1))
-    half = -float(stdtrit(freedom, (1 - confidence) / 2)) * math.sqrt(sum(parts))
+    half = student_quantile(freedom, confidence) * math.sqrt(sum(parts))
     return Interval(estimate, estimate - half, estimate + half)
 
 
@@ -383,7 +419,7 @@ def _critical_rank(n: int, confidence: float) -> int | None:
         return below - 1 if below else None
     mean = n * (n + 1) / 4
     deviation = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-    rank = math.floor(mean + float(ndtri(tail)) * deviation - 0.5)
+    rank = math.floor(mean + NormalDist().inv_cdf(tail) * deviation - 0.5)
     return rank if rank >= 0 else None
 
 
@@ -406,7 +442,7 @@ def _walsh_averages(x: FloatArray) -> FloatArray:
 def _t_bounds(x: Sequence[float], confidence: float, variance_floor: float) -> Interval:
     mean, own = mean_and_variance(x)
     variance = max(own, variance_floor)
-    half = -float(stdtrit(len(x) - 1, (1 - confidence) / 2)) * math.sqrt(variance / len(x))
+    half = student_quantile(len(x) - 1, confidence) * math.sqrt(variance / len(x))
     return Interval(mean, mean - half, mean + half)
 
 

@@ -41,7 +41,7 @@ class Making:
         made, complaint = self._process.communicate()
         if self._process.returncode != 0:
             last = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            raise BenchError(f"the scripts of the plots could not be made: {last}; is vl-convert-python installed?")
+            raise BenchError(f"the scripts of the plots could not be made: {last}; install mnist_bench anew")
         return made.decode("utf-8")
 
 

@@ -109,7 +109,7 @@ class TestOneRun:
         assert 100 < crossover["batch_size_low"] < crossover["batch_size"] < crossover["batch_size_high"] < 1000
         assert document["break_evens"] == []
         by_variant = json.loads(compare(RUN_ID, "--json", "--by", "variant")[1])
-        assert {one["verdict"] for one in by_variant["break_evens"]} == {"after"}
+        assert "after" in {one["verdict"] for one in by_variant["break_evens"]} <= {"after", "unproven"}
         assert by_variant["break_evens"][0]["reference"] == "mlp/cpu/b100/eager"
 
     def test_markdown_is_tables(self, compare: Compare) -> None:

@@ -19,6 +19,7 @@ from mnist_bench.compare import BY, compare_cells, default_by, geometric_means
 from mnist_bench.comparisons import Comparison, Run
 from mnist_bench.records import BUILTIN_VARIANTS, Variant
 from mnist_bench.speedups import SpeedUp
+from mnist_bench.stats import PROCESS_SD
 from mnist_bench.store import RunFolder
 from mnist_bench.summary import summarise
 
@@ -70,7 +71,7 @@ class Files:
         logs = np.log(self.blocks[reference] / self.blocks[this]).dropna()
         medians = logs.groupby("seed").median()
         within = logs.groupby("seed").apply(lambda rounds: hodges_lehmann_variance(rounds.to_numpy())).mean()
-        error = math.sqrt(max(medians.var(), within) / len(medians))
+        error = math.sqrt(max(medians.var(), within + PROCESS_SD**2) / len(medians))
         half = scipy.stats.t.ppf(0.975, len(medians) - 1) * error
         return tuple(np.exp([medians.mean(), medians.mean() - half, medians.mean() + half]))
 

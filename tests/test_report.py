@@ -25,7 +25,8 @@ from mnist_bench.cli import main
 from mnist_bench.comparisons import BatchPoint, BreakEven, Crossover, Run
 from mnist_bench.errors import BenchError
 from mnist_bench.records import BUILTIN_VARIANTS, Failure, Session, Skip, Trial
-from mnist_bench.report import cells, costs, learning, method, palette, specs
+from mnist_bench.report import cells, costs, method, palette, specs
+from mnist_bench.report.curves import curves
 from mnist_bench.report.embedding import content_security_policy, script_json
 from mnist_bench.report.material import MOST_SEEDS, SKETCH, Material, gather, sketch, trials_to_read
 from mnist_bench.report.panels import MOST_BARS, Plot
@@ -315,7 +316,7 @@ class TestLearning:
             make_measurement(epochs=make_epochs((2.0, 4.0), accuracy)) for accuracy in ((0.9, 0.96), (0.92, 0.94))
         ]
         trials = [make_trial(seed=seed, outcome=outcome) for seed, outcome in enumerate(outcomes)]
-        (curve,) = learning.curves(epoch_rows(trials))
+        (curve,) = curves(epoch_rows(trials))
         assert curve.mean == pytest.approx((0.91, 0.95))
         assert (curve.low, curve.high) == ((0.9, 0.94), (0.92, 0.96))
         assert curve.seconds == (2.0, 6.0)
@@ -326,7 +327,7 @@ class TestLearning:
             make_trial(seed=0, outcome=make_measurement(epochs=make_epochs((2.0,), (0.8,)))),
             make_trial(seed=1, outcome=make_measurement(epochs=make_epochs((2.0, 2.0), (0.9, 0.95)))),
         ]
-        (curve,) = learning.curves(epoch_rows(trials))
+        (curve,) = curves(epoch_rows(trials))
         assert curve.mean == pytest.approx((0.85, 0.95))
 
     def test_curves_are_in_the_order_of_the_matrix(self) -> None:

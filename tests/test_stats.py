@@ -169,6 +169,17 @@ class TestT:
         assert 0.93 <= covered / draws <= 0.97
 
 
+class TestStudentQuantile:
+    @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
+    def test_is_scipys(self, confidence: float) -> None:
+        freedom = [*range(1, 60), 199, 200, 201, 1.5, 7.25, 5000]
+        found = [stats.student_quantile(each, confidence) for each in freedom]
+        np.testing.assert_allclose(found, scipy.stats.t.ppf((1 + confidence) / 2, freedom), rtol=1e-11)
+
+    def test_normal_quantile(self) -> None:
+        assert pytest.approx(scipy.stats.norm.ppf(0.975), rel=1e-12) == stats.NORMAL_QUANTILE
+
+
 class TestRounds:
     def test_rounds_that_one_has_left_are_left_out(self) -> None:
         session = make_session(["a", "b"], [[2, 1], [3, 0], [0, 1], [8, 2]])
@@ -199,6 +210,14 @@ class TestRounds:
         ratio = stats.ratio_of(np.exp(np.multiply(x, 5)))
         if ratio.interval.low is not None:
             assert ratio.interval.low <= ratio.interval.estimate <= ratio.interval.high
+
+    @given(st.integers(0, 14), st.integers(1, 5), st.floats(0, 0.5), st.integers(0, 2**32 - 1))
+    def test_many_pairs_at_once_are_the_same(self, rounds: int, pairs: int, missing: float, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        values = np.exp(rng.normal(size=(rounds, pairs)))
+        values[rng.random(values.shape) < missing * rng.integers(0, 2, pairs)] = np.nan
+        columns = [column[~np.isnan(column)] for column in values.T]
+        assert stats.ratios_of(values) == [stats.ratio_of(column) if column.size else None for column in columns]
 
     def test_skewed_sample_is_stretched_to_its_median(self) -> None:
         x = [0.0] * 21 + [10.0] * 20

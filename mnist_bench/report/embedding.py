@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 # Inside <script> only these could end the element or open a comment; the separators end lines in old JavaScript.
-_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+_ESCAPED = "<>&\u2028\u2029"
 
 
 def script_json(value: Any) -> str:
@@ -19,8 +19,10 @@ def script_json(value: Any) -> str:
         ValueError: a number is not finite.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in _ESCAPED:
+        text = text.replace(character, f"\\u{ord(character):04x}")
     # A lone surrogate (bytes that were no UTF-8) cannot be written in UTF-8: as the escape of itself it can.
-    return text.translate(_ESCAPES).encode("utf-8", "backslashreplace").decode("utf-8")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def content_security_policy(scripts: Sequence[str], styles: Sequence[str]) -> str:

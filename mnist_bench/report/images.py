@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from mnist_bench.report.panels import DATA, Panel, Plot
 WIDTH = 640
 SCALE = 2.0  # pixels of a PNG per unit of length
 NAME_LIMIT = 80
+LINE = 105  # characters of a caption that fit into the width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,12 @@ def images_of(plot: Plot) -> Iterator[Image]:
 
 def on_paper(plot: Plot, panel: Panel) -> dict[str, Any]:
     """A specification that stands alone: data, title, colours, legend and width in it."""
-    title = {"text": f"{plot.title}: {panel.title}", "subtitle": panel.caption, "limit": WIDTH}
+    title = {
+        "text": f"{plot.title}: {panel.title}",
+        "subtitle": textwrap.wrap(panel.caption, LINE),
+        "limit": WIDTH,
+        "offset": 14,
+    }
     datasets = {DATA: [dict(value) for value in panel.values]}
     height = plot.spec["height"] if panel.height is None else panel.height
     return {

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import replace
 
 from mnist_bench import figures
-from mnist_bench.records import Cell
 from mnist_bench.report import specs
+from mnist_bench.report.curves import Curve
 from mnist_bench.report.material import Material, batch, grouped, joined, left_out, variant_keys
 from mnist_bench.report.palette import shape_of
 from mnist_bench.report.panels import MOST_PANELS, Key, Panel, Plot, Value
-from mnist_bench.rows import EpochRow
 
 NOTHING = "No cell finished an epoch."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """What a cell learned, epoch by epoch over its seeds (those that got that far)."""
-
-    cell: Cell
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    seconds: tuple[float, ...]  # of training up to the end of the epoch, mean over seeds
-    seeds: int
-
-
-def curves(epochs: Sequence[EpochRow]) -> tuple[Curve, ...]:
-    """One for each cell that finished an epoch."""
-    return tuple(_curve(rows) for _, rows in grouped(epochs, lambda row: (row.trial.rpartition("/s")[0],)))
-
-
 def by_epoch(material: Material) -> Plot:
     """Accuracy after each epoch; a panel for each model, device and batch size."""
-    every = _in_order(material)
+    every = material.curves
     groups = list(grouped(every, lambda one: (one.cell.model, one.cell.device, batch(one.cell.batch_size))))
     panels = [
         Panel(
@@ -63,7 +43,7 @@ def by_epoch(material: Material) -> Plot:
 
 def by_time(material: Material) -> Plot:
     """Accuracy against training time; a panel for each model and device."""
-    every = _in_order(material)
+    every = material.curves
     groups = list(grouped(every, lambda one: (one.cell.model, one.cell.device)))
     batches = [batch(size) for size in material.batch_sizes]
     panels = [
@@ -94,29 +74,6 @@ def _time_keys(material: Material, every: Sequence[Curve]) -> tuple[Key, ...]:
     used = {one.cell.batch_size for one in every}
     sizes = enumerate(material.batch_sizes, start=1)
     return (*colours, *(Key(label=batch(size), colour=0, shape=shape_of(n)) for n, size in sizes if size in used))
-
-
-def _in_order(material: Material) -> list[Curve]:
-    """The curves in the order of the matrix; trials end in another."""
-    place = {row.cell: number for number, row in enumerate(material.rows)}
-    return sorted(curves(material.epochs), key=lambda one: place[one.cell])
-
-
-def _curve(rows: Sequence[EpochRow]) -> Curve:
-    first = rows[0]
-    by_seed = [own for _, own in grouped(rows, lambda row: (row.trial,))]
-    lasting = max(len(own) for own in by_seed)
-    accuracies = [[own[e].accuracy for own in by_seed if len(own) > e] for e in range(lasting)]
-    elapsed = [list(accumulate(row.train_s for row in own)) for own in by_seed]
-    seconds = [[own[e] for own in elapsed if len(own) > e] for e in range(lasting)]
-    return Curve(
-        cell=Cell(model=first.model, device=first.device, batch_size=first.batch_size, variant=first.variant),
-        mean=tuple(map(statistics.fmean, accuracies)),
-        low=tuple(map(min, accuracies)),
-        high=tuple(map(max, accuracies)),
-        seconds=tuple(map(statistics.fmean, seconds)),
-        seeds=len(by_seed),
-    )
 
 
 def _epoch_values(one: Curve) -> list[dict[str, Value]]:

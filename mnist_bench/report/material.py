@@ -13,9 +13,10 @@ from mnist_bench import figures, summary
 from mnist_bench.compare import compare_cells
 from mnist_bench.comparisons import Comparison, Run
 from mnist_bench.records import Cell, Measurement, Trial
+from mnist_bench.report.curves import Curve, curves
 from mnist_bench.report.palette import colour_of, shape_of
 from mnist_bench.report.panels import MOST_PANELS, Key
-from mnist_bench.rows import EpochRow, Row
+from mnist_bench.rows import Row
 
 SKETCH = 400  # order statistics kept of one trial's steps
 MOST_SEEDS = 5  # of a cell, whose steps are read
@@ -32,7 +33,7 @@ class Material:
     """
 
     run: Run
-    epochs: tuple[EpochRow, ...]
+    curves: tuple[Curve, ...]  # in the order of the matrix
     by_device: Comparison
     by_variant: Comparison
     step_ms: Mapping[str, NDArray[np.float64]]
@@ -72,7 +73,7 @@ def gather(run: Run, step_ms: Mapping[str, NDArray[np.float64] | None]) -> Mater
             pooled.setdefault(trial.cell.id, []).append(sketch(steps))
     return Material(
         run=run,
-        epochs=summary.epoch_rows(run.trials),
+        curves=_in_order(curves(summary.epoch_rows(run.trials)), run.rows),
         by_device=compare_cells(run, "device"),
         by_variant=compare_cells(run, "variant"),
         step_ms={cell: np.concatenate(parts) for cell, parts in pooled.items()},
@@ -132,6 +133,12 @@ def worst_first(rows: Sequence[Row]) -> list[Row]:
     """Failed cells first, then skipped ones, then those with figures, each in the order of the matrix."""
     rank = {"ok": 2, "skipped": 1}
     return sorted(rows, key=lambda row: rank.get(row.status, 0))
+
+
+def _in_order(found: Sequence[Curve], rows: Sequence[Row]) -> tuple[Curve, ...]:
+    """In the order of the rows; trials end in another."""
+    place = {row.cell: number for number, row in enumerate(rows)}
+    return tuple(sorted(found, key=lambda one: place[one.cell]))
 
 
 def _place(cell: Cell) -> tuple[str, str, int]:

@@ -43,7 +43,13 @@ def screen() -> dict[str, Any]:
 def paper() -> dict[str, Any]:
     """The config for PNG and SVG files: dark on white, with a legend."""
     config = _config("#1a1d21", "#565b63", "#d9dce1", list(LIGHT))
-    config["legend"] = {"orient": "bottom", "direction": "horizontal", "columns": 4, "symbolLimit": 60}
+    config["legend"] = {
+        "orient": "bottom",
+        "direction": "horizontal",
+        "columns": 4,
+        "symbolLimit": 60,
+        "symbolOpacity": 1,
+    }
     config["legend"] |= {"labelFont": FONT, "titleFont": FONT, "labelLimit": 240, "title": None}
     config["title"] = {
         "font": FONT,
