@@ -116,10 +116,9 @@ def _matched_columns(cells: Sequence[MatchedCell]) -> tuple[Column[MatchedCell],
     all_ok = all(one.status_a == one.status_b == "ok" for one in cells)
     return (
         *_name_columns(),
-        Column("A", lambda one: "" if all_ok else one.status_a or "-", rank=1, right=False),
-        Column("B", lambda one: "" if all_ok else one.status_b or "-", rank=1, right=False),
-        Column("samples/s", lambda one: _ratio(one.throughput)),
-        Column("95 %", lambda one: _bounds(one.throughput), rank=3),
+        Column("status", lambda one: "" if all_ok else _both_statuses(one), rank=1, right=False),
+        Column("samples/s", lambda one: _ratio(one.throughput), rank=3),
+        Column("95 %", lambda one: _bounds(one.throughput), rank=5),
         Column("step", lambda one: _ratio(one.step)),
         Column("95 %", lambda one: _bounds(one.step), rank=2),
         *_accuracy_columns("A's"),
@@ -156,6 +155,13 @@ def _status(cells: Sequence[ComparedCell]) -> Callable[[ComparedCell], str]:
     """Nothing where all are ok: there is nothing to tell apart."""
     all_ok = all(one.status == "ok" for one in cells)
     return lambda one: "" if all_ok else one.status
+
+
+def _both_statuses(cell: MatchedCell) -> str:
+    """``ok``, ``only in B``, or ``oom, ok`` where A and B differ."""
+    if cell.status_a is None or cell.status_b is None:
+        return f"only in {'A' if cell.status_b is None else 'B'}"
+    return cell.status_a if cell.status_a == cell.status_b else f"{cell.status_a}, {cell.status_b}"
 
 
 def _means_grid(title: str, means: Sequence[GeometricMean]) -> Grid:

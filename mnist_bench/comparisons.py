@@ -23,7 +23,7 @@ AccuracyVerdict = Literal["identical", "equivalent", "better", "worse", "unprove
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run as its folder tells it; ``rows`` are those of ``summary.summarise``."""
+    """A run as its folder tells it; ``rows`` are those of ``summary.summarise``, or of its ``outline``."""
 
     manifest: Manifest
     trials: tuple[Trial, ...]

@@ -26,7 +26,7 @@ from mnist_bench.records import (
 from mnist_bench.rows import EpochRow, Figure, FloorResult, FloorVerdict, Row, columns
 from mnist_bench.speedups import SessionIndex, SpeedUp, index_sessions, reference_variant, speed_up, weakest
 
-__all__ = ["EpochRow", "FloorResult", "Row", "columns", "epoch_rows", "floors", "pending", "summarise"]
+__all__ = ["EpochRow", "FloorResult", "Row", "columns", "epoch_rows", "floors", "outline", "pending", "summarise"]
 
 MIB = 1 << 20
 TARGET_ACCURACY = 0.97  # of ``time_to_accuracy_s``
@@ -38,22 +38,35 @@ Measured = Sequence[tuple[Trial, Measurement]]
 Figures = dict[str, Any]  # fields of a Row, which is made once: to copy it for every few of them is slow
 
 
-def summarise(
-    manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session], *, speed_ups: bool = True
-) -> tuple[Row, ...]:
-    """One row per cell with a finished trial, in the order of the matrix; ``pending`` tells what is still to come.
+def summarise(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> tuple[Row, ...]:
+    """One row per cell with a finished trial, in the order of the matrix; ``pending`` tells what is still to come."""
+    by_cell, index = _by_cell(manifest, trials), index_sessions(sessions)
 
-    Args:
-        speed_ups: False leaves the ratios empty, which take most of the time.
-    """
-    by_cell: dict[str, list[Trial]] = {trial_id.rpartition("/s")[0]: [] for trial_id in manifest.trials}
-    for trial in trials:
-        by_cell.setdefault(trial.cell.id, []).append(trial)
-    index = index_sessions(sessions)
-    rows = ((_row(own, by_cell, manifest.matrix, index), own) for own in by_cell.values() if own)
-    if not speed_ups:
-        return tuple(row for row, _ in rows)
-    return tuple(_with_speed_ups(row, _measured(own), by_cell, manifest.matrix, index) for row, own in rows)
+    def figures(cell: Cell, ok: Measured) -> Figures:
+        measurements = [measurement for _, measurement in ok]
+        return {
+            **_learning(measurements),
+            **_throughput(measurements),
+            **_costs(measurements),
+            **_facts(cell, measurements, manifest.matrix),
+            **_steps(ok, index),
+            **_trust(cell, ok, by_cell, manifest.matrix, index),
+        }
+
+    rows = [_row(own, figures) for own in by_cell.values() if own]
+    return _with_speed_ups(rows, by_cell, manifest.matrix, index)
+
+
+def outline(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> tuple[Row, ...]:
+    """The rows of ``summarise`` in a fraction of its time, with no more figures than a comparison takes from them:
+    compile time, noise, class and doubts."""
+    by_cell, index = _by_cell(manifest, trials), index_sessions(sessions)
+
+    def figures(cell: Cell, ok: Measured) -> Figures:
+        compile_s = _median([measurement.compile_s for _, measurement in ok])
+        return {"compile_s": compile_s, **_trust(cell, ok, by_cell, manifest.matrix, index)}
+
+    return tuple(_row(own, figures) for own in by_cell.values() if own)
 
 
 def pending(manifest: Manifest, trials: Iterable[Trial]) -> tuple[str, ...]:
@@ -81,7 +94,15 @@ def floors(matrix: Matrix, rows: Iterable[Row]) -> tuple[FloorResult, ...]:
     )
 
 
-def _row(own: Sequence[Trial], by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> Row:
+def _by_cell(manifest: Manifest, trials: Iterable[Trial]) -> TrialsByCell:
+    by_cell: dict[str, list[Trial]] = {trial_id.rpartition("/s")[0]: [] for trial_id in manifest.trials}
+    for trial in trials:
+        by_cell.setdefault(trial.cell.id, []).append(trial)
+    return by_cell
+
+
+def _row(own: Sequence[Trial], figures: Callable[[Cell, Measured], Figures]) -> Row:
+    """The row of a cell from its trials; ``figures`` are asked for where some are ok."""
     worst = max(own, key=lambda trial: STATUSES.index(trial.status))  # of several equally bad, the first
     ok = _measured(own)
     return Row(
@@ -95,20 +116,8 @@ def _row(own: Sequence[Trial], by_cell: TrialsByCell, matrix: Matrix, index: Ses
         dataset=worst.dataset,
         recipe=worst.recipe,
         dataset_sha256=worst.dataset_sha256,
-        **(_figures(worst.cell, ok, by_cell, matrix, index) if ok else {}),
+        **(figures(worst.cell, ok) if ok else {}),
     )
-
-
-def _figures(cell: Cell, ok: Measured, by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> Figures:
-    measurements = [measurement for _, measurement in ok]
-    return {
-        **_learning(measurements),
-        **_throughput(measurements),
-        **_costs(measurements),
-        **_facts(cell, measurements, matrix),
-        **_steps(ok, index),
-        **_trust(cell, ok, by_cell, matrix, index),
-    }
 
 
 def _learning(measurements: Sequence[Measurement]) -> Figures:
@@ -202,17 +211,25 @@ def _class(cell: Cell, ok: Measured, by_cell: TrialsByCell, matrix: Matrix) -> t
     return proven_class(pairs, by_settings)
 
 
-def _with_speed_ups(row: Row, ok: Measured, by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> Row:
-    variant, cell = reference_variant(matrix), row.cell
+def _with_speed_ups(rows: Sequence[Row], by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> tuple[Row, ...]:
+    variant = reference_variant(matrix)
+    ids = {name: {trial.seed: trial.id for trial, _ in _measured(own)} for name, own in by_cell.items()}
 
-    def against(reference: Cell) -> SpeedUp | None:
-        if reference == cell:
-            return None
-        others = {trial.seed: trial.id for trial, _ in _measured(by_cell.get(reference.id, ()))}
-        return speed_up([(others[trial.seed], trial.id) for trial, _ in ok if trial.seed in others], index)
+    def pairs(cell: Cell, reference: Cell) -> list[tuple[str, str]]:
+        these, others = ids[cell.id], ids.get(reference.id, {})
+        return [(others[seed], these[seed]) for seed in these if seed in others] if reference != cell else []
 
-    eager = None if variant is None else against(replace(cell, variant=variant))
-    cpu = against(replace(cell, device="cpu"))
+    cells = [row.cell for row in rows]
+    against_eager = [pairs(cell, replace(cell, variant=variant or cell.variant)) for cell in cells]
+    against_cpu = [pairs(cell, replace(cell, device="cpu")) for cell in cells]
+    index.measure(pair for of_cell in (*against_eager, *against_cpu) for pair in of_cell)
+    return tuple(
+        _with_speed_up(row, speed_up(eager, index), speed_up(cpu, index))
+        for row, eager, cpu in zip(rows, against_eager, against_cpu, strict=True)
+    )
+
+
+def _with_speed_up(row: Row, eager: SpeedUp | None, cpu: SpeedUp | None) -> Row:
     return replace(
         row,
         speedup_vs_eager=eager.ratio if eager else None,

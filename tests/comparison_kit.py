@@ -27,7 +27,7 @@ from mnist_bench.records import (
     group_id,
 )
 from mnist_bench.store import RunFolder
-from mnist_bench.summary import summarise
+from mnist_bench.summary import outline
 
 Trouble = Mapping[str, tuple[str, str]]
 
@@ -84,7 +84,7 @@ def make_run(*args: Any, **kwargs: Any) -> Run:
 
 
 def as_run(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> Run:
-    rows = summarise(manifest, trials, sessions, speed_ups=False)
+    rows = outline(manifest, trials, sessions)
     return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions), rows=rows)
 
 

@@ -85,6 +85,11 @@ class TestOneRun:
         header = next(line for line in out.splitlines() if "speed-up" in line and "model" in line)
         assert header.split() == ["model", "device", "batch", "variant", "status", "speed-up", "95", "%", "accuracy"]
 
+    def test_two_runs_keep_the_step_its_interval_and_accuracy(self, compare: Compare) -> None:
+        _, out, _ = compare(RUN_ID, OTHER, columns=80)
+        header = next(line for line in out.splitlines() if line.startswith("model"))
+        assert header.split() == ["model", "device", "batch", "variant", "status", "step", "95", "%", "accuracy"]
+
     def test_csv_has_every_line(self, compare: Compare) -> None:
         code, out, _ = compare(RUN_ID, "--by", "variant", "--format", "csv")
         lines = list(csv.DictReader(io.StringIO(out)))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from record_factory import (
     RUN_ID,
     make_cell,
@@ -350,6 +352,28 @@ class TestTrials:
     def test_blank_lines_are_no_trials(self, locked: RunFolder) -> None:
         (locked.path / "trials.jsonl").write_bytes(b"\n\n" + codec.to_json(codec.encode_trial(make_trial())) + b"\n")
         assert locked.trials() == (make_trial(),)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+class TestJson:
+    @given(json_values)
+    def test_is_read_as_it_was_written(self, value: object) -> None:
+        assert codec.from_json(codec.to_json(value)) == value == json.loads(codec.to_json(value))
+
+    @pytest.mark.parametrize("text", [b"NaN", b"[Infinity]", b"{'a': 1}", b"[1,]", b"01", b"1 2", b"\xff", b""])
+    def test_refusals_are_those_of_json(self, text: bytes) -> None:
+        with pytest.raises(ValueError, match=r"."):
+            codec.from_json(text)
 
 
 class TestCrash:

@@ -33,7 +33,7 @@ from mnist_bench.records import (
 )
 from mnist_bench.rows import Row
 from mnist_bench.speedups import reference_variant
-from mnist_bench.summary import columns, epoch_rows, floors, pending, summarise
+from mnist_bench.summary import columns, epoch_rows, floors, outline, pending, summarise
 
 # docs of results/ in the contract, word for word.
 CONTRACT = (
@@ -376,3 +376,27 @@ def test_epoch_rows() -> None:
     assert (second.epoch, second.train_s, second.train_samples_per_s) == (2, 4.0, 15_000)
     assert (second.loader_s, second.loss, second.eval_s, second.accuracy) == (0.5, 0.25, 0.25, 0.975)
     assert (second.dataset, second.recipe, second.variant) == ("mnist", "standard", "compile")
+
+
+class TestOutline:
+    def test_is_the_summary_with_fewer_figures(self) -> None:
+        trials = [*seeds_of(EAGER), *seeds_of(COMPILE, compile_s=9.0, noisy=("steal 4 %",)), make_failed(CUDA)]
+        session = make_session(trials[:2], [[2.0, 1.0]] * 8)
+        brief = outline(make_manifest(trials), trials, (session,))
+        full = summarise(make_manifest(trials), trials, (session,))
+        assert [row.cell for row in brief] == [EAGER, COMPILE, CUDA]
+        for one, other in zip(brief, full, strict=True):
+            for name in (
+                "status",
+                "reason",
+                "seeds",
+                "compile_s",
+                "noisy",
+                "noisy_trials",
+                "class_",
+                "doubts",
+                "dataset",
+            ):
+                assert getattr(one, name) == getattr(other, name)
+        assert (brief[1].noisy, brief[1].compile_s, brief[1].class_) == (True, 9.0, "A")
+        assert brief[1].speedup_vs_eager is brief[1].test_accuracy is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -91,12 +92,12 @@ def _compare_runs(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace, reference: str) -> Run:
     from mnist_bench.comparisons import Run
     from mnist_bench.store import RunFolder
-    from mnist_bench.summary import summarise
+    from mnist_bench.summary import outline
 
     folder = RunFolder.open(args.output_dir, reference)
     manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
-    rows = summarise(manifest, trials, sessions, speed_ups=False)
-    return Run(manifest=manifest, trials=trials, sessions=sessions, rows=rows)
+    gc.freeze()  # what was read lives as long as the process: not to be searched for garbage
+    return Run(manifest=manifest, trials=trials, sessions=sessions, rows=outline(manifest, trials, sessions))
 
 
 def _chosen(args: argparse.Namespace, runs: Sequence[Run]) -> Callable[[Cell], bool] | None:
