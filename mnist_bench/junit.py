@@ -40,13 +40,14 @@ def suite(
         started_at: ISO 8601.
         properties: names and texts, from outside too.
     """
-    made = _Suite(word(name))
-    made.id, made.package = number, package
+    own = _Suite(word(name))
+    own.id, own.package = number, package
+    made: junitparser.TestSuite = own
     made.hostname = "localhost"  # the schema's word for a host that is not known: runs do not record its name
     made.timestamp = figures.plain(started_at)[: len("2026-11-23T10:15:00")]  # without a zone
     for key, value in properties:
         made.add_property(word(key), figures.plain(value))
-    made.add_testcases(cases)
+    made.add_testcases(list(cases))
     made.append(junitparser.SystemOut(""))  # Ant's schema wants both, even where nothing was printed
     made.append(junitparser.SystemErr(""))
     return made

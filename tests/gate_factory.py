@@ -192,7 +192,7 @@ def of_kinds(*kinds: VerdictKind, **changes: Any) -> tuple[Check, tuple[Verdict,
 
 
 def hostile(texts: Sequence[str]) -> tuple[Check, tuple[Verdict, ...]]:
-    """Every text that comes from outside is one of these: names, reasons, labels, files, notes; every kind of verdict."""
+    """Every text from outside is one of these: names, reasons, labels, files, notes; with every kind of verdict."""
     cells, verdicts = [], []
     for number, text in enumerate(texts):
         for kind in KINDS:

@@ -144,9 +144,9 @@ def _append_summary(path: Path, data: bytes) -> None:
 
 def _annotate(check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace) -> None:
     """After the table on stdout; where stdout is a document, on stderr, which the runner reads as well."""
-    from mnist_bench.gate.output.annotations import annotations
+    from mnist_bench.gate.output.annotations import commands
 
     out = sys.stdout if args.format == "table" else sys.stderr
     sys.stdout.flush()
-    for line in annotations(check, verdicts):
+    for line in commands(check, verdicts):
         print(line, file=out)

@@ -190,7 +190,7 @@ class TestCommand:
 
     @pytest.mark.parametrize("name", ["nowhere.json", "."])
     def test_no_such_file(self, name: str, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="cannot be read: .*; name a check.json"):
+        with pytest.raises(UsageError, match=r"cannot be read: .*; name a check\.json"):
             check_replay.execute(args_of(tmp_path / name))
 
     def test_files_that_are_asked_for_are_written(self, stored: Callable[[Check], Path], tmp_path: Path) -> None:

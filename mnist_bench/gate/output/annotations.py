@@ -1,4 +1,4 @@
-"""Annotations of GitHub Actions: ``::error``, ``::warning`` and ``::notice``, one for each cell that a person should look at.
+"""Annotations of GitHub Actions: ``::error``, ``::warning`` or ``::notice`` for each cell that wants a person's eye.
 
 Source of the form: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands, and of what
 must be escaped: ``packages/core/src/command.ts`` of actions/toolkit. The runner looks for commands on stdout and on
@@ -27,7 +27,7 @@ LEVELS: dict[VerdictKind, Level] = {
 MOST = 10  # of a level that GitHub shows of a step
 
 
-def annotations(check: Check, verdicts: Sequence[Verdict]) -> list[str]:
+def commands(check: Check, verdicts: Sequence[Verdict]) -> list[str]:
     """The commands, worst first, a line each; the tenth of a level counts what GitHub would not show any more."""
     by_level: dict[Level, list[Verdict]] = {"error": [], "warning": [], "notice": []}
     for one in words.sorted_worst_first(verdicts):

@@ -14,7 +14,6 @@ import junitparser
 from mnist_bench import figures, junit
 from mnist_bench.gate.output import words
 from mnist_bench.gate.records import CellEvidence, Check, Verdict, VerdictKind
-from mnist_bench.records import Cell
 
 PACKAGE = "mnist_bench.check"
 RESULTS: dict[VerdictKind, type[junit.Result]] = {

@@ -6,7 +6,7 @@ left out first, then advisory figures, then the mildest of the other cells, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mnist_bench import figures
@@ -26,13 +26,19 @@ Show = Callable[[Verdict], str]
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Lines that may be left out from the end. ``title``: of the fold that they stand in; empty: they stand open."""
+    """Lines that may be left out from the end, and are made only if there is room for them.
+
+    Args:
+        title: of the fold that they stand in; empty: they stand open.
+        lines: as many as ``count``.
+    """
 
     title: str
-    header: tuple[str, ...]
-    lines: tuple[str, ...]
+    header: Sequence[str]
+    count: int
+    lines: Iterator[Sequence[str]]
 
-    def text(self, lines: Sequence[str]) -> str:
+    def text(self, lines: Iterable[str]) -> str:
         body = "\n".join([table(self.header, (), ["---"] * len(self.header)), *lines])
         return f"<details><summary>{self.title}</summary>\n\n{body}\n\n</details>" if self.title else body
 
@@ -61,8 +67,8 @@ def page(check: Check, verdicts: Sequence[Verdict], limit: int = SUMMARY_BYTES) 
         kept = _fitting(one, room)
         room -= _size(one.text(kept)) + 2 if kept else 0
         shown[name] = one.text(kept) if kept else ""
-        if len(kept) < len(one.lines):
-            left_out.append(f"{len(one.lines) - len(kept):,} of {len(one.lines):,} {name}")
+        if len(kept) < one.count:
+            left_out.append(f"{one.count - len(kept):,} of {one.count:,} {name}")
     if left_out:
         parts.append(f"Left out for want of room: {', '.join(left_out)}. check.json has them.")
     parts += [shown["cells"], shown["passes"], shown["advisory lines"], head]
@@ -75,40 +81,53 @@ def _heading(check: Check, code: int) -> str:
 
 def _tables(check: Check, ordered: Sequence[Verdict]) -> tuple[_Table, _Table, _Table]:
     noisy = words.noisy_pairs(check)
-    columns: dict[str, Show] = {
+    short: dict[str, Show] = {
         "cell": lambda one: figures.joined(_text(one.cell.id), "†" if one.cell in noisy else ""),
         "speed": lambda one: _text(words.speed(one)),
         "accuracy": lambda one: _text(words.accuracy(one)),
         "pairs": words.pairs,
         "seeds": words.seeds,
     }
-    long: dict[str, Show] = {"verdict": lambda one: f"**{words.kind(one)}**", **columns, "why": lambda one: _text(one.text)}
+    long: dict[str, Show] = {
+        "verdict": lambda one: f"**{words.kind(one)}**",
+        **short,
+        "why": lambda one: _text(one.text),
+    }
     passes = [one for one in ordered if one.kind == "pass"]
     others = [one for one in ordered if one.kind != "pass"]
-    advisory = [
-        (_text(one.cell.id), _text(f"{item.name}, {item.unit}"), _text(words.advisory(item)))
-        for one in ordered
-        for item in one.advisories
-    ]
     return (
-        _Table("", tuple(long), _lines([show(one) for show in long.values()] for one in others)),
-        _Table(f"{len(passes):,} pass", tuple(columns), _lines([show(one) for show in columns.values()] for one in passes)),
-        _Table("Advisory figures (A → B): none of them decides", ("cell", "figure", "A → B"), _lines(advisory)),
+        _table_of_cells("", long, others),
+        _table_of_cells(f"{len(passes):,} pass", short, passes),
+        _table_of_advisories(ordered),
     )
 
 
-def _lines(rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    return tuple(f"| {' | '.join(row)} |" for row in rows)
+def _table_of_cells(title: str, columns: Mapping[str, Show], verdicts: Sequence[Verdict]) -> _Table:
+    lines = ([show(one) for show in columns.values()] for one in verdicts)
+    return _Table(title, tuple(columns), len(verdicts), lines)
 
 
-def _fitting(one: _Table, room: int) -> tuple[str, ...]:
+def _table_of_advisories(verdicts: Sequence[Verdict]) -> _Table:
+    lines = (
+        (_text(one.cell.id), _text(f"{item.name}, {item.unit}"), _text(words.advisory(item)))
+        for one in verdicts
+        for item in one.advisories
+    )
+    title = "Advisory figures (A → B): none of them decides"
+    return _Table(title, ("cell", "figure", "A → B"), sum(len(one.advisories) for one in verdicts), lines)
+
+
+def _fitting(one: _Table, room: int) -> list[str]:
     """The first lines that fit with their header."""
     room -= _size(one.text(())) + 2
-    for number, line in enumerate(one.lines):
+    kept = []
+    for cells in one.lines:
+        line = f"| {' | '.join(cells)} |"
         room -= _size(line) + 1
         if room < 0:
-            return one.lines[:number]
-    return one.lines
+            break
+        kept.append(line)
+    return kept
 
 
 def _head(check: Check) -> str:

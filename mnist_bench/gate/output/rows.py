@@ -71,7 +71,7 @@ def _record(one: Verdict, noisy_pairs: int) -> dict[str, Any]:
         "variant": one.cell.variant,
         "verdict": one.kind,
         "text": one.text,
-        **_bounded("time_ratio", speed and speed.ratio),
+        **_bounded("time_ratio", None if speed is None else speed.ratio),
         "speed_decision": speed and speed.decision,
         "pairs": speed and speed.pairs,
         "noisy_pairs": noisy_pairs,
@@ -80,7 +80,7 @@ def _record(one: Verdict, noisy_pairs: int) -> dict[str, Any]:
         "alpha": speed and speed.alpha,
         "accuracy_a": accuracy and accuracy.a,
         "accuracy_b": accuracy and accuracy.b,
-        **_bounded("accuracy_change", accuracy and accuracy.change),
+        **_bounded("accuracy_change", None if accuracy is None else accuracy.change),
         "accuracy_decision": accuracy and accuracy.decision,
         "seeds": accuracy and accuracy.seeds,
         "identical_seeds": accuracy and accuracy.identical,
@@ -88,7 +88,8 @@ def _record(one: Verdict, noisy_pairs: int) -> dict[str, Any]:
 
 
 def _bounded(name: str, value: Interval | None) -> dict[str, float | None]:
-    return {name: value and value.estimate, f"{name}_low": value and value.low, f"{name}_high": value and value.high}
+    estimate, low, high = (None, None, None) if value is None else (value.estimate, value.low, value.high)
+    return {name: estimate, f"{name}_low": low, f"{name}_high": high}
 
 
 def _field(value: object) -> object:

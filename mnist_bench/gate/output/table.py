@@ -68,11 +68,11 @@ def _columns(width: int, noisy: Collection[Cell]) -> tuple[Column[Verdict], ...]
         Column("verdict", words.kind, right=False),
         Column("cell", _namer(width), right=False),
         Column("speed", words.speed if roomy else words.slower, right=False),
-        Column("95 %", lambda one: "" if roomy else words.slower_bounds(one), rank=1, right=False),
-        Column("accuracy", words.accuracy if roomy else words.accuracy_change, right=False),
-        Column("pairs", words.pairs, rank=3),
-        Column("", lambda one: "†" if one.cell in noisy else "", rank=2, right=False),
-        Column("seeds", words.seeds, rank=4),
+        Column("95 %", lambda one: "" if roomy else words.slower_bounds(one), rank=2, right=False),
+        Column("accuracy", words.accuracy if roomy else words.accuracy_change, rank=1, right=False),
+        Column("pairs", words.pairs, rank=4),
+        Column("", lambda one: "†" if one.cell in noisy else "", rank=3, right=False),
+        Column("seeds", words.seeds, rank=5),
     )
 
 
@@ -98,7 +98,7 @@ def _advisory_grid(ordered: Sequence[Verdict], width: int) -> Grid:
 
     columns: list[Column[Verdict]] = [Column("cell", _namer(width), right=False)]
     for number, (name, unit) in enumerate(names):
-        columns.append(Column(f"{name}, {unit}" if unit else name, show(name, unit), rank=number))
+        columns.append(Column(figures.plain(f"{name}, {unit}" if unit else name), show(name, unit), rank=number))
     return grid("", columns, [one for one in ordered if one.advisories])
 
 
