@@ -130,7 +130,7 @@ def _update(args: argparse.Namespace) -> int:
 
 def cells_of(run: Run) -> list[Cell]:
     """All that a run set out to measure."""
-    from mnist_bench.gate.baseline import cell_of
+    from mnist_bench.gate.run_figures import cell_of
 
     return [*(row.cell for row in run.rows), *(cell_of(trial.rpartition("/s")[0]) for trial in run.manifest.trials)]
 

@@ -1,4 +1,4 @@
-"""``mnist-bench check RUN --baseline FILE``: a run that is there already against a committed file; nothing is trained."""
+"""``mnist-bench check RUN --baseline FILE``: a finished run against a committed file; nothing is trained."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def execute(args: argparse.Namespace) -> int:
     Raises:
         UsageError: the run or the file cannot be used, or the run is not finished.
     """
-    from mnist_bench.gate.baseline import refuse_unfinished
     from mnist_bench.gate.baseline_check import check_baseline
     from mnist_bench.gate.judge import exit_code, judge
     from mnist_bench.gate.output.codec import encode
     from mnist_bench.gate.records import Margins
+    from mnist_bench.gate.run_figures import refuse_unfinished
 
     for flag in NOT_HERE:
         if getattr(args, flag, None) is not None:

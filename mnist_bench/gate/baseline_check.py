@@ -8,16 +8,7 @@ from dataclasses import dataclass
 from mnist_bench.comparability import differences, key_of
 from mnist_bench.compare import Indexed, index
 from mnist_bench.comparisons import Run
-from mnist_bench.gate.baseline import (
-    Baseline,
-    BaselineCell,
-    Choice,
-    reference_of,
-    reference_sha256,
-    session_ratios,
-    telling_settings,
-    training_of,
-)
+from mnist_bench.gate.baseline import Baseline, BaselineCell
 from mnist_bench.gate.baseline_tables import shown, source_words
 from mnist_bench.gate.records import (
     CHECK_SCHEMA_VERSION,
@@ -29,6 +20,14 @@ from mnist_bench.gate.records import (
     SeedPair,
     SideFault,
     SideInfo,
+)
+from mnist_bench.gate.run_figures import (
+    Choice,
+    reference_of,
+    reference_sha256,
+    session_ratios,
+    telling_settings,
+    training_of,
 )
 from mnist_bench.records import Cell, Failure, Measurement, Skip
 from mnist_bench.rows import FloorResult, Row

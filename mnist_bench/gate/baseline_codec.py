@@ -22,10 +22,10 @@ from mnist_bench.gate.baseline import (
     BaselineCell,
     CellRatios,
     Source,
-    cell_of,
     rounded,
 )
 from mnist_bench.gate.records import SessionLogRatio, Training
+from mnist_bench.gate.run_figures import cell_of
 
 FORMAT = "mnist-bench baseline"
 SCHEMA_VERSION = 1

@@ -13,8 +13,9 @@ from record_factory import RUN_ID
 
 from mnist_bench import stats
 from mnist_bench.errors import UsageError
-from mnist_bench.gate.baseline import Baseline, BaselineCell, baseline_of, cell_of, updated
+from mnist_bench.gate.baseline import Baseline, BaselineCell, baseline_of, updated
 from mnist_bench.gate.baseline_tables import baseline_records, baseline_sheet, change_records, changes, to_csv
+from mnist_bench.gate.run_figures import cell_of
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Measurement
 from mnist_bench.sheets import to_markdown
 

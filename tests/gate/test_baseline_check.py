@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, as_run, make, make_baseline, make_run, small_matrix
+from mnist_bench.gate.judge import exit_code, judge
 
 from mnist_bench.comparisons import Run
 from mnist_bench.gate.baseline import Baseline, baseline_of
 from mnist_bench.gate.baseline_check import Labels, check_baseline
-from mnist_bench.gate.judge import exit_code, judge
 from mnist_bench.gate.records import CellEvidence, Check, Margins, Verdict
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, ModelEntry, Selector
 
@@ -117,7 +117,7 @@ class TestVerdicts:
 
     def test_a_renamed_cell_is_one_missing_and_one_new(self) -> None:
         renamed = small_matrix(models=(ModelEntry(name="mlp2", target="mlp"),))
-        manifest, trials, sessions = make(small_matrix(**ONE), salt=1)
+        manifest, trials, _ = make(small_matrix(**ONE), salt=1)
         trials = [
             replace(one, cell=replace(one.cell, model="mlp2"), id=one.id.replace("mlp", "mlp2")) for one in trials
         ]

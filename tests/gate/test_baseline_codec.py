@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_bench.comparability import Key
-from mnist_bench.gate.baseline import MIB, Baseline, BaselineCell, CellRatios, SeedFigures, Source, cell_of
+from mnist_bench.gate.baseline import MIB, Baseline, BaselineCell, CellRatios, SeedFigures, Source
 from mnist_bench.gate.baseline_codec import FORMAT, SCHEMA_VERSION, WIDTH, decode, encode
 from mnist_bench.gate.records import SessionLogRatio, Training
+from mnist_bench.gate.run_figures import cell_of
 
 texts = st.text(max_size=30)
 figures = st.floats(1e-6, 1e9).map(lambda value: float(f"{value:.4g}"))

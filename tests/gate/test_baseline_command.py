@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, make, small_matrix
 from comparison_kit import write
-
-from mnist_bench.cli import main
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.output.codec import decode
+
+from mnist_bench.cli import main
 from mnist_bench.records import Floor, Selector
 
 FIRST, SECOND = "20261124T101500Z-aaaaaa", "20261125T101500Z-bbbbbb"
