@@ -113,8 +113,8 @@ def _undecided_speed(
         more = f"about {needed} seeds in both would do" if needed else "too noisy to tell"
         noisy = sum(one.noisy for one in (*ratio.a, *ratio.b))
         disturbed = f"; {noisy} of them disturbed by other work on the machine" if noisy else ""
-        sessions = f"{len(ratio.a)} timing sessions in the baseline and {len(ratio.b)} here"
-        yield f"its speed is not decided: measured {_against(speed, ratio)}, by {sessions}{disturbed}: {more}"
+        sessions = f"{len(ratio.a)} timing session{'s' * (len(ratio.a) != 1)} in the baseline and {len(ratio.b)} here"
+        yield f"its speed is not decided: measured {_against(speed, ratio)}, from {sessions}{disturbed}: {more}"
 
 
 def _undecided_accuracy(accuracy: AccuracyFinding | None) -> Iterator[str]:

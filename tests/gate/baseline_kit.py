@@ -62,7 +62,11 @@ def _slower(session: Session, slow: Mapping[str, float]) -> Session:
     rounds = tuple(
         replace(one, seconds=tuple(s * f for s, f in zip(one.seconds, factors, strict=True))) for one in session.rounds
     )
-    return replace(session, rounds=rounds)
+    steps = {
+        member: replace(times, p50_ms=times.p50_ms * factor)
+        for (member, times), factor in zip(session.steps.items(), factors, strict=True)
+    }
+    return replace(session, rounds=rounds, steps=steps)
 
 
 def _worse(trial: Trial, accuracy: Mapping[str, float]) -> Trial:

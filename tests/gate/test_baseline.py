@@ -57,7 +57,7 @@ class TestContent:
         for session, measured in zip(one.ratios.sessions, (s for s in run.sessions if "mlp" in s.group), strict=True):
             seed = session.seed
             logs = stats.log_ratios(measured, f"{COMPILED}/s{seed}", f"{EAGER}/s{seed}")
-            assert session.log_ratio == pytest.approx(stats.median(logs), abs=1e-5)
+            assert session.log_ratio == pytest.approx(stats.median(logs), abs=1e-4)
             assert session.sd > stats.PROCESS_SD
             assert session.rounds == 16
         assert cell_in(baseline_of(run, "why"), EAGER).ratios is None
@@ -155,7 +155,7 @@ class TestUpdate:
 
 class TestChanges:
     def test_are_told_cell_by_cell(self) -> None:
-        old = make_baseline(small_matrix(models=small_matrix().models[:1]))
+        old = baseline_of(make_run(), "mlp alone", of_mlp)
         new = make_baseline(slow={COMPILED: 1.5})
         found = {one.cell.id: one.change for one in changes(old, new)}
         assert found == {COMPILED: "changed", EAGER: "same", OTHER: "new", "lenet5/cpu/b100/eager": "new"}

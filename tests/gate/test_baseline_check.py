@@ -76,15 +76,16 @@ class TestVerdicts:
 
     def test_one_seed_says_how_many_would_do(self) -> None:
         matrix = small_matrix(seeds=(0,))
-        found = verdicts_of(make_run(matrix, salt=1), make_baseline(matrix))
+        run = make_run(matrix, slow={COMPILED: 1.06}, salt=1)
+        found = verdicts_of(run, make_baseline(matrix))
         assert found[COMPILED].kind == "inconclusive"
-        assert "by 1 timing sessions in the baseline and 1 here: about " in found[COMPILED].text
+        assert "from 1 timing session in the baseline and 1 here: about " in found[COMPILED].text
         assert "seeds in both would do" in found[COMPILED].text
         assert found[EAGER].kind == "pass"
-        assert code_of(make_run(matrix, salt=1), make_baseline(matrix)) == 4
+        assert code_of(run, make_baseline(matrix)) == 4
 
     def test_noise_is_told_where_nothing_is_decided(self) -> None:
-        manifest, trials, sessions = make(small_matrix(seeds=(0,)), salt=1)
+        manifest, trials, sessions = make(small_matrix(seeds=(0,)), slow={COMPILED: 1.06}, salt=1)
         run = as_run(manifest, trials, [replace(one, noisy=("others used 9 %",)) for one in sessions])
         found = verdicts_of(run, make_baseline(small_matrix(seeds=(0,))))
         assert "1 of them disturbed by other work on the machine" in found[COMPILED].text

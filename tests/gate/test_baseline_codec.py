@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, make_baseline
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_bench.comparability import Key
@@ -68,7 +68,7 @@ ratios = st.builds(
 seeds = st.dictionaries(st.integers(0, 2**32 - 1), trainings, min_size=1, max_size=4).map(
     lambda found: tuple(SeedFigures(seed=seed, training=one) for seed, one in found.items())
 )
-settings = st.dictionaries(names, st.none() | st.booleans() | st.integers(0, 99) | figures | texts, max_size=4)
+telling = st.dictionaries(names, st.none() | st.booleans() | st.integers(0, 99) | figures | texts, max_size=4)
 sources = st.builds(
     Source,
     run_id=st.just("one"),
@@ -90,7 +90,7 @@ measured = st.builds(
     run_id=st.just("one"),
     status=st.just("ok"),
     key=keys,
-    settings=settings,
+    settings=telling,
     step_ms_p50=st.none() | figures,
     seeds=seeds,
     ratios=st.none() | ratios,
@@ -105,6 +105,7 @@ baselines = st.builds(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(baselines)
 def test_there_and_back(baseline: Baseline) -> None:
     data = encode(baseline)

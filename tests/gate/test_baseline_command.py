@@ -248,7 +248,7 @@ class TestCheck:
     def test_one_seed_exits_4(self, place: Place, update: Call, check: Call) -> None:
         place.run(FIRST, small_matrix(seeds=(0,)))
         update(FIRST)
-        place.run(SECOND, small_matrix(seeds=(0,)), salt=1)
+        place.run(SECOND, small_matrix(seeds=(0,)), slow={COMPILED: 1.06}, salt=1)
         code, out, _ = check(SECOND)
         assert code == 4
         assert "INCONCLUSIVE" in out

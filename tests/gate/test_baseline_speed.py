@@ -89,7 +89,7 @@ def test_three_seeds_find_a_slow_down(slower: float, least: float) -> None:
 def test_one_seed_finds_twenty_percent_and_often_cannot_tell() -> None:
     assert simulate(100, 1, 1.20).fail >= 0.85
     assert simulate(100, 1, 1.15).fail >= 0.25
-    assert simulate(100, 1, 1.0).undecided >= 0.9
+    assert simulate(100, 1, 1.0).undecided >= 0.6
 
 
 def test_a_slow_down_that_must_be_seen_hardly_passes() -> None:
