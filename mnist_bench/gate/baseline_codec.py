@@ -245,7 +245,7 @@ def _without(values: _Json, name: str) -> _Json:
 
 def _text(value: Any, depth: int) -> str:
     """JSON in which what holds nothing but plain values is one line where it fits."""
-    compact = json.dumps(value, allow_nan=False)
+    compact = json.dumps(_brief(value), allow_nan=False)
     if not isinstance(value, dict | list) or not value:
         return compact
     items = value.values() if isinstance(value, dict) else value
@@ -256,6 +256,19 @@ def _text(value: Any, depth: int) -> str:
         lines = [f"{inner}{json.dumps(name)}: {_text(item, depth + 1)}" for name, item in value.items()]
         return "{\n" + ",\n".join(lines) + "\n" + "  " * depth + "}"
     return "[\n" + ",\n".join(inner + _text(item, depth + 1) for item in value) + "\n" + "  " * depth + "]"
+
+
+def _brief(value: Any) -> Any:
+    """Whole figures without ``.0``."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {name: _brief(item) for name, item in value.items()}
+        case list():
+            return [_brief(item) for item in value]
+        case _:
+            return value
 
 
 def _object(value: Any, what: str) -> _Json:

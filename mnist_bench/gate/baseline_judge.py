@@ -93,7 +93,7 @@ def _joint(
         return "inconclusive", f"is inconclusive; {'; '.join(undecided)}"
     equal = f"accuracy: {words.not_less_accurate(accuracy, margins)}"
     if speed is None or ratio is None:
-        return "pass", f"passes; {equal}; the others' time is held against its own, which is not judged"
+        return "pass", f"passes; {equal}; its own time is what others are held against, and not judged"
     if speed.decision == "improvement":
         return "improvement", f"is {_against(speed, ratio)}; {equal}; the baseline is stale: update it"
     ruled_out = f"a slow-down of {100 * margins.detect:g} % is ruled out: measured {_against(speed, ratio)}"

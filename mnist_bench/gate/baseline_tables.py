@@ -208,7 +208,7 @@ def _differs(before: BaselineCell, after: BaselineCell) -> Iterator[str]:
 def _both(show: Callable[[ShownCell], str]) -> Callable[[CellChange], str]:
     def text(one: CellChange) -> str:
         before, after = (show(side) if side else "" for side in (one.before, one.after))
-        return before if before == after else f"{before or '-'} → {after or '-'}"
+        return after if one.before is None or before == after else f"{before or '-'} → {after or '-'}"
 
     return text
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, as_run, make, make_baseline, make_run, small_matrix
-from mnist_bench.gate.judge import exit_code, judge
 
 from mnist_bench.comparisons import Run
 from mnist_bench.gate.baseline import Baseline, baseline_of
 from mnist_bench.gate.baseline_check import Labels, check_baseline
+from mnist_bench.gate.judge import exit_code, judge
 from mnist_bench.gate.records import CellEvidence, Check, Margins, Verdict
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, ModelEntry, Selector
 
@@ -46,7 +46,7 @@ class TestVerdicts:
         text = found[COMPILED].text
         assert text.startswith(f"{COMPILED} passes; speed: a slow-down of 10 % is ruled out: measured")
         assert f"3 sessions) against the baseline, relative to {EAGER}; accuracy: equal predictions" in text
-        assert "the others' time is held against its own, which is not judged" in found[EAGER].text
+        assert "its own time is what others are held against, and not judged" in found[EAGER].text
         assert found[EAGER].speed is None
 
     def test_a_slower_variant_is_a_regression(self) -> None:

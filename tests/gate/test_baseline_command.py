@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, make, small_matrix
 from comparison_kit import write
-from mnist_bench.gate.judge import judge
-from mnist_bench.gate.output.codec import decode
 
 from mnist_bench.cli import main
+from mnist_bench.gate.judge import judge
+from mnist_bench.gate.output.codec import decode
 from mnist_bench.records import Floor, Selector
 
 FIRST, SECOND = "20261124T101500Z-aaaaaa", "20261125T101500Z-bbbbbb"
@@ -81,7 +81,8 @@ class TestUpdate:
         code, out, err = update("latest")
         assert code == 0
         assert out.startswith("Baseline baseline.json: 4 new\n")
-        assert f"{COMPILED}" in out
+        assert "→" not in out.partition("cell ")[2]
+        assert COMPILED in out
         assert err == f"mnist-bench: wrote {place.file}\n"
         document = json.loads(place.file.read_bytes())
         assert document["runs"][FIRST]["reason"] == "first"
