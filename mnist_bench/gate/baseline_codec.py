@@ -261,7 +261,7 @@ def _text(value: Any, depth: int) -> str:
 def _brief(value: Any) -> Any:
     """Whole figures without ``.0``."""
     match value:
-        case float() if value.is_integer():
+        case float() if value.is_integer() and abs(value) < 1e15:
             return int(value)
         case dict():
             return {name: _brief(item) for name, item in value.items()}
