@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from mnist_bench import figures
 from mnist_bench.comparability import differences
-from mnist_bench.exporters.csv_file import harmless
 from mnist_bench.gate.baseline import MIB, Baseline, BaselineCell, Source
 from mnist_bench.gate.baseline_speed import mean_ratio
 from mnist_bench.records import Cell
@@ -247,6 +246,6 @@ def _field(value: object) -> object:
         case float():
             return f"{value:.10g}"
         case str():
-            return harmless(value)
+            return figures.harmless(value)
         case _:
             return value
