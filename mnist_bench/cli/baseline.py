@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
+from mnist_bench.cli.writing import write
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _update(args: argparse.Namespace) -> int:
     wanted = chosen(args, [*cells_of(run), *(one.cell for one in (old.cells if old else ()))])
     new = updated(old, baseline_of(run, args.reason, wanted), wanted)
     found = changes(old, new)
-    _write(args.output, encode(new))
+    write("--output", args.output, encode(new))
     _print(args, lambda: changes_sheet(found, args.output.name), change_records(found))
     _say(f"wrote {args.output}")
     if any(one.ratios and len(one.ratios.sessions) < 3 for one in new.cells):
@@ -163,18 +164,6 @@ def _print(args: argparse.Namespace, sheet: Callable[[], Sheet], records: list[d
         case _:
             console = make_console(args, stderr=False)
             console.print(Text("\n").join(sheets.to_terminal(sheet(), console.width)), soft_wrap=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    from mnist_bench.files import write_atomically
-
-    if path.is_dir():
-        raise UsageError(f"--output {path}: is a folder: name a file in it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path.resolve(), data)  # of a symlink, what it leads to
-    except OSError as error:
-        raise UsageError(f"--output {path}: cannot be written: {error.strerror or error}") from error
 
 
 def _say(text: str) -> None:
