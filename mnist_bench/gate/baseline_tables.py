@@ -118,7 +118,9 @@ def baseline_sheet(baseline: Baseline, name: str) -> Sheet:
         Column("device MiB", lambda one: figures.significant(one.device_peak_mib), rank=7),
     )
     references = sorted({one.reference for one in cells if one.reference})
-    notes = [f"skipped: {one.cell.id}: {one.reason}" for one in cells if one.status == "skipped"]
+    notes = list(_skipped(cells))
+    if lacking := without_ratio(baseline):
+        notes.append(f"no ratio (never timed together, or in too few rounds): {figures.listed(lacking)}")
     if references:
         notes.append("vs ref.: seconds per step of the reference variant / of this cell: above 1 this cell is faster")
     return Sheet(
@@ -136,6 +138,7 @@ def changes_sheet(found: Sequence[CellChange], name: str) -> Sheet:
     columns: tuple[Column[CellChange], ...] = (
         Column("cell", lambda one: one.cell.id, right=False),
         Column("change", lambda one: one.change, right=False),
+        Column("status", _both(lambda one: "" if one.status == "ok" else one.status), rank=1, right=False),
         Column("accuracy", _both(lambda one: figures.accuracy(one.test_accuracy, None)), rank=1, right=False),
         Column("vs ref.", _both(lambda one: figures.ratio(one.speedup)), rank=1, right=False),
         Column("step ms", _both(lambda one: figures.significant(one.step_ms_p50)), rank=2, right=False),
@@ -146,6 +149,11 @@ def changes_sheet(found: Sequence[CellChange], name: str) -> Sheet:
         grids=(grid("Old → new", columns, told),) if told else (),
         notes=tuple(f"{one.cell.id}: {one.differs}" for one in told if one.differs),
     )
+
+
+def without_ratio(baseline: Baseline) -> list[str]:
+    """The ids of the cells whose speed no check can judge, though they have a reference variant."""
+    return [one.cell.id for one in baseline.cells if one.ratios is not None and not one.ratios.sessions]
 
 
 def baseline_records(baseline: Baseline) -> list[dict[str, Any]]:
@@ -220,6 +228,15 @@ def source_words(source: Source) -> str:
         f"{source.date[:10]}, run {source.run_id}, {commit}; {source.machine}{torch}; {source.dataset}, "
         f"{source.recipe}: {source.reason}"
     )
+
+
+def _skipped(cells: Sequence[ShownCell]) -> Iterator[str]:
+    """Every reason once, with its cells."""
+    by_reason: dict[str, list[str]] = {}
+    for one in cells:
+        if one.status == "skipped":
+            by_reason.setdefault(one.reason, []).append(one.cell.id)
+    yield from (f"skipped: {figures.listed(ids)}: {reason}" for reason, ids in by_reason.items())
 
 
 def _speedup(one: BaselineCell) -> tuple[float | None, float | None, float | None]:

@@ -144,6 +144,12 @@ class TestUpdate:
         place.run(FIRST, small_matrix(seeds=(0,)))
         assert "fewer than 3 seeds" in update(FIRST)[2]
 
+    def test_cells_without_a_ratio_are_warned_of(self, place: Place, update: Call, call: Call) -> None:
+        manifest, trials, sessions = make()
+        write(place.results, manifest, trials, [one for one in sessions if "mlp" in one.group], FIRST)
+        assert f"no speed can be judged of {OTHER}: never timed" in update(FIRST)[2]
+        assert f"too few rounds): {OTHER}" in call("baseline", "show", str(place.file), columns=200)[1]
+
     def test_filter_touches_no_other_cell(self, place: Place, update: Call) -> None:
         place.run(FIRST)
         update(FIRST)
