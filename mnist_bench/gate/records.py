@@ -17,6 +17,8 @@ Mode = Literal["against", "baseline"]
 VerdictKind = Literal["pass", "improvement", "new", "regression", "missing", "failed", "inconclusive", "not_comparable"]
 Decision = Literal["fail", "pass", "improvement", "undecided"]
 
+CHECK_SCHEMA_VERSION = 1  # of check.json: a changed record bumps it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margins:
