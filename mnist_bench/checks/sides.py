@@ -32,6 +32,7 @@ class Side:
         matrix_path: in the tree.
         matrix: its own copy, as resolved; None: its tree has none.
         environ: of its workers.
+        data: verified; the same for both sides of a check.
     """
 
     name: SideName
@@ -40,6 +41,7 @@ class Side:
     matrix_path: Path
     matrix: Matrix | None
     environ: Mapping[str, str]
+    data: DataSet
 
     @property
     def has_package(self) -> bool:
@@ -109,9 +111,7 @@ def _uninstalled_package() -> list[Path]:
     return [] if str(place) in found_anyway else [place]
 
 
-def spec_of(
-    side: Side, cell: Cell, seed: int, data: DataSet, *, allow_plugins: bool, deterministic: bool = False
-) -> TrialSpec:
+def spec_of(side: Side, cell: Cell, seed: int, *, allow_plugins: bool, deterministic: bool = False) -> TrialSpec:
     """A trial of one side. Its variant's name carries the side, so that both may be members of one session."""
     if side.matrix is None:
         raise ValueError(f"side {side.name} has no matrix")
@@ -127,7 +127,7 @@ def spec_of(
         ),
         recipe=side.matrix.recipe,
         epochs=side.matrix.epochs,
-        data=data,
+        data=side.data,
         memory_bytes=int(side.matrix.limits.memory_gib * (1 << 30)),
         plugin_path=str(side.matrix_path.parent),
         allow_plugins=allow_plugins,

@@ -21,7 +21,7 @@ from mnist_bench.gate.records import ProcessPair, SeedPair, SideFault, Training
 from mnist_bench.gate.records import Side as SideName
 from mnist_bench.group import Finding, Settings, Worker, run_group, time_group
 from mnist_bench.interrupts import Interrupts
-from mnist_bench.records import Cell, DataSet, Group, Measurement, Round, Session, TrialSpec
+from mnist_bench.records import Cell, Group, Measurement, Round, Session, TrialSpec
 
 NAMES: tuple[SideName, SideName] = ("A", "B")
 
@@ -39,7 +39,6 @@ class Workbench:
     """
 
     sides: Mapping[SideName, Side]
-    data: DataSet
     name: str
     logs: Path
     interrupts: Interrupts
@@ -91,7 +90,7 @@ class Workbench:
 
     def _spec(self, name: SideName, cell: Cell, seed: int, *, deterministic: bool = False) -> TrialSpec:
         side = self.sides[name]
-        return spec_of(side, cell, seed, self.data, allow_plugins=self.allow_plugins, deterministic=deterministic)
+        return spec_of(side, cell, seed, allow_plugins=self.allow_plugins, deterministic=deterministic)
 
     def _settings(self, budget_s: float, missing: dict[str, str]) -> Settings:
         return Settings(

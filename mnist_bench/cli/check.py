@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mnist_bench.checks.folder import CheckFolder
-    from mnist_bench.checks.sitting import Plan, Request
+    from mnist_bench.checks.plan import Plan, Request
     from mnist_bench.records import Matrix
 
 DEFAULT_MATRIX = Path("benchmarks.yaml")
@@ -89,7 +89,7 @@ def _baseline(args: argparse.Namespace) -> int:
 
 
 def _against(args: argparse.Namespace) -> int:
-    from mnist_bench.checks import sitting
+    from mnist_bench.checks import plan, sitting
     from mnist_bench.cli.check_progress import watch
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.machine import alone
@@ -98,7 +98,7 @@ def _against(args: argparse.Namespace) -> int:
 
     check_output.preflight(args, os.environ)
     errors = make_console(args, stderr=True)
-    planned = _resumed(args) if args.resume else sitting.plan(_request(args))
+    planned = _resumed(args) if args.resume else plan.plan(_request(args))
     with alone(args, errors), watch(errors, args) as emit:
         folder, check = sitting.execute(planned, emit)
     verdicts = judge(check)
@@ -111,7 +111,7 @@ def _against(args: argparse.Namespace) -> int:
 
 def _request(args: argparse.Namespace) -> Request:
     from mnist_bench.checks import budget
-    from mnist_bench.checks.sitting import Request
+    from mnist_bench.checks.plan import Request
     from mnist_bench.data import default_root
 
     def override(matrix: Matrix) -> Matrix:
@@ -141,7 +141,7 @@ def _resumed(args: argparse.Namespace) -> Plan:
     """
     from dataclasses import replace
 
-    from mnist_bench.checks import sitting
+    from mnist_bench.checks import plan
     from mnist_bench.checks.folder import CheckFolder
 
     for flag in OWN:
@@ -154,7 +154,7 @@ def _resumed(args: argparse.Namespace) -> Plan:
     if head.options["allow_plugins"] and not args.allow_plugins:
         raise UsageError(f"--resume {args.resume}: this check executes plug-ins: say --allow-plugins again")
     request = _request(args)
-    return sitting.plan_again(folder, request if args.budget else replace(request, budget_s=head.budget_s))
+    return plan.plan_again(folder, request if args.budget else replace(request, budget_s=head.budget_s))
 
 
 def _say_where(folder: CheckFolder, status: str, args: argparse.Namespace, errors: Console) -> None:

@@ -16,7 +16,7 @@ import pytest
 from check_kit import Repo, clean_environ, made_up_rules
 
 from mnist_bench import data
-from mnist_bench.checks import sitting, workbench
+from mnist_bench.checks import plan, sitting, workbench
 from mnist_bench.checks.events import CheckEvent
 from mnist_bench.gate.records import SideFault
 from mnist_bench.protocol import PROTOCOL_VERSION
@@ -142,7 +142,7 @@ def test_two_trees_are_measured_each_by_its_own_code(
     monkeypatch.setattr(workbench, "PAIR_TOKEN_S", 0.5)
     monkeypatch.setenv("PYTHONPATH", bench.environ["PYTHONPATH"])
     events: list[CheckEvent] = []
-    request = sitting.Request(
+    request = plan.Request(
         here=bench.repo.root,
         environ=bench.environ,
         matrix=Path("m.yaml"),
@@ -154,7 +154,7 @@ def test_two_trees_are_measured_each_by_its_own_code(
         allow_plugins=True,
     )
     folder, check = sitting.execute(
-        sitting.plan(request), events.append, lambda cells, margins: made_up_rules((2, 3, 4))
+        plan.plan(request), events.append, lambda cells, margins: made_up_rules((2, 3, 4))
     )
     good, fragile = check.cells
     assert [pair.number for pair in good.pairs] == [1, 2]

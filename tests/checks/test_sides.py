@@ -116,17 +116,18 @@ def side(root: Path, name: str = "A", text: str = MATRIX, environ: dict[str, str
         matrix_path=root / "m.yaml",
         matrix=config.parse(text, source="m.yaml", allow_plugins=True),
         environ={**os.environ, "PYTHONPATH": str(root), **(environ or {})},
+        data=DATA,
     )
 
 
 def test_trials_of_the_sides_differ_by_name_alone(tmp_path: Path) -> None:
-    a, b = (spec_of(side(tmp_path, name), cell(), 3, DATA, allow_plugins=False) for name in "AB")
+    a, b = (spec_of(side(tmp_path, name), cell(), 3, allow_plugins=False) for name in "AB")
     assert (a.id, b.id) == ("mlp/cpu/b100/eager@A/s3", "mlp/cpu/b100/eager@B/s3")
     assert (side_of(a), side_of(b)) == ("A", "B")
     assert replace(a, cell=b.cell) == b
     assert a.variant.threads
     assert not a.variant.deterministic
-    assert spec_of(side(tmp_path), cell(), 3, DATA, allow_plugins=False, deterministic=True).variant.deterministic
+    assert spec_of(side(tmp_path), cell(), 3, allow_plugins=False, deterministic=True).variant.deterministic
 
 
 def test_modules_of_plugins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from check_kit import CRASH, MATRIX, FakeBench, Repo, clean_environ, made_up_rules, of_kind
 
-from mnist_bench.checks import sitting
+from mnist_bench.checks import measure, plan, sitting
 from mnist_bench.checks.events import CheckEvent, CheckStarted
 from mnist_bench.checks.folder import CheckFolder
 from mnist_bench.checks.imports import Imports
 from mnist_bench.checks.sides import Side
-from mnist_bench.checks.sitting import Request
+from mnist_bench.checks.plan import Plan, Request
 from mnist_bench.errors import BenchError, ConfigError, Interrupted, UsageError
 from mnist_bench.events import Notice
 from mnist_bench.gate.records import Check
@@ -41,7 +41,7 @@ class Stage:
         self.protocols = {"A": PROTOCOL_VERSION, "B": PROTOCOL_VERSION}
         self.data = DataSet(name="synthetic", root="/data", sha256="0" * 64)
         self.unchanged: Callable[[], None] = lambda: None
-        monkeypatch.setattr(sitting, "Workbench", self._bench)
+        monkeypatch.setattr(measure, "Workbench", self._bench)
         monkeypatch.setattr(sitting.imports, "ask", self._ask)
         monkeypatch.setattr(sitting.data, "resolve", lambda *args, **kwargs: self.data)
         monkeypatch.setattr(sitting.time, "monotonic", self.bench.clock)
@@ -69,13 +69,13 @@ class Stage:
         return replace(usual, **changes)
 
     def run(self, **changes: Any) -> tuple[CheckFolder, Check]:
-        return self._execute(sitting.plan(self.request(**changes)))
+        return self._execute(plan.plan(self.request(**changes)))
 
     def resume(self, reference: str = "latest", **changes: Any) -> tuple[CheckFolder, Check]:
         folder = CheckFolder.open(self.out, reference)
-        return self._execute(sitting.plan_again(folder, self.request(**{"against": "", **changes})))
+        return self._execute(plan.plan_again(folder, self.request(**{"against": "", **changes})))
 
-    def _execute(self, planned: sitting.Plan) -> tuple[CheckFolder, Check]:
+    def _execute(self, planned: Plan) -> tuple[CheckFolder, Check]:
         return sitting.execute(planned, self.events.append, lambda cells, margins: made_up_rules())
 
     def tree_file(self, name: str) -> str:
@@ -168,7 +168,7 @@ def test_a_reference_that_does_not_import_stops_all(stage: Stage, monkeypatch: p
 @pytest.mark.parametrize("change", [{"against": "nope"}, {"filter": "colour=red"}])
 def test_bad_input_is_refused_before_anything_is_made(stage: Stage, change: dict[str, str]) -> None:
     with pytest.raises(UsageError):
-        sitting.plan(stage.request(**change))
+        plan.plan(stage.request(**change))
     assert not stage.cache.exists()
 
 
@@ -287,7 +287,7 @@ def test_another_data_set_is_not_mixed_in(stage: Stage) -> None:
     interrupt_at(stage, 2, Interrupted("interrupted"))
     stage.run()
     stage.data = replace(stage.data, sha256="1" * 64)
-    with pytest.raises(UsageError, match="the data set is another one than it was"):
+    with pytest.raises(UsageError, match="the data set at /data is another one than it was"):
         stage.resume()
 
 

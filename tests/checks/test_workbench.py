@@ -40,7 +40,6 @@ class Scene:
         monkeypatch.setattr(workbench, "LocalWorker", self._launch)
         self.bench = Workbench(
             sides={"A": self._side("A"), "B": self._side("B")},
-            data=DataSet(name="mnist", root="/nowhere", sha256="0" * 64),
             name="a-check",
             logs=folder,
             interrupts=interrupts,
@@ -58,6 +57,7 @@ class Scene:
             matrix_path=self.folder / name / "m.yaml",
             matrix=config.parse(MATRIX, source="m", allow_plugins=False),
             environ={"SIDE": name},
+            data=DataSet(name="mnist", root="/nowhere", sha256="0" * 64),
         )
 
     def _unchanged(self) -> None:
