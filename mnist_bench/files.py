@@ -28,6 +28,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def try_folder(folder: Path) -> None:
+    """Makes a file in a folder and removes it: whoever may do that may write there.
+
+    Raises:
+        OSError: it could not be made.
+    """
+    probe = _temporary(folder / "probe")
+    probe.touch()
+    probe.unlink()
+
+
 def link_atomically(path: Path, target: str) -> None:
     """Makes ``path`` a symlink to ``target``; a text file that names it where the file system has no symlinks."""
     temporary = _temporary(path)

@@ -67,6 +67,7 @@ def escape(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_\[\]~$#!])", r"\\\1", text)
     text = text.replace("|", "&#124;").replace("://", ":\\//")
+    text = re.sub(r"(www)\.", r"\1\\.", text, flags=re.IGNORECASE)  # GitHub makes a link of it without http too
     return re.sub(r"@(?=\w)", "@\u200b", text)  # a zero-width space: GitHub notifies nobody
 
 

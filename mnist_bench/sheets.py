@@ -31,11 +31,12 @@ class Column(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table as texts: a cell for every column in every line."""
+    """A table as texts: a cell for every column in every line. ``styles``: of each line in a terminal, if any has."""
 
     title: str
     columns: tuple[Column[object], ...]
     lines: tuple[tuple[str, ...], ...]
+    styles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +76,20 @@ def to_terminal(sheet: Sheet, width: int) -> Iterator[Text]:
     """
     from rich.text import Text
 
-    def wrapped(text: str) -> list[str]:
-        return textwrap.wrap(figures.plain(text), max(width, 20), subsequent_indent="  ", break_on_hyphens=False)
-
-    yield from (Text(line, "bold") for line in wrapped(sheet.title))
-    yield from (Text(line) for fact in sheet.facts for line in wrapped(fact))
+    yield from (Text(line, "bold") for line in wrapped(sheet.title, width))
+    yield from (Text(line) for fact in sheet.facts for line in wrapped(fact, width))
     for one in sheet.grids:
         yield Text()
-        yield from (Text(line, "bold") for line in wrapped(one.title))
+        yield from (Text(line, "bold") for line in wrapped(one.title, width))
         yield from _aligned(one, width)
     if sheet.notes:
         yield Text()
-        yield from (Text(line) for note in sheet.notes for line in wrapped(note))
+        yield from (Text(line) for note in sheet.notes for line in wrapped(note, width))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A paragraph as lines of at most ``width`` columns, those after the first indented."""
+    return textwrap.wrap(figures.plain(text), max(width, 20), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _aligned(one: Grid, width: int) -> Iterator[Text]:
@@ -109,7 +112,8 @@ def _aligned(one: Grid, width: int) -> Iterator[Text]:
     header = line([column.header for column in one.columns])
     yield Text(header, "bold")
     yield Text("─" * max(cell_len(header), 1))
-    yield from (Text(line(texts)) for texts in one.lines)
+    styles = one.styles or ("",) * len(one.lines)
+    yield from (Text(line(texts), style) for texts, style in zip(one.lines, styles, strict=True))
 
 
 def _fitting(columns: Sequence[Column[object]], widths: Sequence[int], width: int, gap: int = 2) -> list[int]:

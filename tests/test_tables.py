@@ -243,6 +243,11 @@ class TestMarkdown:
             shown = shown.replace(entity, char)
         assert shown.replace("\u200b", "") == f"x {figures.plain(text)} y"
 
+    @pytest.mark.parametrize("text", ["www.example.com", "see (WWW.example.com)", "http://a.b"])
+    def test_addresses_become_no_links(self, text: str) -> None:
+        assert not re.search(r"www\.|://", escape(text), re.IGNORECASE)
+        assert text in html(escape(text))
+
     def test_mentions_notify_nobody(self) -> None:
         assert "@octocat" not in escape("@octocat")
 

@@ -116,24 +116,11 @@ def _say(text: str) -> None:
 
 
 def _write(path: Path | None, data: bytes) -> None:
-    """Atomically, if it is a file: a reader never sees half of one.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    from mnist_bench.errors import UsageError
-    from mnist_bench.files import write_atomically
+    from mnist_bench.cli.writing import write
 
     if path is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         return
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device: replacing it would do away with it
-            path.write_bytes(data)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path.resolve(), data)  # of a symlink, what it leads to
-    except OSError as error:
-        raise UsageError(f"--output {path}: cannot be written: {error.strerror or error}") from error
+    write("--output", path, data)
     _say(f"wrote {path}")

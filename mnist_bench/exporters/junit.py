@@ -1,33 +1,21 @@
 """JUnit XML: a suite per model, a test case per cell, for what shows test results in CI.
 
 A cell that was measured has passed; a missed floor of ``expect`` is a failure, a cell that could not be measured an
-error, one that the machine lacks something for is skipped. Valid by the two schemas that readers hold it against:
-Ant's (https://github.com/windyroad/JUnit-Schema) and Jenkins' (``junit-10.xsd`` of its xunit-plugin). Neither lets a
-test case have properties, so the figures are properties of the suite, named after their cell.
+error, one that the machine lacks something for is skipped.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import junitparser
 
-from mnist_bench import figures
+from mnist_bench import figures, junit
 from mnist_bench.exporters.cells import known
 from mnist_bench.records import Cell, Manifest, Measurement, Session, Trial
 from mnist_bench.rows import FloorResult, Row
 
 PACKAGE = "mnist_bench"
-
-Verdict = junitparser.Skipped | junitparser.Error | junitparser.Failure
-
-
-class _Suite(junitparser.TestSuite):
-    """With the two attributes that Ant's schema asks for."""
-
-    id = junitparser.IntAttr()
-    package = junitparser.Attr()
 
 
 def export(manifest: Manifest, rows: Sequence[Row], trials: Sequence[Trial], sessions: Sequence[Session]) -> bytes:
@@ -42,29 +30,21 @@ def export(manifest: Manifest, rows: Sequence[Row], trials: Sequence[Trial], ses
     for row in rows:
         by_model.setdefault(row.model, []).append(row)
     seconds = _seconds(trials)
-    document = junitparser.JUnitXml()
-    for number, (model, own) in enumerate(by_model.items()):
-        suite = _suite(manifest, number, model)
-        for row in own:
-            for column, value in known(row).items():
-                suite.add_property(f"{_name(row)} {column}", _text(value))
-        suite.add_testcases([_case(row, seconds.get(row.cell.id, 0.0), missed.get(row.cell, ())) for row in own])
-        suite.append(junitparser.SystemOut(""))  # Ant's schema wants both, even where nothing was printed
-        suite.append(junitparser.SystemErr(""))
-        document.append(suite)
-    out = io.BytesIO()
-    document.write(out)
-    return out.getvalue()
+    return junit.document(
+        junit.suite(
+            number,
+            model,
+            package=PACKAGE,
+            started_at=manifest.started_at,
+            properties=[*_facts(manifest).items(), *_figures(own)],
+            cases=[_case(row, seconds.get(row.cell.id, 0.0), missed.get(row.cell, ())) for row in own],
+        )
+        for number, (model, own) in enumerate(by_model.items())
+    )
 
 
-def _suite(manifest: Manifest, number: int, model: str) -> junitparser.TestSuite:
-    suite = _Suite(_word(model))
-    suite.id, suite.package = number, PACKAGE
-    suite.hostname = "localhost"  # the schema's word for a host that is not known: runs do not record its name
-    suite.timestamp = figures.plain(manifest.started_at)[: len("2026-11-23T10:15:00")]  # without a zone
-    for name, value in _facts(manifest).items():
-        suite.add_property(name, figures.plain(value))
-    return suite
+def _figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    return [(f"{_name(row)} {column}", junit.figure(value)) for row in rows for column, value in known(row).items()]
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
@@ -86,14 +66,10 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 
 
 def _case(row: Row, seconds: float, missed: Sequence[FloorResult]) -> junitparser.TestCase:
-    case = junitparser.TestCase(_name(row), f"{PACKAGE}.{_word(row.model)}", round(seconds, 3))
-    verdict = _verdict(row, missed)
-    if verdict is not None:
-        case.result = verdict
-    return case
+    return junit.case(_name(row), f"{PACKAGE}.{junit.word(row.model)}", seconds, _verdict(row, missed))
 
 
-def _verdict(row: Row, missed: Sequence[FloorResult]) -> Verdict | None:
+def _verdict(row: Row, missed: Sequence[FloorResult]) -> junit.Result | None:
     """The worst that is to be said, since a test case has one result at most; None: passed."""
     match row.status:
         case "ok" if missed:
@@ -116,19 +92,4 @@ def _seconds(trials: Sequence[Trial]) -> dict[str, float]:
 
 
 def _name(row: Row) -> str:
-    return _word(row.cell.id.removeprefix(f"{row.model}/"))
-
-
-def _word(text: str) -> str:
-    """Without what XML 1.0 cannot hold; never empty, which the schemas forbid."""
-    return figures.plain(text) or "?"
-
-
-def _text(value: str | float | bool) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{value:.10g}"
-        case _:
-            return str(value)
+    return junit.word(row.cell.id.removeprefix(f"{row.model}/"))

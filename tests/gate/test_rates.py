@@ -1,0 +1,295 @@
+"""How often the gate is right: simulated checks, 4,000 a case, fixed seeds, no training.
+
+What is claimed of a rate is claimed of its 95 % confidence bound, not of the count's own fraction: a rate of at most
+1 % means that the upper bound is below 1 %. At the very edge of what is tolerated (a ratio of exactly 1.03) the true
+rate is near 1 % by design, so that no number of draws puts its bound below: there the level is computed exactly, and
+the draws must not contradict it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.stats
+from simulation import (
+    MARGINS,
+    Array,
+    accuracy_decisions,
+    checks,
+    pair_logs,
+    process_pairs,
+    rate_bounds,
+    seed_accuracies,
+    seed_pairs,
+    speed_decisions,
+)
+
+from mnist_bench import stats
+from mnist_bench.gate import accuracy, speed
+from mnist_bench.gate.power import critical_rank_sum, detectable
+
+CHECKS = 4000
+CELLS = (1, 20)
+SDS = (0.02, 0.04, 0.06)
+ERRORS = (0.01, 0.03, 0.10)  # cnn, lenet5 and mlp after an epoch or two
+
+
+def at_most(rate: float, count: int, draws: int) -> bool:
+    return rate_bounds(count, draws)[1] <= rate
+
+
+def at_least(rate: float, count: int, draws: int) -> bool:
+    return rate_bounds(count, draws)[0] >= rate
+
+
+def not_above(rate: float, count: int, draws: int) -> bool:
+    """Whether the draws do not contradict a rate of at most so much: fewer than 1 in 1,000 samples have more."""
+    return count <= scipy.stats.binom.isf(0.001, draws, rate)
+
+
+def logs_of_checks(cells: int, *, ratio: float, sd: float, seed: int) -> Array:
+    """Of 4,000 checks, a row per cell: as many pairs as the last look takes."""
+    shape = (CHECKS * cells, speed.looks(cells)[-1])
+    return pair_logs(np.random.default_rng(seed), shape, ratio=ratio, sd=sd)
+
+
+class TestSimulationIsTheGate:
+    """The array path decides as the real functions do."""
+
+    @pytest.mark.parametrize("cells", CELLS)
+    def test_speed(self, cells: int) -> None:
+        rng = np.random.default_rng(1)
+        ratios = np.repeat([0.85, 1.0, 1.05, 1.08], 25)[:, np.newaxis]
+        logs = np.log(ratios) + pair_logs(rng, (100, speed.looks(cells)[-1]), ratio=1.0, sd=0.07)
+        found = [speed.find_speed(process_pairs(row), cells) for row in logs]
+        assert [one.decision for one in found if one] == list(speed_decisions(logs, cells))
+        assert {one.decision for one in found if one} == {"fail", "pass", "improvement", "undecided"}
+
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize("error", ERRORS)
+    def test_accuracy(self, cells: int, error: float) -> None:
+        rng = np.random.default_rng(2)
+        kinds = set()
+        for drop, wider in ((0.0, 1.0), (0.0015, 1.0), (0.003, 1.0), (0.002, 3.0)):
+            a, b = seed_accuracies(rng, (40, accuracy.LOOKS[-1]), error=error, drop=drop, wider=wider)
+            found = [accuracy.find_accuracy(seed_pairs(x, y), cells) for x, y in zip(a, b, strict=True)]
+            assert [one.decision for one in found if one] == list(accuracy_decisions(a, b, cells))
+            kinds |= {one.decision for one in found if one}
+        assert kinds >= {"fail", "pass"}
+
+    @pytest.mark.parametrize(("cells", "pairs"), [(cells, look) for cells in CELLS for look in speed.looks(cells)])
+    def test_critical_rank_sum_is_scipys(self, cells: int, pairs: int) -> None:
+        """Of every rank sum about the critical one, scipy's exact p-value is on the same side of the level."""
+        alpha = speed.level(cells)
+        critical = critical_rank_sum(pairs, alpha)
+        for rank_sum in range(critical - 3, min(critical + 4, pairs * (pairs + 1) // 2 + 1)):
+            values = signs_with_rank_sum(pairs, rank_sum)
+            p = scipy.stats.wilcoxon(values, alternative="greater", method="exact").pvalue
+            assert speed.p_above(values, 0.0) == p
+            assert (p <= alpha) == (rank_sum >= critical)
+
+
+def signs_with_rank_sum(pairs: int, rank_sum: int) -> Array:
+    """The values 1 to n with signs whose positive ones add up to the rank sum."""
+    values = -np.arange(1.0, pairs + 1)
+    for rank in range(pairs, 0, -1):
+        if rank <= rank_sum:
+            values[rank - 1] = rank
+            rank_sum -= rank
+    return values
+
+
+class TestSpeed:
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize("sd", SDS)
+    def test_equal_code_hardly_ever_fails_and_passes(self, cells: int, sd: float) -> None:
+        decisions = speed_decisions(logs_of_checks(cells, ratio=1.0, sd=sd, seed=10), cells)
+        assert at_most(0.01, checks(decisions, cells, "fail"), CHECKS)
+        assert at_least(0.99, int((decisions == "pass").sum()), decisions.size)
+
+    @pytest.mark.parametrize("cells", [1, 2, 5, 20, 200, 10_000])
+    def test_level_of_all_looks_is_kept_exactly(self, cells: int) -> None:
+        """At a ratio of exactly 1.03: the chances of a false alarm at each look add up to no more than alpha / K."""
+        alpha = speed.level(cells)
+        tails = [stats.signed_rank_distribution(n)[critical_rank_sum(n, alpha) :] for n in speed.looks(cells)]
+        chances = [float(tail.sum()) for tail in tails]
+        assert 0.5 * MARGINS.alpha < cells * sum(chances) <= MARGINS.alpha
+
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize("sd", SDS)
+    def test_what_is_just_tolerated_keeps_the_level(self, cells: int, sd: float) -> None:
+        decisions = speed_decisions(logs_of_checks(cells, ratio=1.03, sd=sd, seed=11), cells)
+        alarms = checks(decisions, cells, "fail")
+        assert not_above(MARGINS.alpha, alarms, CHECKS)
+        assert alarms > 0  # the case is at the edge, and the simulation can see it
+
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize(("sd", "found"), [(0.02, 0.99), (0.04, 0.99), (0.06, 0.97)])
+    def test_slow_down_of_10_per_cent_is_found_and_hardly_ever_passes(
+        self, cells: int, sd: float, found: float
+    ) -> None:
+        decisions = speed_decisions(logs_of_checks(cells, ratio=1.10, sd=sd, seed=12), cells)
+        assert at_least(found, int((decisions == "fail").sum()), decisions.size)
+        assert at_most(0.01, int(np.isin(decisions, ["pass", "improvement"]).sum()), decisions.size)
+
+    @pytest.mark.parametrize("pairs", [12, 16, 21, 28, 48])
+    @pytest.mark.parametrize("sd", SDS)
+    def test_intervals_cover(self, pairs: int, sd: float) -> None:
+        logs = pair_logs(np.random.default_rng(13), (CHECKS, pairs), ratio=1.07, sd=sd)
+        intervals = [stats.hodges_lehmann(row) for row in logs]
+        covered = sum((i.low or 0.0) <= math.log(1.07) <= (i.high or 0.0) for i in intervals)
+        assert at_least(0.93, covered, CHECKS)
+        assert at_most(0.97, covered, CHECKS)
+
+    @pytest.mark.parametrize(("cells", "sd", "ratio"), [(1, 0.02, 1.1), (1, 0.06, 1.05), (20, 0.06, 1.05)])
+    def test_intervals_hardly_suffer_from_early_decisions(self, cells: int, sd: float, ratio: float) -> None:
+        """Over the pairs up to the look that decided: no longer exact, near it all the same."""
+        logs = pair_logs(np.random.default_rng(15), (CHECKS, speed.looks(cells)[-1]), ratio=ratio, sd=sd)
+        used = np.full(CHECKS, logs.shape[1])
+        for look in reversed(speed.looks(cells)):
+            used[speed_decisions(logs[:, :look], cells) != "undecided"] = look
+        intervals = [stats.hodges_lehmann(row[:pairs]) for row, pairs in zip(logs, used, strict=True)]
+        covered = sum((i.low or 0.0) <= math.log(ratio) <= (i.high or 0.0) for i in intervals)
+        assert at_least(0.92, covered, CHECKS)
+        assert at_most(0.975, covered, CHECKS)
+
+    @pytest.mark.parametrize("sd", [0.015, 0.04])
+    @pytest.mark.parametrize("cells", CELLS)
+    def test_what_is_said_to_be_detectable_is_detected(self, cells: int, sd: float) -> None:
+        """Without spikes, as ``detectable`` says: 0.9 within the draws' error and that of its own sample."""
+        for look in speed.looks(cells):
+            slow = detectable(look, cells, sd)
+            noise = np.random.default_rng(14).normal(0, sd, (CHECKS, look))
+            found = int((speed_decisions(math.log1p(slow) + noise, cells) == "fail").sum())
+            assert at_least(0.87, found, CHECKS)
+            assert at_most(0.93, found, CHECKS)
+
+
+class TestWhyPairs:
+    """The control: the same machine, code, tests and numbers, timed one after the other instead of together."""
+
+    RUNS = 2 * 36
+    DRIFT = 0.14  # sd of a machine's speed over time: two runs apart differ by 20 % (docs/measurement.md)
+    MEMORY = 10.0  # runs until it has changed
+
+    def drift(self, seed: int) -> Array:
+        """The log of the machine's slowness at each run (checks, runs): it wanders about 0, and is slow to change."""
+        rng, keep = np.random.default_rng(seed), math.exp(-1 / self.MEMORY)
+        noise = rng.normal(0, self.DRIFT, (CHECKS, self.RUNS))
+        found = np.empty_like(noise)
+        found[:, 0] = noise[:, 0]
+        for run in range(1, self.RUNS):
+            found[:, run] = keep * found[:, run - 1] + math.sqrt(1 - keep**2) * noise[:, run]
+        return found
+
+    def measured(self, arms: Callable[[Array], tuple[Array, Array]], ratio: float) -> dict[str, int]:
+        """How many checks of one cell have each decision."""
+        a, b = arms(self.drift(20))
+        pairs = pair_logs(np.random.default_rng(21), a.shape, ratio=ratio, sd=0.02)
+        kinds, counts = np.unique(speed_decisions(pairs + b - a, 1), return_counts=True)
+        return {"fail": 0, **dict(zip(kinds.tolist(), counts.tolist(), strict=True))}
+
+    @staticmethod
+    def together(drift: Array) -> tuple[Array, Array]:
+        return drift[:, ::2], drift[:, ::2]
+
+    @staticmethod
+    def one_after_the_other(drift: Array) -> tuple[Array, Array]:
+        half = drift.shape[1] // 2
+        return drift[:, :half], drift[:, half:]
+
+    def test_pairs_do_not_feel_the_drift(self) -> None:
+        assert at_most(0.01, self.measured(self.together, 1.0)["fail"], CHECKS)
+        assert at_least(0.99, self.measured(self.together, 1.10)["fail"], CHECKS)
+
+    def test_arms_one_after_the_other_cry_wolf(self) -> None:
+        """Of equal code more than one check in five fails: over twenty times what is promised."""
+        assert at_least(0.20, self.measured(self.one_after_the_other, 1.0)["fail"], CHECKS)
+
+    def test_arms_one_after_the_other_miss_slow_downs(self) -> None:
+        assert at_most(0.60, self.measured(self.one_after_the_other, 1.10)["fail"], CHECKS)
+
+    def test_independent_runs_would_be_honest_and_blind(self) -> None:
+        """Could the drift be drawn anew for each run, nothing would be found either."""
+        logs = np.random.default_rng(22).normal(math.log(1.10), math.sqrt(2) * self.DRIFT, (CHECKS, 36))
+        assert at_most(0.30, int((speed_decisions(logs, 1) == "fail").sum()), CHECKS)
+
+
+class TestAccuracy:
+    """Both sides' trainings spread by sqrt(err / 2n) (``wider`` = 1), or by three times as much as is assumed."""
+
+    @staticmethod
+    def decisions(cells: int, error: float, drop: float, wider: float = 1.0) -> np.ndarray:
+        shape = (CHECKS * cells, accuracy.LOOKS[-1])
+        a, b = seed_accuracies(np.random.default_rng(30), shape, error=error, drop=drop, wider=wider)
+        return accuracy_decisions(a, b, cells)
+
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize("error", ERRORS)
+    def test_equal_recipes_hardly_ever_fail_and_pass(self, cells: int, error: float) -> None:
+        decisions = self.decisions(cells, error, 0.0)
+        assert at_most(MARGINS.drop_alpha, checks(decisions, cells, "fail"), CHECKS)
+        assert at_least(0.99, int((decisions == "pass").sum()), decisions.size)
+
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize("wider", [1.0, 3.0])
+    def test_a_drop_that_is_just_tolerated_keeps_the_level(self, cells: int, wider: float) -> None:
+        decisions = self.decisions(cells, 0.03, MARGINS.drop, wider)
+        assert not_above(MARGINS.drop_alpha, checks(decisions, cells, "fail"), CHECKS)
+
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize("error", ERRORS)
+    def test_a_drop_of_0_3_points_is_found(self, cells: int, error: float) -> None:
+        decisions = self.decisions(cells, error, MARGINS.drop_detect)
+        assert at_least(0.98, int((decisions == "fail").sum()), decisions.size)
+
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize("error", ERRORS)
+    def test_a_drop_of_0_3_points_hardly_ever_passes(self, cells: int, error: float) -> None:
+        decisions = self.decisions(cells, error, MARGINS.drop_detect)
+        assert at_most(MARGINS.drop_alpha, int((decisions == "pass").sum()), decisions.size)
+
+    @pytest.mark.parametrize("cells", CELLS)
+    def test_nor_where_trainings_spread_more_than_assumed(self, cells: int) -> None:
+        decisions = self.decisions(cells, 0.03, MARGINS.drop_detect, wider=3.0)
+        assert not_above(MARGINS.drop_alpha, int((decisions == "pass").sum()), decisions.size)
+
+    @pytest.mark.parametrize(("error", "mean"), [(0.01, 8), (0.03, 13), (0.10, 26)])
+    def test_equal_recipes_pass_after_so_many_seeds_that_differ(self, error: float, mean: float) -> None:
+        shape = (CHECKS, accuracy.LOOKS[-1])
+        a, b = seed_accuracies(np.random.default_rng(32), shape, error=error, drop=0.0)
+        used = np.full(CHECKS, shape[1])
+        for look in reversed(accuracy.LOOKS):
+            used[accuracy_decisions(a[:, :look], b[:, :look], 20) != "undecided"] = look
+        assert used.mean() <= mean
+
+    def test_all_looks_at_the_plain_level_would_cry_wolf(self) -> None:
+        """The control: what the share of the level is for."""
+        shape = (CHECKS, accuracy.LOOKS[-1])
+        a, b = seed_accuracies(np.random.default_rng(31), shape, error=0.03, drop=MARGINS.drop, wider=3.0)
+        drops = a - b - MARGINS.drop
+        alarms = np.zeros(CHECKS, dtype=bool)
+        for look in accuracy.LOOKS:
+            x = drops[:, :look]
+            t = x.mean(axis=1) / np.sqrt(x.var(axis=1, ddof=1) / look)
+            alarms |= t > scipy.stats.t.isf(MARGINS.drop_alpha, look - 1)
+        assert at_least(2 * MARGINS.drop_alpha, int(alarms.sum()), CHECKS)
+
+
+class TestBounds:
+    """The bounds by which the rates are judged."""
+
+    @pytest.mark.parametrize("rate", [0.01, 0.5, 0.98])
+    def test_hold_the_rate_as_often_as_they_say(self, rate: float) -> None:
+        counts = np.arange(*scipy.stats.binom.ppf([1e-9, 1 - 1e-9], 4000, rate).astype(int))
+        weights = scipy.stats.binom.pmf(counts, 4000, rate)
+        low, high = np.array([rate_bounds(int(count), 4000) for count in counts]).T
+        assert 0.95 <= weights[low <= rate].sum() <= 0.965
+        assert 0.95 <= weights[high >= rate].sum() <= 0.965
+
+    def test_none_of_4000_is_not_never(self) -> None:
+        assert rate_bounds(0, 4000)[1] == pytest.approx(1 - 0.05 ** (1 / 4000))
+        assert rate_bounds(4000, 4000) == (pytest.approx(0.05 ** (1 / 4000)), 1.0)
