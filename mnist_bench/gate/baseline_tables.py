@@ -22,7 +22,7 @@ Change = Literal["new", "removed", "changed", "same"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownCell:
-    """One cell of a baseline: medians over the seeds, the mean of the accuracy. ``speedup`` is against ``reference``.
+    """One cell of a baseline, its seeds together as in ``results.csv``. ``speedup`` is against ``reference``.
 
     Its 95 % interval is the gate's: what a session cannot show (processes differ) is in it.
     """
@@ -84,8 +84,8 @@ def shown(one: BaselineCell) -> ShownCell:
         speedup_high=high,
         reference=one.ratios.reference if one.ratios else None,
         step_ms_p50=one.step_ms_p50,
-        train_samples_per_s=_median([training.train_samples_per_s for training in trainings]),
-        eval_samples_per_s=_median([training.eval_samples_per_s for training in trainings]),
+        train_samples_per_s=_rate([training.train_samples_per_s for training in trainings]),
+        eval_samples_per_s=_rate([training.eval_samples_per_s for training in trainings]),
         compile_s=_median([training.compile_s for training in trainings]),
         time_to_first_step_s=_median([training.time_to_first_step_s for training in trainings]),
         host_peak_mib=_peak_mib([training.host_peak_bytes for training in trainings]),
@@ -250,6 +250,11 @@ def _speedup(one: BaselineCell) -> tuple[float | None, float | None, float | Non
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def _rate(rates: Sequence[float]) -> float | None:
+    """All samples / all seconds, as in ``results.csv``: every seed has the same number of samples."""
+    return statistics.harmonic_mean(rates) if rates else None
 
 
 def _peak_mib(peaks: Sequence[int | None]) -> float | None:
