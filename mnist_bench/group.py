@@ -141,6 +141,29 @@ def run_group(
                 member.worker.kill()
 
 
+def time_group(group: Group, *, settings: Settings, rng: random.Random) -> Iterator[Session | Finding]:
+    """The sessions of ``group`` alone: nothing is trained, and only a trial that failed, or cannot be, is a finding.
+
+    The workers are all started before the first is prepared: imports, most of a short session's cost, go side by side.
+
+    Raises:
+        Interrupted: as the executor does; every worker has ended.
+    """
+    started: dict[str, Worker] = {}
+    live: list[Live] = []
+    try:
+        for spec in group.specs:
+            started[spec.id] = settings.launch(spec)
+        yield from _prepare(group.specs, live, replace(settings, launch=lambda spec: started[spec.id]))
+        yield from _time(group.id, live, settings, rng)
+        for member in live:
+            if member.failure is not None:
+                yield Finding(spec=member.worker.spec, outcome=member.failure)
+    finally:
+        for worker in started.values():
+            worker.kill()
+
+
 def _prepare(specs: Sequence[TrialSpec], live: list[Live], settings: Settings) -> Iterator[Finding]:
     for spec in specs:
         if known := _known_missing(spec, settings):

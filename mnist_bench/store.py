@@ -206,6 +206,11 @@ class RunFolder:
         """Where the page of the run goes unless another place is named."""
         return self.path / "report.html"
 
+    @property
+    def check_path(self) -> Path:
+        """Where the last check of the run against a baseline goes."""
+        return self.path / "check.json"
+
     def _more_path(self, trial_id: str) -> Path:
         return self.path / "samples" / f"{_file_name(trial_id)}.json"
 

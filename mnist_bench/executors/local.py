@@ -41,10 +41,17 @@ class LocalWorker:
         log: the file that takes whatever the worker prints.
         environ: the parent's environment.
         timeout_s: of time with the token, over all calls.
+        root: the folder that it is started in, which comes first on its path (None: the parent's).
     """
 
     def __init__(
-        self, spec: TrialSpec, log: Path, environ: Mapping[str, str], timeout_s: float, interrupts: Interrupts
+        self,
+        spec: TrialSpec,
+        log: Path,
+        environ: Mapping[str, str],
+        timeout_s: float,
+        interrupts: Interrupts,
+        root: Path | None = None,
     ) -> None:
         self._cache = tempfile.mkdtemp(prefix="mnist-bench-")
         self.spec = replace(spec, cache_dir=self._cache)
@@ -65,6 +72,7 @@ class LocalWorker:
                     stdout=output,
                     stderr=output,
                     env=worker_environment(environ, self.spec),
+                    cwd=root,
                     pass_fds=handed,
                     start_new_session=True,  # the terminal's Ctrl-C is the runner's to act on
                 )

@@ -10,6 +10,7 @@ from typing import Literal
 from mnist_bench import figures
 from mnist_bench.gate import words
 from mnist_bench.gate.accuracy import breach, find_accuracy
+from mnist_bench.gate.baseline_judge import judge_baseline
 from mnist_bench.gate.records import (
     AccuracyFinding,
     Advisory,
@@ -49,6 +50,8 @@ def judge(check: Check) -> tuple[Verdict, ...]:
     Raises:
         ValueError: a log ratio that is not finite.
     """
+    if check.mode == "baseline":
+        return judge_baseline(check)
     cells = max(1, cells_compared(check.cells))
     return tuple(_unmeasured(one) or _measured(one, cells, check) for one in check.cells)
 
@@ -146,8 +149,7 @@ def _joint(
         return "inconclusive", _undecided(evidence, speed, accuracy, cells, margins)
     equal = words.not_less_accurate(accuracy, margins)
     if speed.decision == "improvement":
-        stale = "; the baseline is stale: renew it" if check.mode == "baseline" else ""
-        return "improvement", f"is {words.speed(speed)}; accuracy: {equal}{stale}"
+        return "improvement", f"is {words.speed(speed)}; accuracy: {equal}"
     return "pass", f"passes; speed: {words.not_slower(speed, margins)}; accuracy: {equal}"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mnist_bench.records import Cell, Failure, Round, Skip
+from mnist_bench.rows import FloorResult
 from mnist_bench.stats import Interval
 
 Side = Literal["A", "B"]
@@ -89,6 +90,34 @@ class SideFault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLogRatio:
+    """What one session says of a cell against its reference variant, which it timed together.
+
+    ``log_ratio`` is ln(seconds per step, this cell / reference); ``sd`` is its standard error, with what differs
+    between two processes of the same code in it (``PROCESS_SD``).
+    """
+
+    seed: int
+    log_ratio: float
+    sd: float
+    rounds: int
+    noisy: bool = False  # the machine was disturbed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioEvidence:
+    """Mode ``baseline``: the sessions' ratios of a cell to its reference, on both sides. ``reference`` is a cell's id.
+
+    A side without sessions was never timed together with its reference; ``why_none`` says why.
+    """
+
+    reference: str
+    a: tuple[SessionLogRatio, ...]
+    b: tuple[SessionLogRatio, ...]
+    why_none: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CellEvidence:
     """All that was measured of one cell.
 
@@ -98,6 +127,9 @@ class CellEvidence:
         faults: at most one of each side; the cell is measured no further then.
         min_accuracy: B's floor of ``expect``, the highest that applies.
         min_train_samples_per_s: likewise.
+        ratios: mode ``baseline``; None there: the cell is itself the reference variant, its accuracy alone decides.
+        floors: mode ``baseline``: B's figures against its floors of ``expect``, whatever else is comparable.
+        figures: mode ``baseline``: what is shown beside the verdict.
     """
 
     cell: Cell
@@ -108,12 +140,16 @@ class CellEvidence:
     seeds: tuple[SeedPair, ...] = ()
     min_accuracy: float | None = None
     min_train_samples_per_s: float | None = None
+    ratios: RatioEvidence | None = None
+    floors: tuple[FloorResult, ...] = ()
+    figures: tuple[Advisory, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedFinding:
     """What the pairs say. ``ratio`` is exp(Hodges-Lehmann estimate) with its 95 % interval, B / A.
 
+    In mode ``baseline`` the ratio is that of two ratios, and ``pairs`` the sessions (``unit``) of the side with fewer.
     ``next_look`` is the number of pairs at which the cell is looked at again; None: no more looks.
     """
 
@@ -124,6 +160,7 @@ class SpeedFinding:
     p_within: float  # of H0: ratio >= 1 + detect
     alpha: float  # the level of one test at one look
     next_look: int | None
+    unit: Literal["pair", "session"] = "pair"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from mnist_bench.stats import Interval
 
 def speed(finding: SpeedFinding) -> str:
     """``12 % slower (95 % interval 10-14 %, 16 pairs)``. Slower by more time a step, faster by more steps a second."""
-    return _with_interval(_speed(finding.ratio.estimate), _speed_bounds(finding.ratio), _count(finding.pairs, "pair"))
+    count = _count(finding.pairs, finding.unit)
+    return _with_interval(_speed(finding.ratio.estimate), _speed_bounds(finding.ratio), count)
 
 
 def accuracy(finding: AccuracyFinding) -> str:

@@ -162,6 +162,9 @@ def _cell_problems(cell: CellEvidence) -> Iterator[str]:
         for side in (seed.a, seed.b):
             if not (0 <= side.accuracy <= 1 and side.images > 0):
                 yield f"seeds[{number}]: an accuracy lies between 0 and 1, of one image or more"
+    for session in (*cell.ratios.a, *cell.ratios.b) if cell.ratios else ():
+        if session.sd <= 0:
+            yield f"ratios: sd {session.sd} of seed {session.seed} is no standard error: it is above 0"
     if len({pair.number for pair in cell.pairs}) < len(cell.pairs):
         yield "pairs: a number stands there twice"
     if len({seed.seed for seed in cell.seeds}) < len(cell.seeds):

@@ -1,0 +1,124 @@
+"""What a user asked of a check, held against the disk: everything that can be refused, before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from mnist_bench import matrix
+from mnist_bench.checks import repository
+from mnist_bench.checks.folder import CheckFolder
+from mnist_bench.checks.repository import Repository, State
+from mnist_bench.checks.sides import load_matrix
+from mnist_bench.errors import UsageError
+from mnist_bench.gate.records import Margins
+from mnist_bench.records import Matrix
+
+BYTES = "surrogateescape"  # names of files need not be UTF-8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asked for.
+
+    Args:
+        here: the current folder.
+        against: a word that git understands; empty: the commit of the check that goes on.
+        override: what flags change in a matrix (``--seeds``, ``--timeout``), on both sides.
+    """
+
+    here: Path
+    environ: Mapping[str, str]
+    matrix: Path
+    against: str
+    output_dir: Path
+    data_root: Path
+    override: Callable[[Matrix], Matrix]
+    filter: str | None = None
+    offline: bool = False
+    allow_plugins: bool = False
+    timeout_s: float | None = None
+    budget_s: float = 1200.0
+    margins: Margins = field(default_factory=Margins)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A request that can be carried out. ``matrix`` is the working tree's, ``state`` what differs in it."""
+
+    request: Request
+    repository: Repository
+    commit: str
+    matrix: Matrix
+    state: State
+    resumed: CheckFolder | None = None
+
+    def now(self) -> State:
+        """The working tree as it is by now; files that git does not know and that are new since are left out."""
+        return repository.state(self.repository.git, self.request.output_dir, self.state.untracked)
+
+
+def plan(request: Request) -> Plan:
+    """A new check.
+
+    Raises:
+        UsageError: no git, no repository, an unknown reference, a matrix outside.
+        ConfigError: every problem of the working tree's matrix.
+    """
+    found = repository.find(request.matrix, request.here, request.environ)
+    own = own_matrix(found.root, found, str(request.matrix), request)
+    if request.filter:
+        matrix.parse_filter(request.filter)
+    return Plan(
+        request=request,
+        repository=found,
+        commit=repository.commit_of(found.git, request.against),
+        matrix=own,
+        state=repository.state(found.git, request.output_dir),
+    )
+
+
+def plan_again(folder: CheckFolder, request: Request) -> Plan:
+    """A check that goes on: what is compared must be what it was.
+
+    Raises:
+        UsageError: the working tree, or what the reference names, has changed since.
+    """
+    head = folder.head()
+    root = repository.find(request.here, request.here, request.environ).root
+    found = repository.find(Path(head.matrix_path), root, request.environ)
+    commit = repository.commit_of(found.git, request.against or str(head.a.commit))
+    if commit != head.a.commit:
+        raise UsageError(
+            f"--resume {head.id}: {request.against} is {commit[:12]} now, the check was begun against "
+            f"{str(head.a.commit)[:12]}: leave --against out, or start a new check"
+        )
+    untracked = tuple(unquote(path, errors=BYTES) for path in head.untracked)
+    state = repository.state(found.git, request.output_dir, untracked)
+    if (state.commit, state.sha256) != (head.b.commit, head.content_sha256):
+        raise UsageError(
+            f"--resume {head.id}: the working tree is not what it was (HEAD, or a changed file): pairs of two "
+            "versions are no sample of one; start a new check"
+        )
+    asked = replace(request, against=head.a.label, filter=head.options["filter"], margins=head.margins)
+    own = own_matrix(found.root, found, head.matrix_path, asked)
+    return Plan(
+        request=asked,
+        repository=found,
+        commit=commit,
+        matrix=replace(own, seeds=head.seeds),
+        state=state,
+        resumed=folder,
+    )
+
+
+def own_matrix(root: Path, found: Repository, shown: str, request: Request) -> Matrix:
+    """The copy of the matrix in one tree, with what flags change in it; problems call it ``shown``."""
+    return request.override(load_matrix(root, found.matrix, shown, allow_plugins=request.allow_plugins))
+
+
+def encoded(untracked: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of files as ``head.json`` has them."""
+    return tuple(quote(path, errors=BYTES) for path in untracked)

@@ -1,0 +1,189 @@
+"""One sitting of ``check --against``: the reference's tree is made, both sides are proven, measured, and put away."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mnist_bench import __version__, data, matrix
+from mnist_bench.checks import imports, repository
+from mnist_bench.checks.cells import union
+from mnist_bench.checks.events import CheckObserver
+from mnist_bench.checks.folder import CheckFolder, Head
+from mnist_bench.checks.measure import Setting, measure
+from mnist_bench.checks.plan import Plan, encoded, own_matrix
+from mnist_bench.checks.rules import Rules, rules_of
+from mnist_bench.checks.sides import Side, environment_of
+from mnist_bench.checks.worktree import planted
+from mnist_bench.errors import BenchError, UsageError
+from mnist_bench.events import DataReady, Notice
+from mnist_bench.gate.records import CHECK_SCHEMA_VERSION, CellEvidence, Check, Margins, SideInfo
+from mnist_bench.gate.records import Side as SideName
+from mnist_bench.interrupts import Interrupts
+from mnist_bench.records import DataSet, Matrix
+from mnist_bench.runner import label
+from mnist_bench.store import new_run_id
+
+WORKING_TREE = "working tree"
+WORKTREES = "worktrees"  # in the program's cache folder
+
+
+def execute(
+    planned: Plan,
+    emit: CheckObserver,
+    judges_of: Callable[[tuple[CellEvidence, ...], Margins], Rules] = rules_of,
+) -> tuple[CheckFolder, Check]:
+    """Measures until the check is decided, interrupted, or out of budget; what it then knows is on disk.
+
+    Raises:
+        BenchError: a side does not import, or the working tree was changed meanwhile.
+        UsageError: a submodule or the data set is not to be had, or the matrix of the reference has problems.
+        Interrupted: before there was anything to keep.
+    """
+    begin, request = time.monotonic(), planned.request
+    name = planned.resumed.path.name if planned.resumed else new_run_id(datetime.now(UTC), random.SystemRandom())
+    dataset = _data(planned, emit)
+    with Interrupts() as interrupts, _sides(planned, name, dataset, emit) as (a, b, notes):
+        incomparable = _ask_imports(a, b, interrupts)
+        folder = planned.resumed or CheckFolder.create(
+            request.output_dir, _head(planned, name, a, b, notes, incomparable)
+        )
+        setting = Setting(
+            budget_s=request.budget_s,
+            clock=time.monotonic,
+            started_s=begin,
+            interrupts=interrupts,
+            emit=emit,
+            allow_plugins=request.allow_plugins,
+            timeout_s=request.timeout_s,
+            unchanged=lambda: _refuse_changes(planned),
+            judges_of=judges_of,
+        )
+        return folder, measure(folder, a, b, setting)
+
+
+def _data(planned: Plan, emit: CheckObserver) -> DataSet:
+    """One data set for both sides, verified."""
+    request = planned.request
+
+    def notify(text: str) -> None:
+        warning = text.removeprefix("WARNING: ")
+        emit(Notice(level="info" if warning == text else "warning", text=warning.strip()))
+
+    before = planned.resumed.head().dataset if planned.resumed else None
+    found = data.resolve(
+        planned.matrix.dataset if before is None else before.name,
+        root=request.data_root,
+        offline=request.offline,
+        notify=notify,
+        environ=request.environ,
+    )
+    if before is not None and before.sha256 != found.sha256:
+        raise UsageError(f"--resume: the data set at {found.root} is another one than it was: start a new check")
+    emit(DataReady(data=found))
+    return found
+
+
+@contextmanager
+def _sides(
+    planned: Plan, name: str, dataset: DataSet, emit: CheckObserver
+) -> Iterator[tuple[Side, Side, tuple[str, ...]]]:
+    """Both sides, the reference's tree on disk; and what the user must know of them."""
+    request, found = planned.request, planned.repository
+    cache = data.cache_root(request.environ) / WORKTREES
+    with planted(found.git, planned.commit, cache, name) as tree:
+        before: Matrix | None = None
+        if (tree.root / found.matrix).is_file():
+            shown = f"{request.against}:{found.matrix}"
+            before = replace(own_matrix(tree.root, found, shown, request), seeds=planned.matrix.seeds)
+        notes = tuple(_notes(planned, before, tree.empty_submodules))
+        for note in notes:
+            emit(Notice(level="warning", text=note))
+        yield (
+            _side("A", request.against, tree.root, before, planned, dataset),
+            _side("B", WORKING_TREE, found.root, planned.matrix, planned, dataset),
+            notes,
+        )
+
+
+def _notes(planned: Plan, before: Matrix | None, empty_submodules: tuple[str, ...]) -> Iterator[str]:
+    against, path, own = planned.request.against, planned.repository.matrix, planned.matrix.dataset
+    if before is None:
+        yield f"{against} has no {path}: every cell is new, and nothing can be compared"
+    elif before.dataset != own:
+        yield f"dataset is {before.dataset} in A, {own} in B: both are given B's"
+    if empty_submodules:
+        yield f"submodules that are not checked out here are empty on both sides: {', '.join(empty_submodules)}"
+
+
+def _side(name: SideName, words: str, root: Path, own: Matrix | None, planned: Plan, dataset: DataSet) -> Side:
+    request, found = planned.request, planned.repository
+    environ = environment_of(
+        request.environ, root=root, repository=found.root, here=request.here, search=sys.path
+    )
+    return Side(
+        name=name,
+        label=f"{name} ({words})",
+        root=root,
+        matrix_path=root / found.matrix,
+        matrix=own,
+        environ=environ,
+        data=dataset,
+    )
+
+
+def _ask_imports(a: Side, b: Side, interrupts: Interrupts) -> str | None:
+    """Proves that each side's workers can start, with its own code; why their workers cannot be paired, if so."""
+    if a.matrix is None:  # no worker of it will start
+        return None
+    before, after = imports.ask(a, interrupts), imports.ask(b, interrupts)
+    imports.refuse_the_others_code(a, b, before)
+    imports.refuse_the_others_code(b, a, after)
+    return imports.protocol_difference(before, after)
+
+
+def _head(
+    planned: Plan, name: str, a: Side, b: Side, notes: tuple[str, ...], incomparable: str | None
+) -> Head:
+    request, state = planned.request, planned.state
+    cells = union(a.matrix, planned.matrix, matrix.parse_filter(request.filter) if request.filter else None)
+    return Head(
+        id=name,
+        schema_version=CHECK_SCHEMA_VERSION,
+        program_version=__version__,
+        status="running",
+        a=SideInfo(label=request.against, commit=planned.commit),
+        b=SideInfo(label=WORKING_TREE, commit=state.commit, changed=repository.named(state.changed)),
+        content_sha256=state.sha256,
+        untracked=encoded(state.untracked),
+        matrix_path=str(planned.repository.matrix),
+        dataset=b.data,
+        recipe=planned.matrix.recipe,
+        margins=request.margins,
+        cells=cells if incomparable is None else tuple(_differing(one, incomparable) for one in cells),
+        seeds=planned.matrix.seeds,
+        options={"filter": request.filter, "allow_plugins": request.allow_plugins},
+        budget_s=request.budget_s,
+        started_at=label(datetime.now(UTC)),
+        notes=notes,
+    )
+
+
+def _differing(one: CellEvidence, words: str) -> CellEvidence:
+    return replace(one, differences=(words, *one.differences)) if one.sides == "both" else one
+
+
+def _refuse_changes(planned: Plan) -> None:
+    """Raises BenchError where the working tree is no longer what the check was begun with."""
+    now = planned.now()
+    if (now.commit, now.sha256) != (planned.state.commit, planned.state.sha256):
+        raise BenchError(
+            "the working tree was changed while it was measured: what was measured last is not kept, since nobody "
+            "knows of which version it is; start a new check"
+        )

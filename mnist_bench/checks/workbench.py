@@ -1,0 +1,163 @@
+"""Where a check measures: real workers of two trees on this machine."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log
+from pathlib import Path
+from statistics import median
+from urllib.parse import quote
+
+from mnist_bench.checks.costs import PAIR_TOKEN_S
+from mnist_bench.checks.events import CheckObserver, Stage
+from mnist_bench.checks.sides import Side, side_of, spec_of
+from mnist_bench.errors import BenchError
+from mnist_bench.events import Event, StageStarted
+from mnist_bench.executors.local import LocalWorker
+from mnist_bench.gate.records import ProcessPair, SeedPair, SideFault, Training
+from mnist_bench.gate.records import Side as SideName
+from mnist_bench.group import Finding, Settings, Worker, run_group, time_group
+from mnist_bench.interrupts import Interrupts
+from mnist_bench.records import Cell, Group, Measurement, Round, Session, TrialSpec
+
+NAMES: tuple[SideName, SideName] = ("A", "B")
+
+
+@dataclass(slots=True, kw_only=True)
+class Workbench:
+    """Measures cells of two sides.
+
+    Args:
+        sides: by name.
+        name: of the check: with it the draws of every session are its own, and can be had again.
+        logs: the folder that takes what workers print.
+        timeout_s: of a trial, with the token; None: as each side's matrix says.
+        unchanged: raises where the working tree is no longer what it was: nothing more may be kept then.
+    """
+
+    sides: Mapping[SideName, Side]
+    name: str
+    logs: Path
+    interrupts: Interrupts
+    emit: CheckObserver
+    allow_plugins: bool
+    timeout_s: float | None
+    unchanged: Callable[[], None]
+    _missing: dict[SideName, dict[str, str]] = field(default_factory=lambda: {name: {} for name in NAMES})
+
+    def pair(self, cell: Cell, number: int) -> ProcessPair | tuple[SideFault, ...]:
+        """One fresh process of each side; which of them starts first alternates (docs/log.md)."""
+        specs = [self._spec(name, cell, number) for name in NAMES]
+        in_turn = specs if number % 2 else specs[::-1]
+        group = Group(id=f"{cell.id}/p{number}", specs=tuple(in_turn))
+        rng = random.Random(f"{self.name}/{group.id}")
+        results = list(time_group(group, settings=self._settings(PAIR_TOKEN_S, {}), rng=rng))
+        self.unchanged()
+        if faults := tuple(_fault(found) for found in results if isinstance(found, Finding)):
+            return faults
+        (session,) = (found for found in results if isinstance(found, Session))
+        return process_pair(session, number, tuple(spec.id for spec in specs))
+
+    def seed(self, cell: Cell, seed: int) -> SeedPair | tuple[SideFault, ...]:
+        """Both sides trained, one after the other, in random order. One that fails does not keep the other from it:
+        whether the reference fails too is part of the verdict."""
+        order = random.Random(f"{self.name}/{cell.id}/s{seed}").sample(NAMES, len(NAMES))
+        found = {name: self._train(name, cell, seed) for name in order}
+        self.unchanged()
+        a, b = found["A"], found["B"]
+        if isinstance(a, Training) and isinstance(b, Training):
+            return SeedPair(seed=seed, a=a, b=b)
+        return tuple(one for one in (a, b) if isinstance(one, SideFault))
+
+    def new(self, cell: Cell, seed: int) -> tuple[SideFault, ...]:
+        found = self._train("B", cell, seed)
+        self.unchanged()
+        return (found,) if isinstance(found, SideFault) else ()
+
+    def _train(self, name: SideName, cell: Cell, seed: int) -> Training | SideFault:
+        spec = self._spec(name, cell, seed, deterministic=True)
+        group = Group(id=spec.id, specs=(spec,))
+        settings = self._settings(0.0, self._missing[name])
+        (result,) = run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id))
+        if isinstance(result, Finding) and isinstance(result.outcome, Measurement):
+            return training(result.outcome)
+        if isinstance(result, Finding):
+            return _fault(result)
+        raise BenchError(f"{spec.id}: a session where a training was asked for")
+
+    def _spec(self, name: SideName, cell: Cell, seed: int, *, deterministic: bool = False) -> TrialSpec:
+        side = self.sides[name]
+        return spec_of(side, cell, seed, allow_plugins=self.allow_plugins, deterministic=deterministic)
+
+    def _settings(self, budget_s: float, missing: dict[str, str]) -> Settings:
+        return Settings(
+            precision=0.0,  # a pair ends by its budget alone: to stop at a lucky look would be a choice
+            budget_s=budget_s,
+            together=True,
+            strict_devices=False,
+            cores=os.cpu_count() or 1,
+            reference=None,
+            launch=self._launch,
+            emit=self._heard,
+            unavailable=missing,
+        )
+
+    def _launch(self, spec: TrialSpec) -> Worker:
+        side = self.sides[side_of(spec)]
+        timeout_s = self.timeout_s or (side.matrix.limits.timeout_seconds if side.matrix else 0.0)
+        log = self.logs / f"{quote(spec.id.rpartition('/')[0].replace('/', '+').replace(':', '='), safe='+=@')}.log"
+        return LocalWorker(spec, log, side.environ, timeout_s, self.interrupts, side.root)
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, StageStarted):
+            self.emit(Stage(text=f"{event.stage} {event.trial_id}"))
+
+
+def process_pair(session: Session, number: int, members: Sequence[str]) -> ProcessPair:
+    """A session of two as a process pair, its members turned into the order (A, B).
+
+    Args:
+        members: the trial ids of A and B.
+    """
+    a, b = (session.members.index(member) for member in members)
+    place = {a: 0, b: 1}
+    rounds = tuple(
+        Round(
+            order=tuple(place[index] for index in one.order),
+            steps=(one.steps[a], one.steps[b]),
+            seconds=(one.seconds[a], one.seconds[b]),
+        )
+        for one in session.rounds
+    )
+    return ProcessPair(number=number, log_ratio=log_ratio(rounds), rounds=rounds, noisy=session.noisy)
+
+
+def log_ratio(rounds: Sequence[Round]) -> float:
+    """The median over rounds of ln(seconds per step, B / A)."""
+    return median(log(r.seconds[1] / r.steps[1]) - log(r.seconds[0] / r.steps[0]) for r in rounds)
+
+
+def training(measured: Measurement) -> Training:
+    """What the gate keeps of a training: its last accuracy, and figures that are shown beside the verdict."""
+    epochs = measured.epochs
+    return Training(
+        accuracy=epochs.accuracy[-1],
+        images=measured.eval_samples // len(epochs.accuracy),
+        predictions_sha256=measured.predictions_sha256,
+        device_name=measured.device_name,
+        compile_s=measured.compile_s,
+        time_to_first_step_s=measured.time_to_first_step_s,
+        train_samples_per_s=measured.train_samples / sum(epochs.train_s),
+        eval_samples_per_s=measured.eval_samples / sum(epochs.eval_s),
+        host_peak_bytes=measured.host_peak_bytes,
+        device_peak_bytes=measured.device_peak_bytes,
+    )
+
+
+def _fault(found: Finding) -> SideFault:
+    if isinstance(found.outcome, Measurement):
+        raise BenchError(f"{found.spec.id}: a training where a session was asked for")
+    return SideFault(side=side_of(found.spec), outcome=found.outcome)

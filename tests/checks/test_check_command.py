@@ -1,0 +1,268 @@
+"""``check --against`` as a user runs it, and a check by real workers of two trees."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from check_kit import Repo, clean_environ, made_up_rules
+
+from mnist_bench import data
+from mnist_bench.checks import plan, sitting, workbench
+from mnist_bench.checks.events import CheckEvent
+from mnist_bench.gate.records import SideFault
+from mnist_bench.protocol import PROTOCOL_VERSION
+
+ROOT = Path(__file__).resolve().parents[2]
+MARK = "MNIST_BENCH_TEST_MARK"
+PLUGIN_MATRIX = """\
+version: 1
+epochs: 1
+seeds: 1
+models: ["parts.net:good", "parts.net:fragile"]
+devices: [cpu]
+batch_sizes: [20000]
+variants: [eager]
+"""
+# ``factor`` is the work of a step: visible in the time of a step, not in what is computed.
+MODEL = """\
+import os
+from torch import nn
+from parts import FACTOR, FRAGILE
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, images):
+        logits = self.linear(images.flatten(1))
+        for _ in range(FACTOR - 1):
+            logits = self.linear(images.flatten(1))
+        return logits
+
+def good():
+    return Net()
+
+def fragile():
+    if FRAGILE:
+        os._exit(7)
+    return Net()
+"""
+
+
+class Bench:
+    """A repository with a model of its own in ``source files/``, which PYTHONPATH names; and runs of the program."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self.repo = Repo(folder / "the project")
+        self.repo.put("m.yaml", PLUGIN_MATRIX)
+        self.repo.put("source files/parts/net.py", MODEL)
+        self.set(factor=1)
+        self.environ = clean_environ(
+            **{name: value for name, value in environ.items() if name.startswith(("XDG", "TMP", "MNIST"))},
+            PYTHONPATH=os.pathsep.join([str(self.repo.root / "source files"), str(ROOT)]),
+            **{MARK: str(folder)},
+        )
+        self.cache = Path(environ["XDG_CACHE_HOME"]) / "mnist_bench"
+
+    def set(self, *, factor: int, fragile: bool = False) -> None:
+        self.repo.put("source files/parts/__init__.py", f"FACTOR = {factor}\nFRAGILE = {fragile}\n")
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "mnist_bench", "check", "--offline", "--no-progress", *flags]
+        return subprocess.Popen(
+            command,
+            cwd=self.repo.root,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *flags: str) -> tuple[int, str, str]:
+        process = self.start(*flags)
+        out, errors = process.communicate(timeout=240)
+        return process.returncode, out, errors
+
+    def alive(self) -> list[int]:
+        """Processes that carry this bench's mark."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                marked = process.environ().get(MARK) == self.environ[MARK]
+                if marked and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def tidy(self) -> None:
+        assert self.alive() == []
+        assert self.repo.worktrees() == [str(self.repo.root)]
+        trees = self.cache / "worktrees"
+        assert not trees.exists() or list(trees.iterdir()) == []
+
+    def check(self) -> Path:
+        return (self.repo.root / "results" / "checks" / "latest").resolve()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> Bench:
+    return Bench(tmp_path, bench_environ("one"))
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+# ── real workers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_trees_are_measured_each_by_its_own_code(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B does the work of a step many times over, and crashes in its second cell; A does neither."""
+    bench.repo.commit()
+    bench.set(factor=20, fragile=True)
+    monkeypatch.setattr(workbench, "PAIR_TOKEN_S", 0.5)
+    monkeypatch.setenv("PYTHONPATH", bench.environ["PYTHONPATH"])
+    events: list[CheckEvent] = []
+    request = plan.Request(
+        here=bench.repo.root,
+        environ=bench.environ,
+        matrix=Path("m.yaml"),
+        against="main",
+        output_dir=bench.repo.root / "results",
+        data_root=data.default_root(None, bench.environ),
+        override=lambda matrix: matrix,
+        offline=True,
+        allow_plugins=True,
+    )
+    folder, check = sitting.execute(
+        plan.plan(request), events.append, lambda cells, margins: made_up_rules((2, 3, 4))
+    )
+    good, fragile = check.cells
+    assert [pair.number for pair in good.pairs] == [1, 2]
+    assert all(pair.log_ratio > 0.3 for pair in good.pairs), good.pairs
+    (seed,) = good.seeds
+    assert seed.a.accuracy == seed.b.accuracy > 0.3
+    assert seed.a.predictions_sha256 == seed.b.predictions_sha256
+    (fault,) = fragile.faults
+    assert isinstance(fault, SideFault)
+    assert (fault.side, fault.outcome.reason) == (
+        "B",
+        "exited with 7 in prepare (log: parts.net.fragile+cpu+b20000+eager@B.log)",
+    )
+    assert fragile.pairs == ()
+    assert check.b.changed == ("source files/parts/__init__.py",)
+    assert sorted(path.name for path in folder.logs.iterdir()) == sorted(
+        f"parts.net.{model}+cpu+b20000+eager@{side}.log" for model in ("good", "fragile") for side in "AB"
+    )
+    bench.tidy()
+
+
+def test_interrupted_and_resumed(bench: Bench) -> None:
+    bench.repo.commit()
+    process = bench.start("m.yaml", "--against", "HEAD", "--allow-plugins", "--filter", "model=parts.net.good")
+    seeds = bench.repo.root / "results" / "checks" / "latest" / "seeds.jsonl"
+    assert wait_for(lambda: seeds.exists() or process.poll() is not None)
+    time.sleep(1.0)  # in the middle of a pair
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    begin = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert time.monotonic() - begin < 10
+    assert f"mnist-bench check --resume {bench.check().name} --allow-plugins" in errors
+    bench.tidy()
+    kept = (bench.check() / "seeds.jsonl").read_bytes()
+    assert kept.count(b"\n") == 1
+
+    code, out, errors = bench.run("--resume", "latest", "--allow-plugins", "--budget", "1s", "--json")
+    assert code == 4, errors
+    assert (bench.check() / "seeds.jsonl").read_bytes() == kept
+    assert json.loads(out)
+    assert json.loads((bench.check() / "check.json").read_text())["check"]["status"] == "complete"
+    bench.tidy()
+
+
+# ── refused, or nothing to compare: no worker is started ─────────────────────────────────────────────────────────────
+
+
+def own_package(bench: Bench, protocol: int, worker: str = "") -> None:
+    """A package of the tree's own, which only says what it must."""
+    for name, text in {"__init__": "", "protocol": f"PROTOCOL_VERSION = {protocol}", "worker": worker}.items():
+        bench.repo.put(f"mnist_bench/{name}.py", text + "\n")
+
+
+def installed(bench: Bench) -> None:
+    """The program that is run is the installed one, wherever the user stands."""
+    bench.environ["PYTHONSAFEPATH"] = "1"
+
+
+def test_a_reference_that_does_not_import(bench: Bench) -> None:
+    installed(bench)
+    own_package(bench, PROTOCOL_VERSION, worker="import no_such_module")
+    bench.repo.commit()
+    own_package(bench, PROTOCOL_VERSION)
+    code, out, errors = bench.run("m.yaml", "--against", "main", "--allow-plugins")
+    assert (code, out) == (1, "")
+    assert "mnist-bench: A (main) does not import, so nothing was measured:" in errors
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in errors
+    assert not (bench.repo.root / "results").exists()
+    bench.tidy()
+
+
+def test_a_reference_of_another_protocol_is_not_comparable(bench: Bench) -> None:
+    installed(bench)
+    own_package(bench, 1)
+    bench.repo.commit()
+    own_package(bench, PROTOCOL_VERSION)
+    code, out, errors = bench.run("m.yaml", "--against", "main", "--allow-plugins", "--format", "csv")
+    assert code == 5, errors
+    assert f"protocol version: 1 in A, {PROTOCOL_VERSION} in B" in out
+    bench.tidy()
+
+
+REFUSED = {
+    ("m.yaml",): "what shall be checked against? --against GIT_REF",
+    ("m.yaml", "--against", "nope", "--allow-plugins"): "--against nope: no commit, branch or tag of that name",
+    ("m.yaml", "--against", "main"): "m.yaml:4:10: models[0]: ",
+    ("m.yaml", "--against", "main", "--replay", "x"): "--against and --replay: one of them at a time",
+    ("--resume", "latest", "--replay", "x"): "--resume and --replay: a resumed check goes on with its own",
+    ("--resume", "latest", "--seeds", "3"): "--seeds: a resumed check goes on with its own",
+    ("--resume", "latest", "m.yaml"): "MATRIX: a resumed check goes on with its own",
+    ("--resume", "latest"): "no check 'latest' in results/checks (known: none)",
+    ("m.yaml", "--against", "main", "--budget", "20"): "--budget: '20' is no time up to a week",
+    ("nothing.yaml", "--against", "main"): "nothing.yaml:1:1: no such file",
+}
+
+
+@pytest.mark.parametrize("flags", REFUSED, ids=" ".join)
+def test_refused(
+    flags: tuple[str, ...], bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mnist_bench.cli import main
+
+    bench.repo.commit()
+    for name, value in bench.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(bench.repo.root)
+    assert main(["check", "--offline", *flags]) == 2
+    assert REFUSED[flags] in capsys.readouterr().err
+    assert not (bench.repo.root / "results").exists()
+

@@ -1,0 +1,79 @@
+"""Runs for the tests of baselines: two models, eager and compiled, on the CPU; and what can happen to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from comparison_kit import make_matrix, records
+
+from mnist_bench.comparisons import Run
+from mnist_bench.gate.baseline import Baseline, baseline_of
+from mnist_bench.records import BUILTIN_VARIANTS, Manifest, Matrix, Measurement, Session, Trial
+from mnist_bench.summary import summarise
+
+EAGER, COMPILED = "mlp/cpu/b100/eager", "mlp/cpu/b100/compile"
+OTHER = "lenet5/cpu/b100/compile"
+Records = tuple[Manifest, list[Trial], list[Session]]
+
+
+def small_matrix(**changes: Any) -> Matrix:
+    names = ("eager", "compile")
+    matrix = make_matrix(devices=("cpu",), batch_sizes=(100,), variants=tuple(BUILTIN_VARIANTS[name] for name in names))
+    return replace(matrix, **changes)
+
+
+def make(
+    matrix: Matrix | None = None,
+    trouble: Mapping[str, tuple[str, str]] | None = None,
+    *,
+    slow: Mapping[str, float] | None = None,
+    accuracy: Mapping[str, float] | None = None,
+    salt: int = 0,
+) -> Records:
+    """The records of a run.
+
+    Args:
+        trouble: by cell or trial id: (status, reason).
+        slow: by cell id: the factor on its steps.
+        accuracy: by cell id: what its accuracy changes by, in every seed, and its predictions with it.
+    """
+    manifest, trials, sessions = records(matrix or small_matrix(), trouble or {}, salt=salt)
+    sessions = [_slower(session, slow or {}) for session in sessions]
+    return manifest, [_worse(trial, accuracy or {}) for trial in trials], sessions
+
+
+def as_run(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> Run:
+    rows = summarise(manifest, trials, sessions)
+    return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions), rows=rows)
+
+
+def make_run(*args: Any, **kwargs: Any) -> Run:
+    return as_run(*make(*args, **kwargs))
+
+
+def make_baseline(*args: Any, **kwargs: Any) -> Baseline:
+    return baseline_of(make_run(*args, **kwargs), "for tests")
+
+
+def _slower(session: Session, slow: Mapping[str, float]) -> Session:
+    factors = [slow.get(member.rpartition("/s")[0], 1.0) for member in session.members]
+    rounds = tuple(
+        replace(one, seconds=tuple(s * f for s, f in zip(one.seconds, factors, strict=True))) for one in session.rounds
+    )
+    steps = {
+        member: replace(times, p50_ms=times.p50_ms * factor)
+        for (member, times), factor in zip(session.steps.items(), factors, strict=True)
+    }
+    return replace(session, rounds=rounds, steps=steps)
+
+
+def _worse(trial: Trial, accuracy: Mapping[str, float]) -> Trial:
+    change = accuracy.get(trial.cell.id)
+    if change is None or not isinstance(trial.outcome, Measurement):
+        return trial
+    epochs = trial.outcome.epochs
+    epochs = replace(epochs, accuracy=(*epochs.accuracy[:-1], round(epochs.accuracy[-1] + change, 4)))
+    digest = trial.outcome.predictions_sha256[::-1]
+    return replace(trial, outcome=replace(trial.outcome, epochs=epochs, predictions_sha256=digest))
