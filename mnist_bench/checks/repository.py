@@ -104,9 +104,7 @@ def state(git: Git, leave_out: Path, untracked: tuple[str, ...] | None = None) -
     content = hashlib.sha256()
     for path in sorted({*known, *new}):
         content.update(path.encode("utf-8", "surrogateescape") + b"\0" + _content(git, path, leave_out) + b"\0")
-    return State(
-        commit=commit, changed=tuple(path for _, path in entries), untracked=new, sha256=content.hexdigest()
-    )
+    return State(commit=commit, changed=tuple(path for _, path in entries), untracked=new, sha256=content.hexdigest())
 
 
 def named(changed: tuple[str, ...], most: int = MOST_CHANGED) -> tuple[str, ...]:
@@ -119,7 +117,7 @@ def _content(git: Git, path: str, leave_out: Path) -> bytes:
     """What stands there now: a file, a link, a submodule, or nothing."""
     place = git.folder / path
     if place.is_symlink():
-        return b"link " + os.fsencode(os.readlink(place))
+        return b"link " + os.fsencode(place.readlink())
     if place.is_dir():
         inside = state(git.at(place), leave_out)
         return f"submodule {inside.commit} {inside.sha256}".encode()

@@ -124,9 +124,7 @@ def _notes(planned: Plan, before: Matrix | None, empty_submodules: tuple[str, ..
 
 def _side(name: SideName, words: str, root: Path, own: Matrix | None, planned: Plan, dataset: DataSet) -> Side:
     request, found = planned.request, planned.repository
-    environ = environment_of(
-        request.environ, root=root, repository=found.root, here=request.here, search=sys.path
-    )
+    environ = environment_of(request.environ, root=root, repository=found.root, here=request.here, search=sys.path)
     return Side(
         name=name,
         label=f"{name} ({words})",
@@ -148,9 +146,7 @@ def _ask_imports(a: Side, b: Side, interrupts: Interrupts) -> str | None:
     return imports.protocol_difference(before, after)
 
 
-def _head(
-    planned: Plan, name: str, a: Side, b: Side, notes: tuple[str, ...], incomparable: str | None
-) -> Head:
+def _head(planned: Plan, name: str, a: Side, b: Side, notes: tuple[str, ...], incomparable: str | None) -> Head:
     request, state = planned.request, planned.state
     cells = union(a.matrix, planned.matrix, matrix.parse_filter(request.filter) if request.filter else None)
     return Head(

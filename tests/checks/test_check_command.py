@@ -29,7 +29,7 @@ epochs: 1
 seeds: 1
 models: ["parts.net:good", "parts.net:fragile"]
 devices: [cpu]
-batch_sizes: [20000]
+batch_sizes: [2000]
 variants: [eager]
 """
 # ``factor`` is the work of a step: visible in the time of a step, not in what is computed.
@@ -133,12 +133,10 @@ def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> bool:
 # ── real workers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_trees_are_measured_each_by_its_own_code(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_trees_are_measured_each_by_its_own_code(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """B does the work of a step many times over, and crashes in its second cell; A does neither."""
     bench.repo.commit()
-    bench.set(factor=20, fragile=True)
+    bench.set(factor=6, fragile=True)
     monkeypatch.setattr(workbench, "PAIR_TOKEN_S", 0.5)
     monkeypatch.setenv("PYTHONPATH", bench.environ["PYTHONPATH"])
     events: list[CheckEvent] = []
@@ -153,12 +151,10 @@ def test_two_trees_are_measured_each_by_its_own_code(
         offline=True,
         allow_plugins=True,
     )
-    folder, check = sitting.execute(
-        plan.plan(request), events.append, lambda cells, margins: made_up_rules((2, 3, 4))
-    )
+    folder, check = sitting.execute(plan.plan(request), events.append, lambda cells, margins: made_up_rules((1, 2, 3)))
     good, fragile = check.cells
-    assert [pair.number for pair in good.pairs] == [1, 2]
-    assert all(pair.log_ratio > 0.3 for pair in good.pairs), good.pairs
+    (pair,) = good.pairs
+    assert pair.log_ratio > 0.2, pair
     (seed,) = good.seeds
     assert seed.a.accuracy == seed.b.accuracy > 0.3
     assert seed.a.predictions_sha256 == seed.b.predictions_sha256
@@ -166,12 +162,12 @@ def test_two_trees_are_measured_each_by_its_own_code(
     assert isinstance(fault, SideFault)
     assert (fault.side, fault.outcome.reason) == (
         "B",
-        "exited with 7 in prepare (log: parts.net.fragile+cpu+b20000+eager@B.log)",
+        "exited with 7 in prepare (log: parts.net.fragile+cpu+b2000+eager@B.log)",
     )
     assert fragile.pairs == ()
     assert check.b.changed == ("source files/parts/__init__.py",)
     assert sorted(path.name for path in folder.logs.iterdir()) == sorted(
-        f"parts.net.{model}+cpu+b20000+eager@{side}.log" for model in ("good", "fragile") for side in "AB"
+        f"parts.net.{model}+cpu+b2000+eager@{side}.log" for model in ("good", "fragile") for side in "AB"
     )
     bench.tidy()
 
@@ -265,4 +261,3 @@ def test_refused(
     assert main(["check", "--offline", *flags]) == 2
     assert REFUSED[flags] in capsys.readouterr().err
     assert not (bench.repo.root / "results").exists()
-

@@ -107,7 +107,8 @@ def test_changed_files_are_named_whatever_their_names(repo: Repo) -> None:
     (repo.root / "gone.py").unlink()
     repo.git("mv", "old name.py", "new name.py")
     repo.put('späce "quoted"\n.py', "")
-    assert sorted(state(repo).changed) == ["gone.py", "model.py", "new name.py", 'späce "quoted"\n.py']
+    names = ["gone.py", "model.py", "new name.py", "old name.py", 'späce "quoted"\n.py']
+    assert sorted(state(repo).changed) == names
     assert state(repo).untracked == ('späce "quoted"\n.py',)
 
 

@@ -14,8 +14,8 @@ from mnist_bench.checks import measure, plan, sitting
 from mnist_bench.checks.events import CheckEvent, CheckStarted
 from mnist_bench.checks.folder import CheckFolder
 from mnist_bench.checks.imports import Imports
-from mnist_bench.checks.sides import Side
 from mnist_bench.checks.plan import Plan, Request
+from mnist_bench.checks.sides import Side
 from mnist_bench.errors import BenchError, ConfigError, Interrupted, UsageError
 from mnist_bench.events import Notice
 from mnist_bench.gate.records import Check
