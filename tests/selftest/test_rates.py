@@ -121,7 +121,7 @@ def test_an_interrupted_selftest_says_so() -> None:
 
 def test_the_document_is_json_with_everything() -> None:
     found = json.loads(json.dumps(document(make_report(result("identical", ["pass", "regression"]))), allow_nan=False))
-    assert found["conditions"][0]["red"] == {"hits": 1, "trials": 1, "low": 0.025, "high": 1.0}
+    assert found["conditions"][0]["red"] == {"hits": 1, "trials": 1, "low": pytest.approx(0.025), "high": 1.0}
     assert found["checks"][0]["cells"][1]["cell"] == LENET5.id
     assert found["slowed"][0]["measured"]["estimate"] == 1.13
     assert found["mislabelled"]["drops"] == {MLP.id: 0.01, LENET5.id: 0.007}
