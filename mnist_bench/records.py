@@ -26,6 +26,7 @@ BUILTIN_MODELS: tuple[str, ...] = ("cnn", "lenet5", "mlp")
 EVALUATION_BATCH_SIZE = 1000
 TRAIN_IMAGES = 60_000
 TEST_IMAGES = 10_000
+CELL_VARIABLE = "MNIST_BENCH_CELL"  # of a worker's environment: the id of its cell, for a model that must know
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +168,12 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """A verified data set on disk: ``root/MNIST/raw`` holds the four IDX files; ``sha256`` covers them all."""
+    """A verified data set on disk: ``root/MNIST/raw`` holds the four IDX files; ``sha256`` covers them all.
 
-    name: Literal["mnist", "synthetic"]
+    ``mislabelled`` is one that ``selftest`` has spoilt.
+    """
+
+    name: Literal["mnist", "synthetic", "mislabelled"]
     root: str
     sha256: str
 

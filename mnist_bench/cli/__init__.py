@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "compare the cells of a run, or two runs cell by cell",
     ),
     "check": ("mnist_bench.cli.check", "has this change made a cell slower or less accurate?"),
+    "selftest": ("mnist_bench.cli.selftest", "measure the gate on this machine: false alarms, and faults found"),
     "history": ("mnist_bench.cli.history", "show a cell's figures over runs and commits"),
     "merge": ("mnist_bench.cli.merge", "make one run from shards"),
     "export": ("mnist_bench.cli.export", "write a run in the format of another tool"),

@@ -21,7 +21,7 @@ from mnist_bench.errors import Interrupted
 from mnist_bench.guardian import SIGNALLED
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.protocol import Failed, Reply, Request, decode_reply, encode_request
-from mnist_bench.records import TrialSpec
+from mnist_bench.records import CELL_VARIABLE, TrialSpec
 
 EXIT_SECONDS = 20.0  # a worker that has said its last word may take so long to exit
 DEATH_SECONDS = 5.0  # and its guardian so long to tell how it died
@@ -191,6 +191,7 @@ def worker_environment(environ: Mapping[str, str], spec: TrialSpec) -> dict[str,
     """The worker's environment: threads and the compiler's caches are its own, the rest is the parent's."""
     own = {
         **{name: value for name, value in MALLOC.items() if name not in environ},
+        CELL_VARIABLE: spec.cell.id,
         "PYTHONUNBUFFERED": "1",  # what a model printed before a crash is in the log
         "TORCHINDUCTOR_CACHE_DIR": str(Path(spec.cache_dir) / "inductor"),
         "TRITON_CACHE_DIR": str(Path(spec.cache_dir) / "triton"),

@@ -1,0 +1,183 @@
+"""``mnist-bench selftest``: how often the gate alarms at nothing on this machine, and how often it finds a fault."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_bench.cli import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mnist_bench.records import Cell, Matrix
+    from mnist_bench.selftest.records import CheckResult, RunCheck
+    from mnist_bench.selftest.table import Report
+
+CHECKS = 3
+BUDGET = "8m"
+MAX_CHECKS = 1000
+NOTHING_JUDGED = 5
+INTERRUPTED = 130
+CONDITIONS = 5  # identical, three slow-downs, mislabelled
+MOST_S = 7 * 24 * 3600.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "Takes hours: five kinds of check, each --checks times. Ctrl-C prints what is known so far. How it is done and "
+        "how to read it: docs/ci.md."
+    )
+    options.add_matrix(parser)
+    options.add_filter(parser)
+    parser.add_argument(
+        "--checks", type=_count, default=CHECKS, metavar="N", help="checks of each kind (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--budget",
+        default=BUDGET,
+        metavar="TIME",
+        help="the most that a check may take, as in 8m (default: %(default)s)",
+    )
+    options.add_data_dir(parser)
+    options.add_plugins(parser)
+    parser.add_argument("--offline", action="store_true", help="download nothing")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
+    options.add_format(parser)
+    options.add_color(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    from mnist_bench import config
+    from mnist_bench.cli.console import make_console
+    from mnist_bench.cli.machine import alone
+    from mnist_bench.matrix import expand, select
+    from mnist_bench.selftest.instruments import instrumented
+
+    errors = make_console(args, stderr=True)
+    matrix = config.load(args.matrix, allow_plugins=args.allow_plugins)
+    cells = select(expand(matrix), options.chosen(args))
+    instrumented(matrix, cells)  # refuses what it cannot instrument, before anything is measured
+    budget_s = _seconds(args.budget)
+    errors.print(
+        f"at most {CONDITIONS * args.checks} checks of {len(cells)} cell{'s' * (len(cells) > 1)}, {args.budget} each: "
+        f"{CONDITIONS * args.checks * budget_s / 3600:.1f} h, and the calibration before them",
+        soft_wrap=True,
+    )
+    with alone(args, errors), tempfile.TemporaryDirectory(prefix="mnist-bench-selftest-") as folder:
+        report = _measure(args, matrix, cells, budget_s, Path(folder))
+    _print(report, args, errors)
+    if not report.complete:
+        return INTERRUPTED
+    return 0 if any(summary.red.trials for summary in report.summaries) else NOTHING_JUDGED
+
+
+def _measure(args: argparse.Namespace, matrix: Matrix, cells: Sequence[Cell], budget_s: float, folder: Path) -> Report:
+    """Calibration, then the checks; what is known so far where they were interrupted.
+
+    Raises:
+        Interrupted: before the first check.
+    """
+    from mnist_bench import __version__, data, environment
+    from mnist_bench.errors import Interrupted
+    from mnist_bench.interrupts import Interrupts
+    from mnist_bench.selftest import conduct
+    from mnist_bench.selftest.rates import summarise
+    from mnist_bench.selftest.sessions import Workshop
+    from mnist_bench.selftest.table import Report
+
+    root = data.default_root(args.data_dir, os.environ)
+    images = data.resolve(matrix.dataset, root=root, offline=args.offline, notify=_say, environ=os.environ)
+    with Interrupts() as interrupts:
+        workshop = Workshop(
+            matrix=matrix,
+            data=images,
+            folder=folder,
+            plugin_path=str(args.matrix.resolve().parent),
+            allow_plugins=args.allow_plugins,
+            environ=os.environ,
+            interrupts=interrupts,
+        )
+        cells = conduct.measurable(workshop, cells, _say)
+        slowed = conduct.slow_down(workshop, cells, _say)
+        mislabelled = conduct.mislabel(workshop, cells, _say) if cells else None
+    plan = conduct.conditions(workshop, cells, slowed, mislabelled) if cells else ()
+    results: list[CheckResult] = []
+    try:
+        for result in conduct.checks(
+            plan,
+            cells,
+            times=args.checks,
+            budget_s=budget_s,
+            run_check=_gate(args, folder),
+            clock=time.monotonic,
+            say=_say,
+        ):
+            results.append(result)  # at once: the next one may be interrupted
+    except (Interrupted, KeyboardInterrupt):
+        _say("interrupted")
+    machine = environment.describe(os.environ)
+    return Report(
+        summaries=summarise(plan, results),
+        slowed=slowed,
+        mislabelled=mislabelled,
+        results=tuple(results),
+        wanted=args.checks,
+        budget_s=budget_s,
+        program_version=__version__,
+        machine=f"{machine.cpu}, {machine.cores} cores",
+    )
+
+
+def _gate(args: argparse.Namespace, folder: Path) -> RunCheck:
+    """The machinery of ``check --against``, below the machine's lock, which is held already."""
+    from mnist_bench.errors import BenchError
+
+    raise BenchError("selftest: this build has no gate to measure")
+
+
+def _print(report: Report, args: argparse.Namespace, errors: Console) -> None:
+    from mnist_bench.cli.console import make_console, print_json, print_rows
+    from mnist_bench.selftest import table
+
+    if args.format == "json":
+        print_json(table.document(report))
+        return
+    print_rows(table.rows(report), args)
+    console = make_console(args, stderr=False) if args.format == "table" else errors
+    for note in table.notes(report):
+        console.print(note)
+
+
+def _say(text: str) -> None:
+    from mnist_bench.figures import plain
+
+    print(f"mnist-bench: {plain(text)}", file=sys.stderr)
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= MAX_CHECKS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 to {MAX_CHECKS}")
+
+
+def _seconds(text: str) -> float:
+    """``90s``, ``8m`` or ``1.5h`` in seconds.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    from mnist_bench.errors import UsageError
+
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text.strip(), re.ASCII)
+    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if not 0 < seconds <= MOST_S:
+        raise UsageError(f"--budget: {text[:40]!r} is no time up to a week: say 90s, 20m or 1h")
+    return seconds

@@ -1,0 +1,149 @@
+"""The workflows of this project and those of docs/ci.md: sound, safe, and of commands that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_docs import AWAITED, MAKE_TARGETS, blocks
+
+from mnist_bench.cli import COMMANDS, build_parser
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+COPIED = sorted((ROOT / "docs" / "example" / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS = [*OWN, *COPIED]
+OTHER_PROGRAMS = {"pip", "python3", ".venv/bin/pip"}
+PINNED = re.compile(r"uses: (actions/[a-z-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)$", re.MULTILINE)
+
+BROKEN = """
+on: push
+jobs:
+  one: {runs-on: ubuntu-24.04, stepz: []}
+"""
+UNSAFE = """
+on: pull_request
+jobs:
+  one:
+    runs-on: ubuntu-24.04
+    steps:
+      - run: echo ${{ github.event.pull_request.title }}
+"""
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    document = yaml.safe_load(path.read_text("utf-8"))
+    return [step for job in document["jobs"].values() for step in job["steps"]]
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words of every command that a workflow runs; what a redirection names is left out."""
+    lines = [line for step in steps(path) for line in step.get("run", "").splitlines()]
+    return [shlex.split(line.partition(" >> ")[0]) for line in lines]
+
+
+ALL_COMMANDS = [
+    pytest.param(words, id=f"{path.name}: {' '.join(words)}") for path in WORKFLOWS for words in commands(path)
+]
+
+
+def schema_check(*paths: Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *map(str, paths)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def audit(*paths: Path) -> subprocess.CompletedProcess[str]:
+    zizmor = Path(sysconfig.get_path("scripts")) / "zizmor"
+    words = [str(zizmor), "--offline", "--no-progress", "--no-config", *map(str, paths)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_there_are_workflows() -> None:
+    assert [path.name for path in OWN] == ["ci.yml", "gate.yml"]
+    assert [path.name for path in COPIED] == ["floors.yml", "gate.yml", "nightly.yml"]
+
+
+def test_workflows_are_of_the_schema() -> None:
+    done = schema_check(*WORKFLOWS)
+    assert done.returncode == 0, done.stdout
+
+
+def test_workflows_are_safe() -> None:
+    done = audit(*WORKFLOWS)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_linters_find_what_is_wrong(tmp_path: Path) -> None:
+    broken, unsafe = tmp_path / ".github/workflows/broken.yml", tmp_path / ".github/workflows/unsafe.yml"
+    broken.parent.mkdir(parents=True)
+    broken.write_text(BROKEN)
+    unsafe.write_text(UNSAFE)
+    assert schema_check(unsafe).returncode == 0
+    assert "stepz" in schema_check(broken).stdout
+    assert "template-injection" in audit(unsafe).stdout
+
+
+def test_actions_are_official_and_pinned_to_one_commit_each() -> None:
+    pins = defaultdict(set)
+    for path in WORKFLOWS:
+        text = path.read_text("utf-8")
+        found = PINNED.findall(text)
+        assert len(found) == text.count("uses: "), f"{path.name}: an action that is not pinned, or not official"
+        for action, *pin in found:
+            pins[action].add(tuple(pin))
+    assert all(len(found) == 1 for found in pins.values()), pins
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_rights_are_given_to_jobs_one_by_one(path: Path) -> None:
+    document = yaml.safe_load(path.read_text("utf-8"))
+    assert document["permissions"] == {}
+    for job in document["jobs"].values():
+        writes = [right for right, level in job["permissions"].items() if level == "write"]
+        assert not writes or not any("run" in step for step in job["steps"]), "who may write runs no code"
+        assert job["timeout-minutes"] <= 60
+
+
+def test_the_gate_has_the_history_that_it_compares_with() -> None:
+    for path in (OWN[1], COPIED[1]):
+        (checkout,) = [step for step in steps(path) if step.get("uses", "").startswith("actions/checkout@")]
+        assert checkout["with"]["fetch-depth"] == 0
+        (check,) = [step for step in steps(path) if "mnist-bench check" in step.get("run", "")]
+        assert '--against "origin/$BASE"' in check["run"]
+        assert check["env"] == {"BASE": "${{ github.base_ref }}"}
+
+
+@pytest.mark.parametrize("path", COPIED, ids=lambda path: path.name)
+def test_docs_ci_shows_them_as_they_are(path: Path) -> None:
+    shown = [block.text for block in blocks((ROOT / "docs" / "ci.md").read_text("utf-8")) if block.language == "yaml"]
+    assert path.read_text("utf-8") in shown
+    assert len(shown) == len(COPIED)
+
+
+@pytest.mark.parametrize("words", ALL_COMMANDS)
+def test_commands_of_workflows_exist(words: list[str]) -> None:
+    if AWAITED.intersection(words[1:2]):
+        pytest.skip(f"{words[1]} is not here yet")
+    match words:
+        case ["mnist-bench", name, *_]:
+            assert name in COMMANDS
+            build_parser(name).parse_args(words[1:])  # exits where it does not understand
+        case ["make", *targets]:
+            assert set(targets) <= MAKE_TARGETS
+        case [program, *_]:
+            assert program in OTHER_PROGRAMS
+
+
+def test_exit_codes_of_docs_ci_are_those_of_the_program() -> None:
+    table = (ROOT / "docs" / "ci.md").read_text("utf-8").partition("| exit code |")[2].partition("\n\n")[0]
+    codes = {code for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for code in row.split(", ")}
+    reference = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    assert codes == set(re.findall(r"^\| (\d+) \|", reference, re.MULTILINE)) - {"130"}
