@@ -19,7 +19,7 @@ from mnist_bench.compare import BY, compare_cells, default_by, geometric_means
 from mnist_bench.comparisons import Comparison, Run
 from mnist_bench.records import BUILTIN_VARIANTS, Variant
 from mnist_bench.speedups import SpeedUp
-from mnist_bench.stats import PROCESS_SD
+from mnist_bench.session_ratios import PROCESS_SD
 from mnist_bench.store import RunFolder
 from mnist_bench.summary import summarise
 
