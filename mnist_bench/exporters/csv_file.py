@@ -1,37 +1,14 @@
-"""``results.csv`` for spreadsheets: no cell can start a formula.
-
-Excel, LibreOffice and Google Sheets execute a cell that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage
-return, quoted or not. As OWASP (CSV Injection) and CWE-1236 advise, such a *text* gets an apostrophe before it. Figures
-are no texts: a negative number stays a number. Source: https://owasp.org/www-community/attacks/CSV_Injection
-"""
+"""``results.csv`` for spreadsheets: no cell can start a formula (``spreadsheets.py`` says which could)."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
 
-from mnist_bench import figures, tables
+from mnist_bench import tables
 from mnist_bench.records import Manifest, Session, Trial
 from mnist_bench.rows import Row
-
-# Also after a semicolon: where the decimal sign is a comma, Excel takes semicolons for the ends of cells, whatever the
-# quotes say. The signs of full width are those of East Asian keyboards, and count as well.
-_FORMULA = re.compile(r'(^|;)(?=[\s"]*[=+\-@＝＋－＠])')  # noqa: RUF001
 
 
 def export(manifest: Manifest, rows: Sequence[Row], trials: Sequence[Trial], sessions: Sequence[Session]) -> bytes:
     """Columns and rows as in ``results.csv``; texts on one line, without control characters, harmless."""
-    return tables.to_csv([_harmless_row(row) for row in rows]).encode()
-
-
-def harmless(text: str) -> str:
-    """``=1+1`` is ``'=1+1``; ``a;=1`` is ``a;'=1``; anything else stays, on one line."""
-    return _FORMULA.sub(r"\1'", figures.plain(text))
-
-
-def _harmless_row(row: Row) -> Row:
-    values = ((field.name, getattr(row, field.name)) for field in fields(row))
-    changes: dict[str, Any] = {name: harmless(value) for name, value in values if isinstance(value, str)}
-    return replace(row, **changes)
+    return tables.to_spreadsheet(rows).encode()
