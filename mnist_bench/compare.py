@@ -1,6 +1,7 @@
 """Cells of a run against each other, and two runs cell by cell: pure arithmetic on what the runs' files say.
 
-No ratio is ever computed from a cell that is not ``ok``: such a cell keeps its line, with status and reason.
+No ratio is computed from a cell that is not ``ok``, unless those of its other seeds are asked for: such a cell keeps
+its line, with status and reason.
 """
 
 from __future__ import annotations
@@ -40,15 +41,20 @@ Choice = Callable[[Cell], bool]  # the cells that a comparison is about; their r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indexed:
-    """A run with its rows and measurements at hand, by cell id."""
+    """A run with its rows and measurements at hand, by cell id. ``partial``: see ``compare_cells``."""
 
     run: Run
     rows: Mapping[str, Row]
     measured: Mapping[str, Mapping[int, tuple[str, Measurement]]]  # of each cell, by seed: trial id, measurement
     sessions: SessionIndex
+    partial: bool = False
+
+    def comparable(self, row: Row) -> bool:
+        """Whether a ratio may be computed from this cell."""
+        return row.seeds > 0 if self.partial else row.status == "ok"
 
 
-def index(run: Run) -> Indexed:
+def index(run: Run, *, partial: bool = False) -> Indexed:
     """The run, ready for look-ups."""
     measured: dict[str, dict[int, tuple[str, Measurement]]] = {row.cell.id: {} for row in run.rows}
     for trial in run.trials:
@@ -59,6 +65,7 @@ def index(run: Run) -> Indexed:
         rows={row.cell.id: row for row in run.rows},
         measured=measured,
         sessions=index_sessions(run.sessions),
+        partial=partial,
     )
 
 
@@ -70,7 +77,7 @@ def default_by(rows: Iterable[Row]) -> By:
     return "variant" if len({row.variant for row in measured}) > 1 else "batch_size"
 
 
-def compare_cells(run: Run, by: By, chosen: Choice | None = None) -> Comparison:
+def compare_cells(run: Run, by: By, chosen: Choice | None = None, *, partial: bool = False) -> Comparison:
     """Every cell of a run against its reference.
 
     Args:
@@ -78,11 +85,13 @@ def compare_cells(run: Run, by: By, chosen: Choice | None = None) -> Comparison:
             ``batch_size``: against the smallest batch size that is ok. Batch sizes never share a session: those ratios
             are of samples per second, unpaired, seed by seed.
         chosen: the cells to list; None: all.
+        partial: a cell of which some seeds are ok is compared by these, as in ``results.csv``, and so marked; seeds
+            that survive are no fair sample, so it must be asked for.
 
     Returns:
         A line for each cell that has a reference, and for each that is not ok.
     """
-    indexed = index(run)
+    indexed = index(run, partial=partial)
     reference_of = _references(indexed, by)
     rows = [row for row in run.rows if chosen is None or chosen(row.cell)]
     pairs = [(row, reference_of(row)) for row in rows]
@@ -136,7 +145,7 @@ def _references(indexed: Indexed, by: By) -> Callable[[Row], Cell | None]:
         return lambda row: None if plain is None or row.variant == plain else replace(row.cell, variant=plain)
     smallest: dict[Cell, int] = {}
     for row in indexed.rows.values():
-        if row.status == "ok":
+        if indexed.comparable(row):
             line = replace(row.cell, batch_size=0)
             smallest[line] = min(row.batch_size, smallest.get(line, row.batch_size))
 
@@ -150,7 +159,7 @@ def _references(indexed: Indexed, by: By) -> Callable[[Row], Cell | None]:
 def _trials(pairs: Iterable[tuple[Row, Cell | None]], indexed: Indexed) -> Iterator[tuple[str, str]]:
     """The trials (reference, this) of one seed each that will be held against each other."""
     for row, reference in pairs:
-        if row.status == "ok" and reference is not None:
+        if indexed.comparable(row) and reference is not None:
             common = common_seeds(indexed.measured.get(reference.id, {}), indexed.measured[row.cell.id])
             yield from (names for names, _ in common)
 
@@ -178,12 +187,12 @@ def _compared(row: Row, reference: Cell | None, by: By, indexed: Indexed) -> Com
         noisy=row.noisy is True,
         class_=row.class_,
     )
-    if row.status != "ok" or reference is None:
+    if reference is None or not indexed.comparable(row):
         return line
     other = indexed.rows.get(reference.id)
     if other is None:
         return replace(line, reason=f"its reference {reference.id} is not in this run, or not finished")
-    if other.status != "ok":
+    if not indexed.comparable(other):
         return replace(line, reason=f"its reference {reference.id} is not ok: {other.status}: {other.reason}")
     return _measured(line, row, other, by, indexed)
 
@@ -198,10 +207,11 @@ def _measured(line: ComparedCell, row: Row, other: Row, by: By, indexed: Indexed
     return replace(
         line,
         speed_up=speed,
-        reason="" if speed else _why_not_timed(bool(common), other.cell),
+        reason=row.reason if speed else _why_not_timed(bool(common), other.cell),
         accuracy=compare_accuracy([pair for _, pair in common]),
         noisy=row.noisy is True or other.noisy is True,
         class_=worse_class(row.class_, other.class_),
+        partial=row.status != "ok" or other.status != "ok",
     )
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mnist_bench import figures
 from mnist_bench.comparisons import (
     AccuracyDifference,
     BatchPoint,
@@ -23,8 +22,7 @@ from mnist_bench.comparisons import (
 )
 from mnist_bench.records import Cell
 from mnist_bench.speedups import SpeedUp
-
-FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one
+from mnist_bench.spreadsheets import harmless
 
 
 def to_csv(comparison: Comparison | RunComparison) -> str:
@@ -158,7 +156,6 @@ def _break_even(one: BreakEven) -> dict[str, Any]:
 
 
 def _field(value: object) -> object:
-    """A text from outside must not be a formula in a spreadsheet, nor break the line."""
     match value:
         case None:
             return ""
@@ -167,7 +164,6 @@ def _field(value: object) -> object:
         case float():
             return f"{value:.10g}"
         case str():
-            text = figures.plain(value)
-            return f"'{text}" if text.startswith(FORMULA) else text
+            return harmless(value)
         case _:
             return value

@@ -59,7 +59,7 @@ class ComparedCell:
     ``status`` and ``reason`` are the cell's own; an ``ok`` cell has a reason too where no ratio could be computed (its
     reference failed, the two share no seed, ...). ``reference`` is None where it would be the cell itself or is not
     in the run. ``speed_up`` is of seconds per step; ``by`` batch size, of samples per second. ``noisy`` and ``class_``
-    are those of the worse side.
+    are those of the worse side. ``partial``: a seed of either side is not ok, and the ratio is that of the others.
     """
 
     cell: Cell
@@ -70,6 +70,7 @@ class ComparedCell:
     accuracy: AccuracyDifference | None
     noisy: bool
     class_: VariantClass | None
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,6 @@ FOOTNOTES = {
     "‡": "unpaired: the two sides were never timed together; drift of the machine is in the ratio",
     "§": "class B (changed numerics) or C (changed algorithm): judge the speed-up together with the accuracy",
 }
-
-# What a spreadsheet takes for a formula: also after a semicolon. Where the decimal sign is a comma, Excel takes
-# semicolons for the ends of cells, whatever the quotes say. The signs of full width are those of East Asian keyboards.
-_FORMULA = re.compile(r'(^|;)(?=[\s"]*[=+\-@＝＋－＠])')  # noqa: RUF001
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -66,11 +61,6 @@ def plain(text: str) -> str:
     if not text.isprintable():
         text = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(text.split())
-
-
-def harmless(text: str) -> str:
-    """A text for a spreadsheet: ``=1+1`` is ``'=1+1``; ``a;=1`` is ``a;'=1``; anything else stays, on one line."""
-    return _FORMULA.sub(r"\1'", plain(text))
 
 
 def shortened(text: str, most: int) -> str:

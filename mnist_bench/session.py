@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 
 from mnist_bench.protocol import BlockDone
 from mnist_bench.records import Round
-from mnist_bench.stats import hodges_lehmann, widest_half_width
+from mnist_bench.session_ratios import widest_half_width
+from mnist_bench.stats import hodges_lehmann
 
 MIN_ROUNDS = 16  # before the widths are looked at: an early look at few rounds is a lucky one
 LOOK_EVERY = 4  # rounds: a look costs milliseconds, and a stop may only come after whole ABBA pairs

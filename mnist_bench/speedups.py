@@ -12,6 +12,7 @@ import numpy as np
 from mnist_bench import stats
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Session
 from mnist_bench.rows import Paired
+from mnist_bench.session_ratios import SessionRatio, between_processes, pooled_ratio, ratios_of, seconds_per_step
 
 # From weak to strong: the rounds of one session cannot show what differs between sessions.
 STRENGTH: tuple[Paired, ...] = ("unpaired", "within", "between")
@@ -49,17 +50,17 @@ class SessionIndex(dict[str, list[Session]]):
         self._step_s: dict[int, stats.FloatArray] = {}
         self._columns: dict[int, dict[str, int]] = {}
         self._log_step_s: dict[str, float | None] = {}
-        self._ratios: dict[tuple[int, str, str], stats.SessionRatio | None] = {}
+        self._ratios: dict[tuple[int, str, str], SessionRatio | None] = {}
         for session in sessions:
             self._columns[id(session)] = {member: number for number, member in enumerate(session.members)}
             for member in session.members:
                 self.setdefault(member, []).append(session)
 
     def step_s(self, session: Session) -> stats.FloatArray:
-        """``stats.seconds_per_step`` of one of these sessions."""
+        """``seconds_per_step`` of one of these sessions."""
         found = self._step_s.get(id(session))
         if found is None:
-            found = self._step_s[id(session)] = stats.seconds_per_step(session.rounds, len(session.members))
+            found = self._step_s[id(session)] = seconds_per_step(session.rounds, len(session.members))
         return found
 
     def log_step_s(self, trial: str) -> float | None:
@@ -84,16 +85,16 @@ class SessionIndex(dict[str, list[Session]]):
             log_step_s = np.log(self.step_s(session))
             columns = self._columns[id(session)]
             references, these = ([columns[pair[side]] for pair in own] for side in (0, 1))
-            found = stats.ratios_of(log_step_s[:, references] - log_step_s[:, these])
+            found = ratios_of(log_step_s[:, references] - log_step_s[:, these])
             for pair, ratio in zip(own, found, strict=True):
-                self._ratios[id(session), *pair] = None if ratio is None else stats.between_processes(ratio)
+                self._ratios[id(session), *pair] = None if ratio is None else between_processes(ratio)
 
     def together(self, reference: str, this: str) -> list[Session]:
         """The sessions in which two trials took turns."""
         return [s for s in self.get(reference, ()) if s.paired and this in self._columns[id(s)]]
 
-    def ratio(self, session: Session, reference: str, this: str) -> stats.SessionRatio | None:
-        """What a session says of the code of two members (``stats.between_processes``); None: no common round."""
+    def ratio(self, session: Session, reference: str, this: str) -> SessionRatio | None:
+        """What a session says of the code of two members (``between_processes``); None: no common round."""
         key = (id(session), reference, this)
         if key not in self._ratios:
             self.measure([(reference, this)])
@@ -126,7 +127,7 @@ def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedU
     """
     shared = [ratio for reference, this in pairs for ratio in _paired_ratios(reference, this, sessions)]
     if shared:
-        return SpeedUp.of(stats.pooled_ratio(shared), "within" if len(shared) == 1 else "between")
+        return SpeedUp.of(pooled_ratio(shared), "within" if len(shared) == 1 else "between")
     apart = [ratio for reference, this in pairs if (ratio := _unpaired_ratio(reference, this, sessions)) is not None]
     return SpeedUp.of(stats.t_interval(apart), "unpaired") if apart else None
 
@@ -136,7 +137,7 @@ def weakest(*speed_ups: SpeedUp | None) -> Paired | None:
     return min((s.paired for s in speed_ups if s is not None), key=STRENGTH.index, default=None)
 
 
-def _paired_ratios(reference: str, this: str, sessions: SessionIndex) -> list[stats.SessionRatio]:
+def _paired_ratios(reference: str, this: str, sessions: SessionIndex) -> list[SessionRatio]:
     found = (sessions.ratio(session, reference, this) for session in sessions.together(reference, this))
     return [ratio for ratio in found if ratio is not None]
 

@@ -1,6 +1,5 @@
-"""Estimates and intervals: pure functions of samples, no I/O.
+"""Estimates, intervals and the quantiles that they need: pure functions of samples, no I/O.
 
-Ratios live on the log scale: ``ln(seconds per step of the numerator / of the denominator)``.
 Quantiles are computed here where that is simple: to import ``scipy.special`` takes longer than most commands do.
 """
 
@@ -15,17 +14,11 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mnist_bench.records import Round, Session
-
 CONFIDENCE = 0.95
 NORMAL_QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # half the width of a 95 % interval, in standard errors
 # Up to here the null distribution of the signed-rank statistic is exact; above, the normal approximation with
 # continuity correction differs by at most one rank in either end of the interval.
 EXACT_UP_TO = 60
-# Two fresh processes with the same code differ by this much for a whole session (standard deviation of the log of
-# their ratio): what no round of that session can show. Measured: docs/measurement.md, "A session"; held against new
-# measurements by ``python -m bench.aa``.
-PROCESS_SD = 0.015
 
 FloatArray = NDArray[np.float64]
 
@@ -49,15 +42,6 @@ class Interval:
         if self.low is None or self.high is None:
             return Interval(math.exp(self.estimate))
         return Interval(math.exp(self.estimate), math.exp(self.low), math.exp(self.high))
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRatio:
-    """What one session says of a pair (log scale): the median over rounds, its interval, and its variance."""
-
-    interval: Interval
-    rounds: int
-    variance: float | None  # of the median; None below 2 rounds
 
 
 def median(values: ArrayLike) -> float:
@@ -99,13 +83,10 @@ def hodges_lehmann(values: ArrayLike, confidence: float = CONFIDENCE) -> Interva
     Source: Hodges & Lehmann (1963), Ann. Math. Statist. 34, 598-611; Hollander, Wolfe & Chicken, *Nonparametric
     Statistical Methods*, 3rd ed., sections 3.2 and 3.3.
     """
-    return _hodges_lehmann(_sample(values), confidence)
-
-
-def _hodges_lehmann(x: FloatArray, confidence: float) -> Interval:
-    walsh = _walsh_averages(x)
+    x = _sample(values)
+    walsh = walsh_averages(x)
     middle = (walsh.size - 1) // 2, walsh.size // 2
-    rank = _critical_rank(x.size, confidence)
+    rank = critical_rank(x.size, confidence)
     if rank is None:
         return Interval(_middle(np.partition(walsh, middle)))
     ends = rank, walsh.size - 1 - rank
@@ -116,7 +97,8 @@ def _hodges_lehmann(x: FloatArray, confidence: float) -> Interval:
     return Interval(estimate, low, high)
 
 
-def _normal_quantile(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
+    """Half the width of a confidence interval in standard errors, where these are known."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
@@ -153,17 +135,22 @@ def _student_within(angle: float, freedom: int) -> float:
     return (angle + inner) * 2 / math.pi if odd else inner
 
 
-def t_interval(values: ArrayLike, confidence: float = CONFIDENCE, variance_floor: float = 0.0) -> Interval:
-    """The mean and its Student t interval; None bounds below 3 values (two seeds bound nothing of use).
+def t_interval(
+    values: ArrayLike, confidence: float = CONFIDENCE, variance_floor: float = 0.0, least: int = 3
+) -> Interval:
+    """The mean and its Student t interval.
 
     Args:
         values: shape (n,), n >= 1, finite.
         variance_floor: the least variance of one value that is believed.
+        least: below so many values (2 or more) the bounds are None: two seeds bound nothing of use.
     """
     x = _sample(values).tolist()
-    if len(x) < 3:
+    if len(x) < least:
         return Interval(math.fsum(x) / len(x))
-    return _t_bounds(x, confidence, variance_floor)
+    mean, own = mean_and_variance(x)
+    half = student_quantile(len(x) - 1, confidence) * math.sqrt(max(own, variance_floor) / len(x))
+    return Interval(mean, mean - half, mean + half)
 
 
 def prediction_interval(
@@ -186,129 +173,6 @@ def prediction_interval(
     variance = max(float(x.var(ddof=1)), variance_floor)
     half = student_quantile(x.size - 1, confidence) * math.sqrt(variance * (1 + 1 / x.size))
     return float(x.mean()) - half, float(x.mean()) + half
-
-
-def seconds_per_step(rounds: Sequence[Round], members: int) -> FloatArray:
-    """Seconds per step, shape (rounds, members); NaN where a member took no step (or no time)."""
-    steps = np.array([r.steps for r in rounds], dtype=np.float64).reshape(-1, members)
-    seconds = np.array([r.seconds for r in rounds], dtype=np.float64).reshape(-1, members)
-    took = (steps > 0) & (seconds > 0)
-    per_step: FloatArray = np.divide(seconds, steps, out=np.full_like(seconds, np.nan), where=took)
-    return per_step
-
-
-def step_log_ratios(step_s: FloatArray, numerator: int, denominator: int) -> FloatArray:
-    """ln of the ratio of two columns of ``seconds_per_step``, in the rounds in which both took steps."""
-    ratios: FloatArray = np.log(step_s[:, numerator] / step_s[:, denominator])
-    return ratios[~np.isnan(ratios)]
-
-
-def round_log_ratios(rounds: Sequence[Round], numerator: int, denominator: int) -> FloatArray:
-    """ln(seconds per step / seconds per step) of two members (by index) in every round in which both took steps."""
-    members = len(rounds[0].steps) if rounds else 2
-    return step_log_ratios(seconds_per_step(rounds, members), numerator, denominator)
-
-
-def log_ratios(session: Session, numerator_member: str, denominator_member: str) -> FloatArray:
-    """``round_log_ratios`` of two members by their trial ids.
-
-    Raises:
-        ValueError: one of them is not a member of the session.
-    """
-    members = session.members
-    return round_log_ratios(session.rounds, members.index(numerator_member), members.index(denominator_member))
-
-
-def ratio_of(values: ArrayLike, confidence: float = CONFIDENCE) -> SessionRatio:
-    """What the log ratios of one session's rounds say: median, Hodges-Lehmann interval, variance of the median.
-
-    The bounds are those of the Hodges-Lehmann estimate, stretched where a skewed sample puts the median outside.
-    The variance is read off the interval (half of it over the normal quantile); below 6 rounds, where there is no
-    interval, it is that of the median of a normal sample, pi/2 s^2/n.
-    """
-    x = _sample(values)
-    interval = _hodges_lehmann(x, confidence).holding(_middle(np.sort(x)))
-    return SessionRatio(interval, x.size, _variance_of_median(x, interval, confidence))
-
-
-def ratios_of(values: FloatArray, confidence: float = CONFIDENCE) -> list[SessionRatio | None]:
-    """``ratio_of`` each column, all of them at once, which takes a fraction of the time.
-
-    Args:
-        values: shape (rounds, pairs); NaN where a pair shares no round.
-
-    Returns:
-        One for each column; None where it has no value.
-    """
-    rounds = values.shape[0]
-    rank = _critical_rank(rounds, confidence) if rounds else None
-    full: NDArray[np.bool_] = np.isfinite(values).all(axis=0)  # type: ignore[assignment]  # of two dimensions: no scalar
-    if rank is None or not full.any():
-        return [_ratio_of_known(column, confidence) for column in values.T]
-    batch = iter(_ratios_of_full(values[:, full], rank, confidence))
-    columns = zip(values.T, full.tolist(), strict=True)
-    return [next(batch) if whole else _ratio_of_known(column, confidence) for column, whole in columns]
-
-
-def _ratios_of_full(x: FloatArray, rank: int, confidence: float) -> list[SessionRatio]:
-    """``ratio_of`` each column of a sample without gaps, large enough for an interval of that critical rank."""
-    rounds = x.shape[0]
-    ordered = np.sort(x, axis=0)
-    medians = (ordered[(rounds - 1) // 2] + ordered[rounds // 2]) / 2
-    walsh = _walsh_averages(x)
-    ends = rank, walsh.shape[0] - 1 - rank
-    part = np.partition(walsh, ends, axis=0)
-    lows, highs = np.minimum(part[ends[0]], medians), np.maximum(part[ends[1]], medians)
-    variances = ((highs - lows) / (2 * _normal_quantile(confidence))) ** 2
-    figures = zip(medians.tolist(), lows.tolist(), highs.tolist(), variances.tolist(), strict=True)
-    return [SessionRatio(Interval(median, low, high), rounds, variance) for median, low, high, variance in figures]
-
-
-def _ratio_of_known(column: FloatArray, confidence: float) -> SessionRatio | None:
-    known = column[~np.isnan(column)]
-    return ratio_of(known, confidence) if known.size else None
-
-
-def _variance_of_median(x: FloatArray, interval: Interval, confidence: float) -> float | None:
-    if interval.low is not None and interval.high is not None:
-        return ((interval.high - interval.low) / (2 * _normal_quantile(confidence))) ** 2
-    return math.pi / 2 * float(x.var(ddof=1)) / x.size if x.size > 1 else None
-
-
-def between_processes(ratio: SessionRatio, sd: float = PROCESS_SD) -> SessionRatio:
-    """The same estimate as one of the code, not of these two processes: wider by what differs between processes.
-
-    The independent error ``sd`` is added in quadrature to each side of the interval and to the variance.
-
-    Source of the model: Kalibera & Jones, "Rigorous benchmarking in reasonable time", ISMM 2013. Every level of
-    repetition has a variance; that of processes is repeated once here, so it has to be known beforehand.
-    """
-    variance = None if ratio.variance is None else ratio.variance + sd**2
-    centre, low, high = ratio.interval.estimate, ratio.interval.low, ratio.interval.high
-    if low is None or high is None:
-        return SessionRatio(ratio.interval, ratio.rounds, variance)
-    half = NORMAL_QUANTILE * sd
-    wider = Interval(centre, centre - math.hypot(centre - low, half), centre + math.hypot(high - centre, half))
-    return SessionRatio(wider, ratio.rounds, variance)
-
-
-def pooled_ratio(sessions: Sequence[SessionRatio], confidence: float = CONFIDENCE) -> Interval:
-    """Several sessions of one pair: the mean of their medians and its t interval over sessions (log scale).
-
-    The spread between sessions carries what rounds of one session cannot show (where memory landed, which cores).
-    Its variance is floored by the mean variance that one session alone would state: two sessions that happen to agree
-    are not a narrow interval. Two sessions have one degree of freedom: honest, and wide. One session gives its own.
-
-    Raises:
-        ValueError: no session.
-    """
-    if not sessions:
-        raise ValueError("a ratio needs at least one session")
-    if len(sessions) == 1:
-        return sessions[0].interval
-    medians = [session.interval.estimate for session in sessions]
-    within = [session.variance for session in sessions if session.variance is not None]
-    return _t_bounds(medians, confidence, math.fsum(within) / len(within) if within else 0.0)
 
 
 def welch_interval(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
@@ -357,39 +221,6 @@ def mean_of_intervals(intervals: Sequence[Interval]) -> Interval:
     return Interval(estimate, estimate - half, estimate + half)
 
 
-def ratio_half_width(interval: Interval) -> float | None:
-    """Half the width of a ratio's interval, relative to the ratio (0.02: +-2 %); None without bounds.
-
-    Args:
-        interval: on the log scale.
-    """
-    if interval.low is None or interval.high is None:
-        return None
-    return (math.exp(interval.high - interval.estimate) - math.exp(interval.low - interval.estimate)) / 2
-
-
-def widest_half_width(rounds: Sequence[Round], pairs: Sequence[tuple[int, int]]) -> float | None:
-    """The stopping rule of a session: the widest relative half-width among the ratios of ``pairs`` of members.
-
-    Over rounds alone: what differs between processes, no further round makes smaller.
-
-    Args:
-        rounds: those so far.
-        pairs: indices of members (numerator, denominator).
-
-    Returns:
-        None while one of them is not yet known (fewer than 6 common rounds), or without any pair.
-    """
-    widest = None
-    for numerator, denominator in pairs:
-        values = round_log_ratios(rounds, numerator, denominator)
-        width = ratio_half_width(ratio_of(values).interval) if values.size else None
-        if width is None:
-            return None
-        widest = width if widest is None else max(widest, width)
-    return widest
-
-
 @lru_cache(maxsize=128)
 def signed_rank_distribution(n: int) -> FloatArray:
     """P(T = t), t = 0 ... n(n+1)/2: the null distribution of Wilcoxon's signed-rank statistic.
@@ -408,8 +239,12 @@ def signed_rank_distribution(n: int) -> FloatArray:
 
 
 @lru_cache(maxsize=2048)
-def _critical_rank(n: int, confidence: float) -> int | None:
-    """The largest c with P(T <= c) <= (1 - confidence) / 2; None where there is none."""
+def critical_rank(n: int, confidence: float) -> int | None:
+    """The largest c with P(T <= c) <= (1 - confidence) / 2, T as in ``signed_rank_distribution``; None: there is none.
+
+    Raises:
+        ValueError: a confidence outside (0, 1).
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
     tail = (1 - confidence) / 2
@@ -423,6 +258,13 @@ def _critical_rank(n: int, confidence: float) -> int | None:
     return rank if rank >= 0 else None
 
 
+def walsh_averages(x: FloatArray) -> FloatArray:
+    """(x_i + x_j) / 2 of every pair i <= j, along the first axis."""
+    first, second = _pairs(x.shape[0])
+    averages: FloatArray = x[first] / 2 + x[second] / 2  # halved first: no overflow
+    return averages
+
+
 def _middle(ordered: FloatArray) -> float:
     """The median of values of which the middle ones are in their places."""
     return (float(ordered[(ordered.size - 1) // 2]) + float(ordered[ordered.size // 2])) / 2
@@ -431,19 +273,6 @@ def _middle(ordered: FloatArray) -> float:
 @lru_cache(maxsize=128)
 def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.triu_indices(n)
-
-
-def _walsh_averages(x: FloatArray) -> FloatArray:
-    first, second = _pairs(x.shape[0])
-    averages: FloatArray = x[first] / 2 + x[second] / 2  # halved first: no overflow
-    return averages
-
-
-def _t_bounds(x: Sequence[float], confidence: float, variance_floor: float) -> Interval:
-    mean, own = mean_and_variance(x)
-    variance = max(own, variance_floor)
-    half = student_quantile(len(x) - 1, confidence) * math.sqrt(variance / len(x))
-    return Interval(mean, mean - half, mean + half)
 
 
 def _sample(values: ArrayLike) -> FloatArray:

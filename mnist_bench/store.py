@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
-import os
 import random
 import shutil
 import string
@@ -24,6 +23,7 @@ from mnist_bench import codec, tables
 from mnist_bench.codec import LINE_LIMIT, SCHEMA_VERSION
 from mnist_bench.errors import UsageError
 from mnist_bench.files import append_line, link_atomically, sync_folder, whole_lines, write_atomically
+from mnist_bench.leavings import hidden_run, making, sweep
 from mnist_bench.records import Manifest, Session, Trial
 from mnist_bench.run_names import MANIFEST, known_runs
 from mnist_bench.summary import EpochRow, Row
@@ -64,19 +64,23 @@ class RunFolder:
         """Makes ``output_dir/<run-id>/`` and points ``latest`` to it.
 
         The folder is made under a hidden name and renamed: no run ever stands without its manifest, nor without what
-        ``fill`` writes into the hidden folder (which has its manifest, ``logs/`` and ``samples/`` by then).
+        ``fill`` writes into the hidden folder (which has its manifest, ``logs/`` and ``samples/`` by then). Hidden
+        folders of writers that were killed are removed.
 
         Raises:
             UsageError: the folder cannot be made, or is there already.
         """
         final = output_dir / manifest.run_id
-        hidden = output_dir / f".{manifest.run_id}.{os.getpid()}.tmp"
         try:
             if final.exists():
                 raise UsageError(f"{final}: is there already; resume it with --resume {manifest.run_id}")
-            _make_folder(hidden, final, manifest, fill)
-            sync_folder(output_dir)
-            point_latest(output_dir, manifest.run_id)
+            if not output_dir.exists():
+                output_dir.mkdir(parents=True, exist_ok=True)
+            sweep(output_dir)
+            with making(output_dir):
+                _make_folder(hidden_run(output_dir, manifest.run_id), final, manifest, fill)
+                sync_folder(output_dir)
+                point_latest(output_dir, manifest.run_id)
         except OSError as error:
             detail = error.strerror or str(error)
             raise UsageError(

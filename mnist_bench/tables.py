@@ -5,19 +5,30 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_bench import figures
 from mnist_bench.markdown import to_markdown
 from mnist_bench.records import Manifest, Status
 from mnist_bench.rows import EpochRow, Row, columns
+from mnist_bench.spreadsheets import harmless
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-__all__ = ["Format", "epochs_to_csv", "to_csv", "to_frame", "to_json", "to_markdown", "to_rich", "to_text"]
+__all__ = [
+    "Format",
+    "epochs_to_csv",
+    "to_csv",
+    "to_frame",
+    "to_json",
+    "to_markdown",
+    "to_rich",
+    "to_spreadsheet",
+    "to_text",
+]
 
 Format = Literal["table", "csv", "json", "md"]
 
@@ -29,7 +40,7 @@ def to_text(format_: Format, manifest: Manifest, rows: Sequence[Row], width: int
     """What ``--format`` names, as text that ends with a newline; ``table`` without colours."""
     match format_:
         case "csv":
-            return to_csv(rows)
+            return to_spreadsheet(rows)
         case "json":
             return to_json(manifest, rows)
         case "md":
@@ -47,8 +58,16 @@ def to_frame(rows: Sequence[Row] | Sequence[EpochRow], row_type: type[Row] | typ
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """``results.csv``: a header even without rows; what was not measured is empty; booleans are true and false."""
+    """``results.csv``: a header even without rows; what was not measured is empty; booleans are true and false.
+
+    For programs: the texts are as they are.
+    """
     return _csv(to_frame(rows))
+
+
+def to_spreadsheet(rows: Sequence[Row]) -> str:
+    """``to_csv`` for people, whose spreadsheet must not take a text for a formula."""
+    return to_csv([_harmless(row) for row in rows])
 
 
 def epochs_to_csv(rows: Sequence[EpochRow]) -> str:
@@ -177,6 +196,12 @@ def _rendered(table: Table, width: int) -> str:
     out = io.StringIO()
     Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _harmless(row: Row) -> Row:
+    values = ((field.name, getattr(row, field.name)) for field in fields(row))
+    changes: dict[str, Any] = {name: harmless(value) for name, value in values if isinstance(value, str)}
+    return replace(row, **changes)
 
 
 def _csv(frame: pd.DataFrame) -> str:

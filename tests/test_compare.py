@@ -18,8 +18,8 @@ from record_factory import make_measurement, make_trial
 from mnist_bench.compare import BY, compare_cells, default_by, geometric_means
 from mnist_bench.comparisons import Comparison, Run
 from mnist_bench.records import BUILTIN_VARIANTS, Variant
+from mnist_bench.session_ratios import PROCESS_SD
 from mnist_bench.speedups import SpeedUp
-from mnist_bench.stats import PROCESS_SD
 from mnist_bench.store import RunFolder
 from mnist_bench.summary import summarise
 
@@ -200,6 +200,19 @@ class TestLines:
 
     def test_a_seed_that_crashed_takes_its_cell_out(self, run: Run) -> None:
         assert "mlp/cuda/b100/compile" not in ratios(compare_cells(run, "variant"))
+
+    def test_seeds_that_are_ok_speak_where_they_are_asked(self, run: Run) -> None:
+        plain, asked = (compare_cells(run, "variant", partial=partial) for partial in (False, True))
+        cells = {one.cell.id: one for one in asked.cells}
+        one = cells["mlp/cuda/b100/compile"]
+        row = next(row for row in summarise(run.manifest, run.trials, run.sessions) if row.cell == one.cell)
+        assert one.speed_up is not None
+        assert one.speed_up.ratio == row.speedup_vs_eager
+        assert (one.status, one.reason, one.partial) == ("crashed", "signal 11: see its log", True)
+        assert [each.cell.id for each in asked.cells if each.partial] == [one.cell.id]
+        assert [each for each in asked.cells if each.cell != one.cell] == [
+            each for each in plain.cells if each.cell != one.cell
+        ]
 
     def test_reference_that_failed_is_named(self, run: Run) -> None:
         cells = {one.cell.id: one for one in compare_cells(run, "variant").cells}

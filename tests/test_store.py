@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,6 +224,84 @@ class TestManifest:
                 point_latest(results, "other")
         assert (results / "latest").readlink() == Path(RUN_ID)
         assert not list(results.glob(".*.tmp"))
+
+
+def make_and_wait(results: Path, run_id: str, inside: Any, go_on: Any) -> None:
+    def fill(hidden: Path) -> None:
+        inside.set()
+        assert go_on.wait(60)
+
+    RunFolder.create(results, make_manifest(run_id=run_id), fill)
+
+
+class TestLeavings:
+    """What is left of a run whose writer was killed while it was being made."""
+
+    OTHER = "20261124T101500Z-bbbbbb"
+
+    @pytest.fixture
+    def writer(self, results: Path) -> Iterator[tuple[Any, Any]]:
+        """A process that is making the run ``OTHER``, and the event that lets it go on."""
+        context = multiprocessing.get_context("spawn")
+        inside, go_on = context.Event(), context.Event()
+        process = context.Process(target=make_and_wait, args=(results, self.OTHER, inside, go_on))
+        process.start()
+        assert inside.wait(30)
+        yield process, go_on
+        process.kill()
+        process.join()
+
+    def hidden(self, results: Path) -> list[str]:
+        return [path.name for path in results.iterdir() if path.name.startswith(".")]
+
+    def test_next_run_removes_it(self, results: Path, writer: tuple[Any, Any]) -> None:
+        process, _ = writer
+        process.kill()
+        process.join()
+        assert self.hidden(results) == [f".{self.OTHER}.{process.pid}.tmp"]
+        RunFolder.create(results, make_manifest())
+        assert {path.name for path in results.iterdir()} == {RUN_ID, "latest"}
+
+    def test_run_that_is_being_made_is_left_alone(self, results: Path, writer: tuple[Any, Any]) -> None:
+        process, go_on = writer
+        dead = results / ".20260101T000000Z-aaaaaa.1.tmp"
+        dead.mkdir()
+        RunFolder.create(results, make_manifest())
+        assert sorted(self.hidden(results)) == [dead.name, f".{self.OTHER}.{process.pid}.tmp"]
+        go_on.set()
+        process.join()
+        assert process.exitcode == 0
+        assert known_runs(results) == (RUN_ID, self.OTHER)
+        RunFolder.create(results, make_manifest(run_id="20261125T101500Z-cccccc"))
+        assert self.hidden(results) == []
+
+    def test_other_peoples_files_are_left_alone(self, results: Path, tmp_path: Path) -> None:
+        target = tmp_path / "target"
+        target.mkdir()
+        results.mkdir()
+        (results / ".mine.123.tmp").mkdir()
+        (results / ".results.csv.123.0badcafe.tmp").write_text("half a table")
+        (results / ".20260101T000000Z-aaaaaa.1.tmp").symlink_to(target)
+        (results / ".latest.123.0badcafe.tmp").symlink_to("20260101T000000Z-aaaaaa")
+        RunFolder.create(results, make_manifest())
+        assert sorted(self.hidden(results)) == [
+            ".20260101T000000Z-aaaaaa.1.tmp",
+            ".mine.123.tmp",
+            ".results.csv.123.0badcafe.tmp",
+        ]
+        assert target.is_dir()
+
+    def test_folder_that_cannot_be_locked(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on some network file systems: a run is made all the same, and nothing is removed."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "no locks here")
+
+        monkeypatch.setattr("mnist_bench.leavings.fcntl.flock", refuse)
+        (results / ".20260101T000000Z-aaaaaa.1.tmp").mkdir(parents=True)
+        RunFolder.create(results, make_manifest())
+        assert known_runs(results) == (RUN_ID,)
+        assert self.hidden(results) == [".20260101T000000Z-aaaaaa.1.tmp"]
 
 
 OUTCOMES = [

@@ -19,7 +19,7 @@ from record_factory import (
     make_trial,
 )
 
-from mnist_bench import stats
+from mnist_bench import session_ratios, stats
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     STATUSES,
@@ -235,8 +235,8 @@ class TestSpeedUps:
         slow, fast = make_trial(EAGER), make_trial(COMPILE)
         (session,) = self.pair_sessions([(slow, fast)])
         row = row_of(timed_rows([slow, fast], [session]), COMPILE)
-        rounds = stats.ratio_of(stats.log_ratios(session, slow.id, fast.id))
-        expected = stats.between_processes(rounds).interval
+        rounds = session_ratios.ratio_of(session_ratios.log_ratios(session, slow.id, fast.id))
+        expected = session_ratios.between_processes(rounds).interval
         assert row.paired == "within"
         assert row.speedup_vs_eager == pytest.approx(2.0)
         assert row.speedup_vs_eager_low == pytest.approx(math.exp(expected.low))

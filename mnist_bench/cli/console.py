@@ -82,10 +82,18 @@ def print_json(document: Any) -> None:
 
 
 def _print_csv(rows: Sequence[Row]) -> None:
+    from mnist_bench.spreadsheets import harmless
+
     if rows:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(rows[0])
-        writer.writerows([_text(value) for value in row.values()] for row in rows)
+        writer.writerows(
+            [
+                _text(value) if isinstance(value, int | float | None) else harmless(_text(value))
+                for value in row.values()
+            ]
+            for row in rows
+        )
 
 
 def _print_markdown(rows: Sequence[Row]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from mnist_bench.errors import UsageError
 if TYPE_CHECKING:
     from mnist_bench.matrix import Filter
     from mnist_bench.records import Matrix
+    from mnist_bench.runner import Options
 
 FORMATS = ("table", "csv", "json", "md")
 MAX_EPOCHS = 50  # as in matrix_file, which is not imported here: pydantic would slow every --help
@@ -133,6 +135,45 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--format", choices=FORMATS, default="table", help="how to print (default: table)")
     formats.add_argument("--json", dest="format", action="store_const", const="json", help="same as --format json")
+
+
+def add_execution(parser: argparse.ArgumentParser, *, of: str) -> None:
+    """What every command that executes trials takes: where, how much of it, whether to wait, and how to print.
+
+    ``args.resume``: text or None; ``args.offline``, ``args.no_wait``: bool; the others as above.
+
+    Args:
+        of: what ``--resume`` goes on with, as in ``a run``.
+    """
+    add_data_dir(parser)
+    add_output_dir(parser)
+    add_seeds(parser)
+    add_epochs(parser)
+    add_timeout(parser)
+    parser.add_argument("--resume", metavar="RUN", help=f"go on with {of}: its id, its path, or latest")
+    parser.add_argument("--offline", action="store_true", help="download nothing")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
+    add_format(parser)
+    add_verbosity(parser)
+
+
+def executed(args: argparse.Namespace, matrix_path: str, plugin_path: str) -> Options:
+    """What ``add_execution`` decides beyond the matrix.
+
+    Raises:
+        UsageError: ``--timeout`` is not a number of seconds.
+    """
+    from mnist_bench.data import default_root
+    from mnist_bench.runner import Options
+
+    return Options(
+        matrix_path=matrix_path,
+        plugin_path=plugin_path,
+        output_dir=args.output_dir,
+        data_root=default_root(args.data_dir, os.environ),
+        offline=args.offline,
+        timeout_s=None if args.timeout is None else _seconds("--timeout", args.timeout),
+    )
 
 
 def chosen(args: argparse.Namespace) -> Filter | None:

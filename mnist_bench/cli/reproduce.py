@@ -37,21 +37,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "reproduction.md, .svg and .png. The exit code is 0 when every trial was run, whatever the verdicts. Ctrl-C "
         "keeps what is finished: --resume latest goes on."
     )
-    options.add_data_dir(parser)
-    options.add_output_dir(parser)
-    options.add_seeds(parser)
-    options.add_epochs(parser)
-    options.add_timeout(parser)
     parser.add_argument(
         "--pipeline",
         choices=("resident", "tutorial"),
         help="images resident in memory, or the tutorial's own loops, which train the same, slower (default: resident)",
     )
-    parser.add_argument("--resume", metavar="RUN", help="go on with a reproduction: its id, its path, or latest")
-    parser.add_argument("--offline", action="store_true", help="download nothing")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
-    options.add_format(parser)
-    options.add_verbosity(parser)
+    options.add_execution(parser, of="a reproduction")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -135,18 +126,7 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    from mnist_bench.data import default_root
-    from mnist_bench.runner import Options
-
-    return Options(
-        matrix_path="mnist-bench reproduce",
-        plugin_path="",
-        output_dir=args.output_dir,
-        data_root=default_root(None if args.data_dir is None else str(args.data_dir), os.environ),
-        offline=args.offline,
-        timeout_s=float(args.timeout) if args.timeout is not None else None,
-        score_both=True,
-    )
+    return replace(options.executed(args, matrix_path="mnist-bench reproduce", plugin_path=""), score_both=True)
 
 
 def _run(pair: Pair, args: argparse.Namespace, errors: Console) -> None:

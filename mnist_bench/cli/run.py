@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,22 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "matrix", nargs="?", type=Path, metavar="MATRIX", help=f"the matrix file (default: {DEFAULT_MATRIX})"
     )
-    options.add_data_dir(parser)
-    options.add_output_dir(parser)
     options.add_filter(parser)
-    options.add_seeds(parser)
-    options.add_epochs(parser)
-    options.add_timeout(parser)
     options.add_shard(parser)
     options.add_plugins(parser)
-    parser.add_argument("--resume", metavar="RUN", help="go on with a run: its id, its path, or latest")
     parser.add_argument("--solo", action="store_true", help="time trials one by one; speed-ups are then unpaired")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first trial that fails")
     parser.add_argument("--strict-devices", action="store_true", help="a missing device or compiler is a failure")
-    parser.add_argument("--offline", action="store_true", help="download nothing")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
-    options.add_format(parser)
-    options.add_verbosity(parser)
+    options.add_execution(parser, of="a run")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -126,28 +118,18 @@ def _refuse_another_matrix(args: argparse.Namespace, folder: RunFolder) -> None:
 
 
 def _with_limits(matrix: Matrix, limits: object) -> Matrix:
-    from dataclasses import replace
-
     return replace(matrix, limits=limits)  # type: ignore[arg-type]
 
 
 def _options(args: argparse.Namespace, path: Path) -> Options:
-    from mnist_bench.data import default_root
-    from mnist_bench.runner import Options
-
-    return Options(
-        matrix_path=str(path),
-        plugin_path=str(path.resolve().parent),
-        output_dir=args.output_dir,
-        data_root=default_root(None if args.data_dir is None else str(args.data_dir), os.environ),
+    return replace(
+        options.executed(args, matrix_path=str(path), plugin_path=str(path.resolve().parent)),
         filter=args.filter,
         shard=args.shard,
         allow_plugins=args.allow_plugins,
         solo=args.solo,
         strict_devices=args.strict_devices,
         fail_fast=args.fail_fast,
-        offline=args.offline,
-        timeout_s=float(args.timeout) if args.timeout is not None else None,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from mnist_bench.spreadsheets import harmless
 from mnist_bench import figures
 from mnist_bench.comparability import differences
 from mnist_bench.gate.baseline import MIB, Baseline, BaselineCell, Source
@@ -268,6 +269,6 @@ def _field(value: object) -> object:
         case float():
             return f"{value:.10g}"
         case str():
-            return figures.harmless(value)
+            return harmless(value)
         case _:
             return value

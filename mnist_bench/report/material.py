@@ -74,8 +74,8 @@ def gather(run: Run, step_ms: Mapping[str, NDArray[np.float64] | None]) -> Mater
     return Material(
         run=run,
         curves=_in_order(curves(summary.epoch_rows(run.trials)), run.rows),
-        by_device=compare_cells(run, "device"),
-        by_variant=compare_cells(run, "variant"),
+        by_device=compare_cells(run, "device", partial=True),
+        by_variant=compare_cells(run, "variant", partial=True),
         step_ms={cell: np.concatenate(parts) for cell, parts in pooled.items()},
         unread=tuple(trial for trial, steps in step_ms.items() if steps is None),
         pending=summary.pending(run.manifest, run.trials),

@@ -13,9 +13,11 @@ from mnist_bench.report.material import Material, batch, grouped, joined, left_o
 from mnist_bench.report.panels import MOST_PANELS, Panel, Plot, SmallTable, Value
 from mnist_bench.rows import Row
 
-ACCURACY_NOTES = {
-    "↓": "↓ its accuracy is worse than the reference's",
-    "?": "? its accuracy was not shown to be the same as the reference's",
+# Signs of the plots beside those of the tables, where the status and the accuracy have columns of their own.
+NOTES = figures.FOOTNOTES | {
+    "¶": "partial: not every seed is ok; this is what the others say, which are no fair sample",
+    "↓": "accuracy worse than the reference's",
+    "?": "accuracy not shown equal to the reference's",
 }
 
 
@@ -37,7 +39,7 @@ def throughput(material: Material) -> Plot:
         panels=tuple(panels),
         legend=variant_keys(material, {row.variant for row in rows}),
         missing="" if panels else "No cell has a throughput.",
-        notes=(*figures.footnotes(rows), *left_out("panels", len(panels), len(groups))),
+        notes=(*_mark_notes(map(rate_marks, rows)), *left_out("panels", len(panels), len(groups))),
     )
 
 
@@ -137,12 +139,13 @@ def _with_ratios(
         spec=specs.speed_up(material.variants, material.batch_sizes, ratios),
         panels=tuple(panels),
         legend=variant_keys(material, {one.cell.variant for one in cells}),
-        notes=(*_mark_notes(cells), *left_out("panels", len(panels), len(groups))),
+        notes=(*_mark_notes(map(compared_marks, cells)), *left_out("panels", len(panels), len(groups))),
     )
 
 
 def _rate_value(row: Row) -> dict[str, Value]:
     interval = figures.rate_bounds(row.train_samples_per_s_low, row.train_samples_per_s_high)
+    marks = rate_marks(row)
     return {
         "variant": figures.plain(row.variant),
         "batch_size": row.batch_size,
@@ -151,8 +154,8 @@ def _rate_value(row: Row) -> dict[str, Value]:
         **_interval_value(row.train_samples_per_s, row.train_samples_per_s_low, row.train_samples_per_s_high),
         "rate_text": figures.significant(row.train_samples_per_s),
         "interval": interval or "needs 3 seeds",
-        "marks": figures.marks(row),
-        "note": _note(figures.marks(row)),
+        "marks": marks,
+        "note": _note(marks),
     }
 
 
@@ -172,23 +175,25 @@ def _ratio_value(one: ComparedCell) -> dict[str, Value]:
     }
 
 
+def rate_marks(row: Row) -> str:
+    """The signs of a throughput: those of the table, and that of a cell of which some seeds are not ok."""
+    return figures.marks(row) + ("" if row.status == "ok" else "¶")
+
+
 def compared_marks(one: ComparedCell) -> str:
     """The signs of a ratio: those of its cells, and that of their accuracies."""
     unpaired = one.speed_up is not None and one.speed_up.paired == "unpaired"
-    signs = figures.signs(noisy=one.noisy, unpaired=unpaired, class_=one.class_)
+    signs = figures.signs(noisy=one.noisy, unpaired=unpaired, class_=one.class_) + ("¶" if one.partial else "")
     return signs + (one.accuracy.mark if one.accuracy is not None else "")
 
 
 def _note(marks: str) -> str:
-    short = {sign: text.partition(":")[0] for sign, text in figures.FOOTNOTES.items()}
-    short |= {"↓": "accuracy worse", "?": "accuracy not shown equal"}
-    return ", ".join(short[mark] for mark in marks) or "none"
+    return ", ".join(NOTES[mark].partition(":")[0] for mark in marks) or "none"
 
 
-def _mark_notes(cells: Iterable[ComparedCell]) -> tuple[str, ...]:
-    used = {mark for one in cells for mark in compared_marks(one)}
-    known = [f"{mark} {text}" for mark, text in figures.FOOTNOTES.items() if mark in used]
-    return (*known, *(text for mark, text in ACCURACY_NOTES.items() if mark in used))
+def _mark_notes(marks: Iterable[str]) -> tuple[str, ...]:
+    used = frozenset("".join(marks))
+    return tuple(f"{mark} {text}" for mark, text in NOTES.items() if mark in used)
 
 
 def _interval_value(rate: float | None, low: float | None, high: float | None) -> dict[str, Value]:
@@ -208,13 +213,14 @@ def _rate_caption(rows: Sequence[Row]) -> str:
 
 def _rate_words(row: Row) -> str:
     rate = figures.significant(row.train_samples_per_s)
-    return f"{figures.plain(row.variant)} at {batch(row.batch_size)}, {rate} samples/s"
+    return figures.joined(f"{figures.plain(row.variant)} at {batch(row.batch_size)}, {rate} samples/s", rate_marks(row))
 
 
 def _ratio_caption(cells: Sequence[ComparedCell]) -> str:
     best = max(cells, key=lambda one: one.speed_up.ratio if one.speed_up else 0)
     assert best.speed_up is not None
-    ratio = figures.joined(figures.ratio(best.speed_up.ratio), figures.bounds(best.speed_up.low, best.speed_up.high))
+    interval = figures.bounds(best.speed_up.low, best.speed_up.high)
+    ratio = figures.joined(figures.ratio(best.speed_up.ratio), interval, compared_marks(best))
     return f"Highest: {figures.plain(best.cell.variant)} at {batch(best.cell.batch_size)}, {ratio}."
 
 

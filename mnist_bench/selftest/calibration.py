@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mnist_bench.stats import PROCESS_SD, Interval, t_interval
+from mnist_bench.session_ratios import PROCESS_SD
+from mnist_bench.stats import Interval, t_interval
 
 DEPTH = 4  # products in a row
 WIDTH = 64  # of the matrices
 ROW_FLOPS = 2 * DEPTH * WIDTH * WIDTH
 GUESSED_FLOPS = 2e10  # a second: of the first guess only
 TOLERANCE = 0.01  # of a measured ratio from the one that is aimed at
-SESSIONS = 4  # of fresh processes behind one measured ratio: one of them knows it to 1.5 % (stats.PROCESS_SD)
+SESSIONS = 4  # of fresh processes behind one measured ratio: one of them knows it to 1.5 % (session_ratios.PROCESS_SD)
 PROBES = 6  # single sessions: 4,096 times the guessed speed is within reach
 ATTEMPTS = 3
 MOST_CHANGE = 4.0  # of the rows from one measurement to the next: a wild session must not lead astray

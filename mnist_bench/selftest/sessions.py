@@ -20,7 +20,7 @@ from mnist_bench.interrupts import Interrupts
 from mnist_bench.matrix import model_of, variant_of
 from mnist_bench.records import Cell, DataSet, Group, Matrix, Measurement, Session, Skip, TrialSpec, group_id
 from mnist_bench.selftest.instruments import SIDE_MARK, instrumented, loads
-from mnist_bench.stats import round_log_ratios
+from mnist_bench.session_ratios import round_log_ratios
 
 SESSION_S = 3.0  # token time of a member: some 30 rounds, whose median is far surer than one process of another
 

@@ -74,25 +74,6 @@ def test_every_row_is_one_line_without_control_characters() -> None:
     assert all(line.isprintable() for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
-        ("=1+1", "'=1+1"),
-        ("-2", "'-2"),
-        ("\t=1", "'=1"),
-        ("a;=1", "a;'=1"),
-        ('a; "=1', "a;' \"=1"),
-        (";;@x", ";;'@x"),
-        ("lenet5", "lenet5"),
-        ("a=b, c-d; e+f", "a=b, c-d; e+f"),
-        ("", ""),
-    ],
-)
-def test_harmless(given: str, shown: str) -> None:
-    assert csv_file.harmless(given) == shown
-    assert csv_file.harmless(shown) == shown
-
-
 def test_rows_without_a_figure_stand_in_it() -> None:
     (line,) = csv.DictReader(io.StringIO(text(nothing_measured())))
     assert (line["status"], line["reason"], line["test_accuracy"]) == ("skipped", "no NVIDIA driver", "")

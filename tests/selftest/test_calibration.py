@@ -25,7 +25,7 @@ from mnist_bench.selftest.calibration import (
     scaled,
 )
 from mnist_bench.selftest.records import SLOW_DOWNS
-from mnist_bench.stats import PROCESS_SD
+from mnist_bench.session_ratios import PROCESS_SD
 
 
 class Machine:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from mnist_bench.spreadsheets import harmless
 from mnist_bench import figures
 from mnist_bench.gate.judge import exit_code
 from mnist_bench.gate.output import words
@@ -99,6 +100,6 @@ def _field(value: object) -> object:
         case float():
             return f"{value:.10g}"
         case str():
-            return inert(figures.harmless(value))
+            return inert(harmless(value))
         case _:
             return value
