@@ -77,8 +77,9 @@ def _data(planned: Plan, emit: CheckObserver) -> DataSet:
         emit(Notice(level="info" if warning == text else "warning", text=warning.strip()))
 
     before = planned.resumed.head().dataset if planned.resumed else None
+    name = planned.matrix.dataset if before is None or before.name == "mislabelled" else before.name
     found = data.resolve(
-        planned.matrix.dataset if before is None else before.name,
+        name,
         root=request.data_root,
         offline=request.offline,
         notify=notify,

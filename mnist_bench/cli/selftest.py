@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 import time
@@ -27,7 +26,6 @@ MAX_CHECKS = 1000
 NOTHING_JUDGED = 5
 INTERRUPTED = 130
 CONDITIONS = 5  # identical, three slow-downs, mislabelled
-MOST_S = 7 * 24 * 3600.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench import config
+    from mnist_bench.checks import budget
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.machine import alone
     from mnist_bench.matrix import expand, select
@@ -65,7 +64,7 @@ def execute(args: argparse.Namespace) -> int:
     matrix = config.load(args.matrix, allow_plugins=args.allow_plugins)
     cells = select(expand(matrix), options.chosen(args))
     instrumented(matrix, cells)  # refuses what it cannot instrument, before anything is measured
-    budget_s = _seconds(args.budget)
+    budget_s = budget.parse(args.budget)
     errors.print(
         f"at most {CONDITIONS * args.checks} checks of {len(cells)} cell{'s' * (len(cells) > 1)}, {args.budget} each: "
         f"{CONDITIONS * args.checks * budget_s / 3600:.1f} h, and the calibration before them",
@@ -138,9 +137,11 @@ def _measure(args: argparse.Namespace, matrix: Matrix, cells: Sequence[Cell], bu
 
 def _gate(args: argparse.Namespace, folder: Path) -> RunCheck:
     """The machinery of ``check --against``, below the machine's lock, which is held already."""
-    from mnist_bench.errors import BenchError
+    from mnist_bench.selftest.checking import Gate
 
-    raise BenchError("selftest: this build has no gate to measure")
+    return Gate(
+        folder=folder, root=Path.cwd(), matrix_path=args.matrix.resolve(), allow_plugins=bool(args.allow_plugins)
+    )
 
 
 def _print(report: Report, args: argparse.Namespace, errors: Console) -> None:
@@ -166,18 +167,3 @@ def _count(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= MAX_CHECKS:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 to {MAX_CHECKS}")
-
-
-def _seconds(text: str) -> float:
-    """``90s``, ``8m`` or ``1.5h`` in seconds.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    from mnist_bench.errors import UsageError
-
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text.strip(), re.ASCII)
-    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
-    if not 0 < seconds <= MOST_S:
-        raise UsageError(f"--budget: {text[:40]!r} is no time up to a week: say 90s, 20m or 1h")
-    return seconds

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mnist_bench.spreadsheets import harmless
 from mnist_bench import figures
 from mnist_bench.comparability import differences
 from mnist_bench.gate.baseline import MIB, Baseline, BaselineCell, Source
 from mnist_bench.gate.baseline_speed import mean_ratio
 from mnist_bench.records import Cell
 from mnist_bench.sheets import Column, Sheet, grid
+from mnist_bench.spreadsheets import harmless
 
 Change = Literal["new", "removed", "changed", "same"]
 

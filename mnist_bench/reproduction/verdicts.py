@@ -13,6 +13,7 @@ from mnist_bench.records import TRAIN_IMAGES, Measurement, ModelEntry, Trial
 from mnist_bench.reproduction.published import Published
 
 ONE_SEED_PP = 1.0  # of one seed, which shows no spread: this near is near
+WIDE_PP = 10.0  # an interval so wide agrees with models that have little in common
 MOST_OUTSIDE = 0.1  # of the epochs, for a column to fit: a 95 % interval is left now and then
 
 
@@ -38,6 +39,11 @@ class EpochFigures:
     @property
     def inside(self) -> bool:
         return self.low <= self.published <= self.high
+
+    @property
+    def wide(self) -> bool:
+        """Whether so much would agree that agreement says little."""
+        return self.high - self.low > WIDE_PP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +125,14 @@ def agreeing(accuracies: Sequence[float]) -> tuple[float, float]:
 
     With several seeds the 95 % prediction interval of one more seed: mean +- t s sqrt(1 + 1/n). The standard deviation
     s is at least the binomial one of the 60,000 images that are scored: seeds that happen to agree are not a narrow
-    interval. With one seed, ``ONE_SEED_PP`` either side.
+    interval. With one seed, ``ONE_SEED_PP`` either side. No accuracy lies outside 0 and 100.
     """
     if len(accuracies) == 1:
-        return 100 * accuracies[0] - ONE_SEED_PP, 100 * accuracies[0] + ONE_SEED_PP
-    mean = statistics.fmean(accuracies)
-    low, high = stats.prediction_interval(accuracies, variance_floor=mean * (1 - mean) / TRAIN_IMAGES)
-    return 100 * low, 100 * high
+        low, high = accuracies[0] - ONE_SEED_PP / 100, accuracies[0] + ONE_SEED_PP / 100
+    else:
+        mean = statistics.fmean(accuracies)
+        low, high = stats.prediction_interval(accuracies, variance_floor=mean * (1 - mean) / TRAIN_IMAGES)
+    return max(0.0, 100 * low), min(100.0, 100 * high)
 
 
 def rate_answer(rates: Sequence[ModelFigures]) -> RateAnswer | None:
@@ -141,12 +148,24 @@ def rate_answer(rates: Sequence[ModelFigures]) -> RateAnswer | None:
     match [f"lr {each.lr:g}" for each in fitting]:
         case []:
             words = f"The published cnn column fits neither rate; lr {closest.lr:g} is the closer."
+        case [one] if fitting[0].final.wide:
+            words = f"The published cnn column does not fit the other rate, and does not contradict {one}: "
+            words += _why_wide(fitting[0])
         case [one]:
             words = f"The published cnn column fits {one}, and not the other rate."
         case names:
             words = f"The published cnn column fits {' and '.join(names)}; lr {closest.lr:g} is the closer."
+            words += "".join(f" Of lr {each.lr:g}: {_why_wide(each)}" for each in fitting if each.final.wide)
     evidence = " ".join(_evidence(each) for each in rates)
     return RateAnswer(fits=tuple(each.name for each in fitting), closest=closest.name, text=f"{words} {evidence}")
+
+
+def _why_wide(rate: ModelFigures) -> str:
+    final = rate.final
+    return (
+        f"its seeds lie so far apart that anything from {final.low:.1f} to {final.high:.1f} % would agree after epoch "
+        f"{final.epoch}, which confirms little."
+    )
 
 
 def signed(points: float) -> str:

@@ -11,7 +11,7 @@ import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, as_run, make, make_baseline, make_run, small_matrix
 from record_factory import RUN_ID
 
-from mnist_bench import stats
+from mnist_bench import session_ratios, stats
 from mnist_bench.errors import UsageError
 from mnist_bench.gate.baseline import Baseline, BaselineCell, baseline_of, updated
 from mnist_bench.gate.baseline_tables import baseline_records, baseline_sheet, change_records, changes, to_csv
@@ -56,9 +56,9 @@ class TestContent:
         assert [session.seed for session in one.ratios.sessions] == [0, 1, 2]
         for session, measured in zip(one.ratios.sessions, (s for s in run.sessions if "mlp" in s.group), strict=True):
             seed = session.seed
-            logs = stats.log_ratios(measured, f"{COMPILED}/s{seed}", f"{EAGER}/s{seed}")
+            logs = session_ratios.log_ratios(measured, f"{COMPILED}/s{seed}", f"{EAGER}/s{seed}")
             assert session.log_ratio == pytest.approx(stats.median(logs), abs=1e-4)
-            assert session.sd > stats.PROCESS_SD
+            assert session.sd > session_ratios.PROCESS_SD
             assert session.rounds == 16
         assert cell_in(baseline_of(run, "why"), EAGER).ratios is None
 

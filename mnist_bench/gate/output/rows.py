@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mnist_bench.spreadsheets import harmless
-from mnist_bench import figures
 from mnist_bench.gate.judge import exit_code
 from mnist_bench.gate.output import words
 from mnist_bench.gate.output.annotations import inert
 from mnist_bench.gate.records import Check, Verdict
+from mnist_bench.spreadsheets import harmless
 from mnist_bench.stats import Interval
 
 

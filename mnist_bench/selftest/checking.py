@@ -1,0 +1,92 @@
+"""The gate that a selftest measures: two sides and a folder, by the path that ``check --against`` takes below git."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mnist_bench import __version__
+from mnist_bench.checks import measure, sides
+from mnist_bench.checks.events import CheckEvent
+from mnist_bench.checks.folder import CheckFolder, Head
+from mnist_bench.gate.judge import judge
+from mnist_bench.gate.records import CHECK_SCHEMA_VERSION, CellEvidence, Check, Margins, SideInfo, Verdict
+from mnist_bench.gate.records import Side as SideName
+from mnist_bench.interrupts import Interrupts
+from mnist_bench.records import Cell
+from mnist_bench.runner import label
+from mnist_bench.selftest.records import Side
+from mnist_bench.store import new_run_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A ``RunCheck``.
+
+    Args:
+        folder: takes the checks, evidence and logs.
+        root: where workers are started.
+        matrix_path: the matrix file, whose folder is on the path of workers that load plug-ins.
+    """
+
+    folder: Path
+    root: Path
+    matrix_path: Path
+    allow_plugins: bool
+
+    def __call__(self, a: Side, b: Side, cells: Sequence[Cell], budget_s: float) -> tuple[Check, Sequence[Verdict]]:
+        """Raises: as ``checks.measure.measure`` does."""
+        begin = time.monotonic()
+        folder = CheckFolder.create(self.folder, self._head(b, cells, budget_s))
+        with Interrupts() as interrupts:
+            setting = measure.Setting(
+                budget_s=budget_s,
+                clock=time.monotonic,
+                started_s=begin,
+                interrupts=interrupts,
+                emit=_unheard,
+                allow_plugins=self.allow_plugins,
+            )
+            check = measure.measure(folder, self._side("A", a), self._side("B", b), setting)
+        return check, judge(check)
+
+    def _side(self, name: SideName, side: Side) -> sides.Side:
+        return sides.Side(
+            name=name,
+            label=name,
+            root=self.root,
+            matrix_path=self.matrix_path,
+            matrix=side.matrix,
+            environ=side.environ,
+            data=side.data,
+        )
+
+    def _head(self, b: Side, cells: Sequence[Cell], budget_s: float) -> Head:
+        now = datetime.now(UTC)
+        return Head(
+            id=new_run_id(now, random.SystemRandom()),
+            schema_version=CHECK_SCHEMA_VERSION,
+            program_version=__version__,
+            status="running",
+            a=SideInfo(label="selftest", commit=None),
+            b=SideInfo(label="selftest", commit=None),
+            content_sha256="",
+            untracked=(),
+            matrix_path=str(self.matrix_path),
+            dataset=b.data,
+            recipe=b.matrix.recipe,
+            margins=Margins(),
+            cells=tuple(CellEvidence(cell=cell) for cell in cells),
+            seeds=b.matrix.seeds,
+            options={},
+            budget_s=budget_s,
+            started_at=label(now),
+        )
+
+
+def _unheard(event: CheckEvent) -> None:
+    """A selftest says itself what it does."""
