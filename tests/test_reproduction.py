@@ -28,7 +28,7 @@ from mnist_bench.reproduction.errata import errata_remarks
 from mnist_bench.reproduction.grids import epoch_grid, errata_grid, verdict_grid
 from mnist_bench.reproduction.page import page
 from mnist_bench.reproduction.result import Reproduction, document, epoch_records, reproduction
-from mnist_bench.reproduction.verdicts import agreeing, model_figures, rate_answer
+from mnist_bench.reproduction.verdicts import EpochFigures, ModelFigures, agreeing, model_figures, rate_answer
 from mnist_bench.store import RunFolder
 
 FIGURES = published.read()
@@ -194,6 +194,23 @@ def test_a_column_may_be_left_once_in_ten_epochs_but_not_at_the_last() -> None:
     assert [figures(missed) for missed in (set(), {3}, {3, 4}, {9})] == [True, True, False, False]
 
 
+def test_a_rate_whose_seeds_lie_far_apart_confirms_little() -> None:
+    def rate(name: str, lr: float, low: float, high: float) -> ModelFigures:
+        epoch = EpochFigures(epoch=9, published=88.75, measured=(90.9, 91.3, 96.9), low=low, high=high)
+        return ModelFigures(name=name, model="cnn", lr=lr, seeds=(0, 1, 2), epochs=(epoch,))
+
+    answer = rate_answer([rate("cnn", 0.001, 92.6, 93.7), rate("cnn-lr0.01", 0.01, 76.5, 100.0)])
+    assert answer is not None
+    assert answer.fits == ("cnn-lr0.01",)
+    assert "does not fit the other rate, and does not contradict lr 0.01: its seeds lie so far apart" in answer.text
+    assert "anything from 76.5 to 100.0 % would agree after epoch 9" in answer.text
+
+
+def test_bounds_of_what_agrees_are_accuracies() -> None:
+    low, high = agreeing([0.27, 0.86, 0.85])
+    assert (low, high) == (0.0, 100.0)
+
+
 def test_one_rate_alone_answers_nothing() -> None:
     result = make_result(leave_out=["cnn-lr0.01"])
     assert result.rate is None
@@ -346,6 +363,14 @@ def test_a_finished_reproduction_is_shown_again(
     assert not (results / STANDARD / "reproduction.md").exists()
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw the plot takes seconds; for tests that look at what is printed."""
+    monkeypatch.setattr(plot, "svg", lambda models: b"<svg/>")
+    monkeypatch.setattr(plot, "png", lambda models: b"")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_every_format(finished: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     results = finished()
     assert reproduce(results, "--json") == 0
@@ -361,6 +386,7 @@ def test_every_format(finished: Callable[..., Path], capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == (results / TUTORIAL / "reproduction.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_interrupted_it_shows_what_is_there_and_how_to_go_on(
     finished: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +406,7 @@ def test_interrupted_it_shows_what_is_there_and_how_to_go_on(
     assert asked == [True]  # what a resumed run asks its workers for is what it began with
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_trial_is_said_and_is_exit_code_1(
     finished: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -447,7 +474,14 @@ def test_both_image_sets_are_scored_by_real_workers(
 ) -> None:
     """The mlp alone, an epoch of each recipe: what a recipe scores anyway has the same accuracy in both places."""
     environ = bench_environ("one")
-    shortened = replace(matrices.tutorial_matrix("resident"), models=(matrices.MLP,), epochs=1, seeds=(0,))
+    # One thread: on a busy machine two of one step wait for each other's turn.
+    shortened = replace(
+        matrices.tutorial_matrix("resident"),
+        models=(matrices.MLP,),
+        variants=(replace(matrices.VARIANTS["resident"], threads=1),),
+        epochs=1,
+        seeds=(0,),
+    )
     for matrix in (shortened, replace(shortened, recipe="standard")):
         options = runner.Options(
             matrix_path="test",
