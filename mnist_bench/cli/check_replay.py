@@ -56,7 +56,8 @@ def _complain(args: argparse.Namespace, check: Check, found: list[str]) -> None:
     from mnist_bench import __version__
     from mnist_bench.figures import plain
 
-    print(f"mnist-bench: {args.replay}: {len(found)} differences between what is stored and judged:", file=sys.stderr)
+    places = f"{len(found)} place{'s' if len(found) != 1 else ''}"
+    print(f"mnist-bench: {args.replay}: judged again, it differs from what is stored in {places}:", file=sys.stderr)
     for line in found[:MOST]:
         print(f"mnist-bench:   {plain(line)}", file=sys.stderr)
     if len(found) > MOST:

@@ -224,7 +224,10 @@ class TestTerminal:
         assert any("[bold]x[/bold]" in line for line in lines)
 
     def test_baseline_mode_says_what_its_ratio_is(self) -> None:
-        assert any("seconds per step relative to eager" in line for line in lines_of(*every_kind(mode="baseline")))
+        lines = lines_of(*every_kind(mode="baseline"))
+        assert any("seconds per step relative to eager" in line for line in lines)
+        (header,) = [line for line in lines if line.startswith("verdict ")]
+        assert header.split()[-2:] == ["sessions", "seeds"]
 
 
 class TestCsv:

@@ -85,7 +85,7 @@ def _tables(check: Check, ordered: Sequence[Verdict]) -> tuple[_Table, _Table, _
         "cell": lambda one: figures.joined(_text(one.cell.id), "†" if one.cell in noisy else ""),
         "speed": lambda one: _text(words.speed(one)),
         "accuracy": lambda one: _text(words.accuracy(one)),
-        "pairs": words.pairs,
+        words.unit(check): words.pairs,
         "seeds": words.seeds,
     }
     long: dict[str, Show] = {

@@ -48,7 +48,7 @@ def to_terminal(check: Check, verdicts: Sequence[Verdict], width: int) -> Iterat
 
 def _lines_of_cells(check: Check, ordered: Sequence[Verdict], width: int) -> Iterator[Text]:
     noisy = words.noisy_pairs(check)
-    cells = grid("Verdicts, worst first", _columns(width, noisy), ordered)
+    cells = grid("Verdicts, worst first", _columns(check, width, noisy), ordered)
     sheet = Sheet(
         title=words.title(check),
         facts=tuple(words.facts(check)),
@@ -61,7 +61,7 @@ def _lines_of_cells(check: Check, ordered: Sequence[Verdict], width: int) -> Ite
     yield from sheets.to_terminal(sheet, width)
 
 
-def _columns(width: int, noisy: Collection[Cell]) -> tuple[Column[Verdict], ...]:
+def _columns(check: Check, width: int, noisy: Collection[Cell]) -> tuple[Column[Verdict], ...]:
     """Where there is room an interval stands beside its estimate; else in a column that may be left out."""
     roomy = width >= ROOMY
     return (
@@ -70,7 +70,7 @@ def _columns(width: int, noisy: Collection[Cell]) -> tuple[Column[Verdict], ...]
         Column("speed", words.speed if roomy else words.slower, right=False),
         Column("95 %", lambda one: "" if roomy else words.slower_bounds(one), rank=2, right=False),
         Column("accuracy", words.accuracy if roomy else words.accuracy_change, rank=1, right=False),
-        Column("pairs", words.pairs, rank=4),
+        Column(words.unit(check), words.pairs, rank=4),
         Column("", lambda one: "†" if one.cell in noisy else "", rank=3, right=False),
         Column("seeds", words.seeds, rank=5),
     )

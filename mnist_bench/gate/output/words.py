@@ -105,6 +105,11 @@ def advisory(one: Advisory) -> str:
     return f"{figures.significant(one.a)} → {figures.significant(one.b)}{change}"
 
 
+def unit(check: Check) -> str:
+    """What is counted: the header of its column."""
+    return "pairs" if check.mode == "against" else "sessions"
+
+
 def pairs(verdict: Verdict) -> str:
     return "" if verdict.speed is None else str(verdict.speed.pairs)
 
