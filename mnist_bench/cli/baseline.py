@@ -124,9 +124,19 @@ def _update(args: argparse.Namespace) -> int:
     write("--output", args.output, encode(new))
     _print(args, lambda: changes_sheet(found, args.output.name), change_records(found))
     _say(f"wrote {args.output}")
-    if any(one.ratios and len(one.ratios.sessions) < 3 for one in new.cells):
-        _say("fewer than 3 seeds: most checks of speed against this baseline will be inconclusive (docs/baselines.md)")
+    _warn(new)
     return 0
+
+
+def _warn(baseline: Baseline) -> None:
+    """Of what a check against it cannot do."""
+    from mnist_bench.figures import listed
+    from mnist_bench.gate.baseline_tables import without_ratio
+
+    if lacking := without_ratio(baseline):
+        _say(f"no speed can be judged of {listed(lacking)}: never timed with the reference, or in too few rounds")
+    if any(one.ratios and 0 < len(one.ratios.sessions) < 3 for one in baseline.cells):
+        _say("fewer than 3 seeds: most checks of speed against this baseline will be inconclusive (docs/baselines.md)")
 
 
 def cells_of(run: Run) -> list[Cell]:

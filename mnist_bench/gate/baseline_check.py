@@ -196,7 +196,7 @@ def _why_no_ratio(before: BaselineCell, reference: Cell | None, indexed: Indexed
     if before.ratios is None:
         return "the baseline holds it against no reference variant"
     if not before.ratios.sessions:
-        return f"the baseline never timed it together with {before.ratios.reference}"
+        return f"the baseline has no ratio to {before.ratios.reference}: never timed together, or in too few rounds"
     row = indexed.rows.get(reference.id)
     if row is None or row.status != "ok":
         state = "not in this run" if row is None else f"{row.status} here: {row.reason}"

@@ -22,7 +22,7 @@ Change = Literal["new", "removed", "changed", "same"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownCell:
-    """One cell of a baseline: medians over the seeds, the mean of the accuracy. ``speedup`` is against ``reference``.
+    """One cell of a baseline, its seeds together as in ``results.csv``. ``speedup`` is against ``reference``.
 
     Its 95 % interval is the gate's: what a session cannot show (processes differ) is in it.
     """
@@ -84,8 +84,8 @@ def shown(one: BaselineCell) -> ShownCell:
         speedup_high=high,
         reference=one.ratios.reference if one.ratios else None,
         step_ms_p50=one.step_ms_p50,
-        train_samples_per_s=_median([training.train_samples_per_s for training in trainings]),
-        eval_samples_per_s=_median([training.eval_samples_per_s for training in trainings]),
+        train_samples_per_s=_rate([training.train_samples_per_s for training in trainings]),
+        eval_samples_per_s=_rate([training.eval_samples_per_s for training in trainings]),
         compile_s=_median([training.compile_s for training in trainings]),
         time_to_first_step_s=_median([training.time_to_first_step_s for training in trainings]),
         host_peak_mib=_peak_mib([training.host_peak_bytes for training in trainings]),
@@ -118,7 +118,9 @@ def baseline_sheet(baseline: Baseline, name: str) -> Sheet:
         Column("device MiB", lambda one: figures.significant(one.device_peak_mib), rank=7),
     )
     references = sorted({one.reference for one in cells if one.reference})
-    notes = [f"skipped: {one.cell.id}: {one.reason}" for one in cells if one.status == "skipped"]
+    notes = list(_skipped(cells))
+    if lacking := without_ratio(baseline):
+        notes.append(f"no ratio (never timed together, or in too few rounds): {figures.listed(lacking)}")
     if references:
         notes.append("vs ref.: seconds per step of the reference variant / of this cell: above 1 this cell is faster")
     return Sheet(
@@ -136,6 +138,7 @@ def changes_sheet(found: Sequence[CellChange], name: str) -> Sheet:
     columns: tuple[Column[CellChange], ...] = (
         Column("cell", lambda one: one.cell.id, right=False),
         Column("change", lambda one: one.change, right=False),
+        Column("status", _both(lambda one: "" if one.status == "ok" else one.status), rank=1, right=False),
         Column("accuracy", _both(lambda one: figures.accuracy(one.test_accuracy, None)), rank=1, right=False),
         Column("vs ref.", _both(lambda one: figures.ratio(one.speedup)), rank=1, right=False),
         Column("step ms", _both(lambda one: figures.significant(one.step_ms_p50)), rank=2, right=False),
@@ -146,6 +149,11 @@ def changes_sheet(found: Sequence[CellChange], name: str) -> Sheet:
         grids=(grid("Old → new", columns, told),) if told else (),
         notes=tuple(f"{one.cell.id}: {one.differs}" for one in told if one.differs),
     )
+
+
+def without_ratio(baseline: Baseline) -> list[str]:
+    """The ids of the cells whose speed no check can judge, though they have a reference variant."""
+    return [one.cell.id for one in baseline.cells if one.ratios is not None and not one.ratios.sessions]
 
 
 def baseline_records(baseline: Baseline) -> list[dict[str, Any]]:
@@ -222,6 +230,15 @@ def source_words(source: Source) -> str:
     )
 
 
+def _skipped(cells: Sequence[ShownCell]) -> Iterator[str]:
+    """Every reason once, with its cells."""
+    by_reason: dict[str, list[str]] = {}
+    for one in cells:
+        if one.status == "skipped":
+            by_reason.setdefault(one.reason, []).append(one.cell.id)
+    yield from (f"skipped: {figures.listed(ids)}: {reason}" for reason, ids in by_reason.items())
+
+
 def _speedup(one: BaselineCell) -> tuple[float | None, float | None, float | None]:
     if one.ratios is None or not one.ratios.sessions:
         return None, None, None
@@ -233,6 +250,11 @@ def _speedup(one: BaselineCell) -> tuple[float | None, float | None, float | Non
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def _rate(rates: Sequence[float]) -> float | None:
+    """All samples / all seconds, as in ``results.csv``: every seed has the same number of samples."""
+    return statistics.harmonic_mean(rates) if rates else None
 
 
 def _peak_mib(peaks: Sequence[int | None]) -> float | None:

@@ -195,6 +195,11 @@ class TestShown:
         assert "<i>" not in text
         assert "\x1b" not in text
 
+    def test_cells_that_were_skipped_alike_share_a_note(self) -> None:
+        reason = ("skipped", "no compiler")
+        notes = baseline_sheet(make_baseline(trouble={COMPILED: reason, OTHER: reason}), "x").notes
+        assert notes[0] == f"skipped: {OTHER}, {COMPILED}: no compiler"
+
     def test_nothing_is_an_empty_csv(self) -> None:
         assert to_csv([]) == ""
 

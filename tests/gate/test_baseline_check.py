@@ -229,7 +229,8 @@ class TestNoRatio:
         manifest, trials, sessions = make(salt=1)
         solo = as_run(manifest, trials, [replace(one, paired=False) for one in sessions])
         assert self.why(solo).startswith(f"it was never timed together with {EAGER} here (--solo")
-        assert self.why(make_run(), baseline_of(solo, "solo")) == f"the baseline never timed it together with {EAGER}"
+        why = self.why(make_run(), baseline_of(solo, "solo"))
+        assert why == f"the baseline has no ratio to {EAGER}: never timed together, or in too few rounds"
 
     def test_no_reference_variant(self) -> None:
         alone = small_matrix(variants=(BUILTIN_VARIANTS["compile"],))
@@ -276,6 +277,14 @@ class TestFloors:
         found = verdicts_of(make_run(small_matrix(expect=expect), salt=1), make_baseline())
         assert "training samples per second" in found[COMPILED].text
         assert {one.kind for one in found.values()} == {"failed"}
+
+
+def test_a_run_against_itself_has_not_changed() -> None:
+    run = make_run()
+    for one in check_of(run, baseline_of(run, "itself")).cells:
+        assert {figure.name for figure in one.figures} >= {"step", "training throughput", "evaluation throughput"}
+        for figure in one.figures:
+            assert figure.b == pytest.approx(figure.a, rel=1e-3)
 
 
 def test_notes_say_where_the_baseline_is_from_and_what_the_run_left_out() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +14,7 @@ import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, make, small_matrix
 from comparison_kit import write
 
-from mnist_bench.cli import check_baseline, check_output, check_replay, main, options
-from mnist_bench.errors import BenchError
+from mnist_bench.cli import main
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.output.codec import decode
 from mnist_bench.records import Floor, Selector
@@ -49,34 +46,16 @@ def call(place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
 
-    def call(*words: str, columns: int = 120, program: Callable[[list[str]], int] = main) -> tuple[int, str, str]:
+    def call(*words: str, columns: int = 120) -> tuple[int, str, str]:
         monkeypatch.setenv("COLUMNS", str(columns))
         try:
-            code = program([*words])
+            code = main([*words])
         except SystemExit as stop:  # argparse
             code = int(stop.code or 0)
         out, err = capsys.readouterr()
         return code, out, err
 
     return call
-
-
-def check_command(words: list[str]) -> int:
-    """``mnist-bench check``, as far as it is about a baseline, or a check that is stored."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("target", nargs="?")
-    for flag in ("--baseline", "--replay"):
-        parser.add_argument(flag, type=Path)
-    parser.add_argument("--budget")
-    options.add_output_dir(parser)
-    options.add_filter(parser)
-    check_output.configure(parser)
-    args = parser.parse_args(words)
-    try:
-        return (check_replay if args.replay else check_baseline).execute(args)
-    except BenchError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
 
 
 @pytest.fixture
@@ -92,7 +71,7 @@ def update(place: Place, call: Call) -> Call:
 def check(place: Place, call: Call) -> Call:
     def check(*words: str, **kwargs: Any) -> tuple[int, str, str]:
         where = ("--baseline", str(place.file), "-o", str(place.results))
-        return call(*words, *where, program=check_command, **kwargs)
+        return call("check", *words, *where, **kwargs)
 
     return check
 
@@ -143,6 +122,12 @@ class TestUpdate:
     def test_few_seeds_are_warned_of(self, place: Place, update: Call) -> None:
         place.run(FIRST, small_matrix(seeds=(0,)))
         assert "fewer than 3 seeds" in update(FIRST)[2]
+
+    def test_cells_without_a_ratio_are_warned_of(self, place: Place, update: Call, call: Call) -> None:
+        manifest, trials, sessions = make()
+        write(place.results, manifest, trials, [one for one in sessions if "mlp" in one.group], FIRST)
+        assert f"no speed can be judged of {OTHER}: never timed" in update(FIRST)[2]
+        assert f"too few rounds): {OTHER}" in call("baseline", "show", str(place.file), columns=200)[1]
 
     def test_filter_touches_no_other_cell(self, place: Place, update: Call) -> None:
         place.run(FIRST)
@@ -330,7 +315,7 @@ class TestCheck:
         file = place.results / SECOND / "check.json"
         stored, verdicts = decode(file.read_bytes())
         assert judge(stored) == verdicts
-        assert call("--replay", str(file), program=check_command)[0] == 3
+        assert call("check", "--replay", str(file))[0] == 3
 
     def test_stored_check_with_an_impossible_error_is_refused(
         self, place: Place, update: Call, check: Call, call: Call
@@ -343,7 +328,7 @@ class TestCheck:
         ratios = next(one["ratios"] for one in document["check"]["cells"] if one["ratios"])
         ratios["b"][0]["sd"] = 0.0
         file.write_text(json.dumps(document), "utf-8")
-        code, _, err = call("--replay", str(file), program=check_command)
+        code, _, err = call("check", "--replay", str(file))
         assert code == 2
         assert "is no standard error" in err
 
