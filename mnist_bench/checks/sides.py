@@ -67,9 +67,9 @@ def environment_of(
 ) -> dict[str, str]:
     """The environment of a tree's workers: what pointed into the user's working tree points into their own.
 
-    ``PYTHONPATH`` begins with the tree's root. Its other entries, and those that editable installs have added to the
-    path, are moved into the tree where they lie in the repository. Those of the Python installation stay (a virtual
-    environment may lie in the repository).
+    ``PYTHONPATH`` begins with the tree's root: to start there is not enough where ``PYTHONSAFEPATH`` is set. Its
+    other entries, and those that editable installs have added to the path, are moved into the tree where they lie in
+    the repository. Those of the Python installation stay (a virtual environment may lie in the repository).
 
     Args:
         environ: the parent's.

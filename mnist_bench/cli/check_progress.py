@@ -132,9 +132,10 @@ def forecast(event: Forecast) -> list[str]:
             f"{words(event.needs_s)}; {event.pairs} a cell fit, and speed that is not looked at stays inconclusive: "
             f"raise --budget or choose cells with --filter"
         ]
-    spread = f"pairs {'spread' if event.measured else 'spreading'} by {event.sd:.1%}"
+    spread = f"{'as they' if event.measured else 'if they'} spread by {100 * event.sd:.1f} %"
     seen = (
-        f"the smallest slow-down that they find in {event.power:.0%} of cases, {spread}: {event.detectable:.1%}"
+        f"the smallest slow-down that they find in {100 * event.power:.0f} of 100 cases, {spread}: "
+        f"{100 * event.detectable:.1f} %"
         if math.isfinite(event.detectable)
         else "no slow-down could be found by them"
     )
