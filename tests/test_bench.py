@@ -292,14 +292,7 @@ def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert err == ""
 
 
-def verdicts_in(screen: str) -> dict[str, str]:
-    return dict(re.findall(r"^bench/\w+\.py::(\S+) (PASSED|SKIPPED)", screen, re.MULTILINE))
-
-
-class TestSuites:
-    """The pytest-benchmark suites of ``make bench``, over a matrix of seconds."""
-
-    MATRIX = """\
+MATRIX = """\
 version: 1
 models: [mlp]
 devices: [cpu, mps]
@@ -307,34 +300,44 @@ batch_sizes: [16]
 variants: [eager, compile, {name: tf32, precision: tf32}, {name: one, channels_last: true, threads: 1}]
 """
 
-    @pytest.fixture(scope="class")
-    def store(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("stored")
 
-    @pytest.fixture(scope="class")
-    def screen(self, store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-        """What ``make bench`` prints of the cells and of one of the harness's own benchmarks."""
-        if shutil.which("make") is None:
-            pytest.skip("needs make")
-        folder = tmp_path_factory.mktemp("bench")
-        (folder / "matrix.yaml").write_text(self.MATRIX)
-        arguments = f"-p no:cacheprovider -v --benchmark-storage={store} -k 'mlp or hodges'"
-        target = ["bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}"]
-        done = subprocess.run(
-            ["make", *target, f"MATRIX={folder / 'matrix.yaml'}", f"ARGS={arguments}"],
-            cwd=ROOT,
-            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stored")
+
+
+@pytest.fixture(scope="module")
+def screen(store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What ``make bench`` prints of the cells and of one of the harness's own benchmarks."""
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "matrix.yaml").write_text(MATRIX)
+    arguments = f"-p no:cacheprovider -v --benchmark-storage={store} -k 'mlp or hodges'"
+    target = ["bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}"]
+    done = subprocess.run(
+        ["make", *target, f"MATRIX={folder / 'matrix.yaml'}", f"ARGS={arguments}"],
+        cwd=ROOT,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def verdicts_in(screen: str) -> dict[str, str]:
+    return dict(re.findall(r"^bench/\w+\.py::(\S+) (PASSED|SKIPPED)", screen, re.MULTILINE))
+
+
+class TestSuites:
+    """The pytest-benchmark suites of ``make bench``, over a matrix of seconds."""
 
     def test_each_cell_has_a_step_and_an_evaluation_or_a_reason(self, screen: str) -> None:
         verdicts = verdicts_in(screen)
         compiler = missing_compiler(BUILTIN_VARIANTS["compile"], torch.device("cpu"))
-        for cell in expand(config.parse(self.MATRIX, source="m.yaml", allow_plugins=False)):
+        for cell in expand(config.parse(MATRIX, source="m.yaml", allow_plugins=False)):
             possible = cell.device == "cpu" and cell.variant != "tf32" and not (cell.variant == "compile" and compiler)
             for name in (f"test_step[{cell.id}]", f"test_evaluation_batch[{cell.id}]"):
                 assert verdicts.pop(name) == ("PASSED" if possible else "SKIPPED"), name

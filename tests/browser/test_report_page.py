@@ -30,12 +30,18 @@ def hostile_file(report_of: Callable[[Plan], Path]) -> Path:
     return report_of(Plan(models=(HOSTILE, "mlp"), variants=variants, batch_sizes=(100, 1000)))
 
 
+@pytest.fixture(scope="class")
+def page(driver: Chrome, page_file: Path) -> Page:
+    return open_page(driver, page_file)
+
+
+@pytest.fixture(scope="class")
+def hostile(driver: Chrome, hostile_file: Path) -> Page:
+    return open_page(driver, hostile_file)
+
+
 class TestAsItOpens:
     """Tests that look at the page and leave it as it is: it is opened once."""
-
-    @pytest.fixture(scope="class")
-    def page(self, driver: Chrome, page_file: Path) -> Page:
-        return open_page(driver, page_file)
 
     def test_every_plot_is_drawn(self, page: Page, page_file: Path) -> None:
         found = page.ask(MARKS)
@@ -176,10 +182,6 @@ def column(page: Page, header: str) -> list[float]:
 
 
 class TestHostileRun:
-    @pytest.fixture(scope="class")
-    def hostile(self, driver: Chrome, hostile_file: Path) -> Page:
-        return open_page(driver, hostile_file)
-
     def test_name_stays_text_everywhere(self, hostile: Page) -> None:
         assert hostile.ask("return document.images.length + document.querySelectorAll('b, iframe, object').length") == 0
         assert hostile.ask("return document.scripts.length") == 3
