@@ -9,13 +9,15 @@ from dataclasses import replace
 
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import seed_pairs, training
 
 from mnist_bench.gate.accuracy import LOOKS, breach, fail_level, find_accuracy, floor_variance, identical, pass_level
 from mnist_bench.gate.records import AccuracyFinding, Margins, SeedPair
 from mnist_bench.stats import Interval
+
+unhurried = settings(deadline=None)  # dozens of seeds an example
 
 
 def equal(seed: int, accuracy: float = 0.97) -> SeedPair:
@@ -83,6 +85,7 @@ class TestSeedsThatDiffer:
         """Once they are shown to be no worse, the cell passes."""
         assert found([equal(7), *dropped(0.0, 14), equal(8)]).decision == "pass"
 
+    @unhurried
     @given(st.permutations([*(equal(n) for n in range(5)), *dropped(0.002, 5, spread=0.0)]))
     def test_where_equal_seeds_stand_does_not_matter(self, seeds: list[SeedPair]) -> None:
         finding, alone = found(seeds), found(dropped(0.002, 5, spread=0.0))
@@ -130,6 +133,7 @@ class TestSeedsThatDiffer:
         with pytest.raises(ValueError, match="at least one cell"):
             find_accuracy((), 0)
 
+    @unhurried
     @given(st.lists(st.tuples(st.floats(0.9, 1), st.floats(0.9, 1)), min_size=1, max_size=10), st.floats(0, 0.05))
     def test_a_larger_drop_is_never_judged_better(self, both: list[tuple[float, float]], more: float) -> None:
         """At the look of four, with a floor that hardly moves."""
@@ -140,6 +144,7 @@ class TestSeedsThatDiffer:
         after = found(seed_pairs([x + more / 2 for x in a], [y - 0.05 - more / 2 for y in b])).decision
         assert order.index(after) >= order.index(before)
 
+    @unhurried
     @given(st.lists(st.tuples(st.floats(0.5, 1), st.floats(0.5, 1)), min_size=1, max_size=80))
     def test_swapping_the_sides_turns_the_finding_round(self, both: list[tuple[float, float]]) -> None:
         there = found(seed_pairs([a for a, _ in both], [b for _, b in both]))

@@ -53,7 +53,7 @@ def not_above(rate: float, count: int, draws: int) -> bool:
 def logs_of_checks(cells: int, *, ratio: float, sd: float, seed: int) -> Array:
     """Of 4,000 checks, a row per cell: as many pairs as the last look takes."""
     shape = (CHECKS * cells, speed.looks(cells)[-1])
-    return pair_logs(np.random.default_rng(seed), shape, ratio=ratio, sd=sd)
+    return pair_logs(np.random.default_rng([seed, cells, round(1000 * sd)]), shape, ratio=ratio, sd=sd)
 
 
 class TestSimulationIsTheGate:
@@ -138,7 +138,8 @@ class TestSpeed:
     @pytest.mark.parametrize("pairs", [12, 16, 21, 28, 48])
     @pytest.mark.parametrize("sd", SDS)
     def test_intervals_cover(self, pairs: int, sd: float) -> None:
-        logs = pair_logs(np.random.default_rng(13), (CHECKS, pairs), ratio=1.07, sd=sd)
+        rng = np.random.default_rng([13, pairs, round(1000 * sd)])
+        logs = pair_logs(rng, (CHECKS, pairs), ratio=1.07, sd=sd)
         intervals = [stats.hodges_lehmann(row) for row in logs]
         covered = sum((i.low or 0.0) <= math.log(1.07) <= (i.high or 0.0) for i in intervals)
         assert at_least(0.93, covered, CHECKS)
@@ -224,7 +225,8 @@ class TestAccuracy:
     @staticmethod
     def decisions(cells: int, error: float, drop: float, wider: float = 1.0) -> np.ndarray:
         shape = (CHECKS * cells, accuracy.LOOKS[-1])
-        a, b = seed_accuracies(np.random.default_rng(30), shape, error=error, drop=drop, wider=wider)
+        rng = np.random.default_rng([30, cells, round(1e4 * error), round(1e4 * drop), round(wider)])
+        a, b = seed_accuracies(rng, shape, error=error, drop=drop, wider=wider)
         return accuracy_decisions(a, b, cells)
 
     @pytest.mark.parametrize("cells", CELLS)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from simulation import process_pairs
 
@@ -15,6 +15,7 @@ from mnist_bench import stats
 from mnist_bench.gate.records import Margins, ProcessPair, SpeedFinding
 from mnist_bench.gate.speed import find_speed, level, looks, next_look, p_above, p_below
 
+unhurried = settings(deadline=None)  # scipy's exact distribution takes milliseconds, on a busy machine more
 logs = st.lists(st.floats(-1, 1).map(lambda x: round(x, 6)), min_size=1, max_size=40)
 bounds = st.floats(-0.5, 0.5).map(lambda x: round(x, 6))
 
@@ -36,6 +37,7 @@ class TestLooks:
     def test_are_those_of_the_design(self, cells: int, expected: tuple[int, int, int]) -> None:
         assert looks(cells) == expected
 
+    @unhurried
     @given(st.integers(1, 10_000), st.floats(1e-4, 0.5))
     def test_first_look_can_decide(self, cells: int, alpha: float) -> None:
         margins = Margins(alpha=alpha)
@@ -57,6 +59,7 @@ class TestLooks:
 
 
 class TestExactTest:
+    @unhurried
     @given(logs, bounds)
     def test_is_the_tail_of_the_exact_distribution(self, values: list[float], bound: float) -> None:
         distances = np.abs(np.subtract(values, bound))
@@ -66,6 +69,7 @@ class TestExactTest:
         tail = stats.signed_rank_distribution(len(values))[rank_sum:].sum()
         assert p_above(values, bound) == pytest.approx(tail, rel=1e-9)
 
+    @unhurried
     @given(logs, bounds)
     def test_is_scipys(self, values: list[float], bound: float) -> None:
         shifted = np.subtract(values, bound)
@@ -73,6 +77,7 @@ class TestExactTest:
         for alternative, p in (("greater", p_above(values, bound)), ("less", p_below(values, bound))):
             assert p == scipy.stats.wilcoxon(shifted, alternative=alternative, method="exact").pvalue
 
+    @unhurried
     @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.data())
     def test_ties_and_zeros_never_help_to_reject(self, values: list[int], data: st.DataObject) -> None:
         """However they are told apart, the p-value is no larger."""
@@ -89,22 +94,26 @@ class TestExactTest:
     def test_of_two_equally_far_the_one_below_has_the_larger_rank(self) -> None:
         assert p_above([1.0, -1.0], 0.0) == p_above([1.0, -2.0], 0.0) == 0.75
 
+    @unhurried
     @given(logs, bounds, st.floats(0, 1))
     def test_slower_is_never_less_significant(self, values: list[float], bound: float, more: float) -> None:
         assert p_above(np.add(values, more), bound) <= p_above(values, bound)
         assert p_below(np.add(values, more), bound) >= p_below(values, bound)
         assert p_above(values, bound + more) >= p_above(values, bound)
 
+    @unhurried
     @given(logs, st.integers(0, 39), st.floats(0, 1))
     def test_one_slower_pair_is_never_less_significant(self, values: list[float], which: int, more: float) -> None:
         slower = list(values)
         slower[which % len(values)] += more
         assert p_above(slower, 0.0) <= p_above(values, 0.0)
 
+    @unhurried
     @given(logs, bounds, st.sampled_from([0.25, 2.0, 1024.0]))
     def test_scale_does_not_matter(self, values: list[float], bound: float, scale: float) -> None:
         assert p_above(np.multiply(values, scale), bound * scale) == p_above(values, bound)
 
+    @unhurried
     @given(logs, bounds, st.randoms(use_true_random=False))
     def test_order_does_not_matter(self, values: list[float], bound: float, random: object) -> None:
         shuffled = list(values)
@@ -181,6 +190,7 @@ class TestDecisions:
         with pytest.raises(ValueError, match="finite"):
             find_speed([ProcessPair(number=0, log_ratio=math.nan, rounds=())], 1)
 
+    @unhurried
     @given(st.lists(st.floats(-0.3, 0.3), min_size=1, max_size=40), st.integers(1, 30))
     def test_swapping_the_sides_turns_the_finding_round(self, values: list[float], cells: int) -> None:
         there, back = found(values, cells), found([-value for value in values], cells)
@@ -192,6 +202,7 @@ class TestDecisions:
             if there.ratio.low is not None:
                 assert back.ratio.high == pytest.approx(1 / there.ratio.low)
 
+    @unhurried
     @given(st.lists(st.floats(-0.3, 0.3), min_size=12, max_size=12), st.floats(0, 0.5))
     def test_slower_is_never_judged_better(self, values: list[float], more: float) -> None:
         order = ["improvement", "pass", "undecided", "fail"]
