@@ -152,6 +152,7 @@ def _print(report: Report, args: argparse.Namespace, errors: Console) -> None:
         return
     print_rows(table.rows(report), args)
     console = make_console(args, stderr=False) if args.format == "table" else errors
+    console.print()
     for note in table.notes(report):
         console.print(note)
 
