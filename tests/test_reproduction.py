@@ -202,7 +202,7 @@ def test_a_rate_whose_seeds_lie_far_apart_confirms_little() -> None:
     answer = rate_answer([rate("cnn", 0.001, 92.6, 93.7), rate("cnn-lr0.01", 0.01, 76.5, 100.0)])
     assert answer is not None
     assert answer.fits == ("cnn-lr0.01",)
-    assert "does not fit the other rate, and does not contradict lr 0.01: its seeds lie so far apart" in answer.text
+    assert "does not fit lr 0.001, and does not contradict lr 0.01: its seeds lie so far apart" in answer.text
     assert "anything from 76.5 to 100.0 % would agree after epoch 9" in answer.text
 
 

@@ -149,7 +149,8 @@ def rate_answer(rates: Sequence[ModelFigures]) -> RateAnswer | None:
         case []:
             words = f"The published cnn column fits neither rate; lr {closest.lr:g} is the closer."
         case [one] if fitting[0].final.wide:
-            words = f"The published cnn column does not fit the other rate, and does not contradict {one}: "
+            others = " and ".join(f"lr {each.lr:g}" for each in rates if not each.fits)
+            words = f"The published cnn column does not fit {others}, and does not contradict {one}: "
             words += _why_wide(fitting[0])
         case [one]:
             words = f"The published cnn column fits {one}, and not the other rate."
