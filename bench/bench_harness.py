@@ -5,36 +5,29 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import record_factory
 
 from mnist_bench import codec, stats
 from mnist_bench import matrix as matrices
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
-    DataSet,
-    Environment,
-    Epochs,
     Manifest,
     Matrix,
-    Measurement,
     ModelEntry,
-    Round,
     Session,
-    StepTimes,
     Trial,
     Variant,
     trial_id,
 )
 from mnist_bench.store import SCHEMA_VERSION, RunFolder
 from mnist_bench.summary import summarise
-
-SHA = "0123456789abcdef" * 4
 
 
 def make_matrix(batch_sizes: int, variants: int, seeds: int) -> Matrix:
@@ -49,78 +42,21 @@ def make_matrix(batch_sizes: int, variants: int, seeds: int) -> Matrix:
     )
 
 
-def make_measurement(epoch_s: float) -> Measurement:
-    return Measurement(
-        epochs=Epochs(
-            train_s=(epoch_s,) * 10, loader_s=(0.1,) * 10, loss=(0.5,) * 10, eval_s=(0.3,) * 10, accuracy=(0.98,) * 10
-        ),
-        train_samples=600_000,
-        eval_samples=100_000,
-        class_="A",
-        predictions_sha256=SHA,
-        order_sha256=SHA,
-        loss_trace=tuple(2.3 - step / 10 for step in range(20)),
-        phases={"import": 1.5, "data": 0.5, "warm-up": 1.0, "train step": 10 * epoch_s, "evaluation": 3.0},
-        awake_s=30.0,
-        token_s=30.1,
-        total_s=25.0,
-        time_to_first_step_s=3.0,
-        compile_s=None,
-        host_peak_bytes=512 << 20,
-        device_peak_bytes=None,
-        parameters=61_706,
-        device_name="a processor",
-        numerics={"threads": 2},
-        interference={"steal": 0.0, "others": 0.01, "load_1min": 2.0},
-    )
-
-
 def make_trial(cell: Cell, seed: int, rng: random.Random) -> Trial:
-    return Trial(
-        id=trial_id(cell, seed),
-        cell=cell,
-        seed=seed,
-        recipe="standard",
-        dataset="mnist",
-        dataset_sha256=SHA,
-        outcome=make_measurement(rng.uniform(2.0, 3.0)),
-        started_at="2026-01-01T00:00:00Z",
-        ended_at="2026-01-01T00:01:00Z",
-        log="logs/a.log",
-    )
+    """Ten epochs."""
+    epochs = record_factory.make_epochs((rng.uniform(2.0, 3.0),) * 10, (0.98,) * 10)
+    return record_factory.make_trial(cell, seed, record_factory.make_measurement(epochs=epochs))
 
 
 def make_session(group: matrices.GroupTrials, rng: random.Random, rounds: int = 12) -> Session:
-    members = tuple(trial_id(cell, seed) for cell, seed in group[1])
-    order = tuple(range(len(members)))
-    return Session(
-        group=group[0],
-        members=members,
-        paired=True,
-        rounds=tuple(
-            Round(order=order, steps=(30,) * len(members), seconds=tuple(rng.uniform(0.09, 0.11) for _ in members))
-            for _ in range(rounds)
-        ),
-        steps={member: StepTimes(p50_ms=3.0, p95_ms=3.5, p99_ms=4.0, count=30 * rounds) for member in members},
-        stopped="precise",
-    )
+    members = [trial_id(cell, seed) for cell, seed in group[1]]
+    ms_per_step = [[rng.uniform(3.0, 3.6) for _ in members] for _ in range(rounds)]
+    return record_factory.make_session(members, ms_per_step, group=group[0])
 
 
 def make_manifest(matrix: Matrix, trials: Sequence[str]) -> Manifest:
-    return Manifest(
-        run_id="20260101T000000Z-aaaaaa",
-        schema_version=SCHEMA_VERSION,
-        program_version="0",
-        status="running",
-        matrix=matrix,
-        matrix_sha256=SHA,
-        matrix_path="matrix.yaml",
-        options={},
-        environment=Environment(python="3", platform="p", cpu="c", cores=2, memory_bytes=1 << 34, packages={}),
-        dataset=DataSet(name="mnist", root="data", sha256=SHA),
-        order=(),
-        trials=tuple(trials),
-        started_at="2026-01-01T00:00:00Z",
+    return record_factory.make_manifest(
+        trials, schema_version=SCHEMA_VERSION, status="running", matrix=matrix, order=()
     )
 
 
@@ -139,48 +75,49 @@ def write_run(output_dir: Path, matrix: Matrix, rounds: int) -> RunFolder:
     return folder
 
 
-def test_plan_10000_cells(benchmark: Any) -> None:
-    matrix = make_matrix(batch_sizes=250, variants=10, seeds=3)
+def test_plan_10000_cells(benchmark: Any, sized: Callable[[int], int]) -> None:
+    matrix = make_matrix(batch_sizes=sized(250), variants=10, seeds=3)
 
     def plan() -> tuple[matrices.GroupTrials, ...]:
         cells = matrices.expand(matrix)
         return matrices.order(matrices.groups(cells, matrix.seeds), random.Random(0))
 
     planned = benchmark(plan)
-    assert sum(len(trials) for _, trials in planned) == 30_000
+    assert sum(len(trials) for _, trials in planned) == sized(250) * 120
 
 
-def test_summarise_10000_trials(benchmark: Any) -> None:
+def test_summarise_10000_trials(benchmark: Any, sized: Callable[[int], int]) -> None:
     """1,000 cells of 10 seeds, 2,500 groups, each with its session of 12 rounds."""
-    matrix, rng = make_matrix(batch_sizes=125, variants=2, seeds=10), random.Random(0)
+    matrix, rng = make_matrix(batch_sizes=sized(125), variants=2, seeds=10), random.Random(0)
     groups = matrices.groups(matrices.expand(matrix), matrix.seeds)
     trials = [make_trial(cell, seed, rng) for _, members in groups for cell, seed in members]
     sessions = [make_session(group, rng) for group in groups]
     manifest = make_manifest(matrix, [trial.id for trial in trials])
-    assert len(trials) == 10_000
+    assert len(trials) == sized(125) * 80
     rows = benchmark.pedantic(summarise, args=(manifest, trials, sessions), rounds=3, iterations=1)
-    assert len(rows) == 1_000
+    assert len(rows) == sized(125) * 8
 
 
 @pytest.fixture(scope="module")
-def large_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def large_run(tmp_path_factory: pytest.TempPathFactory, sized: Callable[[int], int]) -> RunFolder:
     """10,000 trials: 2,500 cells of 4 seeds; 1,000 sessions of 10 members and 20 rounds."""
-    return write_run(tmp_path_factory.mktemp("results"), make_matrix(batch_sizes=125, variants=5, seeds=4), rounds=20)
+    matrix = make_matrix(batch_sizes=sized(125), variants=5, seeds=4)
+    return write_run(tmp_path_factory.mktemp("results"), matrix, rounds=20)
 
 
-def test_read_10000_trials(benchmark: Any, large_run: RunFolder) -> None:
+def test_read_10000_trials(benchmark: Any, large_run: RunFolder, sized: Callable[[int], int]) -> None:
     trials, sessions = benchmark.pedantic(lambda: (large_run.trials(), large_run.sessions()), rounds=3, iterations=1)
-    assert (len(trials), len(sessions)) == (10_000, 1_000)
+    assert (len(trials), len(sessions)) == (sized(125) * 80, sized(125) * 8)
 
 
 @pytest.mark.parametrize("by", ["device", "variant", "batch_size"])
-def test_compare_10000_trials(benchmark: Any, large_run: RunFolder, by: str) -> None:
+def test_compare_10000_trials(benchmark: Any, large_run: RunFolder, by: str, sized: Callable[[int], int]) -> None:
     """The whole command, from process start to exit."""
     command = [sys.executable, "-m", "mnist_bench", "compare", str(large_run.path), "--by", by, "--format", "csv"]
     done = benchmark.pedantic(
         subprocess.run, args=(command,), kwargs={"capture_output": True, "check": True}, rounds=3, iterations=1
     )
-    assert len(done.stdout.splitlines()) > 1_000
+    assert len(done.stdout.splitlines()) > sized(125) * 8
 
 
 @pytest.fixture

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from run_factory import Plan, write_run
 
 from mnist_bench.cli import main
 from mnist_bench.records import BUILTIN_VARIANTS
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
-
-from run_factory import Plan, write_run
 
 
 @pytest.mark.parametrize(("sizes", "seeds"), [(6, 47), (93, 3)], ids=["216-cells", "3348-cells"])
