@@ -1,14 +1,16 @@
-"""What several folders of tests share: a data set that is made once a machine, and an environment of a test's own."""
+"""What several folders of tests share: what takes long to make, made once, and an environment of a test's own."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from mnist_bench import data
+from mnist_bench import data, vega
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +25,23 @@ def bench_data(request: pytest.FixtureRequest) -> dict[str, str]:
     environ = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     drawn = data.resolve("synthetic", root=cache, offline=True, notify=print, environ=environ)
     return {"synthetic": drawn.root}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _vega_is_made_once() -> Iterator[None]:
+    """The script that draws on pages takes seconds to make: commands that this process runs share one."""
+    real = vega.making
+
+    class Made:
+        @staticmethod
+        @functools.cache
+        def result() -> str:
+            with real() as making:
+                return making.result()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vega, "making", lambda: nullcontext(Made()))
+        yield
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -279,18 +280,19 @@ class TestPlainLoop:
 
 
 @pytest.mark.parametrize("name", ["aa", "overhead", "tutorial_loop"])
-def test_help(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", f"bench.{name}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "--data-dir" in done.stdout
-    assert done.stderr == ""
+def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As ``python -m``, in this process."""
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.delitem(sys.modules, f"bench.{name}")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"bench.{name}", run_name="__main__")
+    assert ended.value.code == 0
+    out, err = capsys.readouterr()
+    assert "--data-dir" in out
+    assert err == ""
 
 
-class TestSuites:
-    """The pytest-benchmark suites of ``make bench``, over a matrix of seconds."""
-
-    MATRIX = """\
+MATRIX = """\
 version: 1
 models: [mlp]
 devices: [cpu, mps]
@@ -298,46 +300,53 @@ batch_sizes: [16]
 variants: [eager, compile, {name: tf32, precision: tf32}, {name: one, channels_last: true, threads: 1}]
 """
 
-    @pytest.fixture
-    def matrix(self, tmp_path: Path) -> Path:
-        path = tmp_path / "matrix.yaml"
-        path.write_text(self.MATRIX)
-        return path
 
-    def test_each_cell_has_a_step_and_an_evaluation_or_a_reason(self, matrix: Path, tmp_path: Path) -> None:
-        """The cells, and the harness's own suites, once, without timing."""
-        command = (
-            "-m pytest bench/bench_cells.py bench/bench_harness.py -p no:cacheprovider -v --benchmark-disable --matrix"
-        )
-        done = subprocess.run(
-            [sys.executable, *command.split(), str(matrix)],
-            cwd=ROOT,
-            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        verdicts = dict(re.findall(r"^bench/\w+\.py::(\S+) (PASSED|SKIPPED)", done.stdout, re.MULTILINE))
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stored")
+
+
+@pytest.fixture(scope="module")
+def screen(store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What ``make bench`` prints of the cells and of one of the harness's own benchmarks."""
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "matrix.yaml").write_text(MATRIX)
+    arguments = f"-p no:cacheprovider -v --benchmark-storage={store} -k 'mlp or hodges'"
+    target = ["bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}"]
+    done = subprocess.run(
+        ["make", *target, f"MATRIX={folder / 'matrix.yaml'}", f"ARGS={arguments}"],
+        cwd=ROOT,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def verdicts_in(screen: str) -> dict[str, str]:
+    return dict(re.findall(r"^bench/\w+\.py::(\S+) (PASSED|SKIPPED)", screen, re.MULTILINE))
+
+
+class TestSuites:
+    """The pytest-benchmark suites of ``make bench``, over a matrix of seconds."""
+
+    def test_each_cell_has_a_step_and_an_evaluation_or_a_reason(self, screen: str) -> None:
+        verdicts = verdicts_in(screen)
         compiler = missing_compiler(BUILTIN_VARIANTS["compile"], torch.device("cpu"))
-        for cell in expand(config.parse(self.MATRIX, source="m.yaml", allow_plugins=False)):
+        for cell in expand(config.parse(MATRIX, source="m.yaml", allow_plugins=False)):
             possible = cell.device == "cpu" and cell.variant != "tf32" and not (cell.variant == "compile" and compiler)
             for name in (f"test_step[{cell.id}]", f"test_evaluation_batch[{cell.id}]"):
                 assert verdicts.pop(name) == ("PASSED" if possible else "SKIPPED"), name
-        assert verdicts.keys() >= HARNESS_BENCHMARKS
-        assert set(verdicts.values()) == {"PASSED"}
-        assert "precision tf32 exists on NVIDIA GPUs" in done.stdout
-        assert compiler is None or compiler in done.stdout
+        assert verdicts == {"test_hodges_lehmann_of_200": "PASSED"}
+        assert "precision tf32 exists on NVIDIA GPUs" in screen
+        assert compiler is None or compiler in screen
 
-    @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-    def test_make_bench_stores_what_compare_reads(self, matrix: Path, tmp_path: Path) -> None:
-        store = tmp_path / "stored"
-        arguments = f"-p no:cacheprovider --benchmark-storage={store} -k '(one and cpu) or hodges'"
-        target = ["bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}", f"MATRIX={matrix}"]
-        done = subprocess.run(
-            ["make", *target, f"ARGS={arguments}"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    @pytest.mark.usefixtures("screen")
+    def test_make_bench_stores_what_compare_reads(self, store: Path, tmp_path: Path) -> None:
         compare = [sys.executable, "-m", "pytest_benchmark", f"--storage={store}", "compare", "--group-by=fullname"]
         done = subprocess.run(compare, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
@@ -345,7 +354,17 @@ variants: [eager, compile, {name: tf32, precision: tf32}, {name: one, channels_l
             assert f"bench/bench_cells.py::{name}': 1 tests" in done.stdout
         assert "bench/bench_harness.py::test_hodges_lehmann_of_200': 1 tests" in done.stdout
 
-    def test_a_bad_matrix_is_refused_with_its_line(self, matrix: Path) -> None:
+    def test_the_harness_has_suites_of_its_own(self) -> None:
+        """Once, without timing, and so of a few hundred cells."""
+        command = "-m pytest bench/bench_harness.py -p no:cacheprovider -v --benchmark-disable"
+        done = subprocess.run([sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        verdicts = verdicts_in(done.stdout)
+        assert verdicts.keys() >= HARNESS_BENCHMARKS
+        assert set(verdicts.values()) == {"PASSED"}
+
+    def test_a_bad_matrix_is_refused_with_its_line(self, tmp_path: Path) -> None:
+        matrix = tmp_path / "matrix.yaml"
         matrix.write_text("version: 1\nmodels: [lenet]\n")
         flags = {"--matrix": matrix, "--allow-plugins": False}
         with pytest.raises(pytest.UsageError, match=r"matrix\.yaml:2:10: models\[0\]: unknown model 'lenet'"):

@@ -408,17 +408,24 @@ class TestBrokenIndex:
         read(results)
         spoil_with("PRAGMA user_version = 99")(results / history_db.INDEX)
         context = multiprocessing.get_context("spawn")
+        begins = context.Event()
         with history_db._lock_file(results / history_db.LOCK) as lock:
             history_db._take(lock, fcntl.LOCK_SH)
             inode = (results / history_db.INDEX).stat().st_ino
-            other = context.Process(target=read, args=(results,))
+            other = context.Process(target=say_and_read, args=(begins, results))
             other.start()
-            other.join(5)
+            assert begins.wait(60)
+            other.join(2)
             assert other.is_alive(), "it has to wait"
             assert (results / history_db.INDEX).stat().st_ino == inode
         other.join(60)
         assert other.exitcode == 0
         assert indexed(results) == rebuilt(results)
+
+
+def say_and_read(begins: Any, results: Path) -> None:
+    begins.set()
+    read(results)
 
 
 def die_within_a_transaction(path: Path) -> None:

@@ -35,6 +35,7 @@ from mnist_bench.report.rates import break_even_words, crossover_words
 from mnist_bench.samples import SAMPLES, session_ms
 from mnist_bench.store import RunFolder
 from mnist_bench.summary import epoch_rows, summarise
+from mnist_bench.vega import making  # the real one: vega.making is shared by the tests that need no other
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 BUNDLE = "/* Vega */"  # the real one takes seconds and is 0.9 MB
@@ -75,7 +76,9 @@ def page(material: Material) -> str:
 class TestEmbedding:
     @given(
         st.recursive(
-            st.text() | st.integers() | st.booleans() | st.none(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+            st.text() | st.integers() | st.booleans() | st.none(),
+            lambda v: st.lists(v) | st.dictionaries(st.text(), v),
+            max_leaves=10,
         )
     )
     def test_json_comes_back_and_cannot_end_its_element(self, value: Any) -> None:
@@ -100,21 +103,21 @@ class TestEmbedding:
 
 class TestVega:
     def test_script_is_made_by_a_process(self) -> None:
-        with vega.making() as making:
-            text = making.result()
+        with making() as process:
+            text = process.result()
         assert "window.vegaEmbed=" in text.replace(" ", "")
         assert "</script" not in text
         assert 500_000 < len(text) < 1_200_000
 
     def test_process_that_fails_is_an_error_that_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(vega.sys, "executable", "false")
-        with vega.making() as making, pytest.raises(BenchError, match="could not be made"):
-            making.result()
+        with making() as process, pytest.raises(BenchError, match="could not be made"):
+            process.result()
 
     def test_process_does_not_outlive_its_user(self) -> None:
-        with pytest.raises(KeyError), vega.making() as making:
+        with pytest.raises(KeyError), making() as process:
             raise KeyError
-        assert making._process.returncode is not None
+        assert process._process.returncode is not None
 
 
 class TestSamples:

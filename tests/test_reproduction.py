@@ -346,6 +346,14 @@ def test_a_finished_reproduction_is_shown_again(
     assert not (results / STANDARD / "reproduction.md").exists()
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw the plot takes seconds; for tests that look at what is printed."""
+    monkeypatch.setattr(plot, "svg", lambda models: b"<svg/>")
+    monkeypatch.setattr(plot, "png", lambda models: b"")
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_every_format(finished: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     results = finished()
     assert reproduce(results, "--json") == 0
@@ -361,6 +369,7 @@ def test_every_format(finished: Callable[..., Path], capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == (results / TUTORIAL / "reproduction.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_interrupted_it_shows_what_is_there_and_how_to_go_on(
     finished: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +389,7 @@ def test_interrupted_it_shows_what_is_there_and_how_to_go_on(
     assert asked == [True]  # what a resumed run asks its workers for is what it began with
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_trial_is_said_and_is_exit_code_1(
     finished: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -447,7 +457,14 @@ def test_both_image_sets_are_scored_by_real_workers(
 ) -> None:
     """The mlp alone, an epoch of each recipe: what a recipe scores anyway has the same accuracy in both places."""
     environ = bench_environ("one")
-    shortened = replace(matrices.tutorial_matrix("resident"), models=(matrices.MLP,), epochs=1, seeds=(0,))
+    # One thread: on a busy machine two of one step wait for each other's turn.
+    shortened = replace(
+        matrices.tutorial_matrix("resident"),
+        models=(matrices.MLP,),
+        variants=(replace(matrices.VARIANTS["resident"], threads=1),),
+        epochs=1,
+        seeds=(0,),
+    )
     for matrix in (shortened, replace(shortened, recipe="standard")):
         options = runner.Options(
             matrix_path="test",

@@ -30,9 +30,20 @@ def hostile_file(report_of: Callable[[Plan], Path]) -> Path:
     return report_of(Plan(models=(HOSTILE, "mlp"), variants=variants, batch_sizes=(100, 1000)))
 
 
-class TestWhatIsSeen:
-    def test_every_plot_is_drawn(self, driver: Chrome, page_file: Path) -> None:
-        page = open_page(driver, page_file)
+@pytest.fixture(scope="class")
+def page(driver: Chrome, page_file: Path) -> Page:
+    return open_page(driver, page_file)
+
+
+@pytest.fixture(scope="class")
+def hostile(driver: Chrome, hostile_file: Path) -> Page:
+    return open_page(driver, hostile_file)
+
+
+class TestAsItOpens:
+    """Tests that look at the page and leave it as it is: it is opened once."""
+
+    def test_every_plot_is_drawn(self, page: Page, page_file: Path) -> None:
         found = page.ask(MARKS)
         assert isinstance(found, list)
         assert {plot for plot, *_ in found} == PLOTS
@@ -44,8 +55,7 @@ class TestWhatIsSeen:
         assert console(page) == []
         assert requests(page) == [page.url], "the page asked for more than itself"
 
-    def test_every_plot_has_words_beside_it(self, driver: Chrome, page_file: Path) -> None:
-        page = open_page(driver, page_file)
+    def test_every_plot_has_words_beside_it(self, page: Page) -> None:
         labels = page.ask(
             "return Array.from(document.querySelectorAll('figure [role=img]'), p => p.getAttribute('aria-label'))"
         )
@@ -53,8 +63,16 @@ class TestWhatIsSeen:
         assert [label for label in labels if len(label) < 30 or not label.endswith(".")] == []
         assert all(len(caption) > 10 for caption in page.texts("figcaption"))
 
-    def test_tooltip_shows_figures_and_the_policy_lets_it(self, driver: Chrome, page_file: Path) -> None:
-        page = open_page(driver, page_file)
+    def test_failed_cells_first_then_skipped_with_their_reasons(self, page: Page) -> None:
+        statuses = page.texts("#table tbody td:first-child .badge")
+        ranks = [{"ok": 2, "skipped": 1}.get(status, 0) for status in statuses]
+        assert ranks == sorted(ranks)
+        assert set(ranks) == {0, 1, 2}
+        reasons = page.texts("#table .reason")
+        assert any("take a smaller batch size" in reason for reason in reasons)
+        assert any("install g++" in reason for reason in reasons)
+
+    def test_tooltip_shows_figures_and_the_policy_lets_it(self, page: Page) -> None:
         page.ask("""
             const point = document.querySelector("[data-plot=throughput] g.mark-symbol path");
             point.scrollIntoView({block: "center"});
@@ -65,6 +83,8 @@ class TestWhatIsSeen:
         assert "samples/s" in page.texts("#tooltip")[0]
         assert console(page) == []
 
+
+class TestWhatIsSeen:
     @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
     def test_page_never_scrolls_sideways(self, driver: Chrome, page_file: Path, size: tuple[int, int]) -> None:
         page = open_page(driver, page_file, size)
@@ -103,16 +123,6 @@ class TestWhatIsSeen:
 
 
 class TestTable:
-    def test_failed_cells_first_then_skipped_with_their_reasons(self, driver: Chrome, page_file: Path) -> None:
-        page = open_page(driver, page_file)
-        statuses = page.texts("#table tbody td:first-child .badge")
-        ranks = [{"ok": 2, "skipped": 1}.get(status, 0) for status in statuses]
-        assert ranks == sorted(ranks)
-        assert set(ranks) == {0, 1, 2}
-        reasons = page.texts("#table .reason")
-        assert any("take a smaller batch size" in reason for reason in reasons)
-        assert any("install g++" in reason for reason in reasons)
-
     def test_sorts_and_filters_from_the_keyboard(self, driver: Chrome, page_file: Path) -> None:
         page = open_page(driver, page_file)
         page.press(Keys.TAB)
@@ -169,11 +179,6 @@ def column(page: Page, header: str) -> list[float]:
     headers = page.texts("#table thead th")
     texts = page.texts(f"#table tbody td:nth-child({headers.index(header) + 1})")
     return [float(text.partition("[")[0].replace(",", "")) for text in texts]
-
-
-@pytest.fixture
-def hostile(driver: Chrome, hostile_file: Path) -> Page:
-    return open_page(driver, hostile_file)
 
 
 class TestHostileRun:

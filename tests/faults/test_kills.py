@@ -104,7 +104,7 @@ def finished(bench: Bench) -> int:
     return len(bench.trials()) if bench.runs() else 0
 
 
-def test_interrupted_once_keeps_what_is_finished_and_resumes(bench: Bench) -> None:
+def test_interrupted_once_keeps_what_is_finished_and_resumes_to_the_end_and_then_to_itself(bench: Bench) -> None:
     bench.write(SLOW, ["good", "slow"])
     process = bench.start()
     assert wait_until(lambda: finished(bench) == 1), finish(process)
@@ -128,6 +128,13 @@ def test_interrupted_once_keeps_what_is_finished_and_resumes(bench: Bench) -> No
     assert bench.trials()[0] == first
     assert sorted(bench.by_model()) == ["good", "slow"]
     assert bench.manifest()["status"] == "complete"
+    assert bench.left_in_results() == []
+
+    before = bench.trials()
+    (run / ".results.csv.4711.0badcafe.tmp").write_text("half a ta")  # a kill in the middle of a write
+    again = bench.run("--resume", "latest")
+    assert again.code == 0, again
+    assert bench.trials() == before
     assert bench.left_in_results() == []
 
 
@@ -171,16 +178,4 @@ def test_two_runs_on_one_folder_and_a_resume_of_a_run_that_is_on(bench: Bench) -
     for run in bench.runs():
         assert [trial["status"] for trial in bench.trials(run)] == ["ok"]
     assert (bench.results / "latest").resolve().name in names
-    assert bench.left_in_results() == []
-
-
-def test_a_run_that_is_complete_resumes_to_itself_and_is_tidied(bench: Bench) -> None:
-    bench.write("", ["good"])
-    first = bench.run()
-    assert first.code == 0, first
-    before = bench.trials()
-    (bench.runs()[0] / ".results.csv.4711.0badcafe.tmp").write_text("half a ta")  # a kill in the middle of a write
-    again = bench.run("--resume", "latest")
-    assert again.code == 0, again
-    assert bench.trials() == before
     assert bench.left_in_results() == []

@@ -78,8 +78,7 @@ def test_inductor_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
     common = {"plugin_path": str(tmp_path), "batch_size": 460}
     eager = carry_out(make_spec(tiny, "inducted:build", **common))
     spec = make_spec(tiny, "inducted:build", execution="compile", **common)
-    with torch._inductor.config.patch({"cpp_cache_precompile_headers": False}):
-        compiled = carry_out(spec, blocks=2)
+    compiled = carry_out(spec, blocks=2)
     assert compiled.prepared.class_ == "A"
     assert compiled.prepared.loss_trace == pytest.approx(eager.prepared.loss_trace, rel=1e-3)
     assert compiled.order_sha256 == eager.order_sha256
