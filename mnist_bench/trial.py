@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import operator
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from torch import nn
 from mnist_bench import data, models
 from mnist_bench.devices import open_device
 from mnist_bench.execution import build as build_program
-from mnist_bench.execution.compiled import graphs_compiled, missing_compiler
+from mnist_bench.execution.compiled import captures_graphs, graphs_compiled, missing_compiler
 from mnist_bench.execution.program import build_optimizer
 from mnist_bench.loading import pipelines
 from mnist_bench.loading.order import epoch_order
@@ -135,7 +136,7 @@ class LiveTrial:
         self._optimizer = build_optimizer(self._model, optimizer, lr, fused=spec.variant.fused_optimizer)
         self._program = build_program(self._model, self._optimizer, spec.variant, device)
         self._snapshot = Snapshot(self._model, self._optimizer, device)
-        self._loss_sum = torch.zeros((), device=device)
+        self._losses: list[torch.Tensor] = []
         self._stream = self._full_batches()
         self._one_step = self._steady_step()
 
@@ -149,12 +150,11 @@ class LiveTrial:
 
     def _steady_step(self) -> Callable[[], None]:
         """One step as ``training.train_epoch`` has it, on the next full batch."""
-        next_batch, step, add = self._stream.__next__, self._program.step, self._loss_sum.add_
-        size = self._spec.cell.batch_size
+        next_batch, step, keep = self._stream.__next__, self._program.step, self._losses.append
 
         def one_step() -> None:
             images, labels = next_batch()
-            add(step(images, labels), alpha=size)
+            keep(step(images, labels))
 
         return one_step
 
@@ -197,6 +197,7 @@ class LiveTrial:
             self._model.train()
 
     def _time_steps(self, count: int) -> list[int]:
+        self._losses.clear()
         return self._device.time_steps(self._one_step, count)
 
     def _loss_trace(self) -> tuple[float, ...]:
@@ -233,7 +234,7 @@ class LiveTrial:
 
     def _refresh(self, rng: random.Random) -> None:
         """Everything that a step reads or writes moves to fresh memory; captured graphs are captured again at times."""
-        captured = self._captured()
+        captured = captures_graphs(self._spec.variant, self._device.torch_device)
         if captured and self._blocks % RECAPTURE_BLOCKS:
             return
         self._state_relocator.move(state_tensors(self._model, self._optimizer), rng)
@@ -244,11 +245,6 @@ class LiveTrial:
             reset_cudagraph_trees()
             for _ in range(3):  # warm up, record, replay
                 self._one_step()
-
-    def _captured(self) -> bool:
-        variant = self._spec.variant
-        modes = ("reduce-overhead", "max-autotune")
-        return variant.execution == "compile" and variant.compile.mode in modes and self._spec.cell.device != "cpu"
 
     def end_session(self) -> SessionEnded:
         """Puts the state back as it was built, for the training to come."""
@@ -271,13 +267,15 @@ class LiveTrial:
             if not bool((torch.bincount(order, minlength=count) == 1).all()):
                 raise TrialError(f"epoch {epoch}: the order is not a permutation of the {count} images")
             self._orders.update(order.numpy().tobytes())
-            self._loss_sum.zero_()
+        losses: list[torch.Tensor] = []
+        sizes: list[int] = []
         with self._no_compilation(f"epoch {epoch}"):
             stamps = train_epoch(
                 self._program.step,
                 self._pipeline.train_batches(order),
                 math.ceil(count / self._spec.cell.batch_size),
-                self._loss_sum,
+                losses,
+                sizes,
                 synchronize=self._device.synchronize,
                 clock=perf_counter_ns,
             )
@@ -286,19 +284,20 @@ class LiveTrial:
         self._waterfall.add("train step", stamps.ended - stamps.started - loader_ns)
         with self._waterfall.phase("audit"):
             self._keep(TRAINING, epoch, stamps.steps)
-            loss = self._audit(epoch, stamps.samples)
-        return EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=stamps.samples)
+            loss = self._audit(epoch, losses, sizes)
+        return EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=sum(sizes))
 
-    def _audit(self, epoch: int, samples: int) -> float:
+    def _audit(self, epoch: int, losses: list[torch.Tensor], sizes: list[int]) -> float:
         """Returns the epoch's mean loss.
 
         Raises:
             Diverged: it is not finite.
             TrialError: images were dropped or doubled, or no weight has changed.
         """
+        samples = sum(sizes)
         if samples != self._pipeline.train_images:
             raise TrialError(f"epoch {epoch}: {samples} images were trained on, not {self._pipeline.train_images}")
-        loss = float(self._loss_sum.item()) / samples
+        loss = math.fsum(map(operator.mul, torch.stack(losses).tolist(), sizes)) / samples
         if not math.isfinite(loss):
             raise Diverged(f"the mean training loss of epoch {epoch + 1} is {loss}: lower the learning rate")
         if epoch == 0 and not self._snapshot.weights_changed():

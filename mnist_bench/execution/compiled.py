@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from mnist_bench.execution.program import Program, assemble, with_precision
 from mnist_bench.records import Variant
 
+CAPTURING_MODES = ("reduce-overhead", "max-autotune")
 COMPILER = "clang++" if sys.platform == "darwin" else "g++"  # the one that torch calls where CXX names none
 
 
@@ -46,15 +47,21 @@ def build(model: nn.Module, optimizer: torch.optim.Optimizer, variant: Variant, 
     plain = with_precision(model, variant, device)
     loss_of = compile_(lambda images, labels: cross_entropy(plain(images), labels))
     update = compile_(lambda: optimizer.step())
+    captured = captures_graphs(variant, device)
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = loss_of(images, labels)
         loss.backward()
         update()
         optimizer.zero_grad()
-        return loss.detach()
+        return loss.detach().clone() if captured else loss.detach()  # the next replay overwrites a graph's outputs
 
     return Program(step=step, forward=forward)
+
+
+def captures_graphs(variant: Variant, device: torch.device) -> bool:
+    """Whether the device's work is recorded once and replayed, at fixed addresses (CUDA graphs)."""
+    return variant.execution == "compile" and variant.compile.mode in CAPTURING_MODES and device.type != "cpu"
 
 
 def graphs_compiled() -> int:
