@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mnist_bench import figures
 from mnist_bench.gate.records import AccuracyFinding, Advisory, Check, SideInfo, Verdict, VerdictKind
+from mnist_bench.gate.words import percent
 from mnist_bench.records import Cell
 
 WORST_FIRST: tuple[VerdictKind, ...] = (
@@ -69,7 +70,7 @@ def slower(verdict: Verdict) -> str:
     if verdict.speed is None:
         return ""
     change = _slow_down(verdict.speed.ratio.estimate)
-    size = _percent(abs(change))
+    size = percent(abs(change))
     return "as fast" if size == "0" else f"{size} % {'slower' if change > 0 else 'faster'}"
 
 
@@ -79,8 +80,8 @@ def slower_bounds(verdict: Verdict) -> str:
         return ""
     bounds = [_slow_down(verdict.speed.ratio.low), _slow_down(verdict.speed.ratio.high)]
     if bounds[0] >= 0 or bounds[1] <= 0:
-        return "-".join(_percent(size) for size in sorted(map(abs, bounds))) + " %"
-    return f"-{_percent(-bounds[0])} to +{_percent(bounds[1])} %"
+        return "-".join(percent(size) for size in sorted(map(abs, bounds))) + " %"
+    return f"-{percent(-bounds[0])} to +{percent(bounds[1])} %"
 
 
 def accuracy_change(verdict: Verdict) -> str:
@@ -150,8 +151,8 @@ def facts(check: Check) -> list[str]:
         f"Matrix {check.matrix_path}, data {check.dataset}, recipe {check.recipe}{_time(check)}",
         *filter(None, [unfinished(check)]),
         *check.notes,
-        f"Speed: {ratio}, B against A, and its 95 % interval; {_percent(margins.margin)} % slower is tolerated, "
-        f"and a pass says that {_percent(margins.detect)} % would have been seen.",
+        f"Speed: {ratio}, B against A, and its 95 % interval; {percent(margins.margin)} % slower is tolerated, "
+        f"and a pass says that {percent(margins.detect)} % would have been seen.",
     ]
 
 
@@ -171,11 +172,6 @@ def _time(check: Check) -> str:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:,.1f}".removesuffix(".0")
-
-
-def _percent(fraction: float) -> str:
-    """One decimal below 10."""
-    return f"{100 * fraction:,.0f}" if fraction >= 0.0995 else f"{100 * fraction:.1f}".removesuffix(".0")
 
 
 def _ratio(verdict: Verdict) -> float:
