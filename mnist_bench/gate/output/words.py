@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mnist_bench import figures
-from mnist_bench.gate.records import AccuracyFinding, Advisory, Check, SideInfo, Verdict, VerdictKind
+from mnist_bench.gate.records import AccuracyFinding, Advisory, CellEvidence, Check, SideInfo, Verdict, VerdictKind
 from mnist_bench.gate.words import percent
 from mnist_bench.records import Cell
 
@@ -120,16 +120,20 @@ def seeds(verdict: Verdict) -> str:
 
 
 def noisy_pairs(check: Check) -> dict[Cell, int]:
-    """How many pairs of each cell were disturbed, where any was."""
-    found = {cell.cell: sum(bool(pair.noisy) for pair in cell.pairs) for cell in check.cells}
-    return {cell: count for cell, count in found.items() if count}
+    """How many pairs, or sessions of both sides, of each cell were disturbed, where any was."""
+    return {one.cell: count for one in check.cells if (count := sum(_disturbed(one)))}
 
 
 def noise(check: Check) -> str:
-    """What is to be said of disturbed pairs; empty without any."""
-    found = noisy_pairs(check)
-    pairs_of_all = sum(len(cell.pairs) for cell in check.cells)
-    return f"† noisy: other work disturbed {sum(found.values()):,} of {pairs_of_all:,} pairs" if found else ""
+    """What is to be said of disturbed pairs, or sessions; empty without any."""
+    every = [disturbed for one in check.cells for disturbed in _disturbed(one)]
+    return f"† noisy: other work disturbed {sum(every):,} of {len(every):,} {unit(check)}" if any(every) else ""
+
+
+def _disturbed(one: CellEvidence) -> list[bool]:
+    """Of each pair of a cell, and of each session that its ratios come from."""
+    sessions = (*one.ratios.a, *one.ratios.b) if one.ratios else ()
+    return [bool(pair.noisy) for pair in one.pairs] + [session.noisy for session in sessions]
 
 
 def unfinished(check: Check) -> str:
