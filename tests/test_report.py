@@ -28,8 +28,9 @@ from mnist_bench.records import BUILTIN_VARIANTS, Failure, Session, Skip, Trial
 from mnist_bench.report import cells, costs, method, palette, specs
 from mnist_bench.report.curves import curves
 from mnist_bench.report.embedding import content_security_policy, script_json
+from mnist_bench.report.images import images_of
 from mnist_bench.report.material import MOST_SEEDS, SKETCH, Material, gather, sketch, trials_to_read
-from mnist_bench.report.panels import MOST_BARS, Plot
+from mnist_bench.report.panels import MOST_BARS, Panel, Plot
 from mnist_bench.report.plots import PLOTS, plots_of
 from mnist_bench.report.rates import break_even_words, crossover_words
 from mnist_bench.samples import SAMPLES, session_ms
@@ -567,6 +568,25 @@ class TestSpecs:
         fields = set(re.findall(r'"field": "(\w+)"', json.dumps(plots[name].spec)))
         for panel in plots[name].panels:
             assert fields <= set().union(*panel.values)
+
+    @pytest.mark.parametrize(
+        ("measured", "labels"),
+        [([100], ["100"]), ([1000], ["1,000"]), ([10000], ["10,000"]), ([100, 10000], ["100", "1,000", "10,000"])],
+    )
+    def test_axis_labels_what_its_panel_has_room_for(self, measured: list[int], labels: list[str]) -> None:
+        """With a single one the axis has no length: whatever else was labelled would stand at the same place."""
+        sizes = [100, 1000, 10000]
+        values = [
+            {"variant": "eager", "batch_size": size, "rate": 5.0 * size, "low": 4.0 * size, "high": 6.0 * size}
+            for size in measured
+        ]
+        panel = Panel(title="", values=tuple(values), caption="")
+        spec = specs.throughput(["eager"], sizes)
+        plot = Plot(id="throughput", short="", title="", lead="", spec=spec, panels=(panel,))
+        svg = next(images_of(plot)).content.decode()
+        texts = ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+        shown = [text.text for text in texts if text.get("opacity") != "0"]
+        assert [text for text in shown if text in {f"{size:,}" for size in sizes}] == labels
 
     def test_variant_has_one_colour_in_all_plots(self, plots: dict[str, Plot]) -> None:
         colours: dict[str, set[int]] = {}

@@ -443,6 +443,19 @@ def test_a_resumed_reproduction_keeps_its_own(
     assert f"{flags[0]}: a resumed reproduction goes on with its own" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seconds", ["abc", "0", "-3", "nan"])
+def test_a_bad_timeout_loses_nothing_of_a_resumed_reproduction(
+    finished: Callable[..., Path], seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = finished(leave_out=["lenet5"])
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    assert reproduce(results, f"--timeout={seconds}") == 2
+    printed = capsys.readouterr()
+    assert f"--timeout: '{seconds}' is not a number of seconds" in printed.err
+    assert "Traceback" not in printed.err
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
+
+
 def test_another_run_is_no_reproduction(finished: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "--resume", STANDARD, "-o", str(finished())]) == 2
     assert f"run {STANDARD} is no reproduction" in capsys.readouterr().err

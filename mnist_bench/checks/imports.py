@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_bench.checks.sides import PACKAGE, Side, plugin_modules
+from mnist_bench.checks.sides import PACKAGE, Side, of_python, plugin_modules
 from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.figures import plain
 from mnist_bench.interrupts import Interrupts
@@ -20,10 +20,15 @@ from mnist_bench.protocol import PROTOCOL_VERSION
 
 SECONDS = 300.0  # a cold disk takes its time over torch
 LAST_LINES = 3
-SIGN = "mnist-bench imports: "
+SIGN, LOADED = "mnist-bench imports: ", "mnist-bench loaded: "
 # Runs under the reference's code: it may name nothing that an older commit lacks.
 PROGRAM = f"""
-import importlib, importlib.util, json, sys
+import importlib, importlib.util, json, os, sys
+
+def say(sign, found):
+    print()
+    print(sign + json.dumps(found), flush=True)
+
 package = importlib.import_module("{PACKAGE}")
 protocol = importlib.import_module("{PACKAGE}.protocol")
 importlib.import_module("{PACKAGE}.worker")
@@ -36,14 +41,31 @@ for name in sys.argv[2:]:
         places[name] = importlib.util.find_spec(name).origin
     except Exception:
         pass  # the model's own failure: its cell will tell
-print()
-print("{SIGN}" + json.dumps({{"protocol": getattr(protocol, "PROTOCOL_VERSION", None), "places": places}}))
+say("{SIGN}", {{"protocol": getattr(protocol, "PROTOCOL_VERSION", None), "places": places}})
+for name in sys.argv[2:]:
+    try:
+        importlib.import_module(name)
+    except BaseException:
+        pass
+loaded = {{}}
+for name, module in list(sys.modules.items()):
+    try:
+        if "." not in name:
+            loaded[name] = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    except Exception:
+        pass  # an object that is no usual module
+say("{LOADED}", {{name: place for name, place in loaded.items() if isinstance(place, str)}})
+os._exit(0)  # whatever threads a model's modules have started
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imports:
-    """``protocol``: the number that the side's worker speaks (None: it names none); ``places``: module -> file."""
+    """``protocol``: the number that the side's worker speaks (None: it names none); ``places``: module -> file.
+
+    Modules are the package, the plug-ins, and whatever was loaded with them: a plug-in of a side's own may import a
+    package that an editable install takes from the other's tree.
+    """
 
     protocol: int | None
     places: dict[str, str]
@@ -71,14 +93,18 @@ def ask(side: Side, interrupts: Interrupts) -> Imports:
         raise BenchError(f"{side.label}: its package did not import within {SECONDS:g} s") from error
     if interrupts.requested:
         raise Interrupted("interrupted")
-    answers = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.startswith(SIGN)]
-    if done.returncode != 0 or not answers:
+    printed = done.stdout.decode("utf-8", "replace").splitlines()
+    answers = [json.loads(line.removeprefix(SIGN)) for line in printed if line.startswith(SIGN)]
+    if not answers:
         said = [plain(line) for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
         words = "\n".join(f"  {line}" for line in said[-LAST_LINES:]) or f"  exited with {done.returncode}"
         raise BenchError(f"{side.label} does not import, so nothing was measured:\n{words}")
-    found = json.loads(answers[-1].removeprefix(SIGN))
-    protocol = found["protocol"]
-    places = {name: place for name, place in found["places"].items() if isinstance(place, str)}
+    protocol = answers[-1]["protocol"]
+    places = {name: place for name, place in answers[-1]["places"].items() if isinstance(place, str)}
+    for line in printed:
+        if line.startswith(LOADED):  # missing where a plug-in ended the process: its cell will tell
+            for name, place in json.loads(line.removeprefix(LOADED)).items():
+                places.setdefault(name, place)
     return Imports(protocol=protocol if isinstance(protocol, int) else None, places=places)
 
 
@@ -90,7 +116,7 @@ def refuse_the_others_code(side: Side, other: Side, found: Imports) -> None:
         UsageError: a module comes from the other side's tree (an editable install, mostly).
     """
     for name, place in found.places.items():
-        if Path(place).resolve().is_relative_to(other.root.resolve()):
+        if _is_the_others(Path(place).resolve(), side.root.resolve(), other.root.resolve()):
             raise UsageError(
                 f"{side.label} would import {name} from the other side ({place}): an editable install or a "
                 f"PYTHONPATH leads there; put its source folder on PYTHONPATH, as in PYTHONPATH=src, which is then "
@@ -99,6 +125,12 @@ def refuse_the_others_code(side: Side, other: Side, found: Imports) -> None:
     package = Path(found.places[PACKAGE]).resolve()
     if side.has_package and not package.is_relative_to(side.root.resolve()):
         raise BenchError(f"{side.label} has a {PACKAGE}/ of its own, but would import {package}")
+
+
+def _is_the_others(place: Path, own: Path, other: Path) -> bool:
+    """Whether a file is of the other's tree: the Python that runs us, or the own tree, may lie in that."""
+    nested = own.is_relative_to(other) and place.is_relative_to(own)
+    return place.is_relative_to(other) and not nested and not of_python(place, other)
 
 
 def protocol_difference(a: Imports, b: Imports) -> str | None:

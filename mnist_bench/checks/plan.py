@@ -9,9 +9,10 @@ from urllib.parse import quote, unquote
 
 from mnist_bench import matrix
 from mnist_bench.checks import repository
-from mnist_bench.checks.folder import CheckFolder
+from mnist_bench.checks.folder import CHECKS, LATEST, CheckFolder
 from mnist_bench.checks.repository import Repository, State
 from mnist_bench.checks.sides import load_matrix
+from mnist_bench.data import cache_root, raw_folder
 from mnist_bench.errors import UsageError
 from mnist_bench.gate.records import Margins
 from mnist_bench.records import Matrix
@@ -27,6 +28,7 @@ class Request:
         here: the current folder.
         against: a word that git understands; empty: the commit of the check that goes on.
         override: what flags change in a matrix (``--seeds``, ``--timeout``), on both sides.
+        outputs: the files that are written in the end.
     """
 
     here: Path
@@ -42,6 +44,14 @@ class Request:
     timeout_s: float | None = None
     budget_s: float = 1200.0
     margins: Margins = field(default_factory=Margins)
+    outputs: tuple[Path, ...] = ()
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """What the program itself writes, wherever in the working tree that lies: no change of what is checked."""
+        latest = self.output_dir / CHECKS / LATEST  # where the output folder is the tree itself
+        images = raw_folder(self.data_root).parent
+        return (self.output_dir, latest, images, cache_root(self.environ), *self.outputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +65,10 @@ class Plan:
     state: State
     resumed: CheckFolder | None = None
 
-    def now(self) -> State:
-        """The working tree as it is by now; files that git does not know and that are new since are left out."""
-        return repository.state(self.repository.git, self.request.output_dir, self.state.untracked)
+    def outdated(self) -> bool:
+        """Whether the working tree is no longer what it was; a new file that git does not know is no change."""
+        now = repository.state(self.repository.git, self.request.written, self.state.untracked)
+        return (now.commit, now.sha256) != (self.state.commit, self.state.sha256)
 
 
 def plan(request: Request) -> Plan:
@@ -76,7 +87,7 @@ def plan(request: Request) -> Plan:
         repository=found,
         commit=repository.commit_of(found.git, request.against),
         matrix=own,
-        state=repository.state(found.git, request.output_dir),
+        state=repository.state(found.git, request.written),
     )
 
 
@@ -96,13 +107,19 @@ def plan_again(folder: CheckFolder, request: Request) -> Plan:
             f"{str(head.a.commit)[:12]}: leave --against out, or start a new check"
         )
     untracked = tuple(unquote(path, errors=BYTES) for path in head.untracked)
-    state = repository.state(found.git, request.output_dir, untracked)
+    state = repository.state(found.git, request.written, untracked)
     if (state.commit, state.sha256) != (head.b.commit, head.content_sha256):
         raise UsageError(
             f"--resume {head.id}: the working tree is not what it was (HEAD, or a changed file): pairs of two "
             "versions are no sample of one; start a new check"
         )
-    asked = replace(request, against=head.a.label, filter=head.options["filter"], margins=head.margins)
+    asked = replace(
+        request,
+        here=found.root / unquote(head.options.get("here", ""), errors=BYTES),  # which the path of workers hangs on
+        against=head.a.label,
+        filter=head.options["filter"],
+        margins=head.margins,
+    )
     own = own_matrix(found.root, found, head.matrix_path, asked)
     return Plan(
         request=asked,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from mnist_bench.checks.git import Git, GitError, parts
 from mnist_bench.errors import UsageError
 
+UNTRACKED = "??"  # git's code of a file that it does not know
 MOST_CHANGED = 100  # files that are named; of more, only the number
 
 
@@ -86,25 +87,53 @@ def commit_of(git: Git, reference: str) -> str:
         ) from error
 
 
-def state(git: Git, leave_out: Path, untracked: tuple[str, ...] | None = None) -> State:
+def state(git: Git, leave_out: Sequence[Path], untracked: tuple[str, ...] | None = None) -> State:
     """The working tree as it now is, less what this program writes itself.
 
     Args:
-        leave_out: the output folder.
+        leave_out: the files and folders that it writes.
         untracked: of an earlier state: files that are new since are then left out (a model may write some).
     """
-    commit = git.line("rev-parse", "HEAD") if git.agrees("rev-parse", "--verify", "--quiet", "HEAD") else None
-    paths = ["--", ":(top)", ":(top,exclude,glob)**/__pycache__/**"]
-    if leave_out.resolve().is_relative_to(git.folder) and leave_out.resolve() != git.folder:
-        paths.append(f":(top,exclude,literal){leave_out.resolve().relative_to(git.folder).as_posix()}")
-    status = ("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
-    entries = [(item[:2], item[3:]) for item in parts(git.ask(*status, *paths))]
-    new = tuple(path for code, path in entries if code == "??") if untracked is None else untracked
-    known = tuple(path for code, path in entries if code != "??")
+    entries = tuple(_entries(git, leave_out))
+    new = tuple(path for code, path in entries if code == UNTRACKED) if untracked is None else untracked
+    known = tuple(path for code, path in entries if code != UNTRACKED)
     content = hashlib.sha256()
     for path in sorted({*known, *new}):
-        content.update(path.encode("utf-8", "surrogateescape") + b"\0" + _content(git, path, leave_out) + b"\0")
-    return State(commit=commit, changed=tuple(path for _, path in entries), untracked=new, sha256=content.hexdigest())
+        content.update(path.encode("utf-8", "surrogateescape") + b"\0" + _content(git, path) + b"\0")
+    changed = tuple(path for _, path in entries)
+    return State(commit=_head(git), changed=changed, untracked=new, sha256=content.hexdigest())
+
+
+def _head(git: Git) -> str | None:
+    return git.line("rev-parse", "HEAD") if git.agrees("rev-parse", "--verify", "--quiet", "HEAD") else None
+
+
+def _entries(git: Git, leave_out: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Code and path of all that differs from the commit, file by file in submodules too.
+
+    A submodule itself is among them if it stands at another commit, and not for what a model has left in it (a
+    ``__pycache__``).
+    """
+    paths = ["--", ":(top)", ":(top,exclude,glob)**/__pycache__/**", *_excluded(git.folder, leave_out)]
+    # What a user's settings, or .gitmodules, have git keep quiet about is read by a model all the same.
+    status = ("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=none")
+    for item in parts(git.ask(*status, *paths)):
+        code, path = item[:2], item[3:]
+        inner = git.at(git.folder / path)
+        if inner.folder.is_symlink() or not (inner.folder / ".git").exists():
+            yield code, path
+            continue
+        if code == UNTRACKED or _moved_on(git, path, inner):
+            yield code, path
+        for own, name in _entries(inner, leave_out):
+            yield code if code == UNTRACKED else own, f"{path.rstrip('/')}/{name}"
+
+
+def _moved_on(git: Git, path: str, submodule: Git) -> bool:
+    """Whether a submodule stands at another commit than the tree has it."""
+    recorded = f"HEAD:{path}"
+    known = git.agrees("rev-parse", "--verify", "--quiet", recorded)
+    return not known or git.line("rev-parse", recorded) != _head(submodule)
 
 
 def named(changed: tuple[str, ...], most: int = MOST_CHANGED) -> tuple[str, ...]:
@@ -113,14 +142,21 @@ def named(changed: tuple[str, ...], most: int = MOST_CHANGED) -> tuple[str, ...]
     return shown if len(changed) <= most else (*shown, f"and {len(changed) - most} more")
 
 
-def _content(git: Git, path: str, leave_out: Path) -> bytes:
-    """What stands there now: a file, a link, a submodule, or nothing."""
+def _excluded(root: Path, leave_out: Sequence[Path]) -> Iterator[str]:
+    """Pathspecs of what lies in the tree; the tree itself is never left out."""
+    named = (Path(os.path.abspath(place)) for place in leave_out)  # noqa: PTH100 - a link, not what it leads to
+    for place in dict.fromkeys([*named, *(place.resolve() for place in leave_out)]):
+        if place.is_relative_to(root) and place != root:
+            yield f":(top,exclude,literal){place.relative_to(root).as_posix()}"
+
+
+def _content(git: Git, path: str) -> bytes:
+    """What stands there now: a file, a link, a repository, or nothing."""
     place = git.folder / path
     if place.is_symlink():
         return b"link " + os.fsencode(place.readlink())
-    if place.is_dir():
-        inside = state(git.at(place), leave_out)
-        return f"submodule {inside.commit} {inside.sha256}".encode()
+    if (place / ".git").exists():
+        return f"commit {_head(git.at(place))}".encode()
     try:
         found = place.stat()
         return b"file " + _digest(place, found.st_mtime_ns, found.st_size, found.st_ino)
@@ -128,7 +164,7 @@ def _content(git: Git, path: str, leave_out: Path) -> bytes:
         return f"none {error.errno}".encode()
 
 
-@lru_cache(maxsize=10_000)
+@cache
 def _digest(place: Path, mtime_ns: int, size: int, inode: int) -> bytes:
     """Of a file's bytes, which are read anew only when what the system says of it is new: it is asked every pair."""
     with place.open("rb") as file:

@@ -67,9 +67,10 @@ def environment_of(
 ) -> dict[str, str]:
     """The environment of a tree's workers: what pointed into the user's working tree points into their own.
 
-    ``PYTHONPATH`` begins with the tree's root: to start there is not enough where ``PYTHONSAFEPATH`` is set. Its
-    other entries, and those that editable installs have added to the path, are moved into the tree where they lie in
-    the repository. Those of the Python installation stay (a virtual environment may lie in the repository).
+    ``PYTHONPATH`` begins with the tree's root: to start there is not enough where ``PYTHONSAFEPATH`` is set. Then comes
+    the current folder's counterpart: of a run, workers start in it. Its other entries, and those that editable installs
+    have added to the path, are moved into the tree where they lie in the repository. Those of the Python installation
+    stay (a virtual environment may lie in the repository).
 
     Args:
         environ: the parent's.
@@ -80,8 +81,9 @@ def environment_of(
     """
     named = [_absolute(entry, here) for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     added = [path for entry in search if entry and (path := _absolute(entry, here)) != here]
-    installed = [path for path in added if path.is_relative_to(repository) and not _of_python(path, repository)]
-    places = [root, *(_moved(entry, repository, root) for entry in [*named, *installed])]
+    installed = [path for path in added if _inside(path, repository) is not None]
+    standing = [here] if here.is_relative_to(repository) else []
+    places = [root, *(_moved(entry, repository, root) for entry in [*standing, *named, *installed])]
     if not (root / PACKAGE).is_dir():
         places += _uninstalled_package()
     return {**environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(map(str, places)))}
@@ -92,14 +94,20 @@ def _absolute(entry: str, here: Path) -> Path:
 
 
 def _moved(entry: Path, repository: Path, root: Path) -> Path:
+    found = _inside(entry, repository)
+    return entry if found is None else root / found
+
+
+def _inside(entry: Path, repository: Path) -> Path | None:
+    """An entry from the repository's root, if it lies there as it is named or as its links lead; None: it does not."""
     for known in (entry, entry.resolve()):
-        if known.is_relative_to(repository) and not _of_python(known, repository):
-            return root / known.relative_to(repository)
-    return entry
+        if known.is_relative_to(repository) and not of_python(known, repository):
+            return known.relative_to(repository)
+    return None
 
 
-def _of_python(path: Path, repository: Path) -> bool:
-    """Whether a folder in the repository is part of the Python that runs us, not of what is being checked."""
+def of_python(path: Path, repository: Path) -> bool:
+    """Whether a place in the repository is part of the Python that runs us, not of what is being checked."""
     prefix = Path(sys.prefix).resolve()
     return prefix.is_relative_to(repository) and prefix != repository and path.resolve().is_relative_to(prefix)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mnist_bench import __version__, data, matrix
 from mnist_bench.checks import imports, repository
@@ -20,7 +20,7 @@ from mnist_bench.checks.measure import Setting, measure
 from mnist_bench.checks.plan import Plan, encoded, own_matrix
 from mnist_bench.checks.rules import Rules, rules_of
 from mnist_bench.checks.sides import Side, environment_of
-from mnist_bench.checks.worktree import planted
+from mnist_bench.checks.worktree import Worktree, planted
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.events import DataReady, Notice
 from mnist_bench.gate.records import CHECK_SCHEMA_VERSION, CellEvidence, Check, Margins, SideInfo
@@ -32,6 +32,17 @@ from mnist_bench.store import new_run_id
 
 WORKING_TREE = "working tree"
 WORKTREES = "worktrees"  # in the program's cache folder
+# What names the packages that a tree wants: both sides have those that are installed here.
+REQUIREMENTS = (
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "requirements.txt",
+    "constraints.txt",
+    "environment.yml",
+    "uv.lock",
+    "poetry.lock",
+)
 
 
 def execute(
@@ -47,6 +58,8 @@ def execute(
         Interrupted: before there was anything to keep.
     """
     begin, request = time.monotonic(), planned.request
+    if planned.outdated():
+        raise UsageError("the working tree was changed while the check waited for its turn: start it again")
     name = planned.resumed.path.name if planned.resumed else new_run_id(datetime.now(UTC), random.SystemRandom())
     dataset = _data(planned, emit)
     with Interrupts() as interrupts, _sides(planned, name, dataset, emit) as (a, b, notes):
@@ -103,7 +116,7 @@ def _sides(
         if (tree.root / found.matrix).is_file():
             shown = f"{request.against}:{found.matrix}"
             before = replace(own_matrix(tree.root, found, shown, request), seeds=planned.matrix.seeds)
-        notes = tuple(_notes(planned, before, tree.empty_submodules))
+        notes = tuple(_notes(planned, before, tree))
         for note in notes:
             emit(Notice(level="warning", text=note))
         yield (
@@ -113,14 +126,32 @@ def _sides(
         )
 
 
-def _notes(planned: Plan, before: Matrix | None, empty_submodules: tuple[str, ...]) -> Iterator[str]:
-    against, path, own = planned.request.against, planned.repository.matrix, planned.matrix.dataset
+def _notes(planned: Plan, before: Matrix | None, tree: Worktree) -> Iterator[str]:
+    against, own = planned.request.against, planned.matrix.dataset
+    path, root = planned.repository.matrix, planned.repository.root
     if before is None:
         yield f"{against} has no {path}: every cell is new, and nothing can be compared"
     elif before.dataset != own:
         yield f"dataset is {before.dataset} in A, {own} in B: both are given B's"
-    if empty_submodules:
-        yield f"submodules that are not checked out here are empty on both sides: {', '.join(empty_submodules)}"
+    if tree.empty_submodules:
+        yield f"submodules that are not checked out here are empty on both sides: {', '.join(tree.empty_submodules)}"
+    if differing := [str(path) for path in _requirements(path) if not _same(tree.root / path, root / path)]:
+        yield (
+            f"{', '.join(differing)}: other in A than in B; both ran with the packages that are installed here, so "
+            "that a change of them is not seen"
+        )
+
+
+def _requirements(matrix: PurePosixPath) -> Iterator[PurePosixPath]:
+    """Where a tree may name the packages that it wants: in its root, and beside the matrix."""
+    for folder in dict.fromkeys([PurePosixPath(), matrix.parent]):
+        yield from (folder / name for name in REQUIREMENTS)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two files have the same content, or both are none."""
+    contents = [path.read_bytes() if path.is_file() else None for path in (one, other)]
+    return contents[0] == contents[1]
 
 
 def _side(name: SideName, words: str, root: Path, own: Matrix | None, planned: Plan, dataset: DataSet) -> Side:
@@ -165,7 +196,11 @@ def _head(planned: Plan, name: str, a: Side, b: Side, notes: tuple[str, ...], in
         margins=request.margins,
         cells=cells if incomparable is None else tuple(_differing(one, incomparable) for one in cells),
         seeds=planned.matrix.seeds,
-        options={"filter": request.filter, "allow_plugins": request.allow_plugins},
+        options={
+            "filter": request.filter,
+            "allow_plugins": request.allow_plugins,
+            "here": encoded((str(request.here.resolve().relative_to(planned.repository.root)),))[0],
+        },
         budget_s=request.budget_s,
         started_at=label(datetime.now(UTC)),
         notes=notes,
@@ -178,8 +213,7 @@ def _differing(one: CellEvidence, words: str) -> CellEvidence:
 
 def _refuse_changes(planned: Plan) -> None:
     """Raises BenchError where the working tree is no longer what the check was begun with."""
-    now = planned.now()
-    if (now.commit, now.sha256) != (planned.state.commit, planned.state.sha256):
+    if planned.outdated():
         raise BenchError(
             "the working tree was changed while it was measured: what was measured last is not kept, since nobody "
             "knows of which version it is; start a new check"

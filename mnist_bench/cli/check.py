@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,12 +124,13 @@ def _request(args: argparse.Namespace) -> Request:
         matrix=Path(args.target or DEFAULT_MATRIX),
         against=args.against or "",
         output_dir=args.output_dir,
-        data_root=default_root(None if args.data_dir is None else str(args.data_dir), os.environ),
+        data_root=default_root(args.data_dir, os.environ),
+        outputs=tuple(path for path in (args.junit, args.comment) if path is not None),
         override=override,
         filter=args.filter,
         offline=args.offline,
         allow_plugins=args.allow_plugins,
-        timeout_s=float(args.timeout) if args.timeout is not None else None,
+        timeout_s=options.timeout_s(args),
         budget_s=budget.parse(args.budget or DEFAULT_BUDGET),
     )
 
@@ -162,7 +164,7 @@ def _say_where(folder: CheckFolder, status: str, args: argparse.Namespace, error
 
     errors.print(f"check: {shortest(folder.path)}/{folder.result.name}", soft_wrap=True)
     if status == "interrupted":
-        where = "" if args.output_dir == Path("results") else f" -o {args.output_dir}"
+        where = "" if args.output_dir == Path("results") else f" -o {shlex.quote(str(args.output_dir))}"
         plugins = " --allow-plugins" if args.allow_plugins else ""
         command = f"mnist-bench check --resume {folder.path.name}{where}{plugins}"
         errors.print(f"interrupted; go on with: {command}", soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import baseline as files
@@ -68,4 +69,17 @@ def _labels(args: argparse.Namespace, run: Run) -> Labels:
         run=f"run {run.manifest.run_id}{', with changes' if run.manifest.environment.dirty else ''}",
         at=f"{now:%Y-%m-%dT%H:%M:%SZ}",
         program_version=__version__,
+        matrix_path=_from_root(run.manifest.matrix_path),
     )
+
+
+def _from_root(matrix: str) -> str | None:
+    """A matrix file from the root of its repository, as annotations name files; None: not here, or in none."""
+    from mnist_bench.checks import repository
+
+    if not Path(matrix).is_file():  # the run was made elsewhere
+        return None
+    try:
+        return str(repository.find(Path(matrix), Path.cwd(), os.environ).matrix)
+    except UsageError:  # no git, no repository, or outside of it: an annotation can do without
+        return None

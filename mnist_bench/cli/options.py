@@ -172,8 +172,17 @@ def executed(args: argparse.Namespace, matrix_path: str, plugin_path: str) -> Op
         output_dir=args.output_dir,
         data_root=default_root(args.data_dir, os.environ),
         offline=args.offline,
-        timeout_s=None if args.timeout is None else _seconds("--timeout", args.timeout),
+        timeout_s=timeout_s(args),
     )
+
+
+def timeout_s(args: argparse.Namespace) -> float | None:
+    """What ``--timeout`` says.
+
+    Raises:
+        UsageError: no number of seconds.
+    """
+    return None if args.timeout is None else _seconds("--timeout", args.timeout)
 
 
 def chosen(args: argparse.Namespace) -> Filter | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ def execute(args: argparse.Namespace) -> int:
         errors.print("nothing was measured yet")
     code = exit_code(result)
     if code == 130:
-        where = f" -o {args.output_dir}" if str(args.output_dir) != "results" else ""
+        where = f" -o {shlex.quote(str(args.output_dir))}" if str(args.output_dir) != "results" else ""
         errors.print(f"interrupted; go on with: mnist-bench reproduce --resume {folder.run_id}{where}", soft_wrap=True)
     return code
 

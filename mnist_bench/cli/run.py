@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,7 @@ def execute(args: argparse.Namespace) -> int:
     _write_step_summary(folder)
     errors.print(f"results: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
     if manifest.status != "complete":
-        where = "" if args.output_dir == Path("results") else f" -o {args.output_dir}"
+        where = "" if args.output_dir == Path("results") else f" -o {shlex.quote(str(args.output_dir))}"
         errors.print(f"{manifest.status}; go on with: mnist-bench run --resume {folder.run_id}{where}", soft_wrap=True)
     return exit_code(manifest, trials, results)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from mnist_bench.cli import options
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mnist_bench.checks.events import CheckEvent
     from mnist_bench.records import Cell, Matrix
     from mnist_bench.selftest.records import CheckResult, RunCheck
     from mnist_bench.selftest.table import Report
@@ -70,12 +73,28 @@ def execute(args: argparse.Namespace) -> int:
         f"{CONDITIONS * args.checks * budget_s / 3600:.1f} h, and the calibration before them",
         soft_wrap=True,
     )
-    with alone(args, errors), tempfile.TemporaryDirectory(prefix="mnist-bench-selftest-") as folder:
-        report = _measure(args, matrix, cells, budget_s, Path(folder))
+    with alone(args, errors), _workplace() as folder:
+        report = _measure(args, matrix, cells, budget_s, folder)
     _print(report, args, errors)
     if not report.complete:
         return INTERRUPTED
     return 0 if any(summary.red.trials for summary in report.summaries) else NOTHING_JUDGED
+
+
+@contextmanager
+def _workplace() -> Iterator[Path]:
+    """A temporary folder, which stays where a worker has failed: its log is in it."""
+    from mnist_bench.errors import WorkerError
+
+    folder, stays = Path(tempfile.mkdtemp(prefix="mnist-bench-selftest-")), False
+    try:
+        yield folder
+    except WorkerError:
+        stays = True
+        raise
+    finally:
+        if not stays:
+            shutil.rmtree(folder)
 
 
 def _measure(args: argparse.Namespace, matrix: Matrix, cells: Sequence[Cell], budget_s: float, folder: Path) -> Report:
@@ -140,8 +159,21 @@ def _gate(args: argparse.Namespace, folder: Path) -> RunCheck:
     from mnist_bench.selftest.checking import Gate
 
     return Gate(
-        folder=folder, root=Path.cwd(), matrix_path=args.matrix.resolve(), allow_plugins=bool(args.allow_plugins)
+        folder=folder,
+        root=Path.cwd(),
+        matrix_path=args.matrix.resolve(),
+        allow_plugins=bool(args.allow_plugins),
+        emit=_heard,
     )
+
+
+def _heard(event: CheckEvent) -> None:
+    """Of a check, what its budget is enough for: a selftest that can decide nothing should not take hours."""
+    from mnist_bench.checks.events import Forecast
+    from mnist_bench.cli.check_progress import forecast
+
+    if isinstance(event, Forecast) and not event.measured:
+        _say("; ".join(forecast(event)))
 
 
 def _print(report: Report, args: argparse.Namespace, errors: Console) -> None:

@@ -40,7 +40,8 @@ ABSENT = "as eager has it"  # a setting that is a default
 class Labels:
     """What a check is called by, none of which its verdicts depend on.
 
-    ``baseline`` and ``run`` are what the user named; ``at`` is the time of the check (UTC, ISO 8601).
+    ``baseline`` and ``run`` are what the user named; ``at`` is the time of the check (UTC, ISO 8601); ``matrix_path``
+    is the matrix file from the root of its repository, None: as the run names it.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Labels:
     run: str
     at: str
     program_version: str
+    matrix_path: str | None = None
 
 
 def check_baseline(
@@ -77,7 +79,7 @@ def check_baseline(
         status="complete",
         a=SideInfo(label=labels.baseline, commit=_commit(baseline)),
         b=SideInfo(label=labels.run, commit=manifest.environment.commit),
-        matrix_path=manifest.matrix_path,
+        matrix_path=labels.matrix_path or manifest.matrix_path,
         dataset=manifest.dataset.name,
         recipe=manifest.matrix.recipe,
         margins=margins,

@@ -24,6 +24,7 @@ from mnist_bench.gate.baseline import (
     Source,
     rounded,
 )
+from mnist_bench.gate.bounds import is_figure, is_log_ratio, session_problem
 from mnist_bench.gate.records import SessionLogRatio, Training
 from mnist_bench.gate.run_figures import cell_of
 
@@ -38,6 +39,7 @@ _SOURCE = TypeAdapter(Source)
 
 _Json = dict[str, Any]
 _T = TypeVar("_T")
+_Number = TypeVar("_Number", int, float)
 
 
 def encode(baseline: Baseline) -> bytes:
@@ -66,7 +68,8 @@ def decode(data: bytes) -> Baseline:
             data.decode(),
             object_pairs_hook=_refuse_duplicates,
             parse_constant=_refuse_constant,
-            parse_float=_finite,
+            parse_float=_figure,
+            parse_int=_whole,
         ),
         "a baseline",
     )
@@ -185,8 +188,8 @@ def _sound(one: BaselineCell) -> BaselineCell:
         if not 0 <= figures.training.accuracy <= 1 or figures.training.images < 1:
             raise ValueError(f"seed {figures.seed}: an accuracy lies in [0, 1], and is of 1 image at least")
     for session in one.ratios.sessions if one.ratios else ():
-        if session.sd <= 0:
-            raise ValueError(f"ratios.sd: {session.sd} is no standard error: it is above 0")
+        if problem := session_problem(session):
+            raise ValueError(f"ratios.{problem}")
     return one
 
 
@@ -218,7 +221,9 @@ def _seeds(value: Any, *, distinct: bool = True) -> list[int]:
 def _log(value: Any) -> float:
     if not isinstance(value, int | float) or value <= 0:
         raise ValueError(f"speedup: {value!r} is no ratio: it is a number above 0")
-    return math.log(value)
+    if not is_log_ratio(found := math.log(value)):
+        raise ValueError(f"speedup: {value!r} is no ratio of two times")
+    return found
 
 
 def _take(rest: _Json, name: str) -> Any:
@@ -290,8 +295,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a figure")
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is too large for a figure")
+def _figure(text: str) -> float:
+    return _bounded(text, float(text))
+
+
+def _whole(text: str) -> int:
+    return _bounded(text, int(text))
+
+
+def _bounded(text: str, value: _Number) -> _Number:
+    if not is_figure(value):
+        raise ValueError(f"{text:.40} is too large for a figure")
     return value

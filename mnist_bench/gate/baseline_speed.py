@@ -19,6 +19,7 @@ from mnist_bench.stats import Interval, student_quantile
 # Most of it is ``PROCESS_SD``, which rests on a few dozen processes of two models (decision 0009).
 STATED_FREEDOM = 10
 MOST_SEEDS = 1000  # that are ever proposed
+WIDEST = 200.0  # end of an interval of a log: beyond, it says nothing, and exp() would overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,4 +132,4 @@ def seeds_needed(evidence: RatioEvidence, cells: int, margins: Margins) -> int |
 
 def _interval(shift: Shift) -> Interval:
     half = student_quantile(shift.freedom) * shift.error
-    return Interval(shift.estimate, shift.estimate - half, shift.estimate + half)
+    return Interval(shift.estimate, max(shift.estimate - half, -WIDEST), min(shift.estimate + half, WIDEST))

@@ -26,7 +26,7 @@ def accuracy(finding: AccuracyFinding) -> str:
 
 
 def slower(finding: SpeedFinding, margins: Margins) -> str:
-    return f"{speed(finding)}; up to {_percent(margins.margin)} % is tolerated"
+    return f"{speed(finding)}; up to {percent(margins.margin)} % is tolerated"
 
 
 def less_accurate(finding: AccuracyFinding, margins: Margins) -> str:
@@ -37,7 +37,7 @@ def less_accurate(finding: AccuracyFinding, margins: Margins) -> str:
 
 def not_slower(finding: SpeedFinding, margins: Margins) -> str:
     """Of a speed that passes: what is ruled out, and what was measured."""
-    return f"a slow-down of {_percent(margins.detect)} % is ruled out: measured {speed(finding)}"
+    return f"a slow-down of {percent(margins.detect)} % is ruled out: measured {speed(finding)}"
 
 
 def not_less_accurate(finding: AccuracyFinding, margins: Margins) -> str:
@@ -75,7 +75,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _speed(ratio: float) -> str:
-    size = _percent(_size(ratio))
+    size = percent(_size(ratio))
     return "as fast" if size == "0" else f"{size} % {_way(ratio)}"
 
 
@@ -84,9 +84,9 @@ def _speed_bounds(ratio: Interval) -> str:
         return ""
     if ratio.low >= 1 or ratio.high <= 1:
         sizes = sorted((_size(ratio.low), _size(ratio.high)))
-        ends = [_percent(size) for size in sizes]
+        ends = [percent(size) for size in sizes]
         return "-".join(ends if ends[0] != ends[1] else [f"{100 * size:.1f}" for size in sizes]) + " %"
-    return " to ".join(f"{_percent(_size(end))} % {_way(end)}" for end in (ratio.low, ratio.high))
+    return " to ".join(f"{percent(_size(end))} % {_way(end)}" for end in (ratio.low, ratio.high))
 
 
 def _size(ratio: float) -> float:
@@ -98,8 +98,9 @@ def _way(ratio: float) -> str:
     return "slower" if ratio >= 1 else "faster"
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f}" if fraction >= 0.0995 else f"{100 * fraction:.1f}".removesuffix(".0")
+def percent(fraction: float) -> str:
+    """One decimal below 10: ``12``, ``4.2``, ``3``."""
+    return f"{100 * fraction:,.0f}" if fraction >= 0.0995 else f"{100 * fraction:.1f}".removesuffix(".0")
 
 
 def _accuracy(change: float) -> str:

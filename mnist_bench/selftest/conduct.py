@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from mnist_bench.checks.cells import differences
 from mnist_bench.gate.records import Check, Verdict
 from mnist_bench.records import Cell
 from mnist_bench.selftest.calibration import calibrate
@@ -31,6 +32,9 @@ def measurable(workshop: Workshop, cells: Sequence[Cell], say: Say) -> tuple[Cel
     """The cells that this machine can execute and time side by side; of the others it says why not."""
     found = []
     for cell in cells:
+        if reasons := tuple(differences(workshop.matrix, workshop.matrix, cell)):
+            say(f"left out: {cell.id}: {'; '.join(reasons)}")
+            continue
         try:
             Timer(workshop, cell).step_s()
         except NotHere as error:

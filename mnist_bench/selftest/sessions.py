@@ -169,4 +169,4 @@ def _failed(cell: Cell, result: Session | Finding, folder: Path) -> WorkerError:
         case Measurement():
             return WorkerError(f"{cell.id}: was trained before its session")
         case failure:
-            return WorkerError(f"{cell.id}: {failure.reason}")
+            return WorkerError(f"{cell.id}: {failure.reason}; logs: {folder}")

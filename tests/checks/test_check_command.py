@@ -244,6 +244,8 @@ REFUSED = {
     ("--resume", "latest", "m.yaml"): "MATRIX: a resumed check goes on with its own",
     ("--resume", "latest"): "no check 'latest' in results/checks (known: none)",
     ("m.yaml", "--against", "main", "--budget", "20"): "--budget: '20' is no time up to a week",
+    ("m.yaml", "--against", "main", "--timeout", "soon"): "--timeout: 'soon' is not a number of seconds",
+    ("m.yaml", "--against", "main", "--timeout", "nan"): "--timeout: 'nan' is not a number of seconds",
     ("nothing.yaml", "--against", "main"): "nothing.yaml:1:1: no such file",
 }
 

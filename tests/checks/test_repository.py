@@ -90,7 +90,7 @@ def test_a_shallow_clone_tells_how_to_deepen_it(repo: Repo, tmp_path: Path) -> N
 
 
 def state(repo: Repo, untracked: tuple[str, ...] | None = None) -> repository.State:
-    return repository.state(find(repo).git, repo.root / "results", untracked)
+    return repository.state(find(repo).git, [repo.root / "results"], untracked)
 
 
 def test_a_clean_tree(repo: Repo) -> None:
@@ -168,3 +168,89 @@ def test_the_index_is_not_touched(repo: Repo) -> None:
     before = index.read_bytes()
     state(repo)
     assert index.read_bytes() == before
+
+
+def test_several_places_are_left_out_but_never_the_tree_itself(repo: Repo) -> None:
+    git = find(repo).git
+    before = repository.state(git, [])
+    repo.put("a cache/x", "")
+    repo.put("junit.xml", "")
+    (repo.root / "checks").mkdir()
+    (repo.root / "checks" / "latest").symlink_to("nowhere")
+    places = [repo.root / "a cache", repo.root / "junit.xml", repo.root / "checks" / "latest", repo.root]
+    assert repository.state(git, [*places, repo.root.parent]) == before
+    repo.put("model.py", "WIDTH = 2\n")
+    assert repository.state(git, places).changed == ("model.py",)
+
+
+@pytest.fixture
+def outer(repo: Repo, tmp_path: Path) -> Repo:
+    """The repository with another as a part of it."""
+    part = Repo(tmp_path / "a part")
+    part.put("net.py", "WIDTH = 1\n")
+    part.commit()
+    repo.git("submodule", "--quiet", "add", str(part.root), "its part")
+    repo.commit()
+    return repo
+
+
+@pytest.mark.parametrize("ignored", ["nowhere", "here", "in .gitmodules"])
+def test_a_change_in_a_submodule(outer: Repo, ignored: str) -> None:
+    """Even where git is told to ignore it."""
+    if ignored == "here":
+        outer.git("config", "diff.ignoreSubmodules", "all")
+    elif ignored == "in .gitmodules":
+        outer.git("config", "--file", ".gitmodules", "submodule.its part.ignore", "all")
+        outer.commit()
+    seen = [state(outer)]
+    for number in (2, 3):
+        outer.put("its part/net.py", f"WIDTH = {number}\n")
+        seen.append(state(outer))
+    assert [one.changed for one in seen] == [(), ("its part/net.py",), ("its part/net.py",)]
+    assert len({one.sha256 for one in seen}) == 3
+
+
+def test_a_submodule_at_another_commit(outer: Repo) -> None:
+    before = state(outer)
+    inner = Repo(outer.root / "its part")
+    inner.put("net.py", "WIDTH = 2\n")
+    inner.commit()
+    after = state(outer)
+    assert (before.changed, after.changed) == ((), ("its part",))
+    assert before.sha256 != after.sha256
+    outer.git("add", "its part")
+    assert state(outer).sha256 == after.sha256
+    outer.commit()
+    assert state(outer).changed == ()
+
+
+def test_what_a_model_leaves_in_a_submodule_is_no_change(outer: Repo) -> None:
+    before = state(outer)
+    outer.put("its part/__pycache__/net.cpython-311.pyc", "")
+    assert state(outer) == before
+    outer.put("its part/model.log", "epoch 1\n")
+    assert state(outer, before.untracked).sha256 == before.sha256
+    assert state(outer).changed == ("its part/model.log",)
+    assert state(outer).sha256 != before.sha256
+
+
+def test_a_submodule_that_is_gone_or_not_checked_out(outer: Repo, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(outer.root), str(clone)], env=clean_environ(), check=True)
+    git = repository.find(Path("bench/m.yaml"), clone, clean_environ()).git
+    assert repository.state(git, []).changed == ()
+    (clone / "its part").rmdir()
+    assert repository.state(git, []).changed == ("its part",)
+
+
+def test_a_repository_inside_that_is_no_submodule(repo: Repo) -> None:
+    inner = Repo(repo.root / "inner")
+    inner.put("net.py", "WIDTH = 1\n")
+    inner.commit()
+    seen = [state(repo)]
+    inner.put("net.py", "WIDTH = 2\n")
+    seen.append(state(repo))
+    inner.commit()
+    seen.append(state(repo))
+    assert [one.changed for one in seen] == [("inner/",), ("inner/", "inner/net.py"), ("inner/",)]
+    assert len({one.sha256 for one in seen}) == 3

@@ -44,32 +44,36 @@ def environ_of(trees: tuple[Path, Path], python_path: str = "", search: tuple[st
 
 
 def test_the_root_comes_first(trees: tuple[Path, Path]) -> None:
-    assert environ_of(trees) == [str(trees[1])]
+    """Then the current folder's counterpart: in a run, workers start in that folder."""
+    assert environ_of(trees) == [str(trees[1]), str(trees[1] / "bench")]
 
 
 def test_entries_inside_the_repository_are_moved_and_others_stay(trees: tuple[Path, Path]) -> None:
     repo, tree = trees
     (repo / "src").mkdir()
     named = os.pathsep.join([str(repo / "src"), "/elsewhere", str(repo), "/elsewhere"])
-    assert environ_of(trees, named) == [str(tree), str(tree / "src"), "/elsewhere"]
+    assert environ_of(trees, named) == [str(tree), str(tree / "bench"), str(tree / "src"), "/elsewhere"]
 
 
 def test_relative_entries_are_meant_from_where_the_user_stands(trees: tuple[Path, Path]) -> None:
     _, tree = trees
-    assert environ_of(trees, os.pathsep.join(["../src", "."])) == [str(tree), str(tree / "src"), str(tree / "bench")]
+    assert environ_of(trees, os.pathsep.join(["../src", "."])) == [str(tree), str(tree / "bench"), str(tree / "src")]
 
 
 def test_a_link_into_the_repository_is_moved_too(trees: tuple[Path, Path], tmp_path: Path) -> None:
     repo, tree = trees
     (repo / "src").mkdir()
     (tmp_path / "link").symlink_to(repo / "src")
-    assert environ_of(trees, str(tmp_path / "link")) == [str(tree), str(tree / "src")]
+    expected = [str(tree), str(tree / "bench"), str(tree / "src")]
+    assert environ_of(trees, str(tmp_path / "link")) == expected
+    assert environ_of(trees, search=(str(tmp_path / "link"),)) == expected
 
 
 def test_an_editable_install_is_moved(trees: tuple[Path, Path]) -> None:
     repo, tree = trees
     assert environ_of(trees, search=("", str(repo / "src"), "/lib", str(repo / "bench"))) == [
         str(tree),
+        str(tree / "bench"),
         str(tree / "src"),
     ]
 
@@ -80,7 +84,7 @@ def test_a_virtual_environment_in_the_repository_stays(
     repo, tree = trees
     monkeypatch.setattr(sys, "prefix", str(repo / ".venv"))
     packages = str(repo / ".venv" / "lib" / "site-packages")
-    assert environ_of(trees, packages, search=(packages,)) == [str(tree), packages]
+    assert environ_of(trees, packages, search=(packages,)) == [str(tree), str(tree / "bench"), packages]
 
 
 def test_a_tree_without_the_package_gets_ours_even_if_it_is_not_installed(tmp_path: Path) -> None:
@@ -227,12 +231,72 @@ def test_a_module_of_the_other_side_is_refused(tmp_path: Path, interrupts: Inter
         imports.refuse_the_others_code(before, after, found)
 
 
+def test_what_a_plugin_imports_from_the_other_side_is_refused_too(tmp_path: Path, interrupts: Interrupts) -> None:
+    """The plug-in is the tree's own; a package that it imports comes by an editable install from the working tree."""
+    a, b = package(tmp_path / "a"), package(tmp_path / "b")
+    for root in (a, b):
+        (root / "mine").mkdir()
+        (root / "mine" / "net.py").write_text("import parts_of_it\nimport the_others.deep")
+        (root / "src" / "the_others").mkdir(parents=True)  # a namespace package
+        (root / "src" / "the_others" / "deep.py").write_text("")
+    (b / "src" / "parts_of_it.py").write_text("")
+    leads_to_b = {"PYTHONPATH": os.pathsep.join([str(a), str(b / "src")])}
+    before, after = side(a, "A", PLUGIN, leads_to_b), side(b, "B", PLUGIN, {"PYTHONPATH": f"{b}{os.pathsep}{b}/src"})
+    found = imports.ask(before, interrupts)
+    assert found.places["mine.net"] == str(a / "mine" / "net.py")
+    assert found.places["the_others"] == str(b / "src" / "the_others")
+    with pytest.raises(UsageError, match=r"A \(main\) would import (parts_of_it|the_others) from the other side"):
+        imports.refuse_the_others_code(before, after, found)
+    imports.refuse_the_others_code(after, before, imports.ask(after, interrupts))
+
+
+def test_a_plugin_that_starts_a_thread_does_not_hold_it_up(tmp_path: Path, interrupts: Interrupts) -> None:
+    root = package(tmp_path)
+    (root / "mine").mkdir()
+    endless = "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()"
+    (root / "mine" / "net.py").write_text(endless)
+    assert imports.ask(side(root, "A", PLUGIN), interrupts).places["mine"] == str(root / "mine")
+
+
+def test_a_plugin_that_ends_the_process_is_its_cells_failure(tmp_path: Path, interrupts: Interrupts) -> None:
+    root = package(tmp_path)
+    (root / "mine").mkdir()
+    (root / "mine" / "net.py").write_text("import os; os._exit(7)")
+    assert imports.ask(side(root, "A", PLUGIN), interrupts).places["mine.net"] == str(root / "mine" / "net.py")
+
+
+def test_a_program_installed_in_the_repositorys_own_environment_is_nobodys_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo, tree = tmp_path / "repo", tmp_path / "tree"
+    monkeypatch.setattr(sys, "prefix", str(repo / ".venv"))
+    place = repo / ".venv" / "lib" / "site-packages" / "mnist_bench" / "__init__.py"
+    found = Imports(protocol=2, places={"mnist_bench": str(place)})
+    imports.refuse_the_others_code(side(tree), side(repo, "B"), found)
+    imports.refuse_the_others_code(side(repo, "B"), side(tree), found)
+
+
+def test_a_reference_whose_tree_lies_in_the_repository_is_its_own(tmp_path: Path) -> None:
+    """The cache folder may lie there: a CI keeps only what does."""
+    repo = package(tmp_path / "repo")
+    tree = package(repo / ".cache" / "mnist_bench" / "worktrees" / "x" / "repo")
+    own, others = (
+        Imports(protocol=2, places={"mnist_bench": str(root / "mnist_bench" / "__init__.py")}) for root in (tree, repo)
+    )
+    imports.refuse_the_others_code(side(tree), side(repo, "B"), own)
+    imports.refuse_the_others_code(side(repo, "B"), side(tree), others)
+    with pytest.raises(UsageError, match="from the other side"):
+        imports.refuse_the_others_code(side(tree), side(repo, "B"), others)
+    with pytest.raises(UsageError, match="from the other side"):
+        imports.refuse_the_others_code(side(repo, "B"), side(tree), own)
+
+
 def test_a_plugin_that_does_not_import_is_its_cells_failure(tmp_path: Path, interrupts: Interrupts) -> None:
     root = package(tmp_path)
     (root / "mine").mkdir()
     (root / "mine" / "__init__.py").write_text("raise ValueError")
     found = imports.ask(side(root, "A", PLUGIN), interrupts)
-    assert list(found.places) == ["mnist_bench"]
+    assert {"mine", "mine.net"}.isdisjoint(found.places)
     imports.refuse_the_others_code(side(root), side(tmp_path / "b", "B"), found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +139,19 @@ def test_a_reference_without_the_matrix(stage: Stage) -> None:
     assert stage.asked == []
 
 
+def test_other_requirements_are_told_since_both_sides_have_one_environment(stage: Stage) -> None:
+    stage.repo.put("pyproject.toml", "[project]\n")
+    stage.repo.put("bench/requirements.txt", "torch\n")
+    stage.repo.put("setup.cfg", "[metadata]\n")
+    stage.repo.commit()
+    stage.repo.put("pyproject.toml", "[project]\nname = 'x'\n")
+    (stage.repo.root / "bench" / "requirements.txt").unlink()
+    stage.repo.put("poetry.lock", "")
+    _, check = stage.run()
+    (note,) = check.notes
+    assert note.startswith("pyproject.toml, poetry.lock, bench/requirements.txt: other in A than in B; both ran with")
+
+
 def test_a_matrix_of_the_reference_with_problems_names_it(stage: Stage) -> None:
     stage.repo.put("bench/m.yaml", "version: 1\nmodel: []\n")
     stage.repo.commit()
@@ -185,6 +199,34 @@ def test_a_tree_that_is_changed_meanwhile_is_noticed(stage: Stage) -> None:
     check = CheckFolder.open(stage.out, "latest").check()
     assert sum(len(one.pairs) for one in check.cells) == 2
     assert check.status == "interrupted"
+
+
+def test_a_tree_that_is_changed_before_its_turn_is_not_measured(stage: Stage) -> None:
+    planned = plan.plan(stage.request())
+    stage.repo.put("model.py", "WIDTH = 2\n")
+    with pytest.raises(UsageError, match="changed while the check waited for its turn: start it again"):
+        sitting.execute(planned, stage.events.append)
+    assert not stage.out.exists()
+
+
+def test_what_the_program_writes_in_the_tree_is_no_change(stage: Stage) -> None:
+    """Results, images, cache and the files that are asked for may lie there, whether git is to ignore them or not."""
+    root = stage.repo.root
+    stage.out, stage.cache = root, root / "cache dir"
+    places = {"output_dir": root, "data_root": root / "images", "outputs": (root / "junit.xml",)}
+    stage.repo.put("junit.xml", "of the last check")
+    for turn in range(2):
+
+        def pairs(cell: Cell, number: int, turn: int = turn) -> Any:
+            stage.repo.put("images/MNIST/raw/labels", f"{turn}{number}")
+            stage.repo.put("cache dir/mnist_bench/known.json", f"{turn}{number}")
+            stage.repo.put("junit.xml", f"{turn}{number}")
+            stage.unchanged()
+
+        stage.bench.pairs = pairs
+        _, check = stage.run(**places)
+        assert check.status == "complete"
+        assert [name for name in check.b.changed if not name.startswith("checks/")] == []
 
 
 # ── interrupted, killed, resumed ─────────────────────────────────────────────────────────────────────────────────────
@@ -289,6 +331,28 @@ def test_another_data_set_is_not_mixed_in(stage: Stage) -> None:
     stage.data = replace(stage.data, sha256="1" * 64)
     with pytest.raises(UsageError, match="the data set at /data is another one than it was"):
         stage.resume()
+
+
+def test_an_output_that_the_interrupted_sitting_wrote_does_not_keep_it_from_going_on(stage: Stage) -> None:
+    outputs = {"outputs": (stage.repo.root / "junit.xml",)}
+    stage.repo.put("junit.xml", "of the last check")
+    interrupt_at(stage, 2, Interrupted("interrupted"))
+    stage.run(**outputs)
+    stage.repo.put("junit.xml", "of this one")
+    stage.bench.pairs = lambda cell, number: None
+    assert stage.resume()[1].status == "complete"
+
+
+def test_workers_find_the_same_code_wherever_the_check_is_resumed(stage: Stage) -> None:
+    interrupt_at(stage, 2, Interrupted("interrupted"))
+    stage.run(here=stage.repo.root / "bench", matrix=Path("m.yaml"))
+    stage.bench.pairs = lambda cell, number: None
+    stage.resume(here=stage.repo.root)
+    first, second = (
+        [str(Path(entry).relative_to(side.root)) for entry in side.environ["PYTHONPATH"].split(os.pathsep)[:2]]
+        for side in (stage.benches[0]["sides"]["A"], stage.benches[1]["sides"]["A"])
+    )
+    assert first == second == [".", "bench"]
 
 
 def test_from_a_folder_below_the_root(stage: Stage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -269,6 +270,26 @@ class TestCheck:
         code, out, _ = check(SECOND, columns=200)
         assert code == 5
         assert "CPU: AMD EPYC in the baseline, Intel Xeon here (moves speed)" in out
+
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_annotations_name_the_matrix_from_the_root(
+        self, place: Place, update: Call, check: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+    ) -> None:
+        """GitHub finds files from the root of the repository, wherever the run and the check were called."""
+        folder = tmp_path / "the repo" / "bench"
+        folder.mkdir(parents=True)
+        (folder / "m.yaml").write_text("")
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+        if inside:
+            subprocess.run(["git", "init", "--quiet", str(folder.parent)], check=True)
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        monkeypatch.chdir(folder)
+        place.run(FIRST)
+        update(FIRST)
+        place.run(SECOND, slow={COMPILED: 1.3}, salt=1, changes={"matrix_path": "m.yaml"})
+        _, out, _ = check(SECOND)
+        file = "bench/m.yaml" if inside else "m.yaml"
+        assert f"::error file={file},title=regression" in out
 
     def test_filter(self, place: Place, update: Call, check: Call) -> None:
         place.run(FIRST)

@@ -193,3 +193,16 @@ def test_only_cells_with_both_ratios_count() -> None:
     cell = CellEvidence(cell=Cell(model="mlp", device="cpu", batch_size=100, variant="compile"))
     both, none = evidence(side(0.1), side(0.1)), evidence((), ())
     assert ratios_compared([cell, replace(cell, ratios=both), replace(cell, ratios=none)]) == 1
+
+
+@pytest.mark.parametrize("sds", [(1e-9, 50.0), (50.0, 50.0), (1e-9, 1e-9)])
+def test_whatever_can_stand_in_a_file_is_judged(sds: tuple[float, float]) -> None:
+    """The widest that the bounds of a stored ratio leave: no overflow, no division by nothing."""
+    a, b = side(-50.0, 50.0, sd=sds[0]), side(50.0, 50.0, sd=sds[1])
+    found = judge_ratio(evidence(a, b), 1, MARGINS)
+    assert found is not None
+    assert found.ratio.low is not None
+    assert found.ratio.high is not None
+    assert 0 < found.ratio.low <= found.ratio.estimate <= found.ratio.high < math.inf
+    assert 0 < mean_ratio(a).exp().estimate < math.inf
+    assert (seeds_needed(evidence(a, b), 1, MARGINS) or 1) >= 1

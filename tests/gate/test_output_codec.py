@@ -14,12 +14,21 @@ from record_factory import make_cell
 
 from mnist_bench.errors import UsageError
 from mnist_bench.gate.output.codec import decode, encode
-from mnist_bench.gate.records import CellEvidence, Check, ProcessPair, SideFault, SideInfo, Verdict
+from mnist_bench.gate.records import (
+    CellEvidence,
+    Check,
+    ProcessPair,
+    RatioEvidence,
+    SessionLogRatio,
+    SideFault,
+    SideInfo,
+    Verdict,
+)
 from mnist_bench.records import Cell, Failure, Round, Skip
 from mnist_bench.stats import Interval
 
-FIGURES = st.floats(allow_nan=False, allow_infinity=False)
-TIMES = st.floats(0, 1e6)
+FIGURES = st.floats(-1e100, 1e100)
+TIMES = st.floats(1e-9, 1e6)
 TEXTS = st.text(max_size=20)
 CELLS = st.builds(Cell, model=TEXTS, device=TEXTS, batch_size=st.integers(1, 10**6), variant=TEXTS)
 ROUNDS = st.builds(
@@ -122,6 +131,12 @@ class TestForPeople:
         assert '"cell": {"model": "lenet5", "device": "cpu", "batch_size": 100, "variant": "eager"}' in text
 
 
+def of_sessions(**changes: Any) -> RatioEvidence:
+    """One session a side; that of B with these changes."""
+    session = SessionLogRatio(seed=0, log_ratio=0.1, sd=0.02, rounds=20)
+    return RatioEvidence(reference="mlp/cpu/b100/eager", a=(session,), b=(replace(session, **changes),))
+
+
 class TestRefused:
     @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])
     def test_cut_short(self, share: float) -> None:
@@ -144,7 +159,7 @@ class TestRefused:
         assert f"schema_version {version!r}" in text
         assert "read it with the version that wrote it" in text
 
-    @pytest.mark.parametrize("figure", ["NaN", "Infinity", "-Infinity", "1e999"])
+    @pytest.mark.parametrize("figure", ["NaN", "Infinity", "-Infinity", "1e999", "1e300", "-1e101", "1" + "0" * 400])
     def test_what_is_no_figure(self, figure: str) -> None:
         text = encode(*every_kind()).decode().replace('"detect": 0.1', f'"detect": {figure}')
         assert "check.margins.detect is" in refusal(text.encode())
@@ -207,7 +222,10 @@ class TestRefused:
             {"order": [0, 2], "steps": [6, 6], "seconds": [0.1, 0.1]},
             {"order": [0, 1], "steps": [6, -6], "seconds": [0.1, 0.1]},
             {"order": [0, 1], "steps": [6, 6], "seconds": [0.1, -0.1]},
+            {"order": [0, 1], "steps": [6, 6], "seconds": [0.1, 0.0]},
+            {"order": [0, 1], "steps": [6, 0], "seconds": [0.1, -0.1]},
             {"order": [], "steps": [], "seconds": []},
+            {"order": [0, 1, 2], "steps": [6, 6, 6], "seconds": [0.1, 0.1, 0.1]},
         ],
     )
     def test_rounds_that_cannot_be(self, one: dict[str, Any]) -> None:
@@ -220,6 +238,12 @@ class TestRefused:
         [
             ("pairs", (make_pair(1), make_pair(1)), "a number stands there twice"),
             ("pairs", (replace(make_pair(1), log_ratio=700.0),), "no ratio of two times"),
+            ("pairs", (replace(make_pair(1), log_ratio=-700.0),), "no ratio of two times"),
+            ("ratios", of_sessions(log_ratio=710.0), "ratios.log_ratio: 710.0 of seed 0 is no ratio of two times"),
+            ("ratios", of_sessions(log_ratio=-51.0), "ratios.log_ratio: -51.0 of seed 0 is no ratio of two times"),
+            ("ratios", of_sessions(sd=0.0), "ratios.sd: 0.0 is no standard error"),
+            ("ratios", of_sessions(sd=1e-200), "ratios.sd: 1e-200 is no standard error"),
+            ("ratios", of_sessions(sd=800.0), "ratios.sd: 800.0 is no standard error"),
             ("seeds", make_seeds() + make_seeds(), "a seed stands there twice"),
             ("seeds", make_seeds(0.5), "an accuracy lies between 0 and 1"),
         ],

@@ -28,7 +28,7 @@ from rich.cells import cell_len
 
 from mnist_bench.gate.judge import exit_code
 from mnist_bench.gate.output import rows, table, words
-from mnist_bench.gate.records import Advisory, Check, SideInfo, Verdict
+from mnist_bench.gate.records import Advisory, CellEvidence, Check, RatioEvidence, SessionLogRatio, SideInfo, Verdict
 from mnist_bench.records import Cell
 from mnist_bench.stats import Interval
 
@@ -228,6 +228,23 @@ class TestTerminal:
         assert any("seconds per step relative to eager" in line for line in lines)
         (header,) = [line for line in lines if line.startswith("verdict ")]
         assert header.split()[-2:] == ["sessions", "seeds"]
+
+    def test_disturbed_sessions_of_either_side_mark_a_cell(self) -> None:
+        quiet = SessionLogRatio(seed=0, log_ratio=0.1, sd=0.02, rounds=20)
+        noisy = replace(quiet, noisy=True)
+        cells = [make_cell("mlp", variant=name) for name in ("a", "b", "c", "reference")]
+        ratios = [
+            RatioEvidence(reference="mlp/cpu/b100/reference", a=a, b=b)
+            for a, b in (((noisy, quiet), (quiet,)), ((quiet,), (noisy, noisy)), ((quiet,), (quiet,)))
+        ]
+        evidence = [CellEvidence(cell=cell, ratios=ratio) for cell, ratio in zip(cells, [*ratios, None], strict=True)]
+        check = make_check(evidence, mode="baseline")
+        verdicts = tuple(make_verdict("pass", cell) for cell in cells)
+        lines = lines_of(check, verdicts)
+        assert ["†" in line for line in body(lines)] == [True, True, False, False]
+        assert "† noisy: other work disturbed 3 of 8 sessions" in lines
+        found = list(csv.DictReader(io.StringIO(rows.to_csv(check, verdicts))))
+        assert [row["noisy_pairs"] for row in found] == ["1", "2", "0", "0"]
 
 
 class TestCsv:

@@ -54,6 +54,14 @@ def test_speed(interval: tuple[float, float | None, float | None], text: str) ->
     assert speed(*interval) == text
 
 
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [(0.03, "3"), (0.042, "4.2"), (0.0994, "9.9"), (0.0996, "10"), (0.1, "10"), (2.0, "200"), (12.345, "1,234")],
+)
+def test_percent(fraction: float, text: str) -> None:
+    assert words.percent(fraction) == text
+
+
 def test_one_pair_is_singular() -> None:
     assert speed(1.5, pairs=1) == "50 % slower (1 pair)"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from record_factory import SHA, make_cell
 
@@ -18,6 +19,7 @@ from mnist_bench.gate.records import (
 )
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, DataSet, Matrix, ModelEntry
 from mnist_bench.selftest.records import CellResult, CheckResult, Side
+from mnist_bench.selftest.sessions import Workshop
 from mnist_bench.stats import Interval
 
 MLP, LENET5 = make_cell("mlp"), make_cell("lenet5")
@@ -29,6 +31,18 @@ MATRIX = Matrix(
 )
 DATA = DataSet(name="mnist", root="/nowhere", sha256=SHA)
 PLAIN = Side(matrix=MATRIX, environ={}, data=DATA)
+
+
+def make_workshop(folder: Path) -> Workshop:
+    return Workshop(
+        matrix=MATRIX,
+        data=PLAIN.data,
+        folder=folder,
+        plugin_path=str(folder),
+        allow_plugins=False,
+        environ={"PATH": "/bin"},
+        interrupts=None,  # type: ignore[arg-type]
+    )
 
 
 def made_check(kinds: dict[Cell, VerdictKind], *, complete: bool = True) -> tuple[Check, tuple[Verdict, ...]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from record_factory import make_cell
-from selftest_kit import LENET5, MATRIX, MLP, PLAIN, made_check
+from selftest_kit import LENET5, MATRIX, MLP, PLAIN, made_check, make_workshop
 
 from mnist_bench.data import cache_root, raw_folder, read_labels, verify
 from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE
@@ -28,18 +28,6 @@ from mnist_bench.selftest.sessions import Workshop
 from mnist_bench.stats import Interval
 
 CELLS = (MLP, LENET5)
-
-
-def make_workshop(folder: Path) -> Workshop:
-    return Workshop(
-        matrix=MATRIX,
-        data=PLAIN.data,
-        folder=folder,
-        plugin_path=str(folder),
-        allow_plugins=False,
-        environ={"PATH": "/bin"},
-        interrupts=None,  # type: ignore[arg-type]
-    )
 
 
 class TestInstruments:

@@ -8,7 +8,6 @@ digits: a verdict that is judged again from rounded samples might be another one
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 from mnist_bench import codec
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import plain
+from mnist_bench.gate.bounds import is_figure, is_log_ratio, session_problem
 from mnist_bench.gate.output.differences import Difference, differences
 from mnist_bench.gate.output.layout import laid_out
 from mnist_bench.gate.records import CHECK_SCHEMA_VERSION, CellEvidence, Check, Margins, Verdict
 from mnist_bench.records import Round
 
 _VERSION = "schema_version"
-LARGEST_LOG_RATIO = 50.0  # of a nanosecond to a thousand years
 AS_WRITTEN = "it was edited or cut short: take the file again as the check wrote it"
 
 
@@ -47,7 +46,7 @@ def encode(check: Check, verdicts: Sequence[Verdict]) -> bytes:
     if check.schema_version != CHECK_SCHEMA_VERSION:
         raise ValueError(f"check.schema_version is {check.schema_version}, not {CHECK_SCHEMA_VERSION}")
     values = _DOCUMENT.dump_python(_Document(check=check, verdicts=tuple(verdicts)), mode="json")
-    for where, figure in _not_finite(values, ""):
+    for where, figure in _no_figures(values, ""):
         raise ValueError(f"{where} is {figure}: only finite figures are stored")
     version = values["check"].pop(_VERSION)
     text = laid_out({_VERSION: version, **values}) + "\n"
@@ -104,8 +103,8 @@ def _with_version(values: dict[str, Any]) -> dict[str, Any]:
             f"has {_VERSION} {version!r}, but this mnist-bench reads {CHECK_SCHEMA_VERSION}: "
             "read it with the version that wrote it (check.program_version names it)"
         )
-    for where, figure in _not_finite(values, ""):
-        raise ValueError(f"{where} is {figure}, which is no figure; {AS_WRITTEN}")
+    for where, figure in _no_figures(values, ""):
+        raise ValueError(f"{where} is {figure!r:.40}, which is no figure; {AS_WRITTEN}")
     check = values.get("check")
     if not isinstance(check, dict) or _VERSION in check:
         raise ValueError(f"check: is missing, or not as written; {AS_WRITTEN}")
@@ -119,17 +118,18 @@ def _misread(one: Difference) -> str:
     return "is missing" if one.missing == "left" else f"{one.left!r:.60} is not what belongs here"
 
 
-def _not_finite(value: Any, where: str) -> Iterator[tuple[str, float]]:
+def _no_figures(value: Any, where: str) -> Iterator[tuple[str, float]]:
+    """Numbers that are not finite, or beyond anything that was measured."""
     match value:
-        case float():
-            if not math.isfinite(value):
+        case float() | int():
+            if not is_figure(value):
                 yield where, value
         case dict():
             for key, item in value.items():
-                yield from _not_finite(item, f"{where}.{key}" if where else str(key))
+                yield from _no_figures(item, f"{where}.{key}" if where else str(key))
         case list():
             for number, item in enumerate(value):
-                yield from _not_finite(item, f"{where}[{number}]")
+                yield from _no_figures(item, f"{where}[{number}]")
 
 
 def _out_of_bounds(check: Check) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _margin_problems(margins: Margins) -> Iterator[str]:
 
 def _cell_problems(cell: CellEvidence) -> Iterator[str]:
     for number, pair in enumerate(cell.pairs):
-        if abs(pair.log_ratio) > LARGEST_LOG_RATIO:
+        if not is_log_ratio(pair.log_ratio):
             yield f"pairs[{number}].log_ratio: {pair.log_ratio} is no ratio of two times"
         if not all(map(_sound, pair.rounds)):
             yield f"pairs[{number}].rounds: a round has an order, and steps and seconds of A and of B"
@@ -163,8 +163,8 @@ def _cell_problems(cell: CellEvidence) -> Iterator[str]:
             if not (0 <= side.accuracy <= 1 and side.images > 0):
                 yield f"seeds[{number}]: an accuracy lies between 0 and 1, of one image or more"
     for session in (*cell.ratios.a, *cell.ratios.b) if cell.ratios else ():
-        if session.sd <= 0:
-            yield f"ratios: sd {session.sd} of seed {session.seed} is no standard error: it is above 0"
+        if problem := session_problem(session):
+            yield f"ratios.{problem}"
     if len({pair.number for pair in cell.pairs}) < len(cell.pairs):
         yield "pairs: a number stands there twice"
     if len({seed.seed for seed in cell.seeds}) < len(cell.seeds):
@@ -173,5 +173,7 @@ def _cell_problems(cell: CellEvidence) -> Iterator[str]:
 
 def _sound(one: Round) -> bool:
     members = len(one.steps)
-    fits = members >= 2 and len(one.seconds) == members and set(one.order) <= set(range(members))
-    return fits and min(one.steps) >= 0 and min(one.seconds) >= 0
+    fits = members == 2 and len(one.seconds) == members and set(one.order) <= set(range(members))
+    return fits and all(
+        steps > 0 < seconds or steps == 0 <= seconds for steps, seconds in zip(one.steps, one.seconds, strict=True)
+    )

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mnist_bench import figures
-from mnist_bench.gate.records import AccuracyFinding, Advisory, Check, SideInfo, Verdict, VerdictKind
+from mnist_bench.gate.records import AccuracyFinding, Advisory, CellEvidence, Check, SideInfo, Verdict, VerdictKind
+from mnist_bench.gate.words import percent
 from mnist_bench.records import Cell
 
 WORST_FIRST: tuple[VerdictKind, ...] = (
@@ -69,7 +70,7 @@ def slower(verdict: Verdict) -> str:
     if verdict.speed is None:
         return ""
     change = _slow_down(verdict.speed.ratio.estimate)
-    size = _percent(abs(change))
+    size = percent(abs(change))
     return "as fast" if size == "0" else f"{size} % {'slower' if change > 0 else 'faster'}"
 
 
@@ -79,8 +80,8 @@ def slower_bounds(verdict: Verdict) -> str:
         return ""
     bounds = [_slow_down(verdict.speed.ratio.low), _slow_down(verdict.speed.ratio.high)]
     if bounds[0] >= 0 or bounds[1] <= 0:
-        return "-".join(_percent(size) for size in sorted(map(abs, bounds))) + " %"
-    return f"-{_percent(-bounds[0])} to +{_percent(bounds[1])} %"
+        return "-".join(percent(size) for size in sorted(map(abs, bounds))) + " %"
+    return f"-{percent(-bounds[0])} to +{percent(bounds[1])} %"
 
 
 def accuracy_change(verdict: Verdict) -> str:
@@ -119,16 +120,20 @@ def seeds(verdict: Verdict) -> str:
 
 
 def noisy_pairs(check: Check) -> dict[Cell, int]:
-    """How many pairs of each cell were disturbed, where any was."""
-    found = {cell.cell: sum(bool(pair.noisy) for pair in cell.pairs) for cell in check.cells}
-    return {cell: count for cell, count in found.items() if count}
+    """How many pairs, or sessions of both sides, of each cell were disturbed, where any was."""
+    return {one.cell: count for one in check.cells if (count := sum(_disturbed(one)))}
 
 
 def noise(check: Check) -> str:
-    """What is to be said of disturbed pairs; empty without any."""
-    found = noisy_pairs(check)
-    pairs_of_all = sum(len(cell.pairs) for cell in check.cells)
-    return f"† noisy: other work disturbed {sum(found.values()):,} of {pairs_of_all:,} pairs" if found else ""
+    """What is to be said of disturbed pairs, or sessions; empty without any."""
+    every = [disturbed for one in check.cells for disturbed in _disturbed(one)]
+    return f"† noisy: other work disturbed {sum(every):,} of {len(every):,} {unit(check)}" if any(every) else ""
+
+
+def _disturbed(one: CellEvidence) -> list[bool]:
+    """Of each pair of a cell, and of each session that its ratios come from."""
+    sessions = (*one.ratios.a, *one.ratios.b) if one.ratios else ()
+    return [bool(pair.noisy) for pair in one.pairs] + [session.noisy for session in sessions]
 
 
 def unfinished(check: Check) -> str:
@@ -150,8 +155,8 @@ def facts(check: Check) -> list[str]:
         f"Matrix {check.matrix_path}, data {check.dataset}, recipe {check.recipe}{_time(check)}",
         *filter(None, [unfinished(check)]),
         *check.notes,
-        f"Speed: {ratio}, B against A, and its 95 % interval; {_percent(margins.margin)} % slower is tolerated, "
-        f"and a pass says that {_percent(margins.detect)} % would have been seen.",
+        f"Speed: {ratio}, B against A, and its 95 % interval; {percent(margins.margin)} % slower is tolerated, "
+        f"and a pass says that {percent(margins.detect)} % would have been seen.",
     ]
 
 
@@ -171,11 +176,6 @@ def _time(check: Check) -> str:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:,.1f}".removesuffix(".0")
-
-
-def _percent(fraction: float) -> str:
-    """One decimal below 10."""
-    return f"{100 * fraction:,.0f}" if fraction >= 0.0995 else f"{100 * fraction:.1f}".removesuffix(".0")
 
 
 def _ratio(verdict: Verdict) -> float:
