@@ -23,8 +23,9 @@ run: $(STAMP) ## the benchmark: MATRIX=benchmarks.yaml ARGS="--data-dir ..."
 reproduce: $(STAMP) ## the tutorial's experiments beside published: ARGS="--seeds 1 --data-dir ..."
 	$(BIN)/python -m mnist_bench reproduce $(ARGS)
 
-test: $(STAMP) ## the tests (at most 10 minutes)
-	$(BIN)/python -m pytest -m "not bars" $(ARGS)
+# Stealing keeps neighbours together: what they share is made once.
+test: $(STAMP) ## the tests, in two processes (at most 10 minutes)
+	$(BIN)/python -m pytest -m "not bars" -n 2 --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## style, types and import walls
 	$(BIN)/ruff check .

@@ -17,6 +17,25 @@ from mnist_bench import data, vega
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Of the processes that share the tests (pytest-xdist) each has cores of its own, and so has what it starts: threads of
+# a step that share theirs with other work wait for each other's turn, and a test takes minutes.
+if process := os.environ.pop("PYTEST_XDIST_WORKER", None):
+    count = int(os.environ.pop("PYTEST_XDIST_WORKER_COUNT"))
+    if hasattr(os, "sched_setaffinity") and count <= len(os.sched_getaffinity(0)):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[int(process.removeprefix("gw")) % count :: count])
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """What a test starts runs on one core: these take minutes where others are at work."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
 
 @pytest.fixture(scope="session")
 def bench_data(request: pytest.FixtureRequest) -> dict[str, str]:

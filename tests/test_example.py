@@ -18,14 +18,7 @@ from mnist_bench.cli import COMMANDS
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "docs" / "example"
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-# On one core: on a busy machine two threads of one step wait for each other's turn, and a test takes minutes.
-PROGRAM = """
-import os, sys
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-from mnist_bench.cli import main
-sys.exit(main())
-"""
+pytestmark = pytest.mark.usefixtures("one_core")
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -45,7 +38,7 @@ def call(tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> Call
         subprocess.run([*git, *words], cwd=project, check=True)
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", PROGRAM, *words]
+        command = [sys.executable, "-m", "mnist_bench", *words]
         return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, check=False)
 
     return run

@@ -145,7 +145,9 @@ def test_instants_are_of_one_clock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "expected"), [("", ()), ("41\n42\n", (41, 42)), (f"{os.getpid()}\n43\n", (43,)), ("[N/A]\n", ())]
+    ("printed", "expected"),
+    [("", ()), ("41\n42\n", (41, 42)), (f"{os.getpid()}\n43\n", (43,)), ("[N/A]\n", ())],
+    ids=["nobody", "others", "ourselves too", "unknown"],
 )
 def test_foreign_processes(printed: str, expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:

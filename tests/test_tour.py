@@ -34,8 +34,7 @@ needs_terminal = pytest.mark.skipif(
     shutil.which("bash") is None or shutil.which("git") is None or not (ROOT / ".git").exists(),
     reason="needs bash, git and a checkout",
 )
-# pty.fork warns where this process has threads (torch's, of other tests); the child execs at once.
-pytestmark = [needs_terminal, pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")]
+pytestmark = [needs_terminal, pytest.mark.usefixtures("one_core")]
 
 
 @pytest.fixture
@@ -51,14 +50,9 @@ class Walker:
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self._folder = folder
         origin = commit_of_working_tree(folder / "origin")
-        # One core: on a busy machine two threads of one step wait for each other's turn, and the walk takes minutes.
-        pin = (
-            "import os; hasattr(os, 'sched_setaffinity') and os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}); "
-        )
-        shell = "os.execvp('bash', ['bash', '--norc', '--noprofile', '--noediting', '-i'])"
         self._bash = pexpect.spawn(
-            sys.executable,
-            ["-c", pin + shell],
+            "bash",
+            ["--norc", "--noprofile", "--noediting", "-i"],
             cwd=str(folder),
             env={
                 **environ,
