@@ -1,6 +1,8 @@
 """What is measured next, and when it is enough: first seeds, sweeps of process pairs over all cells, more seeds.
 
-A cell that is decided gets nothing more. Nothing is begun that the budget does not hold, and no pair that could not
+A cell that seems less accurate gets its seeds before all pairs: a drop that is shown is a verdict without them. What
+comes first is free to follow from what was seen: each test looks at its own numbers of samples only. A cell that is
+decided gets nothing more. Nothing is begun that the budget does not hold, and no pair that could not
 bring its cell to the next look: pairs between looks decide nothing.
 """
 
@@ -76,10 +78,12 @@ class Conductor:
 
     def _next_tasks(self) -> list[tuple[Task, Cell]]:
         """One sweep: a pair of every cell that wants one; once all have had their first look, a seed too."""
+        if suspects := self._suspects():
+            return [("seed", cell) for cell in suspects]
         pairs = self._wanting_pairs()
         early = [one for one in pairs if len(one.pairs) < self.rules.looks[0]]
         tasks: list[tuple[Task, Cell]] = [("pair", one.cell) for one in early or pairs]
-        return tasks if early else tasks + [("seed", cell) for cell in self._wanting_seeds()]
+        return tasks if early else tasks + [("seed", cell) for cell, _ in self._wanting_seeds()]
 
     def _wanting_pairs(self) -> list[CellEvidence]:
         """Cells whose speed is undecided and that can reach their next look in time: first those that are nearest."""
@@ -93,12 +97,22 @@ class Conductor:
         left_s = self.budget.left_s()
         return [one for end, (_, one) in zip(ends, wanting, strict=True) if end <= left_s]
 
-    def _wanting_seeds(self) -> list[Cell]:
+    def _suspects(self) -> list[Cell]:
+        """Cells whose accuracy has dropped as far as can be seen, if the seeds that may show it fit into the budget."""
+        found, left_s = [], self.budget.left_s()
+        for cell, accuracy in self._wanting_seeds():
+            needs_s = accuracy.more_seeds * self.costs.seconds("seed", cell)
+            if _dropped(accuracy) and needs_s <= left_s:
+                found.append(cell)
+                left_s -= needs_s
+        return found
+
+    def _wanting_seeds(self) -> list[tuple[Cell, AccuracyFinding]]:
         found = []
         for one in self._undecided():
             accuracy = self._accuracy(one)
             if accuracy is not None and accuracy.decision == "undecided" and accuracy.more_seeds > 0:
-                found.append(one.cell)
+                found.append((one.cell, accuracy))
         return found
 
     def _undecided(self) -> list[CellEvidence]:
@@ -203,6 +217,10 @@ class Conductor:
 def comparable(one: CellEvidence) -> bool:
     """Whether a cell is on both sides, means the same there, and has not failed."""
     return one.sides == "both" and not one.differences and not one.faults
+
+
+def _dropped(accuracy: AccuracyFinding) -> bool:
+    return accuracy.change.high is not None and accuracy.change.high < 0
 
 
 def _next_number(one: CellEvidence) -> int:

@@ -180,7 +180,10 @@ def made_up_rules(
     decisions: Mapping[int, Decision] | None = None,
     detectable: Callable[[int, float], float] = lambda pairs, sd: 0.08,
 ) -> Rules:
-    """Judges that decide at a look what ``decisions`` says of it; a pair above 0.5 fails, equal seeds pass."""
+    """Judges that decide at a look what ``decisions`` says of it; a pair above 0.5 fails, equal seeds pass.
+
+    Four seeds that differ pass, or fail where all of them are worse by 0.01.
+    """
     known = {looks[0]: "pass"} if decisions is None else decisions
 
     def speed(pairs: Sequence[ProcessPair]) -> SpeedFinding | None:
@@ -198,13 +201,14 @@ def made_up_rules(
         if not seeds:
             return None
         identical = sum(seed.a.predictions_sha256 == seed.b.predictions_sha256 for seed in seeds)
-        failed = floor is not None and seeds[-1].b.accuracy < floor
+        worse = all(seed.a.accuracy - seed.b.accuracy > 0.01 for seed in seeds)
+        failed = (floor is not None and seeds[-1].b.accuracy < floor) or (worse and len(seeds) >= 4)
         passed = identical == len(seeds) or len(seeds) >= 4
         return AccuracyFinding(
             decision="fail" if failed else "pass" if passed else "undecided",
             a=0.95,
             b=0.95,
-            change=Interval(0.0),
+            change=Interval(-0.02, -0.03, -0.01) if worse else Interval(0.0),
             seeds=len(seeds),
             identical=identical,
             more_seeds=0 if failed or passed else 4 - len(seeds),
