@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,11 +48,12 @@ class Request:
     outputs: tuple[Path, ...] = ()
 
     @property
-    def written(self) -> tuple[Path, ...]:
-        """What the program itself writes, wherever in the working tree that lies: no change of what is checked."""
+    def left_out(self) -> tuple[Path, ...]:
+        """What is no change of what is checked, wherever in the working tree it lies: what the program itself writes,
+        and the environment of the Python that runs both sides."""
         latest = self.output_dir / CHECKS / LATEST  # where the output folder is the tree itself
         images = raw_folder(self.data_root).parent
-        return (self.output_dir, latest, images, cache_root(self.environ), *self.outputs)
+        return (self.output_dir, latest, images, cache_root(self.environ), Path(sys.prefix), *self.outputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Plan:
 
     def outdated(self) -> bool:
         """Whether the working tree is no longer what it was; a new file that git does not know is no change."""
-        now = repository.state(self.repository.git, self.request.written, self.state.untracked)
+        now = repository.state(self.repository.git, self.request.left_out, self.state.untracked)
         return (now.commit, now.sha256) != (self.state.commit, self.state.sha256)
 
 
@@ -87,7 +89,7 @@ def plan(request: Request) -> Plan:
         repository=found,
         commit=repository.commit_of(found.git, request.against),
         matrix=own,
-        state=repository.state(found.git, request.written),
+        state=repository.state(found.git, request.left_out),
     )
 
 
@@ -107,7 +109,7 @@ def plan_again(folder: CheckFolder, request: Request) -> Plan:
             f"{str(head.a.commit)[:12]}: leave --against out, or start a new check"
         )
     untracked = tuple(unquote(path, errors=BYTES) for path in head.untracked)
-    state = repository.state(found.git, request.written, untracked)
+    state = repository.state(found.git, request.left_out, untracked)
     if (state.commit, state.sha256) != (head.b.commit, head.content_sha256):
         raise UsageError(
             f"--resume {head.id}: the working tree is not what it was (HEAD, or a changed file): pairs of two "

@@ -88,10 +88,10 @@ def commit_of(git: Git, reference: str) -> str:
 
 
 def state(git: Git, leave_out: Sequence[Path], untracked: tuple[str, ...] | None = None) -> State:
-    """The working tree as it now is, less what this program writes itself.
+    """The working tree as it now is.
 
     Args:
-        leave_out: the files and folders that it writes.
+        leave_out: files and folders that are no part of it.
         untracked: of an earlier state: files that are new since are then left out (a model may write some).
     """
     entries = tuple(_entries(git, leave_out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +208,14 @@ def test_a_tree_that_is_changed_before_its_turn_is_not_measured(stage: Stage) ->
     with pytest.raises(UsageError, match="changed while the check waited for its turn: start it again"):
         sitting.execute(planned, stage.events.append)
     assert not stage.out.exists()
+
+
+def test_an_environment_in_the_tree_is_no_change(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the Python that runs both sides; another folder that git does not know is part of what is checked."""
+    monkeypatch.setattr(sys, "prefix", str(stage.repo.root / ".venv"))
+    stage.repo.put(".venv/pyvenv.cfg", "")
+    stage.repo.put("more/part.py", "")
+    assert stage.run()[1].b.changed == ("more/part.py",)
 
 
 def test_what_the_program_writes_in_the_tree_is_no_change(stage: Stage) -> None:
