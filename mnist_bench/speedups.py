@@ -48,6 +48,7 @@ class SessionIndex(dict[str, list[Session]]):
         super().__init__()
         # By the session's id(): they live as long as this.
         self._step_s: dict[int, stats.FloatArray] = {}
+        self._medians: dict[int, stats.FloatArray] = {}
         self._columns: dict[int, dict[str, int]] = {}
         self._log_step_s: dict[str, float | None] = {}
         self._ratios: dict[tuple[int, str, str], SessionRatio | None] = {}
@@ -66,11 +67,22 @@ class SessionIndex(dict[str, list[Session]]):
     def log_step_s(self, trial: str) -> float | None:
         """ln of the median seconds per step over all rounds in which a trial (an id) took steps; None: in none."""
         if trial not in self._log_step_s:
-            found = self.get(trial, ())
-            parts = [self.step_s(session)[:, self._columns[id(session)][trial]] for session in found]
-            known = np.concatenate([part[~np.isnan(part)] for part in parts]) if parts else np.empty(0)
-            self._log_step_s[trial] = math.log(stats.median(known)) if known.size else None
+            found = self._median_step_s(trial)
+            self._log_step_s[trial] = None if found is None or math.isnan(found) else math.log(found)
         return self._log_step_s[trial]
+
+    def _median_step_s(self, trial: str) -> float | None:
+        """None or NaN where the trial took no step."""
+        match self.get(trial, []):
+            case []:
+                return None
+            case [session]:  # nearly always: all of its members at once
+                if id(session) not in self._medians:
+                    self._medians[id(session)] = stats.medians(self.step_s(session))
+                return float(self._medians[id(session)][self._columns[id(session)][trial]])
+            case found:
+                parts = [self.step_s(session)[:, self._columns[id(session)][trial]] for session in found]
+                return float(stats.medians(np.concatenate(parts)[:, np.newaxis])[0])
 
     def measure(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Reads off every session the ratios of all these pairs (reference, this) that it timed together.

@@ -50,6 +50,18 @@ def median(values: ArrayLike) -> float:
     return _middle(ordered)
 
 
+def medians(columns: FloatArray) -> FloatArray:
+    """The median of each column (n, k) -> (k,), its NaN left out; NaN for a column that has nothing else."""
+    if not len(columns):
+        return np.full(columns.shape[1], np.nan)
+    ordered = np.sort(columns, axis=0)  # NaN comes last
+    counts = np.count_nonzero(~np.isnan(columns), axis=0)
+    places = np.arange(columns.shape[1])
+    low, high = (ordered[np.maximum(middle, 0), places] for middle in ((counts - 1) // 2, counts // 2))
+    found: FloatArray = (low + high) / 2
+    return found
+
+
 def percentiles(values: ArrayLike, ranks: Sequence[float]) -> tuple[float, ...]:
     """Percentiles (ranks from 0 to 100) of a non-empty sample, linear between order statistics."""
     return tuple(float(value) for value in np.percentile(_sample(values), list(ranks)))

@@ -25,6 +25,13 @@ def brute_force_signed_rank(n: int) -> np.ndarray:
     return np.bincount(sums, minlength=n * (n + 1) // 2 + 1) / 2**n
 
 
+@given(st.lists(st.lists(st.floats(-9, 9) | st.just(math.nan), min_size=3, max_size=3), max_size=9))
+def test_medians_of_columns_are_numpys(rows: list[list[float]]) -> None:
+    columns = np.array(rows).reshape(-1, 3)
+    expected = [np.median(known) if (known := column[~np.isnan(column)]).size else math.nan for column in columns.T]
+    np.testing.assert_array_equal(stats.medians(columns), expected)
+
+
 class TestSignedRank:
     @pytest.mark.parametrize("n", range(1, 13))
     def test_distribution_is_that_of_all_signs(self, n: int) -> None:

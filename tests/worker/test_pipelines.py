@@ -131,6 +131,7 @@ def test_no_pipeline_draws_from_the_global_generator(pipeline: str, tiny: DataSe
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes:UserWarning")  # on one core
 def test_loader_processes_give_the_same_and_draw_nothing(tiny: DataSet) -> None:
     alone = build(tiny, target="lenet5", pipeline="torchvision")
     helped = build(tiny, target="lenet5", pipeline="torchvision", workers=2)
