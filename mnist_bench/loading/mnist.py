@@ -6,11 +6,11 @@ import importlib
 import sys
 from types import ModuleType
 
-import torch
+from torch import library
 
 # torchvision's own operators, which a CPU build of torch lacks when torchvision is a CUDA build. Data sets and
 # transforms never call them; their schemas must only be there at import. Kept alive by this name.
-_schemas: list[torch.library.Library] = []
+_schemas: list[library.Library] = []
 
 
 def import_torchvision() -> ModuleType:
@@ -22,8 +22,8 @@ def import_torchvision() -> ModuleType:
             raise
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]  # half imported
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _schemas.append(library)
+    operators = library.Library("torchvision", "DEF")
+    operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _schemas.append(operators)
     return importlib.import_module("torchvision")
