@@ -8,6 +8,7 @@ are no texts: a negative number stays a number. Source: https://owasp.org/www-co
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mnist_bench import figures
 
@@ -16,6 +17,7 @@ from mnist_bench import figures
 _FORMULA = re.compile(r'(^|;)(?=[\s"]*[=+\-@＝＋－＠])')  # noqa: RUF001
 
 
+@lru_cache(maxsize=1024)  # names and reasons come again in every line
 def harmless(text: str) -> str:
     """``=1+1`` is ``'=1+1``; ``a;=1`` is ``a;'=1``; anything else stays, on one line."""
     return _FORMULA.sub(r"\1'", figures.plain(text))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import random
 import shutil
 import string
@@ -23,6 +22,7 @@ from mnist_bench import codec, tables
 from mnist_bench.codec import LINE_LIMIT, SCHEMA_VERSION
 from mnist_bench.errors import UsageError
 from mnist_bench.files import append_line, link_atomically, sync_folder, whole_lines, write_atomically
+from mnist_bench.garbage import no_garbage
 from mnist_bench.leavings import hidden_run, making, sweep
 from mnist_bench.records import Manifest, Session, Trial
 from mnist_bench.run_names import MANIFEST, known_runs
@@ -111,7 +111,7 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror or error}; is this a run folder?") from error
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{path}: {codec.explain(error)}") from error
+            raise UsageError(f"{path}: {error}") from error
 
     def update_manifest(self, **changes: Any) -> Manifest:
         """Replaces fields of the manifest (``status="complete"``, ``ended_at=...``) and returns the new one."""
@@ -172,7 +172,7 @@ class RunFolder:
             UsageError: a line in the middle is broken; the message names file and line.
         """
         found: dict[str, Trial] = {}
-        with _no_garbage():
+        with no_garbage():
             for trial in self._read("trials.jsonl", self._decode_trial):
                 found.setdefault(trial.id, trial)
         return tuple(found.values())
@@ -180,7 +180,7 @@ class RunFolder:
     def sessions(self) -> tuple[Session, ...]:
         """The finished sessions in order; of two with the same group and members the first holds. As ``trials``."""
         found: dict[tuple[str, tuple[str, ...]], Session] = {}
-        with _no_garbage():
+        with no_garbage():
             for session in self._read("sessions.jsonl", codec.decode_session):
                 found.setdefault((session.group, session.members), session)
         return tuple(found.values())
@@ -235,25 +235,13 @@ class RunFolder:
                 yield decode(codec.from_json(line))
             except (ValueError, RecursionError) as error:
                 raise UsageError(
-                    f"{path}:{number}: broken line: {codec.explain(error)}; mend it from a copy, or delete it and "
+                    f"{path}:{number}: broken line: {error}; mend it from a copy, or delete it and "
                     f"measure again with --resume {self.run_id}"
                 ) from error
 
     def _require_lock(self) -> None:
         if not self._lock.is_locked:
             raise RuntimeError("a run is written to inside `with folder.lock():` only")
-
-
-@contextlib.contextmanager
-def _no_garbage() -> Iterator[None]:
-    """While thousands of records are made there is none: to look for it takes a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _make_folder(hidden: Path, final: Path, manifest: Manifest, fill: Callable[[Path], None] | None) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import operator
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +16,9 @@ from mnist_bench.loading.pipelines import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EpochStamps:
-    """Clock readings of an epoch in ns: ``started``, then for each step ``loaded`` and ``done``, then ``ended``.
+class TrainedEpoch:
+    """Clock readings of an epoch in ns: ``started``, then for each step ``loaded`` and ``done``, then ``ended``; and of
+    each step the mean loss, on the device, and the number of images.
 
     On a device that works asynchronously the stamps inside are those of the launches; ``started`` and ``ended`` are
     synchronised.
@@ -24,6 +27,16 @@ class EpochStamps:
     started: int
     steps: array[int]  # loaded, done, loaded, done, ...
     ended: int
+    losses: Sequence[torch.Tensor] = ()
+    sizes: Sequence[int] = ()
+
+    @property
+    def images(self) -> int:
+        return sum(self.sizes)
+
+    def mean_loss(self) -> float:
+        """Over the images, in double precision; not finite where a step's is not."""
+        return math.fsum(map(operator.mul, torch.stack(list(self.losses)).tolist(), self.sizes)) / self.images
 
     def loader_ns(self) -> int:
         """Nanoseconds between the end of a step and the next batch's arrival, summed."""
@@ -38,20 +51,18 @@ def train_epoch(
     step: Step,
     batches: Iterable[Batch],
     step_count: int,
-    losses: list[torch.Tensor],
-    sizes: list[int],
     *,
     synchronize: Callable[[], None],
     clock: Callable[[], int],
-) -> EpochStamps:
+) -> TrainedEpoch:
     """Trains over ``batches``.
 
     Args:
         step_count: how many batches there will be (the stamps' room).
-        losses: takes each batch's mean loss, on the device: a sum would be an operation more in every step.
-        sizes: takes each batch's number of images.
     """
     stamps = array("q", bytes(16 * step_count))
+    losses: list[torch.Tensor] = []  # to add them up would be an operation more in every step
+    sizes: list[int] = []
     position = 0
     synchronize()
     started = clock()
@@ -62,7 +73,7 @@ def train_epoch(
         position += 2
         sizes.append(labels.shape[0])
     synchronize()
-    return EpochStamps(started=started, steps=stamps[:position], ended=clock())
+    return TrainedEpoch(started=started, steps=stamps[:position], ended=clock(), losses=losses, sizes=sizes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

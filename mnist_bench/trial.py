@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import operator
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -42,7 +41,7 @@ from mnist_bench.protocol import (
 from mnist_bench.recipes import training_of
 from mnist_bench.records import StepTimes, TrialSpec, VariantClass
 from mnist_bench.samples import SAMPLES, SESSION, TRAINING, WARMUP
-from mnist_bench.training import evaluate, train_epoch
+from mnist_bench.training import TrainedEpoch, evaluate, train_epoch
 
 TRACE_STEPS = 20
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
@@ -267,37 +266,34 @@ class LiveTrial:
             if not bool((torch.bincount(order, minlength=count) == 1).all()):
                 raise TrialError(f"epoch {epoch}: the order is not a permutation of the {count} images")
             self._orders.update(order.numpy().tobytes())
-        losses: list[torch.Tensor] = []
-        sizes: list[int] = []
         with self._no_compilation(f"epoch {epoch}"):
-            stamps = train_epoch(
+            trained = train_epoch(
                 self._program.step,
                 self._pipeline.train_batches(order),
                 math.ceil(count / self._spec.cell.batch_size),
-                losses,
-                sizes,
                 synchronize=self._device.synchronize,
                 clock=perf_counter_ns,
             )
-        seconds, loader_ns = (stamps.ended - stamps.started) * NS, stamps.loader_ns()
+        seconds, loader_ns = (trained.ended - trained.started) * NS, trained.loader_ns()
         self._waterfall.add("loader wait", loader_ns)
-        self._waterfall.add("train step", stamps.ended - stamps.started - loader_ns)
+        self._waterfall.add("train step", trained.ended - trained.started - loader_ns)
         with self._waterfall.phase("audit"):
-            self._keep(TRAINING, epoch, stamps.steps)
-            loss = self._audit(epoch, losses, sizes)
-        return EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=sum(sizes))
+            self._keep(TRAINING, epoch, trained.steps)
+            loss = self._audit(epoch, trained)
+        return EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=trained.images)
 
-    def _audit(self, epoch: int, losses: list[torch.Tensor], sizes: list[int]) -> float:
+    def _audit(self, epoch: int, trained: TrainedEpoch) -> float:
         """Returns the epoch's mean loss.
 
         Raises:
             Diverged: it is not finite.
             TrialError: images were dropped or doubled, or no weight has changed.
         """
-        samples = sum(sizes)
-        if samples != self._pipeline.train_images:
-            raise TrialError(f"epoch {epoch}: {samples} images were trained on, not {self._pipeline.train_images}")
-        loss = math.fsum(map(operator.mul, torch.stack(losses).tolist(), sizes)) / samples
+        if trained.images != self._pipeline.train_images:
+            raise TrialError(
+                f"epoch {epoch}: {trained.images} images were trained on, not {self._pipeline.train_images}"
+            )
+        loss = trained.mean_loss()
         if not math.isfinite(loss):
             raise Diverged(f"the mean training loss of epoch {epoch + 1} is {loss}: lower the learning rate")
         if epoch == 0 and not self._snapshot.weights_changed():

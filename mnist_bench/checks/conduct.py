@@ -2,8 +2,8 @@
 
 A cell that seems less accurate gets its seeds before all pairs: a drop that is shown is a verdict without them. What
 comes first is free to follow from what was seen: each test looks at its own numbers of samples only. A cell that is
-decided gets nothing more. Nothing is begun that the budget does not hold, and no pair that could not
-bring its cell to the next look: pairs between looks decide nothing.
+decided gets nothing more. Nothing is begun that the budget does not seem to hold, a training that outlives it is given
+up, and no pair is begun that could not bring its cell to the next look: pairs between looks decide nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 
 from mnist_bench.checks.budget import Budget
 from mnist_bench.checks.costs import Costs
-from mnist_bench.checks.events import CheckObserver, Forecast, Task, TaskFinished, TaskStarted
+from mnist_bench.checks.events import CheckObserver, Forecast, OutOfTime, Task, TaskFinished, TaskStarted
 from mnist_bench.checks.ledger import Ledger, Line
 from mnist_bench.checks.rules import POWER, Rules
 from mnist_bench.gate.records import AccuracyFinding, CellEvidence, ProcessPair, SeedPair, SideFault, SpeedFinding
@@ -27,13 +27,16 @@ from mnist_bench.records import Cell
 ASSUMED_SD = 0.03  # of a pair's log ratio, until some are measured: identical code here (docs/decisions/0016)
 REFINED_AFTER = 4  # pairs of every cell
 
+Found = ProcessPair | SeedPair | tuple[SideFault, ...] | OutOfTime
+
 
 class Bench(Protocol):
-    """Where cells are measured. What a side cannot do is told, not raised."""
+    """Where cells are measured. What a side cannot do is told, not raised; ``within_s`` are the seconds that a training
+    has, after which it is given up."""
 
     def pair(self, cell: Cell, number: int) -> ProcessPair | tuple[SideFault, ...]: ...
-    def seed(self, cell: Cell, seed: int) -> SeedPair | tuple[SideFault, ...]: ...
-    def new(self, cell: Cell, seed: int) -> tuple[SideFault, ...]:
+    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault, ...] | OutOfTime: ...
+    def new(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault, ...] | OutOfTime:
         """Trains a cell that only B has."""
 
 
@@ -166,14 +169,14 @@ class Conductor:
         )
         return True
 
-    def _measure(self, task: Task, cell: Cell, number: int) -> ProcessPair | SeedPair | tuple[SideFault, ...]:
+    def _measure(self, task: Task, cell: Cell, number: int) -> Found:
         match task:
             case "pair":
                 return self.bench.pair(cell, number)
             case "seed":
-                return self.bench.seed(cell, number)
+                return self.bench.seed(cell, number, self.budget.left_s())
             case "new":
-                return self.bench.new(cell, number)
+                return self.bench.new(cell, number, self.budget.left_s())
 
     def _shuffled(self, tasks: list[tuple[Task, Cell]]) -> list[tuple[Task, Cell]]:
         """In random order: which cell comes first must not hang together with how the machine drifts."""
@@ -232,10 +235,10 @@ def _next_seed(one: CellEvidence, seeds: Sequence[int]) -> int:
     return next(seed for seed in itertools.chain(seeds, itertools.count()) if seed not in done)
 
 
-def _lines(
-    cell: Cell, found: ProcessPair | SeedPair | tuple[SideFault, ...], seconds: float, spent_s: float
-) -> list[Line]:
+def _lines(cell: Cell, found: Found, seconds: float, spent_s: float) -> list[Line]:
     match found:
+        case OutOfTime():
+            return []
         case ProcessPair():
             return [Line(cell=cell, seconds=seconds, spent_s=spent_s, pair=found)]
         case SeedPair():

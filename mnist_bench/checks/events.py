@@ -59,6 +59,11 @@ class TaskStarted:
     left_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class OutOfTime:
+    """A task that had not ended when the budget did."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFinished:
     """``found``: what it gave, None of a new cell that works; ``faults`` where a side could not."""
@@ -67,7 +72,7 @@ class TaskFinished:
     cell: Cell
     number: int
     target: int | None
-    found: ProcessPair | SeedPair | None
+    found: ProcessPair | SeedPair | OutOfTime | None
     faults: tuple[SideFault, ...]
     seconds: float
     left_s: float

@@ -24,6 +24,7 @@ from mnist_bench.files import append_line, sync_folder, whole_lines, write_atomi
 from mnist_bench.gate.records import CellEvidence, Check, Margins, SideInfo
 from mnist_bench.records import DataSet, Recipe
 from mnist_bench.store import point_latest
+from mnist_bench.validation import explain
 
 CHECKS = "checks"  # in the output folder; it holds no manifest.json, so it is no run
 HEAD = "head.json"
@@ -130,7 +131,7 @@ class CheckFolder:
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror or error}; is this a check's folder?") from error
         except ValidationError as error:
-            raise UsageError(f"{path}: {codec.explain(error)}: another version wrote it, or it was edited") from error
+            raise UsageError(f"{path}: {explain(error)}: another version wrote it, or it was edited") from error
 
     def update(self, **changes: Any) -> Head:
         head = replace(self.head(), **changes)
@@ -174,7 +175,7 @@ class CheckFolder:
                 yield _LINE.validate_python(codec.from_json(line))
             except ValueError as error:
                 raise UsageError(
-                    f"{path}:{number}: broken line: {codec.explain(error)}; delete it, and measure again with "
+                    f"{path}:{number}: broken line: {explain(error)}; delete it, and measure again with "
                     f"--resume {self.path.name}"
                 ) from error
 

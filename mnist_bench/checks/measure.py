@@ -102,6 +102,7 @@ def _conductor(folder: CheckFolder, a: Side, b: Side, budget: Budget, setting: S
             emit=setting.emit,
             allow_plugins=setting.allow_plugins,
             timeout_s=setting.timeout_s,
+            clock=setting.clock,
             unchanged=setting.unchanged,
         ),
         rules=setting.judges_of(head.cells, head.margins),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log
+from functools import partial
 from pathlib import Path
 from statistics import median
 from urllib.parse import quote
 
 from mnist_bench.checks.costs import PAIR_TOKEN_S
-from mnist_bench.checks.events import CheckObserver, Stage
+from mnist_bench.checks.events import CheckObserver, OutOfTime, Stage
 from mnist_bench.checks.sides import Side, side_of, spec_of
 from mnist_bench.errors import BenchError
 from mnist_bench.events import Event, StageStarted
@@ -21,7 +22,7 @@ from mnist_bench.gate.records import ProcessPair, SeedPair, SideFault, Training
 from mnist_bench.gate.records import Side as SideName
 from mnist_bench.group import Finding, Settings, Worker, run_group, time_group
 from mnist_bench.interrupts import Interrupts
-from mnist_bench.records import Cell, Group, Measurement, Round, Session, TrialSpec
+from mnist_bench.records import Cell, Failure, Group, Measurement, Round, Session, TrialSpec
 
 NAMES: tuple[SideName, SideName] = ("A", "B")
 
@@ -35,6 +36,7 @@ class Workbench:
         name: of the check: with it the draws of every session are its own, and can be had again.
         logs: the folder that takes what workers print.
         timeout_s: of a trial, with the token; None: as each side's matrix says.
+        clock: seconds.
         unchanged: raises where the working tree is no longer what it was: nothing more may be kept then.
     """
 
@@ -45,6 +47,7 @@ class Workbench:
     emit: CheckObserver
     allow_plugins: bool
     timeout_s: float | None
+    clock: Callable[[], float]
     unchanged: Callable[[], None]
     _missing: dict[SideName, dict[str, str]] = field(default_factory=lambda: {name: {} for name in NAMES})
 
@@ -61,29 +64,42 @@ class Workbench:
         (session,) = (found for found in results if isinstance(found, Session))
         return process_pair(session, number, tuple(spec.id for spec in specs))
 
-    def seed(self, cell: Cell, seed: int) -> SeedPair | tuple[SideFault, ...]:
+    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault, ...] | OutOfTime:
         """Both sides trained, one after the other, in random order. One that fails does not keep the other from it:
         whether the reference fails too is part of the verdict."""
+        end_s = self.clock() + within_s
         order = random.Random(f"{self.name}/{cell.id}/s{seed}").sample(NAMES, len(NAMES))
-        found = {name: self._train(name, cell, seed) for name in order}
+        found = {name: self._train(name, cell, seed, end_s) for name in order}
         self.unchanged()
         a, b = found["A"], found["B"]
         if isinstance(a, Training) and isinstance(b, Training):
             return SeedPair(seed=seed, a=a, b=b)
-        return tuple(one for one in (a, b) if isinstance(one, SideFault))
+        return tuple(one for one in (a, b) if isinstance(one, SideFault)) or OutOfTime()
 
-    def new(self, cell: Cell, seed: int) -> tuple[SideFault, ...]:
-        found = self._train("B", cell, seed)
+    def new(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault, ...] | OutOfTime:
+        found = self._train("B", cell, seed, self.clock() + within_s)
         self.unchanged()
-        return (found,) if isinstance(found, SideFault) else ()
+        match found:
+            case SideFault():
+                return (found,)
+            case OutOfTime():
+                return found
+            case _:
+                return ()
 
-    def _train(self, name: SideName, cell: Cell, seed: int) -> Training | SideFault:
+    def _train(self, name: SideName, cell: Cell, seed: int, end_s: float) -> Training | SideFault | OutOfTime:
+        """One side trained; given up when the clock says ``end_s``."""
+        within_s = end_s - self.clock()
+        if within_s <= 0:
+            return OutOfTime()
         spec = self._spec(name, cell, seed, deterministic=True)
         group = Group(id=spec.id, specs=(spec,))
-        settings = self._settings(0.0, self._missing[name])
+        settings = self._settings(0.0, self._missing[name], within_s)
         (result,) = run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id))
         if isinstance(result, Finding) and isinstance(result.outcome, Measurement):
             return training(result.outcome)
+        if isinstance(result, Finding) and _timed_out(result) and within_s < self._limit_s(name):
+            return OutOfTime()
         if isinstance(result, Finding):
             return _fault(result)
         raise BenchError(f"{spec.id}: a session where a training was asked for")
@@ -92,7 +108,7 @@ class Workbench:
         side = self.sides[name]
         return spec_of(side, cell, seed, allow_plugins=self.allow_plugins, deterministic=deterministic)
 
-    def _settings(self, budget_s: float, missing: dict[str, str]) -> Settings:
+    def _settings(self, budget_s: float, missing: dict[str, str], within_s: float = math.inf) -> Settings:
         return Settings(
             precision=0.0,  # a pair ends by its budget alone: to stop at a lucky look would be a choice
             budget_s=budget_s,
@@ -100,14 +116,18 @@ class Workbench:
             strict_devices=False,
             cores=os.cpu_count() or 1,
             reference=None,
-            launch=self._launch,
+            launch=partial(self._launch, within_s=within_s),
             emit=self._heard,
             unavailable=missing,
         )
 
-    def _launch(self, spec: TrialSpec) -> Worker:
+    def _limit_s(self, name: SideName) -> float:
+        matrix = self.sides[name].matrix
+        return self.timeout_s or (matrix.limits.timeout_seconds if matrix else 0.0)
+
+    def _launch(self, spec: TrialSpec, within_s: float) -> Worker:
         side = self.sides[side_of(spec)]
-        timeout_s = self.timeout_s or (side.matrix.limits.timeout_seconds if side.matrix else 0.0)
+        timeout_s = min(within_s, self._limit_s(side.name))
         log = self.logs / f"{quote(spec.id.rpartition('/')[0].replace('/', '+').replace(':', '='), safe='+=@')}.log"
         return LocalWorker(spec, log, side.environ, timeout_s, self.interrupts, side.root)
 
@@ -137,7 +157,7 @@ def process_pair(session: Session, number: int, members: Sequence[str]) -> Proce
 
 def log_ratio(rounds: Sequence[Round]) -> float:
     """The median over rounds of ln(seconds per step, B / A)."""
-    return median(log(r.seconds[1] / r.steps[1]) - log(r.seconds[0] / r.steps[0]) for r in rounds)
+    return median(math.log(r.seconds[1] / r.steps[1]) - math.log(r.seconds[0] / r.steps[0]) for r in rounds)
 
 
 def training(measured: Measurement) -> Training:
@@ -155,6 +175,10 @@ def training(measured: Measurement) -> Training:
         host_peak_bytes=measured.host_peak_bytes,
         device_peak_bytes=measured.device_peak_bytes,
     )
+
+
+def _timed_out(found: Finding) -> bool:
+    return isinstance(found.outcome, Failure) and found.outcome.kind == "timeout"
 
 
 def _fault(found: Finding) -> SideFault:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from mnist_bench.checks import events
 from mnist_bench.checks.budget import words
-from mnist_bench.checks.events import CheckEvent, CheckObserver, Forecast, TaskFinished, TaskStarted
+from mnist_bench.checks.events import CheckEvent, CheckObserver, Forecast, OutOfTime, TaskFinished, TaskStarted
 from mnist_bench.events import Notice
 from mnist_bench.figures import listed, plain
 from mnist_bench.gate.records import CellEvidence, ProcessPair, SeedPair
@@ -160,6 +160,8 @@ def finished(event: TaskFinished) -> Text:
             same = a.predictions_sha256 == b.predictions_sha256
             line += Text("equal predictions, " if same else "predictions differ, ")
             line += Text(f"accuracy {a.accuracy:.4f} and {b.accuracy:.4f}")
+        case OutOfTime():
+            line += Text("given up: the budget is spent", style="yellow")
         case None if not event.faults:
             line += Text("works")
     for fault in event.faults:

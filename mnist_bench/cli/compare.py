@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
 from mnist_bench.errors import UsageError
+from mnist_bench.garbage import no_garbage
 
 if TYPE_CHECKING:
     from mnist_bench.comparisons import Comparison, Run, RunComparison
     from mnist_bench.records import Cell
-    from mnist_bench.sheets import Sheet
 
 BY = ("device", "variant", "batch_size")  # as in compare.py, which is not imported here: numpy would slow every --help
 NOTHING_COMPARABLE = 5
@@ -45,14 +44,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    if args.other is None:
-        return _compare_cells(args)
-    return _compare_runs(args)
+    with no_garbage():
+        return _compare_cells(args) if args.other is None else _compare_runs(args)
 
 
 def _compare_cells(args: argparse.Namespace) -> int:
     from mnist_bench.compare import compare_cells, default_by
-    from mnist_bench.comparison_sheets import sheet_of_cells
 
     if args.across_machines:
         raise UsageError("--across-machines: compares two runs; name a second one")
@@ -61,7 +58,7 @@ def _compare_cells(args: argparse.Namespace) -> int:
     if args.by is None:
         print(f"compared by {by}; choose with --by", file=sys.stderr)
     comparison = compare_cells(run, by, _chosen(args, [run]))
-    _print(comparison, lambda: sheet_of_cells(comparison), args)
+    _print(comparison, args)
     if comparison.comparable:
         return 0
     _complain(f"nothing comparable by {by} in run {comparison.run_id}: no cell and its reference were both measured")
@@ -70,7 +67,6 @@ def _compare_cells(args: argparse.Namespace) -> int:
 
 def _compare_runs(args: argparse.Namespace) -> int:
     from mnist_bench.compare_runs import compare_runs
-    from mnist_bench.comparison_sheets import sheet_of_runs
 
     if args.by:
         raise UsageError("--by: compares the cells of one run; two runs are compared cell by cell")
@@ -78,7 +74,7 @@ def _compare_runs(args: argparse.Namespace) -> int:
     if a.manifest.run_id == b.manifest.run_id:
         raise UsageError(f"{args.run} and {args.other} are the same run, {a.manifest.run_id}: name another one")
     comparison = compare_runs(a, b, across_machines=args.across_machines, chosen=_chosen(args, [a, b]))
-    _print(comparison, lambda: sheet_of_runs(comparison), args)
+    _print(comparison, args)
     if comparison.differences and not args.across_machines:
         _complain("cells whose conditions differ were not compared; these differ, what moves speed most first:")
         _complain(*(f"  {one.name}: A {one.a}, B {one.b} (moves {one.affects})" for one in comparison.differences))
@@ -96,7 +92,6 @@ def _load(args: argparse.Namespace, reference: str) -> Run:
 
     folder = RunFolder.open(args.output_dir, reference)
     manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
-    gc.freeze()  # what was read lives as long as the process: not to be searched for garbage
     return Run(manifest=manifest, trials=trials, sessions=sessions, rows=outline(manifest, trials, sessions))
 
 
@@ -111,23 +106,27 @@ def _chosen(args: argparse.Namespace, runs: Sequence[Run]) -> Callable[[Cell], b
     return frozenset(select(cells, wanted)).__contains__
 
 
-def _print(comparison: Comparison | RunComparison, sheet: Callable[[], Sheet], args: argparse.Namespace) -> None:
+def _print(comparison: Comparison | RunComparison, args: argparse.Namespace) -> None:
+    if args.format in ("csv", "json"):
+        from mnist_bench import comparison_tables
+
+        write = comparison_tables.to_csv if args.format == "csv" else comparison_tables.to_json
+        sys.stdout.write(write(comparison))
+        return
     from rich.text import Text
 
-    from mnist_bench import comparison_tables, sheets
+    from mnist_bench import sheets
     from mnist_bench.cli.console import make_console
+    from mnist_bench.comparison_sheets import sheet_of_cells, sheet_of_runs
+    from mnist_bench.comparisons import Comparison
 
-    match args.format:
-        case "csv":
-            sys.stdout.write(comparison_tables.to_csv(comparison))
-        case "json":
-            sys.stdout.write(comparison_tables.to_json(comparison))
-        case "md":
-            sys.stdout.write(sheets.to_markdown(sheet()))
-        case _:
-            console = make_console(args, stderr=False)
-            # At one go: line by line, thousands of them take five times as long.
-            console.print(Text("\n").join(sheets.to_terminal(sheet(), console.width)), soft_wrap=True)
+    sheet = sheet_of_cells(comparison) if isinstance(comparison, Comparison) else sheet_of_runs(comparison)
+    if args.format == "md":
+        sys.stdout.write(sheets.to_markdown(sheet))
+        return
+    console = make_console(args, stderr=False)
+    # At one go: line by line, thousands of them take five times as long.
+    console.print(Text("\n").join(sheets.to_terminal(sheet, console.width)), soft_wrap=True)
 
 
 def _complain(*lines: str) -> None:

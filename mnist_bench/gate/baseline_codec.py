@@ -14,7 +14,6 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import TypeAdapter
 
-from mnist_bench.codec import explain
 from mnist_bench.gate.baseline import (
     MIB,
     RATIO_DIGITS,
@@ -27,6 +26,7 @@ from mnist_bench.gate.baseline import (
 from mnist_bench.gate.bounds import is_figure, is_log_ratio, session_problem
 from mnist_bench.gate.records import SessionLogRatio, Training
 from mnist_bench.gate.run_figures import cell_of
+from mnist_bench.validation import explain
 
 FORMAT = "mnist-bench baseline"
 SCHEMA_VERSION = 1

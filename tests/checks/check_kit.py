@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mnist_bench.checks.events import CheckEvent
+from mnist_bench.checks.events import CheckEvent, OutOfTime
 from mnist_bench.checks.rules import Rules
 from mnist_bench.gate.records import (
     AccuracyFinding,
@@ -134,6 +134,7 @@ class FakeBench:
     pairs: Callable[[Cell, int], ProcessPair | tuple[SideFault, ...] | BaseException | None] = lambda cell, number: None
     seeds: Callable[[Cell, int], SeedPair | tuple[SideFault, ...] | None] = lambda cell, seed: None
     news: Callable[[Cell, int], tuple[SideFault, ...]] = lambda cell, seed: ()
+    trains_s: float | None = None  # None: as ``seconds``
 
     def clock(self) -> float:
         return self.now
@@ -145,17 +146,22 @@ class FakeBench:
             raise found
         return process_pair(number) if found is None else found
 
-    def seed(self, cell: Cell, seed: int) -> SeedPair | tuple[SideFault, ...]:
-        self._spend(f"{cell.model} seed {seed}")
+    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault, ...] | OutOfTime:
+        if not self._train(f"{cell.model} seed {seed}", within_s):
+            return OutOfTime()
         found = self.seeds(cell, seed)
         return seed_pair(seed) if found is None else found
 
-    def new(self, cell: Cell, seed: int) -> tuple[SideFault, ...]:
-        self._spend(f"{cell.model} new {seed}")
-        return self.news(cell, seed)
+    def new(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault, ...] | OutOfTime:
+        return self.news(cell, seed) if self._train(f"{cell.model} new {seed}", within_s) else OutOfTime()
 
-    def _spend(self, what: str) -> None:
-        self.now += self.seconds
+    def _train(self, what: str, within_s: float) -> bool:
+        takes_s = self.seconds if self.trains_s is None else self.trains_s
+        self._spend(what, min(takes_s, within_s))
+        return takes_s <= within_s
+
+    def _spend(self, what: str, seconds: float | None = None) -> None:
+        self.now += self.seconds if seconds is None else seconds
         self.done.append(what)
 
     def count(self, what: str) -> int:

@@ -11,7 +11,7 @@ import pytest
 from check_kit import CRASH, cell, evidence, process_pair, seed_pair
 from rich.console import Console
 
-from mnist_bench.checks.events import CheckEvent, CheckStarted, Forecast, Stage, TaskFinished, TaskStarted
+from mnist_bench.checks.events import CheckEvent, CheckStarted, Forecast, OutOfTime, Stage, TaskFinished, TaskStarted
 from mnist_bench.cli.check_progress import Display, Lines, watch
 from mnist_bench.events import Notice
 from mnist_bench.gate.records import SideFault, SideInfo
@@ -88,6 +88,7 @@ def test_a_line_for_each_pair_and_seed() -> None:
     assert shown(seed).startswith("seed 0  mlp/cpu/b100/eager  equal predictions, accuracy 0.9500 and 0.9500")
     assert "predictions differ" in shown(replace(seed, found=seed_pair(0, same=False)))
     assert "works" in shown(replace(PAIR, task="new", target=None, found=None))
+    assert "given up: the budget is spent" in shown(replace(PAIR, task="seed", target=None, found=OutOfTime()))
 
 
 def test_faults_and_warnings_are_told_even_when_quiet_and_obey_nobody() -> None:

@@ -26,7 +26,7 @@ from mnist_bench.checks import budget as budgets
 from mnist_bench.checks.budget import Budget
 from mnist_bench.checks.conduct import Conductor
 from mnist_bench.checks.costs import Costs, guesses
-from mnist_bench.checks.events import CheckEvent, Forecast, TaskFinished, TaskStarted
+from mnist_bench.checks.events import CheckEvent, Forecast, OutOfTime, TaskFinished, TaskStarted
 from mnist_bench.checks.ledger import Ledger, Line
 from mnist_bench.checks.rules import Rules
 from mnist_bench.errors import Interrupted, UsageError
@@ -200,7 +200,17 @@ def test_the_budget_is_kept_but_for_what_the_guess_was_wrong_by(
         budget_s=budget_s,
         guess_s=guess_s,
     ).run()
-    assert scene.bench.now <= budget_s + seconds * 2 + 1e-6
+    assert scene.bench.now <= budget_s + seconds + 1e-6
+
+
+def test_a_training_that_outlives_the_budget_is_given_up_and_leaves_nothing() -> None:
+    bench = FakeBench(trains_s=500.0)
+    scene = Scene(evidence("mlp", "lenet5"), bench=bench, budget_s=120.0).run()
+    assert len(scene.done) == 1
+    assert (scene.bench.now, scene.kept) == (120.0, [])
+    (finished,) = of_kind(scene.events, TaskFinished)
+    assert isinstance(finished, TaskFinished)
+    assert (finished.found, finished.faults, finished.left_s) == (OutOfTime(), (), 0.0)
 
 
 def test_no_pair_is_begun_that_could_not_reach_a_look() -> None:

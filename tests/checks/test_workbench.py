@@ -14,7 +14,7 @@ from group_kit import FakeWorker
 
 from mnist_bench import config
 from mnist_bench.checks import workbench
-from mnist_bench.checks.events import CheckEvent, Stage
+from mnist_bench.checks.events import CheckEvent, OutOfTime, Stage
 from mnist_bench.checks.sides import Side
 from mnist_bench.checks.workbench import Workbench, log_ratio, process_pair
 from mnist_bench.errors import BenchError, Interrupted
@@ -24,6 +24,7 @@ from mnist_bench.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, 
 from mnist_bench.records import DataSet, Failure, Round, Session, Skip, TrialSpec
 
 SLOWER = 1.25
+HOUR = 3600.0
 Script = Callable[[Request, int], Reply | BaseException | None]
 
 
@@ -37,6 +38,7 @@ class Scene:
         self.scripts: dict[str, Script] = {}
         self.changed: BaseException | None = None
         self.folder = folder
+        self.now = 0.0
         monkeypatch.setattr(workbench, "LocalWorker", self._launch)
         self.bench = Workbench(
             sides={"A": self._side("A"), "B": self._side("B")},
@@ -46,6 +48,7 @@ class Scene:
             emit=self.events.append,
             allow_plugins=False,
             timeout_s=None,
+            clock=lambda: self.now,
             unchanged=self._unchanged,
         )
 
@@ -131,7 +134,7 @@ def test_each_side_works_in_its_own_tree(scene: Scene) -> None:
 
 
 def test_both_sides_are_trained_in_deterministic_mode_one_after_the_other(scene: Scene) -> None:
-    found = scene.bench.seed(cell(), 3)
+    found = scene.bench.seed(cell(), 3, HOUR)
     assert isinstance(found, SeedPair)
     assert (found.seed, found.a, found.b.accuracy, found.b.images) == (3, found.b, 0.95, 10_000)
     assert found.a.train_samples_per_s == 60_000 / 4.0
@@ -149,7 +152,7 @@ def test_predictions_and_accuracy_belong_to_their_side(scene: Scene) -> None:
 
     scene.scripts["B"] = worse
     for seed in range(4):  # in either order
-        found = scene.bench.seed(cell(), seed)
+        found = scene.bench.seed(cell(), seed, HOUR)
         assert isinstance(found, SeedPair)
         assert (found.a.accuracy, found.b.accuracy) == (0.95, 0.9)
     orders = {tuple(line[-4] for line in scene.lines("launch")[n : n + 2]) for n in range(0, 8, 2)}
@@ -176,26 +179,52 @@ def test_a_crash_in_a_pair_is_its_sides_fault(where: Script, scene: Scene) -> No
 
 def test_a_training_that_fails_does_not_hide_the_other_sides_failure(scene: Scene) -> None:
     scene.scripts["A"] = scene.scripts["B"] = at(Prepare, CRASHED)
-    found = scene.bench.seed(cell(), 0)
+    found = scene.bench.seed(cell(), 0, HOUR)
     assert found == (replace(FAULT, side="A"), FAULT)
     scene.scripts.pop("A")
-    assert scene.bench.seed(cell(), 1) == (FAULT,)
+    assert scene.bench.seed(cell(), 1, HOUR) == (FAULT,)
 
 
 def test_a_missing_device_is_asked_for_once_a_side(scene: Scene) -> None:
     missing = at(Prepare, Unavailable(scope="device", reason="no CUDA device"))
     scene.scripts["A"] = scene.scripts["B"] = missing
     skips = tuple(SideFault(side=side, outcome=Skip(reason="no CUDA device")) for side in ("A", "B"))  # type: ignore[arg-type]
-    assert scene.bench.seed(cell(), 0) == skips
-    assert scene.bench.seed(cell("lenet5"), 0) == skips
+    assert scene.bench.seed(cell(), 0, HOUR) == skips
+    assert scene.bench.seed(cell("lenet5"), 0, HOUR) == skips
     assert len(scene.lines("launch")) == 2
 
 
 def test_a_new_cell_is_trained_on_b_alone(scene: Scene) -> None:
-    assert scene.bench.new(cell(), 0) == ()
+    assert scene.bench.new(cell(), 0, HOUR) == ()
     scene.scripts["B"] = at(Prepare, CRASHED)
-    assert scene.bench.new(cell(), 0) == (FAULT,)
+    assert scene.bench.new(cell(), 0, HOUR) == (FAULT,)
     assert all("@B" in line for line in scene.lines("launch"))
+
+
+LATE = Failed(kind="timeout", reason="no answer")
+
+
+@pytest.mark.parametrize(("within_s", "fault"), [(60.0, False), (HOUR, True)])
+def test_a_training_that_outlives_the_budget_is_no_timeout_of_its_own(
+    scene: Scene, within_s: float, fault: bool
+) -> None:
+    scene.scripts["A"] = scene.scripts["B"] = at(Evaluate, LATE)
+    timeouts = tuple(
+        SideFault(side=side, outcome=Failure(kind="timeout", reason="no answer"))
+        for side in ("A", "B")  # type: ignore[arg-type]
+    )
+    assert scene.bench.seed(cell(), 0, within_s) == (timeouts if fault else OutOfTime())
+    assert scene.bench.new(cell(), 0, within_s) == (timeouts[1:] if fault else OutOfTime())
+    assert {one[3] for one in scene.started} == {min(within_s, 1800.0)}
+
+
+def test_a_side_is_not_begun_when_the_budget_is_spent_and_a_failure_is_kept(scene: Scene) -> None:
+    assert scene.bench.seed(cell(), 0, 0.0) == OutOfTime()
+    assert not scene.lines("launch")
+    scene.scripts["A"] = scene.scripts["B"] = lambda request, number: (setattr(scene, "now", 61.0), CRASHED)[1]
+    (found,) = scene.bench.seed(cell(), 0, 60.0)  # type: ignore[misc]
+    assert found.outcome == FAULT.outcome
+    assert len(scene.lines("launch")) == 1
 
 
 def test_an_interrupt_ends_both_workers(scene: Scene) -> None:
@@ -206,9 +235,11 @@ def test_an_interrupt_ends_both_workers(scene: Scene) -> None:
 
 def test_nothing_is_kept_of_a_tree_that_was_changed_meanwhile(scene: Scene) -> None:
     scene.changed = BenchError("changed")
-    for measure in (scene.bench.pair, scene.bench.seed, scene.bench.new):
+    with pytest.raises(BenchError, match="changed"):
+        scene.bench.pair(cell(), 1)
+    for measure in (scene.bench.seed, scene.bench.new):
         with pytest.raises(BenchError, match="changed"):
-            measure(cell(), 1)
+            measure(cell(), 1, HOUR)
 
 
 def test_a_worker_that_cannot_start_leaves_none_behind(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

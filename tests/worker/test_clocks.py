@@ -15,7 +15,7 @@ from mnist_bench.devices import DEVICES, open_device
 from mnist_bench.devices.base import time_steps_by_clock, time_steps_by_events
 from mnist_bench.measure import warmup
 from mnist_bench.measure.waterfall import Waterfall
-from mnist_bench.training import EpochStamps, evaluate, train_epoch
+from mnist_bench.training import TrainedEpoch, evaluate, train_epoch
 
 MS = 1_000_000
 
@@ -134,10 +134,10 @@ def test_a_phase_that_fails_is_timed_all_the_same() -> None:
 
 def test_the_loaders_time_is_what_lies_between_steps() -> None:
     # started 10 | load 5 | step 20 | load 1 | step 30 | load 4 | step 2 | 3 until synchronised
-    stamps = EpochStamps(started=10, steps=array("q", [15, 35, 36, 66, 70, 72]), ended=75)
+    stamps = TrainedEpoch(started=10, steps=array("q", [15, 35, 36, 66, 70, 72]), ended=75)
     assert stamps.loader_ns() == 5 + 1 + 4
     assert stamps.step_ns() == 20 + 30 + 2
-    assert EpochStamps(started=10, steps=array("q"), ended=11).loader_ns() == 0
+    assert TrainedEpoch(started=10, steps=array("q"), ended=11).loader_ns() == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12)), max_size=30), st.integers(0, 10**15))
@@ -146,7 +146,7 @@ def test_loading_and_stepping_fill_an_epoch(spans: list[tuple[int, int]], starte
     for load, work in spans:
         steps.extend((now + load, now + load + work))
         now += load + work
-    stamps = EpochStamps(started=started, steps=steps, ended=now)
+    stamps = TrainedEpoch(started=started, steps=steps, ended=now)
     assert stamps.loader_ns() == sum(load for load, _ in spans)
     assert stamps.loader_ns() + stamps.step_ns() == stamps.ended - stamps.started
 
@@ -165,15 +165,12 @@ def test_an_epoch_is_stamped_and_keeps_every_loss_with_its_weight() -> None:
         calls.append("step")
         return torch.tensor(float(len(labels)))
 
-    losses: list[torch.Tensor] = []
-    sizes: list[int] = []
-    stamps = train_epoch(
-        step, batches(clock, [4, 4, 2], 3), 3, losses, sizes, synchronize=lambda: calls.append("sync"), clock=clock
-    )
+    trained = train_epoch(step, batches(clock, [4, 4, 2], 3), 3, synchronize=lambda: calls.append("sync"), clock=clock)
     assert calls == ["sync", "step", "step", "step", "sync"]  # at both ends, never inside
-    assert list(stamps.steps) == [1003, 1010, 1013, 1020, 1023, 1030]
-    assert (stamps.started, stamps.ended, stamps.loader_ns()) == (1000, 1030, 9)
-    assert ([loss.item() for loss in losses], sizes) == ([4, 4, 2], [4, 4, 2])
+    assert list(trained.steps) == [1003, 1010, 1013, 1020, 1023, 1030]
+    assert (trained.started, trained.ended, trained.loader_ns()) == (1000, 1030, 9)
+    assert ([loss.item() for loss in trained.losses], trained.sizes) == ([4, 4, 2], [4, 4, 2])
+    assert (trained.images, trained.mean_loss()) == (10, 3.6)
 
 
 def test_every_image_is_scored_once() -> None:

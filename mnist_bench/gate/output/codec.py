@@ -14,7 +14,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mnist_bench import codec
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import plain
 from mnist_bench.gate.bounds import is_figure, is_log_ratio, session_problem
@@ -22,6 +21,7 @@ from mnist_bench.gate.output.differences import Difference, differences
 from mnist_bench.gate.output.layout import laid_out
 from mnist_bench.gate.records import CHECK_SCHEMA_VERSION, CellEvidence, Check, Margins, Verdict
 from mnist_bench.records import Round
+from mnist_bench.validation import explain
 
 _VERSION = "schema_version"
 AS_WRITTEN = "it was edited or cut short: take the file again as the check wrote it"
@@ -71,7 +71,7 @@ def decode(data: bytes, source: str = "check.json") -> tuple[Check, tuple[Verdic
         for problem in _out_of_bounds(document.check):
             raise ValueError(f"{problem}; {AS_WRITTEN}")
     except (ValidationError, RecursionError) as error:
-        raise UsageError(f"{source}: {plain(codec.explain(error))}; {AS_WRITTEN}") from error
+        raise UsageError(f"{source}: {plain(explain(error))}; {AS_WRITTEN}") from error
     except ValueError as error:
         raise UsageError(f"{source}: {plain(str(error))}") from error
     return document.check, document.verdicts
