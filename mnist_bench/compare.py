@@ -11,15 +11,17 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mnist_bench import stats
+from mnist_bench import figures, stats
 from mnist_bench.accuracy import compare_accuracy
 from mnist_bench.comparisons import (
+    ACCURACY_MARKS,
     BreakEven,
     By,
     ComparedCell,
     Comparison,
     Crossover,
     GeometricMean,
+    MatchedCell,
     Run,
 )
 from mnist_bench.crossover import break_even, crossover
@@ -69,12 +71,14 @@ def index(run: Run, *, partial: bool = False) -> Indexed:
     )
 
 
-def default_by(rows: Iterable[Row]) -> By:
-    """What a run is best compared by: devices if several were measured, else variants if several, else batch sizes."""
+def default_by(rows: Iterable[Row], chosen: Choice | None = None) -> By:
+    """What a run is best compared by: devices where a chosen cell has the CPU to be held against, else variants where
+    several are chosen, else batch sizes. Of the cells that were measured."""
     measured = [row for row in rows if row.status == "ok"]
-    if len({row.device for row in measured}) > 1:
+    wanted = [row for row in measured if chosen is None or chosen(row.cell)]
+    if any(row.device == "cpu" for row in measured) and any(row.device != "cpu" for row in wanted):
         return "device"
-    return "variant" if len({row.variant for row in measured}) > 1 else "batch_size"
+    return "variant" if len({row.variant for row in wanted}) > 1 else "batch_size"
 
 
 def compare_cells(run: Run, by: By, chosen: Choice | None = None, *, partial: bool = False) -> Comparison:
@@ -110,16 +114,25 @@ def compare_cells(run: Run, by: By, chosen: Choice | None = None, *, partial: bo
     )
 
 
-def geometric_means(found: Iterable[tuple[str, VariantClass | None, SpeedUp]]) -> tuple[GeometricMean, ...]:
+def marks(cell: ComparedCell | MatchedCell) -> str:
+    """What a reader must know before believing the ratio, as signs that are told below the table; empty without one."""
+    ratio = cell.speed_up if isinstance(cell, ComparedCell) else cell.throughput or cell.step
+    if ratio is None:
+        return ""
+    signs = figures.signs(noisy=cell.noisy, unpaired=ratio.paired == "unpaired", class_=cell.class_)
+    return signs + (cell.accuracy.mark if cell.accuracy else "")
+
+
+def geometric_means(found: Iterable[tuple[str, VariantClass | None, SpeedUp, str]]) -> tuple[GeometricMean, ...]:
     """The geometric mean of each name's ratios, classes apart (``stats.mean_of_intervals`` says what is assumed).
 
     Args:
-        found: (name, class, ratio) of each cell.
+        found: (name, class, ratio, ``marks``) of each cell.
     """
-    together: dict[tuple[str, VariantClass | None], list[SpeedUp]] = {}
-    for of, class_, speed in found:
-        together.setdefault((of, class_), []).append(speed)
-    return tuple(_mean(of, class_, ratios) for (of, class_), ratios in together.items())
+    together: dict[tuple[str, VariantClass | None], list[tuple[SpeedUp, str]]] = {}
+    for of, class_, speed, signs in found:
+        together.setdefault((of, class_), []).append((speed, signs))
+    return tuple(_mean(of, class_, cells) for (of, class_), cells in together.items())
 
 
 def worse_class(*classes: VariantClass | None) -> VariantClass | None:
@@ -235,13 +248,27 @@ def _rate_ratio(pairs: Sequence[tuple[str, str]], sizes: float, sessions: Sessio
 
 def _means(cells: Iterable[ComparedCell], by: By) -> tuple[GeometricMean, ...]:
     return geometric_means(
-        (str(getattr(one.cell, by)), one.class_, one.speed_up) for one in cells if one.speed_up is not None
+        (str(getattr(one.cell, by)), one.class_, one.speed_up, marks(one)) for one in cells if one.speed_up is not None
     )
 
 
-def _mean(of: str, class_: VariantClass | None, ratios: Sequence[SpeedUp]) -> GeometricMean:
-    mean = stats.mean_of_intervals([ratio.log for ratio in ratios]).exp()
-    return GeometricMean(of=of, class_=class_, cells=len(ratios), ratio=mean.estimate, low=mean.low, high=mean.high)
+def _mean(of: str, class_: VariantClass | None, cells: Sequence[tuple[SpeedUp, str]]) -> GeometricMean:
+    mean = stats.mean_of_intervals([ratio.log for ratio, _ in cells]).exp()
+    return GeometricMean(
+        of=of,
+        class_=class_,
+        cells=len(cells),
+        ratio=mean.estimate,
+        low=mean.low,
+        high=mean.high,
+        marks=_together(signs for _, signs in cells),
+    )
+
+
+def _together(signs: Iterable[str]) -> str:
+    """Each sign that any of the cells carries, once, in the order of a cell's own."""
+    carried = set("".join(signs))
+    return "".join(sign for sign in (*figures.FOOTNOTES, *dict.fromkeys(ACCURACY_MARKS.values())) if sign in carried)
 
 
 def _crossovers(cells: Iterable[ComparedCell]) -> tuple[Crossover, ...]:

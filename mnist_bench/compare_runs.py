@@ -9,7 +9,7 @@ from dataclasses import replace
 from mnist_bench import stats
 from mnist_bench.accuracy import compare_accuracy
 from mnist_bench.comparability import Difference, differences, key_of, ranked, settings
-from mnist_bench.compare import Choice, Indexed, common_seeds, geometric_means, index, worse_class
+from mnist_bench.compare import Choice, Indexed, common_seeds, geometric_means, index, marks, worse_class
 from mnist_bench.comparisons import MatchedCell, Run, RunComparison
 from mnist_bench.records import Cell, Measurement
 from mnist_bench.rows import Row
@@ -39,8 +39,10 @@ def compare_runs(a: Run, b: Run, *, across_machines: bool = False, chosen: Choic
         across_machines=across_machines,
         differences=ranked(difference for cell in cells for difference in cell.differences),
         cells=cells,
-        throughput_means=geometric_means((ALL, c.class_, c.throughput) for c in cells if c.throughput is not None),
-        step_means=geometric_means((ALL, c.class_, c.step) for c in cells if c.step is not None),
+        throughput_means=geometric_means(
+            (ALL, c.class_, c.throughput, marks(c)) for c in cells if c.throughput is not None
+        ),
+        step_means=geometric_means((ALL, c.class_, c.step, marks(c)) for c in cells if c.step is not None),
     )
 
 

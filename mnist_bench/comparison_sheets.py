@@ -8,6 +8,7 @@ from typing import Any
 from mnist_bench import figures
 from mnist_bench.accuracy import MARGIN
 from mnist_bench.comparability import Difference
+from mnist_bench.compare import marks
 from mnist_bench.comparisons import (
     AccuracyDifference,
     BatchPoint,
@@ -28,8 +29,8 @@ FOOTNOTES = {
     "?": f"accuracy not shown to be equivalent (within {100 * MARGIN:.2f} pp): judge the speed-up together with it",
 }
 MEANS_NOTE = (
-    "Geometric means: over the cells named, classes apart, not a forecast for other cells; the errors of the cells are "
-    "taken as independent."
+    "Geometric means: over the cells named, classes apart, with these cells' signs, not a forecast for other cells; "
+    "the errors of the cells are taken as independent."
 )
 VERDICTS = {"unproven": "not shown: the interval holds 1", "never": "never: the step is not faster", "after": ""}
 
@@ -76,15 +77,6 @@ def sheet_of_runs(comparison: RunComparison) -> Sheet:
             *([MEANS_NOTE] if comparison.comparable else []),
         ),
     )
-
-
-def marks(cell: ComparedCell | MatchedCell) -> str:
-    """What a reader must know before believing the ratio, as signs of ``FOOTNOTES``; empty without one."""
-    ratio = cell.speed_up if isinstance(cell, ComparedCell) else cell.throughput or cell.step
-    if ratio is None:
-        return ""
-    signs = figures.signs(noisy=cell.noisy, unpaired=ratio.paired == "unpaired", class_=cell.class_)
-    return signs + (cell.accuracy.mark if cell.accuracy else "")
 
 
 def point(value: BatchPoint, smallest: int | None, largest: int | None) -> str:
@@ -170,7 +162,8 @@ def _means_grid(title: str, means: Sequence[GeometricMean]) -> Grid:
         Column("class", lambda one: one.class_ or "", rank=1, right=False),
         Column("cells", lambda one: f"{one.cells:,}"),
         Column("mean", lambda one: figures.ratio(one.ratio)),
-        Column("95 %", lambda one: figures.bounds(one.low, one.high), rank=1),
+        Column("95 %", lambda one: figures.bounds(one.low, one.high), rank=2),
+        Column("", lambda one: one.marks, rank=1, right=False),
     )
     return grid(title, columns, means)
 

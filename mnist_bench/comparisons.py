@@ -75,7 +75,10 @@ class ComparedCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeometricMean:
-    """The geometric mean of the ratios of ``cells`` cells that have ``of`` and the class in common."""
+    """The geometric mean of the ratios of ``cells`` cells that have ``of`` and the class in common.
+
+    ``marks`` are the signs that any of these cells carries: a ratio whose accuracy is not shown equal is in it, marked.
+    """
 
     of: str
     class_: VariantClass | None
@@ -83,6 +86,7 @@ class GeometricMean:
     ratio: float
     low: float | None
     high: float | None
+    marks: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

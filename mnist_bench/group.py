@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -367,7 +368,8 @@ def _measurement(
 def _foreign(member: Live) -> int:
     if not member.cell.device.startswith("cuda"):
         return 0
-    return len(interference.foreign_gpu_processes((member.worker.pid,)))
+    # Every worker descends from this process: those of the group that wait hold their part of the GPU meanwhile.
+    return len(interference.foreign_gpu_processes((os.getpid(),)))
 
 
 def _marks(phases: dict[str, float], awake_s: float, token_s: float, *, exited: bool) -> tuple[str, ...]:

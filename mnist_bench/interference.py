@@ -72,7 +72,7 @@ def compare(before: Reading, after: Reading, cores: int) -> tuple[dict[str, floa
 
 
 def foreign_gpu_processes(own: tuple[int, ...]) -> tuple[int, ...]:
-    """Processes on NVIDIA GPUs that are not ours, by nvidia-smi; none where it is not there or does not answer."""
+    """Processes on NVIDIA GPUs but ``own`` and their descendants, by nvidia-smi; none where it does not answer."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"],

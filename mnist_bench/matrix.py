@@ -87,6 +87,25 @@ def variant_of(matrix: Matrix, name: str) -> Variant:
     raise UsageError(_unknown("variant", name, {variant.name for variant in matrix.variants} | {*BUILTIN_VARIANTS}))
 
 
+def variants_of(matrix: Matrix) -> tuple[Variant, ...]:
+    """The variants that cells can have: those of the axis, then the built-ins that only ``include`` names.
+
+    Args:
+        matrix: the resolved matrix.
+
+    Returns:
+        Each once, in the order of the file.
+
+    >>> extra = Cell(model="mlp", device="cpu", batch_size=100, variant="compile")
+    >>> matrix = Matrix(models=(), devices=(), batch_sizes=(), variants=(Variant(name="eager"),), include=(extra,))
+    >>> [variant.name for variant in variants_of(matrix)]
+    ['eager', 'compile']
+    """
+    axis = [variant.name for variant in matrix.variants]
+    beside = [cell.variant for cell in matrix.include]
+    return tuple(variant_of(matrix, name) for name in dict.fromkeys([*axis, *beside]))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Values wanted of each key; an empty tuple wants every value. Values of one key are alternatives."""

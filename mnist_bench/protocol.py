@@ -6,14 +6,15 @@ any message bumps ``PROTOCOL_VERSION``: sides of different versions do not talk 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter
 
 from mnist_bench.records import FailureKind, StepTimes, TrialSpec, VariantClass
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,22 +142,37 @@ class Finished:
 
 Reply = Prepared | Unavailable | Failed | BlockDone | SessionEnded | EpochDone | Evaluated | Finished
 
+_T = TypeVar("_T")
 _REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="type")])
 _REPLIES: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="type")])
 
 
 def encode_request(request: Request) -> bytes:
-    return _REQUESTS.dump_json(request) + b"\n"
+    return _encode(request)
 
 
 def decode_request(line: bytes) -> Request:
-    return _REQUESTS.validate_json(line)
+    return _decode(_REQUESTS, line)
 
 
 def encode_reply(reply: Reply) -> bytes:
-    return _REPLIES.dump_json(reply) + b"\n"
+    return _encode(reply)
 
 
 def decode_reply(line: bytes) -> Reply:
     """Raises ``pydantic.ValidationError`` for anything that is not a reply of this protocol."""
-    return _REPLIES.validate_json(line)
+    return _decode(_REPLIES, line)
+
+
+def _encode(message: Request | Reply) -> bytes:
+    """In ASCII: lone surrogates (of bytes that were no UTF-8), which pydantic takes for no JSON, are escaped."""
+    return json.dumps(asdict(message), separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _decode(adapter: TypeAdapter[_T], line: bytes) -> _T:
+    try:
+        # NaN and Infinity are no figures: null, which is none either, is refused where there must be one.
+        values = json.loads(line.decode(), parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
+        return adapter.validate_json(line)  # which refuses it in words
+    return adapter.validate_python(values)

@@ -193,6 +193,7 @@ class TrialSpec:
     plugin_path: str | None = None  # the matrix file's folder
     allow_plugins: bool = False
     score_both: bool = False  # the final weights on the other image set too
+    deterministic_if_possible: bool = False  # a warning, not an error, where an operator has no deterministic algorithm
     cache_dir: str = ""  # the compiler cache of this trial's own, empty at its start
     samples_path: str = ""  # where the raw stamps go (.npy)
 

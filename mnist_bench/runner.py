@@ -52,6 +52,7 @@ class Options:
     fail_fast: bool = False
     offline: bool = False
     timeout_s: float | None = None
+    progress: bool = False  # a bar on stderr while the data set is downloaded
     score_both: bool = False  # the final weights of every trial on both image sets
     companion: str | None = None  # the id of the run beside this one, of the same command (``reproduce``)
 
@@ -83,6 +84,7 @@ def start(matrix: Matrix, options: Options, emit: Observer, environ: Mapping[str
         offline=options.offline,
         notify=lambda text: emit(_notice(text)),
         environ=environ,
+        progress=options.progress,
     )
     now = datetime.now(UTC)
     run_id = new_run_id(now, random.SystemRandom())

@@ -44,7 +44,7 @@ class Server:
             return self._carry_out(request)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a model raises is a result
             traceback.print_exc()
-            return Failed(kind=classify(error), reason=explain(error))
+            return Failed(kind=classify(error), reason=as_unicode(explain(error)))
 
     def _carry_out(self, request: Request) -> Reply:
         if isinstance(request, Prepare):
@@ -93,3 +93,8 @@ def explain(error: BaseException) -> str:
 
 def shorten(text: str) -> str:
     return text if len(text) <= REASON_LENGTH else text[: REASON_LENGTH - 1] + "…"
+
+
+def as_unicode(text: str) -> str:
+    """A lone surrogate (a path or a message of bytes that were no UTF-8) becomes its escape: no table can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode()

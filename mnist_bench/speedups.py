@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from mnist_bench import stats
+from mnist_bench.matrix import variants_of
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Session
 from mnist_bench.rows import Paired
 from mnist_bench.session_ratios import SessionRatio, between_processes, pooled_ratio, ratios_of, seconds_per_step
@@ -119,11 +120,14 @@ def index_sessions(sessions: Iterable[Session]) -> SessionIndex:
 
 
 def reference_variant(matrix: Matrix) -> str | None:
-    """The variant that the others are compared with: the one named ``eager``, else one with its settings."""
+    """The variant that the others are compared with: ``eager``, if it is on the axis, else one with its settings.
+
+    One that only ``include`` names comes last: few cells have it beside them.
+    """
     plain = BUILTIN_VARIANTS["eager"]
     if any(variant.name == plain.name for variant in matrix.variants):
         return plain.name
-    return next((v.name for v in matrix.variants if replace(v, name=plain.name) == plain), None)
+    return next((v.name for v in variants_of(matrix) if replace(v, name=plain.name) == plain), None)
 
 
 def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedUp | None:

@@ -41,6 +41,7 @@ Figures = dict[str, Any]  # fields of a Row, which is made once: to copy it for 
 def summarise(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> tuple[Row, ...]:
     """One row per cell with a finished trial, in the order of the matrix; ``pending`` tells what is still to come."""
     by_cell, index = _by_cell(manifest, trials), index_sessions(sessions)
+    reference = reference_variant(manifest.matrix)
 
     def figures(cell: Cell, ok: Measured) -> Figures:
         measurements = [measurement for _, measurement in ok]
@@ -50,21 +51,22 @@ def summarise(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Se
             **_costs(measurements),
             **_facts(cell, measurements, manifest.matrix),
             **_steps(ok, index),
-            **_trust(cell, ok, by_cell, manifest.matrix, index),
+            **_trust(cell, ok, by_cell, reference, index),
         }
 
     rows = [_row(own, figures) for own in by_cell.values() if own]
-    return _with_speed_ups(rows, by_cell, manifest.matrix, index)
+    return _with_speed_ups(rows, by_cell, reference, index)
 
 
 def outline(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> tuple[Row, ...]:
     """The rows of ``summarise`` in a fraction of its time, with no more figures than a comparison takes from them:
     compile time, noise, class and doubts."""
     by_cell, index = _by_cell(manifest, trials), index_sessions(sessions)
+    reference = reference_variant(manifest.matrix)
 
     def figures(cell: Cell, ok: Measured) -> Figures:
         compile_s = _median([measurement.compile_s for _, measurement in ok])
-        return {"compile_s": compile_s, **_trust(cell, ok, by_cell, manifest.matrix, index)}
+        return {"compile_s": compile_s, **_trust(cell, ok, by_cell, reference, index)}
 
     return tuple(_row(own, figures) for own in by_cell.values() if own)
 
@@ -184,14 +186,14 @@ def _steps(ok: Measured, index: SessionIndex) -> Figures:
     }
 
 
-def _trust(cell: Cell, ok: Measured, by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> Figures:
+def _trust(cell: Cell, ok: Measured, by_cell: TrialsByCell, variant: str | None, index: SessionIndex) -> Figures:
     """Noise, the class, and every doubt in words."""
     noise = [
         (*measurement.noisy, *(why for session in index.get(trial.id, ()) for why in session.noisy))
         for trial, measurement in ok
     ]
     marks = [mark for _, measurement in ok for mark in measurement.marks]
-    class_, doubt = _class(cell, ok, by_cell, matrix)
+    class_, doubt = _class(cell, ok, by_cell, variant)
     words = dict.fromkeys([why for one in noise for why in one] + marks + ([doubt] if doubt else []))
     noisy_trials = sum(bool(one) for one in noise)
     return {
@@ -202,8 +204,7 @@ def _trust(cell: Cell, ok: Measured, by_cell: TrialsByCell, matrix: Matrix, inde
     }
 
 
-def _class(cell: Cell, ok: Measured, by_cell: TrialsByCell, matrix: Matrix) -> tuple[VariantClass, str | None]:
-    variant = reference_variant(matrix)
+def _class(cell: Cell, ok: Measured, by_cell: TrialsByCell, variant: str | None) -> tuple[VariantClass, str | None]:
     reference_cell = cell if variant is None else replace(cell, variant=variant)
     reference = {trial.seed: measurement for trial, measurement in _measured(by_cell.get(reference_cell.id, ()))}
     pairs = [(measurement, reference[trial.seed]) for trial, measurement in ok if trial.seed in reference]
@@ -211,8 +212,9 @@ def _class(cell: Cell, ok: Measured, by_cell: TrialsByCell, matrix: Matrix) -> t
     return proven_class(pairs, by_settings)
 
 
-def _with_speed_ups(rows: Sequence[Row], by_cell: TrialsByCell, matrix: Matrix, index: SessionIndex) -> tuple[Row, ...]:
-    variant = reference_variant(matrix)
+def _with_speed_ups(
+    rows: Sequence[Row], by_cell: TrialsByCell, variant: str | None, index: SessionIndex
+) -> tuple[Row, ...]:
     ids = {name: {trial.seed: trial.id for trial, _ in _measured(own)} for name, own in by_cell.items()}
 
     def pairs(cell: Cell, reference: Cell) -> list[tuple[str, str]]:

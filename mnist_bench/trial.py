@@ -116,7 +116,9 @@ class LiveTrial:
             return Unavailable(scope="device", reason=reason)
         if reason := missing_compiler(variant, self._device.torch_device):
             return Unavailable(scope="compile", reason=reason)
-        numerics.apply(variant, self._device.torch_device)
+        numerics.apply(
+            variant, self._device.torch_device, deterministic_if_possible=self._spec.deterministic_if_possible
+        )
         if self._spec.memory_bytes is not None:
             self._device.limit_memory(self._spec.memory_bytes)
         return None
@@ -178,6 +180,10 @@ class LiveTrial:
                 scored, _ = next(iter(self._pipeline.test_batches()))
                 first += self._call(lambda: self._program.forward(scored))
                 second += self._call(lambda: self._program.forward(scored))
+        if compiled and not graphs_compiled():
+            raise TrialError(
+                "nothing was compiled: dynamo is switched off in the environment, or skips the whole model"
+            )
         return first_step_s, max(0.0, (first - second) * NS) if compiled else None
 
     def _call(self, function: Callable[[], object]) -> int:
@@ -232,16 +238,14 @@ class LiveTrial:
         return BlockDone(steps=len(durations), seconds=sum(durations) * NS)
 
     def _refresh(self, rng: random.Random) -> None:
-        """Everything that a step reads or writes moves to fresh memory; captured graphs are captured again at times."""
+        """Everything that a step reads or writes moves to fresh memory. Captured graphs are bound to theirs: with them
+        it moves at times only, and torch, which finds other addresses, captures them again."""
         captured = captures_graphs(self._spec.variant, self._device.torch_device)
         if captured and self._blocks % RECAPTURE_BLOCKS:
             return
         self._state_relocator.move(state_tensors(self._model, self._optimizer), rng)
         self._pipeline.relocate(self._input_relocator, rng)
         if captured:
-            from torch._inductor.cudagraph_trees import reset_cudagraph_trees  # loads CUDA's parts
-
-            reset_cudagraph_trees()
             for _ in range(3):  # warm up, record, replay
                 self._one_step()
 

@@ -239,7 +239,7 @@ class _Reader:
             return str(event.value)
         try:
             old, new = read_yaml11(event.value), read_yaml12(event.value)
-        except ValueError:  # int() refuses more than 4,300 digits
+        except (ValueError, OverflowError):  # over 4,300 digits; over 174 parts of a 1:1:...:1.0 to the base 60
             self._note(
                 event, path, f"{quoted(event.value)} is no number that can be read: write it plainly", spoils=True
             )

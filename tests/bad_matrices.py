@@ -100,6 +100,7 @@ AMBIGUOUS = _prefixed(
         ("ambiguous-seed", added("seeds: [1:30]"), "6:9", "reads the number 90"),
         ("no-number-0b_", added("name: 0b_"), "6:7", "no number"),
         ("endless-number", added("epochs: " + "9" * 5000), "6:9", "no number"),
+        ("endless-base-60", added("name: " + "1:" * 200 + "1.0"), "6:7", "no number"),
         ("infinity", added("timing: {budget_seconds: .inf}"), "6:26", "not a finite number"),
         ("minus-infinity", added("timing: {budget_seconds: -.Inf}"), "6:26", "not a finite number"),
         ("nan", added("timing: {precision: .nan}"), "6:21", "not a finite number"),

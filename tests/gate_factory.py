@@ -20,6 +20,7 @@ from mnist_bench.gate.records import (
     SeedPair,
     SideFault,
     SideInfo,
+    Solo,
     SpeedFinding,
     Training,
     Verdict,
@@ -162,10 +163,12 @@ def make_verdict(kind: VerdictKind = "pass", cell: Cell | None = None, **changes
     return replace(verdict, **changes)
 
 
+SOLO = Solo(seed=0, b=make_training())
+
 EVIDENCE: dict[VerdictKind, dict[str, Any]] = {
     "pass": {},
     "improvement": {"ratio": 0.8},
-    "new": {"sides": "only B", "pairs": (), "seeds": ()},
+    "new": {"sides": "only B", "pairs": (), "seeds": (), "solo": SOLO},
     "regression": {"ratio": 1.12},
     "missing": {"sides": "only A", "pairs": (), "seeds": ()},
     "failed": {"faults": (SideFault(side="B", outcome=Failure(kind="oom", reason="out of memory")),), "seeds": ()},

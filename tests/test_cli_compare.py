@@ -65,6 +65,8 @@ class TestOneRun:
         assert "Crossover" not in out
         (line,) = [line for line in out.splitlines() if line.startswith("mlp     cuda      100  tf32")]
         assert line.endswith("§↓")
+        (mean,) = [line for line in out.splitlines() if line.startswith("tf32 ")]
+        assert "↓" in mean.split()[-1]
         assert "↓ accuracy shown to be worse" in out
         assert "? accuracy not shown to be equivalent (within 0.30 pp)" in out
 
@@ -108,7 +110,7 @@ class TestOneRun:
         document = json.loads(out)
         assert code == 0
         assert (document["run_id"], document["by"]) == (RUN_ID, "device")
-        assert document["geometric_means"][0].keys() == {"of", "class", "cells", "ratio", "low", "high"}
+        assert document["geometric_means"][0].keys() == {"of", "class", "cells", "ratio", "low", "high", "marks"}
         crossover = next(one for one in document["crossovers"] if (one["model"], one["variant"]) == ("mlp", "eager"))
         assert crossover["where"] == "at"
         assert 100 < crossover["batch_size_low"] < crossover["batch_size"] < crossover["batch_size_high"] < 1000
@@ -129,6 +131,11 @@ class TestOneRun:
         assert code == 0
         assert {(line["model"], line["device"]) for line in lines} == {("mlp", "cuda")}
         assert sum(line["speedup"] != "" for line in lines) == 3
+
+    def test_filter_decides_by_what_is_compared(self, compare: Compare) -> None:
+        code, out, err = compare(RUN_ID, "--filter", "device=cpu")
+        assert (code, err) == (0, "compared by variant; choose with --by\n")
+        assert "mlp     cpu" in out
 
     def test_filter_that_matches_nothing_is_refused(self, compare: Compare) -> None:
         code, out, err = compare(RUN_ID, "--filter", "model=cnn")

@@ -15,9 +15,9 @@ import scipy.stats
 from comparison_kit import TROUBLE, as_run, make_matrix, make_run, records, write
 from record_factory import make_measurement, make_trial
 
-from mnist_bench.compare import BY, compare_cells, default_by, geometric_means
+from mnist_bench.compare import BY, compare_cells, default_by, geometric_means, marks
 from mnist_bench.comparisons import Comparison, Run
-from mnist_bench.records import BUILTIN_VARIANTS, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Variant
 from mnist_bench.session_ratios import PROCESS_SD
 from mnist_bench.speedups import SpeedUp
 from mnist_bench.store import RunFolder
@@ -250,6 +250,14 @@ class TestLines:
         assert not comparison.comparable
         assert "no variant" in comparison.reference
 
+    def test_reference_variant_that_only_include_names(self) -> None:
+        eager = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
+        matrix = make_matrix(variants=(BUILTIN_VARIANTS["compile"],), include=(eager,))
+        comparison = compare_cells(make_run(matrix, {}), "variant")
+        assert comparison.reference == "the variant eager"
+        assert [one.cell.id for one in comparison.cells if one.speed_up] == ["mlp/cpu/b100/compile"]
+        assert {"not in this run" in one.reason for one in comparison.cells if not one.speed_up} == {True}
+
     def test_cells_never_timed_say_so(self) -> None:
         manifest, trials, _ = records(trouble={})
         comparison = compare_cells(as_run(manifest, trials, []), "variant")
@@ -291,6 +299,11 @@ class TestDefault:
         rows = [replace(row, status="skipped") if row.device == "cuda" else row for row in run.rows]
         assert default_by(rows) == "variant"
 
+    def test_of_the_chosen_cells_with_the_cpu_at_hand(self, run: Run) -> None:
+        assert default_by(run.rows, lambda cell: cell.device == "cuda") == "device"
+        assert default_by(run.rows, lambda cell: cell.device == "cpu") == "variant"
+        assert default_by([row for row in run.rows if row.device == "cuda"]) == "variant"
+
     def test_batch_sizes_else(self, run: Run) -> None:
         assert default_by(row for row in run.rows if (row.device, row.variant) == ("cpu", "eager")) == "batch_size"
         assert default_by([]) == "batch_size"
@@ -306,15 +319,27 @@ class TestGeometricMeans:
         own = [one.speed_up.ratio for one in comparison.cells if one.speed_up and one.cell.variant == "compile"]
         assert comparison.means[0].ratio == pytest.approx(scipy.stats.gmean(own))
 
+    def test_carries_the_signs_of_its_cells(self, run: Run) -> None:
+        comparison = compare_cells(run, "variant")
+        for mean in comparison.means:
+            own = [one for one in comparison.cells if one.speed_up and one.cell.variant == mean.of]
+            assert set(mean.marks) == {sign for one in own for sign in marks(one)}
+        assert "↓" in comparison.means[1].marks
+
+    def test_each_sign_once_in_the_order_of_a_cells_own(self) -> None:
+        ratio = SpeedUp(ratio=2.0, low=1.9, high=2.1, paired="between")
+        (mean,) = geometric_means(("x", "B", ratio, signs) for signs in ("§?", "", "§↓", "†§?"))
+        assert mean.marks == "†§↓?"
+
     def test_interval_is_that_of_independent_errors(self) -> None:
         pair = [SpeedUp(ratio=2.0, low=2 / 1.1, high=2 * 1.1, paired="between")] * 4
-        (mean,) = geometric_means(("x", "A", one) for one in pair)
+        (mean,) = geometric_means(("x", "A", one, "") for one in pair)
         assert (mean.ratio, mean.low, mean.high) == pytest.approx((2.0, 2 / 1.1**0.5, 2 * 1.1**0.5))
 
     def test_no_interval_where_one_is_missing(self) -> None:
         known = SpeedUp(ratio=2.0, low=1.9, high=2.1, paired="within")
         pair = [known, replace(known, ratio=8.0, low=None, high=None)]
-        (mean,) = geometric_means(("x", "A", one) for one in pair)
+        (mean,) = geometric_means(("x", "A", one, "") for one in pair)
         assert (mean.ratio, mean.low, mean.high) == (pytest.approx(4.0), None, None)
 
     def test_interval_covers_the_truth(self) -> None:
@@ -328,7 +353,7 @@ class TestGeometricMeans:
                 SpeedUp(ratio=math.exp(m), low=math.exp(m - h), high=math.exp(m + h), paired="between")
                 for m, h in zip(seeds.mean(axis=0), half, strict=True)
             ]
-            (mean,) = geometric_means(("x", "A", one) for one in found)
+            (mean,) = geometric_means(("x", "A", one, "") for one in found)
             assert mean.low is not None
             assert mean.high is not None
             held += mean.low <= math.exp(truth.mean()) <= mean.high

@@ -163,13 +163,6 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("tf32", "info", "convolution", "", WITH_GPU),
     ("tf32", "warning", "TF32 off", "unset", WITH_GPU | variables(NVIDIA_TF32_OVERRIDE="0")),
     ("mps", "info", "skipped", "", {"system": "darwin"}),
-    (
-        "mps",
-        "warning",
-        "on the CPU",
-        "unset",
-        {"system": "darwin", **variables(PYTORCH_ENABLE_MPS_FALLBACK="1"), "torch": {"devices": (CPU, APPLE)}},
-    ),
     ("xpu", "warning", "bad", "driver", {"torch": {"devices": (dataclasses.replace(INTEL, missing="bad"),)}}),
     ("compiler", "warning", "skipped", "apt-get", {"compiler": {"doubt": "g++ not found"}}),
     ("compiler", "warning", "skipped", "xcode", {"compiler": {"doubt": "not found"}, "system": "darwin"}),

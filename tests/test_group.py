@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -320,9 +321,17 @@ def test_disturbances_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_others_on_the_gpu_make_a_trial_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group.interference, "foreign_gpu_processes", lambda own: (4711,))
-    scene = play([EAGER, CUDA[0]])
-    assert scene.findings[CUDA[0].id].noisy == ("1 other processes were on the GPU",)
+    """Ours are all below this process: while one is trained, the others of the group are on the GPU too."""
+    owners: list[tuple[int, ...]] = []
+
+    def foreign(own: tuple[int, ...]) -> tuple[int, ...]:
+        owners.append(own)
+        return (4711,)
+
+    monkeypatch.setattr(group.interference, "foreign_gpu_processes", foreign)
+    scene = play([EAGER, *CUDA])
+    assert owners == [(os.getpid(),)] * 2
+    assert all(scene.findings[spec.id].noisy == ("1 other processes were on the GPU",) for spec in CUDA)
     assert scene.findings[EAGER.id].noisy == ()
 
 

@@ -118,7 +118,7 @@ def test_filter_metric_and_last(capsys: pytest.CaptureFixture[str], results: Pat
         ),
         (["--filter", "model=lenet"], "--filter: unknown model 'lenet' (known: cnn, mlp)"),
         (["--filter", "model"], "is not of the form key=value"),
-        (["--page", "/nowhere/x.html"], "--page /nowhere/x.html: cannot be written: No such file or directory"),
+        (["--page", "/dev/null/x.html"], "--page /dev/null/x.html: cannot be written: File exists; name another place"),
     ],
 )
 def test_bad_input(capsys: pytest.CaptureFixture[str], results: Path, words: list[str], message: str) -> None:
@@ -134,6 +134,7 @@ def test_bad_flags(capsys: pytest.CaptureFixture[str], results: Path, words: lis
 def test_nothing_measured(capsys: pytest.CaptureFixture[str], results: Path, tmp_path: Path) -> None:
     out, err = run(capsys, tmp_path / "nowhere", code=5)
     assert (out, "nothing measured in" in err) == ("", True)
+    assert json.loads(run(capsys, tmp_path / "nowhere", "--json", code=5)[0]) == []
     assert run(capsys, results, "--metric", "device_peak_mib", code=5)[0].count("not measured in") == 4
 
 
@@ -161,7 +162,7 @@ def test_hostile_names_stay_text(capsys: pytest.CaptureFixture[str], tmp_path: P
 
 
 def test_page_is_one_file_in_which_names_are_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    results, page = tmp_path / "r", tmp_path / "page.html"
+    results, page = tmp_path / "r", tmp_path / "deep" / "page.html"
     add_run(results, 1, [timed(1.0, EVIL)])
     add_run(results, 2, [timed(2.0, EVIL), make_failed(make_cell(batch_size=7), reason=EVIL)])
     (results / "20261103T101500Z-a1b2c3").mkdir()
@@ -174,6 +175,15 @@ def test_page_is_one_file_in_which_names_are_text(capsys: pytest.CaptureFixture[
     assert text.count("</script>") == 3, "the data and the two programs"
     assert "run 20261103T101500Z-a1b2c3 is left out" in text
     assert 'http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;' in text
+
+
+def test_page_goes_where_a_link_leads(capsys: pytest.CaptureFixture[str], results: Path, tmp_path: Path) -> None:
+    page, link = tmp_path / "page.html", tmp_path / "link.html"
+    page.write_text("old")
+    link.symlink_to(page)
+    run(capsys, results, "--page", str(link))
+    assert link.is_symlink()
+    assert "<html" in page.read_text("utf-8")
 
 
 def test_page_draws_each_cell_with_a_figure() -> None:

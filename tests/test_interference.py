@@ -158,6 +158,14 @@ def test_foreign_processes(printed: str, expected: tuple[int, ...], monkeypatch:
     assert foreign_gpu_processes((os.getpid(),)) == expected
 
 
+def test_what_this_process_has_started_is_not_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        printed = subprocess.CompletedProcess([], 0, stdout=f"{child.pid}\n43\n")
+        monkeypatch.setattr(interference.subprocess, "run", lambda *_, **__: printed)
+        assert foreign_gpu_processes((os.getpid(),)) == (43,)
+        child.communicate(b"\n")
+
+
 @pytest.mark.parametrize("error", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 5)])
 def test_no_answer_is_no_process(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(command: list[str], **_: object) -> None:

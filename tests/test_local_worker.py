@@ -227,6 +227,11 @@ def test_the_environment_is_the_parents_but_for_what_is_the_trials_own() -> None
     assert worker_environment({}, free)["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
+def test_what_mps_lacks_is_never_computed_on_the_cpu() -> None:
+    for environ in ({}, {"PYTORCH_ENABLE_MPS_FALLBACK": "1"}):
+        assert worker_environment(environ, make_spec())["PYTORCH_ENABLE_MPS_FALLBACK"] == "0"
+
+
 def test_mallocs_thresholds_are_fixed_unless_the_environment_has_its_own() -> None:
     spec = make_spec()
     assert worker_environment({}, spec).items() >= MALLOC.items()

@@ -26,6 +26,7 @@ from mnist_bench.matrix import (
     select,
     shard,
     variant_of,
+    variants_of,
 )
 from mnist_bench.records import Cell, Matrix, ModelEntry, Selector, Timing, Variant
 
@@ -94,6 +95,14 @@ class TestNames:
     def test_else_built_in(self) -> None:
         assert model_of(MATRIX, "lenet5") == ModelEntry(name="lenet5", target="lenet5")
         assert variant_of(MATRIX, "channels-last").channels_last
+
+    def test_variants_that_only_include_names_come_after_the_axis_and_once(self) -> None:
+        names = ("compile", "half", "compile", "tutorial")
+        extra = tuple(Cell(model="mlp", device="cpu", batch_size=n, variant=name) for n, name in enumerate(names, 1))
+        found = variants_of(dataclasses.replace(MATRIX, include=extra))
+        assert [variant.name for variant in found] == ["eager", "half", "compile", "tutorial"]
+        assert found[1].precision == "bf16"
+        assert found[2].execution == "compile"
 
     def test_unknown(self) -> None:
         with pytest.raises(UsageError, match=r"unknown model 'vgg' \(known: cnn, lenet5, mine, mlp\)"):

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 from bad_matrices import CASES, GOOD, changed
+from rich.console import Console
 
 from mnist_bench import skips
 from mnist_bench.cli import console, main, options, plan
+from mnist_bench.cli.terminal import Display, Lines, watch
 from mnist_bench.config import parse
 from mnist_bench.errors import UsageError
 from mnist_bench.estimate import Past, earlier_trials, estimate
@@ -394,6 +396,39 @@ class TestConsole:
         monkeypatch.setattr(sys, "stderr", stream)
         console.make_console(argparse.Namespace(color=color), stderr=True).print("words", style="bold red")
         assert ("\x1b[" in stream.getvalue()) == colored
+
+    @pytest.mark.parametrize(
+        ("flags", "environment", "terminal", "moves"),
+        [
+            ({}, {}, True, True),
+            ({}, {}, False, False),
+            ({}, {"CI": "true"}, True, False),
+            ({}, {"CI": ""}, True, True),
+            ({"quiet": True, "no_progress": False}, {}, True, False),
+            ({"quiet": False, "no_progress": True}, {}, True, False),
+        ],
+    )
+    def test_what_moves(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        flags: dict[str, bool],
+        environment: dict[str, str],
+        terminal: bool,
+        moves: bool,
+    ) -> None:
+        monkeypatch.delenv("CI", raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert console.animates(argparse.Namespace(**flags), Terminal() if terminal else io.StringIO()) == moves
+
+    @pytest.mark.parametrize(("environment", "kind"), [("", Display), ("true", Lines)])
+    def test_under_ci_a_run_is_told_in_lines(
+        self, monkeypatch: pytest.MonkeyPatch, environment: str, kind: type
+    ) -> None:
+        monkeypatch.setenv("CI", environment)
+        args = argparse.Namespace(quiet=False, verbose=0, no_progress=False)
+        with watch(Console(file=Terminal()), args) as emit:
+            assert isinstance(emit, kind)
 
     def test_width(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdout", io.StringIO())

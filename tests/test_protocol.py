@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,10 @@ from mnist_bench.protocol import (
 from mnist_bench.records import Cell, CompileOptions, DataSet, ModelEntry, TrialSpec, Variant
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+# Lone surrogates too; two of them that make a pair are one character to JSON.
+TEXT = (st.text(max_size=60) | st.text(st.characters(categories=["Cs"]), max_size=4)).map(
+    lambda text: json.loads(json.dumps(text))
+)
 SPEC = TrialSpec(
     cell=Cell(model="mine.build", device="cuda:1", batch_size=100, variant="compile-max"),
     seed=2**32 - 1,
@@ -72,6 +76,17 @@ def test_replies_arrive_as_they_were_sent(reply: Reply) -> None:
     assert decode_reply(line) == reply
 
 
+def test_paths_that_are_no_unicode_arrive() -> None:
+    spec = dataclasses.replace(SPEC, plugin_path="/caf\udce9", samples_path="/caf\udce9/y.npy")
+    assert decode_request(encode_request(Prepare(spec=spec))) == Prepare(spec=spec)
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf])
+def test_what_is_no_figure_is_refused(figure: float) -> None:
+    with pytest.raises(ValidationError):
+        decode_reply(encode_reply(BlockDone(steps=1, seconds=figure)))
+
+
 def test_kinds_are_told_apart_by_their_type() -> None:
     for union in (Request, Reply):
         names = [kind.__dataclass_fields__["type"].default for kind in union.__args__]
@@ -93,6 +108,7 @@ GARBAGE = [
     b'{"type": "block_done", "steps": 1}\n',
     b'{"type": "block_done", "steps": "many", "seconds": 1.0}\n',
     b'{"type": "block_done", "steps": 1.5, "seconds": 1.0}\n',
+    b'{"type": "block_done", "steps": 1, "seconds": NaN}\n',
     b'{"type": "unheard_of", "steps": 1, "seconds": 1.0}\n',
     b'{"type": "failed", "kind": "tired", "reason": ""}\n',
     b'{"type": "failed", "kind": "failed"}\n',

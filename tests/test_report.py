@@ -280,6 +280,8 @@ class TestSpeedUps:
         assert "no compiled variant" in PLOTS["compiled"](material_of([make_trial()], matrix=matrix)).missing
         failed = make_trial(make_cell(variant="compile"), outcome=Failure(kind="compile_error", reason="no g++"))
         assert "no g++" in PLOTS["compiled"](material_of([make_trial(), failed])).missing
+        beside = replace(matrix, include=(make_cell(variant="compile"),))
+        assert "no g++" in PLOTS["compiled"](material_of([make_trial(), failed], matrix=beside)).missing
 
     @pytest.mark.parametrize(
         ("estimate", "words"),
@@ -658,11 +660,22 @@ class TestCommand:
         assert main(["report", str(folder.path)]) == 5
         assert "Nothing was measured." in (folder.path / "report.html").read_text("utf-8")
 
+    def test_page_makes_its_folder_and_goes_where_a_link_leads(self, tmp_path: Path) -> None:
+        folder = write_run(tmp_path, Plan(models=("mlp",), devices=("cpu",), batch_sizes=(100,)))
+        page, link = tmp_path / "deep" / "page.html", tmp_path / "link.html"
+        assert main(["report", str(folder.path), "--output", str(page)]) == 0
+        page.write_text("old")
+        link.symlink_to(page)
+        assert main(["report", str(folder.path), "--output", str(link)]) == 0
+        assert link.is_symlink()
+        assert page.read_text("utf-8").startswith("<!doctype html>")
+
     @pytest.mark.parametrize("flag", ["--output", "--images"])
-    def test_place_that_cannot_be_written_is_a_usage_error(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+    def test_place_that_cannot_be_written_is_a_usage_error_before_anything_is_drawn(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str
     ) -> None:
         folder = write_run(tmp_path, Plan(models=("mlp",), devices=("cpu",), batch_sizes=(100,)))
+        monkeypatch.setattr(report, "gather", lambda *_: pytest.fail("too late"))
         (tmp_path / "file").write_text("")
         assert main(["report", str(folder.path), flag, str(tmp_path / "file" / "x")]) == 2
         error = capsys.readouterr().err

@@ -433,6 +433,9 @@ def test_nothing_measured_yet(
     assert printed.out == ""
     assert "nothing was measured yet" in printed.err
     assert not (results / TUTORIAL / "reproduction.md").exists()
+    assert reproduce(results, "--json") == 130
+    found = json.loads(capsys.readouterr().out)
+    assert (found["runs"]["tutorial"], found["verdicts"], found["epochs"]) == (TUTORIAL, [], [])
 
 
 @pytest.mark.parametrize("flags", [["--seeds", "1"], ["--epochs", "2"], ["--pipeline", "tutorial"]])
@@ -465,6 +468,16 @@ def test_more_epochs_than_were_published_are_refused(tmp_path: Path, capsys: pyt
     assert main(["reproduce", "--epochs", "11", "-o", str(tmp_path)]) == 2
     assert "--epochs: 11 epochs are more than the 10 that were published" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_says_how_many_epochs_can_be_had(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for command, most in (("reproduce", 10), ("run", 50)):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert f"epochs of training, 1 to {most}\n" in capsys.readouterr().out
 
 
 def test_without_mnist_nothing_is_run(

@@ -324,6 +324,14 @@ class TestSpeedUps:
         assert row_of(timed_rows([slow, fast], [session], variants=variants), COMPILE).speedup_vs_eager == 2.0
         assert row_of(timed_rows([slow, fast], [session], variants=(compiled,)), COMPILE).speedup_vs_eager is None
 
+    def test_reference_may_be_named_by_include_alone(self) -> None:
+        variants = (BUILTIN_VARIANTS["compile"],)
+        assert reference_variant(make_matrix(variants=variants, include=(EAGER,))) == "eager"
+        assert reference_variant(make_matrix(variants=(*variants, Variant(name="plain")), include=(EAGER,))) == "plain"
+        slow, fast = make_trial(EAGER), make_trial(COMPILE)
+        rows = timed_rows([slow, fast], [make_session([slow, fast], [[2.0, 1.0]])], variants=variants, include=(EAGER,))
+        assert row_of(rows, COMPILE).speedup_vs_eager == 2.0
+
 
 class TestFloors:
     def check(self, trials: list[Trial], *expect: Floor) -> list[tuple[str, str]]:

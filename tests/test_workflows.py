@@ -22,7 +22,7 @@ OWN = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 COPIED = sorted((ROOT / "docs" / "example" / ".github" / "workflows").glob("*.yml"))
 WORKFLOWS = [*OWN, *COPIED]
 OTHER_PROGRAMS = {"pip", "python3", ".venv/bin/pip"}
-PINNED = re.compile(r"uses: (actions/[a-z-]+)@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)$", re.MULTILINE)
+PINNED = re.compile(r"uses: (actions/[a-z-]+)(?:/[a-z]+)?@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)$", re.MULTILINE)
 
 BROKEN = """
 on: push
@@ -119,6 +119,16 @@ def test_the_gate_has_the_history_that_it_compares_with() -> None:
         (check,) = [step for step in steps(path) if "mnist-bench check" in step.get("run", "")]
         assert '--against "origin/$BASE"' in check["run"]
         assert check["env"] == {"BASE": "${{ github.base_ref }}"}
+
+
+def test_a_red_night_is_in_the_history_too() -> None:
+    """A job that failed saves nothing by itself."""
+    kept = [step for step in steps(COPIED[2]) if step.get("with", {}).get("path") == "results"]
+    assert [step["uses"].partition("@")[0] for step in kept] == ["actions/cache/restore", "actions/cache/save"]
+    restore, save = kept
+    assert save["if"] == "${{ !cancelled() }}"
+    assert save["with"]["key"] == restore["with"]["key"]
+    assert save["with"]["key"].startswith(restore["with"]["restore-keys"])
 
 
 @pytest.mark.parametrize("path", COPIED, ids=lambda path: path.name)

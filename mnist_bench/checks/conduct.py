@@ -12,7 +12,7 @@ import itertools
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import variance
 from typing import Protocol
 
@@ -21,13 +21,13 @@ from mnist_bench.checks.costs import Costs
 from mnist_bench.checks.events import CheckObserver, Forecast, OutOfTime, Task, TaskFinished, TaskStarted
 from mnist_bench.checks.ledger import Ledger, Line
 from mnist_bench.checks.rules import POWER, Rules
-from mnist_bench.gate.records import AccuracyFinding, CellEvidence, ProcessPair, SeedPair, SideFault, SpeedFinding
+from mnist_bench.gate.records import AccuracyFinding, CellEvidence, ProcessPair, SeedPair, SideFault, Solo, SpeedFinding
 from mnist_bench.records import Cell
 
 ASSUMED_SD = 0.03  # of a pair's log ratio, until some are measured: identical code here (docs/decisions/0016)
 REFINED_AFTER = 4  # pairs of every cell
 
-Found = ProcessPair | SeedPair | tuple[SideFault, ...] | OutOfTime
+Found = ProcessPair | SeedPair | tuple[SideFault | Solo, ...] | OutOfTime
 
 
 class Bench(Protocol):
@@ -35,9 +35,9 @@ class Bench(Protocol):
     has, after which it is given up."""
 
     def pair(self, cell: Cell, number: int) -> ProcessPair | tuple[SideFault, ...]: ...
-    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault, ...] | OutOfTime: ...
-    def new(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault, ...] | OutOfTime:
-        """Trains a cell that only B has."""
+    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault | Solo, ...] | OutOfTime: ...
+    def solo(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault | Solo, ...] | OutOfTime:
+        """Trains B alone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Conductor:
         """One seed of every cell: a failure, or an accuracy that is no number, decides at once."""
         cells = self.ledger.cells()
         seeds: list[tuple[Task, Cell]] = [("seed", one.cell) for one in cells if comparable(one) and not one.seeds]
-        return seeds + [("new", one.cell) for one in cells if one.sides == "only B" and not one.faults]
+        return seeds + [("solo", one.cell) for one in cells if _stands_alone(one)]
 
     def _next_tasks(self) -> list[tuple[Task, Cell]]:
         """One sweep: a pair of every cell that wants one; once all have had their first look, a seed too."""
@@ -152,7 +152,7 @@ class Conductor:
         begin = self.budget.spent_s()
         found = self._measure(task, cell, number)
         seconds = self.budget.spent_s() - begin
-        faults = found if isinstance(found, tuple) else ()
+        faults = tuple(one for one in found if isinstance(one, SideFault)) if isinstance(found, tuple) else ()
         for line in _lines(cell, found, seconds, self.budget.spent_s()):
             self.ledger.add(line)
         self.emit(
@@ -175,8 +175,8 @@ class Conductor:
                 return self.bench.pair(cell, number)
             case "seed":
                 return self.bench.seed(cell, number, self.budget.left_s())
-            case "new":
-                return self.bench.new(cell, number, self.budget.left_s())
+            case "solo":
+                return self.bench.solo(cell, number, self.budget.left_s())
 
     def _shuffled(self, tasks: list[tuple[Task, Cell]]) -> list[tuple[Task, Cell]]:
         """In random order: which cell comes first must not hang together with how the machine drifts."""
@@ -222,6 +222,12 @@ def comparable(one: CellEvidence) -> bool:
     return one.sides == "both" and not one.differences and not one.faults
 
 
+def _stands_alone(one: CellEvidence) -> bool:
+    """Whether B's cell is to be trained by itself: it can be compared with nothing, but may fail, or miss a floor."""
+    has_none = one.sides == "only B" or bool(one.sides == "both" and one.differences)
+    return has_none and one.solo is None and not one.faults
+
+
 def _dropped(accuracy: AccuracyFinding) -> bool:
     return accuracy.change.high is not None and accuracy.change.high < 0
 
@@ -243,5 +249,6 @@ def _lines(cell: Cell, found: Found, seconds: float, spent_s: float) -> list[Lin
             return [Line(cell=cell, seconds=seconds, spent_s=spent_s, pair=found)]
         case SeedPair():
             return [Line(cell=cell, seconds=seconds, spent_s=spent_s, seed=found)]
-        case faults:
-            return [Line(cell=cell, seconds=seconds, spent_s=spent_s, fault=fault) for fault in faults]
+        case parts:
+            line = Line(cell=cell, seconds=seconds, spent_s=spent_s)
+            return [replace(line, solo=one) if isinstance(one, Solo) else replace(line, fault=one) for one in parts]

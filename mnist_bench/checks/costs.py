@@ -54,5 +54,5 @@ def guesses(matrix: Matrix, cells: Sequence[Cell], cores: int) -> dict[tuple[Tas
     for cell in cells:
         found["pair", cell] = 1.5 * of(cell, 0) + 2 * PAIR_TOKEN_S
         found["seed", cell] = 2 * of(cell, matrix.epochs)
-        found["new", cell] = of(cell, matrix.epochs)
+        found["solo", cell] = of(cell, matrix.epochs)
     return found

@@ -10,7 +10,7 @@ from mnist_bench.events import DataReady, Notice
 from mnist_bench.gate.records import CellEvidence, ProcessPair, SeedPair, SideFault, SideInfo
 from mnist_bench.records import Cell
 
-Task = Literal["pair", "seed", "new"]  # a process pair; both sides trained; a cell that only B has, tried out
+Task = Literal["pair", "seed", "solo"]  # a process pair; both sides trained; B alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class OutOfTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFinished:
-    """``found``: what it gave, None of a new cell that works; ``faults`` where a side could not."""
+    """``found``: what it gave, None of B alone where it works; ``faults`` where a side could not."""
 
     task: Task
     cell: Cell

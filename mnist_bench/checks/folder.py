@@ -30,7 +30,7 @@ CHECKS = "checks"  # in the output folder; it holds no manifest.json, so it is n
 HEAD = "head.json"
 RESULT = "check.json"
 LATEST = "latest"
-LINES = {"pair": "pairs.jsonl", "seed": "seeds.jsonl", "fault": "faults.jsonl"}
+LINES = {"pair": "pairs.jsonl", "seed": "seeds.jsonl", "solo": "solos.jsonl", "fault": "faults.jsonl"}
 Status = Literal["running", "complete", "interrupted"]
 
 
@@ -219,10 +219,6 @@ class CheckFolder:
             spent_s=self.spent_s(),
             notes=head.notes,
         )
-
-    def write_result(self, document: bytes) -> None:
-        """Writes ``check.json``."""
-        write_atomically(self.result, document)
 
 
 def _encoded(head: Head) -> bytes:

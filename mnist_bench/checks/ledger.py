@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from mnist_bench.checks.events import Task
-from mnist_bench.gate.records import CellEvidence, ProcessPair, SeedPair, SideFault
+from mnist_bench.gate.records import CellEvidence, ProcessPair, SeedPair, SideFault, Solo
 from mnist_bench.records import Cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One thing that was found of a cell; exactly one of ``pair``, ``seed`` and ``fault`` is there.
+    """One thing that was found of a cell; exactly one of ``pair``, ``seed``, ``solo`` and ``fault`` is there.
 
     ``seconds``: of wall time that it took (0 of a second fault of one task); ``spent_s``: of the budget by then.
     """
@@ -22,6 +22,7 @@ class Line:
     spent_s: float
     pair: ProcessPair | None = None
     seed: SeedPair | None = None
+    solo: Solo | None = None
     fault: SideFault | None = None
 
 
@@ -51,6 +52,9 @@ class Ledger:
         if line.seed is not None:
             evidence = replace(evidence, seeds=(*evidence.seeds, line.seed))
             self.durations.setdefault(("seed", line.cell), []).append(line.seconds)
+        if line.solo is not None:
+            evidence = replace(evidence, solo=line.solo)
+            self.durations.setdefault(("solo", line.cell), []).append(line.seconds)
         if line.fault is not None and line.fault.side not in {fault.side for fault in evidence.faults}:
             evidence = replace(evidence, faults=(*evidence.faults, line.fault))
         self._cells[line.cell] = evidence

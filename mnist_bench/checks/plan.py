@@ -120,6 +120,7 @@ def plan_again(folder: CheckFolder, request: Request) -> Plan:
         here=found.root / unquote(head.options.get("here", ""), errors=BYTES),  # which the path of workers hangs on
         against=head.a.label,
         filter=head.options["filter"],
+        timeout_s=request.timeout_s or head.options.get("timeout_s"),
         margins=head.margins,
     )
     own = own_matrix(found.root, found, head.matrix_path, asked)

@@ -133,6 +133,7 @@ def spec_of(side: Side, cell: Cell, seed: int, *, allow_plugins: bool, determini
             threads=variant.threads or environment.available_cores(),
             deterministic=deterministic or variant.deterministic,
         ),
+        deterministic_if_possible=deterministic and not variant.deterministic,
         recipe=side.matrix.recipe,
         epochs=side.matrix.epochs,
         data=side.data,

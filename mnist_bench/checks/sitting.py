@@ -199,6 +199,7 @@ def _head(planned: Plan, name: str, a: Side, b: Side, notes: tuple[str, ...], in
         options={
             "filter": request.filter,
             "allow_plugins": request.allow_plugins,
+            "timeout_s": request.timeout_s,
             "here": encoded((str(request.here.resolve().relative_to(planned.repository.root)),))[0],
         },
         budget_s=request.budget_s,

@@ -18,7 +18,7 @@ from mnist_bench.checks.sides import Side, side_of, spec_of
 from mnist_bench.errors import BenchError
 from mnist_bench.events import Event, StageStarted
 from mnist_bench.executors.local import LocalWorker
-from mnist_bench.gate.records import ProcessPair, SeedPair, SideFault, Training
+from mnist_bench.gate.records import ProcessPair, SeedPair, SideFault, Solo, Training
 from mnist_bench.gate.records import Side as SideName
 from mnist_bench.group import Finding, Settings, Worker, run_group, time_group
 from mnist_bench.interrupts import Interrupts
@@ -64,28 +64,27 @@ class Workbench:
         (session,) = (found for found in results if isinstance(found, Session))
         return process_pair(session, number, tuple(spec.id for spec in specs))
 
-    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault, ...] | OutOfTime:
+    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault | Solo, ...] | OutOfTime:
         """Both sides trained, one after the other, in random order. One that fails does not keep the other from it:
-        whether the reference fails too is part of the verdict."""
+        whether the reference fails too is part of the verdict, and so are B's floors."""
         end_s = self.clock() + within_s
         order = random.Random(f"{self.name}/{cell.id}/s{seed}").sample(NAMES, len(NAMES))
         found = {name: self._train(name, cell, seed, end_s) for name in order}
         self.unchanged()
-        a, b = found["A"], found["B"]
-        if isinstance(a, Training) and isinstance(b, Training):
-            return SeedPair(seed=seed, a=a, b=b)
-        return tuple(one for one in (a, b) if isinstance(one, SideFault)) or OutOfTime()
+        match found["A"], found["B"]:
+            case Training() as a, Training() as b:
+                return SeedPair(seed=seed, a=a, b=b)
+            case SideFault() as a, Training() as b:
+                return a, Solo(seed=seed, b=b)
+            case a, b:
+                return tuple(one for one in (a, b) if isinstance(one, SideFault)) or OutOfTime()
 
-    def new(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault, ...] | OutOfTime:
+    def solo(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault | Solo, ...] | OutOfTime:
         found = self._train("B", cell, seed, self.clock() + within_s)
         self.unchanged()
-        match found:
-            case SideFault():
-                return (found,)
-            case OutOfTime():
-                return found
-            case _:
-                return ()
+        if isinstance(found, Training):
+            return (Solo(seed=seed, b=found),)
+        return (found,) if isinstance(found, SideFault) else found
 
     def _train(self, name: SideName, cell: Cell, seed: int, end_s: float) -> Training | SideFault | OutOfTime:
         """One side trained; given up when the clock says ``end_s``."""

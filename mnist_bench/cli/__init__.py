@@ -71,3 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our stdout has gone (``| head``): no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk, a folder that has gone: no fault of the program
+        print(f"mnist-bench: {error}; what was finished before is kept", file=sys.stderr)
+        return 1

@@ -84,7 +84,7 @@ def load(path: Path) -> Baseline:
         return baseline_codec.decode(data)
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"{name}: {plain(str(error))}; restore it from the repository, or write it anew with "
+            f"{name}: {plain(str(error))}; restore it from the repository, or delete it and write it anew with "
             "`mnist-bench baseline update`"
         ) from error
 

@@ -95,7 +95,6 @@ def _against(args: argparse.Namespace) -> int:
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.machine import alone
     from mnist_bench.gate.judge import exit_code, judge
-    from mnist_bench.gate.output.codec import encode
 
     check_output.preflight(args, os.environ)
     errors = make_console(args, stderr=True)
@@ -103,9 +102,8 @@ def _against(args: argparse.Namespace) -> int:
     with alone(args, errors), watch(errors, args) as emit:
         folder, check = sitting.execute(planned, emit)
     verdicts = judge(check)
-    folder.write_result(encode(check, verdicts))
     check_output.print_check(check, verdicts, args)
-    check_output.write_outputs(check, verdicts, args, os.environ)
+    check_output.write_outputs(check, verdicts, args, os.environ, folder.result)
     _say_where(folder, check.status, args, errors)
     return exit_code(check, verdicts)
 
@@ -156,7 +154,11 @@ def _resumed(args: argparse.Namespace) -> Plan:
     if head.options["allow_plugins"] and not args.allow_plugins:
         raise UsageError(f"--resume {args.resume}: this check executes plug-ins: say --allow-plugins again")
     request = _request(args)
-    return plan.plan_again(folder, request if args.budget else replace(request, budget_s=head.budget_s))
+    if not args.budget:
+        request = replace(request, budget_s=head.budget_s)
+    if args.data_dir is None and head.dataset.name == "mnist" and Path(head.dataset.root).is_dir():
+        request = replace(request, data_root=Path(head.dataset.root))
+    return plan.plan_again(folder, request)
 
 
 def _say_where(folder: CheckFolder, status: str, args: argparse.Namespace, errors: Console) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mnist_bench.cli import baseline as files
 from mnist_bench.cli.check_output import preflight, print_check, write_outputs
-from mnist_bench.cli.writing import try_out, write
+from mnist_bench.cli.writing import try_out
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ def execute(args: argparse.Namespace) -> int:
     """
     from mnist_bench.gate.baseline_check import check_baseline
     from mnist_bench.gate.judge import exit_code, judge
-    from mnist_bench.gate.output.codec import encode
     from mnist_bench.gate.records import Margins
     from mnist_bench.gate.run_figures import refuse_unfinished
 
@@ -47,9 +46,8 @@ def execute(args: argparse.Namespace) -> int:
     refuse_unfinished(run, chosen)
     check = check_baseline(run, baseline, Margins(), _labels(args, run), chosen)
     verdicts = judge(check)
-    write("check.json:", folder.check_path, encode(check, verdicts))
     print_check(check, verdicts, args)
-    write_outputs(check, verdicts, args, os.environ)
+    write_outputs(check, verdicts, args, os.environ, folder.check_path)
     print(f"mnist-bench: check: {folder.check_path}", file=sys.stderr)
     return exit_code(check, verdicts)
 

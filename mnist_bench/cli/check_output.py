@@ -70,9 +70,14 @@ def print_check(check: Check, verdicts: Sequence[Verdict], args: argparse.Namesp
 
 
 def write_outputs(
-    check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace, environ: Mapping[str, str]
+    check: Check,
+    verdicts: Sequence[Verdict],
+    args: argparse.Namespace,
+    environ: Mapping[str, str],
+    result: Path | None = None,
 ) -> None:
-    """Writes ``--junit`` and ``--comment``, and under GitHub Actions the step's summary and annotations.
+    """Writes ``check.json`` to ``result``, ``--junit`` and ``--comment``, and under GitHub Actions the step's summary
+    and annotations.
 
     Print the table first: annotations follow it. One that cannot be written does not keep the others from it.
 
@@ -80,7 +85,7 @@ def write_outputs(
         BenchError: some could not be written, although they could when ``preflight`` tried; all are named.
     """
     failed = []
-    for action in _actions(check, verdicts, args, environ):
+    for action in _actions(check, verdicts, args, environ, result):
         try:
             action()
         except UsageError as error:
@@ -90,9 +95,15 @@ def write_outputs(
 
 
 def _actions(
-    check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace, environ: Mapping[str, str]
+    check: Check,
+    verdicts: Sequence[Verdict],
+    args: argparse.Namespace,
+    environ: Mapping[str, str],
+    result: Path | None,
 ) -> Iterator[Callable[[], None]]:
     makers: dict[str, Make] = {"--junit": _junit, "--comment": _comment}
+    if result is not None:
+        yield partial(_make, _document, "check.json:", result, check, verdicts)
     for flag, path in _targets(args).items():
         yield partial(_make, makers[flag], flag, path, check, verdicts)
     if environ.get(SUMMARY):
@@ -108,6 +119,12 @@ def _make(make: Make, flag: str, path: Path, check: Check, verdicts: Sequence[Ve
 def _targets(args: argparse.Namespace) -> dict[str, Path]:
     named = {"--junit": args.junit, "--comment": args.comment}
     return {flag: path for flag, path in named.items() if path is not None}
+
+
+def _document(check: Check, verdicts: Sequence[Verdict]) -> bytes:
+    from mnist_bench.gate.output.codec import encode
+
+    return encode(check, verdicts)
 
 
 def _junit(check: Check, verdicts: Sequence[Verdict]) -> bytes:

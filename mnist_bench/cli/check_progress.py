@@ -17,19 +17,20 @@ from rich.text import Text
 from mnist_bench.checks import events
 from mnist_bench.checks.budget import words
 from mnist_bench.checks.events import CheckEvent, CheckObserver, Forecast, OutOfTime, TaskFinished, TaskStarted
+from mnist_bench.cli.console import animates
 from mnist_bench.events import Notice
 from mnist_bench.figures import listed, plain
 from mnist_bench.gate.records import CellEvidence, ProcessPair, SeedPair
 
 MOST_CHANGED = 5  # files that are named before the rest is counted
-TASKS = {"pair": "pair", "seed": "seed", "new": "new cell, seed"}
+TASKS = {"pair": "pair", "seed": "seed", "solo": "B alone, seed"}
 
 
 @contextmanager
 def watch(console: Console, args: argparse.Namespace) -> Iterator[CheckObserver]:
     """The observer that the flags ask for."""
     lines = Lines(console=console, quiet=args.quiet)
-    if args.quiet or args.no_progress or not console.file.isatty():
+    if not animates(args, console.file):
         yield lines
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:

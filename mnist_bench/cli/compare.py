@@ -54,10 +54,11 @@ def _compare_cells(args: argparse.Namespace) -> int:
     if args.across_machines:
         raise UsageError("--across-machines: compares two runs; name a second one")
     run = _load(args, args.run)
-    by = args.by or default_by(run.rows)
+    chosen = _chosen(args, [run])
+    by = args.by or default_by(run.rows, chosen)
     if args.by is None:
         print(f"compared by {by}; choose with --by", file=sys.stderr)
-    comparison = compare_cells(run, by, _chosen(args, [run]))
+    comparison = compare_cells(run, by, chosen)
     _print(comparison, args)
     if comparison.comparable:
         return 0

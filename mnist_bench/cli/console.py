@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console  # imported late: what prints no table need not wait for it
@@ -22,7 +22,7 @@ def make_console(args: argparse.Namespace, *, stderr: bool) -> Console:
     """A console on stdout or stderr.
 
     ``--color`` wins over ``NO_COLOR``, which wins over ``FORCE_COLOR``. Whether to animate is another question
-    (``console.file.isatty()``): a forced colour makes no terminal.
+    (``animates``): a forced colour makes no terminal.
 
     Args:
         args: ``args.color`` is ``auto`` where the command has no such flag.
@@ -55,6 +55,17 @@ def wants_colour(wish: str, file: TextIO) -> bool:
     if os.environ.get("FORCE_COLOR"):
         return True
     return file.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+
+
+def animates(args: argparse.Namespace, file: IO[str]) -> bool:
+    """Whether a display may move on ``file``: on a terminal outside CI, unless ``-q`` or ``--no-progress`` was given.
+
+    Args:
+        args: may lack ``quiet`` and ``no_progress``, as not every command has them.
+        file: where the display would be.
+    """
+    silent = getattr(args, "quiet", False) or getattr(args, "no_progress", False)
+    return file.isatty() and not silent and not os.environ.get("CI")
 
 
 def print_rows(rows: Sequence[Row], args: argparse.Namespace, *, title: str = "") -> None:

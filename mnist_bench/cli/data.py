@@ -68,11 +68,12 @@ def _seed(text: str) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
+    from mnist_bench.cli.console import animates
     from mnist_bench.data.fetch import fetch
     from mnist_bench.data.paths import default_root, raw_folder
 
     root = default_root(args.data_dir, os.environ)
-    progress = sys.stderr.isatty() and not args.no_progress
+    progress = animates(args, sys.stderr)
     files = fetch(root, environ=os.environ, progress=progress, notify=_notify)
     if args.json:
         _print_json({"root": str(root), "files": [{"name": each.name, "action": each.action} for each in files]})

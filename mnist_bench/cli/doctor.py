@@ -57,10 +57,10 @@ def execute(args: argparse.Namespace) -> int:
 @contextmanager
 def _status(args: argparse.Namespace) -> Iterator[Callable[[str], None]]:
     """Says on a terminal what is being done; elsewhere nothing: it is over in seconds."""
-    from mnist_bench.cli.console import make_console
+    from mnist_bench.cli.console import animates, make_console
 
     console = make_console(args, stderr=True)
-    if not console.file.isatty():
+    if not animates(args, console.file):
         yield lambda text: None
         return
     with console.status("") as status:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
+from mnist_bench.cli.writing import try_out, write
 
 if TYPE_CHECKING:
     from mnist_bench.history import History
@@ -51,6 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench import history, trends
 
+    if args.page is not None:
+        try_out("--page", args.page)
     found = history.read(args.output_dir, args.metric, _say)
     warnings = _warnings(found)
     for warning in warnings:
@@ -58,6 +61,8 @@ def execute(args: argparse.Namespace) -> int:
     points = _chosen(found.points, args)
     if not points:
         _say(f"nothing measured in {args.output_dir} yet: `mnist-bench run` does it, or name another --output-dir")
+        if args.format == "json":  # a document for programs, empty as it is
+            _print((), args)
         return 5
     series = trends.gather(points)
     _print(series, args)
@@ -157,15 +162,10 @@ def _escaped(row: Mapping[str, object]) -> dict[str, object]:
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:
     from mnist_bench import __version__, vega
-    from mnist_bench.errors import UsageError
-    from mnist_bench.files import write_atomically
 
     with vega.making() as script:
         from mnist_bench.report import render_history
 
         page = render_history(series, args.metric, args.last, warnings, __version__, script.result())
-    try:
-        write_atomically(args.page, page.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise UsageError(f"--page {args.page}: cannot be written: {error.strerror or error}") from error
+    write("--page", args.page, page.encode("utf-8", "backslashreplace"))
     _say(f"page: {args.page}")

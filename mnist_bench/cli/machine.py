@@ -1,4 +1,4 @@
-"""One run at a time on this machine."""
+"""One run at a time of one user on this machine."""
 
 from __future__ import annotations
 
@@ -16,25 +16,33 @@ from mnist_bench.errors import UsageError
 
 @contextmanager
 def alone(args: argparse.Namespace, errors: Console) -> Iterator[None]:
-    """Holds the machine's lock: two runs would time each other.
+    """Holds the lock of this user's runs on this machine: two of them would time each other.
+
+    Where the cache folder cannot be written (a container without a home) there is no lock, and the run goes on.
 
     Args:
         args: with ``no_wait``.
-        errors: told that another run is waited for.
+        errors: told that another run is waited for, or that none can be.
 
     Raises:
         UsageError: ``--no-wait``, and another run is on.
     """
     path = cache_root(os.environ) / "machine.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout:
+    except Timeout:  # an OSError too
         if args.no_wait:
-            raise UsageError("another run is measuring on this machine, and --no-wait was given") from None
-        errors.print("waiting for another run on this machine to end (Ctrl-C to leave) ...")
+            raise UsageError("another run of yours is measuring on this machine, and --no-wait was given") from None
+        errors.print("waiting for another run of yours on this machine to end (Ctrl-C to leave) ...")
         lock.acquire(poll_interval=1.0)
+    except OSError as error:
+        errors.print(
+            f"warning: {path}: {error.strerror or error}: other runs are neither waited for nor kept waiting; "
+            "set XDG_CACHE_HOME to a folder that can be written",
+            soft_wrap=True,
+        )
     try:
         yield
     finally:

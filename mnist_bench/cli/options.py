@@ -91,9 +91,9 @@ def add_seeds(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_epochs(parser: argparse.ArgumentParser) -> None:
+def add_epochs(parser: argparse.ArgumentParser, most: int = MAX_EPOCHS) -> None:
     """``args.epochs``: text or None; ``overrides`` reads it."""
-    parser.add_argument("--epochs", metavar="N", help=f"epochs of training, 1 to {MAX_EPOCHS}")
+    parser.add_argument("--epochs", metavar="N", help=f"epochs of training, 1 to {most}")
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +125,7 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
     """``args.quiet``: bool, ``args.verbose``: count, ``args.no_progress``: bool, ``args.color``."""
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors on stderr")
-    loudness.add_argument("-v", "--verbose", action="count", default=0, help="more on stderr; twice: still more")
+    loudness.add_argument("-v", "--verbose", action="count", default=0, help="more on stderr")
     parser.add_argument("--no-progress", action="store_true", help="one line per trial instead of a moving display")
     add_color(parser)
 
@@ -137,18 +137,19 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     formats.add_argument("--json", dest="format", action="store_const", const="json", help="same as --format json")
 
 
-def add_execution(parser: argparse.ArgumentParser, *, of: str) -> None:
+def add_execution(parser: argparse.ArgumentParser, *, of: str, most_epochs: int = MAX_EPOCHS) -> None:
     """What every command that executes trials takes: where, how much of it, whether to wait, and how to print.
 
     ``args.resume``: text or None; ``args.offline``, ``args.no_wait``: bool; the others as above.
 
     Args:
         of: what ``--resume`` goes on with, as in ``a run``.
+        most_epochs: that the command takes.
     """
     add_data_dir(parser)
     add_output_dir(parser)
     add_seeds(parser)
-    add_epochs(parser)
+    add_epochs(parser, most_epochs)
     add_timeout(parser)
     parser.add_argument("--resume", metavar="RUN", help=f"go on with {of}: its id, its path, or latest")
     parser.add_argument("--offline", action="store_true", help="download nothing")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
-from mnist_bench.errors import UsageError
+from mnist_bench.cli.writing import cannot_write, try_out, write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,10 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.store import RunFolder
 
     folder = RunFolder.open(args.output_dir, args.run)
+    output = folder.report_path if args.output is None else args.output
+    try_out("--output", output)
+    if args.images is not None:
+        _make_folder("--images", args.images)
     with vega.making() as script:
         from mnist_bench import report
 
@@ -49,8 +53,7 @@ def execute(args: argparse.Namespace) -> int:
         material = report.gather(run, _step_ms(folder, run))
         plots = report.plots_of(material)
         page = report.render(material, plots, script.result())
-    output = folder.report_path if args.output is None else args.output
-    _write("--output", output, page.encode("utf-8", "backslashreplace"))
+    write("--output", output, page.encode("utf-8", "backslashreplace"))
     print(output)
     if args.images is not None:
         _write_images(plots, args.images, quiet=args.quiet)
@@ -80,24 +83,26 @@ def _step_ms(folder: RunFolder, run: Run) -> dict[str, NDArray[np.float64] | Non
     return found
 
 
+def _make_folder(flag: str, folder: Path) -> None:
+    """Before anything is drawn.
+
+    Raises:
+        UsageError: it can be neither made nor written to.
+    """
+    from mnist_bench.files import try_folder
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try_folder(folder)
+    except OSError as error:
+        raise cannot_write(flag, folder, error) from error
+
+
 def _write_images(plots: Sequence[Plot], target: Path, *, quiet: bool) -> None:
     from mnist_bench.report import images_of
 
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--images {target}: {error.strerror or error}; name a folder that can be made") from error
     for plot in plots:
         if not quiet:
             print(f"{plot.title}: {plot.missing or f'{len(plot.panels)} images as SVG and PNG'}", file=sys.stderr)
         for image in images_of(plot):
-            _write("--images", target / image.name, image.content)
-
-
-def _write(flag: str, path: Path, content: bytes) -> None:
-    from mnist_bench.files import write_atomically
-
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror or error}; name another place") from error
+            write("--images", target / image.name, image.content)

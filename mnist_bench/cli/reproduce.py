@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
+from mnist_bench.reproduction.published import EPOCHS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("resident", "tutorial"),
         help="images resident in memory, or the tutorial's own loops, which train the same, slower (default: resident)",
     )
-    options.add_execution(parser, of="a reproduction")
+    options.add_execution(parser, of="a reproduction", most_epochs=EPOCHS)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -65,6 +66,8 @@ def execute(args: argparse.Namespace) -> int:
         errors.print(f"reproduction: {folder.path}/reproduction.md (and .svg, .png)", soft_wrap=True)
     else:
         errors.print("nothing was measured yet")
+        if args.format == "json":  # a document for programs, empty as it is
+            _print(result, args)
     code = exit_code(result)
     if code == 130:
         where = f" -o {shlex.quote(str(args.output_dir))}" if str(args.output_dir) != "results" else ""
@@ -84,7 +87,6 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     from mnist_bench import runner
     from mnist_bench.errors import UsageError
     from mnist_bench.reproduction import matrices
-    from mnist_bench.reproduction.published import EPOCHS
 
     tutorial = options.overrides(matrices.tutorial_matrix(args.pipeline or "resident"), args)
     if tutorial.epochs > EPOCHS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,25 +45,32 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench import runner
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.machine import alone
-    from mnist_bench.cli.terminal import watch
+    from mnist_bench.cli.terminal import Lines, watch
     from mnist_bench.summary import floors, summarise
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
-    with alone(args, errors), watch(errors, args) as emit:
-        folder, run_options = begin(emit)
-        manifest = runner.execute(folder, run_options, emit, os.environ)
+    with alone(args, errors):
+        folder, run_options = begin(Lines(errors, quiet=args.quiet, verbose=args.verbose))  # a download has its own bar
+        with watch(errors, args) as emit:
+            manifest = runner.execute(folder, run_options, emit, os.environ)
     trials = folder.trials()
     rows = summarise(manifest, trials, folder.sessions())
     results = floors(manifest.matrix, rows)
     print_table(manifest, rows, args)
     print_floors(results, errors)
     _write_step_summary(folder)
-    errors.print(f"results: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
+    if not args.quiet:
+        errors.print(f"results: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
     if manifest.status != "complete":
-        where = "" if args.output_dir == Path("results") else f" -o {shlex.quote(str(args.output_dir))}"
-        errors.print(f"{manifest.status}; go on with: mnist-bench run --resume {folder.run_id}{where}", soft_wrap=True)
+        errors.print(f"{manifest.status}; go on with: {_resume_command(manifest, args)}", soft_wrap=True)
     return exit_code(manifest, trials, results)
+
+
+def _resume_command(manifest: Manifest, args: argparse.Namespace) -> str:
+    where = "" if args.output_dir == Path("results") else f" -o {shlex.quote(str(args.output_dir))}"
+    plugins = " --allow-plugins" if manifest.options.get("allow_plugins") else ""
+    return f"mnist-bench run --resume {manifest.run_id}{where}{plugins}"
 
 
 def _new(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, Options]]:
@@ -97,15 +105,16 @@ def _refuse_another_matrix(args: argparse.Namespace, folder: RunFolder) -> None:
     """The matrix of a resumed run comes from the run; one that is named all the same must be the same.
 
     Raises:
-        UsageError: it is another one, or the cells are chosen anew.
+        UsageError: it is another one, or a flag asks for other cells, or for another way to execute them.
     """
     from mnist_bench import config, matrix
     from mnist_bench.errors import UsageError
 
     manifest = folder.manifest()
-    for flag in ("filter", "shard"):
-        if getattr(args, flag) not in (None, manifest.options.get(flag)):
-            raise UsageError(f"--{flag}: a resumed run goes on with its own cells; leave --{flag} out, or start anew")
+    for name in ("filter", "shard", "solo", "strict_devices"):
+        if getattr(args, name) not in (None, False, manifest.options.get(name)):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: a resumed run goes on as it was started; leave {flag} out, or start anew")
     given: Matrix = manifest.matrix
     if args.matrix is not None:
         given = config.load(args.matrix, allow_plugins=bool(manifest.options.get("allow_plugins")))
@@ -123,6 +132,8 @@ def _with_limits(matrix: Matrix, limits: object) -> Matrix:
 
 
 def _options(args: argparse.Namespace, path: Path) -> Options:
+    from mnist_bench.cli.console import animates
+
     return replace(
         options.executed(args, matrix_path=str(path), plugin_path=str(path.resolve().parent)),
         filter=args.filter,
@@ -131,6 +142,7 @@ def _options(args: argparse.Namespace, path: Path) -> Options:
         solo=args.solo,
         strict_devices=args.strict_devices,
         fail_fast=args.fail_fast,
+        progress=animates(args, sys.stderr),
     )
 
 

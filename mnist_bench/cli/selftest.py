@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from mnist_bench.checks.events import CheckEvent
     from mnist_bench.records import Cell, Matrix
-    from mnist_bench.selftest.records import CheckResult, RunCheck
+    from mnist_bench.selftest.records import CheckResult, Condition, Mislabelled, RunCheck, Slowed
     from mnist_bench.selftest.table import Report
 
 CHECKS = 3
@@ -29,6 +30,16 @@ MAX_CHECKS = 1000
 NOTHING_JUDGED = 5
 INTERRUPTED = 130
 CONDITIONS = 5  # identical, three slow-downs, mislabelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """What this machine can measure, and what a check of it is made of."""
+
+    cells: tuple[Cell, ...]
+    plan: tuple[Condition, ...]
+    slowed: tuple[Slowed, ...]
+    mislabelled: Mislabelled | None
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +85,7 @@ def execute(args: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     with alone(args, errors), _workplace() as folder:
-        report = _measure(args, matrix, cells, budget_s, folder)
-    _print(report, args, errors)
+        report = _measure(args, matrix, cells, budget_s, folder, errors)
     if not report.complete:
         return INTERRUPTED
     return 0 if any(summary.red.trials for summary in report.summaries) else NOTHING_JUDGED
@@ -97,19 +107,35 @@ def _workplace() -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
-def _measure(args: argparse.Namespace, matrix: Matrix, cells: Sequence[Cell], budget_s: float, folder: Path) -> Report:
-    """Calibration, then the checks; what is known so far where they were interrupted.
+def _measure(
+    args: argparse.Namespace, matrix: Matrix, cells: Sequence[Cell], budget_s: float, folder: Path, errors: Console
+) -> Report:
+    """Calibration, then the checks. However these end, what is known is printed: it took hours.
 
     Raises:
         Interrupted: before the first check.
+        BenchError, OSError: what ended the calibration or the checks.
     """
-    from mnist_bench import __version__, data, environment
     from mnist_bench.errors import Interrupted
+
+    found = _calibrate(args, matrix, cells, folder)
+    results: list[CheckResult] = []
+    try:
+        for result in _checks(args, found, budget_s, folder):
+            results.append(result)  # at once: the next one may fail
+    except (Interrupted, KeyboardInterrupt):
+        _say("interrupted")
+    finally:
+        report = _report(args, found, results, budget_s)
+        _print(report, args, errors)
+    return report
+
+
+def _calibrate(args: argparse.Namespace, matrix: Matrix, cells: Sequence[Cell], folder: Path) -> Calibrated:
+    from mnist_bench import data
     from mnist_bench.interrupts import Interrupts
     from mnist_bench.selftest import conduct
-    from mnist_bench.selftest.rates import summarise
     from mnist_bench.selftest.sessions import Workshop
-    from mnist_bench.selftest.table import Report
 
     root = data.default_root(args.data_dir, os.environ)
     images = data.resolve(matrix.dataset, root=root, offline=args.offline, notify=_say, environ=os.environ)
@@ -127,25 +153,33 @@ def _measure(args: argparse.Namespace, matrix: Matrix, cells: Sequence[Cell], bu
         slowed = conduct.slow_down(workshop, cells, _say)
         mislabelled = conduct.mislabel(workshop, cells, _say) if cells else None
     plan = conduct.conditions(workshop, cells, slowed, mislabelled) if cells else ()
-    results: list[CheckResult] = []
-    try:
-        for result in conduct.checks(
-            plan,
-            cells,
-            times=args.checks,
-            budget_s=budget_s,
-            run_check=_gate(args, folder),
-            clock=time.monotonic,
-            say=_say,
-        ):
-            results.append(result)  # at once: the next one may be interrupted
-    except (Interrupted, KeyboardInterrupt):
-        _say("interrupted")
+    return Calibrated(cells=tuple(cells), plan=plan, slowed=slowed, mislabelled=mislabelled)
+
+
+def _checks(args: argparse.Namespace, found: Calibrated, budget_s: float, folder: Path) -> Iterator[CheckResult]:
+    from mnist_bench.selftest import conduct
+
+    return conduct.checks(
+        found.plan,
+        found.cells,
+        times=args.checks,
+        budget_s=budget_s,
+        run_check=_gate(args, folder),
+        clock=time.monotonic,
+        say=_say,
+    )
+
+
+def _report(args: argparse.Namespace, found: Calibrated, results: Sequence[CheckResult], budget_s: float) -> Report:
+    from mnist_bench import __version__, environment
+    from mnist_bench.selftest.rates import summarise
+    from mnist_bench.selftest.table import Report
+
     machine = environment.describe(os.environ)
     return Report(
-        summaries=summarise(plan, results),
-        slowed=slowed,
-        mislabelled=mislabelled,
+        summaries=summarise(found.plan, results),
+        slowed=found.slowed,
+        mislabelled=found.mislabelled,
         results=tuple(results),
         wanted=args.checks,
         budget_s=budget_s,

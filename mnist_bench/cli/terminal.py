@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_bench import events, figures
+from mnist_bench.cli.console import animates
 from mnist_bench.estimate import estimate
 from mnist_bench.events import Event, Observer
 from mnist_bench.matrix import expand, model_of, variant_of
@@ -33,7 +34,7 @@ STYLES = {"ok": "green", "skipped": "yellow"}  # any other status: red
 def watch(console: Console, args: argparse.Namespace) -> Iterator[Observer]:
     """The observer that the flags ask for."""
     lines = Lines(console, quiet=args.quiet, verbose=args.verbose)
-    if args.quiet or args.no_progress or not console.file.isatty():
+    if not animates(args, console.file):
         yield lines
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:

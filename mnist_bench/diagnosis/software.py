@@ -175,9 +175,6 @@ def mps(facts: Facts) -> Finding | None:
     device = next(iter(facts.torch.devices_of("mps")), None)
     if device is None:
         return None
-    if facts.variables.get("PYTORCH_ENABLE_MPS_FALLBACK", "0") not in ("", "0"):
-        what = "PYTORCH_ENABLE_MPS_FALLBACK is set: what MPS lacks would be timed on the CPU"
-        return warning(what, "unset PYTORCH_ENABLE_MPS_FALLBACK")
     return (
         info(f"mps: {device.missing}; mps cells will be skipped")
         if device.missing

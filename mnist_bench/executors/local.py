@@ -188,11 +188,12 @@ class LocalWorker:
 
 
 def worker_environment(environ: Mapping[str, str], spec: TrialSpec) -> dict[str, str]:
-    """The worker's environment: threads and the compiler's caches are its own, the rest is the parent's."""
+    """The worker's environment: threads, the compiler's caches and no fallback to the CPU; the rest is the parent's."""
     own = {
         **{name: value for name, value in MALLOC.items() if name not in environ},
         CELL_VARIABLE: spec.cell.id,
         "PYTHONUNBUFFERED": "1",  # what a model printed before a crash is in the log
+        "PYTORCH_ENABLE_MPS_FALLBACK": "0",  # a cell of a GPU fails where the CPU would do its work
         "TORCHINDUCTOR_CACHE_DIR": str(Path(spec.cache_dir) / "inductor"),
         "TRITON_CACHE_DIR": str(Path(spec.cache_dir) / "triton"),
     }

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from mnist_bench import stats
-from mnist_bench.gate.records import AccuracyFinding, Decision, Margins, SeedPair, Training
+from mnist_bench.gate.records import AccuracyFinding, Decision, Margins, SeedPair, Solo, Training
 
 # Numbers of seeds that differ at which a cell is tested, each half as many again. Below 4, Student's quantile at these
 # levels is so large that only a wreck would show. At 10 % errors and 20 cells, 72 find a drop of 0.30 pp in 98 of 100.
@@ -78,7 +78,7 @@ def identical(seed: SeedPair) -> bool:
     return same and (a.accuracy, a.images) == (b.accuracy, b.images)
 
 
-def breach(seeds: Sequence[SeedPair], min_accuracy: float | None) -> str | None:
+def breach(seeds: Sequence[SeedPair | Solo], min_accuracy: float | None) -> str | None:
     """Why B's accuracy fails at once, in words: no number, or (the mean over seeds, as in ``run``) under its floor."""
     for seed in seeds:
         if not math.isfinite(seed.b.accuracy):

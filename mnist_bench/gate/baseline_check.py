@@ -31,6 +31,7 @@ from mnist_bench.gate.run_figures import (
 )
 from mnist_bench.records import Cell, Failure, Measurement, Skip
 from mnist_bench.rows import FloorResult, Row
+from mnist_bench.speedups import reference_variant
 from mnist_bench.summary import floors
 
 ABSENT = "as eager has it"  # a setting that is a default
@@ -177,9 +178,11 @@ def _seed_pairs(before: BaselineCell, indexed: Indexed) -> tuple[SeedPair, ...]:
 
 
 def _ratios(before: BaselineCell, indexed: Indexed) -> RatioEvidence | None:
-    reference = reference_of(indexed.run.manifest.matrix, before.cell)
-    if reference is None and before.ratios is None:
+    """None: the cell is itself the reference variant, and its own time is not judged."""
+    matrix = indexed.run.manifest.matrix
+    if before.ratios is None and reference_variant(matrix) == before.cell.variant:
         return None
+    reference = reference_of(matrix, before.cell)
     there = before.ratios.sessions if before.ratios else ()
     here = session_ratios(before.cell, reference, indexed) if reference else ()
     why_none = _why_no_ratio(before, reference, indexed, bool(here))
@@ -194,9 +197,11 @@ def _ratios(before: BaselineCell, indexed: Indexed) -> RatioEvidence | None:
 def _why_no_ratio(before: BaselineCell, reference: Cell | None, indexed: Indexed, timed: bool) -> str:
     """Why a ratio is missing on one side, or the two are not of one kind; empty: they can be compared."""
     if reference is None:
-        return "this run has no reference variant to hold it against"
+        if reference_variant(indexed.run.manifest.matrix) is not None:
+            return "it is itself the reference variant here, and in the baseline it is not: update the baseline"
+        return "this run has no reference variant to hold it against: add one with eager's settings to its matrix"
     if before.ratios is None:
-        return "the baseline holds it against no reference variant"
+        return "the baseline holds it against no reference variant: update it"
     if not before.ratios.sessions:
         return f"the baseline has no ratio to {before.ratios.reference}: never timed together, or in too few rounds"
     row = indexed.rows.get(reference.id)

@@ -19,6 +19,7 @@ from mnist_bench.gate.records import (
     Margins,
     SeedPair,
     Side,
+    Solo,
     SpeedFinding,
     Training,
     Verdict,
@@ -91,6 +92,10 @@ def _vanished(evidence: CellEvidence) -> Ruling | None:
         return "failed", f"failed with the change ({b.kind}): {figures.plain(b.reason)}{too}"
     if evidence.sides == "only A":
         return "missing", "is missing: the reference has this cell, the change has not"
+    if evidence.solo and (missed := _missed(evidence, [evidence.solo])):
+        return "failed", f"failed: {missed}"
+    if evidence.sides == "only B" and evidence.solo is None and b is None:
+        return "inconclusive", "is new, and was not trained: the budget was spent; raise --budget"
     if evidence.sides == "only B":
         return "new", "is new: the reference has no such cell"
     if isinstance(b, Skip) and a is None and not evidence.differences:
@@ -121,7 +126,7 @@ def _incomparable(evidence: CellEvidence) -> Ruling | None:
 def _measured(evidence: CellEvidence, cells: int, check: Check) -> Verdict:
     speed = find_speed(evidence.pairs, cells, check.margins)
     accuracy = find_accuracy(evidence.seeds, cells, check.margins, evidence.min_accuracy)
-    missed = breach(evidence.seeds, evidence.min_accuracy) or _too_slow(evidence)
+    missed = _missed(evidence, evidence.seeds)
     kind, text = _joint(evidence, speed, accuracy, cells, check)
     if missed:
         kind, text = "failed", f"failed: {missed}"
@@ -181,15 +186,28 @@ def _undecided(
     return f"is inconclusive; {'; '.join(parts)}"
 
 
-def _too_slow(evidence: CellEvidence) -> str | None:
-    """Why B misses its floor of throughput: all samples / all seconds, as in ``run``."""
-    floor = evidence.min_train_samples_per_s
-    if floor is None or not evidence.seeds:
-        return None
-    rate = statistics.harmonic_mean([seed.b.train_samples_per_s for seed in evidence.seeds])
-    if rate >= floor:
+def _missed(evidence: CellEvidence, seeds: Sequence[SeedPair | Solo]) -> str | None:
+    """Why B fails whatever the reference does."""
+    return breach(seeds, evidence.min_accuracy) or _too_slow(evidence, seeds)
+
+
+def _too_slow(evidence: CellEvidence, seeds: Sequence[SeedPair | Solo]) -> str | None:
+    """Why B misses its floor of throughput."""
+    floor, rate = evidence.min_train_samples_per_s, _samples_per_s(evidence, seeds)
+    if floor is None or rate is None or rate >= floor:
         return None
     return f"its {figures.significant(rate)} training samples/s are under the floor {floor:g} of the matrix"
+
+
+def _samples_per_s(evidence: CellEvidence, seeds: Sequence[SeedPair | Solo]) -> float | None:
+    """All of B's samples over all its seconds, of the pairs' blocks. Before there are any, of the trainings, whose
+    deterministic algorithms may be slower ones."""
+    rounds = [one for pair in evidence.pairs for one in pair.rounds]
+    seconds = math.fsum(one.seconds[1] for one in rounds)
+    if seconds > 0:
+        return evidence.cell.batch_size * sum(one.steps[1] for one in rounds) / seconds
+    rates = [seed.b.train_samples_per_s for seed in seeds]
+    return statistics.harmonic_mean(rates) if rates else None
 
 
 def _advisories(seeds: Sequence[SeedPair]) -> tuple[Advisory, ...]:

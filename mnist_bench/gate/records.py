@@ -18,7 +18,7 @@ Mode = Literal["against", "baseline"]
 VerdictKind = Literal["pass", "improvement", "new", "regression", "missing", "failed", "inconclusive", "not_comparable"]
 Decision = Literal["fail", "pass", "improvement", "undecided"]
 
-CHECK_SCHEMA_VERSION = 1  # of check.json: a changed record bumps it
+CHECK_SCHEMA_VERSION = 2  # of check.json: a changed record bumps it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,14 @@ class SeedPair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Solo:
+    """B trained alone with one seed, where there is nothing to compare it with."""
+
+    seed: int
+    b: Training
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SideFault:
     """What went wrong with one side of a cell: it failed, or this machine cannot execute it."""
 
@@ -125,6 +133,7 @@ class CellEvidence:
         sides: where the cell is in the matrix.
         differences: why its sides may not be compared, each in words; empty: they may.
         faults: at most one of each side; the cell is measured no further then.
+        solo: of a cell that only B has, whose sides differ, or whose reference failed: that it works, its floors.
         min_accuracy: B's floor of ``expect``, the highest that applies.
         min_train_samples_per_s: likewise.
         ratios: mode ``baseline``; None there: the cell is itself the reference variant, its accuracy alone decides.
@@ -138,6 +147,7 @@ class CellEvidence:
     faults: tuple[SideFault, ...] = ()
     pairs: tuple[ProcessPair, ...] = ()
     seeds: tuple[SeedPair, ...] = ()
+    solo: Solo | None = None
     min_accuracy: float | None = None
     min_train_samples_per_s: float | None = None
     ratios: RatioEvidence | None = None

@@ -9,8 +9,6 @@ import torch
 
 from mnist_bench.records import Variant
 
-# ieee: no TF32 anywhere, so that fp32 means the same on every device (torch's default lets cuDNN use TF32).
-MATMUL_PRECISION = {"fp32": "ieee", "tf32": "tf32", "bf16": "ieee"}
 AUTOCAST: dict[str, torch.dtype] = {"bf16": torch.bfloat16}
 
 
@@ -18,8 +16,11 @@ class NumericsError(Exception):
     """A setting that this machine or this torch cannot have."""
 
 
-def apply(variant: Variant, device: torch.device) -> None:
+def apply(variant: Variant, device: torch.device, *, deterministic_if_possible: bool = False) -> None:
     """Sets threads, denormals, TF32 and determinism for this process.
+
+    Args:
+        deterministic_if_possible: a deterministic variant is only warned of operators that cannot be.
 
     Raises:
         NumericsError: the processor cannot flush denormals; the device has no TF32.
@@ -31,10 +32,13 @@ def apply(variant: Variant, device: torch.device) -> None:
     if variant.precision == "tf32" and device.type != "cuda":
         raise NumericsError(f"precision tf32 exists on NVIDIA GPUs (Ampere and later), not on {device.type}")
     if device.type == "cuda":
-        torch.backends.cuda.matmul.fp32_precision = MATMUL_PRECISION[variant.precision]
-        torch.backends.cudnn.conv.fp32_precision = MATMUL_PRECISION[variant.precision]  # type: ignore[attr-defined]
+        # fp32 is to mean the same on every device: torch's default lets cuDNN use TF32. The newer names of these flags
+        # (fp32_precision) set parts of them, whereupon reading the older ones, as inductor does, is an error.
+        tf32 = variant.precision == "tf32"
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
     if variant.deterministic:
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=deterministic_if_possible)
         torch.backends.cudnn.benchmark = False
 
 
@@ -50,8 +54,8 @@ def describe(variant: Variant, device: torch.device) -> dict[str, Any]:
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
     }
     if device.type == "cuda":
-        found["matmul_precision"] = torch.backends.cuda.matmul.fp32_precision
-        found["conv_precision"] = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+        found["matmul_precision"] = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+        found["conv_precision"] = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
     return found
 
 

@@ -20,7 +20,7 @@ class Snapshot:
         self._model, self._optimizer, self._device = model, optimizer, device
         self._values = [tensor.detach().clone() for tensor in self._tensors()]
         self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        self._device_rng = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state()
+        self._device_rng = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
 
     def restore(self) -> None:
         with torch.no_grad():
@@ -35,7 +35,7 @@ class Snapshot:
         np.random.set_state(self._numpy)
         torch.set_rng_state(self._torch)
         if self._device_rng is not None:
-            torch.get_device_module(self._device).set_rng_state(self._device_rng)
+            torch.get_device_module(self._device).set_rng_state(self._device_rng, self._device)
 
     def weights_changed(self) -> bool:
         """Whether any parameter differs from what it was."""

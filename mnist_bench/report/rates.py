@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from mnist_bench import figures
 from mnist_bench.comparisons import BatchPoint, BreakEven, ComparedCell, Crossover
+from mnist_bench.matrix import variants_of
 from mnist_bench.records import Cell
 from mnist_bench.report import specs
 from mnist_bench.report.material import Material, batch, grouped, joined, left_out, variant_keys
@@ -62,7 +63,7 @@ def by_device(material: Material) -> Plot:
 
 def compiled(material: Material) -> Plot:
     """Speed-up of each compiled variant over the reference variant, and when compiling has paid for itself."""
-    names = {v.name for v in material.run.manifest.matrix.variants if v.execution == "compile"}
+    names = {v.name for v in variants_of(material.run.manifest.matrix) if v.execution == "compile"}
     every = [one for one in material.by_variant.cells if one.cell.variant in names]
     cells = [one for one in every if one.speed_up is not None]
     breaks = {one.cell: one for one in material.by_variant.break_evens}

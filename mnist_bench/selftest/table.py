@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that a selftest found. ``wanted``: checks of each condition; fewer were made where it was interrupted."""
+    """All that a selftest found. ``wanted``: checks of each condition; fewer were made where it ended early."""
 
     summaries: tuple[Summary, ...]
     slowed: tuple[Slowed, ...]
@@ -64,7 +64,7 @@ def notes(report: Report) -> list[str]:
     if unjudged := sum(summary.unjudged for summary in report.summaries):
         found.append(f"{unjudged} verdicts said nothing (not comparable: a missing device, say) and are in no count.")
     if not report.complete:
-        found.append(f"interrupted: fewer than the {report.wanted} checks of each condition were made.")
+        found.append(f"ended early: fewer than the {report.wanted} checks of each condition were made.")
     return found
 
 

@@ -17,6 +17,7 @@ from mnist_bench.gate.records import (
     ProcessPair,
     SeedPair,
     SideFault,
+    Solo,
     SpeedFinding,
     Training,
 )
@@ -132,8 +133,8 @@ class FakeBench:
     now: float = 0.0
     done: list[str] = field(default_factory=list)
     pairs: Callable[[Cell, int], ProcessPair | tuple[SideFault, ...] | BaseException | None] = lambda cell, number: None
-    seeds: Callable[[Cell, int], SeedPair | tuple[SideFault, ...] | None] = lambda cell, seed: None
-    news: Callable[[Cell, int], tuple[SideFault, ...]] = lambda cell, seed: ()
+    seeds: Callable[[Cell, int], SeedPair | tuple[SideFault | Solo, ...] | None] = lambda cell, seed: None
+    solos: Callable[[Cell, int], tuple[SideFault | Solo, ...] | None] = lambda cell, seed: None
     trains_s: float | None = None  # None: as ``seconds``
 
     def clock(self) -> float:
@@ -146,14 +147,17 @@ class FakeBench:
             raise found
         return process_pair(number) if found is None else found
 
-    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault, ...] | OutOfTime:
+    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault | Solo, ...] | OutOfTime:
         if not self._train(f"{cell.model} seed {seed}", within_s):
             return OutOfTime()
         found = self.seeds(cell, seed)
         return seed_pair(seed) if found is None else found
 
-    def new(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault, ...] | OutOfTime:
-        return self.news(cell, seed) if self._train(f"{cell.model} new {seed}", within_s) else OutOfTime()
+    def solo(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault | Solo, ...] | OutOfTime:
+        if not self._train(f"{cell.model} solo {seed}", within_s):
+            return OutOfTime()
+        found = self.solos(cell, seed)
+        return (Solo(seed=seed, b=training()),) if found is None else found
 
     def _train(self, what: str, within_s: float) -> bool:
         takes_s = self.seconds if self.trains_s is None else self.trains_s

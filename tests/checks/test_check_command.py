@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,10 +228,12 @@ def test_a_reference_of_another_protocol_is_not_comparable(bench: Bench) -> None
     installed(bench)
     own_package(bench, 1)
     bench.repo.commit()
-    own_package(bench, PROTOCOL_VERSION)
-    code, out, errors = bench.run("m.yaml", "--against", "main", "--allow-plugins", "--format", "csv")
+    shutil.rmtree(bench.repo.root / "mnist_bench")  # B takes the installed package
+    good = ("--filter", "model=parts.net.good")
+    code, out, errors = bench.run("m.yaml", "--against", "main", "--allow-plugins", "--format", "csv", *good)
     assert code == 5, errors
     assert f"protocol version: 1 in A, {PROTOCOL_VERSION} in B" in out
+    assert "B alone, seed 0  parts.net.good/cpu/b2000/single  works" in errors
     bench.tidy()
 
 

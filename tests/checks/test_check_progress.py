@@ -87,7 +87,7 @@ def test_a_line_for_each_pair_and_seed() -> None:
     seed = replace(PAIR, task="seed", number=0, target=None, found=seed_pair(0))
     assert shown(seed).startswith("seed 0  mlp/cpu/b100/eager  equal predictions, accuracy 0.9500 and 0.9500")
     assert "predictions differ" in shown(replace(seed, found=seed_pair(0, same=False)))
-    assert "works" in shown(replace(PAIR, task="new", target=None, found=None))
+    assert "works" in shown(replace(PAIR, task="solo", target=None, found=None))
     assert "given up: the budget is spent" in shown(replace(PAIR, task="seed", target=None, found=OutOfTime()))
 
 

@@ -30,7 +30,7 @@ from mnist_bench.checks.events import CheckEvent, Forecast, OutOfTime, TaskFinis
 from mnist_bench.checks.ledger import Ledger, Line
 from mnist_bench.checks.rules import Rules
 from mnist_bench.errors import Interrupted, UsageError
-from mnist_bench.gate.records import CellEvidence, SeedPair
+from mnist_bench.gate.records import CellEvidence, SeedPair, SideFault, Solo
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, ModelEntry
 
 
@@ -54,7 +54,7 @@ class Scene:
         self.ledger = Ledger(cells, self.kept.append)
         for line in earlier:
             self.ledger.take(line)
-        guessed: Any = {(task, one.cell): guess_s for task in ("pair", "seed", "new") for one in cells}
+        guessed: Any = {(task, one.cell): guess_s for task in ("pair", "seed", "solo") for one in cells}
         self.conductor = Conductor(
             ledger=self.ledger,
             bench=self.bench,
@@ -127,6 +127,13 @@ def test_a_failure_in_the_first_seed_decides_at_once() -> None:
     assert (finished.found, finished.faults) == (None, (CRASH,))
 
 
+def test_what_b_did_where_the_reference_failed_is_kept() -> None:
+    solo, fault = Solo(seed=0, b=training(0.5)), SideFault(side="A", outcome=CRASH.outcome)
+    scene = Scene(evidence("mlp"), bench=FakeBench(seeds=lambda which, seed: (fault, solo))).run()
+    assert scene.done == ["mlp seed 0"]
+    assert (scene.ledger.of(cell("mlp")).faults, scene.ledger.of(cell("mlp")).solo) == ((fault,), solo)
+
+
 def test_an_accuracy_under_the_floor_decides_at_once() -> None:
     def seeds(which: Cell, seed: int) -> SeedPair:
         return SeedPair(seed=seed, a=training(), b=training(accuracy=0.1, predictions="e"))
@@ -171,16 +178,20 @@ def test_a_slow_cell_gets_no_more_seeds() -> None:
     assert Scene(evidence("mlp"), bench=bench).run().bench.count("seed") == 1
 
 
-def test_cells_that_cannot_be_compared_are_not_measured_but_new_ones_are_tried() -> None:
+def test_cells_that_cannot_be_compared_are_trained_on_b_alone() -> None:
     cells = (
         *evidence("gone", sides="only A"),
         *evidence("differs", differences=("lr: 1 in A, 2 in B",)),
         *evidence("new", "broken", sides="only B"),
     )
-    bench = FakeBench(news=lambda which, seed: (CRASH,) if which.model == "broken" else ())
+    bench = FakeBench(solos=lambda which, seed: (CRASH,) if which.model == "broken" else None)
     scene = Scene(cells, bench=bench).run()
-    assert sorted(scene.done) == ["broken new 0", "new new 0"]
+    assert sorted(scene.done) == ["broken solo 0", "differs solo 0", "new solo 0"]
     assert scene.ledger.of(cell("broken")).faults == (CRASH,)
+    assert scene.ledger.of(cell("new")).solo == scene.ledger.of(cell("differs")).solo == Solo(seed=0, b=training())
+    assert {line.cell.model for line in scene.kept} == {"broken", "differs", "new"}
+    again = Scene(cells, earlier=tuple(scene.kept)).run()
+    assert again.done == []  # a resumed check does not try them again
     assert not of_kind(scene.events, Forecast)  # there is nothing to foresee
 
 
@@ -315,7 +326,7 @@ def test_guesses_grow_with_the_work() -> None:
     compiled = Cell(model="mlp", device="cpu", batch_size=100, variant="compile")
     found = guesses(matrix, [cell("mlp"), cell("cnn"), compiled], 2)
     assert found["pair", cell("mlp")] == found["pair", cell("cnn")] < found["pair", compiled]
-    assert 2 * found["new", cell("cnn")] == found["seed", cell("cnn")] > found["seed", cell("mlp")]
+    assert 2 * found["solo", cell("cnn")] == found["seed", cell("cnn")] > found["seed", cell("mlp")]
 
 
 @pytest.mark.parametrize("text", ["", "20", "m", "-3m", "0s", "1e3s", "8000m0", "200h", "nan s", "1h30m", "٣m"])

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from check_kit import CRASH, cell, evidence, process_pair, seed_pair
+from check_kit import CRASH, cell, evidence, process_pair, seed_pair, training
 
 from mnist_bench.checks.folder import CheckFolder, Head
 from mnist_bench.checks.ledger import Line
 from mnist_bench.errors import UsageError
-from mnist_bench.gate.records import Margins, SideFault, SideInfo
+from mnist_bench.gate.records import Margins, SideFault, SideInfo, Solo
 from mnist_bench.records import DataSet, Skip
 from mnist_bench.run_names import known_runs
 
@@ -49,6 +49,7 @@ def line(**found: object) -> Line:
 LINES = (
     line(pair=process_pair(1, 0.012345678901234567)),
     line(seed=seed_pair(3)),
+    line(solo=Solo(seed=0, b=training())),
     line(fault=CRASH),
     line(fault=SideFault(side="A", outcome=Skip(reason="no device"))),
 )

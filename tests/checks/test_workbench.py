@@ -18,7 +18,7 @@ from mnist_bench.checks.events import CheckEvent, OutOfTime, Stage
 from mnist_bench.checks.sides import Side
 from mnist_bench.checks.workbench import Workbench, log_ratio, process_pair
 from mnist_bench.errors import BenchError, Interrupted
-from mnist_bench.gate.records import ProcessPair, SeedPair, SideFault
+from mnist_bench.gate.records import ProcessPair, SeedPair, SideFault, Solo
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request, Unavailable
 from mnist_bench.records import DataSet, Failure, Round, Session, Skip, TrialSpec
@@ -142,6 +142,7 @@ def test_both_sides_are_trained_in_deterministic_mode_one_after_the_other(scene:
     assert kinds.count("block") == 0
     assert kinds.index("kill") < len(kinds) - 1 - kinds[::-1].index("launch")
     assert all(spec.variant.deterministic and spec.seed == 3 for spec, *_ in scene.started)
+    assert all(spec.deterministic_if_possible for spec, *_ in scene.started)  # an operator that cannot be is no failure
 
 
 def test_predictions_and_accuracy_belong_to_their_side(scene: Scene) -> None:
@@ -185,6 +186,14 @@ def test_a_training_that_fails_does_not_hide_the_other_sides_failure(scene: Scen
     assert scene.bench.seed(cell(), 1, HOUR) == (FAULT,)
 
 
+def test_a_reference_that_fails_does_not_hide_what_b_did(scene: Scene) -> None:
+    scene.scripts["A"] = at(Prepare, CRASHED)
+    for seed in range(3):  # in either order
+        fault, solo = scene.bench.seed(cell(), seed, HOUR)  # type: ignore[misc]
+        assert fault == replace(FAULT, side="A")
+        assert (solo.seed, solo.b.accuracy) == (seed, 0.95)
+
+
 def test_a_missing_device_is_asked_for_once_a_side(scene: Scene) -> None:
     missing = at(Prepare, Unavailable(scope="device", reason="no CUDA device"))
     scene.scripts["A"] = scene.scripts["B"] = missing
@@ -194,10 +203,12 @@ def test_a_missing_device_is_asked_for_once_a_side(scene: Scene) -> None:
     assert len(scene.lines("launch")) == 2
 
 
-def test_a_new_cell_is_trained_on_b_alone(scene: Scene) -> None:
-    assert scene.bench.new(cell(), 0, HOUR) == ()
+def test_b_is_trained_alone(scene: Scene) -> None:
+    (found,) = scene.bench.solo(cell(), 7, HOUR)  # type: ignore[misc]
+    assert isinstance(found, Solo)
+    assert (found.seed, found.b.accuracy) == (7, 0.95)
     scene.scripts["B"] = at(Prepare, CRASHED)
-    assert scene.bench.new(cell(), 0, HOUR) == (FAULT,)
+    assert scene.bench.solo(cell(), 0, HOUR) == (FAULT,)
     assert all("@B" in line for line in scene.lines("launch"))
 
 
@@ -214,7 +225,7 @@ def test_a_training_that_outlives_the_budget_is_no_timeout_of_its_own(
         for side in ("A", "B")  # type: ignore[arg-type]
     )
     assert scene.bench.seed(cell(), 0, within_s) == (timeouts if fault else OutOfTime())
-    assert scene.bench.new(cell(), 0, within_s) == (timeouts[1:] if fault else OutOfTime())
+    assert scene.bench.solo(cell(), 0, within_s) == (timeouts[1:] if fault else OutOfTime())
     assert {one[3] for one in scene.started} == {min(within_s, 1800.0)}
 
 
@@ -237,7 +248,7 @@ def test_nothing_is_kept_of_a_tree_that_was_changed_meanwhile(scene: Scene) -> N
     scene.changed = BenchError("changed")
     with pytest.raises(BenchError, match="changed"):
         scene.bench.pair(cell(), 1)
-    for measure in (scene.bench.seed, scene.bench.new):
+    for measure in (scene.bench.seed, scene.bench.solo):
         with pytest.raises(BenchError, match="changed"):
             measure(cell(), 1, HOUR)
 

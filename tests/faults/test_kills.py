@@ -170,7 +170,7 @@ def test_two_runs_on_one_folder_and_a_resume_of_a_run_that_is_on(bench: Bench) -
     assert "another process is writing this run; wait for it, or stop it" in refused.stderr
     busy = bench.run("--no-wait", environ=bench.environ("one"))
     assert busy.code == 2, busy
-    assert "another run is measuring on this machine" in busy.stderr
+    assert "another run of yours is measuring on this machine" in busy.stderr
 
     for done in (finish(one), finish(two)):
         assert done.code == 0, done

@@ -35,6 +35,9 @@ def leaves():
 def raises():
     return Faulty(lambda logits: {}["lost"])
 
+def slurs():
+    raise ValueError("caf\\udce9")
+
 def diverges():
     return Faulty(lambda logits: logits * float("nan"))
 
@@ -76,7 +79,7 @@ def hangs_in_c():
 
 
 def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
-    models = ["segfaults", "exits", "leaves", "raises", "diverges", "hoards", "chatters", "daemonises", "good"]
+    models = ["segfaults", "exits", "leaves", "raises", "slurs", "diverges", "hoards", "chatters", "daemonises", "good"]
     plugin = FAULTS.replace("DAEMON", str(bench.folder / "daemon.pid"))
     bench.write(
         plugin,
@@ -100,6 +103,7 @@ def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
         "leaves": "crashed",
         "exits": "failed",
         "raises": "failed",
+        "slurs": "failed",
         "diverges": "diverged",
         "hoards": "oom",
         "good/unheard-of": "compile_error",
@@ -110,6 +114,7 @@ def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
     assert reasons["exits"].startswith("SystemExit: no message")
     assert reasons["raises"].startswith("KeyError: 'lost'")
     assert f"({bench.folder}/faulty.py:" in reasons["raises"]
+    assert reasons["slurs"].startswith("ValueError: caf\\udce9 (")  # an escape: half a surrogate pair is no Unicode
     assert reasons["diverges"] == "the mean training loss of epoch 1 is nan: lower the learning rate"
     assert "memory" in reasons["hoards"]
     assert "no_such_backend" in reasons["good/unheard-of"]

@@ -14,7 +14,7 @@ from mnist_bench.gate.baseline import Baseline, baseline_of
 from mnist_bench.gate.baseline_check import Labels, check_baseline
 from mnist_bench.gate.judge import exit_code, judge
 from mnist_bench.gate.records import CellEvidence, Check, Margins, Verdict
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, ModelEntry, Selector
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, ModelEntry, Selector, Variant
 
 LABELS = Labels(id="x", baseline="baseline.json", run="run y", at="2026-11-25T10:00:00Z", program_version="0.1.0")
 ONE = {"models": small_matrix().models[:1]}  # mlp alone: two cells, one ratio
@@ -234,9 +234,21 @@ class TestNoRatio:
 
     def test_no_reference_variant(self) -> None:
         alone = small_matrix(variants=(BUILTIN_VARIANTS["compile"],))
-        assert self.why(make_run(salt=1), make_baseline(alone)) == "the baseline holds it against no reference variant"
+        why = self.why(make_run(salt=1), make_baseline(alone))
+        assert why == "the baseline holds it against no reference variant: update it"
         run = make_run(alone, salt=1)
-        assert self.why(run) == "this run has no reference variant to hold it against"
+        for baseline in (make_baseline(), make_baseline(alone)):
+            why = self.why(run, baseline)
+            assert why.startswith("this run has no reference variant to hold it against: add one with eager's settings")
+        assert code_of(run, make_baseline(alone)) == 4
+
+    def test_a_reference_that_was_none_in_the_baseline(self) -> None:
+        """The run's only plain variant is one that the baseline held against ``eager``."""
+        like = Variant(name="tf32")  # in name alone
+        baseline = make_baseline(small_matrix(variants=(BUILTIN_VARIANTS["eager"], like)))
+        found = verdicts_of(make_run(small_matrix(variants=(like,)), salt=1), baseline)["mlp/cpu/b100/tf32"]
+        assert found.kind == "inconclusive"
+        assert "it is itself the reference variant here, and in the baseline it is not" in found.text
 
     def test_another_reference(self) -> None:
         """The cell is what it was; what it is held against is not."""

@@ -169,6 +169,7 @@ class TestUpdate:
         code, _, err = update(FIRST)
         assert code == 2
         assert "its `format` is not 'mnist-bench baseline'" in err
+        assert "delete it and write it anew with `mnist-bench baseline update`" in err  # which replaces no such file
         assert json.loads(place.file.read_bytes()) == {"name": "package"}
 
     def test_makes_the_folder(self, place: Place, call: Call, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from simulation import process_pairs, seed_pairs, training
 
 from mnist_bench.gate.judge import cells_compared, exit_code, judge
 from mnist_bench.gate.records import (
+    CHECK_SCHEMA_VERSION,
     Advisory,
     CellEvidence,
     Check,
@@ -21,10 +22,11 @@ from mnist_bench.gate.records import (
     SeedPair,
     SideFault,
     SideInfo,
+    Solo,
     Verdict,
     VerdictKind,
 )
-from mnist_bench.records import Failure, Skip
+from mnist_bench.records import Failure, Round, Skip
 
 CELL = make_cell("lenet5")
 FAILED = Failure(kind="oom", reason="use less")
@@ -52,7 +54,7 @@ def check(*cells: CellEvidence, **changes: Any) -> Check:
     side = SideInfo(label="main", commit="c0ffee")
     one = Check(
         id="20261123T101500Z-a1b2c3",
-        schema_version=1,
+        schema_version=CHECK_SCHEMA_VERSION,
         program_version="0.1.0",
         mode="against",
         status="complete",
@@ -209,6 +211,16 @@ class TestFloors:
         assert verdict(evidence(seeds=(one, slow), min_train_samples_per_s=8_001.0)).kind == "failed"
         assert verdict(evidence(seeds=(one, slow), min_train_samples_per_s=7_999.0)).kind == "pass"
 
+    def test_throughput_is_that_of_the_pairs_where_there_are_any(self) -> None:
+        rounds = (
+            Round(order=(0, 1), steps=(10, 30), seconds=(1.0, 1.0)),
+            Round(order=(1, 0), steps=(9, 10), seconds=(1.0, 3.0)),
+        )
+        pairs = tuple(replace(pair, rounds=rounds) for pair in process_pairs(logs(1.0)))
+        assert verdict(evidence(pairs=pairs, min_train_samples_per_s=1_000.0)).kind == "pass"  # 40 steps of 100 in 4 s
+        found = verdict(evidence(pairs=pairs, min_train_samples_per_s=1_001.0))
+        assert found.text.endswith("its 1,000 training samples/s are under the floor 1001 of the matrix")
+
     def test_floors_without_figures_are_not_missed_yet(self) -> None:
         assert verdict(evidence(1.0, (), min_accuracy=0.9, min_train_samples_per_s=1.0)).kind == "inconclusive"
 
@@ -239,11 +251,34 @@ class TestUnmeasured:
         assert words in found.text
         assert (found.speed, found.accuracy) == (None, None)
 
+    @pytest.mark.parametrize(
+        "alone",
+        [{"sides": "only B"}, {"differences": ("lr: 1 in A, 2 in B",)}, {"faults": faults(FAILED, None)}],
+        ids=["new", "another", "no reference"],
+    )
+    def test_floors_hold_for_a_cell_that_is_compared_with_nothing(self, alone: dict[str, Any]) -> None:
+        solo = Solo(seed=3, b=training(0.5, "b"))
+        made = evidence(None, (), solo=solo, **alone)
+        assert verdict(made).kind == ("new" if "sides" in alone else "not_comparable")
+        assert verdict(replace(made, min_accuracy=0.5, min_train_samples_per_s=20_000.0)).kind != "failed"
+        found = verdict(replace(made, min_accuracy=0.9))
+        assert found.kind == "failed"
+        assert found.text == "lenet5/cpu/b100/eager failed: its accuracy 0.5000 is under the floor 0.9 of the matrix"
+        assert "under the floor 20001" in verdict(replace(made, min_train_samples_per_s=20_001.0)).text
+        nothing = verdict(replace(made, solo=Solo(seed=3, b=training(math.nan, "b"))))
+        assert nothing.text.endswith("its accuracy with seed 3 is not a number")
+
+    def test_a_new_cell_that_was_not_trained_is_not_known_to_work(self) -> None:
+        found = verdict(evidence(None, (), sides="only B"))
+        assert (found.kind, exit_code(check(), [found])) == ("inconclusive", 4)
+        assert "is new, and was not trained" in found.text
+
     def test_cells_of_one_side(self) -> None:
         assert verdict(evidence(None, (), sides="only A")).kind == "missing"
         assert "the reference has this cell, the change has not" in verdict(evidence(None, (), sides="only A")).text
-        assert verdict(evidence(None, (), sides="only B")).kind == "new"
-        assert "is new" in verdict(evidence(None, (), sides="only B")).text
+        solo = Solo(seed=0, b=training(0.97, "b"))
+        assert verdict(evidence(None, (), sides="only B", solo=solo)).kind == "new"
+        assert "is new" in verdict(evidence(None, (), sides="only B", solo=solo)).text
 
     def test_a_new_cell_that_crashes_is_not_silent(self) -> None:
         assert verdict(evidence(None, (), sides="only B", faults=faults(None, FAILED))).kind == "failed"
@@ -342,7 +377,7 @@ class TestExitCode:
         assert exit_code(check(status="interrupted"), verdicts) == 130
 
     def test_every_kind_has_one(self) -> None:
-        cells = (evidence(1.0), evidence(sides="only B"))
+        cells = (evidence(1.0), evidence(sides="only B", solo=Solo(seed=0, b=training(0.97, "b"))))
         assert exit_code(check(*cells), judge(check(*cells))) == 0
         assert exit_code(check(), judge(check())) == 5
 

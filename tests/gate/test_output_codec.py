@@ -116,7 +116,7 @@ class TestRoundTrip:
 class TestForPeople:
     def test_version_first_then_indented(self) -> None:
         lines = encode(*every_kind()).decode().splitlines()
-        assert lines[:3] == ["{", '  "schema_version": 1,', '  "check": {']
+        assert lines[:3] == ["{", '  "schema_version": 2,', '  "check": {']
         assert lines[-1] == "}"
 
     def test_a_round_is_a_line(self) -> None:
@@ -153,7 +153,7 @@ class TestRefused:
     def test_no_check(self, document: Any) -> None:
         assert "is no check.json" in refusal(document)
 
-    @pytest.mark.parametrize("version", [2, 0, "1", None, True, 1.5, [1]])
+    @pytest.mark.parametrize("version", [1, 3, 0, "1", None, True, 1.5, [1]])
     def test_another_version(self, version: Any) -> None:
         text = refusal({**values(), "schema_version": version})
         assert f"schema_version {version!r}" in text

@@ -14,6 +14,7 @@ from gate_factory import every_kind, make_check, of_kinds
 from mnist_bench.cli import check_output
 from mnist_bench.cli.check_output import preflight, print_check, write_outputs
 from mnist_bench.errors import BenchError, UsageError
+from mnist_bench.gate.output.codec import decode
 from mnist_bench.gate.output.markdown import MARKER, SUMMARY_BYTES
 
 
@@ -111,6 +112,14 @@ class TestFiles:
         assert (here / "comment.md").exists()
         assert summary.exists()
         assert "::error" in capsys.readouterr().out
+
+    def test_check_json_that_cannot_be_written_does_not_keep_the_others(self, here: Path) -> None:
+        (here / "file").write_text("")
+        with pytest.raises(BenchError, match=r"check\.json: file/check\.json: cannot be written") as caught:
+            write_outputs(*of_kinds("pass"), args_of("--comment", "c.md"), {}, Path("file/check.json"))
+        assert (caught.value.exit_code, (here / "c.md").exists()) == (1, True)
+        write_outputs(*of_kinds("pass"), args_of(), {}, Path("check.json"))
+        assert decode((here / "check.json").read_bytes()) == of_kinds("pass")
 
 
 class TestSummary:

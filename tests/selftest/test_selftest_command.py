@@ -13,7 +13,7 @@ from selftest_kit import made_check
 
 from mnist_bench.cli import main
 from mnist_bench.cli import selftest as command
-from mnist_bench.errors import Interrupted
+from mnist_bench.errors import Interrupted, UsageError, WorkerError
 from mnist_bench.gate.records import Check, Verdict, VerdictKind
 from mnist_bench.records import Cell, DataSet
 from mnist_bench.selftest import conduct
@@ -32,15 +32,16 @@ variants: [eager]
 
 
 class Gate:
-    """Finds slow-downs of 10 % and more, and mislabelled data; raises in its ``stop``-th check."""
+    """Finds slow-downs of 10 % and more, and mislabelled data; raises ``error`` in its ``stop``-th check."""
 
     def __init__(self, stop: int | None = None) -> None:
         self.stop, self.checks = stop, 0
+        self.error: Exception = Interrupted("interrupted")
 
     def __call__(self, a: Side, b: Side, cells: Sequence[Cell], budget_s: float) -> tuple[Check, Sequence[Verdict]]:
         self.checks += 1
         if self.checks == self.stop:
-            raise Interrupted("interrupted")
+            raise self.error
         work = sum(rows for _, rows in json.loads(b.environ.get(VARIABLE, "{}")).values())
         kind: VerdictKind = "pass" if a == b else "inconclusive" if 0 < work < 20 else "regression"
         return made_check(dict.fromkeys(cells, kind))
@@ -115,6 +116,30 @@ def test_interrupted_it_prints_what_it_knows(gate: Gate, capsys: pytest.CaptureF
     gate.stop = 4
     assert main(["selftest", "--checks", "2", "--json"]) == 130
     assert len(json.loads(capsys.readouterr().out)["checks"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (WorkerError("a worker left"), 1),
+        (UsageError("the matrix has gone"), 2),
+        (OSError(28, "No space left on device"), 1),
+    ],
+)
+def test_an_error_loses_nothing_that_was_measured(
+    gate: Gate,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where the logs of a worker that failed stay
+    gate.stop, gate.error = 4, error
+    assert main(["selftest", "--checks", "2", "--json"]) == code
+    screen = capsys.readouterr()
+    assert len(json.loads(screen.out)["checks"]) == 3
+    assert str(error) in screen.err
 
 
 def test_nothing_that_can_be_measured_is_exit_code_5(

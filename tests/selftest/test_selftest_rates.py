@@ -109,14 +109,14 @@ def test_rows_are_a_line_for_each_condition() -> None:
     assert "a rate of false alarms up to 84 %" in told
     assert "aimed at 10 %, measured 13.0 %" in told
     assert "a verdict costs 1.0 minutes" in told
-    assert "interrupted" not in told
+    assert "ended early" not in told
 
 
 def test_an_interrupted_selftest_says_so() -> None:
     report = make_report(result("identical", ["pass", "pass"]))
     assert not report.complete
     assert rows(report)[1]["rate"] == ""
-    assert "interrupted" in " ".join(notes(report))
+    assert "ended early" in " ".join(notes(report))
 
 
 def test_the_document_is_json_with_everything() -> None:

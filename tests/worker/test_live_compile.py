@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch._inductor.config
+from torch._dynamo.utils import counters
 from worker_kit import LINEAR, TEST, TRAIN, carry_out, make_spec, open_trial, write_plugin
 
 from mnist_bench.execution.compiled import graphs_compiled
@@ -162,6 +163,14 @@ def test_too_many_recompilations_are_an_error_not_eager(tiny: DataSet, tmp_path:
     with pytest.raises(Exception, match="recompile") as caught:
         carry_out(spec, blocks=3)
     assert classify(caught.value) in ("compile_error", "failed")
+
+
+def test_what_was_not_compiled_is_no_compiled_variant(tiny: DataSet, tmp_path: Path) -> None:
+    """As with TORCHDYNAMO_DISABLE=1 in the environment."""
+    spec = compiled_spec(tiny, tmp_path, "uncompiled", SMALL)
+    counters.clear()  # a worker is a process of its own
+    with torch._dynamo.config.patch(disable=True), pytest.raises(TrialError, match="nothing was compiled"):
+        open_trial(spec).prepare()
 
 
 def test_an_unknown_backend_is_a_compile_error(tiny: DataSet, tmp_path: Path) -> None:

@@ -19,9 +19,14 @@ import json, sys, torch
 from mnist_bench.measure import numerics
 from mnist_bench.records import Variant
 
-variant = Variant(name="tested", **json.loads(sys.argv[1]))
-numerics.apply(variant, torch.device("cpu"))
-print(json.dumps(numerics.describe(variant, torch.device("cpu"))))
+settings = json.loads(sys.argv[1])
+device, leniently = torch.device(settings.pop("device", "cpu")), settings.pop("deterministic_if_possible", False)
+variant = Variant(name="tested", **settings)
+numerics.apply(variant, device, deterministic_if_possible=leniently)
+found = numerics.describe(variant, device)
+found["warns_only"] = torch.is_deterministic_algorithms_warn_only_enabled()
+found["flags"] = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.fp32_precision
+print(json.dumps(found))
 """
 
 
@@ -45,6 +50,20 @@ def test_numerics_are_set_and_read_back() -> None:
     assert changed["deterministic"] is True
     assert changed["denormals_flushed"] is True
     assert {"interop_threads", "onednn", "omp_wait_policy"} <= changed.keys()
+
+
+@pytest.mark.parametrize(("precision", "flags"), [("fp32", ["highest", "ieee"]), ("tf32", ["high", "tf32"])])
+def test_the_flags_of_a_gpu_can_be_read_by_their_older_and_newer_names(precision: str, flags: list[str]) -> None:
+    """They are flags of the process, which a build for the CPU has too."""
+    found = in_a_process(device="cuda", precision=precision)
+    assert found["flags"] == flags
+    assert found["matmul_precision"] == found["conv_precision"] == flags[1]
+
+
+def test_determinism_where_it_is_possible_warns_else() -> None:
+    assert in_a_process(deterministic=True)["warns_only"] is False
+    lenient = in_a_process(deterministic=True, deterministic_if_possible=True)
+    assert (lenient["deterministic"], lenient["warns_only"]) == (True, True)
 
 
 def test_tf32_is_refused_where_there_is_none() -> None:

@@ -162,6 +162,8 @@ def _cell_problems(cell: CellEvidence) -> Iterator[str]:
         for side in (seed.a, seed.b):
             if not (0 <= side.accuracy <= 1 and side.images > 0):
                 yield f"seeds[{number}]: an accuracy lies between 0 and 1, of one image or more"
+    if cell.solo and not (0 <= cell.solo.b.accuracy <= 1 and cell.solo.b.images > 0):
+        yield "solo: an accuracy lies between 0 and 1, of one image or more"
     for session in (*cell.ratios.a, *cell.ratios.b) if cell.ratios else ():
         if problem := session_problem(session):
             yield f"ratios.{problem}"

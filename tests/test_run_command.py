@@ -1,0 +1,128 @@
+"""``run`` as a user meets it, over runs that are finished or half so: what is said, what is refused, what is shown."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bad_matrices import GOOD
+from record_factory import RUN_ID, make_cell, make_manifest, make_matrix, make_trial
+
+from mnist_bench import matrix as matrices
+from mnist_bench import runner
+from mnist_bench.cli import main
+from mnist_bench.errors import DataError, Interrupted
+from mnist_bench.records import BUILTIN_VARIANTS
+from mnist_bench.store import RunFolder
+
+Start = Callable[..., list[str]]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache folder of the test's own, no CI; the data set's files are not looked at."""
+    monkeypatch.setattr(runner.data, "verify", lambda dataset: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("CI", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def resume(tmp_path: Path) -> Start:
+    """Makes a run of a cell and two seeds, of which ``finished`` are done; returns the command that goes on with it."""
+
+    def make(finished: int = 2, **changes: Any) -> list[str]:
+        matrix = make_matrix(seeds=(0, 1), variants=(BUILTIN_VARIANTS["eager"],))
+        trials = [make_trial(make_cell(), seed) for seed in matrix.seeds]
+        manifest = make_manifest(
+            trials,
+            matrix=matrix,
+            matrix_sha256=matrices.fingerprint(matrix),
+            order=("mlp/b100/s0", "mlp/b100/s1"),
+            options={"solo": True, "strict_devices": False, "filter": None, "shard": None, **changes},
+        )
+        folder = RunFolder.create(tmp_path / "results", manifest)
+        with folder.lock():
+            for trial in trials[:finished]:
+                folder.append_trial(trial)
+        return ["run", "--resume", "latest", "-o", str(tmp_path / "results")]
+
+    return make
+
+
+def test_what_is_finished_is_shown_again(resume: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(resume()) == 0
+    out, err = capsys.readouterr()
+    assert "mlp" in out
+    assert err.startswith(f"run {RUN_ID}: 2 trials, 2 of them finished before; ")
+    assert f"/{RUN_ID}/results.md (and .csv, .json, epochs.csv)\n" in err
+
+
+def test_quiet_leaves_nothing_but_the_table(resume: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*resume(), "-q"]) == 0
+    out, err = capsys.readouterr()
+    assert "mlp" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes", "more"), [([], {}, ""), (["--allow-plugins"], {"allow_plugins": True}, " --allow-plugins")]
+)
+def test_the_command_that_goes_on_is_whole(
+    resume: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    changes: dict[str, Any],
+    more: str,
+) -> None:
+    def interrupt(group: Any, **_: Any) -> Any:
+        raise Interrupted("interrupted")
+
+    monkeypatch.setattr(runner, "run_group", interrupt)
+    command = resume(1, **changes)
+    assert main([*command, *flags]) == 130
+    where = shlex.quote(command[-1])
+    assert f"go on with: mnist-bench run --resume {RUN_ID} -o {where}{more}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--filter", "model=mlp"], ["--shard", "1/2"], ["--solo"], ["--strict-devices"]])
+def test_a_resumed_run_goes_on_as_it_was_started(
+    resume: Start, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    command = resume(solo=False)
+    assert main([*command, *flags]) == 2
+    assert f"{flags[0]}: a resumed run goes on as it was started; leave {flags[0]} out" in capsys.readouterr().err
+
+
+def test_a_flag_that_the_run_was_started_with_may_be_said_again(resume: Start) -> None:
+    assert main([*resume(strict_devices=True), "--solo", "--strict-devices"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "terminal", "bar"),
+    [([], True, True), ([], False, False), (["-q"], True, False), (["--no-progress"], True, False)],
+)
+def test_a_download_has_its_bar_on_a_terminal(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    terminal: bool,
+    bar: bool,
+) -> None:
+    asked: list[bool] = []
+
+    def resolve(kind: str, *, progress: bool, **_: object) -> None:
+        asked.append(progress)
+        raise DataError("there is none")
+
+    monkeypatch.setattr(runner.data, "resolve", resolve)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    (tmp_path / "matrix.yaml").write_text(GOOD)
+    assert main(["run", str(tmp_path / "matrix.yaml"), "-o", str(tmp_path / "results"), *flags]) == 2
+    assert asked == [bar]
