@@ -13,6 +13,7 @@ from mnist_bench.selftest.instruments import instrumented, loads
 from mnist_bench.selftest.labels import spoil
 from mnist_bench.selftest.records import (
     DROP,
+    MISLABELLED,
     SLOW_DOWNS,
     CellResult,
     CheckResult,
@@ -103,7 +104,7 @@ def conditions(
         hurt = {cell: drop for cell, drop in mislabelled.drops.items() if drop >= DROP}
         found.append(
             Condition(
-                name="mislabelled",
+                name=MISLABELLED,
                 a=plain,
                 b=replace(plain, data=mislabelled.data),
                 faulty=frozenset(hurt),

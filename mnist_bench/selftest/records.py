@@ -15,6 +15,8 @@ DROP = 0.006  # of accuracy, at least, that mislabelled training data are to cos
 RED: frozenset[VerdictKind] = frozenset(("regression", "missing", "failed"))
 JUDGED: frozenset[VerdictKind] = RED | {"pass", "improvement", "inconclusive"}
 
+MISLABELLED = "mislabelled"  # the condition of that name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mnist_bench.figures import plain, significant
 from mnist_bench.selftest.rates import Rate, Summary
-from mnist_bench.selftest.records import CheckResult, Mislabelled, Slowed
+from mnist_bench.selftest.records import MISLABELLED, CheckResult, Mislabelled, Slowed
 
 SCHEMA_VERSION = 1
 
@@ -95,7 +95,8 @@ def _size(summary: Summary) -> str:
     if summary.size is None:
         return ""
     low, high = (f"{100 * value:.1f}" for value in summary.size)
-    return f"{low} %" if low == high else f"{low}-{high} %"
+    unit = "pp" if summary.condition == MISLABELLED else "%"
+    return f"{low} {unit}" if low == high else f"{low}-{high} {unit}"
 
 
 def _percent(share: float) -> str:
@@ -117,8 +118,9 @@ def _cost(summaries: Sequence[Summary]) -> list[str]:
 
 def _doubt(summary: Summary) -> str:
     """How little so few checks show of a rate that is promised to be small."""
+    count = "1 check" if summary.red.trials == 1 else f"{summary.red.trials} checks"
     return (
-        f"{summary.condition}: {summary.red.trials} checks cannot rule out a rate of false alarms up to "
+        f"{summary.condition}: {count} cannot rule out a rate of false alarms up to "
         f"{_percent(summary.red.high)}; more --checks narrow it."
     )
 

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from selftest_kit import DATA, LENET5, MLP, PLAIN, result
 
 from mnist_bench.selftest.rates import rate, summarise
-from mnist_bench.selftest.records import CheckResult, Condition, Mislabelled, Slowed
+from mnist_bench.selftest.records import MISLABELLED, CheckResult, Condition, Mislabelled, Slowed
 from mnist_bench.selftest.table import Report, document, notes, rows
 from mnist_bench.stats import Interval
 
@@ -85,6 +85,12 @@ def test_cost_is_the_median_of_a_check_and_of_a_verdict() -> None:
     checks = [result("identical", ["pass", "pass"], seconds) for seconds in (60.0, 120.0, 600.0)]
     (summary,) = summarise((IDENTICAL,), checks)
     assert (summary.check_s, summary.verdict_s, summary.pairs) == (120.0, 60.0, 12.0)
+
+
+def test_a_drop_of_accuracy_is_told_in_points() -> None:
+    spoilt = Condition(name=MISLABELLED, a=PLAIN, b=PLAIN, faulty=frozenset({MLP}), size=(0.0124, 0.0124))
+    (row,) = rows(make_report(summaries=summarise((spoilt,), ())))
+    assert row["measured"] == "1.2 pp"
 
 
 def test_rows_are_a_line_for_each_condition() -> None:
