@@ -224,8 +224,7 @@ def comparable(one: CellEvidence) -> bool:
 
 def _stands_alone(one: CellEvidence) -> bool:
     """Whether B's cell is to be trained by itself: it can be compared with nothing, but may fail, or miss a floor."""
-    has_none = one.sides == "only B" or bool(one.sides == "both" and one.differences)
-    return has_none and one.solo is None and not one.faults
+    return one.sides != "only A" and not comparable(one) and one.solo is None and not one.faults
 
 
 def _dropped(accuracy: AccuracyFinding) -> bool:

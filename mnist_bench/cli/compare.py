@@ -29,8 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         choices=BY,
-        help="compare the cells of one run by this (default: device where several were measured, else variant, "
-        "else batch_size)",
+        help="compare the cells of one run by this (default: device where there is another beside the CPU, else "
+        "variant, else batch_size)",
     )
     parser.add_argument(
         "--across-machines",

@@ -95,7 +95,10 @@ def _vanished(evidence: CellEvidence) -> Ruling | None:
     if evidence.solo and (missed := _missed(evidence, [evidence.solo])):
         return "failed", f"failed: {missed}"
     if evidence.sides == "only B" and evidence.solo is None and b is None:
-        return "inconclusive", "is new, and was not trained: the budget was spent; raise --budget"
+        return (
+            "inconclusive",
+            "is new, and was not trained in time: go on with --resume and a larger --budget",
+        )
     if evidence.sides == "only B":
         return "new", "is new: the reference has no such cell"
     if isinstance(b, Skip) and a is None and not evidence.differences:

@@ -297,6 +297,14 @@ def test_the_budget_is_over_all_sittings_and_can_be_raised(stage: Stage) -> None
     assert check.budget_s == 500.0
 
 
+def test_a_time_limit_is_kept_when_a_check_is_resumed_unless_another_is_given(stage: Stage) -> None:
+    stage.run(timeout_s=77.0)
+    stage.resume()
+    assert stage.benches[-1]["timeout_s"] == 77.0
+    stage.resume(timeout_s=5.0)
+    assert stage.benches[-1]["timeout_s"] == 5.0
+
+
 def test_a_complete_check_that_is_resumed_measures_nothing(stage: Stage) -> None:
     stage.bench.pairs = lambda cell, number: (CRASH,) if cell.model == "mlp" else None
     _, check = stage.run()
