@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = report.parser(__doc__, report.MODELS)
     flags.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
     flags.add_argument("--pairs", type=report.count, default=30, help="process pairs a model (default: 30)")
-    flags.add_argument("--budget", type=float, default=2.0, help="token seconds of a side of a pair (default: 2)")
+    flags.add_argument("--budget", type=float, default=6.0, help="token seconds of a side of a pair (default: 6)")
     flags.add_argument("--epochs", type=report.count, default=3, help="epochs whose parts are added up (default: 3)")
     tutorial_loop.add_flags(flags)
     args = flags.parse_args(argv)

@@ -77,8 +77,8 @@ def build(spec: TrialSpec) -> PlainLoop:
 def warm_up(loop: PlainLoop) -> Prepared:
     """Warm by the harness's own rule, then back to the initial state, so that both sides start a session alike.
 
-    An evaluation batch too, as the harness and any training script have it: malloc keeps blocks up to the size of the
-    largest one freed so far, and without it every step of lenet5 faults 2,700 pages and takes 1.4 times as long.
+    An evaluation batch before all else, as the harness has it: libraries keep the work memory of their first calls, and
+    malloc, left alone, blocks up to the size of the largest one freed so far (decision 0008).
     """
     import torch
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,8 +20,12 @@ from check_kit import Repo, clean_environ, made_up_rules
 from mnist_bench import data
 from mnist_bench.checks import plan, sitting, workbench
 from mnist_bench.checks.events import CheckEvent
+from mnist_bench.checks.folder import CheckFolder
+from mnist_bench.cli import build_parser
+from mnist_bench.cli import check as cli_check
 from mnist_bench.gate.records import SideFault
 from mnist_bench.protocol import PROTOCOL_VERSION
+from mnist_bench.records import DataSet
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MNIST_BENCH_TEST_MARK"
@@ -195,6 +200,24 @@ def test_interrupted_and_resumed(bench: Bench) -> None:
     assert verdict["kind"] == "inconclusive"
     assert json.loads(out)
     bench.tidy()
+
+
+@pytest.mark.parametrize("where", ["its own", "another", "gone"])
+def test_a_resumed_check_takes_the_data_that_it_began_with(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless another folder is asked for, or its own has gone."""
+    own, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
+    own.mkdir()
+    data = DataSet(name="mnist", root=str(tmp_path / "gone" if where == "gone" else own), sha256="0")
+    head = SimpleNamespace(options={"allow_plugins": False}, budget_s=60.0, dataset=data)
+    monkeypatch.setattr(CheckFolder, "open", lambda *_: SimpleNamespace(head=lambda: head))
+    monkeypatch.setattr(plan, "plan_again", lambda _folder, request: request)
+    monkeypatch.setenv("MNIST_BENCH_DATA", str(elsewhere))
+    asked = ["--data-dir", str(elsewhere)] if where == "another" else []
+    request = cli_check._resumed(build_parser("check").parse_args(["check", "--resume", "latest", *asked]))
+    assert request.data_root == (own if where == "its own" else elsewhere)  # type: ignore[attr-defined]
+    assert request.budget_s == 60.0  # type: ignore[attr-defined]
 
 
 # ── refused, or nothing to compare: no worker is started ─────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,66 @@ pytestmark = pytest.mark.usefixtures("hasty")
 def plugin_spec(data: DataSet, folder: Path, name: str, code: str, **changes: object) -> TrialSpec:
     write_plugin(folder, name, code)
     return make_spec(data, f"{name}:build", plugin_path=str(folder), **changes)  # type: ignore[arg-type]
+
+
+def test_the_largest_batch_comes_first_and_leaves_nothing_that_training_cannot_use(
+    tiny: DataSet, tmp_path: Path
+) -> None:
+    """Work memory is that of the first calls; a tensor that a model keeps from its first call can be trained with."""
+    code = """
+        import torch
+        from torch import nn
+
+        calls = []
+
+        class Keeper(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(784, 10)
+                self.scale = None
+
+            def forward(self, images):
+                if len(images) < 100:  # the check of its shape
+                    return self.linear(images.flatten(1))
+                calls.append((len(images), self.training, torch.is_grad_enabled()))
+                if self.scale is None:
+                    self.scale = torch.full((10,), 2.0)
+                return self.linear(images.flatten(1)) * self.scale
+
+        def build():
+            return Keeper()
+    """
+    trial = open_trial(plugin_spec(tiny, tmp_path, "keeper", code, optimizer="sgd", lr=0.1))
+    assert isinstance(trial.prepare(), Prepared)
+    calls = sys.modules["keeper"].calls
+    assert calls[:2] == [(TEST, False, False), (100, True, True)]
+    trial.block(7)
+    trial.end_session()
+    assert trial.train_epoch(0).samples == TRAIN
+
+
+def test_the_batch_ahead_of_the_first_step_is_no_part_of_the_time_to_it(tiny: DataSet, tmp_path: Path) -> None:
+    code = """
+        import time
+        from torch import nn
+
+        class Slow(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(784, 10)
+
+            def forward(self, images):
+                if len(images) == 1000:
+                    time.sleep(0.5)
+                return self.linear(images.flatten(1))
+
+        def build():
+            return Slow()
+    """
+    trial = open_trial(plugin_spec(tiny, tmp_path, "slow_to_score", code, optimizer="sgd", lr=0.1))
+    prepared = trial.prepare()
+    assert isinstance(prepared, Prepared)
+    assert trial.finish().elapsed_s - prepared.time_to_first_step_s > 3 * 0.5  # ahead, and the two calls that follow
 
 
 def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
