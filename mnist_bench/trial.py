@@ -8,7 +8,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any
@@ -195,14 +195,10 @@ class LiveTrial:
         """
         if self._device.torch_device.type != "cpu":
             return
-        self._model.eval()
-        try:
-            # No inference mode: what a model keeps from its first call must be fit for training.
-            with self._waterfall.phase("warm-up"), torch.no_grad():
-                images, _ = next(iter(self._pipeline.test_batches()))
-                self._model(images)
-        finally:
-            self._model.train()
+        # No inference mode: what a model keeps from its first call must be fit for training.
+        with self._waterfall.phase("warm-up"), self._scoring(torch.no_grad):
+            images, _ = next(iter(self._pipeline.test_batches()))
+            self._model(images)
 
     def _call(self, function: Callable[[], object]) -> int:
         begin = perf_counter_ns()
@@ -211,10 +207,10 @@ class LiveTrial:
         return perf_counter_ns() - begin
 
     @contextmanager
-    def _scoring(self) -> Iterator[None]:
+    def _scoring(self, mode: Callable[[], AbstractContextManager[object]] = torch.inference_mode) -> Iterator[None]:
         self._model.eval()
         try:
-            with torch.inference_mode():
+            with mode():
                 yield
         finally:
             self._model.train()

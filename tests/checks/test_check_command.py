@@ -209,8 +209,8 @@ def test_a_resumed_check_takes_the_data_that_it_began_with(
     """Unless another folder is asked for, or its own has gone."""
     own, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
     own.mkdir()
-    data = DataSet(name="mnist", root=str(tmp_path / "gone" if where == "gone" else own), sha256="0")
-    head = SimpleNamespace(options={"allow_plugins": False}, budget_s=60.0, dataset=data)
+    dataset = DataSet(name="mnist", root=str(tmp_path / "gone" if where == "gone" else own), sha256="0")
+    head = SimpleNamespace(options={"allow_plugins": False}, budget_s=60.0, dataset=dataset)
     monkeypatch.setattr(CheckFolder, "open", lambda *_: SimpleNamespace(head=lambda: head))
     monkeypatch.setattr(plan, "plan_again", lambda _folder, request: request)
     monkeypatch.setenv("MNIST_BENCH_DATA", str(elsewhere))
