@@ -1,7 +1,7 @@
 """A training loop as one would write it by hand: resident images, a fused optimizer, nothing else.
 
-The reference of ``bench.overhead``. It shares with the harness what must be equal (model, optimizer, normalisation,
-order of images) and none of its loops. It keeps no stamp of a step and no loss.
+The reference of ``bench.overhead``. It shares with the harness what must be equal (model, optimizer, images of both
+sets, normalisation, order) and none of its loops. It keeps no stamp of a step and no loss.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class PlainLoop:
     Args:
         images: uint8 (N, 1, 28, 28).
         labels: int64 (N,).
+        test_images: uint8 (M, 1, 28, 28), to be scored.
         mean, std: of the pixels scaled to [0, 1].
         seed: of the order.
     """
@@ -34,6 +35,7 @@ class PlainLoop:
         optimizer: torch.optim.Optimizer,
         images: torch.Tensor,
         labels: torch.Tensor,
+        test_images: torch.Tensor,
         *,
         mean: float,
         std: float,
@@ -41,7 +43,7 @@ class PlainLoop:
         seed: int,
     ) -> None:
         self.model, self.optimizer = model, optimizer
-        self.images, self.labels = images, labels
+        self.images, self.labels, self.test_images = images, labels, test_images
         self.shift, self.scale = 255.0 * mean, 1.0 / (255.0 * std)
         self.batch_size, self.seed = batch_size, seed
         self._epochs = itertools.count()
@@ -63,10 +65,10 @@ class PlainLoop:
         return perf_counter() - begin
 
     def score(self, count: int) -> torch.Tensor:
-        """Logits of the first ``count`` images, in evaluation mode."""
+        """Logits of the first ``count`` test images, in evaluation mode."""
         self.model.eval()
         with torch.inference_mode():
-            logits = self.model(self.images[:count].to(torch.float32).sub_(self.shift).mul_(self.scale))
+            logits = self.model(self.test_images[:count].to(torch.float32).sub_(self.shift).mul_(self.scale))
         self.model.train()
         return logits
 

@@ -47,7 +47,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def build(spec: TrialSpec) -> PlainLoop:
-    """The model, optimizer and images that the harness would use for ``spec``."""
+    """The model, the optimizer and both sets of images that the harness would use for ``spec``."""
     import torch
 
     from bench.plain_loop import PlainLoop
@@ -59,14 +59,18 @@ def build(spec: TrialSpec) -> PlainLoop:
 
     numerics.apply(spec.variant, torch.device("cpu"))
     training = training_of(spec.model, spec.recipe)
-    read = import_torchvision().datasets.MNIST(spec.data.root, train=True, download=False)
+    mnist = import_torchvision().datasets.MNIST
+    train, test = (
+        mnist(spec.data.root, train=wanted, download=False) for wanted in (True, training.scored_on_training_images)
+    )
     torch.manual_seed(spec.seed)
     model = models.build(spec.model).train()
     return PlainLoop(
         model,
         build_optimizer(model, training.optimizer, training.lr, fused=spec.variant.fused_optimizer),
-        read.data.unsqueeze(1),
-        read.targets,
+        train.data.unsqueeze(1),
+        train.targets,
+        test.data.unsqueeze(1),
         mean=training.mean,
         std=training.std,
         batch_size=spec.cell.batch_size,

@@ -244,7 +244,9 @@ class TestPlainLoop:
         torch.manual_seed(seed)
         model = models.build(ModelEntry(name="lenet5", target="lenet5"))
         optimizer = build_optimizer(model, "adam", 0.001, fused=True)
-        return PlainLoop(model, optimizer, images, labels, mean=0.1307, std=0.3081, batch_size=10, seed=seed)
+        return PlainLoop(
+            model, optimizer, images, labels, images[:20].clone(), mean=0.1307, std=0.3081, batch_size=10, seed=seed
+        )
 
     def test_weights_are_those_of_the_harness(self) -> None:
         from mnist_bench.loading.pipelines import Resident
@@ -268,6 +270,15 @@ class TestPlainLoop:
         plain.train(self.STEPS - 3)
         for ours, theirs in zip(plain.model.parameters(), mirror.model.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0.0, atol=0.0)
+
+    def test_scores_test_images_and_goes_on_training(self) -> None:
+        loop = self.loop()
+        with torch.no_grad():
+            wanted = loop.model.eval()((loop.test_images[:7] / 255 - 0.1307) / 0.3081)
+        loop.model.train()
+        loop.images.zero_()
+        torch.testing.assert_close(loop.score(7), wanted)
+        assert loop.model.training
 
     def test_relocation_moves_and_keeps_values(self) -> None:
         loop = self.loop()

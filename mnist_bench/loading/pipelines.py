@@ -170,6 +170,6 @@ def _tensors(read: Any, training: Training) -> TensorDataset:
     return TensorDataset(_normalised(read.data, training), read.targets)
 
 
-def _pairs(read: Any, training: Training) -> list[tuple[torch.Tensor, int]]:
-    vectors = _normalised(read.data, training).flatten(start_dim=1)
-    return list(zip(vectors.unbind(0), read.targets.tolist(), strict=True))
+def _pairs(read: Any, training: Training) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """``list(zip(images, labels))`` over two tensors, as the tutorial has it: the labels are tensors without axes."""
+    return list(zip(_normalised(read.data, training).flatten(start_dim=1), read.targets, strict=True))

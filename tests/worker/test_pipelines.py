@@ -96,6 +96,14 @@ def test_the_tutorials_mlp_reads_vectors(tiny: DataSet) -> None:
     assert images.shape == (100, 784)
 
 
+def test_the_tutorials_mlp_reads_labels_that_are_tensors(tiny: DataSet) -> None:
+    """As in its ``list(zip(X, y))``: collating 100 tensors costs more than collating 100 numbers."""
+    pairs = build(tiny, target="mlp", pipeline="tutorial")._train.dataset  # type: ignore[attr-defined]
+    vector, label = pairs[0]
+    assert vector.shape == (784,)
+    assert (label.dtype, label.shape) == (torch.int64, ())
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_every_image_once_and_the_ragged_tail_too(pipeline: str, tiny: DataSet) -> None:
     built = build(tiny, target="lenet5", pipeline=pipeline, batch_size=64)
