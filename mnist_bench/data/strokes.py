@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,8 +152,8 @@ def _track(stroke: Stroke, offset: int) -> list[tuple[float, Stamp]]:
         for fine in range(_FINE + 1):
             share = _catmull_rom(fine / _FINE)
             here = (
-                sum(w * stroke[k][0] for w, k in zip(share, which, strict=True)),
-                sum(w * stroke[k][1] for w, k in zip(share, which, strict=True)),
+                _total(w * stroke[k][0] for w, k in zip(share, which, strict=True)),
+                _total(w * stroke[k][1] for w, k in zip(share, which, strict=True)),
             )
             dx, dy = here[0] - last[0], here[1] - last[1]
             # sqrt, unlike hypot, is rounded alike on every platform.
@@ -172,9 +174,15 @@ def _catmull_rom(t: float) -> tuple[float, ...]:
 
 def _shares(lengths: list[float]) -> list[int]:
     """How many stamps each stroke gets: by length, at least two; the longest takes what rounding leaves."""
-    counts = [max(2, round(STAMPS * length / sum(lengths))) for length in lengths]
+    total = _total(lengths)
+    counts = [max(2, round(STAMPS * length / total)) for length in lengths]
     counts[lengths.index(max(lengths))] += STAMPS - sum(counts)
     return counts
+
+
+def _total(values: Iterable[float]) -> float:
+    """From left to right. ``sum`` is another one from Python 3.12 on: it compensates what rounding lost."""
+    return functools.reduce(operator.add, values)
 
 
 def _at(track: list[tuple[float, Stamp]], length: float) -> Stamp:
