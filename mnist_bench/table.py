@@ -1,0 +1,268 @@
+"""The one table: rows to a terminal, to Markdown, to CSV and to JSON. Pure.
+
+Text from outside is made harmless here and nowhere else: control characters (a terminal obeys them), Markdown and HTML,
+formulas of spreadsheets, workflow commands. Lines of a terminal are laid out here, not by rich: thousands of them must
+not take seconds.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+T = TypeVar("T")
+
+# Excel, LibreOffice and Google Sheets execute a cell that begins with one of these, quoted or not; where the decimal
+# sign is a comma, Excel takes a semicolon for the end of a cell. The signs of full width are those of East Asian
+# keyboards. Source: https://owasp.org/www-community/attacks/CSV_Injection, CWE-1236.
+_FORMULA = re.compile(r'(^|;)(?=[\s"]*[=+\-@＝＋－＠])')  # noqa: RUF001
+
+
+def plain(text: str) -> str:
+    """Text from outside on one line, without control characters."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
+
+
+def escape(text: str) -> str:
+    """Text from outside as Markdown that shows it literally: no markup, HTML, link or mention, in a table or not."""
+    text = plain(text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_\[\]~$#!])", r"\\\1", text)
+    text = text.replace("|", "&#124;").replace("://", ":\\//")
+    text = re.sub(r"(www)\.", r"\1\\.", text, flags=re.IGNORECASE)  # GitHub makes a link of it without http too
+    return re.sub(r"@(?=\w)", "@\u200b", text)  # a zero-width space: GitHub notifies nobody
+
+
+@lru_cache(maxsize=1024)  # names and reasons come again in every line
+def harmless(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: ``=1+1`` is ``'=1+1``; any other stays, on one line."""
+    return _FORMULA.sub(r"\1'", plain(text))
+
+
+def inert(line: str) -> str:
+    """A line of text that no CI runner takes for a command; almost always the line itself.
+
+    GitHub's runner obeys ``::name`` at the beginning of a line, after spaces too, and the older ``##[name]`` anywhere.
+    """
+    line = line.replace("##[", "# [")
+    return line.replace("::", ": :", 1) if line.lstrip().startswith("::") else line
+
+
+def joined(*parts: str) -> str:
+    """The parts that are not empty, with a space between."""
+    return " ".join(part for part in parts if part)
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """``a, b, c and 4 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most ``most`` characters, cut in its middle: ``lenet5/…/eager``."""
+    if len(text) <= most:
+        return text
+    begin = most // 2
+    return f"{text[:begin]}…{text[len(text) - (most - begin - 1) :]}"
+
+
+def by_reason(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Every reason once, after the cells that it holds for: of pairs (cell, reason); an empty one is none."""
+    cells: dict[str, list[str]] = {}
+    for cell, reason in found:
+        if reason:
+            cells.setdefault(plain(reason), []).append(plain(cell))
+    return [f"{listed(ids)}: {reason}" for reason, ids in cells.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[T]):
+    """A column.
+
+    Args:
+        title: its head for people; None: the column is for programs alone.
+        text: what people read of a row.
+        rank: where the width does not do, columns of the highest rank go first; 0 stays. One of another rank that is
+            empty throughout is left out.
+        right: whether it is set to the right, as figures are.
+        key: its name in CSV and JSON; empty: the column is for people alone.
+        value: what CSV and JSON get of a row; None is empty, or null.
+    """
+
+    title: str | None
+    text: Callable[[T], str] = lambda row: ""
+    rank: int = 0
+    right: bool = True
+    key: str = ""
+    value: Callable[[T], Any] = lambda row: None
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Generic[T]):
+    """Rows under columns; ``style`` is that of a row on a terminal."""
+
+    title: str
+    columns: tuple[Column[T], ...]
+    rows: Sequence[T]
+    style: Callable[[T], str] = lambda row: ""
+
+    @classmethod
+    def of(cls, title: str, records: Sequence[Mapping[str, Any]]) -> Table[Mapping[str, Any]]:
+        """A table of records of one set of keys."""
+
+        def column(key: str) -> Column[Mapping[str, Any]]:
+            right = all(isinstance(record[key], int | float | None) for record in records)
+            return Column(key, lambda row: _words(row[key]), right=right, key=key, value=lambda row: row[key])
+
+        return Table(title, tuple(column(key) for key in (records[0] if records else ())), records)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A record per row, for JSON."""
+        columns = [column for column in self.columns if column.key]
+        return [{column.key: column.value(row) for column in columns} for row in self.rows]
+
+    def csv(self) -> str:
+        """A header and a line per row, as ``to_csv``."""
+        columns = [column for column in self.columns if column.key]
+        return to_csv([one.key for one in columns], ([one.value(row) for one in columns] for row in self.rows))
+
+    def markdown(self) -> str:
+        """A table that shows every text literally; a text of a row from outside is not markup."""
+        columns, lines = self._texts()
+        rules = ["---:" if column.right else "---" for column in columns]
+        header = [escape(column.title or "") for column in columns]
+        body = [[escape(text) for text in line] for line in lines]
+        return "\n".join(f"| {' | '.join(line)} |" for line in [header, rules, *body])
+
+    def terminal(self, width: int) -> Iterator[Text]:
+        """Lines for a terminal of ``width`` columns: print them without wrapping.
+
+        The least needed columns are left out until the rest fits; a line that never fits is longer.
+        """
+        from rich.cells import cell_len  # a letter of a foreign model's name may be two columns wide
+        from rich.text import Text
+
+        columns, lines = self._texts()
+        heads = [column.title or "" for column in columns]
+        widths = [max(map(cell_len, texts)) for texts in zip(heads, *lines, strict=True)]
+        shown = _fitting([column.rank for column in columns], widths, width)
+
+        def line(texts: Sequence[str]) -> str:
+            pads = [" " * (widths[n] - cell_len(texts[n])) for n in shown]
+            cells = (pad + texts[n] if columns[n].right else texts[n] + pad for n, pad in zip(shown, pads, strict=True))
+            return inert("  ".join(cells).rstrip())
+
+        yield from (Text(text, "bold") for text in wrapped(self.title, width))
+        yield Text(line(heads), "bold")
+        yield Text("─" * max(cell_len(line(heads)), 1))
+        yield from (Text(line(texts), self.style(row)) for texts, row in zip(lines, self.rows, strict=True))
+
+    def _texts(self) -> tuple[list[Column[T]], list[tuple[str, ...]]]:
+        """The columns that have something to say to people, and the text of each row in them."""
+        people = [column for column in self.columns if column.title is not None]
+        texts = [(column, [plain(column.text(row)) for row in self.rows]) for column in people]
+        kept = [(column, lines) for column, lines in texts if not column.rank or any(lines)]
+        return [column for column, _ in kept], list(zip(*(lines for _, lines in kept), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A title, what must be said first, tables, and notes on them; tables without a row are left out."""
+
+    title: str
+    facts: Sequence[str] = ()
+    tables: Sequence[Table[Any]] = ()
+    notes: Sequence[str] = ()
+
+    def markdown(self) -> str:
+        """As GitHub shows it."""
+        parts = [f"# {escape(self.title)}", *map(escape, self.facts)]
+        for table in self._filled():
+            parts += [f"## {escape(table.title)}"] * bool(table.title) + [table.markdown()]
+        if self.notes:
+            parts.append("\n".join(f"- {escape(note)}" for note in self.notes))
+        return "\n\n".join(parts) + "\n"
+
+    def terminal(self, width: int) -> Iterator[Text]:
+        """Lines for a terminal of ``width`` columns: print them without wrapping."""
+        from rich.text import Text
+
+        yield from (Text(line, "bold") for line in wrapped(self.title, width))
+        yield from (Text(line) for fact in self.facts for line in wrapped(fact, width))
+        for table in self._filled():
+            yield Text()
+            yield from table.terminal(width)
+        if self.notes:
+            yield Text()
+            yield from (Text(line) for note in self.notes for line in wrapped(note, width))
+
+    def _filled(self) -> list[Table[Any]]:
+        return [table for table in self.tables if table.rows]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A paragraph as lines of at most ``width`` columns, those after the first indented; no word is cut."""
+    lines = textwrap.wrap(
+        plain(text), max(width, 20), subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )
+    return [inert(line) for line in lines]
+
+
+def to_csv(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """CSV with a header, even without rows: what is None is empty, booleans are true and false, texts are harmless."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_field(value) for value in row] for row in rows)
+    return out.getvalue()
+
+
+def _field(value: Any) -> Any:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:.10g}"
+        case int():
+            return value
+        case str():
+            return harmless(value)
+        case _:
+            return harmless(_words(value))
+
+
+def _words(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}" if abs(value) < 1e6 else f"{value:.0f}"
+        case list() | tuple():
+            return ", ".join(_words(item) for item in value)
+        case _:
+            return str(value)
+
+
+def _fitting(ranks: Sequence[int], widths: Sequence[int], width: int, gap: int = 2) -> list[int]:
+    """The numbers of the columns that fit."""
+    shown = list(range(len(ranks)))
+    while sum(widths[n] for n in shown) + gap * (len(shown) - 1) > width and any(ranks[n] for n in shown):
+        # max() takes the first of equals: reversed, the rightmost goes.
+        shown.remove(max(reversed(shown), key=lambda n: ranks[n]))
+    return shown
