@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from mnist_bench import cells as matrices
 from mnist_bench import config, models
-from mnist_bench import matrix as matrices
 from mnist_bench.devices import open_device
 from mnist_bench.errors import UsageError
 from mnist_bench.execution import build as build_program

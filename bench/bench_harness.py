@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import record_factory
 
+from mnist_bench import cells as matrices
 from mnist_bench import codec, stats
-from mnist_bench import matrix as matrices
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
@@ -34,7 +34,7 @@ def make_matrix(batch_sizes: int, variants: int, seeds: int) -> Matrix:
     """2 models x 2 devices x batch sizes x variants (the first is eager)."""
     names = ("eager", *(f"v{number}" for number in range(1, variants)))
     return Matrix(
-        models=tuple(ModelEntry(name=name, target=name) for name in ("mlp", "lenet5")),
+        models=tuple(ModelEntry(name=name, model=name) for name in ("mlp", "lenet5")),
         devices=("cpu", "cuda"),
         batch_sizes=tuple(range(1, batch_sizes + 1)),
         variants=tuple(Variant(name=name) for name in names),

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from bench.bench_harness import make_manifest, make_matrix, make_session, make_trial
+from mnist_bench import cells as matrices
 from mnist_bench import codec, history_db
-from mnist_bench import matrix as matrices
 from mnist_bench.records import ModelEntry
 
 RUNS = 100
 MATRIX = replace(
     make_matrix(batch_sizes=5, variants=5, seeds=4),
-    models=(ModelEntry(name="lenet5", target="lenet5"),),
+    models=(ModelEntry(name="lenet5", model="lenet5"),),
     devices=("cpu",),
 )
 

@@ -84,7 +84,7 @@ class Workshop:
         return TrialSpec(
             cell=cell,
             seed=seed,
-            model=ModelEntry(name=model, target=model),
+            model=ModelEntry(name=model, model=model),
             variant=replace(variant, threads=environment.available_cores()),
             recipe=recipe,
             epochs=epochs,

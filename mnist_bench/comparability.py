@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from mnist_bench.matrix import model_of, variant_of
+from mnist_bench.cells import model_of, variant_of
 from mnist_bench.recipes import training_of
 from mnist_bench.records import Cell, Manifest, Matrix, Measurement
 
@@ -94,7 +94,7 @@ def settings(matrix: Matrix, cell: Cell) -> dict[str, Any]:
     entry, variant = model_of(matrix, cell.model), variant_of(matrix, cell.variant)
     training = training_of(entry, matrix.recipe)
     return {
-        "model": entry.target,
+        "model": entry.model,
         "optimizer": training.optimizer,
         "lr": training.lr,
         **{f.name: getattr(variant, f.name) for f in fields(variant) if f.name not in ("name", "threads", "compile")},

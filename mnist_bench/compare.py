@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from mnist_bench import figures, stats
 from mnist_bench.accuracy import compare_accuracy
+from mnist_bench.cells import reference_variant
 from mnist_bench.comparisons import (
     ACCURACY_MARKS,
     BreakEven,
@@ -31,7 +32,6 @@ from mnist_bench.speedups import (
     SessionIndex,
     SpeedUp,
     index_sessions,
-    reference_variant,
     speed_up,
 )
 
@@ -85,7 +85,7 @@ def compare_cells(run: Run, by: By, chosen: Choice | None = None, *, partial: bo
     """Every cell of a run against its reference.
 
     Args:
-        by: ``device``: against the CPU; ``variant``: against the reference variant (``speedups.reference_variant``);
+        by: ``device``: against the CPU; ``variant``: against the reference variant (``cells.reference_variant``);
             ``batch_size``: against the smallest batch size that is ok. Batch sizes never share a session: those ratios
             are of samples per second, unpaired, seed by seed.
         chosen: the cells to list; None: all.

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Hashable, Iterable
 
-from mnist_bench.matrix import expand
+from mnist_bench.cells import expand
 from mnist_bench.matrix_file import (
     NAME_PATTERN,
     PartialMatrix,
@@ -138,9 +138,9 @@ class _Rules:
 
     def _model(self, item: str | RawModel, path: Path) -> ModelEntry:
         if isinstance(item, str):
-            return ModelEntry(name=self._model_name(item, None, path, path), target=item)
+            return ModelEntry(name=self._model_name(item, None, path, path), model=item)
         name = self._model_name(item.model, item.name, (*path, "model"), (*path, "name"))
-        return ModelEntry(name=name, target=item.model, optimizer=item.optimizer, lr=item.lr)
+        return ModelEntry(name=name, model=item.model, optimizer=item.optimizer, lr=item.lr)
 
     def _model_name(self, target: str, given: str | None, target_path: Path, name_path: Path) -> str:
         """The name of a model in cells, its target checked."""
@@ -192,11 +192,7 @@ class _Rules:
     def _floor(self, item: RawFloor, path: Path) -> Floor:
         if not self._is_cut(path) and item.min_accuracy is None and item.min_train_samples_per_s is None:
             self._note(path, "expects nothing: give min_accuracy, min_train_samples_per_s or both")
-        return Floor(
-            selector=_selector(item),
-            min_accuracy=item.min_accuracy,
-            min_train_samples_per_s=item.min_train_samples_per_s,
-        )
+        return Floor(**item.model_dump())
 
     def _check_cells(self, matrix: Matrix) -> None:
         product = math.prod((len(matrix.models), len(matrix.devices), len(matrix.batch_sizes), len(matrix.variants)))
@@ -217,7 +213,7 @@ class _Rules:
             self._note(("exclude",), "leaves no cell: exclude less", key=True)
             return
         for i, floor in enumerate(matrix.expect):
-            self._check_expect(floor.selector, cells, ("expect", i))
+            self._check_expect(floor, cells, ("expect", i))
 
     def _check_exclude(self, selector: Selector, axes: dict[str, list[str]], path: Path) -> None:
         # In a full product every combination of values that are on the axes exists.
@@ -290,5 +286,4 @@ def _cell(item: RawCell) -> Cell:
 def _compile_options(item: RawCompile | None) -> CompileOptions:
     if item is None:
         return CompileOptions()
-    # ``default`` is what torch.compile takes None for: one thing, one way to write it.
-    return CompileOptions(**{**item.model_dump(), "mode": None if item.mode == "default" else item.mode})
+    return CompileOptions(**item.model_dump())

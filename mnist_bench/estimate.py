@@ -83,7 +83,7 @@ def _epoch_s(cell: Cell, model: ModelEntry, variant: Variant, evaluated: int, co
     loading = (TRAIN_IMAGES + evaluated) * LOADER_S[variant.pipeline] / max(1, variant.workers)
     if cell.device != "cpu":
         return steps * ACCELERATOR_STEP_S + loading
-    train_flops, eval_flops = MODEL_FLOPS.get(model.target, MODEL_FLOPS["cnn"])
+    train_flops, eval_flops = MODEL_FLOPS.get(model.model, MODEL_FLOPS["cnn"])
     rate = FLOPS_PER_CORE * min(cores, variant.threads or cores)
     return (TRAIN_IMAGES * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
 

@@ -59,8 +59,8 @@ class RawCompile(Raw):
     scope: Literal["model", "step"] = Field(
         default="model", description="What is compiled: the model, or the whole step with loss and optimizer."
     )
-    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = Field(
-        default=None, description="How hard the compiler tries."
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = Field(
+        default="default", description="How hard the compiler tries."
     )
     backend: str = Field(default="inductor", pattern=BACKEND_PATTERN, description="A backend of torch.compile.")
     fullgraph: bool = Field(default=False, description="Fail where the model does not compile into one graph.")

@@ -29,12 +29,12 @@ class Training:
 
 def training_of(entry: ModelEntry, recipe: Recipe) -> Training:
     """The optimizer, rate, normalisation and scored images of ``entry`` under ``recipe``; the entry's own words win."""
-    optimizer, lr = OPTIMIZERS.get(entry.target, DEFAULT_OPTIMIZER)
+    optimizer, lr = OPTIMIZERS.get(entry.model, DEFAULT_OPTIMIZER)
     tutorial = recipe == "tutorial"
     return Training(
         optimizer=entry.optimizer or optimizer,
         lr=lr if entry.lr is None else entry.lr,
         mean=0.0 if tutorial else MNIST_MEAN,
-        std=TUTORIAL_STD.get(entry.target, 128.0) if tutorial else MNIST_STD,
+        std=TUTORIAL_STD.get(entry.model, 128.0) if tutorial else MNIST_STD,
         scored_on_training_images=tutorial,  # erratum 1
     )

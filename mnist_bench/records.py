@@ -34,7 +34,7 @@ class CompileOptions:
     """Arguments of ``torch.compile``; ``scope`` says what is compiled (the model, or loss and optimizer too)."""
 
     scope: Literal["model", "step"] = "model"
-    mode: str | None = None
+    mode: str = "default"
     backend: str = "inductor"
     fullgraph: bool = False
     dynamic: bool = False
@@ -73,19 +73,19 @@ class ModelEntry:
 
     Args:
         name: its name in cells and tables.
-        target: a built-in name, the name of an entry point in ``mnist_bench.models``, or ``package.module:function``.
+        model: a built-in name, the name of an entry point in ``mnist_bench.models``, or ``package.module:function``.
         optimizer: ``sgd``, ``adam`` or ``adamw``; None: the recipe's.
         lr: learning rate; None: the recipe's.
     """
 
     name: str
-    target: str
+    model: str
     optimizer: Literal["sgd", "adam", "adamw"] | None = None
     lr: float | None = None
 
     @property
     def builtin(self) -> bool:
-        return self.target in BUILTIN_MODELS
+        return self.model in BUILTIN_MODELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -121,10 +121,9 @@ class Selector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
-    """An absolute floor of ``expect``: applies to the cells that ``selector`` matches."""
+class Floor(Selector):
+    """An absolute floor of ``expect``, of the cells that it matches."""
 
-    selector: Selector
     min_accuracy: float | None = None
     min_train_samples_per_s: float | None = None
 
@@ -163,6 +162,7 @@ class Matrix:
     include: tuple[Cell, ...] = ()
     timing: Timing = Timing()
     limits: Limits = Limits()
+    reference: str | None = None  # the variant that the others are held against; None: the first with eager's settings
     expect: tuple[Floor, ...] = ()
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mnist_bench.cells import expand, groups
 from mnist_bench.comparability import Key, differences, key_of
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import listed
-from mnist_bench.matrix import expand, groups
 from mnist_bench.records import Environment, Manifest, Measurement, Trial, group_id, trial_id
 
 BETWEEN = " + "  # values that differ between machines, in the environment of a run merged across them

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
 from mnist_bench import stats
-from mnist_bench.matrix import variants_of
-from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Session
+from mnist_bench.records import Session
 from mnist_bench.rows import Paired
 from mnist_bench.session_ratios import SessionRatio, between_processes, pooled_ratio, ratios_of, seconds_per_step
 
@@ -117,17 +116,6 @@ class SessionIndex(dict[str, list[Session]]):
 def index_sessions(sessions: Iterable[Session]) -> SessionIndex:
     """The sessions that each trial took part in, by trial id."""
     return SessionIndex(sessions)
-
-
-def reference_variant(matrix: Matrix) -> str | None:
-    """The variant that the others are compared with: ``eager``, if it is on the axis, else one with its settings.
-
-    One that only ``include`` names comes last: few cells have it beside them.
-    """
-    plain = BUILTIN_VARIANTS["eager"]
-    if any(variant.name == plain.name for variant in matrix.variants):
-        return plain.name
-    return next((v.name for v in variants_of(matrix) if replace(v, name=plain.name) == plain), None)
 
 
 def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedUp | None:

@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from mnist_bench import stats
+from mnist_bench.cells import reference_variant
 from mnist_bench.classes import proven_class
 from mnist_bench.records import (
     STATUSES,
@@ -24,7 +25,7 @@ from mnist_bench.records import (
     VariantClass,
 )
 from mnist_bench.rows import EpochRow, Figure, FloorResult, FloorVerdict, Row, columns
-from mnist_bench.speedups import SessionIndex, SpeedUp, index_sessions, reference_variant, speed_up, weakest
+from mnist_bench.speedups import SessionIndex, SpeedUp, index_sessions, speed_up, weakest
 
 __all__ = ["EpochRow", "FloorResult", "Row", "columns", "epoch_rows", "floors", "outline", "pending", "summarise"]
 
@@ -88,11 +89,7 @@ def floors(matrix: Matrix, rows: Iterable[Row]) -> tuple[FloorResult, ...]:
     A missing figure misses its floor, except that of a skipped cell: a machine without the device cannot hold it.
     """
     return tuple(
-        result
-        for row in rows
-        for floor in matrix.expect
-        if floor.selector.matches(row.cell)
-        for result in _against(floor, row)
+        result for row in rows for floor in matrix.expect if floor.matches(row.cell) for result in _against(floor, row)
     )
 
 

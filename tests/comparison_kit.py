@@ -12,8 +12,8 @@ from typing import Any
 
 from record_factory import RUN_ID, make_epochs, make_failed, make_manifest, make_measurement, make_session, make_trial
 
+from mnist_bench.cells import expand
 from mnist_bench.comparisons import Run
-from mnist_bench.matrix import expand
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
@@ -50,7 +50,7 @@ TROUBLE: Trouble = {
 
 def make_matrix(**changes: Any) -> Matrix:
     matrix = Matrix(
-        models=(ModelEntry(name="mlp", target="mlp"), ModelEntry(name="lenet5", target="lenet5")),
+        models=(ModelEntry(name="mlp", model="mlp"), ModelEntry(name="lenet5", model="lenet5")),
         devices=("cpu", "cuda"),
         batch_sizes=(100, 1000),
         variants=VARIANTS,

@@ -35,7 +35,7 @@ def make_spec(device: str = "cpu", variant: str = "eager", epochs: int = 2, seed
     return TrialSpec(
         cell=Cell(model="mlp", device=device, batch_size=100, variant=variant),
         seed=seed,
-        model=ModelEntry(name="mlp", target="mlp"),
+        model=ModelEntry(name="mlp", model="mlp"),
         variant=Variant(name=variant, threads=1),
         recipe="standard",
         epochs=epochs,

@@ -115,7 +115,7 @@ def make_session(
 
 def make_matrix(**changes: Any) -> Matrix:
     matrix = Matrix(
-        models=(ModelEntry(name="mlp", target="mlp"),),
+        models=(ModelEntry(name="mlp", model="mlp"),),
         devices=("cpu",),
         batch_sizes=(100,),
         variants=(BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"]),

@@ -77,7 +77,7 @@ def _matrix(plan: Plan) -> Matrix:
         name="factory",
         epochs=plan.epochs,
         seeds=plan.seeds,
-        models=tuple(ModelEntry(name=name, target=name) for name in plan.models),
+        models=tuple(ModelEntry(name=name, model=name) for name in plan.models),
         devices=plan.devices,
         batch_sizes=plan.batch_sizes,
         variants=plan.variants,

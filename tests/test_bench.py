@@ -26,13 +26,13 @@ from bench import aa, bars, bench_cells, live, overhead, report, tutorial_loop
 from bench.bars import Bar
 from bench.plain_loop import PlainLoop
 from mnist_bench import config, models
+from mnist_bench.cells import expand
 from mnist_bench.errors import DataError, WorkerError
 from mnist_bench.execution import build as build_program
 from mnist_bench.execution.compiled import missing_compiler
 from mnist_bench.execution.program import build_optimizer
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.loading.order import epoch_order
-from mnist_bench.matrix import expand
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, ModelEntry
 from mnist_bench.speedups import SpeedUp
 
@@ -242,7 +242,7 @@ class TestPlainLoop:
         images = torch.randint(256, (53, 1, 28, 28), dtype=torch.uint8, generator=generator)
         labels = torch.randint(10, (53,), generator=generator)
         torch.manual_seed(seed)
-        model = models.build(ModelEntry(name="lenet5", target="lenet5"))
+        model = models.build(ModelEntry(name="lenet5", model="lenet5"))
         optimizer = build_optimizer(model, "adam", 0.001, fused=True)
         return PlainLoop(
             model, optimizer, images, labels, images[:20].clone(), mean=0.1307, std=0.3081, batch_size=10, seed=seed
@@ -254,7 +254,7 @@ class TestPlainLoop:
 
         plain, mirror = self.loop(), self.loop()
         data = argparse.Namespace(data=mirror.images.squeeze(1), targets=mirror.labels)
-        training = training_of(ModelEntry(name="lenet5", target="lenet5"), "standard")
+        training = training_of(ModelEntry(name="lenet5", model="lenet5"), "standard")
         pipeline = Resident(data, data, training, 10, torch.device("cpu"))
         program = build_program(mirror.model, mirror.optimizer, BUILTIN_VARIANTS["eager"], torch.device("cpu"))
         batches = [

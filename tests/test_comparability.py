@@ -86,7 +86,7 @@ class TestSettings:
         assert settings_sha256(renamed) == self.sha()
 
     def test_defaults_are_filled_in(self) -> None:
-        said = ModelEntry(name="mlp", target="mlp", optimizer="sgd", lr=0.01)
+        said = ModelEntry(name="mlp", model="mlp", optimizer="sgd", lr=0.01)
         assert self.sha(models=(said,)) == self.sha()
         assert self.sha(models=(replace(said, lr=0.1),)) != self.sha()
 

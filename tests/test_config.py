@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from mnist_bench import config, config_rules, yaml_positions
+from mnist_bench.cells import expand
 from mnist_bench.errors import ConfigError
-from mnist_bench.matrix import expand
 from mnist_bench.matrix_file import schema
-from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Matrix, ModelEntry, Selector, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Floor, Matrix, ModelEntry, Selector, Variant
 from mnist_bench.yaml_scalars import Foreign, read_yaml11, read_yaml12
 
 ROOT = Path(__file__).parent.parent
@@ -83,8 +83,7 @@ class TestGoodFiles:
         assert [c.id for c in matrix.include] == ["lenet5/cpu/b10000/eager"]
         assert (matrix.timing.precision, matrix.timing.budget_seconds) == (0.02, 20.0)
         assert (matrix.limits.timeout_seconds, matrix.limits.memory_gib) == (1800.0, 16.0)
-        assert matrix.expect[0].selector == Selector(model="lenet5")
-        assert matrix.expect[0].min_accuracy == 0.95
+        assert matrix.expect[0] == Floor(model="lenet5", min_accuracy=0.95)
         assert matrix.expect[1].min_train_samples_per_s == 5000.0
         assert len(expand(matrix)) == 3 * 2 * 2 * 3 - 2 + 1
 
@@ -103,7 +102,7 @@ class TestGoodFiles:
         assert variant == Variant(
             name="a",
             execution="compile",
-            compile=CompileOptions(scope="step", mode=None, backend="aot_eager", fullgraph=True, dynamic=True),
+            compile=CompileOptions(scope="step", mode="default", backend="aot_eager", fullgraph=True, dynamic=True),
             pipeline="tensors",
             workers=2,
             precision="bf16",
@@ -117,7 +116,7 @@ class TestGoodFiles:
 
     def test_one_model_twice_under_two_names(self) -> None:
         matrix = parse(changed(2, "models: [cnn, {model: cnn, name: cnn-fast, optimizer: adamw, lr: 0.01}]"))
-        assert matrix.models[1] == ModelEntry(name="cnn-fast", target="cnn", optimizer="adamw", lr=0.01)
+        assert matrix.models[1] == ModelEntry(name="cnn-fast", model="cnn", optimizer="adamw", lr=0.01)
 
     @pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:1", "cuda:15", "mps", "xpu"])
     def test_devices(self, device: str) -> None:
@@ -234,15 +233,15 @@ class TestPlugins:
             changed(2, 'models: ["mine:build", {model: "pkg.mod:make", optimizer: sgd, lr: 0.01}]'), allow_plugins=True
         )
         assert matrix.models == (
-            ModelEntry(name="mine.build", target="mine:build"),
-            ModelEntry(name="pkg.mod.make", target="pkg.mod:make", optimizer="sgd", lr=0.01),
+            ModelEntry(name="mine.build", model="mine:build"),
+            ModelEntry(name="pkg.mod.make", model="pkg.mod:make", optimizer="sgd", lr=0.01),
         )
         assert "mine" not in sys.modules
 
     def test_entry_points_are_known_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         point = importlib.metadata.EntryPoint("resnet", "nowhere:at_all", config_rules.ENTRY_POINTS)
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [point])
-        assert parse(changed(2, "models: [resnet]"), allow_plugins=True).models[0].target == "resnet"
+        assert parse(changed(2, "models: [resnet]"), allow_plugins=True).models[0].model == "resnet"
         assert "add --allow-plugins" in problems(changed(2, "models: [resnet]"))[0]
         text = changed(2, "models: [vgg]")
         assert "(known: cnn, lenet5, mlp, resnet)" in problems(text, allow_plugins=True)[0]

@@ -125,7 +125,7 @@ class TestRead:
         "change",
         [
             {"epochs": 3},
-            {"models": (ModelEntry(name="mlp", target="mlp", lr=0.5),)},
+            {"models": (ModelEntry(name="mlp", model="mlp", lr=0.5),)},
             {"variants": (Variant(name="eager", channels_last=True),)},
         ],
     )
@@ -296,7 +296,7 @@ class TestBrokenRuns:
             "\0",
             "✗",
         ]
-        matrix = make_matrix(models=tuple(ModelEntry(name=name, target=name) for name in evil))
+        matrix = make_matrix(models=tuple(ModelEntry(name=name, model=name) for name in evil))
         trials = [make_failed(make_cell(model=name), reason=name) for name in evil]
         add_run(results, 2, trials, matrix=matrix)
         points = read(results).points[2:]

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from mnist_bench import matrix as module
-from mnist_bench.errors import UsageError
-from mnist_bench.matrix import (
+from mnist_bench import cells as module
+from mnist_bench.cells import (
     Filter,
     expand,
     fingerprint,
@@ -28,10 +27,11 @@ from mnist_bench.matrix import (
     variant_of,
     variants_of,
 )
+from mnist_bench.errors import UsageError
 from mnist_bench.records import Cell, Matrix, ModelEntry, Selector, Timing, Variant
 
 MATRIX = Matrix(
-    models=(ModelEntry(name="mlp", target="mlp"), ModelEntry(name="mine", target="pkg:build", lr=0.1)),
+    models=(ModelEntry(name="mlp", model="mlp"), ModelEntry(name="mine", model="pkg:build", lr=0.1)),
     devices=("cpu", "cuda"),
     batch_sizes=(100, 1000),
     variants=(Variant(name="eager"), Variant(name="half", precision="bf16")),
@@ -42,7 +42,7 @@ axis = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4, unique=True)
 cell_lists = st.builds(
     lambda models, devices, sizes, variants: expand(
         Matrix(
-            models=tuple(ModelEntry(name=name, target=name) for name in models),
+            models=tuple(ModelEntry(name=name, model=name) for name in models),
             devices=tuple(devices),
             batch_sizes=tuple(sizes),
             variants=tuple(Variant(name=name) for name in variants),
@@ -88,12 +88,12 @@ class TestExpand:
 
 class TestNames:
     def test_of_the_axes_first(self) -> None:
-        changed = dataclasses.replace(MATRIX, models=(ModelEntry(name="mlp", target="mlp", lr=0.5),))
+        changed = dataclasses.replace(MATRIX, models=(ModelEntry(name="mlp", model="mlp", lr=0.5),))
         assert model_of(changed, "mlp").lr == 0.5
         assert variant_of(MATRIX, "half").precision == "bf16"
 
     def test_else_built_in(self) -> None:
-        assert model_of(MATRIX, "lenet5") == ModelEntry(name="lenet5", target="lenet5")
+        assert model_of(MATRIX, "lenet5") == ModelEntry(name="lenet5", model="lenet5")
         assert variant_of(MATRIX, "channels-last").channels_last
 
     def test_variants_that_only_include_names_come_after_the_axis_and_once(self) -> None:

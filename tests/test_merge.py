@@ -25,7 +25,7 @@ from record_factory import (
     make_trial,
 )
 
-from mnist_bench import matrix as matrices
+from mnist_bench import cells as matrices
 from mnist_bench import runner
 from mnist_bench.cli import main
 from mnist_bench.errors import BenchError, UsageError

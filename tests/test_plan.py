@@ -19,12 +19,12 @@ from bad_matrices import CASES, GOOD, changed
 from rich.console import Console
 
 from mnist_bench import skips
+from mnist_bench.cells import expand, model_of, variant_of
 from mnist_bench.cli import console, main, options, plan
 from mnist_bench.cli.terminal import Display, Lines, watch
 from mnist_bench.config import parse
 from mnist_bench.errors import UsageError
 from mnist_bench.estimate import Past, earlier_trials, estimate
-from mnist_bench.matrix import expand, model_of, variant_of
 from mnist_bench.matrix_file import RawMatrix, schema
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Variant
 from mnist_bench.skips import Host, compiler_doubt, device_doubt, skip_reason, this_host

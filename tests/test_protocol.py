@@ -34,7 +34,7 @@ TEXT = (st.text(max_size=60) | st.text(st.characters(categories=["Cs"]), max_siz
 SPEC = TrialSpec(
     cell=Cell(model="mine.build", device="cuda:1", batch_size=100, variant="compile-max"),
     seed=2**32 - 1,
-    model=ModelEntry(name="mine.build", target="mine:build", optimizer="sgd", lr=0.01),
+    model=ModelEntry(name="mine.build", model="mine:build", optimizer="sgd", lr=0.01),
     variant=Variant(
         name="compile-max", execution="compile", compile=CompileOptions(scope="step", mode="max-autotune"), threads=2
     ),

@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
 
-from mnist_bench import matrix as cells
-from mnist_bench import runner, stats
+from mnist_bench import cells, runner, stats
 from mnist_bench.cli import main
 from mnist_bench.errors import Interrupted, UsageError
 from mnist_bench.records import DataSet, ImageSets, Manifest, Matrix, Measurement, Trial
@@ -45,7 +44,7 @@ def make_trials(
     for entry in matrix.models:
         for seed in matrix.seeds:
             shift = (off or {}).get(entry.name, 0.0) + (spread[seed] if len(matrix.seeds) > 1 else 0.0)
-            accuracy = [(figure + shift) / 100 for figure in FIGURES[entry.target][: matrix.epochs]]
+            accuracy = [(figure + shift) / 100 for figure in FIGURES[entry.model][: matrix.epochs]]
             gain = -0.01 if matrix.recipe == "tutorial" else 0.05
             sets = ImageSets(train=accuracy[-1], test=accuracy[-1] + gain)
             outcome = make_measurement(epochs=make_epochs([4.0] * matrix.epochs, accuracy), final=sets)
@@ -97,8 +96,8 @@ def test_what_is_run_is_what_was_published() -> None:
     matrix = matrices.tutorial_matrix("resident")
     assert (matrix.recipe, matrix.epochs, matrix.batch_sizes, matrix.devices) == ("tutorial", 10, (100,), ("cpu",))
     assert (matrix.dataset, matrix.timing.budget_seconds, len(matrix.seeds)) == ("mnist", 0.0, 3)
-    assert {entry.target for entry in matrix.models} == FIGURES.keys()
-    rates = [model_figures(entry, make_trials(matrix), FIGURES) for entry in matrix.models if entry.target == "cnn"]
+    assert {entry.model for entry in matrix.models} == FIGURES.keys()
+    rates = [model_figures(entry, make_trials(matrix), FIGURES) for entry in matrix.models if entry.model == "cnn"]
     assert [each.lr for each in rates if each] == [0.001, 0.01]  # erratum 4
     standard = matrices.standard_matrix(replace(matrix, seeds=(4, 5), epochs=3))
     assert (standard.recipe, standard.seeds, standard.epochs) == ("standard", (4,), 3)

@@ -12,7 +12,7 @@ import pytest
 from bad_matrices import GOOD
 from record_factory import RUN_ID, make_cell, make_manifest, make_matrix, make_trial
 
-from mnist_bench import matrix as matrices
+from mnist_bench import cells as matrices
 from mnist_bench import runner
 from mnist_bench.cli import main
 from mnist_bench.errors import DataError, Interrupted

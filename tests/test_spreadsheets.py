@@ -41,7 +41,7 @@ def run() -> Run:
     names = [make_cell(model=EVIL), make_cell(model=EVIL, variant="compile")]
     trials = (*(make_trial(cell, outcome=make_measurement()) for cell in names), make_failed(reason=SEMICOLON))
     sessions = (make_session(trials[:2], [(2.0, 1.0)] * 8),)
-    models = tuple(ModelEntry(name=name, target=name) for name in (EVIL, "mlp"))
+    models = tuple(ModelEntry(name=name, model=name) for name in (EVIL, "mlp"))
     manifest = make_manifest(trials, matrix=make_matrix(models=models))
     return Run(manifest=manifest, trials=trials, sessions=sessions, rows=summarise(manifest, trials, sessions))
 

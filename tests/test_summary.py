@@ -20,11 +20,11 @@ from record_factory import (
 )
 
 from mnist_bench import session_ratios, stats
+from mnist_bench.cells import reference_variant
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     STATUSES,
     Floor,
-    Selector,
     Session,
     Skip,
     StepTimes,
@@ -32,7 +32,6 @@ from mnist_bench.records import (
     Variant,
 )
 from mnist_bench.rows import Row
-from mnist_bench.speedups import reference_variant
 from mnist_bench.summary import columns, epoch_rows, floors, outline, pending, summarise
 
 # docs of results/ in the contract, word for word.
@@ -339,7 +338,7 @@ class TestFloors:
         return [(result.verdict, result.message) for result in results]
 
     def test_accuracy(self) -> None:
-        floor = Floor(selector=Selector(model="mlp"), min_accuracy=0.975)
+        floor = Floor(model="mlp", min_accuracy=0.975)
         assert self.check([make_trial()], floor) == [
             ("held", "mlp/cpu/b100/eager: test accuracy 0.975 holds the floor 0.975")
         ]
@@ -348,7 +347,7 @@ class TestFloors:
         ]
 
     def test_throughput(self) -> None:
-        floor = Floor(selector=Selector(), min_train_samples_per_s=20_001, min_accuracy=0.5)
+        floor = Floor(min_train_samples_per_s=20_001, min_accuracy=0.5)
         assert self.check([make_trial()], floor) == [
             ("held", "mlp/cpu/b100/eager: test accuracy 0.975 holds the floor 0.5"),
             ("missed", "mlp/cpu/b100/eager: training samples per second 20000 is below the floor 20001"),
@@ -356,12 +355,12 @@ class TestFloors:
 
     def test_every_floor_and_every_row_that_matches(self) -> None:
         trials = [make_trial(EAGER), make_trial(COMPILE), make_trial(make_cell("cnn"))]
-        everywhere = Floor(selector=Selector(), min_accuracy=0.1)
-        mlp = Floor(selector=Selector(model="mlp", variant="eager"), min_accuracy=0.99)
+        everywhere = Floor(min_accuracy=0.1)
+        mlp = Floor(model="mlp", variant="eager", min_accuracy=0.99)
         assert [verdict for verdict, _ in self.check(trials, everywhere, mlp)] == ["held", "missed", "held", "held"]
 
     def test_missing_figure_misses(self) -> None:
-        (result,) = self.check([make_failed(kind="crashed")], Floor(selector=Selector(), min_accuracy=0.5))
+        (result,) = self.check([make_failed(kind="crashed")], Floor(min_accuracy=0.5))
         assert result == (
             "missed",
             "mlp/cpu/b100/eager: test accuracy was not measured (crashed), so the floor 0.5 is missed",
@@ -369,12 +368,12 @@ class TestFloors:
 
     def test_skipped_cell_has_nothing_to_hold(self) -> None:
         trial = make_trial(CUDA, outcome=Skip(reason="no GPU"))
-        ((verdict, message),) = self.check([trial], Floor(selector=Selector(), min_accuracy=0.5))
+        ((verdict, message),) = self.check([trial], Floor(min_accuracy=0.5))
         assert verdict == "skipped"
         assert message.endswith("was not tested: no GPU")
 
     def test_other_cells_are_not_asked(self) -> None:
-        assert self.check([make_trial()], Floor(selector=Selector(device="cuda"), min_accuracy=1)) == []
+        assert self.check([make_trial()], Floor(device="cuda", min_accuracy=1)) == []
 
 
 def test_epoch_rows() -> None:

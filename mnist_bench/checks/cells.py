@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mnist_bench.cells import Filter, expand, select, variant_of
 from mnist_bench.comparability import settings
 from mnist_bench.gate.records import CellEvidence
-from mnist_bench.matrix import Filter, expand, select, variant_of
 from mnist_bench.records import Cell, Matrix
 
 AXES = {"recipe": "recipe", "epochs": "epochs"}  # of the whole matrix, and what a person calls them
@@ -32,7 +32,7 @@ def _evidence(
 ) -> CellEvidence:
     if cell not in after:
         return CellEvidence(cell=cell, sides="only A")
-    floors = [floor for floor in b.expect if floor.selector.matches(cell)]
+    floors = [floor for floor in b.expect if floor.matches(cell)]
     rates = [floor.min_train_samples_per_s for floor in floors if floor.min_train_samples_per_s is not None]
     accuracies = [floor.min_accuracy for floor in floors if floor.min_accuracy is not None]
     both = a is not None and cell in before

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
+from mnist_bench.cells import model_of, variant_of
 from mnist_bench.checks.events import Task
 from mnist_bench.estimate import estimate
-from mnist_bench.matrix import model_of, variant_of
 from mnist_bench.records import Cell, Matrix, Timing
 
 PAIR_TOKEN_S = 2.0  # of each side of a process pair: rounds of blocks (docs/decisions/0016)

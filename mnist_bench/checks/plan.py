@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from mnist_bench import matrix
+from mnist_bench.cells import parse_filter
 from mnist_bench.checks import repository
 from mnist_bench.checks.folder import CHECKS, LATEST, CheckFolder
 from mnist_bench.checks.repository import Repository, State
@@ -83,7 +83,7 @@ def plan(request: Request) -> Plan:
     found = repository.find(request.matrix, request.here, request.environ)
     own = own_matrix(found.root, found, str(request.matrix), request)
     if request.filter:
-        matrix.parse_filter(request.filter)
+        parse_filter(request.filter)
     return Plan(
         request=request,
         repository=found,

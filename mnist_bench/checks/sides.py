@@ -12,9 +12,9 @@ from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 
 from mnist_bench import config, environment
+from mnist_bench.cells import model_of, variant_of
 from mnist_bench.errors import ConfigError
 from mnist_bench.gate.records import Side as SideName
-from mnist_bench.matrix import model_of, variant_of
 from mnist_bench.records import Cell, DataSet, Matrix, TrialSpec
 
 PACKAGE = "mnist_bench"
@@ -150,7 +150,7 @@ def side_of(spec: TrialSpec) -> SideName:
 
 def plugin_modules(matrix: Matrix | None) -> tuple[str, ...]:
     """The modules that the models of a matrix come from, those of entry points too."""
-    targets = [] if matrix is None else [entry.target for entry in matrix.models if not entry.builtin]
+    targets = [] if matrix is None else [entry.model for entry in matrix.models if not entry.builtin]
     installed = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)} if targets else {}
     found = (target if ":" in target else installed.get(target, "") for target in targets)
     return tuple(dict.fromkeys(module for module in (each.partition(":")[0] for each in found) if module))

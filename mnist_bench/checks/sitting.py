@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from mnist_bench import __version__, data, matrix
+from mnist_bench import __version__, data
+from mnist_bench.cells import parse_filter
 from mnist_bench.checks import imports, repository
 from mnist_bench.checks.cells import union
 from mnist_bench.checks.events import CheckObserver
@@ -180,7 +181,7 @@ def _ask_imports(a: Side, b: Side, interrupts: Interrupts) -> str | None:
 
 def _head(planned: Plan, name: str, a: Side, b: Side, notes: tuple[str, ...], incomparable: str | None) -> Head:
     request, state = planned.request, planned.state
-    cells = union(a.matrix, planned.matrix, matrix.parse_filter(request.filter) if request.filter else None)
+    cells = union(a.matrix, planned.matrix, parse_filter(request.filter) if request.filter else None)
     return Head(
         id=name,
         schema_version=CHECK_SCHEMA_VERSION,

@@ -103,7 +103,7 @@ def load_run(args: argparse.Namespace, reference: str) -> tuple[RunFolder, Run]:
 
 def chosen(args: argparse.Namespace, cells: Iterable[Cell]) -> Callable[[Cell], bool] | None:
     """The cells that ``--filter`` wants; a value that none of these has is refused. None: all."""
-    from mnist_bench.matrix import select
+    from mnist_bench.cells import select
 
     wanted = options.chosen(args)
     if wanted is None:

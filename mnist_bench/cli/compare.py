@@ -98,7 +98,7 @@ def _load(args: argparse.Namespace, reference: str) -> Run:
 
 def _chosen(args: argparse.Namespace, runs: Sequence[Run]) -> Callable[[Cell], bool] | None:
     """The cells that ``--filter`` wants; a value that no cell has is refused."""
-    from mnist_bench.matrix import select
+    from mnist_bench.cells import select
 
     wanted = options.chosen(args)
     if wanted is None:

@@ -87,7 +87,7 @@ def _paths(args: argparse.Namespace, names: tuple[str, ...]) -> Mapping[str, Pat
 
 
 def _records(args: argparse.Namespace) -> Records:
-    from mnist_bench.matrix import select
+    from mnist_bench.cells import select
     from mnist_bench.store import RunFolder
     from mnist_bench.summary import summarise
 

@@ -124,7 +124,7 @@ def _matching(cells: Sequence[CellName], pattern: str) -> list[CellName]:
 
 
 def _filtered(cells: Sequence[CellName], args: argparse.Namespace) -> list[CellName]:
-    from mnist_bench.matrix import select
+    from mnist_bench.cells import select
     from mnist_bench.records import Cell
 
     names = {Cell(**cell._asdict()): cell for cell in sorted(cells)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from mnist_bench.matrix import Filter
+    from mnist_bench.cells import Filter
     from mnist_bench.records import Matrix
     from mnist_bench.runner import Options
 
@@ -102,7 +102,7 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
 
 
 def add_shard(parser: argparse.ArgumentParser) -> None:
-    """``args.shard``: text or None; ``matrix.parse_shard`` reads it."""
+    """``args.shard``: text or None; ``cells.parse_shard`` reads it."""
     parser.add_argument("--shard", metavar="K/N", help="only the K-th of N parts of the groups, as in 2/4")
 
 
@@ -188,7 +188,7 @@ def timeout_s(args: argparse.Namespace) -> float | None:
 
 def chosen(args: argparse.Namespace) -> Filter | None:
     """The cells that ``--filter`` wants; None: all of them."""
-    from mnist_bench.matrix import parse_filter
+    from mnist_bench.cells import parse_filter
 
     return None if args.filter is None else parse_filter(args.filter)
 

@@ -52,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _trials(matrix: Matrix, args: argparse.Namespace) -> dict[Cell, list[int]]:
     """The seeds of every cell that is wanted, cells in matrix order."""
-    from mnist_bench.matrix import expand, groups, parse_shard, select, shard
+    from mnist_bench.cells import expand, groups, parse_shard, select, shard
 
     cells = select(expand(matrix), options.chosen(args))
     gathered = groups(cells, matrix.seeds)
@@ -66,9 +66,9 @@ def _trials(matrix: Matrix, args: argparse.Namespace) -> dict[Cell, list[int]]:
 
 
 def _rows(matrix: Matrix, trials: dict[Cell, list[int]], args: argparse.Namespace) -> list[dict[str, Any]]:
+    from mnist_bench.cells import model_of, variant_of
     from mnist_bench.environment import available_cores
     from mnist_bench.estimate import earlier_trials, estimate
-    from mnist_bench.matrix import model_of, variant_of
     from mnist_bench.skips import skip_reason, this_host
 
     host, past = this_host(), earlier_trials(args.output_dir, matrix.recipe)

@@ -107,7 +107,8 @@ def _refuse_another_matrix(args: argparse.Namespace, folder: RunFolder) -> None:
     Raises:
         UsageError: it is another one, or a flag asks for other cells, or for another way to execute them.
     """
-    from mnist_bench import config, matrix
+    from mnist_bench import config
+    from mnist_bench.cells import fingerprint
     from mnist_bench.errors import UsageError
 
     manifest = folder.manifest()
@@ -120,7 +121,7 @@ def _refuse_another_matrix(args: argparse.Namespace, folder: RunFolder) -> None:
         given = config.load(args.matrix, allow_plugins=bool(manifest.options.get("allow_plugins")))
     wanted = options.overrides(given, args)
     timeout_only = manifest.matrix.limits if args.timeout is not None else wanted.limits
-    if matrix.fingerprint(_with_limits(wanted, timeout_only)) != manifest.matrix_sha256:
+    if fingerprint(_with_limits(wanted, timeout_only)) != manifest.matrix_sha256:
         raise UsageError(
             f"--resume {folder.run_id}: the matrix differs from the one that the run was started with "
             f"({manifest.matrix_path}): leave MATRIX, --seeds and --epochs out, or start a new run"

@@ -68,10 +68,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench import config
+    from mnist_bench.cells import expand, select
     from mnist_bench.checks import budget
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.machine import alone
-    from mnist_bench.matrix import expand, select
     from mnist_bench.selftest.instruments import instrumented
 
     errors = make_console(args, stderr=True)

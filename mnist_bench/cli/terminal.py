@@ -20,10 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_bench import events, figures
+from mnist_bench.cells import expand, model_of, variant_of
 from mnist_bench.cli.console import animates
 from mnist_bench.estimate import estimate
 from mnist_bench.events import Event, Observer
-from mnist_bench.matrix import expand, model_of, variant_of
 from mnist_bench.records import Manifest, Measurement, Trial
 from mnist_bench.skips import skip_reason, this_host
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from mnist_bench.cells import reference_variant
 from mnist_bench.comparability import differences, key_of
 from mnist_bench.compare import Indexed, index
 from mnist_bench.comparisons import Run
@@ -31,7 +32,6 @@ from mnist_bench.gate.run_figures import (
 )
 from mnist_bench.records import Cell, Failure, Measurement, Skip
 from mnist_bench.rows import FloorResult, Row
-from mnist_bench.speedups import reference_variant
 from mnist_bench.summary import floors
 
 ABSENT = "as eager has it"  # a setting that is a default

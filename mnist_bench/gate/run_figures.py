@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from mnist_bench.cells import reference_variant
 from mnist_bench.comparability import key_of, settings, settings_sha256
 from mnist_bench.compare import Indexed
 from mnist_bench.comparisons import Run
@@ -14,7 +15,7 @@ from mnist_bench.errors import UsageError
 from mnist_bench.figures import listed, plain
 from mnist_bench.gate.records import SessionLogRatio, Training
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, Measurement
-from mnist_bench.speedups import SessionIndex, reference_variant
+from mnist_bench.speedups import SessionIndex
 from mnist_bench.summary import pending
 
 Choice = Callable[[Cell], bool]

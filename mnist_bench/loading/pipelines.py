@@ -142,7 +142,7 @@ def build(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline
         sets: list[Any] = [
             _tensors(_read(spec, train=wanted, transform=None), training) for wanted in _wanted(training)
         ]
-    elif variant.pipeline == "tutorial" and spec.model.target == "mlp":
+    elif variant.pipeline == "tutorial" and spec.model.model == "mlp":
         sets = [_pairs(_read(spec, train=wanted, transform=None), training) for wanted in _wanted(training)]
     else:
         transforms = import_torchvision().transforms

@@ -27,11 +27,11 @@ def build(entry: ModelEntry) -> nn.Module:
         ModelError: the plug-in is not found, is no function without arguments, or gives something else.
     """
     if entry.builtin:
-        return BUILDERS[entry.target]()
-    model = _find(entry.target)()
+        return BUILDERS[entry.model]()
+    model = _find(entry.model)()
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{entry.target}() returned a {type(model).__name__}, not a torch.nn.Module")
-    _check_shape(entry.target, model)
+        raise ModelError(f"{entry.model}() returned a {type(model).__name__}, not a torch.nn.Module")
+    _check_shape(entry.model, model)
     return model
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mnist_bench import figures
+from mnist_bench.cells import variants_of
 from mnist_bench.comparisons import BatchPoint, BreakEven, ComparedCell, Crossover
-from mnist_bench.matrix import variants_of
 from mnist_bench.records import Cell
 from mnist_bench.report import specs
 from mnist_bench.report.material import Material, batch, grouped, joined, left_out, variant_keys

@@ -10,9 +10,9 @@ from mnist_bench.reproduction.published import EPOCHS
 
 Pipeline = Literal["resident", "tutorial"]
 
-MLP, CNN, LENET5 = (ModelEntry(name=name, target=name) for name in ("mlp", "cnn", "lenet5"))
+MLP, CNN, LENET5 = (ModelEntry(name=name, model=name) for name in ("mlp", "cnn", "lenet5"))
 # Erratum 4: the text's snippet passes 0.01 to Adam, the complete listing leaves it at 0.001.
-CNN_SNIPPET = ModelEntry(name="cnn-lr0.01", target="cnn", lr=0.01)
+CNN_SNIPPET = ModelEntry(name="cnn-lr0.01", model="cnn", lr=0.01)
 
 # The same arithmetic in the same order; ``tutorial`` loops as the tutorial does, and is slower.
 VARIANTS = {"resident": BUILTIN_VARIANTS["eager"], "tutorial": BUILTIN_VARIANTS["tutorial"]}

@@ -104,10 +104,10 @@ def model_figures(entry: ModelEntry, trials: Sequence[Trial], published: Publish
     if not ok:
         return None
     by_epoch = zip(*(outcome.epochs.accuracy for _, outcome in ok), strict=True)
-    pairs = zip(published[entry.target], by_epoch, strict=False)  # a short look has fewer epochs than the tutorial
+    pairs = zip(published[entry.model], by_epoch, strict=False)  # a short look has fewer epochs than the tutorial
     return ModelFigures(
         name=entry.name,
-        model=entry.target,
+        model=entry.model,
         lr=training_of(entry, "tutorial").lr,
         seeds=tuple(sorted(seed for seed, _ in ok)),
         epochs=tuple(_epoch(number, figure, accuracies) for number, (figure, accuracies) in enumerate(pairs)),

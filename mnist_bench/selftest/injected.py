@@ -46,5 +46,5 @@ class Laden(nn.Module):
 def build() -> nn.Module:
     """The model of the cell that this worker was started for; with no rows of work it is the bare model."""
     target, rows = load_of(os.environ[VARIABLE], os.environ[CELL_VARIABLE])
-    model = models.build(ModelEntry(name="selftest", target=target))
+    model = models.build(ModelEntry(name="selftest", model=target))
     return Laden(model, rows) if rows else model

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, cast
 
+from mnist_bench.cells import model_of
 from mnist_bench.errors import UsageError
-from mnist_bench.matrix import model_of
 from mnist_bench.recipes import training_of
 from mnist_bench.records import Cell, Matrix, ModelEntry, Selector
 
@@ -42,7 +42,7 @@ def instrumented(matrix: Matrix, cells: Sequence[Cell]) -> Matrix:
 def _entry(matrix: Matrix, entry: ModelEntry) -> ModelEntry:
     training = training_of(entry, matrix.recipe)
     optimizer = cast("Literal['sgd', 'adam', 'adamw']", training.optimizer)
-    return replace(entry, target=PLUGIN, optimizer=optimizer, lr=training.lr)
+    return replace(entry, model=PLUGIN, optimizer=optimizer, lr=training.lr)
 
 
 def loads(matrix: Matrix, rows: Mapping[Cell, int]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def loads(matrix: Matrix, rows: Mapping[Cell, int]) -> dict[str, str]:
         matrix: before ``instrumented``: it knows the models' own targets.
         rows: of extra work, for every cell that is measured; 0: the model as it is.
     """
-    plan = {cell.id: [model_of(matrix, cell.model).target, count] for cell, count in rows.items()}
+    plan = {cell.id: [model_of(matrix, cell.model).model, count] for cell, count in rows.items()}
     return {VARIABLE: json.dumps(plan, separators=(",", ":"))}
 
 

@@ -24,7 +24,7 @@ def add_run(results: Path, number: int, trials: Sequence[Trial], cpu: str) -> No
         trials,
         run_id=f"202611{number:02}T101500Z-a1b2c3",
         started_at=f"2026-11-{number:02}T10:15:00Z",
-        matrix=make_matrix(models=tuple(ModelEntry(name=name, target=name) for name in MODELS)),
+        matrix=make_matrix(models=tuple(ModelEntry(name=name, model=name) for name in MODELS)),
         environment=replace(make_manifest().environment, cpu=cpu, dirty=number % 2 == 0),
     )
     folder = RunFolder.create(results, manifest)

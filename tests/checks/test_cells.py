@@ -6,10 +6,10 @@ import pytest
 from check_kit import MATRIX
 
 from mnist_bench import config
+from mnist_bench.cells import parse_filter
 from mnist_bench.checks.cells import union
 from mnist_bench.errors import UsageError
 from mnist_bench.gate.records import CellEvidence
-from mnist_bench.matrix import parse_filter
 from mnist_bench.records import Matrix
 
 

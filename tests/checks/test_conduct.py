@@ -318,7 +318,7 @@ def test_costs_are_learnt() -> None:
 
 def test_guesses_grow_with_the_work() -> None:
     matrix = Matrix(
-        models=(ModelEntry(name="mlp", target="mlp"), ModelEntry(name="cnn", target="cnn")),
+        models=(ModelEntry(name="mlp", model="mlp"), ModelEntry(name="cnn", model="cnn")),
         devices=("cpu",),
         batch_sizes=(100,),
         variants=(BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"]),

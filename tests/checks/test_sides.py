@@ -141,7 +141,7 @@ def test_modules_of_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plugin_modules(None) == ()
     installed = EntryPoint(name="theirs", value="their.package:build", group="mnist_bench.models")
     monkeypatch.setattr(sides, "entry_points", lambda group: [installed])
-    named = tuple(ModelEntry(name=name, target=name) for name in ("theirs", "nobody-has-installed-it"))
+    named = tuple(ModelEntry(name=name, model=name) for name in ("theirs", "nobody-has-installed-it"))
     assert plugin_modules(replace(matrix, models=(*matrix.models, *named))) == ("a.b", "their.package")
 
 

@@ -22,7 +22,6 @@ from mnist_bench.records import (
     Floor,
     Manifest,
     ModelEntry,
-    Selector,
     Session,
     Skip,
     Trial,
@@ -95,9 +94,9 @@ def every_kind() -> Records:
         make_failed(failed, kind="oom", reason="out of memory: use less"),
     ]
     matrix = make_matrix(
-        models=(ModelEntry(name="mlp", target="mlp"), ModelEntry(name="cnn", target="cnn")),
+        models=(ModelEntry(name="mlp", model="mlp"), ModelEntry(name="cnn", model="cnn")),
         devices=("cpu", "cuda"),
-        expect=(Floor(selector=Selector(variant="compile"), min_accuracy=0.99),),
+        expect=(Floor(variant="compile", min_accuracy=0.99),),
     )
     return records(trials, sessions, matrix=matrix)
 

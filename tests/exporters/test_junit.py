@@ -11,7 +11,6 @@ from export_kit import Records, every_kind, hostile, nothing_measured, records
 from lxml import etree
 
 from mnist_bench.exporters import junit
-from mnist_bench.records import Selector
 
 SCHEMA = etree.XMLSchema(etree.parse(str(Path(__file__).with_name("junit.xsd"))))
 
@@ -78,7 +77,7 @@ def test_figures_are_properties_of_the_suite() -> None:
 
 def test_an_error_comes_before_the_floor_that_it_misses() -> None:
     made = every_kind()
-    floor = replace(made.manifest.matrix.expect[0], selector=Selector())
+    floor = replace(made.manifest.matrix.expect[0], variant=None)
     matrix = replace(made.manifest.matrix, expect=(floor,))
     found = cases(records(made.trials, made.sessions, matrix=matrix))
     (result,) = found["mlp/cpu/b1000/eager"].result

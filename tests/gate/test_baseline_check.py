@@ -14,7 +14,7 @@ from mnist_bench.gate.baseline import Baseline, baseline_of
 from mnist_bench.gate.baseline_check import Labels, check_baseline
 from mnist_bench.gate.judge import exit_code, judge
 from mnist_bench.gate.records import CellEvidence, Check, Margins, Verdict
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, ModelEntry, Selector, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, ModelEntry, Variant
 
 LABELS = Labels(id="x", baseline="baseline.json", run="run y", at="2026-11-25T10:00:00Z", program_version="0.1.0")
 ONE = {"models": small_matrix().models[:1]}  # mlp alone: two cells, one ratio
@@ -117,7 +117,7 @@ class TestVerdicts:
         assert code_of(run, make_baseline()) == 3
 
     def test_a_renamed_cell_is_one_missing_and_one_new(self) -> None:
-        renamed = small_matrix(models=(ModelEntry(name="mlp2", target="mlp"),))
+        renamed = small_matrix(models=(ModelEntry(name="mlp2", model="mlp"),))
         manifest, trials, _ = make(small_matrix(**ONE), salt=1)
         trials = [
             replace(one, cell=replace(one.cell, model="mlp2"), id=one.id.replace("mlp", "mlp2")) for one in trials
@@ -265,7 +265,7 @@ class TestNoRatio:
 
 class TestFloors:
     def run(self, floor: float, **changes: Any) -> Run:
-        expect = (Floor(selector=Selector(model="mlp"), min_accuracy=floor),)
+        expect = (Floor(model="mlp", min_accuracy=floor),)
         return make_run(small_matrix(expect=expect, **changes), salt=1)
 
     def test_hold(self) -> None:
@@ -285,7 +285,7 @@ class TestFloors:
         assert (found[COMPILED].kind, found[OTHER].kind) == ("failed", "not_comparable")
 
     def test_a_rate_has_a_floor_too(self) -> None:
-        expect = (Floor(selector=Selector(), min_train_samples_per_s=1e9),)
+        expect = (Floor(min_train_samples_per_s=1e9),)
         found = verdicts_of(make_run(small_matrix(expect=expect), salt=1), make_baseline())
         assert "training samples per second" in found[COMPILED].text
         assert {one.kind for one in found.values()} == {"failed"}

@@ -18,7 +18,7 @@ from comparison_kit import write
 from mnist_bench.cli import main
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.output.codec import decode
-from mnist_bench.records import Floor, Selector
+from mnist_bench.records import Floor
 
 FIRST, SECOND = "20261124T101500Z-aaaaaa", "20261125T101500Z-bbbbbb"
 HOSTILE = "=cmd|'/c calc'!A1 <script>x</script> [red]b[/] \x1b[31m| \u202e`y`"
@@ -251,7 +251,7 @@ class TestCheck:
     def test_a_missed_floor_exits_3(self, place: Place, update: Call, check: Call) -> None:
         place.run(FIRST)
         update(FIRST)
-        expect = (Floor(selector=Selector(model="mlp"), min_accuracy=0.999),)
+        expect = (Floor(model="mlp", min_accuracy=0.999),)
         place.run(SECOND, small_matrix(expect=expect), salt=1)
         assert check(SECOND)[0] == 3
 

@@ -24,7 +24,7 @@ from mnist_bench.stats import Interval
 
 MLP, LENET5 = make_cell("mlp"), make_cell("lenet5")
 MATRIX = Matrix(
-    models=(ModelEntry(name="mlp", target="mlp"), ModelEntry(name="lenet5", target="lenet5")),
+    models=(ModelEntry(name="mlp", model="mlp"), ModelEntry(name="lenet5", model="lenet5")),
     devices=("cpu",),
     batch_sizes=(100,),
     variants=(BUILTIN_VARIANTS["eager"],),

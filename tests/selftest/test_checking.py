@@ -24,7 +24,7 @@ from mnist_bench.executors.local import worker_environment
 from mnist_bench.gate import speed
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.protocol import Block, BlockDone, Evaluate, Evaluated, Reply, Request, TrainEpoch
-from mnist_bench.records import CELL_VARIABLE, DataSet, Floor, Selector, TrialSpec
+from mnist_bench.records import CELL_VARIABLE, DataSet, Floor, TrialSpec
 from mnist_bench.selftest import conduct
 from mnist_bench.selftest.checking import Gate
 from mnist_bench.selftest.instruments import PLUGIN, VARIABLE, load_of, loads
@@ -50,7 +50,7 @@ class Machine:
     ) -> FakeWorker:
         own = worker_environment(environ, spec)
         self.started.append((spec, log, own, timeout_s, root))
-        rows = load_of(own[VARIABLE], own[CELL_VARIABLE])[1] if spec.model.target == PLUGIN else 0
+        rows = load_of(own[VARIABLE], own[CELL_VARIABLE])[1] if spec.model.model == PLUGIN else 0
 
         def script(request: Request, number: int) -> Reply | BaseException | None:
             if isinstance(request, TrainEpoch) and len(self.started) == self.stop_at:
@@ -188,7 +188,7 @@ def test_only_the_cells_that_are_asked_for_are_checked(gate: Gate, machine: Mach
 
 def test_a_floor_of_the_matrix_is_no_finding_of_the_gate(gate: Gate, machine: Machine) -> None:
     """Identical sides that both miss it would be counted as a false alarm."""
-    floor = Floor(selector=Selector(), min_accuracy=0.999, min_train_samples_per_s=1e9)
+    floor = Floor(min_accuracy=0.999, min_train_samples_per_s=1e9)
     side = replace(PLAIN, matrix=replace(MATRIX, expect=(floor,)))
     (result,) = check(gate, [Condition(name="identical", a=side, b=side)])
     assert set(kinds(result).values()) == {"pass"}

@@ -39,7 +39,7 @@ compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
 def lenet5() -> torch.nn.Module:
     torch.manual_seed(0)
-    return models.build(ModelEntry(name="lenet5", target="lenet5"))
+    return models.build(ModelEntry(name="lenet5", model="lenet5"))
 
 
 def images(count: int = 8) -> torch.Tensor:
@@ -97,7 +97,7 @@ def test_the_environment_decides_what_is_built(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(laden, Laden)
     assert laden.work.shape == (7, 64)
     monkeypatch.setenv(CELL_VARIABLE, "cnn/cpu/b100/eager@B")
-    assert type(build()) is type(models.build(ModelEntry(name="cnn", target="cnn")))
+    assert type(build()) is type(models.build(ModelEntry(name="cnn", model="cnn")))
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 from record_factory import make_cell
 from selftest_kit import LENET5, MATRIX, MLP, PLAIN, made_check, make_workshop
 
+from mnist_bench.cells import expand, model_of
 from mnist_bench.data import cache_root, raw_folder, read_labels, verify
 from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError, UsageError
 from mnist_bench.gate.records import Check, Verdict, VerdictKind
-from mnist_bench.matrix import expand, model_of
 from mnist_bench.records import Cell, DataSet, ModelEntry
 from mnist_bench.selftest import conduct
 from mnist_bench.selftest.conduct import checks, conditions
@@ -34,18 +34,18 @@ class TestInstruments:
     def test_only_the_target_changes(self) -> None:
         changed = instrumented(MATRIX, CELLS)
         assert expand(changed) == expand(MATRIX)
-        assert model_of(changed, "mlp") == ModelEntry(name="mlp", target=PLUGIN, optimizer="sgd", lr=0.01)
+        assert model_of(changed, "mlp") == ModelEntry(name="mlp", model=PLUGIN, optimizer="sgd", lr=0.01)
         assert model_of(changed, "lenet5").optimizer == "adam"
 
     def test_a_model_that_no_cell_needs_stays(self) -> None:
-        assert model_of(instrumented(MATRIX, [MLP]), "lenet5").target == "lenet5"
+        assert model_of(instrumented(MATRIX, [MLP]), "lenet5").model == "lenet5"
 
     def test_a_built_in_that_only_include_names(self) -> None:
         cell = make_cell("cnn", batch_size=1000)
         matrix = replace(MATRIX, include=(cell,))
         changed = instrumented(matrix, [cell])
         assert expand(changed) == expand(matrix)
-        assert model_of(changed, "cnn").target == PLUGIN
+        assert model_of(changed, "cnn").model == PLUGIN
 
     def test_the_environment_says_what_and_how_much(self) -> None:
         text = loads(MATRIX, {MLP: 12, LENET5: 0})[VARIABLE]

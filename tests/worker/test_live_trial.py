@@ -227,7 +227,7 @@ def test_the_trace_has_dropout_off_and_leaves_it_on(tiniest: DataSet) -> None:
     assert isinstance(again, Prepared)
     assert first.loss_trace == again.loss_trace
     assert len(first.loss_trace) == 3  # as many whole batches as there are, at most 20
-    model = models.build(ModelEntry(name="cnn", target="cnn"))
+    model = models.build(ModelEntry(name="cnn", model="cnn"))
     model.load_state_dict(trial._model.state_dict())  # restored: as built
     images, labels = next(trial._pipeline.train_batches(epoch_order(0, 0, 350)))
     without_dropout = cross_entropy(model.eval()(images), labels).item()

@@ -18,7 +18,7 @@ from mnist_bench.records import BUILTIN_MODELS, ModelEntry
 
 
 def entry(target: str) -> ModelEntry:
-    return ModelEntry(name=target.replace(":", "."), target=target)
+    return ModelEntry(name=target.replace(":", "."), model=target)
 
 
 @pytest.fixture

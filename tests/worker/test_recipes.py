@@ -9,7 +9,7 @@ from mnist_bench.records import ModelEntry
 
 
 def builtin(name: str) -> ModelEntry:
-    return ModelEntry(name=name, target=name)
+    return ModelEntry(name=name, model=name)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def test_tutorial_keeps_its_errata(model: str, optimizer: str, lr: float, std: f
 
 
 def test_a_plugin_is_trained_with_adam() -> None:
-    training = training_of(ModelEntry(name="mine.build", target="mine:build"), "standard")
+    training = training_of(ModelEntry(name="mine.build", model="mine:build"), "standard")
     assert (training.optimizer, training.lr) == ("adam", 0.001)
 
 
 @pytest.mark.parametrize("recipe", ["standard", "tutorial"])
 def test_the_entry_has_the_last_word(recipe: str) -> None:
-    entry = ModelEntry(name="mlp", target="mlp", optimizer="adamw", lr=0.5)
+    entry = ModelEntry(name="mlp", model="mlp", optimizer="adamw", lr=0.5)
     training = training_of(entry, recipe)  # type: ignore[arg-type]
     assert (training.optimizer, training.lr) == ("adamw", 0.5)
-    only_rate = training_of(ModelEntry(name="cnn", target="cnn", lr=0.01), recipe)  # type: ignore[arg-type]
+    only_rate = training_of(ModelEntry(name="cnn", model="cnn", lr=0.01), recipe)  # type: ignore[arg-type]
     assert (only_rate.optimizer, only_rate.lr) == ("adam", 0.01)  # the tutorial's erratum 4, run as a model of its own

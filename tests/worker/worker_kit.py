@@ -53,7 +53,7 @@ def make_spec(data: DataSet, target: str = "mlp", **changes: Any) -> TrialSpec:
     """A spec on the CPU. ``changes``: fields of the spec, ``batch_size``, ``optimizer`` and ``lr``, or a variant's."""
     entry = ModelEntry(
         name=target.replace(":", "."),
-        target=target,
+        model=target,
         optimizer=changes.pop("optimizer", None),
         lr=changes.pop("lr", None),
     )

@@ -29,7 +29,7 @@ def expand(matrix: Matrix) -> tuple[Cell, ...]:
         Every cell once.
 
     >>> from mnist_bench.records import Selector
-    >>> matrix = Matrix(models=(ModelEntry(name="mlp", target="mlp"),), devices=("cpu", "cuda"), batch_sizes=(100,),
+    >>> matrix = Matrix(models=(ModelEntry(name="mlp", model="mlp"),), devices=("cpu", "cuda"), batch_sizes=(100,),
     ...                 variants=(Variant(name="eager"),), exclude=(Selector(device="cuda"),))
     >>> [cell.id for cell in expand(matrix)]
     ['mlp/cpu/b100/eager']
@@ -52,17 +52,17 @@ def model_of(matrix: Matrix, name: str) -> ModelEntry:
         name: ``Cell.model``.
 
     Returns:
-        The entry with its target, optimizer and rate.
+        The entry with its model, optimizer and rate.
 
     >>> matrix = Matrix(models=(), devices=(), batch_sizes=(), variants=())
-    >>> model_of(matrix, "mlp").target
+    >>> model_of(matrix, "mlp").model
     'mlp'
     """
     for entry in matrix.models:
         if entry.name == name:
             return entry
     if name in BUILTIN_MODELS:
-        return ModelEntry(name=name, target=name)
+        return ModelEntry(name=name, model=name)
     raise UsageError(_unknown("model", name, {entry.name for entry in matrix.models} | {*BUILTIN_MODELS}))
 
 
@@ -104,6 +104,20 @@ def variants_of(matrix: Matrix) -> tuple[Variant, ...]:
     axis = [variant.name for variant in matrix.variants]
     beside = [cell.variant for cell in matrix.include]
     return tuple(variant_of(matrix, name) for name in dict.fromkeys([*axis, *beside]))
+
+
+def reference_variant(matrix: Matrix) -> str | None:
+    """The variant that the others are held against: the one that the matrix names, else the first as ``eager`` is.
+
+    ``eager`` itself where it is on the axis; one that only ``include`` names comes last: few cells have it beside them.
+    None: there is no such variant.
+    """
+    plain = BUILTIN_VARIANTS["eager"]
+    if matrix.reference is not None:
+        return matrix.reference
+    if any(variant.name == plain.name for variant in matrix.variants):
+        return plain.name
+    return next((v.name for v in variants_of(matrix) if dataclasses.replace(v, name=plain.name) == plain), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
