@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mnist_bench import environment, interference
 from mnist_bench.errors import WorkerError
 from mnist_bench.executors.local import LocalWorker
 from mnist_bench.group import NS, Finding, Settings, run_group
 from mnist_bench.interrupts import Interrupts
+from mnist_bench.machine import environment, noise
 from mnist_bench.protocol import Reply, Request
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
@@ -136,11 +136,11 @@ def time_session(
     settings = _settings(workshop, workers, precision=precision, budget_s=budget_s, reference=reference)
     group = Group(id=group_id(specs[0].cell, specs[0].seed), specs=tuple(specs))
     rng = random.Random("/".join(spec.id for spec in specs))
-    before = interference.read(())
+    before = noise.read(())
     with _ended(workers):
         results = run_group(group, timed=frozenset(), settings=settings, rng=rng)
         session = next(results)  # ``results`` is kept: closed, it would end the workers before their time is read
-        machine, _ = interference.compare(before, interference.read(_pids(workers)), settings.cores)
+        machine, _ = noise.compare(before, noise.read(_pids(workers)), settings.cores)
     if not isinstance(session, Session):
         raise _failed(session)
     for member, steps in zip(session.members, session.rounds[-1].steps, strict=True):
@@ -159,10 +159,10 @@ def train(spec: TrialSpec, workshop: Workshop) -> Trained:
     workers: list[Watched] = []
     settings = _settings(workshop, workers, precision=0.0, budget_s=0.0, reference=None)
     group = Group(id=group_id(spec.cell, spec.seed), specs=(spec,))
-    before = interference.read(())
+    before = noise.read(())
     with _ended(workers):
         finding = next(run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id)))
-    machine, _ = interference.compare(before, interference.read(()), settings.cores)
+    machine, _ = noise.compare(before, noise.read(()), settings.cores)
     if not isinstance(finding, Finding) or not isinstance(finding.outcome, Measurement):
         raise _failed(finding)
     return Trained(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
-from mnist_bench import interference
 from mnist_bench.events import EpochFinished, Observer, SessionProgress, StageStarted
+from mnist_bench.machine import noise
 from mnist_bench.protocol import (
     Block,
     BlockDone,
@@ -227,10 +226,10 @@ def _session(group: str, members: Sequence[Live], settings: Settings, rng: rando
         )
 
     pids = tuple(member.worker.pid for member in members)
-    before = interference.read(pids)
+    before = noise.read(pids)
     plan = Plan(pairs=_pairs(members, settings.reference), precision=settings.precision, budget_s=settings.budget_s)
     rounds, stopped = time_session(members, plan, rng, progress)
-    _, noisy = interference.compare(before, interference.read(pids), settings.cores)
+    _, noisy = noise.compare(before, noise.read(pids), settings.cores)
     for member in members:
         if member.failure is None:
             match member.worker.call(EndSession()):
@@ -269,7 +268,7 @@ def _train(live: Sequence[Live], settings: Settings, rng: random.Random) -> Iter
 
 def _train_one(member: Live, settings: Settings) -> Measurement | Failure:
     spec, worker = member.worker.spec, member.worker
-    readings = [interference.read((worker.pid,))]
+    readings = [noise.read((worker.pid,))]
     trained: list[EpochDone] = []
     scored: list[Evaluated] = []
     if member.steps is None:  # no session has put the state back
@@ -286,7 +285,7 @@ def _train_one(member: Live, settings: Settings) -> Measurement | Failure:
             return _failure(score)
         trained.append(done)
         scored.append(score)
-        readings.append(interference.read((worker.pid,)))
+        readings.append(noise.read((worker.pid,)))
         settings.emit(
             EpochFinished(
                 trial_id=spec.id,
@@ -323,15 +322,15 @@ def _measurement(
     scored: Sequence[Evaluated],
     finished: Finished,
     exit_ns: int,
-    readings: Sequence[interference.Reading],
+    readings: Sequence[noise.Counters],
     cores: int,
 ) -> Measurement:
     phases = {**finished.phases, "teardown": finished.phases.get("teardown", 0.0) + exit_ns * NS}
     awake_s = finished.elapsed_s - finished.asleep_s + exit_ns * NS
     token_s = member.worker.token_ns * NS
-    found, _ = interference.compare(readings[0], readings[-1], cores)
+    found, _ = noise.compare(readings[0], readings[-1], cores)
     spans = pairwise(readings)
-    noisy = [words for before, after in spans for words in interference.compare(before, after, cores)[1]]
+    noisy = [words for before, after in spans for words in noise.compare(before, after, cores)[1]]
     if foreign := _foreign(member):
         noisy.append(f"{foreign} other processes were on the GPU")
     return Measurement(
@@ -369,7 +368,7 @@ def _foreign(member: Live) -> int:
     if not member.cell.device.startswith("cuda"):
         return 0
     # Every worker descends from this process: those of the group that wait hold their part of the GPU meanwhile.
-    return len(interference.foreign_gpu_processes((os.getpid(),)))
+    return len(noise.foreign_gpu_processes())
 
 
 def _marks(phases: dict[str, float], awake_s: float, token_s: float, *, exited: bool) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from mnist_bench import __version__, data, environment
+from mnist_bench import __version__, data
 from mnist_bench import cells as matrices
 from mnist_bench.cells import reference_variant
 from mnist_bench.errors import Interrupted, UsageError
@@ -29,6 +29,7 @@ from mnist_bench.events import (
 from mnist_bench.executors.local import LocalWorker
 from mnist_bench.group import Finding, Settings, run_group
 from mnist_bench.interrupts import Interrupts
+from mnist_bench.machine import environment
 from mnist_bench.records import Group, Manifest, Matrix, Session, Trial, TrialSpec, trial_id
 from mnist_bench.store import SCHEMA_VERSION, RunFolder, new_run_id
 from mnist_bench.summary import epoch_rows, summarise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import pytest
 from group_kit import PREPARED, Scene, Script, make_spec, play, stream
 
-from mnist_bench import group, interference
+from mnist_bench import group
 from mnist_bench.errors import Interrupted
 from mnist_bench.events import EpochFinished, SessionProgress, StageStarted
+from mnist_bench.machine import noise
 from mnist_bench.protocol import (
     Block,
     BlockDone,
@@ -37,11 +37,9 @@ NO_GPU = "torch sees no GPU: check the driver"
 
 @pytest.fixture(autouse=True)
 def _quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    calm = interference.Reading(
-        at_s=0.0, busy_s=0.0, steal_s=0.0, own_s=0.0, pressure_s=0.0, load_1min=0.0, throttled=None
-    )
-    monkeypatch.setattr(group.interference, "read", lambda pids: calm)
-    monkeypatch.setattr(group.interference, "foreign_gpu_processes", lambda own: ())
+    calm = noise.Counters(at_s=0.0, busy_s=0.0, steal_s=0.0, own_s=0.0, pressure_s=0.0, load_1min=0.0, throttled=None)
+    monkeypatch.setattr(group.noise, "read", lambda pids: calm)
+    monkeypatch.setattr(group.noise, "foreign_gpu_processes", lambda: ())
 
 
 def answers(kind: type, reply: Reply | BaseException, at: int = 0) -> Script:
@@ -313,7 +311,7 @@ def test_a_worker_that_had_to_be_ended_is_marked() -> None:
 
 def test_disturbances_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("other processes used 20% of the cores' time",)
-    monkeypatch.setattr(group.interference, "compare", lambda before, after, cores: ({"others": 0.2}, words))
+    monkeypatch.setattr(group.noise, "compare", lambda before, after, cores: ({"others": 0.2}, words))
     scene = play([EAGER])
     assert scene.findings[EAGER.id].noisy == words
     assert scene.findings[EAGER.id].interference == {"others": 0.2}
@@ -322,15 +320,8 @@ def test_disturbances_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_others_on_the_gpu_make_a_trial_noisy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours are all below this process: while one is trained, the others of the group are on the GPU too."""
-    owners: list[tuple[int, ...]] = []
-
-    def foreign(own: tuple[int, ...]) -> tuple[int, ...]:
-        owners.append(own)
-        return (4711,)
-
-    monkeypatch.setattr(group.interference, "foreign_gpu_processes", foreign)
+    monkeypatch.setattr(group.noise, "foreign_gpu_processes", lambda: (4711,))
     scene = play([EAGER, *CUDA])
-    assert owners == [(os.getpid(),)] * 2
     assert all(scene.findings[spec.id].noisy == ("1 other processes were on the GPU",) for spec in CUDA)
     assert scene.findings[EAGER.id].noisy == ()
 

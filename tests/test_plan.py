@@ -18,16 +18,24 @@ import pytest
 from bad_matrices import CASES, GOOD, changed
 from rich.console import Console
 
-from mnist_bench import skips
-from mnist_bench.cells import expand, model_of, variant_of
+from mnist_bench.cells import expand
 from mnist_bench.cli import console, main, options, plan
 from mnist_bench.cli.terminal import Display, Lines, watch
 from mnist_bench.config import parse
 from mnist_bench.errors import UsageError
-from mnist_bench.estimate import Past, earlier_trials, estimate
+from mnist_bench.machine import forecast
+from mnist_bench.machine.forecast import (
+    Host,
+    Past,
+    compiler_doubt,
+    device_doubt,
+    earlier_trials,
+    estimate,
+    skip_reason,
+    this_host,
+)
 from mnist_bench.matrix_file import RawMatrix, schema
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Variant
-from mnist_bench.skips import Host, compiler_doubt, device_doubt, skip_reason, this_host
 
 HEAVY = ("torch", "pydantic", "rich", "numpy", "pandas", "yaml")
 
@@ -46,7 +54,7 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def host(**changes: object) -> Host:
-    plain = Host(platform="linux", torch_version="2.10.0", find_program=lambda name: f"/bin/{name}", environment={})
+    plain = Host(platform="linux", torch_version="2.10.0", find_program=lambda name: f"/bin/{name}", environ={})
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -96,7 +104,7 @@ class TestPlan:
     def test_skipped_cells_have_their_reason_and_no_time(
         self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(skips, "this_host", lambda: host(find_program=lambda name: None))
+        monkeypatch.setattr(forecast, "this_host", lambda: host(find_program=lambda name: None))
         document = json.loads(output(capsys, "plan", "--json"))
         reasons = {row["cell"]: row["skip"] for row in document["cells"]}
         assert reasons["mlp/cpu/b100/eager"] is None
@@ -110,7 +118,7 @@ class TestPlan:
         assert "0, 1, ... 99 (100)" in output(capsys, "plan", "--seeds", "100")
 
     def test_examples(self) -> None:
-        for module in (plan, options, skips):
+        for module in (plan, options, forecast):
             tried = doctest.testmod(module)
             assert tried.attempted
             assert not tried.failed
@@ -196,8 +204,7 @@ class TestEstimate:
     def seconds(
         self, cell: Cell, matrix: Matrix, *, past: tuple[Past, ...] = (), seeds: int = 1, cores: int = 2
     ) -> float:
-        model, variant = model_of(matrix, cell.model), variant_of(matrix, cell.variant)
-        return estimate(cell, model, variant, matrix, seeds, cores=cores, past=past).seconds
+        return estimate(cell, matrix, seeds, cores=cores, past=past).seconds
 
     def test_more_work_takes_longer(self) -> None:
         plain = self.seconds(self.cell, self.matrix)
@@ -266,11 +273,11 @@ class TestSkips:
             ("cpu", host(find_program=lambda name: None), None),
             ("xpu", host(), None),
             ("cuda", host(), None),
-            ("cuda:1", host(environment={"CUDA_VISIBLE_DEVICES": "0,3"}), None),
-            ("cuda:1", host(environment={"CUDA_VISIBLE_DEVICES": "3"}), "leaves 1 GPU,"),
-            ("cuda:1", host(environment={"CUDA_VISIBLE_DEVICES": "0,-1,2"}), "leaves 1 GPU,"),
-            ("cuda", host(environment={"CUDA_VISIBLE_DEVICES": ""}), "leaves 0 GPUs"),
-            ("cuda", host(environment={"CUDA_VISIBLE_DEVICES": "-1"}), "leaves 0 GPUs"),
+            ("cuda:1", host(environ={"CUDA_VISIBLE_DEVICES": "0,3"}), None),
+            ("cuda:1", host(environ={"CUDA_VISIBLE_DEVICES": "3"}), "leaves 1 GPU,"),
+            ("cuda:1", host(environ={"CUDA_VISIBLE_DEVICES": "0,-1,2"}), "leaves 1 GPU,"),
+            ("cuda", host(environ={"CUDA_VISIBLE_DEVICES": ""}), "leaves 0 GPUs"),
+            ("cuda", host(environ={"CUDA_VISIBLE_DEVICES": "-1"}), "leaves 0 GPUs"),
             ("cuda", host(torch_version="2.13.0+cpu"), "built without CUDA"),
             ("cuda:1", host(torch_version="2.13.0+cpu"), "install a CUDA build"),
             ("cuda", host(platform="darwin"), "macOS has no CUDA"),
@@ -294,7 +301,7 @@ class TestSkips:
         assert "xcode-select --install" in str(
             compiler_doubt(compiled, dataclasses.replace(nothing, platform="darwin"))
         )
-        named = dataclasses.replace(nothing, environment={"CXX": "icpx"})
+        named = dataclasses.replace(nothing, environ={"CXX": "icpx"})
         assert "(icpx not found)" in str(compiler_doubt(compiled, named))
 
     def test_the_device_comes_first(self) -> None:
@@ -479,7 +486,7 @@ class TestList:
         }
 
     def test_devices(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(skips, "this_host", lambda: host(find_program=lambda name: None))
+        monkeypatch.setattr(forecast, "this_host", lambda: host(find_program=lambda name: None))
         rows = {row["device"]: row["here"] for row in json.loads(output(capsys, "list", "devices", "--json"))}
         assert list(rows) == ["cpu", "cuda", "cuda:N", "mps", "xpu"]
         assert "no NVIDIA driver found" in rows["cuda:N"]

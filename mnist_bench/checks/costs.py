@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import median
 
-from mnist_bench.cells import model_of, variant_of
 from mnist_bench.checks.events import Task
-from mnist_bench.estimate import estimate
-from mnist_bench.records import Cell, Matrix, Timing
+from mnist_bench.machine.forecast import trial_s
+from mnist_bench.records import Cell, Matrix
 
 PAIR_TOKEN_S = 2.0  # of each side of a process pair: rounds of blocks (docs/decisions/0016)
 
@@ -38,21 +36,16 @@ class Costs:
 
 
 def guesses(matrix: Matrix, cells: Sequence[Cell], cores: int) -> dict[tuple[Task, Cell], float]:
-    """Seconds by ``estimate``'s model; a pair's workers start side by side.
+    """Seconds by ``trial_s``; a pair's workers start side by side.
 
     Args:
         matrix: B's.
         cells: of it.
     """
     found: dict[tuple[Task, Cell], float] = {}
-    bare = replace(matrix, timing=Timing(budget_seconds=0.0))
-
-    def of(cell: Cell, epochs: int) -> float:
-        model, variant = model_of(matrix, cell.model), variant_of(matrix, cell.variant)
-        return estimate(cell, model, variant, replace(bare, epochs=epochs), 1, cores=cores, past=()).seconds
-
     for cell in cells:
-        found["pair", cell] = 1.5 * of(cell, 0) + 2 * PAIR_TOKEN_S
-        found["seed", cell] = 2 * of(cell, matrix.epochs)
-        found["solo", cell] = of(cell, matrix.epochs)
+        whole = trial_s(cell, matrix, matrix.epochs, cores)
+        found["pair", cell] = 1.5 * trial_s(cell, matrix, 0, cores) + 2 * PAIR_TOKEN_S
+        found["seed", cell] = 2 * whole
+        found["solo", cell] = whole
     return found

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mnist_bench import environment
 from mnist_bench.checks.budget import Budget
 from mnist_bench.checks.conduct import Conductor
 from mnist_bench.checks.costs import Costs, guesses
@@ -19,6 +18,7 @@ from mnist_bench.checks.workbench import Workbench
 from mnist_bench.errors import Interrupted
 from mnist_bench.gate.records import CellEvidence, Check, Margins
 from mnist_bench.interrupts import Interrupts
+from mnist_bench.machine import environment
 from mnist_bench.runner import label
 
 

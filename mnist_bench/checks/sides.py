@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 
-from mnist_bench import config, environment
+from mnist_bench import config
 from mnist_bench.cells import model_of, variant_of
 from mnist_bench.errors import ConfigError
 from mnist_bench.gate.records import Side as SideName
+from mnist_bench.machine import environment
 from mnist_bench.records import Cell, DataSet, Matrix, TrialSpec
 
 PACKAGE = "mnist_bench"

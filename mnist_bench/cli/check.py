@@ -93,13 +93,13 @@ def _against(args: argparse.Namespace) -> int:
     from mnist_bench.checks import plan, sitting
     from mnist_bench.cli.check_progress import watch
     from mnist_bench.cli.console import make_console
-    from mnist_bench.cli.machine import alone
     from mnist_bench.gate.judge import exit_code, judge
+    from mnist_bench.machine.lock import alone
 
     check_output.preflight(args, os.environ)
     errors = make_console(args, stderr=True)
     planned = _resumed(args) if args.resume else plan.plan(_request(args))
-    with alone(args, errors), watch(errors, args) as emit:
+    with alone(wait=not args.no_wait, tell=errors.print), watch(errors, args) as emit:
         folder, check = sitting.execute(planned, emit)
     verdicts = judge(check)
     check_output.print_check(check, verdicts, args)

@@ -43,7 +43,7 @@ def _models() -> list[dict[str, object]]:
 
 
 def _devices() -> list[dict[str, object]]:
-    from mnist_bench.skips import device_doubt, this_host
+    from mnist_bench.machine.forecast import device_doubt, this_host
 
     meanings = {
         "cpu": "the processor",

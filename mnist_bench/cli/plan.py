@@ -66,16 +66,14 @@ def _trials(matrix: Matrix, args: argparse.Namespace) -> dict[Cell, list[int]]:
 
 
 def _rows(matrix: Matrix, trials: dict[Cell, list[int]], args: argparse.Namespace) -> list[dict[str, Any]]:
-    from mnist_bench.cells import model_of, variant_of
-    from mnist_bench.environment import available_cores
-    from mnist_bench.estimate import earlier_trials, estimate
-    from mnist_bench.skips import skip_reason, this_host
+    from mnist_bench.cells import variant_of
+    from mnist_bench.machine.environment import available_cores
+    from mnist_bench.machine.forecast import earlier_trials, estimate, skip_reason, this_host
 
     host, past = this_host(), earlier_trials(args.output_dir, matrix.recipe)
     rows = []
     for cell, seeds in trials.items():
-        model, variant = model_of(matrix, cell.model), variant_of(matrix, cell.variant)
-        guess = estimate(cell, model, variant, matrix, len(seeds), cores=available_cores(), past=past.get(cell, ()))
+        guess = estimate(cell, matrix, len(seeds), cores=available_cores(), past=past.get(cell, ()))
         row = {
             "cell": cell.id,
             "model": cell.model,
@@ -85,7 +83,7 @@ def _rows(matrix: Matrix, trials: dict[Cell, list[int]], args: argparse.Namespac
             "seeds": seeds,
             "seconds": round(guess.seconds, 1),
             "seconds_from": guess.source,
-            "skip": skip_reason(cell, variant, host),
+            "skip": skip_reason(cell, variant_of(matrix, cell.variant), host),
         }
         rows.append(row)
     return rows

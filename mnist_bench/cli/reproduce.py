@@ -49,12 +49,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.cli.console import make_console
-    from mnist_bench.cli.machine import alone
     from mnist_bench.cli.terminal import watch
+    from mnist_bench.machine.lock import alone
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
-    with alone(args, errors):
+    with alone(wait=not args.no_wait, tell=errors.print):
         with watch(errors, args) as emit:
             pair = begin(emit)
         _run(pair, args, errors)

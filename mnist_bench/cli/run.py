@@ -44,13 +44,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench import runner
     from mnist_bench.cli.console import make_console
-    from mnist_bench.cli.machine import alone
     from mnist_bench.cli.terminal import Lines, watch
+    from mnist_bench.machine.lock import alone
     from mnist_bench.summary import floors, summarise
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
-    with alone(args, errors):
+    with alone(wait=not args.no_wait, tell=errors.print):
         folder, run_options = begin(Lines(errors, quiet=args.quiet, verbose=args.verbose))  # a download has its own bar
         with watch(errors, args) as emit:
             manifest = runner.execute(folder, run_options, emit, os.environ)

@@ -71,7 +71,7 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.cells import expand, select
     from mnist_bench.checks import budget
     from mnist_bench.cli.console import make_console
-    from mnist_bench.cli.machine import alone
+    from mnist_bench.machine.lock import alone
     from mnist_bench.selftest.instruments import instrumented
 
     errors = make_console(args, stderr=True)
@@ -84,7 +84,7 @@ def execute(args: argparse.Namespace) -> int:
         f"{CONDITIONS * args.checks * budget_s / 3600:.1f} h, and the calibration before them",
         soft_wrap=True,
     )
-    with alone(args, errors), _workplace() as folder:
+    with alone(wait=not args.no_wait, tell=errors.print), _workplace() as folder:
         report = _measure(args, matrix, cells, budget_s, folder, errors)
     if not report.complete:
         return INTERRUPTED
@@ -171,7 +171,8 @@ def _checks(args: argparse.Namespace, found: Calibrated, budget_s: float, folder
 
 
 def _report(args: argparse.Namespace, found: Calibrated, results: Sequence[CheckResult], budget_s: float) -> Report:
-    from mnist_bench import __version__, environment
+    from mnist_bench import __version__
+    from mnist_bench.machine import environment
     from mnist_bench.selftest.rates import summarise
     from mnist_bench.selftest.table import Report
 

@@ -20,12 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_bench import events, figures
-from mnist_bench.cells import expand, model_of, variant_of
+from mnist_bench.cells import expand, variant_of
 from mnist_bench.cli.console import animates
-from mnist_bench.estimate import estimate
 from mnist_bench.events import Event, Observer
+from mnist_bench.machine.forecast import estimate, skip_reason, this_host
 from mnist_bench.records import Manifest, Measurement, Trial
-from mnist_bench.skips import skip_reason, this_host
 
 STYLES = {"ok": "green", "skipped": "yellow"}  # any other status: red
 
@@ -169,9 +168,8 @@ def weights(manifest: Manifest) -> dict[str, float]:
     found: dict[str, float] = {}
     for cell in expand(matrix):
         variant = variant_of(matrix, cell.variant)
-        model = model_of(matrix, cell.model)
         cores = manifest.environment.cores
-        guess = estimate(cell, model, variant, matrix, len(matrix.seeds), cores=cores, past=())
+        guess = estimate(cell, matrix, len(matrix.seeds), cores=cores)
         each = 0.0 if skip_reason(cell, variant, host) else guess.seconds / len(matrix.seeds)
         found.update({f"{cell.id}/s{seed}": each for seed in matrix.seeds})
     return {trial: found[trial] for trial in manifest.trials if trial in found}

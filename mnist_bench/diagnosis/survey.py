@@ -15,29 +15,19 @@ from time import perf_counter, perf_counter_ns
 import psutil
 
 import mnist_bench
-from mnist_bench import environment, interference, skips
-from mnist_bench.cgroup import cpu_quota
 from mnist_bench.data import default_root
 from mnist_bench.data.fetch import packed_path
 from mnist_bench.data.mnist import RESOURCES
 from mnist_bench.data.verify import describe, expectations, inspect
 from mnist_bench.diagnosis.asking import ask_torch
 from mnist_bench.diagnosis.facts import Compiler, DataFacts, DataState, Facts, Machine, Noise, Places
-from mnist_bench.diagnosis.surroundings import CHANGING, CHANGING_PREFIX, SLOWING
 from mnist_bench.errors import DataError
+from mnist_bench.machine import environment, forecast
+from mnist_bench.machine import noise as machine_noise
 from mnist_bench.records import BUILTIN_VARIANTS
 
 NOISE_SECONDS = 1.0
 SLICE_ITEMS = 100_000  # a few milliseconds: long against the clock, short against the kernel's time slices
-# Beside those that environment.describe records and the checks list.
-VARIABLES = (
-    *environment.VARIABLES,
-    *SLOWING,
-    *CHANGING,
-    "OMP_WAIT_POLICY",
-    "TORCHDYNAMO_DISABLE",
-    "TORCH_COMPILE_DISABLE",
-)
 
 
 def survey(
@@ -84,13 +74,13 @@ def survey(
 def measure_noise(seconds: float = NOISE_SECONDS) -> Noise:
     """Times the same work again and again; whatever is not equal is the machine's doing."""
     durations_ns: list[int] = []
-    before = interference.read(())
+    before = machine_noise.read(())
     end = perf_counter() + seconds
     while len(durations_ns) < 20 or perf_counter() < end:
         begin = perf_counter_ns()
         sum(range(SLICE_ITEMS))
         durations_ns.append(perf_counter_ns() - begin)
-    found, noisy = interference.compare(before, interference.read(()), os.cpu_count() or 1)
+    found, noisy = machine_noise.compare(before, machine_noise.read(()), os.cpu_count() or 1)
     durations_ns.sort()
     p50, p95 = (durations_ns[int(len(durations_ns) * part)] for part in (0.50, 0.95))
     return Noise(slices=len(durations_ns), slice_ms=p50 / 1e6, spread=p95 / p50, found=found, noisy=noisy)
@@ -132,13 +122,13 @@ def look_at_machine(root: Path) -> Machine:
     return Machine(
         logical_cpus=os.cpu_count() or 1,
         affinity=len(affinity),
-        quota=cpu_quota(root),
+        quota=environment.cpu_quota(root),
         physical_cores=physical_cores(affinity, root),
         memory_free_bytes=min(psutil.virtual_memory().available, environment.available_memory_bytes(root)),
         swap_used_bytes=swap_used_bytes(root),
         on_battery=charge is not None and charge.power_plugged is False,
         other_runs=tuple(each.pid for each in psutil.process_iter(["cmdline"]) if is_run(each.info["cmdline"] or [])),
-        gpu_processes=interference.foreign_gpu_processes((os.getpid(),)),
+        gpu_processes=machine_noise.foreign_gpu_processes(),
     )
 
 
@@ -180,9 +170,9 @@ def is_run(command: Sequence[str]) -> bool:
 
 
 def look_for_compiler(environ: Mapping[str, str]) -> Compiler:
-    host = skips.this_host()
-    doubt = skips.compiler_doubt(BUILTIN_VARIANTS["compile"], host)
-    name = skips.compiler(host) if doubt is None else ""
+    host = forecast.this_host()
+    doubt = forecast.compiler_doubt(BUILTIN_VARIANTS["compile"], host)
+    name = forecast.compiler(host) if doubt is None else ""
     said = (environment.run_command([name, "--version"], environ) or "") if name else ""
     return Compiler(
         doubt=doubt,
@@ -219,7 +209,7 @@ def writing_problem(path: Path) -> str | None:
 
 def known_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Those that the checks know: the others may be secrets."""
-    return {name: value for name, value in environ.items() if name in VARIABLES or name.startswith(CHANGING_PREFIX)}
+    return {name: value for name, value in environ.items() if environment.VARIABLES.fullmatch(name)}
 
 
 def search_path(environ: Mapping[str, str]) -> tuple[Path, ...]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import median
 from typing import cast
 
-from mnist_bench import environment
 from mnist_bench.cells import model_of, variant_of
 from mnist_bench.errors import WorkerError
 from mnist_bench.executors.local import LocalWorker
 from mnist_bench.group import Finding, Settings, run_group
 from mnist_bench.interrupts import Interrupts
+from mnist_bench.machine import environment
 from mnist_bench.records import Cell, DataSet, Group, Matrix, Measurement, Session, Skip, TrialSpec, group_id
 from mnist_bench.selftest.instruments import SIDE_MARK, instrumented, loads
 from mnist_bench.session_ratios import round_log_ratios

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ SHORTEST_SPAN_S = 0.5  # the kernel counts CPU time in ticks of 10 ms: shorter s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Counters:
     """Counters at one instant; None where this system does not keep them. CPU times in seconds, over all cores."""
 
     at_s: float
@@ -29,23 +30,24 @@ class Reading:
     throttled: int | None
 
 
-def read(pids: tuple[int, ...], proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Reading:
+def read(pids: tuple[int, ...], root: Path = Path("/")) -> Counters:
     """Reads the counters; ``pids`` and their descendants, and this process, are our own."""
     times: Any = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
     steal = float(getattr(times, "steal", 0.0))
-    return Reading(
+    others = (getattr(times, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+    own = [(psutil.Process(), False), *((member, True) for pid in pids for member in _tree(pid))]
+    return Counters(
         at_s=perf_counter(),
-        busy_s=float(sum(times)) - idle - steal - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0),
+        busy_s=float(sum(times)) - steal - sum(others),
         steal_s=steal,
-        own_s=sum(_tree_cpu_s(pid) for pid in (*pids, os.getpid()) if pid is not None),
-        pressure_s=_pressure_s(proc / "pressure" / "cpu"),
+        own_s=sum(_cpu_s(process, ended_children=ended) for process, ended in own),
+        pressure_s=_pressure_s(root / "proc/pressure/cpu"),
         load_1min=os.getloadavg()[0],
-        throttled=_throttled(sys),
+        throttled=_throttled(root),
     )
 
 
-def compare(before: Reading, after: Reading, cores: int) -> tuple[dict[str, float], tuple[str, ...]]:
+def compare(before: Counters, after: Counters, cores: int) -> tuple[dict[str, float], tuple[str, ...]]:
     """What was found between two readings, and in words what makes the span noisy.
 
     Args:
@@ -71,46 +73,36 @@ def compare(before: Reading, after: Reading, cores: int) -> tuple[dict[str, floa
     return found, tuple(noisy)
 
 
-def foreign_gpu_processes(own: tuple[int, ...]) -> tuple[int, ...]:
-    """Processes on NVIDIA GPUs but ``own`` and their descendants, by nvidia-smi; none where it does not answer."""
+def foreign_gpu_processes() -> tuple[int, ...]:
+    """Processes on NVIDIA GPUs but this one and its descendants, by nvidia-smi; none where it does not answer."""
+    command = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
     try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    ours = {pid for root in own for pid in _tree(root)}
-    return tuple(int(word) for word in done.stdout.split() if word.isdigit() and int(word) not in ours)
+    own = {process.pid for process in _tree(os.getpid())}
+    return tuple(int(word) for word in done.stdout.split() if word.isdigit() and int(word) not in own)
 
 
-def _tree(pid: int) -> list[int]:
-    try:
+def _tree(pid: int) -> list[psutil.Process]:
+    """A process and its living descendants; nothing where it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        return [pid, *(child.pid for child in process.children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return []
+        return [process, *process.children(recursive=True)]
+    return []
 
 
-def _tree_cpu_s(pid: int) -> float:
-    """CPU seconds of a process, its living descendants (not for this process: they are other trials) and its dead."""
-    total = 0.0
-    for member in [pid] if pid == os.getpid() else _tree(pid):
-        try:
-            times = psutil.Process(member).cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-        if member != os.getpid():  # ours would hold whole trials that have ended
-            total += times.children_user + times.children_system
-    return total
+def _cpu_s(process: psutil.Process, *, ended_children: bool) -> float:
+    """CPU seconds of a process and its ended children; not with those of ours, which are whole trials."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        ended = times.children_user + times.children_system if ended_children else 0.0
+        return times.user + times.system + ended
+    return 0.0
 
 
 def _pressure_s(path: Path) -> float | None:
-    """Seconds in which some task waited for a CPU (``/proc/pressure/cpu``)."""
+    """Seconds in which some task waited for a CPU."""
     try:
         words = path.read_text().split()
     except OSError:
@@ -118,6 +110,6 @@ def _pressure_s(path: Path) -> float | None:
     return next((int(word[6:]) * 1e-6 for word in words if word.startswith("total=")), None)
 
 
-def _throttled(sys: Path) -> int | None:
-    counts = list(sys.glob("devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count"))
+def _throttled(root: Path) -> int | None:
+    counts = list(root.glob("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count"))
     return sum(int(path.read_text()) for path in counts) if counts else None

@@ -1,0 +1,212 @@
+"""What can be known without torch before a run: the cells that this machine must skip, and about how long it takes.
+
+A time is that of earlier runs of the same cell, else of a coarse model: start-up, compilation, floating-point work
+(docs/measurement.md) at an assumed rate, and what a loader adds to every image. Its constants were measured on a shared
+2-core machine; a GPU's work is hidden by its launches. Good to a factor of two.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from mnist_bench.cells import model_of, variant_of
+from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, Cell, Matrix, Variant
+
+STARTUP_S = 5.0  # interpreter, torch, data, warm-up
+ACCELERATOR_STARTUP_S = 5.0  # on top
+COMPILE_S = 25.0
+FLOPS_PER_CORE = 15e9
+CPU_STEP_S = 0.0003  # launching the operators of a step
+ACCELERATOR_STEP_S = 0.001
+MAX_RUNS = 20  # the newest; a plan must not read a year of runs
+
+# Per sample: training (forward and backward), evaluation (forward). A plug-in is taken for the heaviest of them.
+MODEL_FLOPS: dict[str, tuple[float, float]] = {
+    "mlp": (2.506e6, 1.245e6),
+    "cnn": (6.390e6, 2.261e6),
+    "lenet5": (2.264e6, 0.833e6),
+}
+# Seconds that one image costs the loader, without workers.
+LOADER_S = {"resident": 0.0, "tensors": 2e-5, "torchvision": 2.5e-4, "tutorial": 2.5e-4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """An earlier trial that went well: its epochs, its seconds with the token, and those of one epoch among them."""
+
+    epochs: int
+    token_s: float
+    epoch_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Seconds that a cell takes with all its seeds, timing included."""
+
+    seconds: float
+    source: Literal["earlier runs", "model"]
+
+
+def estimate(cell: Cell, matrix: Matrix, seeds: int, *, cores: int, past: tuple[Past, ...] = ()) -> Estimate:
+    """About how long a cell takes.
+
+    Args:
+        cell: of the matrix.
+        matrix: for its model, variant, epochs, recipe and timing budget.
+        seeds: how many trials of the cell there will be.
+        cores: of this machine.
+        past: earlier trials of the cell; the median is taken.
+    """
+    if past:
+        again = [max(0.0, p.token_s + (matrix.epochs - p.epochs) * p.epoch_s) for p in past]
+        return Estimate(seconds=seeds * statistics.median(again), source="earlier runs")
+    trial = trial_s(cell, matrix, matrix.epochs, cores)
+    return Estimate(seconds=seeds * trial + matrix.timing.budget_seconds, source="model")
+
+
+def trial_s(cell: Cell, matrix: Matrix, epochs: int, cores: int) -> float:
+    """Seconds of a trial without its timing session, by the coarse model."""
+    variant = variant_of(matrix, cell.variant)
+    compilation = COMPILE_S if variant.execution == "compile" else 0.0
+    startup = STARTUP_S + compilation + (0.0 if cell.device == "cpu" else ACCELERATOR_STARTUP_S)
+    evaluated = TRAIN_IMAGES if matrix.recipe == "tutorial" else TEST_IMAGES
+    return startup + epochs * _epoch_s(cell, model_of(matrix, cell.model).model, variant, evaluated, cores)
+
+
+def _epoch_s(cell: Cell, target: str, variant: Variant, evaluated: int, cores: int) -> float:
+    steps = TRAIN_IMAGES / cell.batch_size
+    loading = (TRAIN_IMAGES + evaluated) * LOADER_S[variant.pipeline] / max(1, variant.workers)
+    if cell.device != "cpu":
+        return steps * ACCELERATOR_STEP_S + loading
+    train_flops, eval_flops = MODEL_FLOPS.get(target, MODEL_FLOPS["cnn"])
+    rate = FLOPS_PER_CORE * min(cores, variant.threads or cores)
+    return (TRAIN_IMAGES * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
+
+
+class _Epochs(msgspec.Struct):
+    train_s: list[float]
+    eval_s: list[float]
+
+
+class _Outcome(msgspec.Struct):
+    epochs: _Epochs
+    token_s: Annotated[float, msgspec.Meta(gt=0, lt=1e9)]
+
+
+class _Line(msgspec.Struct):
+    """What an estimate takes from a line of ``trials.jsonl``: of a trial that went well, whatever its version."""
+
+    cell: Cell
+    recipe: str
+    status: Literal["ok"]
+    outcome: _Outcome
+
+
+def earlier_trials(output_dir: Path, recipe: str) -> Mapping[Cell, tuple[Past, ...]]:
+    """The trials that went well in the newest runs of a results folder, by cell. What cannot be read is left out.
+
+    Args:
+        output_dir: may be missing.
+        recipe: trials of another one scored another number of images.
+    """
+    files = sorted((p for p in output_dir.glob("*/trials.jsonl") if not p.parent.is_symlink()), reverse=True)
+    found: dict[Cell, list[Past]] = {}
+    for line in (line for file in files[:MAX_RUNS] for line in _lines(file) if line.recipe == recipe):
+        epochs, token_s = line.outcome.epochs, line.outcome.token_s
+        count = len(epochs.train_s)
+        epoch_s = (sum(epochs.train_s) + sum(epochs.eval_s)) / max(1, count)
+        found.setdefault(line.cell, []).append(Past(epochs=count, token_s=token_s, epoch_s=epoch_s))
+    return {cell: tuple(trials) for cell, trials in found.items()}
+
+
+def _lines(file: Path) -> Iterator[_Line]:
+    try:
+        texts = file.read_bytes().splitlines()
+    except OSError:
+        return
+    for text in texts:
+        try:
+            yield msgspec.json.decode(text, type=_Line)
+        except (msgspec.MsgspecError, RecursionError):
+            continue  # another version's line, or a torn one: an estimate can do without
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What is asked of the machine; ``platform`` as in ``sys.platform``, ``torch_version`` None where it is missing."""
+
+    platform: str
+    torch_version: str | None
+    find_program: Callable[[str], str | None]
+    environ: Mapping[str, str]
+
+
+def this_host() -> Host:
+    """The machine that we run on. Nothing is imported or started to find out."""
+    try:
+        version: str | None = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    return Host(platform=sys.platform, torch_version=version, find_program=shutil.which, environ=os.environ)
+
+
+def skip_reason(cell: Cell, variant: Variant, host: Host) -> str | None:
+    """Why a cell will be skipped, as far as can be known; None: no reason is known."""
+    return device_doubt(cell.device, host) or compiler_doubt(variant, host)
+
+
+def device_doubt(device: str, host: Host) -> str | None:
+    """Why a device is not to be had; None: it is, or only torch can tell.
+
+    >>> host = Host(platform="linux", torch_version="2.10.0", find_program=lambda name: None, environ={})
+    >>> device_doubt("mps", host)
+    'mps: only on macOS, will be skipped'
+    """
+    if device == "mps" and host.platform != "darwin":
+        return "mps: only on macOS, will be skipped"
+    if not device.startswith("cuda"):
+        return None
+    if (host.torch_version or "").endswith("+cpu"):
+        mend = "install a CUDA build (pytorch.org/get-started)"
+        return f"cuda: torch {host.torch_version} is built without CUDA, will be skipped: {mend}"
+    if host.platform == "darwin":
+        return "cuda: macOS has no CUDA, will be skipped"
+    visible = host.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and int(device.partition(":")[2] or 0) >= (count := visible_gpus(visible)):
+        left = f"leaves {count} GPU{'' if count == 1 else 's'}"
+        return f"{device}: CUDA_VISIBLE_DEVICES={visible!r} {left}, will be skipped: unset it"
+    if host.find_program("nvidia-smi") is None:
+        return "cuda: no NVIDIA driver found (nvidia-smi), will be skipped unless torch sees one"
+    return None
+
+
+def visible_gpus(variable: str) -> int:
+    """How many GPUs ``CUDA_VISIBLE_DEVICES`` names, as CUDA reads it: the first that is no GPU's ends the list."""
+    names = [name.strip() for name in variable.split(",")]
+    return next((index for index, name in enumerate(names) if name in ("", "-1")), len(names))
+
+
+def compiler_doubt(variant: Variant, host: Host) -> str | None:
+    """Why torch.compile cannot work; None: it may."""
+    if variant.execution != "compile" or variant.compile.backend != "inductor":
+        return None
+    wanted = compiler(host)
+    if host.find_program(wanted):
+        return None
+    mend = "xcode-select --install" if host.platform == "darwin" else "apt-get install g++"
+    return f"{variant.name}: torch.compile needs a C++ compiler ({wanted} not found), will be skipped: {mend}"
+
+
+def compiler(host: Host) -> str:
+    """The C++ compiler that torch calls (``torch._inductor.cpp_builder``): it tries no other."""
+    return host.environ.get("CXX") or ("clang++" if host.platform == "darwin" else "g++")

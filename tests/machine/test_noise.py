@@ -1,0 +1,109 @@
+"""What else the machine did: pure comparisons of made-up counters, and files of a /proc and /sys made up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mnist_bench.machine import noise
+from mnist_bench.machine.noise import Counters, compare, foreign_gpu_processes, read
+
+CALM = Counters(at_s=100.0, busy_s=50.0, steal_s=1.0, own_s=20.0, pressure_s=3.0, load_1min=0.5, throttled=7)
+
+
+def after(seconds: float, **more: float) -> Counters:
+    """The counters ``seconds`` later; ``more``: by how much they rose."""
+    values = {name: getattr(CALM, name) + rise for name, rise in more.items()}
+    return replace(CALM, at_s=CALM.at_s + seconds, **values)
+
+
+def test_a_machine_of_our_own_is_not_noisy() -> None:
+    found, noisy = compare(CALM, after(10.0, busy_s=20.0, own_s=19.9, pressure_s=1.0), cores=2)
+    assert noisy == ()
+    assert found == pytest.approx(
+        {"span_s": 10.0, "steal": 0.0, "others": 0.005, "load_1min": 0.5, "cpu_pressure": 0.1, "throttled": 0.0}
+    )
+
+
+@pytest.mark.parametrize(
+    ("later", "cores", "words"),
+    [
+        (after(10.0, steal_s=1.0), 2, ["the hypervisor took 5% of the cores' time"]),
+        (after(10.0, busy_s=14.0, own_s=10.0), 2, ["other processes used 20% of the cores' time"]),
+        (after(10.0, busy_s=2.0), 64, []),
+        (after(10.0, throttled=3), 2, ["the processor throttled 3 times"]),
+        (after(10.0, steal_s=4.0, busy_s=4.0, throttled=1), 2, ["throttled 1", "took 20%", "used 20%"]),
+        (after(10.0, steal_s=0.39), 2, []),
+        (after(10.0, busy_s=0.99), 2, []),
+        (after(0.1, steal_s=0.1, busy_s=0.1), 2, []),  # too short for ticks of 10 ms
+        (after(0.1, throttled=1), 2, ["throttled 1 times"]),
+        # Our own trees lose what their ended members had used; steal is known to step back.
+        (after(10.0, own_s=5.0, steal_s=-1.0), 2, []),
+        (CALM, 2, []),  # no time at all
+    ],
+)
+def test_disturbances_are_said(later: Counters, cores: int, words: list[str]) -> None:
+    found, noisy = compare(CALM, later, cores)
+    assert len(noisy) == len(words)
+    assert all(word in said for word, said in zip(words, noisy, strict=True))
+    assert min(found.values()) >= 0
+
+
+def test_what_a_short_span_had_is_kept() -> None:
+    assert compare(CALM, after(0.1, steal_s=0.1), cores=2)[0]["steal"] == pytest.approx(0.5)
+
+
+def test_what_the_system_does_not_keep_is_left_out() -> None:
+    found, _ = compare(replace(CALM, pressure_s=None, throttled=None), after(10.0), cores=2)
+    assert not found.keys() & {"cpu_pressure", "throttled"}
+
+
+def test_files_of_the_kernel(tmp_path: Path) -> None:
+    assert (read((), tmp_path).pressure_s, read((), tmp_path).throttled) == (None, None)
+    pressure = tmp_path / "proc/pressure/cpu"
+    pressure.parent.mkdir(parents=True)
+    pressure.write_text("some avg10=0.00 avg60=0.10 total=2500000\nfull avg10=0.00 avg60=0.00 total=7\n")
+    for core, count in ((0, 3), (1, 4)):
+        folder = tmp_path / f"sys/devices/system/cpu/cpu{core}/thermal_throttle"
+        folder.mkdir(parents=True)
+        (folder / "core_throttle_count").write_text(f"{count}\n")
+    found = read((), tmp_path)
+    assert (found.pressure_s, found.throttled) == (2.5, 7)
+    assert min(found.busy_s, found.own_s) > 0
+    pressure.write_text("some avg10=0.00\n")
+    assert read((), tmp_path).pressure_s is None
+
+
+def test_a_trials_processes_are_our_own() -> None:
+    burn = "import time, sys\nwhile time.process_time() < 0.5: pass\nprint('burnt', flush=True)\nsys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"burnt\n"
+        assert read((child.pid,)).own_s - read(()).own_s >= 0.4
+        child.communicate()
+    assert read((child.pid,)).own_s - read(()).own_s < 0.1, "a process that is gone counts nothing"
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"), [("", ()), ("41\n42\n", (41, 42)), (f"{os.getpid()}\n43\n", (43,)), ("[N/A]\n", ())]
+)
+def test_others_on_the_gpu(printed: str, expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        answer = subprocess.CompletedProcess([], 0, stdout=f"{printed}{child.pid}\n")  # ours, on the GPU too
+        monkeypatch.setattr(noise.subprocess, "run", lambda *_, **__: answer)
+        assert foreign_gpu_processes() == expected
+        child.communicate(b"\n")
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 5)])
+def test_no_answer_is_no_process(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(noise.subprocess, "run", fail)
+    assert foreign_gpu_processes() == ()
