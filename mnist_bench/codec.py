@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 import msgspec
 
 from mnist_bench.errors import BenchError
-from mnist_bench.records import Failure, Manifest, Measurement, Outcome, Session, Skip, Status, Trial
+from mnist_bench.records import Failure, Manifest, Measurement, Outcome, Session, Side, Skip, Status, Trial
 
 SCHEMA_VERSION = 2  # 2: ``Measurement.final``, which a line of version 1 lacks
 SIGNIFICANT_DIGITS = 6
@@ -22,8 +22,8 @@ LINE_LIMIT = 4096  # bytes of a line of trials.jsonl, newline included
 SPILLABLE = ("loss_trace", "epochs", "interference", "numerics", "noisy", "marks")
 
 # A trial but for its outcome, whose type the status tells.
-_HINTS = {name: hint for name, hint in get_type_hints(Trial).items() if name != "outcome"}
-_Line = msgspec.defstruct("_Line", [*_HINTS.items(), ("status", Status)])
+_HINTS = {name: hint for name, hint in get_type_hints(Trial).items() if name not in ("outcome", "side")}
+_Line = msgspec.defstruct("_Line", [*_HINTS.items(), ("status", Status), ("side", Side | None, None)])
 
 _T = TypeVar("_T")
 
@@ -60,6 +60,8 @@ def encode_trial(trial: Trial) -> dict[str, Any]:
     """
     record = _rounded(_values(trial), "trial")
     outcome = record.pop("outcome")
+    if trial.side is None:
+        del record["side"]
     if isinstance(trial.outcome, Measurement):
         outcome["class"] = outcome.pop("class_")
     return {"id": record.pop("id"), "status": trial.status, **record, "outcome": outcome}

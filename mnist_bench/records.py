@@ -19,6 +19,7 @@ Recipe = Literal["standard", "tutorial"]
 Execution = Literal["eager", "compile", "cuda_graph"]
 PipelineName = Literal["resident", "tensors", "torchvision", "tutorial"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Side = Literal["A", "B"]  # of a check: the reference, the change
 # Rule 8 of docs/measurement.md: A same arithmetic, B changed numerics, C changed algorithm.
 VariantClass = Literal["A", "B", "C"]
 
@@ -129,6 +130,14 @@ class Floor(Selector):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GateRule(Selector):
+    """A rule of ``gate``: what share slower its cells may become, and what a pass excludes. The first that matches."""
+
+    margin: float = 0.03
+    detect: float = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """When a timing session stops: half-width of a ratio's 95 % interval, or token seconds per cell over its seeds."""
 
@@ -164,6 +173,7 @@ class Matrix:
     limits: Limits = Limits()
     reference: str | None = None  # the variant that the others are held against; None: the first with eager's settings
     expect: tuple[Floor, ...] = ()
+    gate: tuple[GateRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +301,10 @@ Outcome = Measurement | Failure | Skip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One finished trial: a line of ``trials.jsonl``. ``started_at`` and ``ended_at`` are UTC labels (ISO 8601)."""
+    """One finished trial: a line of ``trials.jsonl``. ``started_at`` and ``ended_at`` are UTC labels (ISO 8601).
+
+    ``side`` is that of a check, whose trials come in twos.
+    """
 
     id: str
     cell: Cell
@@ -303,6 +316,7 @@ class Trial:
     started_at: str
     ended_at: str
     log: str  # the worker's log, relative to the run folder; empty when no worker was started
+    side: Side | None = None
 
     @property
     def status(self) -> Status:
@@ -370,6 +384,41 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """Where a side's code came from. ``changed``: files that differ from the commit (of the working tree)."""
+
+    label: str  # what the user typed, or "working tree"
+    commit: str | None
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """What a check is beyond a run. The manifest's own matrix is B's.
+
+    Args:
+        matrix: A's; None: its tree has none, and every cell is new.
+        cells: those that are checked, of both matrices.
+        incomparable: why no cell can be compared; empty: they can.
+        budget_s: wall time over all sittings; ``spent_s`` is what is gone of it.
+        content_sha256: of the working tree's changed files.
+        untracked: files that git does not know, which are part of it; percent-encoded (names need not be UTF-8).
+        notes: of the whole check, for a person.
+    """
+
+    a: Tree
+    b: Tree
+    matrix: Matrix | None
+    cells: tuple[Cell, ...]
+    incomparable: str = ""
+    budget_s: float
+    spent_s: float = 0.0
+    content_sha256: str = ""
+    untracked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """``manifest.json``: what a run set out to do, where, and how it ended. ``order`` is that of the groups."""
 
@@ -387,3 +436,4 @@ class Manifest:
     trials: tuple[str, ...]
     started_at: str
     ended_at: str | None = None
+    check: Sides | None = None

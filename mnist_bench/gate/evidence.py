@@ -1,0 +1,455 @@
+"""The evidence of a check: what its lines say of every cell on two sides, and how it is stored. Pure.
+
+A is the reference, B the change. A check is a run whose trials and sessions have sides: a process pair is a session of
+``@A`` and ``@B``, a seed is two trials, a fault is a trial that failed. A baseline is the same evidence, of side A
+alone. Accuracy is a fraction in [0, 1]; a speed-up is a ratio of times, above 1 where the cell is the faster one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from mnist_bench.cells import expand, variant_of
+from mnist_bench.comparability import Key, settings
+from mnist_bench.records import (
+    Cell,
+    Manifest,
+    Matrix,
+    Measurement,
+    Round,
+    Session,
+    Status,
+    Tree,
+    Trial,
+)
+from mnist_bench.session_ratios import round_log_ratios
+from mnist_bench.stats import median
+from mnist_bench.summary import summarise
+
+# What is shown beside the verdicts and decides nothing: columns of a run's table.
+ADVISED = ("compile_s", "time_to_first_step_s", "eval_samples_per_s", "host_peak_mib", "device_peak_mib")
+ADVISED_OF_RUNS = ("step_ms_p50", "train_samples_per_s", *ADVISED)  # a check's trainings are deterministic, thus slower
+AXES = {"recipe": "recipe", "epochs": "epochs"}  # of the whole matrix, and what a person calls them
+WIDTH = 100  # of a line of a stored document
+
+# What a stored figure can be at all: beyond, a file was edited, and a judge that took it would overflow.
+Share = Annotated[float, Meta(ge=0, le=1)]
+Amount = Annotated[float, Meta(ge=0, le=1e30)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Ratio = Annotated[float, Meta(ge=1e-20, le=1e20)]  # of two times
+Deviation = Annotated[float, Meta(ge=1e-9, le=50)]  # of the log of a ratio
+
+_T = TypeVar("_T")
+
+
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What the gate stores; a default is not written."""
+
+
+class Margins(Record, frozen=True):
+    """What is tolerated, what is certified, and how often each may be wrong.
+
+    Args:
+        margin: a cell fails when a ratio <= 1 + margin is rejected.
+        detect: it passes when a ratio >= 1 + detect is rejected.
+        alpha: chance of a false alarm of speed over all cells and looks.
+        drop: of accuracy; a cell fails when a drop beyond it is shown.
+        drop_detect: it passes when a drop of so much is rejected.
+        drop_alpha: the level of both.
+    """
+
+    margin: Amount = 0.03
+    detect: Amount = 0.10
+    alpha: Share = 0.01
+    drop: Share = 0.0005
+    drop_detect: Share = 0.003
+    drop_alpha: Share = 0.005
+
+    def __post_init__(self) -> None:
+        if not (self.margin < self.detect and self.drop < self.drop_detect and min(self.alpha, self.drop_alpha) > 1e-9):
+            raise ValueError("margin < detect, drop < drop_detect and levels above 1e-9 are wanted")
+
+
+class Training(Record, frozen=True):
+    """One side trained with one seed. ``images``: scored in one evaluation."""
+
+    seed: int
+    accuracy: Share
+    images: Annotated[int, Meta(ge=1, le=2**53)]
+    predictions_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedPair:
+    """Both sides trained with one seed."""
+
+    a: Training
+    b: Training
+
+
+class Pair(Record, frozen=True):
+    """One fresh process of each side, alive together, passing the token: the unit of replication.
+
+    The members of each round are (A, B). ``noisy`` are the disturbances found, each in words.
+    """
+
+    rounds: tuple[Round, ...]
+    noisy: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.rounds or not all(map(_sound, self.rounds)):
+            raise ValueError("a pair has rounds, each with an order, and with steps and seconds of A and of B")
+
+    @property
+    def log_ratio(self) -> float:
+        """The median over rounds of ln(seconds per step, B / A)."""
+        return median(round_log_ratios(self.rounds, 1, 0))
+
+
+class SessionRatio(Record, frozen=True):
+    """What one session of a run says of a cell and its reference variant, which it timed together.
+
+    ``sd`` is the standard error of the log, with what differs between two processes of the same code in it.
+    """
+
+    seed: int
+    speedup: Ratio
+    sd: Deviation
+    rounds: Count
+    noisy: bool = False  # the machine was disturbed
+
+
+class SideEvidence(Record, frozen=True):
+    """One side of a cell: the worst of its trials, what its trainings gave, and figures that decide nothing.
+
+    Args:
+        run_id: of a run or a baseline; the rest as well.
+        key: what a measurement must have in common with this one.
+        settings: what its names stand for, defaults left out: for the words of a difference. ``key`` decides.
+        reference: the id of the cell that its time is held against; empty: it is itself of the reference variant.
+        reference_sha256: of that cell's settings and threads.
+    """
+
+    status: Status = "ok"
+    reason: str = ""
+    trainings: tuple[Training, ...] = ()
+    figures: dict[str, Amount] = {}
+    run_id: str = ""
+    key: Key | None = None
+    settings: dict[str, str | int | float | bool | None] = {}
+    reference: str = ""
+    reference_sha256: str = ""
+    ratios: tuple[SessionRatio, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({one.seed for one in self.trainings}) < len(self.trainings):
+            raise ValueError("a seed stands there twice")
+
+    @property
+    def failed(self) -> bool:
+        return self.status not in ("ok", "skipped")
+
+
+class CellEvidence(Record, frozen=True):
+    """All that was measured of one cell.
+
+    Args:
+        a: None: the reference has no such cell; ``b`` likewise.
+        differences: why its sides may not be compared, each in words; empty: they may.
+        margins_before: A's, where B's matrix has others.
+        min_accuracy: B's floor of ``expect``, the highest that applies; over the seeds ``floor_seeds``, as in a run.
+        min_train_samples_per_s: likewise, of ``samples_per_s``.
+        samples_per_s: what B trains in a second; None: not measured (a deterministic training does not tell).
+        why_no_ratio: why the sides' ratios to the reference variant cannot be held against each other.
+    """
+
+    cell: Cell
+    a: SideEvidence | None = None
+    b: SideEvidence | None = None
+    differences: tuple[str, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    margins: Margins = Margins()
+    margins_before: Margins | None = None
+    min_accuracy: Share | None = None
+    floor_seeds: tuple[int, ...] = ()
+    min_train_samples_per_s: Amount | None = None
+    samples_per_s: Amount | None = None
+    why_no_ratio: str = ""
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the cell is on both sides, means the same there, and has not failed."""
+        sound = all(side is not None and side.status == "ok" for side in (self.a, self.b))
+        return sound and not self.differences
+
+    @property
+    def seeds(self) -> tuple[SeedPair, ...]:
+        """Those that both sides were trained with, in that order."""
+        if self.a is None or self.b is None:
+            return ()
+        after = {one.seed: one for one in self.b.trainings}
+        return tuple(SeedPair(a=one, b=after[one.seed]) for one in self.a.trainings if one.seed in after)
+
+    @property
+    def seeds_awaited(self) -> tuple[int, ...]:
+        """Those that the floor of accuracy is still to be held over."""
+        if self.min_accuracy is None or self.b is None:
+            return ()
+        known = {one.seed for one in self.b.trainings}
+        return tuple(seed for seed in self.floor_seeds if seed not in known)
+
+
+class Check(Record, frozen=True):
+    """One check, whole: its verdicts follow from this record alone. Times are UTC labels (ISO 8601)."""
+
+    id: str
+    program_version: str
+    mode: Literal["against", "baseline"]
+    status: Literal["running", "complete", "interrupted"]
+    a: Tree
+    b: Tree
+    matrix_path: str
+    dataset: str
+    recipe: str
+    cells: tuple[CellEvidence, ...]
+    started_at: str
+    ended_at: str | None = None
+    budget_s: Amount | None = None
+    spent_s: Amount = 0.0  # wall time over all sittings
+    notes: tuple[str, ...] = ()  # of the whole check, for a person
+
+    def __post_init__(self) -> None:
+        if len({one.cell for one in self.cells}) < len(self.cells):
+            raise ValueError("a cell stands there twice")
+
+
+# ── a check's folder -> evidence ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def gather(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Session]) -> Check:
+    """The check as its manifest and lines tell it, in the order in which they were written.
+
+    Args:
+        manifest: with ``check``.
+        trials: those of side A and of side B. The first of a cell and side that is not ok speaks for it.
+        sessions: process pairs; ``group`` is the cell's id.
+    """
+    check = manifest.check
+    assert check is not None
+    pairs: dict[str, list[Pair]] = {}
+    for session in sessions:
+        pairs.setdefault(session.group, []).append(Pair(rounds=session.rounds, noisy=session.noisy))
+    sides = {side: _sides(manifest, [one for one in trials if one.side == side]) for side in ("A", "B")}
+    return Check(
+        id=manifest.run_id,
+        program_version=manifest.program_version,
+        mode="against",
+        status="running" if manifest.status == "stopped" else manifest.status,
+        a=check.a,
+        b=check.b,
+        matrix_path=manifest.matrix_path,
+        dataset=manifest.dataset.name,
+        recipe=manifest.matrix.recipe,
+        cells=tuple(
+            _measured(one, sides["A"].get(one.cell), sides["B"].get(one.cell), pairs.get(one.cell.id, ()))
+            for one in planned(manifest)
+        ),
+        started_at=manifest.started_at,
+        ended_at=manifest.ended_at,
+        budget_s=check.budget_s,
+        spent_s=check.spent_s,
+        notes=check.notes,
+    )
+
+
+def planned(manifest: Manifest) -> tuple[CellEvidence, ...]:
+    """The cells of a check with nothing measured yet: which side has them, and why they may not be compared."""
+    check, matrix = manifest.check, manifest.matrix
+    assert check is not None
+    before = frozenset(expand(check.matrix) if check.matrix else ())
+    after = frozenset(expand(matrix))
+    return tuple(
+        _planned(cell, check.matrix if cell in before else None, matrix if cell in after else None, check.incomparable)
+        for cell in check.cells
+    )
+
+
+def rules_of(matrix: Matrix, cell: Cell) -> dict[str, Any]:
+    """What B's matrix asks of a cell: fields of its evidence."""
+    floors = [floor for floor in matrix.expect if floor.matches(cell)]
+    rates = [floor.min_train_samples_per_s for floor in floors if floor.min_train_samples_per_s is not None]
+    accuracies = [floor.min_accuracy for floor in floors if floor.min_accuracy is not None]
+    return {
+        "margins": margins_of(matrix, cell),
+        "min_accuracy": max(accuracies, default=None),
+        "floor_seeds": matrix.seeds if accuracies else (),
+        "min_train_samples_per_s": max(rates, default=None),
+    }
+
+
+def margins_of(matrix: Matrix, cell: Cell) -> Margins:
+    """Those of the first rule of ``gate`` that matches."""
+    rule = next((rule for rule in matrix.gate if rule.matches(cell)), None)
+    return Margins(margin=rule.margin, detect=rule.detect) if rule else Margins()
+
+
+def side_of(trials: Sequence[Trial]) -> SideEvidence:
+    """What the trials of one side of a cell say, but for figures."""
+    worst = next((trial for trial in trials if trial.status != "ok"), None)
+    trainings = tuple(
+        Training(
+            seed=trial.seed,
+            accuracy=trial.outcome.epochs.accuracy[-1],
+            images=round(trial.outcome.eval_samples / len(trial.outcome.epochs.accuracy)),
+            predictions_sha256=trial.outcome.predictions_sha256,
+        )
+        for trial in trials
+        if isinstance(trial.outcome, Measurement)
+    )
+    return SideEvidence(
+        status=worst.status if worst else "ok", reason=worst.reason if worst else "", trainings=trainings
+    )
+
+
+def advised(row: Any, names: Iterable[str]) -> dict[str, float]:
+    """The figures of a run's row that were measured."""
+    found = ((name, getattr(row, name)) for name in names)
+    return {name: value for name, value in found if value is not None}
+
+
+def _planned(cell: Cell, a: Matrix | None, b: Matrix | None, incomparable: str) -> CellEvidence:
+    one = CellEvidence(cell=cell, a=SideEvidence() if a else None, b=SideEvidence() if b else None)
+    if b is None:
+        return one
+    one = msgspec.structs.replace(one, **rules_of(b, cell))
+    if a is None:
+        return one
+    before = margins_of(a, cell)
+    return msgspec.structs.replace(
+        one,
+        differences=(incomparable,) if incomparable else tuple(_differences(a, b, cell)),
+        margins_before=before if before != one.margins else None,
+    )
+
+
+def _differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
+    """What a cell's names stand for on each side, where it is not the same; and what cannot be paired."""
+    before, after = (
+        {**settings(side, cell), "threads": variant_of(side, cell.variant).threads or "all cores"} for side in (a, b)
+    )
+    before |= {name: getattr(a, field) for field, name in AXES.items()}
+    after |= {name: getattr(b, field) for field, name in AXES.items()}
+    for name in before:
+        if before[name] != after[name]:
+            yield f"{name}: {before[name]} in A, {after[name]} in B"
+    if workers := variant_of(b, cell.variant).workers:
+        yield (
+            f"workers: {workers}: loader processes work on while the other side has its turn, so that the two cannot "
+            "be paired; check a variant with workers: 0"
+        )
+
+
+def _sides(manifest: Manifest, trials: Sequence[Trial]) -> dict[Cell, SideEvidence]:
+    by_cell: dict[Cell, list[Trial]] = {}
+    for trial in trials:
+        by_cell.setdefault(trial.cell, []).append(trial)
+    rows = {row.cell: row for row in summarise(manifest, trials, ())}
+    return {
+        cell: msgspec.structs.replace(side_of(own), figures=advised(rows[cell], ADVISED))
+        for cell, own in by_cell.items()
+    }
+
+
+def _measured(one: CellEvidence, a: SideEvidence | None, b: SideEvidence | None, pairs: Sequence[Pair]) -> CellEvidence:
+    rounds = [each for pair in pairs for each in pair.rounds]
+    seconds = math.fsum(each.seconds[1] for each in rounds)
+    samples = one.cell.batch_size * sum(each.steps[1] for each in rounds)
+    return msgspec.structs.replace(
+        one, a=a or one.a, b=b or one.b, pairs=tuple(pairs), samples_per_s=samples / seconds if seconds else None
+    )
+
+
+def _sound(one: Round) -> bool:
+    """Whether a round of a pair can have been: each side took steps, in some time, or none."""
+    if not len(one.steps) == len(one.seconds) == 2 or not set(one.order) <= {0, 1}:
+        return False
+    return all(0 < steps < 1e12 and 0 < seconds < 1e9 for steps, seconds in zip(one.steps, one.seconds, strict=True))
+
+
+# ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write(document: Struct) -> bytes:
+    """JSON that a person can review: what fits on a line stands on one, the rest is indented. UTF-8.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = _laid_out(msgspec.to_builtins(document), 0) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes the JSON escape of itself
+
+
+def read(data: bytes, kind: type[_T], schema_version: int) -> _T:
+    """The inverse of ``write``: one schema, held against all that comes from a file.
+
+    Raises:
+        ValueError: no JSON, another schema version, a key that is missing, unknown or there twice, a value that is none
+            of its field or out of bounds; the message says where.
+    """
+    try:
+        values = json.loads(data, object_pairs_hook=_once, parse_constant=_refuse)
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise ValueError(f"schema_version: must be a whole number from 1, not {version!r:.40}")
+        if version != schema_version:
+            raise ValueError(
+                f"schema_version: is {version}, this mnist-bench reads {schema_version}: use the one that wrote it"
+            )
+        return msgspec.convert(values, kind)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+
+
+def _laid_out(value: Any, indent: int) -> str:
+    match value:
+        case dict():
+            items = [f"{_scalar(str(key))}: {_laid_out(item, indent + 2)}" for key, item in value.items()]
+            opening, closing = "{}"
+        case list() | tuple():
+            items = [_laid_out(item, indent + 2) for item in value]
+            opening, closing = "[]"
+        case _:
+            return _scalar(value)
+    if indent + sum(map(len, items)) + 2 * len(items) <= WIDTH and not any("\n" in item for item in items):
+        return f"{opening}{', '.join(items)}{closing}"
+    space = "\n" + " " * (indent + 2)
+    return f"{opening}{space}{(',' + space).join(items)}\n{' ' * indent}{closing}"
+
+
+def _scalar(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return json.dumps(int(value) if whole else value, ensure_ascii=False, allow_nan=False)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r:.60} stands there twice (a merge that went wrong?)")
+        found[name] = value
+    return found
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a figure")
