@@ -1,0 +1,127 @@
+"""Every command prints and writes what is stored, over runs that are made; ``python -m tests.golden`` stores it anew.
+
+A transcript is its own case: its lines that begin with ``$`` are called one after the other, in a folder that
+``make.py`` has filled. A new case is a file with such lines.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from make import build
+from normal import normal, page
+
+from mnist_bench.cli import main
+
+STORED = Path(__file__).parent / "stored"
+CALL = re.compile(r"^\$ (.*?)mnist-bench (.*)$", re.MULTILINE)
+SETTINGS = ("COLUMNS", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY")  # of the environment, before the command
+OTHER_SETTINGS = ("CI", "NO_COLOR", "FORCE_COLOR", "MNIST_BENCH_DATA", "CUDA_VISIBLE_DEVICES")
+INSIDE = {"manifest.json", "trials.jsonl", "sessions.jsonl", "check.json", "baseline.json", "history.db", ".lock"}
+MOST_TWICE = 200  # characters: what is longer stands once in a transcript
+MOST_LINES = 200  # of a difference
+
+
+class NoScript:
+    """In the place of the megabyte that draws plots."""
+
+    @staticmethod
+    def result() -> str:
+        return ""
+
+
+VERSION = importlib.metadata.version
+# What a machine would answer, and what takes seconds.
+ANSWERS = {
+    "importlib.metadata.version": lambda name: "2.13.0" if name == "torch" else VERSION(name),
+    "shutil.which": lambda name, **_: f"/usr/bin/{name}",
+    "mnist_bench.machine.environment.available_cores": lambda: 2,
+    "mnist_bench.data.verify": lambda *_: None,
+    "mnist_bench.vega.making": lambda: nullcontext(NoScript),
+    "mnist_bench.reproduction.plot.svg": lambda models: b"<svg/>",
+    "mnist_bench.reproduction.plot.png": lambda models: b"",
+}
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("golden")
+    build(folder)
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of all that is made, on a machine that is always the same."""
+    for target, answer in ANSWERS.items():
+        monkeypatch.setattr(target, answer)
+    for name in (*SETTINGS, *OTHER_SETTINGS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(made, tmp_path / "place", symlinks=True)
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STORED.glob("*.txt")))
+def test_every_command_prints_and_writes_what_is_stored(
+    name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = STORED / f"{name}.txt"
+    expected = stored.read_text()
+    parts: list[str] = []
+    for settings, command in CALL.findall(expected):
+        for part in called(settings, command, place, capsys):
+            text = normal(part, place, place.parent)
+            parts.append("(as above)" if len(text) > MOST_TWICE and text in parts else text)
+    found = "\n".join(line.rstrip() for line in "\n".join(parts).splitlines()) + "\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        stored.write_text(found)
+    elif found != expected:
+        lines = list(difflib.unified_diff(expected.splitlines(), found.splitlines(), "stored", "now", lineterm=""))
+        why = f"{len(lines)} lines of difference; on purpose? `python -m tests.golden`, and look at the diff"
+        pytest.fail("\n".join([*lines[:MOST_LINES], why]), pytrace=False)
+
+
+def called(settings: str, command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[str]:
+    """A call and its exit code, stdout, stderr, and every file that it wrote."""
+    before = stamps(place)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"COLUMNS": "100", **dict(word.split("=") for word in settings.split())}.items():
+            patch.setenv(name, value)
+        try:
+            code: object = main(shlex.split(command))
+        except SystemExit as error:  # argparse's
+            code = error.code
+    out, err = capsys.readouterr()
+    yield f"$ {settings}mnist-bench {command}"
+    yield from (out, *(["--- stderr", err] if err else []), f"--- exit code {code}")
+    for path, stamp in sorted(stamps(place).items()):
+        if stamp != before.get(path) and path.name not in INSIDE and path.parent.name not in ("samples", "logs"):
+            yield f"--- wrote {path.relative_to(place)}"
+            yield written(path)
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def written(path: Path) -> str:
+    match path.suffix:
+        case ".html":
+            return page(path.read_text())
+        case ".parquet":
+            frame = pd.read_parquet(path)
+            return f"{frame.dtypes.to_csv()}\n{frame.to_csv()}"
+        case _:
+            return path.read_text("utf-8", "replace")
