@@ -13,10 +13,10 @@ from mnist_bench.checks.costs import Costs, guesses
 from mnist_bench.checks.events import CheckObserver, CheckStarted
 from mnist_bench.checks.folder import CheckFolder
 from mnist_bench.checks.rules import Rules, rules_of
-from mnist_bench.checks.sides import Side
 from mnist_bench.checks.workbench import Workbench
 from mnist_bench.errors import Interrupted
 from mnist_bench.gate.records import CellEvidence, Check, Margins
+from mnist_bench.gate.sides import Side
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.machine import environment
 from mnist_bench.runner import label

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from urllib.parse import quote, unquote
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
+from mnist_bench import config
 from mnist_bench.cells import parse_filter
-from mnist_bench.checks import repository
 from mnist_bench.checks.folder import CHECKS, LATEST, CheckFolder
-from mnist_bench.checks.repository import Repository, State
-from mnist_bench.checks.sides import load_matrix
 from mnist_bench.data import cache_root, raw_folder
-from mnist_bench.errors import UsageError
+from mnist_bench.errors import ConfigError, UsageError
+from mnist_bench.gate import trees
 from mnist_bench.gate.records import Margins
+from mnist_bench.gate.trees import Git, State
 from mnist_bench.records import Matrix
 
 BYTES = "surrogateescape"  # names of files need not be UTF-8
@@ -61,15 +61,17 @@ class Plan:
     """A request that can be carried out. ``matrix`` is the working tree's, ``state`` what differs in it."""
 
     request: Request
-    repository: Repository
+    git: Git
+    matrix_path: PurePosixPath
     commit: str
+    ambiguous: str
     matrix: Matrix
     state: State
     resumed: CheckFolder | None = None
 
     def outdated(self) -> bool:
         """Whether the working tree is no longer what it was; a new file that git does not know is no change."""
-        now = repository.state(self.repository.git, self.request.left_out, self.state.untracked)
+        now = trees.state(self.git, self.request.left_out, self.state.untracked)
         return (now.commit, now.sha256) != (self.state.commit, self.state.sha256)
 
 
@@ -80,16 +82,19 @@ def plan(request: Request) -> Plan:
         UsageError: no git, no repository, an unknown reference, a matrix outside.
         ConfigError: every problem of the working tree's matrix.
     """
-    found = repository.find(request.matrix, request.here, request.environ)
-    own = own_matrix(found.root, found, str(request.matrix), request)
+    git, path = trees.find(request.matrix, request.here, request.environ)
+    own = own_matrix(git.folder, path, str(request.matrix), request)
     if request.filter:
         parse_filter(request.filter)
+    commit, ambiguous = trees.commit_of(git, request.against)
     return Plan(
         request=request,
-        repository=found,
-        commit=repository.commit_of(found.git, request.against),
+        git=git,
+        matrix_path=path,
+        commit=commit,
+        ambiguous=ambiguous,
         matrix=own,
-        state=repository.state(found.git, request.left_out),
+        state=trees.state(git, request.left_out),
     )
 
 
@@ -100,16 +105,15 @@ def plan_again(folder: CheckFolder, request: Request) -> Plan:
         UsageError: the working tree, or what the reference names, has changed since.
     """
     head = folder.head()
-    root = repository.find(request.here, request.here, request.environ).root
-    found = repository.find(Path(head.matrix_path), root, request.environ)
-    commit = repository.commit_of(found.git, request.against or str(head.a.commit))
+    root = trees.find(request.here, request.here, request.environ)[0].folder
+    git, path = trees.find(Path(head.matrix_path), root, request.environ)
+    commit, ambiguous = trees.commit_of(git, request.against or str(head.a.commit))
     if commit != head.a.commit:
         raise UsageError(
             f"--resume {head.id}: {request.against} is {commit[:12]} now, the check was begun against "
             f"{str(head.a.commit)[:12]}: leave --against out, or start a new check"
         )
-    untracked = tuple(unquote(path, errors=BYTES) for path in head.untracked)
-    state = repository.state(found.git, request.left_out, untracked)
+    state = trees.state(git, request.left_out, head.untracked)
     if (state.commit, state.sha256) != (head.b.commit, head.content_sha256):
         raise UsageError(
             f"--resume {head.id}: the working tree is not what it was (HEAD, or a changed file): pairs of two "
@@ -117,28 +121,32 @@ def plan_again(folder: CheckFolder, request: Request) -> Plan:
         )
     asked = replace(
         request,
-        here=found.root / unquote(head.options.get("here", ""), errors=BYTES),  # which the path of workers hangs on
+        here=git.folder / unquote(head.options.get("here", ""), errors=BYTES),  # which the path of workers hangs on
         against=head.a.label,
         filter=head.options["filter"],
         timeout_s=request.timeout_s or head.options.get("timeout_s"),
         margins=head.margins,
     )
-    own = own_matrix(found.root, found, head.matrix_path, asked)
+    own = own_matrix(git.folder, path, head.matrix_path, asked)
     return Plan(
         request=asked,
-        repository=found,
+        git=git,
+        matrix_path=path,
         commit=commit,
+        ambiguous=ambiguous,
         matrix=replace(own, seeds=head.seeds),
         state=state,
         resumed=folder,
     )
 
 
-def own_matrix(root: Path, found: Repository, shown: str, request: Request) -> Matrix:
-    """The copy of the matrix in one tree, with what flags change in it; problems call it ``shown``."""
-    return request.override(load_matrix(root, found.matrix, shown, allow_plugins=request.allow_plugins))
+def own_matrix(root: Path, path: PurePosixPath, shown: str, request: Request) -> Matrix:
+    """The copy of the matrix in one tree, with what flags change in it; problems call it ``shown``.
 
-
-def encoded(untracked: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of files as ``head.json`` has them."""
-    return tuple(quote(path, errors=BYTES) for path in untracked)
+    Raises:
+        ConfigError: every problem of it.
+    """
+    try:
+        return request.override(config.load(root / path, allow_plugins=request.allow_plugins))
+    except ConfigError as error:
+        raise ConfigError([problem.replace(str(root / path), shown, 1) for problem in error.problems]) from error

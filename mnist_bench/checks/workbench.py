@@ -6,24 +6,27 @@ import math
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from urllib.parse import quote
 
+from mnist_bench.cells import model_of, variant_of
 from mnist_bench.checks.costs import PAIR_TOKEN_S
 from mnist_bench.checks.events import CheckObserver, OutOfTime, Stage
-from mnist_bench.checks.sides import Side, side_of, spec_of
 from mnist_bench.errors import BenchError
 from mnist_bench.events import Event, StageStarted
 from mnist_bench.executors.local import LocalWorker
 from mnist_bench.gate.records import ProcessPair, SeedPair, SideFault, Solo, Training
 from mnist_bench.gate.records import Side as SideName
+from mnist_bench.gate.sides import Side
 from mnist_bench.group import Finding, Settings, Worker, run_group, time_group
 from mnist_bench.interrupts import Interrupts
+from mnist_bench.machine import environment
 from mnist_bench.records import Cell, Failure, Group, Measurement, Round, Session, TrialSpec
 
+MARK = "@"  # between a variant and its side; no name in a matrix holds one
 NAMES: tuple[SideName, SideName] = ("A", "B")
 
 
@@ -133,6 +136,35 @@ class Workbench:
     def _heard(self, event: Event) -> None:
         if isinstance(event, StageStarted):
             self.emit(Stage(text=f"{event.stage} {event.trial_id}"))
+
+
+def spec_of(side: Side, cell: Cell, seed: int, *, allow_plugins: bool, deterministic: bool = False) -> TrialSpec:
+    """A trial of one side. Its variant's name carries the side, so that both may be members of one session."""
+    if side.matrix is None:
+        raise ValueError(f"side {side.name} has no matrix")
+    variant = variant_of(side.matrix, cell.variant)
+    return TrialSpec(
+        cell=replace(cell, variant=f"{cell.variant}{MARK}{side.name}"),
+        seed=seed,
+        model=model_of(side.matrix, cell.model),
+        variant=replace(
+            variant,
+            threads=variant.threads or environment.available_cores(),
+            deterministic=deterministic or variant.deterministic,
+        ),
+        deterministic_if_possible=deterministic and not variant.deterministic,
+        recipe=side.matrix.recipe,
+        epochs=side.matrix.epochs,
+        data=side.data,
+        memory_bytes=int(side.matrix.limits.memory_gib * (1 << 30)),
+        plugin_path=str(side.matrix_path.parent),
+        allow_plugins=allow_plugins,
+    )
+
+
+def side_of(spec: TrialSpec) -> SideName:
+    """The side that a trial of ``spec_of`` belongs to."""
+    return "A" if spec.cell.variant.endswith(f"{MARK}A") else "B"
 
 
 def process_pair(session: Session, number: int, members: Sequence[str]) -> ProcessPair:

@@ -73,11 +73,11 @@ def _labels(args: argparse.Namespace, run: Run) -> Labels:
 
 def _from_root(matrix: str) -> str | None:
     """A matrix file from the root of its repository, as annotations name files; None: not here, or in none."""
-    from mnist_bench.checks import repository
+    from mnist_bench.gate import trees
 
     if not Path(matrix).is_file():  # the run was made elsewhere
         return None
     try:
-        return str(repository.find(Path(matrix), Path.cwd(), os.environ).matrix)
+        return str(trees.find(Path(matrix), Path.cwd(), os.environ)[1])
     except UsageError:  # no git, no repository, or outside of it: an annotation can do without
         return None

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mnist_bench import __version__
-from mnist_bench.checks import measure, sides
+from mnist_bench.checks import measure
 from mnist_bench.checks.cells import union
 from mnist_bench.checks.events import CheckObserver
 from mnist_bench.checks.folder import CheckFolder, Head
+from mnist_bench.gate import sides
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.records import CHECK_SCHEMA_VERSION, CellEvidence, Check, Margins, SideInfo, Verdict
 from mnist_bench.gate.records import Side as SideName

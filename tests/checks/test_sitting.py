@@ -15,12 +15,11 @@ from check_kit import CRASH, MATRIX, FakeBench, Repo, clean_environ, made_up_rul
 from mnist_bench.checks import measure, plan, sitting
 from mnist_bench.checks.events import CheckEvent, CheckStarted
 from mnist_bench.checks.folder import CheckFolder
-from mnist_bench.checks.imports import Imports
 from mnist_bench.checks.plan import Plan, Request
-from mnist_bench.checks.sides import Side
 from mnist_bench.errors import BenchError, ConfigError, Interrupted, UsageError
 from mnist_bench.events import Notice
 from mnist_bench.gate.records import Check
+from mnist_bench.gate.sides import Imports, Side
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.protocol import PROTOCOL_VERSION
 from mnist_bench.records import Cell, DataSet
@@ -44,7 +43,7 @@ class Stage:
         self.data = DataSet(name="synthetic", root="/data", sha256="0" * 64)
         self.unchanged: Callable[[], None] = lambda: None
         monkeypatch.setattr(measure, "Workbench", self._bench)
-        monkeypatch.setattr(sitting.imports, "ask", self._ask)
+        monkeypatch.setattr(sitting.sides, "ask", self._ask)
         monkeypatch.setattr(sitting.data, "resolve", lambda *args, **kwargs: self.data)
         monkeypatch.setattr(sitting.time, "monotonic", self.bench.clock)
 
@@ -174,7 +173,7 @@ def test_a_reference_that_does_not_import_stops_all(stage: Stage, monkeypatch: p
     def broken(side: Side, interrupts: Interrupts) -> Imports:
         raise BenchError(f"{side.label} does not import")
 
-    monkeypatch.setattr(sitting.imports, "ask", broken)
+    monkeypatch.setattr(sitting.sides, "ask", broken)
     with pytest.raises(BenchError, match=r"A \(main\) does not import"):
         stage.run()
     assert not stage.out.exists()

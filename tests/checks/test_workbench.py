@@ -15,10 +15,10 @@ from group_kit import FakeWorker
 from mnist_bench import config
 from mnist_bench.checks import workbench
 from mnist_bench.checks.events import CheckEvent, OutOfTime, Stage
-from mnist_bench.checks.sides import Side
 from mnist_bench.checks.workbench import Workbench, log_ratio, process_pair
 from mnist_bench.errors import BenchError, Interrupted
 from mnist_bench.gate.records import ProcessPair, SeedPair, SideFault, Solo
+from mnist_bench.gate.sides import Side
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request, Unavailable
 from mnist_bench.records import DataSet, Failure, Round, Session, Skip, TrialSpec

@@ -1,0 +1,387 @@
+"""The two trees of a check: the user's working tree as it now is, and a worktree of the reference beside it.
+
+The one room that starts git. A check that was killed leaves its worktree; the next one on this machine removes it (its
+lock is free then).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.machinery import all_suffixes
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock, Timeout
+
+from mnist_bench.errors import BenchError, UsageError
+
+# Set where git itself has started us (a hook): they would overrule the folder that is asked about.
+OVERRULING = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_COMMON_DIR",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+)
+# No lock on the index of somebody's working tree, and no hook or monitor of an unknown repository.
+CAUTIOUS = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+UNTRACKED = "??"  # git's code of a file that it does not know
+MOST_CHANGED = 100  # files that are named; of more, only the number
+SETTLED_NS = 2_000_000_000  # a file that changed so recently may change again and look the same: clocks have ticks
+
+
+class GitError(BenchError):
+    """Git has refused; the message is its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Git:
+    """The repository, or the working tree, of ``folder``."""
+
+    folder: Path
+    environ: Mapping[str, str]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """What git prints, to stderr too.
+
+        Raises:
+            GitError: git has failed.
+            UsageError: there is no git.
+        """
+        kept = {name: value for name, value in self.environ.items() if name not in OVERRULING}
+        try:
+            done = subprocess.run(
+                ["git", *CAUTIOUS, "-C", str(self.folder), *words],
+                env={**kept, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                start_new_session=True,  # the terminal's Ctrl-C is ours to act on, when git is through
+            )
+        except FileNotFoundError as error:
+            raise UsageError(
+                "git is not installed, or not on PATH: check --against needs it to read the reference"
+            ) from error
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "replace").strip()
+            raise GitError(f"git {words[0]}: {said or f'exited with {done.returncode}'}")
+        return done
+
+    def items(self, *words: str) -> list[str]:
+        """The list that git prints with ``-z``."""
+        return [os.fsdecode(item) for item in self.run(*words).stdout.split(b"\0") if item]
+
+    def line(self, *words: str) -> str:
+        """The one line that git prints, without its end (a path may end in a space)."""
+        return os.fsdecode(self.run(*words).stdout).removesuffix("\n")
+
+    def agrees(self, *words: str) -> bool:
+        """Whether git exits with 0."""
+        try:
+            self.run(*words)
+        except GitError:
+            return False
+        return True
+
+    def at(self, folder: Path) -> Git:
+        return Git(folder=folder, environ=self.environ)
+
+    def head(self) -> str | None:
+        """The commit that is checked out; None before the first."""
+        return self.line("rev-parse", "HEAD") if self.agrees("rev-parse", "--verify", "--quiet", "HEAD") else None
+
+
+# ── what a user's words name ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find(matrix: Path, here: Path, environ: Mapping[str, str]) -> tuple[Git, PurePosixPath]:
+    """The root of the repository of the current folder, and the matrix from there.
+
+    Raises:
+        UsageError: no git, no repository, or the matrix lies outside of it.
+    """
+    try:
+        root = Path(Git(folder=here, environ=environ).line("rev-parse", "--show-toplevel")).resolve()
+    except GitError as error:
+        if "not a git repository" in str(error):
+            raise UsageError(
+                f"{here}: is no git repository, so --against has nothing to compare with: change to the folder of "
+                "yours, or use --baseline"
+            ) from error
+        raise UsageError(f"{here}: {error}") from error
+    found = (here / matrix).resolve()
+    if not found.is_relative_to(root):
+        raise UsageError(
+            f"{matrix}: lies outside of the repository {root}, so the reference has no copy of it: change to the "
+            "repository of the matrix, or move it here"
+        )
+    return Git(folder=root, environ=environ), PurePosixPath(found.relative_to(root).as_posix())
+
+
+def commit_of(git: Git, reference: str) -> tuple[str, str]:
+    """The commit that a user's word names in any of git's spellings (gitrevisions(7), and ``A...B``: where both part).
+
+    Returns:
+        The commit, and a warning where the word is ambiguous (else empty).
+
+    Raises:
+        UsageError: none; where this clone lacks it, the command that fetches it.
+    """
+    if not reference or reference.startswith("-"):  # git would take it for an option
+        raise UsageError(f"--against {reference!r}: is no name of a commit: name a branch, a tag or a commit")
+    try:
+        found = git.run("rev-parse", "--verify", reference)
+        commit = git.line("rev-parse", "--verify", f"{found.stdout.decode().strip()}^{{commit}}")
+    except GitError as error:
+        if "..." in reference:
+            ends = [commit_of(git, end or "HEAD") for end in reference.split("...", 1)]
+            return git.line("merge-base", *(end for end, _ in ends)), "".join(warning for _, warning in ends)
+        raise UsageError(f"--against {reference}: {_absent(git, reference, str(error))}") from error
+    said = found.stderr.decode("utf-8", "replace")
+    if "is ambiguous" not in said:
+        return commit, ""
+    return commit, (
+        f"--against {reference}: several branches, tags or commits have this name; {commit[:12]} is taken: say "
+        f"refs/heads/{reference} or refs/tags/{reference}"
+    )
+
+
+def _absent(git: Git, reference: str, error: str) -> str:
+    """Why git finds no such commit, and the command that helps."""
+    if "ambiguous" in error:
+        return "several commits begin so: give more digits"
+    remotes = git.line("remote").split()
+    remote, branch = next(
+        ((one, reference.removeprefix(f"{one}/")) for one in remotes if reference.startswith(f"{one}/")),
+        ("origin", reference),
+    )
+    shallow = git.line("rev-parse", "--is-shallow-repository") == "true"
+    digits = re.fullmatch("[0-9a-f]{4,64}", reference)
+    nameable = not digits and git.agrees("check-ref-format", "--branch", branch)
+    if nameable and remote in remotes and (shallow or _single_branch(git, remote)):
+        fetch = f"git fetch {remote} {branch}:refs/remotes/{remote}/{branch}"
+        return (
+            f"not in this clone, which has one branch alone: `{fetch}`, then --against {remote}/{branch}; in a "
+            "workflow, actions/checkout with `fetch-depth: 0` brings all branches"
+        )
+    if shallow:
+        return (
+            "not in this shallow clone: `git fetch --unshallow`, or in a workflow actions/checkout with "
+            "`fetch-depth: 0`"
+        )
+    return (
+        f"no commit, branch or tag of that name in {git.folder}: `git fetch` may bring it, and `git branch --all` "
+        "lists what is here"
+    )
+
+
+def _single_branch(git: Git, remote: str) -> bool:
+    """Whether only some branches of a remote are ever fetched."""
+    name = f"remote.{remote}.fetch"
+    return git.agrees("config", "--get-all", name) and "refs/heads/*" not in git.line("config", "--get-all", name)
+
+
+# ── the working tree ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is on disk: ``commit`` (None before the first), and the files that differ from it, bytes that are no UTF-8
+    escaped. ``sha256`` covers the content of all of them: equal for two states exactly where the code is the same.
+    """
+
+    commit: str | None
+    changed: tuple[str, ...]
+    untracked: tuple[str, ...]
+    sha256: str
+
+
+def state(git: Git, leave_out: Sequence[Path], untracked: tuple[str, ...] | None = None) -> State:
+    """The working tree as it now is.
+
+    Args:
+        leave_out: files and folders that are no part of it.
+        untracked: of an earlier state: files that are new since are then left out (a model may write some).
+    """
+    entries = {printable(path): (code, path) for code, path in _entries(git, leave_out)}
+    new = tuple(name for name, (code, _) in entries.items() if code == UNTRACKED) if untracked is None else untracked
+    known = {name for name, (code, _) in entries.items() if code != UNTRACKED}
+    content = hashlib.sha256()
+    for name in sorted({*known, *new}):
+        found = _content(git, entries[name][1]) if name in entries else b"none"
+        content.update(name.encode() + b"\0" + found + b"\0")
+    return State(commit=git.head(), changed=tuple(entries), untracked=new, sha256=content.hexdigest())
+
+
+def printable(path: str) -> str:
+    """A path whose bytes need not be UTF-8."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def named(changed: tuple[str, ...], most: int = MOST_CHANGED) -> tuple[str, ...]:
+    """The changed files, or the first of them and how many more there are."""
+    return changed if len(changed) <= most else (*changed[:most], f"and {len(changed) - most} more")
+
+
+def ignored_modules(git: Git, loaded: Sequence[Path] = ()) -> list[PurePosixPath]:
+    """Files that git ignores and that Python can import: those beside files that git knows, and of ``loaded`` all."""
+    listed = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard")
+    found = [path for path in git.items(*listed, "--directory") if path.endswith(tuple(all_suffixes()))]
+    inside = [place.relative_to(git.folder).as_posix() for place in loaded if place.is_relative_to(git.folder)]
+    if inside:
+        found += git.items(*listed, "--", *(f":(top,literal){path}" for path in inside))
+    return [path for path in map(PurePosixPath, dict.fromkeys(found)) if "__pycache__" not in path.parts]
+
+
+def _entries(git: Git, leave_out: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Code and path of all that differs from the commit, file by file in submodules too.
+
+    A submodule itself is among them if it stands at another commit, and not for what a model has left in it (a
+    ``__pycache__``).
+    """
+    paths = ["--", ":(top)", ":(top,exclude,glob)**/__pycache__/**", *_excluded(git.folder, leave_out)]
+    # What a user's settings, or .gitmodules, have git keep quiet about is read by a model all the same.
+    status = ("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=none")
+    for item in git.items(*status, *paths):
+        code, path = item[:2], item[3:]
+        inner = git.at(git.folder / path)
+        if inner.folder.is_symlink() or not (inner.folder / ".git").exists():
+            yield code, path
+            continue
+        if code == UNTRACKED or _moved_on(git, path, inner):
+            yield code, path
+        for own, name in _entries(inner, leave_out):
+            yield code if code == UNTRACKED else own, f"{path.rstrip('/')}/{name}"
+
+
+def _moved_on(git: Git, path: str, submodule: Git) -> bool:
+    """Whether a submodule stands at another commit than the tree has it."""
+    recorded = f"HEAD:{path}"
+    known = git.agrees("rev-parse", "--verify", "--quiet", recorded)
+    return not known or git.line("rev-parse", recorded) != submodule.head()
+
+
+def _excluded(root: Path, leave_out: Sequence[Path]) -> Iterator[str]:
+    """Pathspecs of what lies in the tree; the tree itself is never left out."""
+    places = (Path(os.path.abspath(place)) for place in leave_out)  # noqa: PTH100 - a link, not what it leads to
+    for place in dict.fromkeys([*places, *(place.resolve() for place in leave_out)]):
+        if place.is_relative_to(root) and place != root:
+            yield f":(top,exclude,literal){place.relative_to(root).as_posix()}"
+
+
+def _content(git: Git, path: str) -> bytes:
+    """What stands there now: a file, a link, a repository, or nothing."""
+    place = git.folder / path
+    if place.is_symlink():
+        return b"link " + os.fsencode(place.readlink())
+    if (place / ".git").exists():
+        return f"commit {git.at(place).head()}".encode()
+    try:
+        return b"file " + _digest(place)
+    except OSError as error:
+        return f"none {error.errno}".encode()
+
+
+_digests: dict[Path, tuple[tuple[int, ...], bytes]] = {}
+
+
+def _digest(place: Path) -> bytes:
+    """Of a file's bytes: it is asked every pair, and they are read anew unless the system shows that they are old."""
+    found = place.stat()
+    mark = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    known = _digests.get(place)
+    if known is not None and known[0] == mark:
+        return known[1]
+    begin_ns = time.time_ns()
+    with place.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    if begin_ns - found.st_ctime_ns > SETTLED_NS:
+        _digests[place] = mark, digest
+    return digest
+
+
+# ── the reference's ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def planted(git: Git, commit: str, cache: Path, name: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """A worktree of ``commit`` with its submodules, as long as the context lasts.
+
+    Args:
+        git: of the user's working tree.
+        cache: where worktrees lie.
+        name: of this check; no other process uses it. ``cache/name`` goes with all that is in it.
+
+    Returns:
+        Its root, and the submodules that are empty there, since they are not checked out in the working tree either.
+
+    Raises:
+        UsageError: a submodule lacks the commit that the reference wants.
+        GitError: git could not make it (a full disk, say).
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    prune(cache, git)
+    lock, folder = FileLock(cache / f"{name}.lock"), cache / name
+    tree = folder / "tree" / (git.folder.name or "root")  # named as the user knows it: it stands in tracebacks
+    with lock:
+        tree.parent.mkdir(parents=True)
+        try:
+            yield tree, tuple(_plant(git, commit, tree, Path()))
+        finally:
+            _uproot(folder, git)
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def prune(cache: Path, git: Git) -> None:
+    """Removes the trees of checks that were killed."""
+    for folder in sorted(path for path in cache.iterdir() if path.is_dir()):
+        lock = FileLock(cache / f"{folder.name}.lock")
+        try:
+            with lock.acquire(timeout=0):
+                _uproot(folder, git)
+                Path(lock.lock_file).unlink(missing_ok=True)
+        except Timeout:
+            continue  # its check is alive
+
+
+def _plant(git: Git, commit: str, tree: Path, inside: Path) -> Iterator[str]:
+    """Makes the tree, then those of its submodules, from the working tree's own copies of them: nothing is fetched.
+
+    Yields:
+        The submodules that are not checked out there, by their path from the root.
+    """
+    git.run("worktree", "add", "--quiet", "--detach", str(tree), commit)
+    for entry in git.items("ls-tree", "-r", "-z", "--full-tree", commit):
+        head, _, path = entry.partition("\t")
+        if not head.startswith("160000 "):
+            continue
+        own, wanted = git.at(git.folder / path), head.split()[2]
+        if not (own.folder / ".git").exists():
+            yield str(inside / path)
+            continue
+        if not own.agrees("cat-file", "-e", f"{wanted}^{{commit}}"):
+            raise UsageError(
+                f"submodule {inside / path}: the reference wants its commit {wanted[:12]}, which is not here: "
+                f"`git -C {own.folder} fetch origin {wanted}`"
+            )
+        yield from _plant(own, wanted, tree / path, inside / path)
+
+
+def _uproot(folder: Path, git: Git) -> None:
+    """Removes the trees in a folder, the innermost first, and the folder. Each repository forgets its own by name.
+
+    Not by ``git worktree prune``, which would forget the user's own worktrees on disks that are not plugged in.
+    """
+    for mark in sorted(folder.rglob(".git"), key=lambda path: len(path.parts), reverse=True):
+        git.at(mark.parent).agrees("worktree", "remove", "--force", "--force", str(mark.parent))
+    shutil.rmtree(folder)
