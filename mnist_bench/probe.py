@@ -7,12 +7,10 @@ stands on stderr, line by line: the last one tells where it died.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import faulthandler
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import sys
 import warnings
@@ -20,14 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
-from mnist_bench.diagnosis.facts import (
-    STAGE,
-    CompileTrial,
-    DeviceReport,
-    ProbeFailure,
-    TorchReport,
-    TorchvisionReport,
-)
+import msgspec
+
+from mnist_bench.protocol import PROBE_STAGE, DeviceReport, ProbeFailure, TorchReport
 
 _LONGEST = 300  # characters of an error
 
@@ -40,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     document = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no part of the document
     report = probe(try_compile=args.compile)
-    with os.fdopen(document, "w", encoding="utf-8") as file:
-        json.dump(dataclasses.asdict(report), file)
+    with os.fdopen(document, "wb") as file:
+        file.write(msgspec.json.encode(report))
 
 
 def probe(*, try_compile: bool) -> TorchReport | ProbeFailure:
@@ -54,7 +47,7 @@ def probe(*, try_compile: bool) -> TorchReport | ProbeFailure:
             missing = importlib.util.find_spec("torch") is None
             return ProbeFailure(kind="missing" if missing else "broken", detail=failure)
         report = _report(try_compile=try_compile)
-    return dataclasses.replace(report, warnings=tuple(dict.fromkeys(_short(str(each.message)) for each in caught)))
+    return msgspec.structs.replace(report, warnings=tuple(dict.fromkeys(_short(str(each.message)) for each in caught)))
 
 
 def _report(*, try_compile: bool) -> TorchReport:
@@ -63,22 +56,23 @@ def _report(*, try_compile: bool) -> TorchReport:
     cudnn: Any = torch.backends.cudnn  # whose parts are not declared
     devices = tuple(_devices())
     _stage("import torchvision")
-    torchvision = _torchvision()
-    if try_compile:
-        _stage("torch.compile")
+    version, error, usable = _torchvision()
+    compile_s, compile_error = _compiled() if try_compile else (None, None)
     return TorchReport(
-        version=torch.__version__,
+        version=str(torch.__version__),
         cuda=torch.version.cuda,
         hip=torch.version.hip,
-        threads=torch.get_num_threads(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         devices=devices,
-        torchvision=torchvision,
+        torchvision=version,
+        torchvision_error=error,
+        torchvision_usable=usable,
         tf32={
             "matmul": torch.backends.cuda.matmul.fp32_precision,
             "convolution": cudnn.conv.fp32_precision,
         },
-        compile_trial=_compile_trial() if try_compile else None,
+        compile_s=compile_s,
+        compile_error=compile_error,
     )
 
 
@@ -115,7 +109,8 @@ def _device(name: str) -> DeviceReport:
     return DeviceReport(name=name, missing=failure, description="".join(description))
 
 
-def _torchvision() -> TorchvisionReport:
+def _torchvision() -> tuple[str | None, str | None, bool]:
+    """Its version (None: not installed), the error of a plain import, and whether mnist_bench can import it."""
     from mnist_bench.loading.mnist import import_torchvision
 
     try:
@@ -125,11 +120,12 @@ def _torchvision() -> TorchvisionReport:
     failure = _attempt(lambda: importlib.import_module("torchvision"))
     if failure is None or _attempt(import_torchvision) is None:
         # Its own word tells the build (0.28.0+cu130), where the package's name may not.
-        return TorchvisionReport(version=str(sys.modules["torchvision"].__version__), error=failure, usable=True)
-    return TorchvisionReport(version=version, error=failure, usable=False)
+        return str(sys.modules["torchvision"].__version__), failure, True
+    return version, failure, False
 
 
-def _compile_trial() -> CompileTrial:
+def _compiled() -> tuple[float, str | None]:
+    """The seconds that one small function took, and what went wrong."""
     import torch
 
     def double(x: Any) -> Any:
@@ -140,9 +136,10 @@ def _compile_trial() -> CompileTrial:
         if not torch.equal(torch.compile(double)(x), double(x)):
             raise RuntimeError("the compiled function gave another result than the eager one")
 
+    _stage("torch.compile")
     begin = perf_counter()
     failure = _attempt(compiled)
-    return CompileTrial(seconds=perf_counter() - begin, error=failure)
+    return perf_counter() - begin, failure
 
 
 def _attempt(action: Callable[[], object]) -> str | None:
@@ -161,7 +158,7 @@ def _short(text: str) -> str:
 
 
 def _stage(name: str) -> None:
-    print(f"{STAGE}{name}", file=sys.stderr, flush=True)
+    print(f"{PROBE_STAGE}{name}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 from pydantic import Field, TypeAdapter
 
 from mnist_bench.records import FailureKind, StepTimes, TrialSpec, VariantClass
@@ -176,3 +177,46 @@ def _decode(adapter: TypeAdapter[_T], line: bytes) -> _T:
     except (ValueError, RecursionError):
         return adapter.validate_json(line)  # which refuses it in words
     return adapter.validate_python(values)
+
+
+# ── what the process that is asked about torch answers ───────────────────────────────────────────────────────────────
+
+PROBE_STAGE = "probe: "  # begins each line of stderr in which it says what it is about to do
+
+
+class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One device as torch sees it; ``missing`` says why it cannot be used (None: a kernel ran on it)."""
+
+    name: str
+    missing: str | None
+    description: str = ""
+
+
+class TorchReport(msgspec.Struct, frozen=True, kw_only=True, tag="torch"):
+    """What torch is, and what of it works here.
+
+    ``torchvision`` None: not installed; its ``error`` is of a plain import, ``usable``: mnist_bench could import it.
+    ``tf32``: torch's own defaults by operation. ``compile_s`` None: not tried, else the seconds that a small function
+    took from an empty cache. ``warnings``: what torch warned of.
+    """
+
+    version: str
+    cuda: str | None
+    hip: str | None
+    cpu_capability: str
+    devices: tuple[DeviceReport, ...]
+    torchvision: str | None
+    torchvision_error: str | None
+    torchvision_usable: bool
+    tf32: dict[str, str]
+    compile_s: float | None = None
+    compile_error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class ProbeFailure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
+    """Why nothing is known of torch. ``stage``: what the process did last; ``detail``: in words."""
+
+    kind: Literal["missing", "broken", "crashed", "hung"]
+    detail: str
+    stage: str = ""

@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from rich.console import Console
 
-    from rich.console import RenderableType
-
-    from mnist_bench.diagnosis import Diagnosis
+    from mnist_bench.labs.doctor import Diagnosis
 
 STYLES = {"ok": "green", "info": "cyan", "warning": "yellow", "error": "bold red"}
 PLURALS = {"error": "errors", "warning": "warnings", "info": "notes"}
@@ -35,77 +32,46 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.cli.console import print_json, print_rows
-    from mnist_bench.diagnosis import diagnose, worst
-    from mnist_bench.diagnosis.survey import survey
+    import msgspec
 
-    with _status(args) as tell:
-        facts = survey(
-            os.environ, output_dir=args.output_dir, data_dir=args.data_dir, try_compile=args.compile, tell=tell
-        )
-    found = diagnose(facts)
+    from mnist_bench.cli.console import make_console, print_json, print_rows
+    from mnist_bench.labs.doctor import diagnose
+    from mnist_bench.labs.doctor_facts import look
+
+    with make_console(args, stderr=True).status("looking at this machine, asking torch ..."):
+        facts = look(os.environ, output_dir=args.output_dir, data_dir=args.data_dir, try_compile=args.compile)
+        found = diagnose(facts)
+    rows = [{"group": group, "check": check, **dataclasses.asdict(each)} for group, check, each in found]
+    levels = [each.level for _, _, each in found]
+    worst = next((level for level in ("error", "warning", "info") if level in levels), "ok")
     match args.format:
         case "json":
-            print_json({"worst": worst(found), "findings": _rows(found), "facts": dataclasses.asdict(facts)})
+            known = {name: msgspec.to_builtins(getattr(facts, name)) for name in ("environment", "torch", "noise")}
+            print_json({"worst": worst, "findings": rows, **known})
         case "table":
-            _print(found, args)
+            _print(found, make_console(args, stderr=False))
         case _:
-            print_rows(_rows(found), args)
-    return 1 if worst(found) == "error" else 0
+            print_rows(rows, args)
+    return 1 if worst == "error" else 0
 
 
-@contextmanager
-def _status(args: argparse.Namespace) -> Iterator[Callable[[str], None]]:
-    """Says on a terminal what is being done; elsewhere nothing: it is over in seconds."""
-    from mnist_bench.cli.console import animates, make_console
-
-    console = make_console(args, stderr=True)
-    if not animates(args, console.file):
-        yield lambda text: None
-        return
-    with console.status("") as status:
-        yield lambda text: status.update(f"{text} ...")
-
-
-def _rows(found: Sequence[Diagnosis]) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(each) for each in found]
-
-
-def _print(found: Sequence[Diagnosis], args: argparse.Namespace) -> None:
-    """A block per group, the level on the left; what to do stands below its finding."""
-    from rich.text import Text
-
-    from mnist_bench.cli.console import make_console
-
-    console = make_console(args, stderr=False)
-    for group in dict.fromkeys(each.group for each in found):
-        console.print(Text(group, style="bold"))
-        console.print(_block([each for each in found if each.group == group]))
-    console.print()
-    console.print(Text(_verdict(found)))
-
-
-def _block(found: Sequence[Diagnosis]) -> RenderableType:
+def _print(found: Sequence[tuple[str, str, Diagnosis]], console: Console) -> None:
+    """A block per group, the level on the left; what to do stands below what was found."""
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    block = Table.grid(padding=(0, 2, 0, 0))
-    block.add_column(width=len("warning"), no_wrap=True)
-    block.add_column(overflow="fold")
-    for each in found:
-        block.add_row(Text(each.level, style=STYLES[each.level]), Text(each.what))
-        if each.mend:
-            mend = Table.grid(padding=(0, 1, 0, 0))
-            mend.add_column(no_wrap=True)
-            mend.add_column(overflow="fold")
-            mend.add_row(Text("mend:", style="dim"), Text(each.mend, style="bold"))
-            block.add_row("", mend)
-    return Padding(block, (0, 0, 0, 2))
-
-
-def _verdict(found: Sequence[Diagnosis]) -> str:
-    counts = {name: sum(each.level == level for each in found) for level, name in PLURALS.items()}
+    for group in dict.fromkeys(group for group, _, _ in found):
+        console.print(Text(group, style="bold"))
+        block = Table.grid(padding=(0, 2, 0, 0))
+        block.add_column(width=len("warning"), no_wrap=True)
+        block.add_column(overflow="fold")
+        for each in (each for of, _, each in found if of == group):
+            block.add_row(Text(each.level, style=STYLES[each.level]), Text(each.what))
+            if each.mend:
+                block.add_row("", Text.assemble(("mend: ", "dim"), (each.mend, "bold")))
+        console.print(Padding(block, (0, 0, 0, 2)))
+    counts = {name: sum(each.level == level for _, _, each in found) for level, name in PLURALS.items()}
     said = ", ".join(f"{count} {name if count > 1 else name[:-1]}" for name, count in counts.items() if count)
     can = "cannot work until the errors are mended" if counts["errors"] else "can work here"
-    return f"A default run {can}{': ' if said else ''}{said}."
+    console.print(Text(f"\nA default run {can}{': ' if said else ''}{said}."))

@@ -1,0 +1,460 @@
+"""``doctor``: every known pitfall of a machine. A check is a function here and its entry in ``CHECKS`` below."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+import mnist_bench
+from mnist_bench.data import default_root
+from mnist_bench.data.fetch import packed_path
+from mnist_bench.data.mnist import RESOURCES
+from mnist_bench.data.verify import describe, expectations, inspect
+from mnist_bench.errors import DataError
+from mnist_bench.labs.doctor_facts import Facts
+from mnist_bench.machine import environment, forecast
+from mnist_bench.machine.noise import foreign_gpu_processes
+from mnist_bench.protocol import ProbeFailure, TorchReport
+from mnist_bench.records import BUILTIN_VARIANTS
+from mnist_bench.table import listed
+
+Level = Literal["ok", "info", "warning", "error"]
+LEVELS: tuple[Level, ...] = ("ok", "info", "warning", "error")  # from best to worst
+NEWEST_PYTHON = (3, 14)  # the newest that torch had wheels for when this was written
+OLDEST_TORCH = (2, 10)
+INSTALL = 'pip install "torch>=2.10" torchvision'
+CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
+REINSTALL = "pip install --force-reinstall torch torchvision"
+SPREAD_LIMIT = 1.10  # of a fixed loop, p95 / p50; an idle desktop stays below 1.05
+PRESSURE_LIMIT = 0.10  # of the time, in which some task waited for a core
+SLOW_CLOCKS = ("hpet", "acpi_pm", "jiffies")
+PAIR_BYTES = 3 << 30  # two live trials
+SWAP_LIMIT_BYTES = 256 << 20
+SMALL_SHM_BYTES = 256 << 20
+LITTLE_BYTES = 1 << 30
+NO_BYTES = 64 << 20
+# A run or its worker, by its command line.
+RUN = re.compile(r"(-m mnist_bench|(^|/| )mnist-bench) (run|race|check|reproduce|selftest)\b|-m mnist_bench\.worker\b")
+ON = r"(?!0$).+"  # "0" and "" turn a variable off
+SPINS = "threads of a waiting trial may spin, and take the cores of the one that is timed"
+OTHER_FIGURES = "figures may differ from those of others"
+# Variables of a process that matter, the values at which they do, how much, and why; the first that fits is said.
+VARIABLES: Sequence[tuple[str, str, Level, str]] = (
+    ("ATEN_CPU_CAPABILITY|DNNL_MAX_CPU_ISA", ".+", "warning", "holds torch back"),
+    ("CUDA_LAUNCH_BLOCKING", ON, "warning", "waits for every kernel"),
+    ("CUDA_VISIBLE_DEVICES", r"\s*(-1.*|,.*)?", "warning", "hides every GPU"),
+    ("CUDA_VISIBLE_DEVICES", ".*", "info", "cuda:0 is the first of these"),
+    ("NVIDIA_TF32_OVERRIDE", ".+", "warning", "forces TF32 on (1) or off (0), whatever a variant says"),
+    ("TORCH_COMPILE_DISABLE|TORCHDYNAMO_DISABLE", ON, "warning", "compile variants would be eager ones"),
+    ("OMP_NUM_THREADS|MKL_NUM_THREADS", ".+", "info", "trials set their threads themselves, by `threads` of a variant"),
+    ("OMP_WAIT_POLICY", "(?i:active)", "warning", SPINS),
+    ("KMP_BLOCKTIME", r"infinite|\d{2,}", "warning", SPINS),  # in ms: longer than the hand-over between trials
+    ("OMP_WAIT_POLICY|KMP_BLOCKTIME", ".+", "info", "not the default way to wait: small steps may be slower"),
+    ("MKL_VERBOSE", ON, "warning", "prints every call"),
+    ("DNNL_VERBOSE|ONEDNN_VERBOSE", ON, "warning", "prints every operation"),
+    ("PYTHONDEVMODE", ON, "warning", "checks at every turn"),
+    ("PYTHONMALLOC", ON, "warning", "another allocator"),
+    ("PYTORCH_NO_CUDA_MEMORY_CACHING", ON, "warning", "asks the driver for every tensor"),
+    ("TORCH_COMPILE_DEBUG", ON, "warning", "writes every compiled graph"),
+    ("TORCH_LOGS|TORCHDYNAMO_VERBOSE", ON, "warning", "logs every step of the compiler"),
+    ("TORCH_SHOW_CPP_STACKTRACES", ON, "warning", "collects stacks"),
+    ("TORCH_USE_CUDA_DSA", ON, "warning", "checks inside kernels"),
+    ("LD_PRELOAD|MALLOC_CONF|PYTORCH_(CUDA_)?ALLOC_CONF", ".+", "info", OTHER_FIGURES),
+    ("ONEDNN_DEFAULT_FPMATH_MODE", ".+", "info", OTHER_FIGURES),
+    (r"TORCHINDUCTOR_(?!CACHE_DIR$)\w+", ".+", "info", OTHER_FIGURES),  # each trial has a cache of its own
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What a check found: ``error`` means that a default run cannot work. ``mend`` says what to do, where one can."""
+
+    level: Level
+    what: str
+    mend: str = ""
+
+
+Found = Iterator[Diagnosis]
+Check = Callable[[Facts], Found]
+
+
+def with_torch(check: Callable[[Facts, TorchReport], Found]) -> Check:
+    """A check that needs torch's answer; without one it finds nothing."""
+
+    @wraps(check)
+    def checked(facts: Facts) -> Found:
+        return check(facts, facts.torch) if isinstance(facts.torch, TorchReport) else iter(())
+
+    return checked
+
+
+# ── software ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def python(facts: Facts) -> Found:
+    version = facts.environment.python
+    newer = _numbers(version) > NEWEST_PYTHON
+    words = " is newer than any that mnist_bench was tried with (3.11 to 3.14)" if newer else ""
+    yield Diagnosis("info" if newer else "ok", f"Python {version}{words}")
+
+
+def torch(facts: Facts) -> Found:
+    match facts.torch:
+        case ProbeFailure(kind="missing"):
+            yield Diagnosis("error", "torch is not installed", INSTALL)
+        case ProbeFailure(kind="broken", detail=detail):
+            yield Diagnosis("error", f"torch cannot be imported: {detail}", f"{REINSTALL} (a CPU build: {CPU_INDEX})")
+        case ProbeFailure(kind=kind, detail=detail, stage=stage):
+            mend = f"`python -m mnist_bench.probe` shows more; {REINSTALL}"
+            if kind == "hung" and stage.startswith("device"):
+                mend = "look at the driver (nvidia-smi); CUDA_VISIBLE_DEVICES=-1 does without the GPU"
+            yield Diagnosis("error", f"the probe of torch {detail}, in: {stage}", mend)
+        case TorchReport(version=version) if _numbers(version) < OLDEST_TORCH:
+            what = f"torch {version} is too old: mnist_bench needs 2.10 or later"
+            yield Diagnosis("error", what, f"{INSTALL} --upgrade")
+        case TorchReport(version=version, cuda=cuda, hip=hip):
+            build = f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else "no CUDA"
+            yield Diagnosis("ok", f"torch {version} ({build})")
+            if cuda and not facts.nvidia_driver:
+                what = "torch is a CUDA build and no NVIDIA driver is here: about 5 GB of CUDA libraries lie idle"
+                yield Diagnosis("info", what, f"{REINSTALL} {CPU_INDEX}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+@with_torch
+def torchvision(facts: Facts, torch: TorchReport) -> Found:
+    version, error = torch.torchvision, torch.torchvision_error
+    if version is None:
+        yield Diagnosis("error", "torchvision is not installed: no data set can be read", INSTALL)
+    elif error is None:
+        yield Diagnosis("ok", f"torchvision {version}")
+    else:
+        index = "" if torch.cuda or torch.hip else f" {CPU_INDEX}"
+        mend = f"pip install --force-reinstall --no-deps torchvision=={version.partition('+')[0]}{index}"
+        if torch.torchvision_usable:
+            what = f"torchvision {version} is not built for torch {torch.version} ({error}): "
+            yield Diagnosis("warning", f"{what}mnist_bench works round it, other programs cannot import it", mend)
+        else:
+            yield Diagnosis("error", f"torchvision {version} cannot be imported: {error}", mend)
+
+
+# ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cpu(facts: Facts) -> Found:
+    details = facts.environment.details
+    capability = facts.torch.cpu_capability if isinstance(facts.torch, TorchReport) else ""
+    virtual = "virtual machine" if details.get("hypervisor") == "yes" else ""
+    parts = [facts.environment.cpu, _count(facts.environment.cores, "core"), virtual, capability]
+    text = f"cpu: {', '.join(part for part in parts if part)}"
+    slow = capability == "DEFAULT" and details.get("architecture") in ("x86_64", "AMD64")
+    words = ": torch finds no AVX2 here, and is many times slower than elsewhere" if slow else ""
+    yield Diagnosis("info" if slow else "ok", text + words)
+
+
+@with_torch
+def gpus(facts: Facts, torch: TorchReport) -> Found:
+    for device in torch.devices:
+        kind, _, _ = device.name.partition(":")
+        if device.missing is None and kind != "cpu":
+            yield Diagnosis("ok", f"{device.name}: {device.description}")
+        elif device.missing and device.description:
+            what = f"{device.name}: {device.description}: its first kernel failed: {device.missing}"
+            yield Diagnosis(
+                "warning", what, "install a torch that is built for this GPU and driver, or update the driver"
+            )
+        elif kind == "mps" and facts.system == "darwin":
+            yield Diagnosis("info", f"mps: {device.missing}; mps cells will be skipped")
+        elif kind == "cuda" and facts.system != "darwin":
+            yield from _no_cuda(facts, torch)
+
+
+def _no_cuda(facts: Facts, torch: TorchReport) -> Found:
+    visible = facts.environ.get("CUDA_VISIBLE_DEVICES")
+    if not facts.nvidia_driver and not torch.hip:
+        yield Diagnosis("info", "cuda: no NVIDIA driver here; cuda cells will be skipped")
+    elif not torch.cuda and not torch.hip:
+        what = f"an NVIDIA driver is here, but torch {torch.version} is built without CUDA: no cuda cell can run"
+        yield Diagnosis("warning", what, f"{REINSTALL} (pytorch.org/get-started names the index for your driver)")
+    elif visible is None or forecast.visible_gpus(visible):  # else ``variables`` says so
+        said = "".join(f" ({text})" for text in torch.warnings if "driver" in text.lower())
+        mend = "see that nvidia-smi works and that its driver is new enough for torch's CUDA; in docker: --gpus all"
+        if visible is not None:
+            mend = f"unset CUDA_VISIBLE_DEVICES (it is {visible!r})"
+        yield Diagnosis("warning", f"cuda: torch sees no GPU{said}; cuda cells will be skipped", mend)
+
+
+def gpu_neighbours(facts: Facts) -> Found:
+    if pids := [str(pid) for pid in foreign_gpu_processes()]:
+        what = f"other processes are on the GPU ({listed(pids)}): its figures will be noisy"
+        yield Diagnosis("warning", what, "end them, or wait for them")
+
+
+@with_torch
+def tf32(facts: Facts, torch: TorchReport) -> Found:
+    used = " and ".join(name for name, precision in torch.tf32.items() if precision == "tf32")
+    if used and any(device.missing is None for device in torch.devices if device.name.startswith("cuda")):
+        yield Diagnosis("info", f"torch's default is TF32 for {used}; fp32 variants turn it off, tf32 variants on")
+
+
+# ── compiler ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def compiler(facts: Facts) -> Found:
+    host = forecast.Host(platform=facts.system, torch_version=None, find_program=shutil.which, environ=facts.environ)
+    name = forecast.compiler(host)
+    if forecast.compiler_doubt(BUILTIN_VARIANTS["compile"], host):
+        mend = "xcode-select --install" if facts.system == "darwin" else "apt-get install g++ (or set CXX)"
+        yield Diagnosis("warning", f"no C++ compiler ({name}): cells of compile variants will be skipped", mend)
+    else:
+        said = environment.run_command([name, "--version"], facts.environ) or name
+        yield Diagnosis("ok", f"C++ compiler: {said.splitlines()[0].strip()}")
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        version = ".".join(map(str, _numbers(facts.environment.python)))
+        what = "Python.h is missing: torch.compile cannot build its kernels; cells of compile variants will fail"
+        yield Diagnosis("warning", what, f"apt-get install python{version}-dev (dnf: python{version}-devel)")
+
+
+@with_torch
+def compilation(facts: Facts, torch: TorchReport) -> Found:
+    if torch.compile_s is None:
+        mend = "mnist-bench doctor --compile tries it (up to half a minute)"
+        yield Diagnosis("info", "torch.compile was not tried", mend)
+    elif torch.compile_error:
+        what = f"torch.compile does not work: {torch.compile_error}"
+        yield Diagnosis("warning", what, "mend the compiler; until then: --filter variant=eager")
+    else:
+        took = f"a small function took {torch.compile_s:.0f} s from an empty cache"
+        yield Diagnosis("ok", f"torch.compile works: {took}")
+
+
+# ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def threads(facts: Facts) -> Found:
+    cores, cpus, quota = facts.environment.cores, environment.affinity(), environment.cpu_quota(facts.root)
+    yield Diagnosis("ok", f"trials use {_count(cores, 'thread')} ({len(cpus)} of {os.cpu_count()} CPUs may be used)")
+    if quota is not None and quota < len(cpus):
+        what = f"the container's CPU quota is {quota:g} of {len(cpus)} CPUs: the kernel stops all threads within steps"
+        mend = "give it whole CPUs of its own (docker: --cpuset-cpus in place of --cpus)"
+        yield Diagnosis("warning", what, mend)
+    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    physical = {facts.read(topology.format(cpu)) for cpu in cpus}
+    if "" not in physical and cores > len(physical):
+        shared = _count(len(physical), "physical core")
+        mend = f"compare with a variant of `threads: {len(physical)}`, which is often as fast and steadier"
+        yield Diagnosis("info", f"{cores} threads share {shared}: they slow each other down", mend)
+
+
+# ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def noise(facts: Facts) -> Found:
+    """A fixed loop; steal, other processes, throttling in the words that a trial would be marked with; load."""
+    seen, cpus = facts.noise, os.cpu_count() or 1
+    text = f"a fixed loop of {seen.slice_ms:.1f} ms varies by {seen.spread - 1:.0%} (p95 over p50, {seen.slices} times)"
+    if seen.spread <= SPREAD_LIMIT:
+        yield Diagnosis("ok", text)
+    else:
+        mend = "end other programs; ratios, timed in turns, bear it best"
+        yield Diagnosis("warning", f"this machine is noisy: {text}", mend)
+    if seen.noisy:
+        stolen = seen.found["steal"] > seen.found["others"]
+        mend = "a machine of its own, or one that is less shared" if stolen else "see `top` for who; end it, or wait"
+        yield Diagnosis("warning", f"within a second, {', '.join(seen.noisy)}", mend)
+    average, pressure = seen.found["load_1min"], seen.found.get("cpu_pressure", 0.0)
+    if average > cpus or pressure > PRESSURE_LIMIT:
+        what = (
+            f"this machine is busy: load {average:.1f} on {_count(cpus, 'CPU')}, tasks wait {pressure:.0%} of the time"
+        )
+        yield Diagnosis("warning", what, "wait until it is idle, or see `top` for what keeps it busy")
+
+
+def other_runs(facts: Facts) -> Found:
+    processes = psutil.process_iter(["cmdline"])
+    if pids := [str(each.pid) for each in processes if RUN.search(" ".join(each.info["cmdline"] or ()))]:
+        what = f"another mnist-bench run is at work (processes {listed(pids)}): each would disturb the other"
+        yield Diagnosis("warning", what, "wait for its end")
+
+
+def kernel(facts: Facts) -> Found:
+    details = facts.environment.details
+    if (governor := details.get("governor", "performance")) != "performance":
+        what = f"the CPU governor is {governor}: clocks follow the load"
+        yield Diagnosis("info", what, "sudo cpupower frequency-set -g performance")
+    if (clock := details.get("clocksource")) in SLOW_CLOCKS:
+        what = f"the kernel's clock is {clock}: each reading takes a microsecond or more, and every step is stamped"
+        yield Diagnosis("warning", what, "boot with tsc=reliable, or have the hypervisor offer a better clock")
+    pages = {
+        "always": "on for all: the kernel moves memory about",
+        "never": "off: large tensors miss the TLB more often",
+    }
+    if said := pages.get(details.get("transparent_hugepages", "")):
+        mend = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
+        yield Diagnosis("info", f"transparent huge pages are {said}", mend)
+
+
+def battery(facts: Facts) -> Found:
+    charge = psutil.sensors_battery()
+    if charge is not None and charge.power_plugged is False:
+        yield Diagnosis("warning", "this computer runs on its battery: it will slow down to save it", "plug it in")
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def memory(facts: Facts) -> Found:
+    whole = facts.environment.memory_bytes
+    free = min(psutil.virtual_memory().available, whole)
+    text = f"{_size(free)} of {_size(whole)} of memory free"
+    if free >= PAIR_BYTES:
+        yield Diagnosis("ok", text)
+    else:
+        what = f"{text}: too little for two live trials, so speed-ups will be unpaired"
+        yield Diagnosis("warning", what, "end other programs, or raise the container's limit")
+
+
+def swap(facts: Facts) -> Found:
+    # By /proc/meminfo: psutil warns where it cannot read what we do not ask for, and macOS always swaps a little.
+    sizes = dict(re.findall(r"^Swap(Total|Free):\s*(\d+) kB", facts.read("proc/meminfo"), re.MULTILINE))
+    used = (int(sizes.get("Total", 0)) - int(sizes.get("Free", 0))) * 1024
+    if used > SWAP_LIMIT_BYTES:
+        what = f"{_size(used)} of swap in use: memory was short, and what returns from disk delays a trial"
+        yield Diagnosis("warning", what, "end what takes the memory, then sudo swapoff -a && sudo swapon -a")
+
+
+def shared_memory(facts: Facts) -> Found:
+    folder = facts.root / "dev/shm"
+    if folder.is_dir() and (size := shutil.disk_usage(folder).total) < SMALL_SHM_BYTES:
+        what = f"/dev/shm has {_size(size)}: loader processes (`workers` above 0) may die of a bus error"
+        yield Diagnosis("info", what, "docker: --shm-size=1g or --ipc=host")
+
+
+# ── data and results ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def data_set(facts: Facts) -> Found:
+    folder = default_root(facts.data_dir, facts.environ)
+    fetch = f"mnist-bench data fetch --data-dir {folder}"
+    try:
+        states = inspect(folder, expectations("mnist", folder), None)
+    except DataError as error:
+        yield Diagnosis("error", f"MNIST cannot be read: {error}", "mend its permissions, or give another --data-dir")
+        return
+    missing = [each.expected.name for each in states if each.status == "missing"]
+    instead = "a run downloads it, or trains on synthetic digits"
+    if corrupt := [describe(each) for each in states if each.status == "corrupt"]:
+        yield Diagnosis("error", f"MNIST in {folder} is corrupt: {'; '.join(corrupt)}", fetch)
+    elif not missing:
+        yield Diagnosis("ok", f"MNIST in {folder}: all four files match their checksums")
+    elif {each.name for each in RESOURCES if packed_path(folder, each).is_file()}.issuperset(missing):
+        yield Diagnosis("ok", f"MNIST in {folder}: as .gz files, which the first run unpacks")
+    elif facts.data_dir is None and facts.environ.get("MNIST_BENCH_DATA", "").strip() and not folder.is_dir():
+        mend = "set it to the folder that holds MNIST/raw, or unset it"
+        yield Diagnosis("warning", f"MNIST_BENCH_DATA={folder}: there is no such folder; {instead}", mend)
+    else:
+        lacks = f"is not in {folder}" if len(missing) == len(states) else f"in {folder} lacks {', '.join(missing)}"
+        yield Diagnosis("warning", f"MNIST {lacks}: {instead}", fetch)
+
+
+def results(facts: Facts) -> Found:
+    wanted = facts.output_dir.absolute()
+    there = next(path for path in (wanted, *wanted.parents) if os.access(path, os.F_OK))
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        yield _room(f"results go to {facts.output_dir}", there, "choose another with --output-dir")
+    else:
+        problem = f"{there} cannot be written to" if there.is_dir() else f"{there} is a file, not a folder"
+        mend = "mend its permissions, or choose another folder with --output-dir"
+        yield Diagnosis("error", f"{facts.output_dir}: {problem}", mend)
+
+
+def temporary(facts: Facts) -> Found:
+    try:
+        folder = tempfile.gettempdir()  # tries to write
+    except FileNotFoundError:
+        mend = "make room in /tmp, or set TMPDIR to a folder"
+        yield Diagnosis("error", "no folder for temporary files can be written to", mend)
+        return
+    if " " in folder:
+        what = f"{folder!r} has a space in its name: torch.compile cannot build there, and its cells will fail"
+        yield Diagnosis("warning", what, "set TMPDIR to a folder without one")
+    if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
+        what = f"{folder} is mounted noexec: what torch.compile builds there cannot be loaded"
+        yield Diagnosis("warning", what, "set TMPDIR to a folder that allows it")
+    yield _room(f"temporary files go to {folder}", Path(folder), "set TMPDIR to a roomier one")
+
+
+def _room(text: str, folder: Path, mend: str) -> Diagnosis:
+    free = shutil.disk_usage(folder).free
+    if free >= LITTLE_BYTES:
+        return Diagnosis("ok", f"{text} ({_size(free)} free)")
+    words = "the disk is full" if free < NO_BYTES else "little room"
+    what = f"{text}: {words} ({_size(free)} free)"
+    return Diagnosis("error" if free < NO_BYTES else "warning", what, f"make room there, or {mend}")
+
+
+# ── environment ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def variables(facts: Facts) -> Found:
+    for name, value in sorted(facts.environ.items()):
+        if name.startswith(("CUDA_", "NVIDIA_")) and not facts.nvidia_driver:
+            continue  # speaks of what is not there
+        for names, values, level, why in VARIABLES:
+            if re.fullmatch(names, name) and re.fullmatch(values, value):
+                yield Diagnosis(level, f"{name}={value}: {why}", f"unset {name}, unless you want it")
+                break
+
+
+def shadowing(facts: Facts) -> Found:
+    """Files and packages, where a worker's Python looks first, that bear the name of a module which it needs."""
+    named = [Path(part) for part in facts.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    folders = dict.fromkeys(named if sys.flags.safe_path else [Path.cwd(), *named])
+    modules = sorted((sys.stdlib_module_names - {"this", "antigravity"}) | {*environment.PACKAGES, "mnist_bench"})
+    places = [folder / name for folder in folders for name in modules]
+    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+    ours = Path(mnist_bench.__file__).resolve()  # in a checkout that is the current folder
+    if found := [str(file).removesuffix("/__init__.py") for file in files if file.resolve() != ours]:
+        what = f"these come before the installed modules of their names: {listed(found)}"
+        yield Diagnosis("warning", what, "rename them, unset PYTHONPATH, or work in another folder")
+
+
+# group: its checks, in the order in which they are shown. The name of a function is the check's name.
+CHECKS: Mapping[str, Sequence[Check]] = {
+    "software": (python, torch, torchvision),
+    "devices": (cpu, gpus, gpu_neighbours, tf32),
+    "compiler": (compiler, compilation),
+    "threads": (threads,),
+    "noise": (noise, other_runs, kernel, battery),
+    "memory": (memory, swap, shared_memory),
+    "data and results": (data_set, results, temporary),
+    "environment": (variables, shadowing),
+}
+
+
+def diagnose(facts: Facts) -> list[tuple[str, str, Diagnosis]]:
+    """Everything that the checks found, in their order: group, check, and what it found."""
+    checks = [(group, check) for group, members in CHECKS.items() for check in members]
+    return [(group, check.__name__, found) for group, check in checks for found in check(facts)]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 1 << 30 else f"{count >> 20} MiB"
