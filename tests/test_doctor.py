@@ -220,6 +220,7 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("variables", "warning", "eager ones", "unset TORCHDYNAMO", {"environ": {"TORCHDYNAMO_DISABLE": "1"}}),
     ("variables", "warning", "TORCH_LOGS=+dynamo", "unset TORCH_LOGS", {"environ": {"TORCH_LOGS": "+dynamo"}}),
     ("variables", "info", "FREEZING=1", "unset", {"environ": {"TORCHINDUCTOR_FREEZING": "1"}}),
+    ("home", "warning", "neither HOME", "XDG_CACHE_HOME", {"environ": {"HOME": "/tmp/mnist-bench-home-77"}}),
     ("shadowing", "warning", "random.py", "rename", {"files": {"empty/random.py": "", "empty/mine.py": ""}}),
     ("shadowing", "warning", "/torch", "rename", {"files": {"empty/torch/__init__.py": "", "empty/numpy/x": ""}}),
 ]

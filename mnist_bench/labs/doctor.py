@@ -420,6 +420,13 @@ def variables(facts: Facts) -> Found:
                 break
 
 
+def home(facts: Facts) -> Found:
+    folder = Path(facts.environ.get("HOME", "~"))
+    if folder == Path("/") or folder.name.startswith(environment.MADE_HOME):
+        what = f"this user has neither HOME nor an entry in /etc/passwd: caches and data sets lie in {folder}"
+        yield Diagnosis("warning", what, "set HOME, or XDG_CACHE_HOME and MNIST_BENCH_DATA, to folders that stay")
+
+
 def shadowing(facts: Facts) -> Found:
     """Files and packages, where a worker's Python looks first, that bear the name of a module which it needs."""
     named = [Path(part) for part in facts.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
@@ -442,7 +449,7 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "noise": (noise, other_runs, kernel, battery),
     "memory": (memory, swap, shared_memory),
     "data and results": (data_set, results, temporary),
-    "environment": (variables, shadowing),
+    "environment": (variables, home, shadowing),
 }
 
 
