@@ -21,7 +21,6 @@ import msgspec
 import psutil
 import pytest
 
-from mnist_bench import probe
 from mnist_bench.cli import main
 from mnist_bench.data.fetch import packed_path
 from mnist_bench.data.mnist import FILE_NAMES, RESOURCES
@@ -31,6 +30,7 @@ from mnist_bench.labs.doctor import CHECKS, Diagnosis, diagnose
 from mnist_bench.labs.doctor_facts import Facts, Noise, ask_torch, measure_noise
 from mnist_bench.protocol import DeviceReport, ProbeFailure, TorchReport
 from mnist_bench.records import Environment
+from mnist_bench.worker import probe
 
 GIB = 1 << 30
 NO_TORCH = ProbeFailure(kind="missing", detail="ModuleNotFoundError: No module named 'torch'", stage="import torch")
@@ -149,7 +149,13 @@ OTHERS = [
 PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("torch", "error", "not installed", "pip install", {"torch": NO_TORCH}),
     ("torch", "error", "libcudart", "--force-reinstall", failed("broken", "OSError: libcudart.so", "import torch")),
-    ("torch", "error", "SIGSEGV, in: import torch", "mnist_bench.probe", failed("crashed", "SIGSEGV", "import torch")),
+    (
+        "torch",
+        "error",
+        "SIGSEGV, in: import torch",
+        "mnist_bench.worker.probe",
+        failed("crashed", "SIGSEGV", "import torch"),
+    ),
     ("torch", "error", "in: device cuda", "CUDA_VISIBLE_DEVICES", failed("hung", "no answer", "device cuda")),
     ("torch", "error", "2.9.1 is too old", "--upgrade", {"torch": {"version": "2.9.1"}}),
     ("torch", "info", "5 GB", "whl/cpu", {"torch": {"cuda": "13.0", "version": "2.10.0"}}),

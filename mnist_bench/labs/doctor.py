@@ -116,7 +116,7 @@ def torch(facts: Facts) -> Found:
         case ProbeFailure(kind="broken", detail=detail):
             yield Diagnosis("error", f"torch cannot be imported: {detail}", f"{REINSTALL} (a CPU build: {CPU_INDEX})")
         case ProbeFailure(kind=kind, detail=detail, stage=stage):
-            mend = f"`python -m mnist_bench.probe` shows more; {REINSTALL}"
+            mend = f"`python -m mnist_bench.worker.probe` shows more; {REINSTALL}"
             if kind == "hung" and stage.startswith("device"):
                 mend = "look at the driver (nvidia-smi); CUDA_VISIBLE_DEVICES=-1 does without the GPU"
             yield Diagnosis("error", f"the probe of torch {detail}, in: {stage}", mend)

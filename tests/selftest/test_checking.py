@@ -23,11 +23,12 @@ from mnist_bench.errors import Interrupted
 from mnist_bench.executors.local import worker_environment
 from mnist_bench.gate import speed
 from mnist_bench.interrupts import Interrupts
+from mnist_bench.models import SELFTEST
 from mnist_bench.protocol import Block, BlockDone, Evaluate, Evaluated, Reply, Request, TrainEpoch
 from mnist_bench.records import CELL_VARIABLE, DataSet, Floor, TrialSpec
 from mnist_bench.selftest import conduct
 from mnist_bench.selftest.checking import Gate
-from mnist_bench.selftest.instruments import PLUGIN, VARIABLE, load_of, loads
+from mnist_bench.selftest.instruments import VARIABLE, load_of, loads
 from mnist_bench.selftest.rates import summarise
 from mnist_bench.selftest.records import CheckResult, Condition, Mislabelled, Slowed
 from mnist_bench.stats import Interval
@@ -50,7 +51,7 @@ class Machine:
     ) -> FakeWorker:
         own = worker_environment(environ, spec)
         self.started.append((spec, log, own, timeout_s, root))
-        rows = load_of(own[VARIABLE], own[CELL_VARIABLE])[1] if spec.model.model == PLUGIN else 0
+        rows = load_of(own[VARIABLE], own[CELL_VARIABLE])[1] if spec.model.model == SELFTEST else 0
 
         def script(request: Request, number: int) -> Reply | BaseException | None:
             if isinstance(request, TrainEpoch) and len(self.started) == self.stop_at:

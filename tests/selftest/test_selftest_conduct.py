@@ -18,10 +18,11 @@ from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError, UsageError
 from mnist_bench.gate.records import Check, Verdict, VerdictKind
+from mnist_bench.models import SELFTEST
 from mnist_bench.records import Cell, DataSet, ModelEntry
 from mnist_bench.selftest import conduct
 from mnist_bench.selftest.conduct import checks, conditions
-from mnist_bench.selftest.instruments import PLUGIN, VARIABLE, instrumented, load_of, loads
+from mnist_bench.selftest.instruments import VARIABLE, instrumented, load_of, loads
 from mnist_bench.selftest.labels import SpoiltSet, spoil
 from mnist_bench.selftest.records import Condition, Mislabelled, Side, Slowed
 from mnist_bench.selftest.sessions import Workshop
@@ -34,7 +35,7 @@ class TestInstruments:
     def test_only_the_target_changes(self) -> None:
         changed = instrumented(MATRIX, CELLS)
         assert expand(changed) == expand(MATRIX)
-        assert model_of(changed, "mlp") == ModelEntry(name="mlp", model=PLUGIN, optimizer="sgd", lr=0.01)
+        assert model_of(changed, "mlp") == ModelEntry(name="mlp", model=SELFTEST, optimizer="sgd", lr=0.01)
         assert model_of(changed, "lenet5").optimizer == "adam"
 
     def test_a_model_that_no_cell_needs_stays(self) -> None:
@@ -45,7 +46,7 @@ class TestInstruments:
         matrix = replace(MATRIX, include=(cell,))
         changed = instrumented(matrix, [cell])
         assert expand(changed) == expand(matrix)
-        assert model_of(changed, "cnn").model == PLUGIN
+        assert model_of(changed, "cnn").model == SELFTEST
 
     def test_the_environment_says_what_and_how_much(self) -> None:
         text = loads(MATRIX, {MLP: 12, LENET5: 0})[VARIABLE]

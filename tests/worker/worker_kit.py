@@ -6,16 +6,15 @@ import hashlib
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
 from mnist_bench.data import write_images, write_labels
-from mnist_bench.measure.waterfall import Waterfall
 from mnist_bench.protocol import Evaluated, Prepared
 from mnist_bench.records import Cell, DataSet, ModelEntry, TrialSpec, Variant
-from mnist_bench.trial import LiveTrial
+from mnist_bench.worker.clocks import Waterfall, clock
+from mnist_bench.worker.trial import LiveTrial
 
 TRAIN, TEST = 2300, 1000
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -65,8 +64,12 @@ def make_spec(data: DataSet, target: str = "mlp", **changes: Any) -> TrialSpec:
     return TrialSpec(cell=cell, model=entry, variant=variant, data=data, **spec)
 
 
+def new_waterfall() -> Waterfall:
+    return Waterfall(clock, clock())
+
+
 def open_trial(spec: TrialSpec) -> LiveTrial:
-    return LiveTrial(spec, Waterfall(perf_counter_ns, perf_counter_ns()))
+    return LiveTrial(spec, new_waterfall())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""One epoch and one evaluation: the only hot loops. Nothing here reads a device's value inside a loop."""
+"""The only hot loops: steps, an epoch, an evaluation. Nothing here reads a device's value inside a loop."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import operator
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 
-from mnist_bench.execution.program import Forward, Step
-from mnist_bench.loading.pipelines import Batch
+from mnist_bench.protocol import Evaluated
+from mnist_bench.worker.clocks import NS, clock
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +49,6 @@ class TrainedEpoch:
         loaded, done = self.steps[0::2], self.steps[1::2]
         return sum(loaded) - self.started - sum(done[:-1]) if loaded else 0
 
-    def step_ns(self) -> int:
-        return sum(self.steps[1::2]) - sum(self.steps[0::2])
-
 
 def train_epoch(
     step: Step,
@@ -53,7 +56,7 @@ def train_epoch(
     step_count: int,
     *,
     synchronize: Callable[[], None],
-    clock: Callable[[], int],
+    clock: Callable[[], int] = clock,
 ) -> TrainedEpoch:
     """Trains over ``batches``.
 
@@ -76,14 +79,6 @@ def train_epoch(
     return TrainedEpoch(started=started, steps=stamps[:position], ended=clock(), losses=losses, sizes=sizes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    seconds: float
-    correct: int
-    samples: int
-    predictions_sha256: str
-
-
 def evaluate(
     forward: Forward,
     batches: Iterable[Batch],
@@ -91,8 +86,8 @@ def evaluate(
     device: torch.device,
     *,
     synchronize: Callable[[], None],
-    clock: Callable[[], int],
-) -> Score:
+    clock: Callable[[], int] = clock,
+) -> Evaluated:
     """Scores every image once; ``predictions_sha256`` is over the predicted digits, uint8 in the file's order."""
     synchronize()
     started = clock()
@@ -108,4 +103,31 @@ def evaluate(
     right = int(correct.item())
     ended = clock()
     digest = hashlib.sha256(predictions.cpu().numpy().tobytes()).hexdigest()
-    return Score(seconds=(ended - started) * 1e-9, correct=right, samples=samples, predictions_sha256=digest)
+    return Evaluated(seconds=(ended - started) * NS, correct=right, samples=samples, predictions_sha256=digest)
+
+
+def time_steps_by_clock(step: Callable[[], None], count: int) -> list[int]:
+    """The ns of each of ``count`` steps, where work is done when the call returns (the CPU): every step is stamped."""
+    stamps = [0] * (count + 1)
+    stamps[0] = clock()
+    for index in range(1, count + 1):
+        step()
+        stamps[index] = clock()
+    return [second - first for first, second in pairwise(stamps)]
+
+
+def time_steps_by_events(
+    events: Any, synchronize: Callable[[], None], step: Callable[[], None], count: int
+) -> list[int]:
+    """The same by device events: ``events`` makes one, as ``torch.cuda.Event`` does.
+
+    An event between steps costs about a microsecond of launch and no synchronisation.
+    """
+    marks = [events(enable_timing=True) for _ in range(count + 1)]
+    synchronize()
+    marks[0].record()
+    for mark in marks[1:]:
+        step()
+        mark.record()
+    synchronize()
+    return [round(first.elapsed_time(second) * 1e6) for first, second in pairwise(marks)]

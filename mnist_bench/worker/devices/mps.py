@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import torch
 
-from mnist_bench.devices.base import time_steps_by_events
+from mnist_bench.worker.loop import time_steps_by_events
 
 
 class Mps:
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int) -> None:
         self.torch_device = torch.device("mps")
 
     def missing(self) -> str | None:

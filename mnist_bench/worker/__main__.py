@@ -1,11 +1,10 @@
-"""The child process of one trial: reads requests, answers each, sleeps in between. ``python -m mnist_bench.worker``."""
+"""Reads requests, answers each, sleeps in between. ``python -m mnist_bench.worker``."""
 
 from __future__ import annotations
 
 import argparse
 import faulthandler
 import os
-import time
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -31,12 +30,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int) -> None:
     """Answers requests until ``finish``, a failure, or the end of ``requests``."""
-    from mnist_bench.measure.waterfall import Waterfall
     from mnist_bench.protocol import Failed, Finished, Unavailable, decode_request, encode_reply
-    from mnist_bench.serving import Server  # torch: 1 to 2 s, after the fork
+    from mnist_bench.worker.clocks import Waterfall, clock
+    from mnist_bench.worker.server import Server  # torch: 1 to 2 s, after the fork
 
-    waterfall = Waterfall(time.perf_counter_ns, started_ns)
-    waterfall.add("import", time.perf_counter_ns() - started_ns)
+    waterfall = Waterfall(clock, started_ns)
+    waterfall.add("import", clock() - started_ns)
     server = Server(waterfall)
     while True:
         with waterfall.asleep():

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mnist_bench.errors import BenchError
-from mnist_bench.execution.compiled import is_compile_error
-from mnist_bench.measure.numerics import NumericsError
-from mnist_bench.measure.waterfall import Waterfall
-from mnist_bench.models import ModelError
+from mnist_bench.errors import BenchError, Diverged, TrialError
 from mnist_bench.protocol import (
     PROTOCOL_VERSION,
     Block,
@@ -25,10 +21,12 @@ from mnist_bench.protocol import (
     TrainEpoch,
 )
 from mnist_bench.records import FailureKind
-from mnist_bench.trial import Diverged, LiveTrial, TrialError
+from mnist_bench.worker.clocks import Waterfall
+from mnist_bench.worker.executions import is_compile_error
+from mnist_bench.worker.trial import LiveTrial
 
 REASON_LENGTH = 400
-OURS = (f"{Path(__file__).parent}/", f"{Path(torch.__file__).parent}/")  # frames that say nothing of the model
+OURS = (f"{Path(__file__).parents[1]}/", f"{Path(torch.__file__).parent}/")  # frames that say nothing of the model
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "Cannot allocate memory")
 
 
@@ -83,7 +81,7 @@ def classify(error: BaseException) -> FailureKind:
 def explain(error: BaseException) -> str:
     """One line: the error's own words, and where in the code outside this package and torch it was raised."""
     words = " ".join(str(error).split()) or "no message"
-    if isinstance(error, TrialError | Diverged | ModelError | NumericsError | BenchError):
+    if isinstance(error, BenchError):
         return shorten(words)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(OURS)]

@@ -1,7 +1,7 @@
-"""The torch side of ``doctor``: imports torch, looks at it, prints one JSON document. ``python -m mnist_bench.probe``.
+"""The torch side of ``doctor``: imports torch, looks at it, prints one JSON document.
 
-A process of its own, so that a torch that crashes or hangs is a finding and no end of doctor. What is being done
-stands on stderr, line by line: the last one tells where it died.
+``python -m mnist_bench.worker.probe`` is a process of its own, so that a torch that crashes or hangs is a finding and
+no end of doctor. What is being done stands on stderr, line by line: the last one tells where it died.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def _report(*, try_compile: bool) -> TorchReport:
 def _devices() -> Iterator[DeviceReport]:
     import torch
 
-    from mnist_bench.devices import DEVICES, open_device
+    from mnist_bench.catalogue import DEVICES
+    from mnist_bench.worker.devices import open_device
 
     for kind in DEVICES:
         _stage(f"device {kind}")
@@ -96,7 +97,7 @@ def _device(name: str) -> DeviceReport:
     """A device that is there may still be of no use: a GPU too old for this build fails at its first kernel."""
     import torch
 
-    from mnist_bench.devices import open_device
+    from mnist_bench.worker.devices import open_device
 
     device = open_device(name)
     description: list[str] = []
@@ -111,7 +112,7 @@ def _device(name: str) -> DeviceReport:
 
 def _torchvision() -> tuple[str | None, str | None, bool]:
     """Its version (None: not installed), the error of a plain import, and whether mnist_bench can import it."""
-    from mnist_bench.loading.mnist import import_torchvision
+    from mnist_bench.worker.pipelines import import_torchvision
 
     try:
         version = importlib.metadata.version("torchvision")

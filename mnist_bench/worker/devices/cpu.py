@@ -10,11 +10,11 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from mnist_bench.devices.base import time_steps_by_clock
+from mnist_bench.worker.loop import time_steps_by_clock
 
 
 class Cpu:
-    def __init__(self, index: int = 0) -> None:
+    def __init__(self, index: int) -> None:
         self.torch_device = torch.device("cpu")
 
     def missing(self) -> str | None:

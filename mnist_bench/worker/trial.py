@@ -6,55 +6,34 @@ import hashlib
 import itertools
 import math
 import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from mnist_bench import data, models
-from mnist_bench.devices import open_device
-from mnist_bench.execution import build as build_program
-from mnist_bench.execution.compiled import captures_graphs, graphs_compiled, missing_compiler
-from mnist_bench.execution.program import build_optimizer
-from mnist_bench.loading import pipelines
-from mnist_bench.loading.order import epoch_order
-from mnist_bench.measure import memory, numerics, warmup
-from mnist_bench.measure.placement import on_random_core
-from mnist_bench.measure.relocate import Relocator, state_tensors
-from mnist_bench.measure.snapshot import Snapshot
-from mnist_bench.measure.waterfall import NS, Waterfall
-from mnist_bench.protocol import (
-    BlockDone,
-    EpochDone,
-    Evaluated,
-    Finished,
-    Prepared,
-    SessionEnded,
-    Unavailable,
-)
-from mnist_bench.recipes import training_of
+from mnist_bench import data
+from mnist_bench.catalogue import EXECUTIONS
+from mnist_bench.errors import Diverged, TrialError
+from mnist_bench.models import training_of
+from mnist_bench.protocol import BlockDone, EpochDone, Evaluated, Finished, Prepared, SessionEnded, Unavailable
 from mnist_bench.records import StepTimes, TrialSpec, VariantClass
 from mnist_bench.samples import SAMPLES, SESSION, TRAINING, WARMUP
-from mnist_bench.training import TrainedEpoch, evaluate, train_epoch
+from mnist_bench.worker import clocks, executions, process
+from mnist_bench.worker.building import build_model, build_optimizer
+from mnist_bench.worker.clocks import NS, Waterfall, clock
+from mnist_bench.worker.devices import open_device
+from mnist_bench.worker.loop import Batch, TrainedEpoch, evaluate, train_epoch
+from mnist_bench.worker.pipelines import Pipeline, epoch_order, open_pipeline
+from mnist_bench.worker.state import Relocator, Snapshot, state_tensors
 
 TRACE_STEPS = 20
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
 WARMUP_EPOCH = -1  # the order of warm-up and session, which no training epoch has
 CLASSES: dict[str, VariantClass] = {"fp32": "A", "tf32": "B", "bf16": "B"}
-
-
-class TrialError(Exception):
-    """An audit that did not hold: the trial has failed, with this reason."""
-
-
-class Diverged(Exception):
-    """The loss is not finite."""
 
 
 class LiveTrial:
@@ -84,7 +63,7 @@ class LiveTrial:
         with self._waterfall.phase("data"):
             data.verify(self._spec.data)
             training = training_of(self._spec.model, self._spec.recipe)
-            self._pipeline = pipelines.build(self._spec, training, self._device.torch_device)
+            self._pipeline = open_pipeline(self._spec, training, self._device.torch_device)
         with self._waterfall.phase("transfer"):
             self._pipeline.transfer()
             self._device.synchronize()
@@ -92,12 +71,12 @@ class LiveTrial:
             self._build(training.optimizer, training.lr)
         first_step_s, compile_s = self._first_calls()
         with self._waterfall.phase("warm-up"):
-            durations = warmup.settle(self._time_steps)
+            durations = clocks.settle(self._time_steps)
             self._keep(WARMUP, 0, durations)
         with self._waterfall.phase("check"):
             trace = self._loss_trace()
             self._snapshot.restore()
-        self._block_steps = warmup.block_steps(durations)
+        self._block_steps = clocks.block_steps(durations)
         return Prepared(
             block_steps=self._block_steps,
             step_s=float(np.median(durations[-50:])) * NS,
@@ -114,34 +93,32 @@ class LiveTrial:
         variant = self._spec.variant
         if reason := self._device.missing():
             return Unavailable(scope="device", reason=reason)
-        if reason := missing_compiler(variant, self._device.torch_device):
+        if reason := executions.missing_compiler(variant, self._device.torch_device):
             return Unavailable(scope="compile", reason=reason)
-        numerics.apply(
-            variant, self._device.torch_device, deterministic_if_possible=self._spec.deterministic_if_possible
-        )
+        lenient = self._spec.deterministic_if_possible
+        process.apply_numerics(variant, self._device.torch_device, deterministic_if_possible=lenient)
         if self._spec.memory_bytes is not None:
             self._device.limit_memory(self._spec.memory_bytes)
         return None
 
     def _build(self, optimizer: str, lr: float) -> None:
         spec, device = self._spec, self._device.torch_device
-        if spec.allow_plugins and spec.plugin_path is not None:
-            sys.path.insert(0, spec.plugin_path)
         torch.manual_seed(spec.seed)
         random.seed(spec.seed)
         np.random.seed(spec.seed)
-        self._model: nn.Module = models.build(spec.model).to(device)
+        model = build_model(spec.model, allow_plugins=spec.allow_plugins, plugin_path=spec.plugin_path)
+        self._model: nn.Module = model.to(device)
         if spec.variant.channels_last:
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model.train()
         self._optimizer = build_optimizer(self._model, optimizer, lr, fused=spec.variant.fused_optimizer)
-        self._program = build_program(self._model, self._optimizer, spec.variant, device)
+        self._program = executions.build_program(self._model, self._optimizer, spec.variant, device)
         self._snapshot = Snapshot(self._model, self._optimizer, device)
         self._losses: list[torch.Tensor] = []
         self._stream = self._full_batches()
         self._one_step = self._steady_step()
 
-    def _full_batches(self) -> Iterator[pipelines.Batch]:
+    def _full_batches(self) -> Iterator[Batch]:
         """Batches without end, none ragged, in an order that no training epoch has."""
         count, size = self._pipeline.train_images, self._spec.cell.batch_size
         orders = (epoch_order(self._spec.seed, WARMUP_EPOCH - repeat, count) for repeat in itertools.count())
@@ -166,7 +143,7 @@ class LiveTrial:
             Awake seconds from the process's start to the first finished step; and, where something is compiled, the
             seconds of the first calls less those of the second.
         """
-        compiled = self._spec.variant.execution == "compile"
+        compiled = EXECUTIONS[self._spec.variant.execution].compiles
         ahead_ns = self._call(self._score_ahead)
         with self._waterfall.phase("compile" if compiled else "warm-up"):
             images, labels = next(self._stream)
@@ -181,7 +158,7 @@ class LiveTrial:
                 scored, _ = next(iter(self._pipeline.test_batches()))
                 first += self._call(lambda: self._program.forward(scored))
                 second += self._call(lambda: self._program.forward(scored))
-        if compiled and not graphs_compiled():
+        if compiled and not executions.graphs_compiled():
             raise TrialError(
                 "nothing was compiled: dynamo is switched off in the environment, or skips the whole model"
             )
@@ -201,10 +178,10 @@ class LiveTrial:
             self._model(images)
 
     def _call(self, function: Callable[[], object]) -> int:
-        begin = perf_counter_ns()
+        begin = clock()
         function()
         self._device.synchronize()
-        return perf_counter_ns() - begin
+        return clock() - begin
 
     @contextmanager
     def _scoring(self, mode: Callable[[], AbstractContextManager[object]] = torch.inference_mode) -> Iterator[None]:
@@ -241,7 +218,7 @@ class LiveTrial:
         Args:
             seed: of the round: all members begin it on the same core; their spacers differ.
         """
-        with self._waterfall.phase("session"), on_random_core(random.Random(seed)):
+        with self._waterfall.phase("session"), process.on_random_core(random.Random(seed)):
             self._refresh(random.Random(f"{seed}/{self._spec.id}"))
             self._one_step()
             with self._no_compilation("the timing session"):
@@ -254,7 +231,7 @@ class LiveTrial:
     def _refresh(self, rng: random.Random) -> None:
         """Everything that a step reads or writes moves to fresh memory. Captured graphs are bound to theirs: with them
         it moves at times only, and torch, which finds other addresses, captures them again."""
-        captured = captures_graphs(self._spec.variant, self._device.torch_device)
+        captured = executions.captures_graphs(self._spec.variant, self._device.torch_device)
         if captured and self._blocks % RECAPTURE_BLOCKS:
             return
         self._state_relocator.move(state_tensors(self._model, self._optimizer), rng)
@@ -290,7 +267,6 @@ class LiveTrial:
                 self._pipeline.train_batches(order),
                 math.ceil(count / self._spec.cell.batch_size),
                 synchronize=self._device.synchronize,
-                clock=perf_counter_ns,
             )
         seconds, loader_ns = (trained.ended - trained.started) * NS, trained.loader_ns()
         self._waterfall.add("loader wait", loader_ns)
@@ -329,24 +305,18 @@ class LiveTrial:
                 pipeline.test_images,
                 self._device.torch_device,
                 synchronize=self._device.synchronize,
-                clock=perf_counter_ns,
             )
             self._model.train()
         if score.samples != pipeline.test_images:
             raise TrialError(f"{score.samples} images were scored, not {pipeline.test_images}")
-        return Evaluated(
-            seconds=score.seconds,
-            correct=score.correct,
-            samples=score.samples,
-            predictions_sha256=score.predictions_sha256,
-        )
+        return score
 
-    def _open_other_set(self) -> pipelines.Pipeline:
+    def _open_other_set(self) -> Pipeline:
         """A pipeline of its own, opened only when asked for: whatever is timed holds one set of images to score."""
         with self._waterfall.phase("data"):
             training = training_of(self._spec.model, self._spec.recipe)
             swapped = replace(training, scored_on_training_images=not training.scored_on_training_images)
-            pipeline = pipelines.build(self._spec, swapped, self._device.torch_device)
+            pipeline = open_pipeline(self._spec, swapped, self._device.torch_device)
         with self._waterfall.phase("transfer"):
             pipeline.transfer()
             self._device.synchronize()
@@ -357,8 +327,8 @@ class LiveTrial:
         with self._waterfall.phase("teardown"):
             if self._samples and self._spec.samples_path:
                 np.save(self._spec.samples_path, np.concatenate(self._samples))
-            found = numerics.describe(self._spec.variant, self._device.torch_device)
-            host_peak, device_peak = memory.tree_peak_bytes(), self._device.peak_bytes()
+            found = process.describe_numerics(self._spec.variant, self._device.torch_device)
+            host_peak, device_peak = process.tree_peak_bytes(), self._device.peak_bytes()
         return Finished(
             phases=self._waterfall.phases_s(),
             elapsed_s=self._waterfall.elapsed_s(),
@@ -371,9 +341,9 @@ class LiveTrial:
 
     @contextmanager
     def _no_compilation(self, where: str) -> Iterator[None]:
-        before = graphs_compiled()
+        before = executions.graphs_compiled()
         yield
-        if (new := graphs_compiled() - before) > 0:
+        if (new := executions.graphs_compiled() - before) > 0:
             raise TrialError(f"{new} graphs were compiled inside {where}: its times are not those of steps")
 
     def _keep(self, phase: int, index: int, stamps: Any) -> None:
