@@ -11,7 +11,7 @@ from typing import Any
 
 from mnist_bench import stats
 from mnist_bench.cells import reference_variant
-from mnist_bench.comparability import proven_class
+from mnist_bench.classes import proven_class
 from mnist_bench.records import (
     STATUSES,
     Cell,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from record_factory import make_measurement
 
-from mnist_bench.comparability import proven_class, trace_difference
+from mnist_bench.classes import proven_class, trace_difference
 
 EAGER = make_measurement(loss_trace=(2.3, 2.0, 1.5))
 

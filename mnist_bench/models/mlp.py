@@ -1,4 +1,4 @@
-"""One hidden layer."""
+"""One hidden layer of 784: 623,290 parameters."""
 
 from torch import nn
 
