@@ -15,8 +15,8 @@ from typing import Any
 from bench import report
 from bench.bars import Bar, agreement_bars, holds_one, percent, spread
 from bench.live import EAGER, Timed, Workshop, time_session
+from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up
 from mnist_bench.records import Timing
-from mnist_bench.speedups import SpeedUp, index_sessions, speed_up
 
 A, B = replace(EAGER, name="a"), replace(EAGER, name="b")
 
@@ -47,8 +47,8 @@ def prove(args: argparse.Namespace, workshop: Workshop, samples: list[Any]) -> t
         for model in args.models:
             samples.append(found := repeat(model, seed, workshop, precision=args.precision, budget_s=args.budget))
             report.say(
-                f"{model} {seed + 1}/{args.sessions}: paired {found.paired.ratio:.4f} in "
-                f"{len(found.together.session.rounds)} rounds, solo {found.solo.ratio:.4f}"
+                f"{model} {seed + 1}/{args.sessions}: paired {found.paired.interval.estimate:.4f} in "
+                f"{len(found.together.session.rounds)} rounds, solo {found.solo.interval.estimate:.4f}"
             )
     report.print_rows("sessions: seconds per step of a / of b", [_row(found) for found in samples])
     report.print_rows(
@@ -66,8 +66,8 @@ def repeat(model: str, seed: int, workshop: Workshop, *, precision: float, budge
         time_session([spec], workshop, precision=precision, budget_s=budget_s, reference=None) for spec in in_turn
     )
     ids = [(specs[0].id, specs[1].id)]
-    paired = speed_up(ids, index_sessions([together.session]))
-    solo = speed_up(ids, index_sessions([first.session, second.session]))
+    paired = speed_up(ids, SessionIndex([together.session]))
+    solo = speed_up(ids, SessionIndex([first.session, second.session]))
     if paired is None or solo is None:
         raise RuntimeError(f"{model}, seed {seed}: a session without a common round")
     return Repeat(model=model, seed=seed, paired=paired, solo=solo, together=together, apart=(first, second))
@@ -85,14 +85,14 @@ def _row(found: Repeat) -> dict[str, Any]:
     return {
         "model": found.model,
         "seed": found.seed,
-        "ratio": found.paired.ratio,
+        "ratio": found.paired.interval.estimate,
         "low": found.paired.low,
         "high": found.paired.high,
         "holds 1.0": holds_one(found.paired),
         "rounds": len(timed.session.rounds),
         "stopped": timed.session.stopped,
         "session s": f"{timed.timing_s:.1f}",
-        "solo ratio": found.solo.ratio,
+        "solo ratio": found.solo.interval.estimate,
         "solo s": f"{sum(one.timing_s for one in found.apart):.1f}",
         **report.machine(timed.machine),
     }
@@ -105,7 +105,7 @@ def _spreads(model: str, repeats: Sequence[Repeat]) -> list[dict[str, str]]:
         ("paired", [one.paired for one in own]),
         ("solo, one after the other", [one.solo for one in own]),
     ):
-        found = spread([math.log(one.ratio) for one in ratios])
+        found = spread([math.log(one.interval.estimate) for one in ratios])
         rows.append(
             {
                 "model": model,

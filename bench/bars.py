@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mnist_bench import stats
-from mnist_bench.speedups import SpeedUp
+from mnist_bench.analysis.ratios import SpeedUp
 
 AA_SD = 0.03  # of ln ratio between sessions of the same variant under two names
 AA_HOLDING = 0.8  # of the sessions' 95 % intervals must hold 1.0
@@ -60,7 +60,7 @@ def spread(logs: Sequence[float]) -> Spread:
 
 def agreement_bars(model: str, sessions: Sequence[SpeedUp]) -> tuple[Bar, Bar, Bar]:
     """The A/A bars: spread, mean, and how many stated intervals hold 1.0."""
-    found = spread([math.log(session.ratio) for session in sessions])
+    found = spread([math.log(session.interval.estimate) for session in sessions])
     holding = sum(holds_one(session) for session in sessions)
     least = math.ceil(AA_HOLDING * len(sessions))
     return (

@@ -15,6 +15,8 @@ import record_factory
 
 from mnist_bench import cells as matrices
 from mnist_bench import codec, stats
+from mnist_bench.analysis.summary import Run
+from mnist_bench.figures import Row
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
@@ -27,7 +29,6 @@ from mnist_bench.records import (
     trial_id,
 )
 from mnist_bench.store import SCHEMA_VERSION, RunFolder
-from mnist_bench.summary import summarise
 
 
 def make_matrix(batch_sizes: int, variants: int, seeds: int) -> Matrix:
@@ -94,7 +95,11 @@ def test_summarise_10000_trials(benchmark: Any, sized: Callable[[int], int]) -> 
     sessions = [make_session(group, rng) for group in groups]
     manifest = make_manifest(matrix, [trial.id for trial in trials])
     assert len(trials) == sized(125) * 80
-    rows = benchmark.pedantic(summarise, args=(manifest, trials, sessions), rounds=3, iterations=1)
+
+    def rows_of() -> Sequence[Row]:
+        return Run(manifest=manifest, trials=trials, sessions=sessions).rows
+
+    rows = benchmark.pedantic(rows_of, rounds=3, iterations=1)
     assert len(rows) == sized(125) * 8
 
 

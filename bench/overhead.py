@@ -18,7 +18,8 @@ from typing import Any
 from bench import report, tutorial_loop
 from bench.bars import Bar, outside_bar, step_bars
 from bench.live import EAGER, PLAIN, Timed, Trained, Workshop, time_session, train
-from mnist_bench import session_ratios, stats
+from mnist_bench import stats
+from mnist_bench.analysis import ratios
 
 PARTS = ("steps", "epochs", "tutorial")
 
@@ -104,7 +105,8 @@ def time_pair(model: str, number: int, workshop: Workshop, *, budget_s: float) -
 def step_pair(model: str, number: int, timed: Timed, harness: str) -> StepPair:
     """What the session of two says; ``harness`` is the trial id of the harness's side, whichever place it has."""
     (plain,) = (member for member in timed.session.members if member != harness)
-    logs = session_ratios.log_ratios(timed.session, harness, plain)
+    members = timed.session.members
+    logs = ratios.round_log_ratios(timed.session.rounds, members.index(harness), members.index(plain))
     return StepPair(model=model, pair=number, log_ratio=stats.median(logs), timed=timed)
 
 

@@ -1,24 +1,82 @@
-"""Figures as people read them: as many digits as they are worth, never an exponent. None is an empty text."""
+"""The registry of figures: each number that a cell has is named once, with how it is taken and how people read it.
+
+The terminal, CSV, Markdown, JSON, page, exports and history iterate over ``FIGURES``: a new column is one entry.
+A figure that was not measured is None, and an empty text.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Literal, TypeVar
 
-if TYPE_CHECKING:
-    from mnist_bench.records import VariantClass
-    from mnist_bench.rows import Row
+from mnist_bench.records import Cell, Measurement, Status, StepTimes, Trial, VariantClass
+from mnist_bench.stats import Interval, mean_and_variance, t_interval
+from mnist_bench.table import Column, joined, plain
+
+T = TypeVar("T")
+
+MIB = 1 << 20
+TARGET_ACCURACY = 0.97  # of ``time_to_accuracy_s``
+
+# How a ratio was measured: in one session (``within``), in several (``between``), or never together.
+Paired = Literal["within", "between", "unpaired"]
 
 FOOTNOTES = {
     "†": "noisy: the machine was disturbed while this was measured",
     "‡": "unpaired: the two sides were never timed together; drift of the machine is in the ratio",
     "§": "class B (changed numerics) or C (changed algorithm): judge the speed-up together with the accuracy",
+    "*": "the fastest of its model and batch size, or not shown to be slower than it by the paired ratios (95 %)",
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a run says of one cell.
+
+    Args:
+        trials: all that are finished, the worst first among equals.
+        ok: the measurements of the seeds that are ok; steps: of their sessions.
+        noise: the disturbances of each of these seeds, its sessions' included.
+        vs_eager, vs_cpu: how many times faster a step is; paired: the weaker word of the two.
+    """
+
+    cell: Cell
+    trials: Sequence[Trial]
+    ok: Sequence[Measurement]
+    steps: Sequence[StepTimes] = ()
+    noise: Sequence[Sequence[str]] = ()
+    doubt: str | None = None
+    class_: VariantClass | None = None
+    threads: int | None = None
+    vs_eager: Interval | None = None
+    vs_cpu: Interval | None = None
+    paired: Paired | None = None
+
+    def sum(self, of: Callable[[Measurement], Iterable[float]]) -> float:
+        """Over all epochs of all seeds."""
+        return sum(sum(of(one)) for one in self.ok)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A cell's figures: a line of ``results.csv``. ``row["epoch_s"]`` is a figure by its key, None where unknown."""
+
+    cell: Cell
+    status: Status
+    reason: str
+    seeds: int
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.figures.get(key) if key in KEYS else _unknown(key)
+
+
 def significant(value: float | None, digits: int = 3) -> str:
-    """``12345.6`` is ``12,346``, ``12.345`` is ``12.3``, ``0.012345`` is ``0.0123``."""
+    """``12345.6`` is ``12,346``, ``12.345`` is ``12.3``, ``0.012345`` is ``0.0123``; never an exponent."""
     if value is None:
         return ""
     if value == 0:
@@ -34,75 +92,384 @@ def ratio(value: float | None) -> str:
     return f"{value:.2f}x" if value >= 0.1 else f"{significant(value, 2)}x"
 
 
-def bounds(low: float | None, high: float | None) -> str:
-    """A ratio's interval: ``[1.38, 1.49]``."""
-    return "" if low is None or high is None else f"[{ratio(low)[:-1]}, {ratio(high)[:-1]}]"
+def bounds(low: float | None, high: float | None, text: Callable[[float | None], str] = ratio) -> str:
+    """An interval: ``[1.38, 1.49]``."""
+    return "" if low is None or high is None else f"[{text(low).rstrip('x')}, {text(high).rstrip('x')}]"
 
 
-def rate_bounds(low: float | None, high: float | None) -> str:
-    """A rate's interval: ``[11,900, 12,800]``."""
-    return "" if low is None or high is None else f"[{significant(low)}, {significant(high)}]"
+def accuracy(value: float | None) -> str:
+    """``0.9753``."""
+    return "" if value is None else f"{value:.4f}"
 
 
-def accuracy(mean: float | None, deviation: float | None) -> str:
-    """``0.9753 ± 0.0012``: the standard deviation over seeds, where there are two."""
-    if mean is None:
-        return ""
-    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number (or a fact) with a name.
+
+    Args:
+        key: its column in files; title, unit, help: for people; better: which way is an improvement.
+        take: reads it off a cell; an ``Interval`` (``bounded``) has bounds beside it (``key_low``, ``key_high``).
+        text: how people read a value.
+        rank: of its column on a screen (``table.Column``); None: it stands in files alone.
+        rank_beside: of what stands beside it, its bounds or the figure whose key is ``beside``.
+        always: it is known of cells of which no seed is ok, too.
+        kind: what its values are.
+        slug: its name in the Bencher Metric Format (``latency`` and ``throughput`` are that format's own, others
+            name their unit); empty: it is not followed from commit to commit.
+    """
+
+    key: str
+    title: str
+    unit: str
+    better: Literal["higher", "lower"] | None
+    take: Callable[[Measured], Any]
+    rank: int | None = None
+    text: Callable[[float | None], str] = significant
+    rank_beside: int = 9
+    beside: str = ""
+    help: str = ""
+    bounded: bool = False
+    always: bool = False
+    kind: type = float
+    slug: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its columns in files."""
+        return (self.key, f"{self.key}_low", f"{self.key}_high") if self.bounded else (self.key,)
+
+    def show(self, row: Row) -> str:
+        """What people read of it."""
+        return self.text(row[self.key])
+
+    def show_beside(self, row: Row) -> str:
+        """What people read beside it: its interval, its spread, its other percentile."""
+        if self.bounded:
+            return bounds(row[f"{self.key}_low"], row[f"{self.key}_high"], self.text)
+        other = BY_KEY[self.beside].show(row) if self.beside else ""
+        return joined(BY_KEY[self.beside].title, other) if other else ""
 
 
-def joined(*parts: str) -> str:
-    """The parts that are not empty, with a space between."""
-    return " ".join(part for part in parts if part)
+def _quotient(amount: float, by: float) -> float | None:
+    return amount / by if by > 0 else None
 
 
-def plain(text: str) -> str:
-    """Text from outside on one line, without control characters (a terminal obeys them)."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(text.split())
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
-def shortened(text: str, most: int) -> str:
-    """A text of at most ``most`` characters, cut in its middle: ``lenet5/…/eager``."""
-    if len(text) <= most:
-        return text
-    begin = most // 2
-    return f"{text[:begin]}…{text[len(text) - (most - begin - 1) :]}"
+def _finals(one: Measured) -> list[float]:
+    return [m.epochs.accuracy[-1] for m in one.ok if m.epochs.accuracy]
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """``a, b, c and 4 more``."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _accuracy(one: Measured) -> float | None:
+    return statistics.fmean(_finals(one)) if _finals(one) else None
 
 
-def marks(row: Row) -> str:
+def _accuracy_std(one: Measured) -> float | None:
+    return math.sqrt(mean_and_variance(_finals(one))[1]) if len(_finals(one)) > 1 else None
+
+
+def _train_loss(one: Measured) -> float | None:
+    losses = [m.epochs.loss[-1] for m in one.ok if m.epochs.loss]
+    return statistics.fmean(losses) if losses else None
+
+
+def _throughput(one: Measured) -> Interval | None:
+    """All samples / all seconds; the interval is that of the mean over seeds, stretched to hold it."""
+    rate = _quotient(sum(m.train_samples for m in one.ok), one.sum(lambda m: m.epochs.train_s))
+    rates = [found for m in one.ok if (found := _quotient(m.train_samples, sum(m.epochs.train_s))) is not None]
+    if rate is None:
+        return None
+    interval = t_interval(rates).holding(rate)
+    return Interval(rate, None if interval.low is None else max(0.0, interval.low), interval.high)
+
+
+def _epoch_s(one: Measured) -> float | None:
+    return _quotient(one.sum(lambda m: m.epochs.train_s), sum(len(m.epochs.train_s) for m in one.ok))
+
+
+def _eval_rate(one: Measured) -> float | None:
+    return _quotient(sum(m.eval_samples for m in one.ok), one.sum(lambda m: m.epochs.eval_s))
+
+
+def _loader_share(one: Measured) -> float | None:
+    return _quotient(one.sum(lambda m: m.epochs.loader_s), one.sum(lambda m: m.epochs.train_s))
+
+
+def _time_to_accuracy(one: Measured) -> float | None:
+    """A seed that never got there has no time, and the median of the others would flatter the cell."""
+    times = [time_to_accuracy(m) for m in one.ok]
+    return None if None in times else _median(times)
+
+
+def time_to_accuracy(measurement: Measurement) -> float | None:
+    """Seconds of training up to the end of the first epoch that reached ``TARGET_ACCURACY``."""
+    trained = accumulate(measurement.epochs.train_s)
+    reached = zip(trained, measurement.epochs.accuracy, strict=True)
+    return next((seconds for seconds, accuracy in reached if accuracy >= TARGET_ACCURACY), None)
+
+
+def _doubts(one: Measured) -> str | None:
+    found = [*(why for seed in one.noise for why in seed), *(mark for m in one.ok for mark in m.marks), one.doubt]
+    return "; ".join(dict.fromkeys(why for why in found if why)) or None
+
+
+def _step(percentile: Callable[[StepTimes], float]) -> Callable[[Measured], float | None]:
+    return lambda one: _median([percentile(times) for times in one.steps if times.count > 0])
+
+
+def _of_median(of: Callable[[Measurement], float | None]) -> Callable[[Measured], float | None]:
+    return lambda one: _median(map(of, one.ok))
+
+
+def _of_peak(of: Callable[[Measurement], int | None]) -> Callable[[Measured], float | None]:
+    return lambda one: max((peak / MIB for peak in map(of, one.ok) if peak is not None), default=None)
+
+
+_ACCURACY = "the fraction of the test images that it gets right: mean and standard deviation over seeds"
+_RATE = "training throughput over all epochs and seeds; 95 % interval over seeds (3 or more)"
+_STEP = "one training step in the timing session: median, and 95th percentile"
+_EAGER = "how many times faster a step is than the reference variant's, timed together; 95 % interval"
+_CPU = "how many times faster a step is than on the CPU, timed together; 95 % interval"
+_DEVICE = "peak memory of the device, where it has its own"
+
+# In the order of the columns of results.csv: key, title, unit, better, take, rank.
+FIGURES: tuple[Figure, ...] = (
+    Figure(
+        "test_accuracy",
+        "accuracy",
+        "fraction",
+        "higher",
+        _accuracy,
+        2,
+        text=accuracy,
+        help=_ACCURACY,
+        beside="test_accuracy_std",
+        slug="test-accuracy",
+    ),
+    Figure("test_accuracy_std", "±", "fraction", None, _accuracy_std, text=accuracy),
+    Figure(
+        "train_samples_per_s",
+        "samples/s",
+        "samples/s",
+        "higher",
+        _throughput,
+        3,
+        rank_beside=10,
+        help=_RATE,
+        bounded=True,
+        slug="throughput",
+    ),
+    Figure(
+        "step_ms_p50",
+        "step ms",
+        "ms",
+        "lower",
+        _step(lambda times: times.p50_ms),
+        5,
+        rank_beside=11,
+        beside="step_ms_p95",
+        help=_STEP,
+        slug="latency",
+    ),
+    Figure("step_ms_p95", "p95", "ms", "lower", _step(lambda times: times.p95_ms)),
+    Figure("step_ms_p99", "p99", "ms", "lower", _step(lambda times: times.p99_ms)),
+    Figure("epoch_s", "epoch s", "s", "lower", _epoch_s, 8, help="seconds of training per epoch", slug="epoch-seconds"),
+    Figure(
+        "eval_samples_per_s", "evaluation samples/s", "samples/s", "higher", _eval_rate, slug="eval-samples-per-second"
+    ),
+    Figure(
+        "compile_s",
+        "compile s",
+        "s",
+        "lower",
+        _of_median(lambda m: m.compile_s),
+        7,
+        help="seconds of cold compilation",
+        slug="compile-seconds",
+    ),
+    Figure("time_to_first_step_s", "first step s", "s", "lower", _of_median(lambda m: m.time_to_first_step_s)),
+    Figure("total_s", "total s", "s", "lower", _of_median(lambda m: m.total_s)),
+    Figure("loader_share", "loader share", "fraction", "lower", _loader_share),
+    Figure(
+        "host_peak_mib",
+        "host MiB",
+        "MiB",
+        "lower",
+        _of_peak(lambda m: m.host_peak_bytes),
+        12,
+        help="peak memory of the host",
+        slug="host-peak-mib",
+    ),
+    Figure(
+        "device_peak_mib",
+        "device MiB",
+        "MiB",
+        "lower",
+        _of_peak(lambda m: m.device_peak_bytes),
+        12,
+        help=_DEVICE,
+        slug="device-peak-mib",
+    ),
+    Figure(
+        "speedup_vs_eager",
+        "vs eager",
+        "",
+        "higher",
+        lambda one: one.vs_eager,
+        1,
+        text=ratio,
+        rank_beside=1,
+        bounded=True,
+        help=_EAGER,
+    ),
+    Figure(
+        "speedup_vs_cpu",
+        "vs cpu",
+        "",
+        "higher",
+        lambda one: one.vs_cpu,
+        1,
+        text=ratio,
+        rank_beside=1,
+        bounded=True,
+        help=_CPU,
+    ),
+    Figure("paired", "paired", "", None, lambda one: one.paired, kind=str),
+    Figure("noisy", "noisy", "", None, lambda one: any(one.noise), kind=bool),
+    Figure("class", "class", "", None, lambda one: one.class_, kind=str),
+    Figure("dataset", "data set", "", None, lambda one: one.trials[0].dataset, kind=str, always=True),
+    Figure("recipe", "recipe", "", None, lambda one: one.trials[0].recipe, kind=str, always=True),
+    Figure("dataset_sha256", "data set", "", None, lambda one: one.trials[0].dataset_sha256, kind=str, always=True),
+    Figure("parameters", "parameters", "", None, lambda one: one.ok[0].parameters, kind=int),
+    Figure("train_loss", "training loss", "", "lower", _train_loss),
+    Figure("time_to_accuracy_s", f"s to {TARGET_ACCURACY:.0%}", "s", "lower", _time_to_accuracy),
+    Figure("device_name", "device", "", None, lambda one: one.ok[0].device_name, kind=str),
+    Figure("threads", "threads", "", None, lambda one: one.threads, kind=int),
+    Figure("noisy_trials", "noisy trials", "", None, lambda one: sum(map(bool, one.noise)), kind=int),
+    Figure("doubts", "doubts", "", None, _doubts, kind=str),
+    # Of a set of cells, not of one: ``analysis.summary`` adds it.
+    Figure("fastest", "fastest", "", None, lambda one: None, kind=bool),
+)
+BY_KEY: Mapping[str, Figure] = {figure.key: figure for figure in FIGURES}
+KEYS: Mapping[str, Figure] = {key: figure for figure in FIGURES for key in figure.keys}
+SHOWN: tuple[Figure, ...] = tuple(figure for figure in FIGURES if figure.rank is not None)
+FOLLOWED: tuple[Figure, ...] = tuple(figure for figure in FIGURES if figure.slug)
+
+
+def take(one: Measured, wanted: Iterable[Figure] = FIGURES) -> dict[str, Any]:
+    """The figures of a cell by their keys; without a seed that is ok, only those that are always known."""
+    values: dict[str, Any] = {}
+    for figure in wanted:
+        if not one.ok and not figure.always:
+            continue
+        found = figure.take(one)
+        if not figure.bounded:
+            values[figure.key] = found
+        elif found is not None:
+            values |= zip(figure.keys, (found.estimate, found.low, found.high), strict=True)
+    return values
+
+
+def cell_columns() -> tuple[Column[Any], ...]:
+    """The names of a cell, of whatever has one."""
+    return (
+        Column("model", right=False, key="model", value=lambda one: one.cell.model),
+        Column("device", right=False, key="device", value=lambda one: one.cell.device),
+        Column(
+            "batch", lambda one: f"{one.cell.batch_size:,}", key="batch_size", value=lambda one: one.cell.batch_size
+        ),
+        Column("variant", right=False, key="variant", value=lambda one: one.cell.variant),
+    )
+
+
+def _batch_size(one: Any) -> str:
+    return f"{one.cell.batch_size:,}"
+
+
+def names() -> tuple[Column[Row], ...]:
+    """The columns that say which cell a row is, and (for programs) how it went."""
+    return (
+        *cell_columns(),
+        Column(None, key="status", value=lambda row: row.status),
+        Column(None, key="reason", value=lambda row: row.reason),
+        Column(None, key="seeds", value=lambda row: row.seeds),
+    )
+
+
+def columns(*, apart: bool = True) -> tuple[Column[Row], ...]:
+    """The columns of all figures; what stands beside a figure in a column of its own (``apart``), or in the same."""
+    return tuple(column for figure in FIGURES for column in _columns(figure, apart))
+
+
+def _columns(figure: Figure, apart: bool) -> Iterable[Column[Row]]:
+    title, rank = None if figure.rank is None else figure.title, figure.rank or 0
+
+    def text(row: Row) -> str:
+        return figure.show(row) if apart else joined(figure.show(row), figure.show_beside(row))
+
+    yield Column(title, text, rank=rank, key=figure.key, value=lambda row: row[figure.key])
+    if title and apart and (figure.bounded or figure.beside):
+        beside = ("95 %", figure.show_beside) if figure.bounded else _alone(BY_KEY[figure.beside])
+        yield Column(*beside, rank=figure.rank_beside)
+    yield from (_file_column(key) for key in figure.keys[1:])
+
+
+def _alone(figure: Figure) -> tuple[str, Callable[[Row], str]]:
+    return figure.title, figure.show
+
+
+def _file_column(key: str) -> Column[Row]:
+    return Column(None, key=key, value=lambda row: row[key])
+
+
+def interval_columns(
+    title: str,
+    key: str,
+    of: Callable[[T], Interval | None],
+    *,
+    text: Callable[[float | None], str] = ratio,
+    rank: int = 0,
+    rank_beside: int = 1,
+) -> tuple[Column[T], ...]:
+    """An estimate with its bounds beside it; in files ``key``, ``key_low`` and ``key_high``."""
+
+    def part(name: str) -> Callable[[T], Any]:
+        return lambda row: getattr(of(row), name, None)
+
+    estimate, low, high = map(part, ("estimate", "low", "high"))
+    return (
+        Column(title, lambda row: text(estimate(row)), rank=rank, key=key, value=estimate),
+        Column("95 %", lambda row: bounds(low(row), high(row), text), rank=rank_beside),
+        Column(None, key=f"{key}_low", value=low),
+        Column(None, key=f"{key}_high", value=high),
+    )
+
+
+def signs(row: Row) -> str:
     """What a reader must know before comparing this row with another, as signs of ``FOOTNOTES``."""
-    return signs(noisy=row.noisy is True, unpaired=row.paired == "unpaired", class_=row.class_)
+    star = "*" if row["fastest"] else ""
+    return star + marks(noisy=row["noisy"] is True, unpaired=row["paired"] == "unpaired", class_=row["class"])
 
 
-def signs(*, noisy: bool, unpaired: bool, class_: VariantClass | None) -> str:
+def marks(*, noisy: bool, unpaired: bool, class_: VariantClass | None) -> str:
     """The signs of ``FOOTNOTES`` that hold."""
     holds = {"†": noisy, "‡": unpaired, "§": class_ in ("B", "C")}
     return "".join(mark for mark, held in holds.items() if held)
 
 
-def footnotes(rows: Iterable[Row]) -> list[str]:
-    """What the signs mean that these rows carry."""
-    used = {mark for row in rows for mark in marks(row)}
-    return [f"{mark} {text}" for mark, text in FOOTNOTES.items() if mark in used]
+def footnotes(found: Iterable[str], notes: Mapping[str, str] = FOOTNOTES) -> list[str]:
+    """What the signs mean that are used."""
+    used = set("".join(found))
+    return [f"{mark} {text}" for mark, text in notes.items() if mark in used]
 
 
-def fastest(rows: Sequence[Row]) -> frozenset[str]:
-    """The ids of the cells with the best training throughput of their model, where it has several to choose from."""
-    best: dict[str, Row] = {}
-    count: dict[str, int] = {}
-    for row in rows:
-        if row.status != "ok" or row.train_samples_per_s is None:
-            continue
-        count[row.model] = count.get(row.model, 0) + 1
-        known = best.get(row.model)
-        if known is None or row.train_samples_per_s > (known.train_samples_per_s or 0):
-            best[row.model] = row
-    return frozenset(row.cell.id for model, row in best.items() if count[model] > 1)
+def doubts(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """(cell, doubt) of the rows that have one."""
+    return [(row.cell.id, plain(row["doubts"])) for row in rows if row["doubts"]]
+
+
+def _unknown(key: str) -> Any:
+    raise KeyError(f"no figure is called {key!r}")

@@ -156,7 +156,10 @@ def _read_run(folder: Path) -> RunRecord:
 def _cell_values(cell: CellRecord) -> list[Any]:
     """As ``history_db.CELL_COLUMNS`` has them, the folder left out."""
     place = [cell.series, cell.base, cell.machine, cell.setup]
-    return place + [getattr(cell.row, column) for column in history_db.CELL_COLUMNS[1 + len(place) :]]
+    from mnist_bench.analysis.results import records
+
+    (figures,) = records([cell.row])
+    return place + [figures[column.rstrip("_")] for column in history_db.CELL_COLUMNS[1 + len(place) :]]
 
 
 def _insert(db: sqlite3.Connection, table: str, lines: list[list[Any]]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import junitparser
 
-from mnist_bench import figures
+from mnist_bench.table import plain
 
 Result = junitparser.Skipped | junitparser.Error | junitparser.Failure
 
@@ -44,9 +44,9 @@ def suite(
     own.id, own.package = number, package
     made: junitparser.TestSuite = own
     made.hostname = "localhost"  # the schema's word for a host that is not known: runs do not record its name
-    made.timestamp = figures.plain(started_at)[: len("2026-11-23T10:15:00")]  # without a zone
+    made.timestamp = plain(started_at)[: len("2026-11-23T10:15:00")]  # without a zone
     for key, value in properties:
-        made.add_property(word(key), figures.plain(value))
+        made.add_property(word(key), plain(value))
     made.add_testcases(list(cases))
     made.append(junitparser.SystemOut(""))  # Ant's schema wants both, even where nothing was printed
     made.append(junitparser.SystemErr(""))
@@ -73,7 +73,7 @@ def document(suites: Iterable[junitparser.TestSuite]) -> bytes:
 
 def word(text: str) -> str:
     """Without what XML 1.0 cannot hold; never empty, which the schemas forbid."""
-    return figures.plain(text) or "?"
+    return plain(text) or "?"
 
 
 def figure(value: str | float | bool) -> str:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from mnist_bench.comparability import Key, key_of, settings, settings_sha256
+from mnist_bench.analysis.keys import Key, digest, key_of, settings
+from mnist_bench.analysis.summary import Run
+from mnist_bench.figures import Row
 from mnist_bench.records import Cell, Manifest, Measurement, Session, Trial
-from mnist_bench.rows import Row
-from mnist_bench.summary import summarise
 
 SHA_DIGITS = 16  # of the digests below: enough to tell a cell's series apart
 
@@ -61,7 +61,9 @@ def record(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Sessi
         planned=len(manifest.trials),
         finished=len(trials),
         merged_from=tuple(map(str, merged_from)) if isinstance(merged_from, list | tuple) else (),
-        cells=tuple(_cell(manifest, row, trials) for row in summarise(manifest, trials, sessions)),
+        cells=tuple(
+            _cell(manifest, row, trials) for row in Run(manifest=manifest, trials=trials, sessions=sessions).rows
+        ),
     )
 
 
@@ -76,7 +78,7 @@ def _cell(manifest: Manifest, row: Row, trials: Sequence[Trial]) -> CellRecord:
     environment = manifest.environment
     epochs = manifest.matrix.epochs
     base = {
-        "cell": settings_sha256(settings(manifest.matrix, row.cell)),
+        "cell": digest(settings(manifest.matrix, row.cell)),
         "cpu": environment.cpu,
         "cores": environment.cores,
         "torch": environment.packages.get("torch"),
@@ -91,7 +93,7 @@ def _cell(manifest: Manifest, row: Row, trials: Sequence[Trial]) -> CellRecord:
         machine=machine_label(
             key.gpu if key else None, environment.cpu, environment.cores, environment.packages.get("torch")
         ),
-        setup=f"{row.dataset}, {row.recipe}, {epochs} epoch{'s' if epochs != 1 else ''}",
+        setup=f"{row['dataset']}, {row['recipe']}, {epochs} epoch{'s' if epochs != 1 else ''}",
     )
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from mnist_bench.analysis.results import files
+from mnist_bench.analysis.summary import Run
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.files import whole_lines, write_atomically
 from mnist_bench.shards import Shard, in_order, joined, notes
 from mnist_bench.store import RunFolder, new_run_id
-from mnist_bench.summary import epoch_rows, summarise
 
 LINES = ("trials.jsonl", "sessions.jsonl")
 FOLDERS = ("samples", "logs")
@@ -57,7 +58,7 @@ def merge(
         trials = run.trials()
         if trials != tuple(trial for shard in shards for trial in shard.trials):
             raise BenchError("a shard was changed while it was merged: try again when nothing writes to it")
-        run.write_tables(summarise(manifest, trials, run.sessions()), epoch_rows(trials))
+        run.write_tables(files(Run.read(run)))
 
     return Merged(folder=RunFolder.create(output_dir, manifest, fill=fill), notes=notes(shards))
 

@@ -14,6 +14,8 @@ import psutil
 
 from mnist_bench import __version__, data
 from mnist_bench import cells as matrices
+from mnist_bench.analysis.results import files
+from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import reference_variant
 from mnist_bench.errors import Interrupted, UsageError
 from mnist_bench.events import (
@@ -32,7 +34,6 @@ from mnist_bench.interrupts import Interrupts
 from mnist_bench.machine import environment
 from mnist_bench.records import Group, Manifest, Matrix, Session, Trial, TrialSpec, trial_id
 from mnist_bench.store import SCHEMA_VERSION, RunFolder, new_run_id
-from mnist_bench.summary import epoch_rows, summarise
 
 WORKER_BYTES = 1536 << 20  # of host memory, about, for a live trial with its data, torch and a compiler's leavings
 
@@ -291,8 +292,7 @@ def _finish_group(
 
 
 def _write_tables(folder: RunFolder) -> None:
-    trials = folder.trials()
-    folder.write_tables(summarise(folder.manifest(), trials, folder.sessions()), epoch_rows(trials))
+    folder.write_tables(files(Run.read(folder)))
 
 
 def label(moment: datetime) -> str:

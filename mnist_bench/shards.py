@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mnist_bench.analysis.keys import Key, differences, key_of
 from mnist_bench.cells import expand, groups
-from mnist_bench.comparability import Key, differences, key_of
 from mnist_bench.errors import UsageError
-from mnist_bench.figures import listed
 from mnist_bench.records import Environment, Manifest, Measurement, Trial, group_id, trial_id
+from mnist_bench.table import listed
 
 BETWEEN = " + "  # values that differ between machines, in the environment of a run merged across them
 
@@ -152,19 +152,19 @@ def _machine_keys(shard: Shard) -> dict[str, Key]:
     for trial in shard.trials:
         if isinstance(trial.outcome, Measurement) and trial.cell.device not in found:
             key = key_of(shard.manifest, trial.cell, trial.outcome)
-            found[trial.cell.device] = replace(key, cell_sha256="", threads=None)  # of the cell, not of the machine
+            found[trial.cell.device] = replace(key, settings={}, threads=None)  # of the cell, not of the machine
     environment = shard.manifest.environment
     found["cpu"] = Key(
         gpu=None,
         cpu=environment.cpu,
-        cell_sha256="",
+        settings={},
         threads=None,
         cores=environment.cores,
         torch=environment.packages.get("torch"),
         driver=None,
         recipe=shard.manifest.matrix.recipe,
         epochs=shard.manifest.matrix.epochs,
-        dataset_sha256=shard.manifest.dataset.sha256,
+        dataset=f"{shard.manifest.dataset.name} ({shard.manifest.dataset.sha256[:12]})",
     )
     return found
 

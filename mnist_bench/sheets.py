@@ -6,12 +6,11 @@ Lines are laid out here, not by rich: thousands of them must not take seconds.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from mnist_bench import figures
-from mnist_bench.markdown import escape, table
+from mnist_bench.table import escape, plain
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -51,7 +50,7 @@ class Sheet:
 
 def grid(title: str, columns: Sequence[Column[T]], rows: Sequence[T]) -> Grid:
     """The rows as texts without control characters; a column of a rank that is empty throughout is left out."""
-    texts = [(column, [figures.plain(column.show(row)) for row in rows]) for column in columns]
+    texts = [(column, [plain(column.show(row)) for row in rows]) for column in columns]
     kept = [(column, lines) for column, lines in texts if not column.rank or any(lines)]
     return Grid(title, tuple(c for c, _ in kept), tuple(zip(*(lines for _, lines in kept), strict=True)))  # type: ignore[misc]
 
@@ -63,7 +62,7 @@ def to_markdown(sheet: Sheet) -> str:
         names = [escape(column.header) for column in one.columns]
         lines = [[escape(text) for text in line] for line in one.lines]
         rules = ["---:" if column.right else "---" for column in one.columns]
-        parts += [f"## {escape(one.title)}", table(names, lines, rules)]
+        parts += [f"## {escape(one.title)}", markdown_table(names, lines, rules)]
     if sheet.notes:
         parts.append("\n".join(f"- {escape(note)}" for note in sheet.notes))
     return "\n\n".join(parts) + "\n"
@@ -87,9 +86,14 @@ def to_terminal(sheet: Sheet, width: int) -> Iterator[Text]:
         yield from (Text(line) for note in sheet.notes for line in wrapped(note, width))
 
 
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], rules: Sequence[str]) -> str:
+    """A table of texts that are Markdown already; ``rules`` are ``---`` (left) or ``---:`` (right)."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rules, *lines])
+
+
 def wrapped(text: str, width: int) -> list[str]:
     """A paragraph as lines of at most ``width`` columns, those after the first indented."""
-    return textwrap.wrap(figures.plain(text), max(width, 20), subsequent_indent="  ", break_on_hyphens=False)
+    return textwrap.wrap(plain(text), max(width, 20), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _aligned(one: Grid, width: int) -> Iterator[Text]:

@@ -6,7 +6,7 @@ Quantiles are computed here where that is simple: to import ``scipy.special`` ta
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -39,9 +39,20 @@ class Interval:
 
     def exp(self) -> Interval:
         """From the log scale to the ratio itself."""
+        return self._map(math.exp)
+
+    def log(self) -> Interval:
+        """From a ratio to the log scale."""
+        return self._map(math.log)
+
+    def scaled(self, by: float) -> Interval:
+        """In another unit."""
+        return self._map(lambda value: value * by)
+
+    def _map(self, function: Callable[[float], float]) -> Interval:
         if self.low is None or self.high is None:
-            return Interval(math.exp(self.estimate))
-        return Interval(math.exp(self.estimate), math.exp(self.low), math.exp(self.high))
+            return Interval(function(self.estimate))
+        return Interval(function(self.estimate), function(self.low), function(self.high))
 
 
 def median(values: ArrayLike) -> float:

@@ -10,7 +10,7 @@ import dataclasses
 import random
 import shutil
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from mnist_bench import codec, tables
+from mnist_bench import codec
 from mnist_bench.codec import LINE_LIMIT, SCHEMA_VERSION
 from mnist_bench.errors import UsageError
 from mnist_bench.files import append_line, link_atomically, sync_folder, whole_lines, write_atomically
@@ -26,7 +26,6 @@ from mnist_bench.garbage import no_garbage
 from mnist_bench.leavings import hidden_run, making, sweep
 from mnist_bench.records import Manifest, Session, Trial
 from mnist_bench.run_names import MANIFEST, known_runs
-from mnist_bench.summary import EpochRow, Row
 
 __all__ = ["LINE_LIMIT", "SCHEMA_VERSION", "RunFolder", "known_runs", "new_run_id", "point_latest"]
 
@@ -185,15 +184,8 @@ class RunFolder:
                 found.setdefault((session.group, session.members), session)
         return tuple(found.values())
 
-    def write_tables(self, rows: Sequence[Row], epochs: Sequence[EpochRow]) -> None:
+    def write_tables(self, texts: Mapping[str, str]) -> None:
         """Writes ``results.csv``, ``results.md``, ``results.json`` and ``epochs.csv``, each atomically."""
-        manifest = self.manifest()
-        texts = {
-            "results.csv": tables.to_csv(rows),
-            "results.md": tables.to_markdown(manifest, rows),
-            "results.json": tables.to_json(manifest, rows),
-            "epochs.csv": tables.epochs_to_csv(epochs),
-        }
         for name, text in texts.items():
             write_atomically(self.path / name, text.encode("utf-8", "backslashreplace"))
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ROOMY = 100  # columns of a terminal from which two spaces stand between those of a table
+
 # Excel, LibreOffice and Google Sheets execute a cell that begins with one of these, quoted or not; where the decimal
 # sign is a comma, Excel takes a semicolon for the end of a cell. The signs of full width are those of East Asian
 # keyboards. Source: https://owasp.org/www-community/attacks/CSV_Injection, CWE-1236.
@@ -93,7 +95,7 @@ class Column(Generic[T]):
 
     Args:
         title: its head for people; None: the column is for programs alone.
-        text: what people read of a row.
+        text: what people read of a row; None: its value, in words.
         rank: where the width does not do, columns of the highest rank go first; 0 stays. One of another rank that is
             empty throughout is left out.
         right: whether it is set to the right, as figures are.
@@ -102,11 +104,15 @@ class Column(Generic[T]):
     """
 
     title: str | None
-    text: Callable[[T], str] = lambda row: ""
+    text: Callable[[T], str] | None = None
     rank: int = 0
     right: bool = True
     key: str = ""
     value: Callable[[T], Any] = lambda row: None
+
+    def show(self, row: T) -> str:
+        """What people read of a row, harmless."""
+        return plain(words(self.value(row)) if self.text is None else self.text(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class Table(Generic[T]):
 
         def column(key: str) -> Column[Mapping[str, Any]]:
             right = all(isinstance(record[key], int | float | None) for record in records)
-            return Column(key, lambda row: _words(row[key]), right=right, key=key, value=lambda row: row[key])
+            return Column(key, right=right, key=key, value=lambda row: row[key])
 
         return Table(title, tuple(column(key) for key in (records[0] if records else ())), records)
 
@@ -157,12 +163,13 @@ class Table(Generic[T]):
         columns, lines = self._texts()
         heads = [column.title or "" for column in columns]
         widths = [max(map(cell_len, texts)) for texts in zip(heads, *lines, strict=True)]
-        shown = _fitting([column.rank for column in columns], widths, width)
+        gap = "  " if width >= ROOMY else " "
+        shown = _fitting([column.rank for column in columns], widths, width, len(gap))
 
         def line(texts: Sequence[str]) -> str:
             pads = [" " * (widths[n] - cell_len(texts[n])) for n in shown]
             cells = (pad + texts[n] if columns[n].right else texts[n] + pad for n, pad in zip(shown, pads, strict=True))
-            return inert("  ".join(cells).rstrip())
+            return inert(gap.join(cells).rstrip())
 
         yield from (Text(text, "bold") for text in wrapped(self.title, width))
         yield Text(line(heads), "bold")
@@ -172,7 +179,7 @@ class Table(Generic[T]):
     def _texts(self) -> tuple[list[Column[T]], list[tuple[str, ...]]]:
         """The columns that have something to say to people, and the text of each row in them."""
         people = [column for column in self.columns if column.title is not None]
-        texts = [(column, [plain(column.text(row)) for row in self.rows]) for column in people]
+        texts = [(column, [column.show(row) for row in self.rows]) for column in people]
         kept = [(column, lines) for column, lines in texts if not column.rank or any(lines)]
         return [column for column, _ in kept], list(zip(*(lines for _, lines in kept), strict=True))
 
@@ -242,10 +249,11 @@ def _field(value: Any) -> Any:
         case str():
             return harmless(value)
         case _:
-            return harmless(_words(value))
+            return harmless(words(value))
 
 
-def _words(value: Any) -> str:
+def words(value: Any) -> str:
+    """A value as people read it."""
     match value:
         case None:
             return ""
@@ -254,12 +262,12 @@ def _words(value: Any) -> str:
         case float():
             return f"{value:g}" if abs(value) < 1e6 else f"{value:.0f}"
         case list() | tuple():
-            return ", ".join(_words(item) for item in value)
+            return ", ".join(words(item) for item in value)
         case _:
             return str(value)
 
 
-def _fitting(ranks: Sequence[int], widths: Sequence[int], width: int, gap: int = 2) -> list[int]:
+def _fitting(ranks: Sequence[int], widths: Sequence[int], width: int, gap: int) -> list[int]:
     """The numbers of the columns that fit."""
     shown = list(range(len(ranks)))
     while sum(widths[n] for n in shown) + gap * (len(shown) - 1) > width and any(ranks[n] for n in shown):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from mnist_bench import figures
+from mnist_bench.table import plain
 
 BARS = "▁▂▃▄▅▆▇█"
 GAP = "·"  # a run without the figure
@@ -199,8 +200,8 @@ def lines(series: Sequence[Series], name: str, last: int, width: int = 80) -> It
             if cell:
                 yield ()
             cell = one.cell.id
-            yield ((figures.plain(cell), "bold"),)
-        yield ((f"  {figures.plain(one.label)}", "dim"),)
+            yield ((plain(cell), "bold"),)
+        yield ((f"  {plain(one.label)}", "dim"),)
         yield (("  " + _over_time(one, metric, width - 2), ""),)
         if any(point.value is not None for point in one.points):
             yield from _table(last_points(one, metric, last), metric, "  " if width >= ROOMY else " ")
@@ -214,8 +215,8 @@ def last_points(series: Series, metric: Metric, last: int) -> list[tuple[Point, 
 def status_words(point: Point) -> str:
     """The cell's where it is not ok, else the run's where it has not ended well."""
     if point.status != "ok":
-        return figures.plain(point.status)
-    return "ok" if point.run.status == "complete" else figures.plain(point.run.status)
+        return plain(point.status)
+    return "ok" if point.run.status == "complete" else plain(point.run.status)
 
 
 def shown(value: float | None, metric: Metric) -> str:
@@ -289,7 +290,7 @@ def _over_time(series: Series, metric: Metric, width: int) -> str:
     runs = f"{len(series.points):,} run{'s' if len(series.points) != 1 else ''}"
     if not known:
         newest = series.points[-1]
-        why = figures.plain(f"{newest.status}: {newest.reason}" if newest.reason else newest.status)
+        why = plain(f"{newest.status}: {newest.reason}" if newest.reason else newest.status)
         return f"{metric.title}: not measured in {runs}; the last one: {why}"
     low, high = shown(min(known), metric), shown(max(known), metric)
     words = f"  {low if low == high else f'{low} to {high}'} {metric.title}, {runs}"
@@ -301,9 +302,9 @@ def _table(listed: Sequence[tuple[Point, float | None]], metric: Metric, gap: st
     header = ("run", "date", "commit", "status", metric.title, "change")
     body = [
         (
-            figures.plain(point.run.id),
-            figures.plain(point.run.started_at[:10]),
-            figures.plain(point.run.version),
+            plain(point.run.id),
+            plain(point.run.started_at[:10]),
+            plain(point.run.version),
             status_words(point),
             shown(point.value, metric) + ("†" if point.noisy and point.value is not None else " "),
             shown_change(change, metric),

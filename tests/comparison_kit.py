@@ -12,8 +12,8 @@ from typing import Any
 
 from record_factory import RUN_ID, make_epochs, make_failed, make_manifest, make_measurement, make_session, make_trial
 
+from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand
-from mnist_bench.comparisons import Run
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
@@ -27,7 +27,6 @@ from mnist_bench.records import (
     group_id,
 )
 from mnist_bench.store import RunFolder
-from mnist_bench.summary import outline
 
 Trouble = Mapping[str, tuple[str, str]]
 
@@ -84,8 +83,7 @@ def make_run(*args: Any, **kwargs: Any) -> Run:
 
 
 def as_run(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> Run:
-    rows = outline(manifest, trials, sessions)
-    return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions), rows=rows)
+    return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions))
 
 
 def write(

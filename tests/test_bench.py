@@ -26,6 +26,7 @@ from bench import aa, bars, bench_cells, live, overhead, report, tutorial_loop
 from bench.bars import Bar
 from bench.plain_loop import PlainLoop
 from mnist_bench import config, models
+from mnist_bench.analysis.ratios import SpeedUp
 from mnist_bench.cells import expand
 from mnist_bench.errors import DataError, WorkerError
 from mnist_bench.execution import build as build_program
@@ -34,7 +35,6 @@ from mnist_bench.execution.program import build_optimizer
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.loading.order import epoch_order
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, ModelEntry
-from mnist_bench.speedups import SpeedUp
 
 ROOT = Path(__file__).resolve().parents[1]
 HARNESS_BENCHMARKS = {

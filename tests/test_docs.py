@@ -12,8 +12,8 @@ import pytest
 
 from mnist_bench import config
 from mnist_bench.cli import COMMANDS, build_parser
+from mnist_bench.figures import Row, columns
 from mnist_bench.records import Cell, Trial
-from mnist_bench.rows import Row, columns
 
 ROOT = Path(__file__).resolve().parent.parent
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))

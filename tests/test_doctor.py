@@ -23,8 +23,9 @@ import pytest
 
 from mnist_bench import probe
 from mnist_bench.cli import main
-from mnist_bench.data.mnist import FILE_NAMES, raw_folder
-from mnist_bench.data.synthetic import write_set
+from mnist_bench.data.fetch import packed_path
+from mnist_bench.data.mnist import FILE_NAMES, RESOURCES
+from mnist_bench.data.paths import raw_folder
 from mnist_bench.labs import doctor, doctor_facts
 from mnist_bench.labs.doctor import CHECKS, Diagnosis, diagnose
 from mnist_bench.labs.doctor_facts import Facts, Noise, ask_torch, measure_noise
@@ -273,17 +274,14 @@ def test_data_states(machine: Machines, tmp_path: Path, monkeypatch: pytest.Monk
     assert said()[0] == "warning"
     assert f"MNIST_BENCH_DATA={root}: there is no such folder" in said()[1]
     raw_folder(root).mkdir(parents=True)
-    for name in FILE_NAMES[:-1]:
-        (raw_folder(root) / f"{name}.gz").write_bytes(b"")
+    for resource in RESOURCES[:-1]:
+        packed_path(root, resource).write_bytes(b"")
     assert said() == ("warning", f"MNIST is not in {root}: a run downloads it, or trains on synthetic digits")
-    (root / f"{FILE_NAMES[-1]}.gz").write_bytes(b"")
-    assert said() == ("ok", f"MNIST in {root}: packed or under other names, which the first run puts right")
+    packed_path(root, RESOURCES[-1]).write_bytes(b"")
+    assert said() == ("ok", f"MNIST in {root}: as .gz files, which the first run unpacks")
     (raw_folder(root) / FILE_NAMES[0]).write_bytes(b"not MNIST")
     assert said()[0] == "error"
     assert f"{FILE_NAMES[0]}: corrupt" in said()[1]
-    facts = machine(environ={"MNIST_BENCH_DATA": str(tmp_path / "drawn")})
-    write_set(tmp_path / "drawn", seed=1, sizes=(2, 1))
-    assert said() == ("warning", f"{tmp_path / 'drawn'} holds synthetic digits, not MNIST")
 
 
 def test_noise_is_measured() -> None:

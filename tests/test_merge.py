@@ -27,13 +27,14 @@ from record_factory import (
 
 from mnist_bench import cells as matrices
 from mnist_bench import runner
+from mnist_bench.analysis.results import files
+from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.merge import merge
 from mnist_bench.records import DataSet, Manifest, Matrix, Skip, trial_id
 from mnist_bench.runner import Options
 from mnist_bench.store import RunFolder, known_runs
-from mnist_bench.summary import epoch_rows, summarise
 
 MATRIX = make_matrix(batch_sizes=(100, 1000), seeds=(0, 1, 2))
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -108,9 +109,9 @@ class TestMerged:
         for name in ("samples", "logs"):
             contents = [{f.name: f.read_bytes() for f in (run.path / name).iterdir()} for run in (merged, whole)]
             assert contents[0] == contents[1]
-        rows = [summarise(run.manifest(), run.trials(), run.sessions()) for run in (merged, whole)]
+        rows = [Run.read(run).rows for run in (merged, whole)]
         assert rows[0] == rows[1]
-        whole.write_tables(rows[1], epoch_rows(whole.trials()))
+        whole.write_tables(files(Run.read(whole)))
         assert (merged.path / "results.csv").read_text() == (whole.path / "results.csv").read_text()
         epochs = [(run.path / "epochs.csv").read_text().splitlines() for run in (merged, whole)]
         assert sorted(epochs[0]) == sorted(epochs[1])
@@ -390,10 +391,10 @@ def test_a_real_matrix_in_two_shards(tmp_path: Path, bench_environ: Callable[[],
     planned = matrices.groups(matrices.expand(manifest.matrix), manifest.matrix.seeds)
     assert manifest.trials == tuple(trial_id(*pair) for _, pairs in planned for pair in pairs)
     assert sorted(trial.id for trial in merged.trials()) == sorted(manifest.trials)
-    (row,) = summarise(manifest, merged.trials(), merged.sessions())
+    (row,) = Run.read(merged).rows
     assert (row.status, row.seeds) == ("ok", 2)
     assert all(merged.samples_path(trial.id).is_file() for trial in merged.trials())
     listed = json.loads(done.stdout)["rows"]
-    assert listed[0]["train_samples_per_s"] == row.train_samples_per_s
+    assert listed[0]["train_samples_per_s"] == row["train_samples_per_s"]
     told = program("history", "--json")
     assert [point["run_id"] for point in json.loads(told.stdout)] == [merged.run_id]

@@ -21,8 +21,9 @@ from record_factory import make_cell, make_epochs, make_manifest, make_measureme
 from run_factory import BF16, Plan, step_ms, write_run
 
 from mnist_bench import report, vega
+from mnist_bench.analysis.answers import BatchPoint, BreakEven, Crossover
+from mnist_bench.analysis.summary import Run, epochs
 from mnist_bench.cli import main
-from mnist_bench.comparisons import BatchPoint, BreakEven, Crossover, Run
 from mnist_bench.errors import BenchError
 from mnist_bench.records import BUILTIN_VARIANTS, Failure, Session, Skip, Trial
 from mnist_bench.report import cells, costs, method, palette, specs
@@ -35,7 +36,6 @@ from mnist_bench.report.plots import PLOTS, plots_of
 from mnist_bench.report.rates import break_even_words, crossover_words
 from mnist_bench.samples import SAMPLES, session_ms
 from mnist_bench.store import RunFolder
-from mnist_bench.summary import epoch_rows, summarise
 from mnist_bench.vega import making  # the real one: vega.making is shared by the tests that need no other
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -44,14 +44,13 @@ BUNDLE = "/* Vega */"  # the real one takes seconds and is 0.9 MB
 
 def material_of(done: Sequence[Trial], sessions: Sequence[Session] = (), **changes: Any) -> Material:
     manifest = make_manifest(**{"trials": done, **changes})
-    rows = summarise(manifest, done, sessions)
-    run = Run(manifest=manifest, trials=tuple(done), sessions=tuple(sessions), rows=rows)
+    run = Run(manifest=manifest, trials=tuple(done), sessions=tuple(sessions))
     return gather(run, {})
 
 
 def read(folder: RunFolder) -> Material:
     manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
-    run = Run(manifest=manifest, trials=trials, sessions=sessions, rows=summarise(manifest, trials, sessions))
+    run = Run(manifest=manifest, trials=trials, sessions=sessions)
     return gather(run, {t.id: session_ms(folder.samples_path(t.id)) for t in trials_to_read(run)})
 
 
@@ -155,8 +154,7 @@ class TestSamples:
         trials = [make_trial(seed=seed) for seed in range(MOST_SEEDS + 5)]
         sessions = [make_session([trial], [[2.0], [2.1]]) for trial in trials]
         manifest = make_manifest(trials)
-        rows = summarise(manifest, trials, sessions)
-        run = Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions), rows=rows)
+        run = Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions))
         assert [trial.seed for trial in trials_to_read(run)] == list(range(MOST_SEEDS))
         plot = PLOTS["steps"](gather(run, {trial.id: np.full(9, 2.0) for trial in trials_to_read(run)}))
         assert plot.notes == (f"Of each cell the first {MOST_SEEDS} seeds are shown.",)
@@ -170,10 +168,10 @@ class TestThroughput:
     def test_values_are_those_of_the_rows(self, material: Material, plots: dict[str, Plot]) -> None:
         values = [value for panel in plots["throughput"].panels for value in panel.values]
         rows = [row for row in material.rows if row.seeds]
-        assert [v["rate"] for v in values] == [row.train_samples_per_s for row in rows]
-        known = [(v, row) for v, row in zip(values, rows, strict=True) if row.train_samples_per_s_high is not None]
+        assert [v["rate"] for v in values] == [row["train_samples_per_s"] for row in rows]
+        known = [(v, row) for v, row in zip(values, rows, strict=True) if row["train_samples_per_s_high"] is not None]
         assert len(known) == len(rows) - 1, "one cell has two seeds only"
-        assert all(v["high"] == row.train_samples_per_s_high for v, row in known)
+        assert all(v["high"] == row["train_samples_per_s_high"] for v, row in known)
         assert all(v["low"] > 0 for v in values), "a logarithmic axis has no 0"
 
     def test_marks_are_those_of_the_table(self, plots: dict[str, Plot]) -> None:
@@ -222,8 +220,8 @@ class TestSpeedUps:
         }
         marked = {place: v for place, v in found.items() if "¶" in str(v["marks"])}
         assert {place: v["rate"] for place, v in marked.items()} == {
-            ("throughput", "mlp · cpu", "compile", 100): row.train_samples_per_s,
-            ("compiled", "mlp · cpu", "compile", 100): row.speedup_vs_eager,
+            ("throughput", "mlp · cpu", "compile", 100): row["train_samples_per_s"],
+            ("compiled", "mlp · cpu", "compile", 100): row["speedup_vs_eager"],
             ("devices", "mlp · cuda", "compile", 100): next(
                 r.speedup_vs_cpu for r in material.rows if r.cell == replace(row.cell, device="cuda")
             ),
@@ -349,7 +347,7 @@ class TestLearning:
             make_measurement(epochs=make_epochs((2.0, 4.0), accuracy)) for accuracy in ((0.9, 0.96), (0.92, 0.94))
         ]
         trials = [make_trial(seed=seed, outcome=outcome) for seed, outcome in enumerate(outcomes)]
-        (curve,) = curves(epoch_rows(trials))
+        (curve,) = curves(epochs(trials))
         assert curve.mean == pytest.approx((0.91, 0.95))
         assert (curve.low, curve.high) == ((0.9, 0.94), (0.92, 0.96))
         assert curve.seconds == (2.0, 6.0)
@@ -360,7 +358,7 @@ class TestLearning:
             make_trial(seed=0, outcome=make_measurement(epochs=make_epochs((2.0,), (0.8,)))),
             make_trial(seed=1, outcome=make_measurement(epochs=make_epochs((2.0, 2.0), (0.9, 0.95)))),
         ]
-        (curve,) = curves(epoch_rows(trials))
+        (curve,) = curves(epochs(trials))
         assert curve.mean == pytest.approx((0.85, 0.95))
 
     def test_curves_are_in_the_order_of_the_matrix(self) -> None:
@@ -415,8 +413,8 @@ class TestCosts:
     def test_memory_of_host_and_device(self, material: Material, plots: dict[str, Plot]) -> None:
         values = {(p.title, v["cell"], v["place"]): v["mib"] for p in plots["memory"].panels for v in p.values}
         row = next(r for r in material.rows if r.cell == make_cell("mlp", "cuda", 1000))
-        assert values["mlp · cuda", "1,000 · eager", "device"] == pytest.approx(row.device_peak_mib, rel=1e-3)
-        assert values["mlp · cuda", "1,000 · eager", "host"] == pytest.approx(row.host_peak_mib, rel=1e-3)
+        assert values["mlp · cuda", "1,000 · eager", "device"] == pytest.approx(row["device_peak_mib"], rel=1e-3)
+        assert values["mlp · cuda", "1,000 · eager", "host"] == pytest.approx(row["host_peak_mib"], rel=1e-3)
         assert ("mlp · cpu", "1,000 · eager", "device") not in values
 
     def test_samples_that_are_gone_are_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -495,7 +493,7 @@ class TestWords:
     def test_run_that_is_not_complete_says_so(self) -> None:
         trials = [make_trial(), make_trial(seed=1)]
         manifest = make_manifest(trials, status="interrupted")
-        run = Run(manifest=manifest, trials=(trials[0],), sessions=(), rows=summarise(manifest, trials[:1], ()))
+        run = Run(manifest=manifest, trials=(trials[0],), sessions=())
         assert method.warnings(gather(run, {})) == (
             "The run is not complete but interrupted: cells or seeds may be missing.",
             "1 of 2 trials have not finished.",

@@ -29,10 +29,11 @@ from record_factory import (
 )
 
 from mnist_bench import codec, files
+from mnist_bench.analysis.results import files as tables
+from mnist_bench.analysis.summary import Run
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.records import Failure, ImageSets, Manifest, Measurement, Skip, Trial
 from mnist_bench.store import LINE_LIMIT, RunFolder, known_runs, new_run_id, point_latest
-from mnist_bench.summary import epoch_rows, summarise
 
 
 @pytest.fixture
@@ -637,7 +638,7 @@ class TestPaths:
 def test_tables_are_written_whole(locked: RunFolder) -> None:
     trials = [make_trial(), make_failed(seed=1)]
     manifest: Manifest = locked.manifest()
-    locked.write_tables(summarise(manifest, trials, []), epoch_rows(trials))
+    locked.write_tables(tables(Run(manifest=manifest, trials=trials, sessions=())))
     csv_text = (locked.path / "results.csv").read_text()
     assert csv_text.startswith("model,device,batch_size,variant,status,reason,seeds,test_accuracy,")
     assert len(csv_text.splitlines()) == 2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bench.rows import Row, columns
+from mnist_bench.figures import Row, columns
 from mnist_bench.trends import (
     BARS,
     GAP,

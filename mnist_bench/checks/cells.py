@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mnist_bench.analysis.keys import settings
 from mnist_bench.cells import Filter, expand, select, variant_of
-from mnist_bench.comparability import settings
 from mnist_bench.gate.records import CellEvidence
 from mnist_bench.records import Cell, Matrix
 

@@ -13,7 +13,7 @@ from mnist_bench.cli.writing import write
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from mnist_bench.comparisons import Run
+    from mnist_bench.analysis.summary import Run
     from mnist_bench.gate.baseline import Baseline
     from mnist_bench.records import Cell
     from mnist_bench.sheets import Sheet
@@ -64,8 +64,8 @@ def load(path: Path) -> Baseline:
     Raises:
         UsageError: there is none, or it is none, or a broken one: which file, where in it, and what to do.
     """
-    from mnist_bench.figures import plain
     from mnist_bench.gate import baseline_codec
+    from mnist_bench.table import plain
 
     name = plain(str(path))
     try:
@@ -90,15 +90,12 @@ def load(path: Path) -> Baseline:
 
 
 def load_run(args: argparse.Namespace, reference: str) -> tuple[RunFolder, Run]:
-    """A run by ``latest``, its id or its path, with every row."""
-    from mnist_bench.comparisons import Run
+    """A run by ``latest``, its id or its path."""
+    from mnist_bench.analysis.summary import Run
     from mnist_bench.store import RunFolder
-    from mnist_bench.summary import summarise
 
     folder = RunFolder.open(args.output_dir, reference)
-    manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
-    rows = summarise(manifest, trials, sessions)
-    return folder, Run(manifest=manifest, trials=trials, sessions=sessions, rows=rows)
+    return folder, Run.read(folder)
 
 
 def chosen(args: argparse.Namespace, cells: Iterable[Cell]) -> Callable[[Cell], bool] | None:
@@ -130,8 +127,8 @@ def _update(args: argparse.Namespace) -> int:
 
 def _warn(baseline: Baseline) -> None:
     """Of what a check against it cannot do."""
-    from mnist_bench.figures import listed
     from mnist_bench.gate.baseline_tables import without_ratio
+    from mnist_bench.table import listed
 
     if lacking := without_ratio(baseline):
         _say(f"no speed can be judged of {listed(lacking)}: never timed with the reference, or in too few rounds")
@@ -177,6 +174,6 @@ def _print(args: argparse.Namespace, sheet: Callable[[], Sheet], records: list[d
 
 
 def _say(text: str) -> None:
-    from mnist_bench.figures import plain
+    from mnist_bench.table import plain
 
     print(f"mnist-bench: {plain(text)}", file=sys.stderr)

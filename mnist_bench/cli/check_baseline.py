@@ -14,7 +14,7 @@ from mnist_bench.cli.writing import try_out
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from mnist_bench.comparisons import Run
+    from mnist_bench.analysis.summary import Run
     from mnist_bench.gate.baseline_check import Labels
 
 NOT_HERE = ("budget", "seeds", "timeout", "resume")  # flags of a check that measures

@@ -19,8 +19,8 @@ from mnist_bench.checks.budget import words
 from mnist_bench.checks.events import CheckEvent, CheckObserver, Forecast, OutOfTime, TaskFinished, TaskStarted
 from mnist_bench.cli.console import animates
 from mnist_bench.events import Notice
-from mnist_bench.figures import listed, plain
 from mnist_bench.gate.records import CellEvidence, ProcessPair, SeedPair
+from mnist_bench.table import listed, plain
 
 MOST_CHANGED = 5  # files that are named before the rest is counted
 TASKS = {"pair": "pair", "seed": "seed", "solo": "B alone, seed"}

@@ -54,7 +54,7 @@ def _read(args: argparse.Namespace) -> tuple[Check, tuple[Verdict, ...]]:
 
 def _complain(args: argparse.Namespace, check: Check, found: list[str]) -> None:
     from mnist_bench import __version__
-    from mnist_bench.figures import plain
+    from mnist_bench.table import plain
 
     places = f"{len(found)} place{'s' if len(found) != 1 else ''}"
     print(f"mnist-bench: {args.replay}: judged again, it differs from what is stored in {places}:", file=sys.stderr)

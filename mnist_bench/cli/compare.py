@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
@@ -12,10 +11,15 @@ from mnist_bench.errors import UsageError
 from mnist_bench.garbage import no_garbage
 
 if TYPE_CHECKING:
-    from mnist_bench.comparisons import Comparison, Run, RunComparison
-    from mnist_bench.records import Cell
+    from mnist_bench.analysis.compare import Comparison
+    from mnist_bench.analysis.summary import Run
 
-BY = ("device", "variant", "batch_size")  # as in compare.py, which is not imported here: numpy would slow every --help
+BY = (
+    "device",
+    "variant",
+    "batch_size",
+    "model",
+)  # as in analysis/compare.py, which is not imported here: numpy would slow every --help
 NOTHING_COMPARABLE = 5
 
 
@@ -24,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Never from a cell that failed or was skipped; the accuracy stands beside every speed-up. "
         "Exit code 5: nothing is comparable."
     )
-    parser.add_argument("run", metavar="RUN", help="a run: its id, its path, or latest")
+    options.add_run(parser)
     parser.add_argument("other", nargs="?", metavar="RUN", help="a second run: held against the first, cell by cell")
     parser.add_argument(
         "--by",
@@ -32,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="compare the cells of one run by this (default: device where there is another beside the CPU, else "
         "variant, else batch_size)",
     )
+    parser.add_argument("--reference", metavar="VARIANT", help="what variants are held against (default: the matrix's)")
     parser.add_argument(
         "--across-machines",
         action="store_true",
@@ -49,32 +54,40 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _compare_cells(args: argparse.Namespace) -> int:
-    from mnist_bench.compare import compare_cells, default_by
+    from mnist_bench.analysis.compare import compare_cells, default_by
 
     if args.across_machines:
         raise UsageError("--across-machines: compares two runs; name a second one")
-    run = _load(args, args.run)
-    chosen = _chosen(args, [run])
-    by = args.by or default_by(run.rows, chosen)
+    run = options.load(args, args.run)
+    chosen = options.wanted(args, [row.cell for row in run.outline]).__contains__
+    by = args.by or default_by(run.outline, chosen)
     if args.by is None:
         print(f"compared by {by}; choose with --by", file=sys.stderr)
-    comparison = compare_cells(run, by, chosen)
+    comparison = compare_cells(run, by, chosen, reference=_reference(args, run))
     _print(comparison, args)
     if comparison.comparable:
         return 0
-    _complain(f"nothing comparable by {by} in run {comparison.run_id}: no cell and its reference were both measured")
+    _complain(f"nothing comparable by {by} in run {run.manifest.run_id}: no cell and its reference were both measured")
     return NOTHING_COMPARABLE
 
 
-def _compare_runs(args: argparse.Namespace) -> int:
-    from mnist_bench.compare_runs import compare_runs
+def _reference(args: argparse.Namespace, run: Run) -> str | None:
+    """The variant that ``--reference`` names."""
+    from mnist_bench.cells import variant_of
 
-    if args.by:
-        raise UsageError("--by: compares the cells of one run; two runs are compared cell by cell")
-    a, b = _load(args, args.run), _load(args, args.other)
+    return None if args.reference is None else variant_of(run.manifest.matrix, args.reference).name
+
+
+def _compare_runs(args: argparse.Namespace) -> int:
+    from mnist_bench.analysis.compare import compare_runs
+
+    if args.by or args.reference:
+        raise UsageError("--by, --reference: of the cells of one run; two runs are compared cell by cell")
+    a, b = options.load(args, args.run), options.load(args, args.other)
     if a.manifest.run_id == b.manifest.run_id:
         raise UsageError(f"{args.run} and {args.other} are the same run, {a.manifest.run_id}: name another one")
-    comparison = compare_runs(a, b, across_machines=args.across_machines, chosen=_chosen(args, [a, b]))
+    chosen = options.wanted(args, [row.cell for run in (a, b) for row in run.outline]).__contains__
+    comparison = compare_runs(a, b, across_machines=args.across_machines, chosen=chosen)
     _print(comparison, args)
     if comparison.differences and not args.across_machines:
         _complain("cells whose conditions differ were not compared; these differ, what moves speed most first:")
@@ -82,56 +95,25 @@ def _compare_runs(args: argparse.Namespace) -> int:
         _complain("--across-machines compares them all the same")
     if comparison.comparable:
         return 0
-    _complain(f"nothing comparable in runs {comparison.run_a} and {comparison.run_b}")
+    _complain(f"nothing comparable in runs {a.manifest.run_id} and {b.manifest.run_id}")
     return NOTHING_COMPARABLE
 
 
-def _load(args: argparse.Namespace, reference: str) -> Run:
-    from mnist_bench.comparisons import Run
-    from mnist_bench.store import RunFolder
-    from mnist_bench.summary import outline
+def _print(comparison: Comparison, args: argparse.Namespace) -> None:
+    from mnist_bench.analysis import compare
+    from mnist_bench.cli.console import print_document
 
-    folder = RunFolder.open(args.output_dir, reference)
-    manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
-    return Run(manifest=manifest, trials=trials, sessions=sessions, rows=outline(manifest, trials, sessions))
-
-
-def _chosen(args: argparse.Namespace, runs: Sequence[Run]) -> Callable[[Cell], bool] | None:
-    """The cells that ``--filter`` wants; a value that no cell has is refused."""
-    from mnist_bench.cells import select
-
-    wanted = options.chosen(args)
-    if wanted is None:
-        return None
-    cells = list(dict.fromkeys(row.cell for run in runs for row in run.rows))
-    return frozenset(select(cells, wanted)).__contains__
-
-
-def _print(comparison: Comparison | RunComparison, args: argparse.Namespace) -> None:
-    if args.format in ("csv", "json"):
-        from mnist_bench import comparison_tables
-
-        write = comparison_tables.to_csv if args.format == "csv" else comparison_tables.to_json
-        sys.stdout.write(write(comparison))
-        return
-    from rich.text import Text
-
-    from mnist_bench import sheets
-    from mnist_bench.cli.console import make_console
-    from mnist_bench.comparison_sheets import sheet_of_cells, sheet_of_runs
-    from mnist_bench.comparisons import Comparison
-
-    sheet = sheet_of_cells(comparison) if isinstance(comparison, Comparison) else sheet_of_runs(comparison)
-    if args.format == "md":
-        sys.stdout.write(sheets.to_markdown(sheet))
-        return
-    console = make_console(args, stderr=False)
-    # At one go: line by line, thousands of them take five times as long.
-    console.print(Text("\n").join(sheets.to_terminal(sheet, console.width)), soft_wrap=True)
+    match args.format:
+        case "csv":
+            sys.stdout.write(compare.lines_table(comparison).csv())
+        case "json":
+            sys.stdout.write(compare.to_json(comparison))
+        case _:
+            print_document(compare.document(comparison), args)
 
 
 def _complain(*lines: str) -> None:
-    from mnist_bench.figures import plain
+    from mnist_bench.table import plain
 
     for line in lines:
         print(f"mnist-bench: {line[: len(line) - len(line.lstrip())]}{plain(line)}", file=sys.stderr)

@@ -13,6 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console  # imported late: what prints no table need not wait for it
 
+    from mnist_bench.table import Document
+
 PIPE_WIDTH = 200  # a file has no width, and a cell that is cut off in one is lost
 
 Row = Mapping[str, object]
@@ -93,7 +95,7 @@ def print_json(document: Any) -> None:
 
 
 def _print_csv(rows: Sequence[Row]) -> None:
-    from mnist_bench.spreadsheets import harmless
+    from mnist_bench.table import harmless
 
     if rows:
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -141,3 +143,15 @@ def _text(value: object) -> str:
             return ", ".join(_text(item) for item in value)
         case _:
             return str(value)
+
+
+def print_document(document: Document, args: argparse.Namespace) -> None:
+    """For people, to stdout: a terminal's, or with ``--format md`` as Markdown."""
+    if args.format == "md":
+        sys.stdout.write(document.markdown())
+        return
+    from rich.text import Text
+
+    console = make_console(args, stderr=False)
+    # At one go: line by line, thousands of them take five times as long.
+    console.print(Text("\n").join(document.terminal(console.width)), soft_wrap=True)

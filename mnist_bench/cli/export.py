@@ -9,25 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
-from mnist_bench.exporters import EXPORTERS
 
 if TYPE_CHECKING:
-    from mnist_bench.exporters import Exporter
-    from mnist_bench.records import Manifest, Session, Trial
-    from mnist_bench.rows import Row
+    from mnist_bench.analysis.summary import Run
+    from mnist_bench.export import Exporter
 
-    Records = tuple[Manifest, tuple[Row, ...], tuple[Trial, ...], tuple[Session, ...]]
-
+# As in export.py, which is not imported here: numpy would slow every --help.
+FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "junit", "csv", "parquet")
 DIRECTIONS = ("smaller", "bigger")
 NOTHING_MEASURED = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "What stands in each format, and how the tools read it: docs/exports.md."
-    parser.add_argument("run", metavar="RUN", help="a run: its id, its path, or latest")
-    parser.add_argument(
-        "--format", required=True, choices=tuple(EXPORTERS), metavar="F", help=f"one of {', '.join(EXPORTERS)}"
-    )
+    options.add_run(parser)
+    parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help=f"one of {', '.join(FORMATS)}")
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="the file to write, or a folder for it (default: stdout)"
     )
@@ -41,14 +37,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    from mnist_bench.export import EXPORTERS
+
     exporter = EXPORTERS[args.format]
     paths = _paths(args, _chosen(args, exporter))
-    manifest, rows, trials, sessions = records = _records(args)
-    held = exporter.holds(rows, trials, sessions)
-    _warn(manifest, exporter, len(held), len(rows))
+    run = options.load(args, args.run)
+    wanted = options.wanted(args, [row.cell for row in run.rows])
+    rows = [row for row in run.rows if row.cell in wanted]
+    held = exporter.holds(run, rows)
+    _warn(run, exporter, len(held), len(rows))
     if held or exporter.all_rows:
         for name, path in paths.items():
-            _write(path, exporter.files[name](*records))
+            _write(path, exporter.files[name](run, rows))
     return 0 if held else NOTHING_MEASURED
 
 
@@ -86,25 +86,10 @@ def _paths(args: argparse.Namespace, names: tuple[str, ...]) -> Mapping[str, Pat
     return dict.fromkeys(names, args.output)
 
 
-def _records(args: argparse.Namespace) -> Records:
-    from mnist_bench.cells import select
-    from mnist_bench.store import RunFolder
-    from mnist_bench.summary import summarise
-
-    folder = RunFolder.open(args.output_dir, args.run)
-    manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
-    rows = summarise(manifest, trials, sessions)
-    wanted = options.chosen(args)
-    if wanted is not None:
-        cells = frozenset(select([row.cell for row in rows], wanted))
-        rows = tuple(row for row in rows if row.cell in cells)
-    return manifest, rows, trials, sessions
-
-
-def _warn(manifest: Manifest, exporter: Exporter, held: int, total: int) -> None:
+def _warn(run: Run, exporter: Exporter, held: int, total: int) -> None:
     """What the reader of the file cannot see in it."""
-    if manifest.status != "complete":
-        _say(f"the run is {manifest.status}: cells or seeds may be missing")
+    if run.manifest.status != "complete":
+        _say(f"the run is {run.manifest.status}: cells or seeds may be missing")
     if not held:
         _say(f"no cell has {exporter.needs}" + ("" if exporter.all_rows else ": nothing is written"))
     elif held < total and not exporter.all_rows:

@@ -78,7 +78,7 @@ def _count(text: str) -> int:
 
 
 def _say(text: str) -> None:
-    from mnist_bench.figures import plain
+    from mnist_bench.table import plain
 
     print(f"mnist-bench: {plain(text)}", file=sys.stderr)
 
@@ -113,7 +113,7 @@ def _matching(cells: Sequence[CellName], pattern: str) -> list[CellName]:
     from fnmatch import fnmatchcase
 
     from mnist_bench.errors import UsageError
-    from mnist_bench.figures import listed
+    from mnist_bench.table import listed
 
     glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     matching = [cell for cell in cells if fnmatchcase(cell.id, glob)]
@@ -155,7 +155,7 @@ def _styled(text: str, style: Style) -> str:
 
 def _escaped(row: Mapping[str, object]) -> dict[str, object]:
     """For Markdown, where names from outside must stay text."""
-    from mnist_bench.markdown import escape
+    from mnist_bench.table import escape
 
     return {key: escape(value) if isinstance(value, str) else value for key, value in row.items()}
 

@@ -27,21 +27,20 @@ def execute(args: argparse.Namespace) -> int:
     import random
     from datetime import UTC, datetime
 
+    from mnist_bench.analysis.summary import Run, floors
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.run import exit_code, print_floors, print_table, shortest
     from mnist_bench.merge import merge
-    from mnist_bench.summary import floors, summarise
 
     errors = make_console(args, stderr=True)
     rng = random.SystemRandom()
     merged = merge(args.output_dir, args.runs, across_machines=args.across_machines, now=datetime.now(UTC), rng=rng)
     folder, manifest = merged.folder, merged.folder.manifest()
-    trials = folder.trials()
-    rows = summarise(manifest, trials, folder.sessions())
-    results = floors(manifest.matrix, rows)
-    print_table(manifest, rows, args)
+    run = Run.read(folder)
+    results = floors(manifest.matrix, run.rows)
+    print_table(run, args)
     print_floors(results, errors)
     for note in merged.notes:
         errors.print(note, soft_wrap=True)
     errors.print(f"merged: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
-    return exit_code(manifest, trials, results)
+    return exit_code(manifest, run.trials, results)

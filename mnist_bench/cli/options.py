@@ -6,15 +6,16 @@ import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from mnist_bench.analysis.summary import Run
     from mnist_bench.cells import Filter
-    from mnist_bench.records import Matrix
+    from mnist_bench.records import Cell, Matrix
     from mnist_bench.runner import Options
 
 FORMATS = ("table", "csv", "json", "md")
@@ -250,3 +251,23 @@ def _seconds(flag: str, text: str) -> float:
     if not 0 < seconds <= MAX_TIMEOUT_S:  # false of NaN too
         raise UsageError(f"{flag}: {text[:40]!r} is not a number of seconds above 0 (at most a year)")
     return seconds
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """``args.run``: text; ``load`` reads it."""
+    parser.add_argument("run", nargs="?", default="latest", metavar="RUN", help="a run: its id, its path, or latest")
+
+
+def load(args: argparse.Namespace, reference: str) -> Run:
+    """A run by ``latest``, its id or its path."""
+    from mnist_bench.analysis.summary import Run
+    from mnist_bench.store import RunFolder
+
+    return Run.read(RunFolder.open(args.output_dir, reference))
+
+
+def wanted(args: argparse.Namespace, cells: Iterable[Cell]) -> frozenset[Cell]:
+    """The cells that ``--filter`` wants; a value that none of these has is refused."""
+    from mnist_bench.cells import select
+
+    return frozenset(select(list(dict.fromkeys(cells)), chosen(args)))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mnist_bench.comparisons import Run
+    from mnist_bench.analysis.summary import Run
     from mnist_bench.report.panels import Plot
     from mnist_bench.store import RunFolder
 
@@ -48,8 +48,9 @@ def execute(args: argparse.Namespace) -> int:
         _make_folder("--images", args.images)
     with vega.making() as script:
         from mnist_bench import report
+        from mnist_bench.analysis.summary import Run
 
-        run = _read(folder)
+        run = Run.read(folder)
         material = report.gather(run, _step_ms(folder, run))
         plots = report.plots_of(material)
         page = report.render(material, plots, script.result())
@@ -58,14 +59,6 @@ def execute(args: argparse.Namespace) -> int:
     if args.images is not None:
         _write_images(plots, args.images, quiet=args.quiet)
     return 0 if material.measured else NOTHING_MEASURED
-
-
-def _read(folder: RunFolder) -> Run:
-    from mnist_bench.comparisons import Run
-    from mnist_bench.summary import summarise
-
-    manifest, trials, sessions = folder.manifest(), folder.trials(), folder.sessions()
-    return Run(manifest=manifest, trials=trials, sessions=sessions, rows=summarise(manifest, trials, sessions))
 
 
 def _step_ms(folder: RunFolder, run: Run) -> dict[str, NDArray[np.float64] | None]:

@@ -184,8 +184,8 @@ def _print_tables(result: Reproduction, args: argparse.Namespace) -> None:
     from rich.text import Text
 
     from mnist_bench.cli.console import make_console
-    from mnist_bench.figures import plain
     from mnist_bench.reproduction.grids import TEXT_COLUMNS, epoch_grid, errata_grid, verdict_grid
+    from mnist_bench.table import plain
 
     console = make_console(args, stderr=False)
     for grid in (*map(epoch_grid, result.models), verdict_grid(result), errata_grid(result)):

@@ -16,9 +16,9 @@ from mnist_bench.cli import options
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mnist_bench.analysis.summary import FloorResult, Run
     from mnist_bench.events import Observer
     from mnist_bench.records import Manifest, Matrix, Trial
-    from mnist_bench.rows import FloorResult, Row
     from mnist_bench.runner import Options
     from mnist_bench.store import RunFolder
 
@@ -43,10 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench import runner
+    from mnist_bench.analysis.summary import Run, floors
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.terminal import Lines, watch
     from mnist_bench.machine.lock import alone
-    from mnist_bench.summary import floors, summarise
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
@@ -54,17 +54,16 @@ def execute(args: argparse.Namespace) -> int:
         folder, run_options = begin(Lines(errors, quiet=args.quiet, verbose=args.verbose))  # a download has its own bar
         with watch(errors, args) as emit:
             manifest = runner.execute(folder, run_options, emit, os.environ)
-    trials = folder.trials()
-    rows = summarise(manifest, trials, folder.sessions())
-    results = floors(manifest.matrix, rows)
-    print_table(manifest, rows, args)
+    run = Run.read(folder)
+    results = floors(manifest.matrix, run.rows)
+    print_table(run, args)
     print_floors(results, errors)
     _write_step_summary(folder)
     if not args.quiet:
         errors.print(f"results: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
     if manifest.status != "complete":
         errors.print(f"{manifest.status}; go on with: {_resume_command(manifest, args)}", soft_wrap=True)
-    return exit_code(manifest, trials, results)
+    return exit_code(manifest, run.trials, results)
 
 
 def _resume_command(manifest: Manifest, args: argparse.Namespace) -> str:
@@ -147,19 +146,21 @@ def _options(args: argparse.Namespace, path: Path) -> Options:
     )
 
 
-def print_table(manifest: Manifest, rows: Sequence[Row], args: argparse.Namespace) -> None:
-    from mnist_bench import tables
-    from mnist_bench.cli.console import make_console
+def print_table(run: Run, args: argparse.Namespace) -> None:
+    from mnist_bench.analysis import results
+    from mnist_bench.cli.console import make_console, print_document
 
-    console = make_console(args, stderr=False)
-    if args.format == "table" and not rows:
-        console.print("nothing was measured")
-    elif args.format == "table":
-        console.print()
-        console.print(tables.to_rich(rows, console.width))
-        console.print()
-    else:
-        print(tables.to_text(args.format, manifest, rows), end="")
+    match args.format:
+        case "json":
+            print(results.to_json(run.manifest, run.rows), end="")
+        case "csv":
+            print(results.to_csv(run.rows), end="")
+        case "md":
+            print(results.document(run.manifest, run.rows).markdown(), end="")
+        case _ if not run.rows:
+            make_console(args, stderr=False).print("nothing was measured")
+        case _:
+            print_document(results.screen(run.rows), args)
 
 
 def print_floors(results: Sequence[FloorResult], errors: Console) -> None:

@@ -226,7 +226,7 @@ def _print(report: Report, args: argparse.Namespace, errors: Console) -> None:
 
 
 def _say(text: str) -> None:
-    from mnist_bench.figures import plain
+    from mnist_bench.table import plain
 
     print(f"mnist-bench: {plain(text)}", file=sys.stderr)
 

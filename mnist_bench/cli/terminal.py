@@ -25,6 +25,7 @@ from mnist_bench.cli.console import animates
 from mnist_bench.events import Event, Observer
 from mnist_bench.machine.forecast import estimate, skip_reason, this_host
 from mnist_bench.records import Manifest, Measurement, Trial
+from mnist_bench.table import plain
 
 STYLES = {"ok": "green", "skipped": "yellow"}  # any other status: red
 
@@ -93,7 +94,7 @@ class Lines:
                 if trial.outcome.noisy:
                     line += Text(" noisy", style="yellow")
             case other:
-                line += Text(figures.plain(other.reason))
+                line += Text(plain(other.reason))
         return line
 
     def _print_short(self, text: Text) -> None:

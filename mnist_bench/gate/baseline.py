@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mnist_bench.comparability import Key, key_of
-from mnist_bench.compare import Indexed, index
-from mnist_bench.comparisons import Run
+from mnist_bench.analysis.keys import Key, key_of
+from mnist_bench.analysis.summary import Run
 from mnist_bench.errors import UsageError
-from mnist_bench.figures import plain
+from mnist_bench.figures import Row
+from mnist_bench.gate.indexed import Indexed, index
 from mnist_bench.gate.records import SessionLogRatio, Training
 from mnist_bench.gate.run_figures import (
     Choice,
@@ -27,7 +27,7 @@ from mnist_bench.gate.run_figures import (
     training_of,
 )
 from mnist_bench.records import Cell, Manifest
-from mnist_bench.rows import Row
+from mnist_bench.table import plain
 
 TIME_DIGITS = 4  # significant ones, of times and rates: advisory, and machines drift by 20 %
 RATIO_DIGITS = 5  # of a ratio: a rounding of 0.005 % at most
@@ -197,7 +197,7 @@ def _cell(row: Row, indexed: Indexed) -> BaselineCell:
         status="ok",
         key=key_of(manifest, row.cell, measured[0][1][1]),
         settings=telling_settings(manifest.matrix, row.cell),
-        step_ms_p50=None if row.step_ms_p50 is None else rounded(row.step_ms_p50, TIME_DIGITS),
+        step_ms_p50=None if row["step_ms_p50"] is None else rounded(row["step_ms_p50"], TIME_DIGITS),
         seeds=tuple(SeedFigures(seed=seed, training=_brief(training_of(one))) for seed, (_, one) in measured),
         ratios=None if reference is None else _ratios(row.cell, reference, indexed),
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from mnist_bench.analysis.keys import differences, key_of
+from mnist_bench.analysis.summary import FloorResult, Run, floors
 from mnist_bench.cells import reference_variant
-from mnist_bench.comparability import differences, key_of
-from mnist_bench.compare import Indexed, index
-from mnist_bench.comparisons import Run
+from mnist_bench.figures import Row
 from mnist_bench.gate.baseline import Baseline, BaselineCell
 from mnist_bench.gate.baseline_tables import shown, source_words
+from mnist_bench.gate.indexed import Indexed, index
 from mnist_bench.gate.records import (
     CHECK_SCHEMA_VERSION,
     Advisory,
@@ -31,8 +32,6 @@ from mnist_bench.gate.run_figures import (
     training_of,
 )
 from mnist_bench.records import Cell, Failure, Measurement, Skip
-from mnist_bench.rows import FloorResult, Row
-from mnist_bench.summary import floors
 
 ABSENT = "as eager has it"  # a setting that is a default
 
@@ -219,13 +218,13 @@ def _figures(before: BaselineCell, row: Row) -> Iterator[Advisory]:
     """What is shown and decides nothing: machines drift by 20 %."""
     there = shown(before)
     pairs = (
-        ("step", "ms", there.step_ms_p50, row.step_ms_p50),
-        ("training throughput", "samples/s", there.train_samples_per_s, row.train_samples_per_s),
-        ("compile time", "s", there.compile_s, row.compile_s),
-        ("time to first step", "s", there.time_to_first_step_s, row.time_to_first_step_s),
-        ("evaluation throughput", "samples/s", there.eval_samples_per_s, row.eval_samples_per_s),
-        ("host memory", "MiB", there.host_peak_mib, row.host_peak_mib),
-        ("device memory", "MiB", there.device_peak_mib, row.device_peak_mib),
+        ("step", "ms", there.step_ms_p50, row["step_ms_p50"]),
+        ("training throughput", "samples/s", there.train_samples_per_s, row["train_samples_per_s"]),
+        ("compile time", "s", there.compile_s, row["compile_s"]),
+        ("time to first step", "s", there.time_to_first_step_s, row["time_to_first_step_s"]),
+        ("evaluation throughput", "samples/s", there.eval_samples_per_s, row["eval_samples_per_s"]),
+        ("host memory", "MiB", there.host_peak_mib, row["host_peak_mib"]),
+        ("device memory", "MiB", there.device_peak_mib, row["device_peak_mib"]),
     )
     for name, unit, a, b in pairs:
         if a is not None and b is not None:

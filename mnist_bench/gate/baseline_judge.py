@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnist_bench.figures import plain
 from mnist_bench.gate import words
 from mnist_bench.gate.accuracy import find_accuracy
 from mnist_bench.gate.baseline_speed import judge_ratio, ratios_compared, seeds_needed
@@ -24,6 +23,7 @@ from mnist_bench.gate.records import (
     VerdictKind,
 )
 from mnist_bench.records import Failure, Skip
+from mnist_bench.table import plain
 
 Ruling = tuple[VerdictKind, str]  # and why, as the predicate of a sentence about the cell
 

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from mnist_bench import figures
-from mnist_bench.comparability import differences
+from mnist_bench.analysis.keys import differences
 from mnist_bench.gate.baseline import MIB, Baseline, BaselineCell, Source
 from mnist_bench.gate.baseline_speed import mean_ratio
 from mnist_bench.records import Cell
 from mnist_bench.sheets import Column, Sheet, grid
-from mnist_bench.spreadsheets import harmless
+from mnist_bench.table import harmless, listed
 
 Change = Literal["new", "removed", "changed", "same"]
 
@@ -108,7 +108,7 @@ def baseline_sheet(baseline: Baseline, name: str) -> Sheet:
     columns: tuple[Column[ShownCell], ...] = (
         Column("cell", lambda one: one.cell.id, right=False),
         Column("status", lambda one: "" if one.status == "ok" else one.status, rank=1, right=False),
-        Column("accuracy", lambda one: figures.accuracy(one.test_accuracy, None)),
+        Column("accuracy", lambda one: figures.accuracy(one.test_accuracy)),
         Column("vs ref.", lambda one: figures.ratio(one.speedup)),
         Column("95 %", lambda one: figures.bounds(one.speedup_low, one.speedup_high), rank=2),
         Column("seeds", lambda one: str(one.seeds or ""), rank=3),
@@ -121,7 +121,7 @@ def baseline_sheet(baseline: Baseline, name: str) -> Sheet:
     references = sorted({one.reference for one in cells if one.reference})
     notes = list(_skipped(cells))
     if lacking := without_ratio(baseline):
-        notes.append(f"no ratio (never timed together, or in too few rounds): {figures.listed(lacking)}")
+        notes.append(f"no ratio (never timed together, or in too few rounds): {listed(lacking)}")
     if references:
         notes.append("vs ref.: seconds per step of the reference variant / of this cell: above 1 this cell is faster")
     return Sheet(
@@ -140,7 +140,7 @@ def changes_sheet(found: Sequence[CellChange], name: str) -> Sheet:
         Column("cell", lambda one: one.cell.id, right=False),
         Column("change", lambda one: one.change, right=False),
         Column("status", _both(lambda one: "" if one.status == "ok" else one.status), rank=1, right=False),
-        Column("accuracy", _both(lambda one: figures.accuracy(one.test_accuracy, None)), rank=1, right=False),
+        Column("accuracy", _both(lambda one: figures.accuracy(one.test_accuracy)), rank=1, right=False),
         Column("vs ref.", _both(lambda one: figures.ratio(one.speedup)), rank=1, right=False),
         Column("step ms", _both(lambda one: figures.significant(one.step_ms_p50)), rank=2, right=False),
         Column("samples/s", _both(lambda one: figures.significant(one.train_samples_per_s)), rank=3, right=False),
@@ -237,7 +237,7 @@ def _skipped(cells: Sequence[ShownCell]) -> Iterator[str]:
     for one in cells:
         if one.status == "skipped":
             by_reason.setdefault(one.reason, []).append(one.cell.id)
-    yield from (f"skipped: {figures.listed(ids)}: {reason}" for reason, ids in by_reason.items())
+    yield from (f"skipped: {listed(ids)}: {reason}" for reason, ids in by_reason.items())
 
 
 def _speedup(one: BaselineCell) -> tuple[float | None, float | None, float | None]:

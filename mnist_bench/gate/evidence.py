@@ -16,8 +16,10 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from mnist_bench.analysis.keys import Key, settings
+from mnist_bench.analysis.ratios import round_log_ratios
+from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, variant_of
-from mnist_bench.comparability import Key, settings
 from mnist_bench.records import (
     Cell,
     Manifest,
@@ -29,9 +31,7 @@ from mnist_bench.records import (
     Tree,
     Trial,
 )
-from mnist_bench.session_ratios import round_log_ratios
 from mnist_bench.stats import median
-from mnist_bench.summary import summarise
 
 # What is shown beside the verdicts and decides nothing: columns of a run's table.
 ADVISED = ("compile_s", "time_to_first_step_s", "eval_samples_per_s", "host_peak_mib", "device_peak_mib")
@@ -320,7 +320,7 @@ def side_of(trials: Sequence[Trial]) -> SideEvidence:
 
 def advised(row: Any, names: Iterable[str]) -> dict[str, float]:
     """The figures of a run's row that were measured."""
-    found = ((name, getattr(row, name)) for name in names)
+    found = ((name, row[name]) for name in names)
     return {name: value for name, value in found if value is not None}
 
 
@@ -360,7 +360,7 @@ def _sides(manifest: Manifest, trials: Sequence[Trial]) -> dict[Cell, SideEviden
     by_cell: dict[Cell, list[Trial]] = {}
     for trial in trials:
         by_cell.setdefault(trial.cell, []).append(trial)
-    rows = {row.cell: row for row in summarise(manifest, trials, ())}
+    rows = {row.cell: row for row in Run(manifest=manifest, trials=trials, sessions=()).rows}
     return {
         cell: msgspec.structs.replace(side_of(own), figures=advised(rows[cell], ADVISED))
         for cell, own in by_cell.items()

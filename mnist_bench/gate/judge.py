@@ -27,6 +27,7 @@ from mnist_bench.gate.records import (
 )
 from mnist_bench.gate.speed import find_speed, looks
 from mnist_bench.records import Failure, Skip
+from mnist_bench.table import plain
 
 ExitCode = Literal[0, 3, 4, 5, 130]
 Ruling = tuple[VerdictKind, str]  # and why, as the predicate of a sentence about the cell
@@ -89,7 +90,7 @@ def _vanished(evidence: CellEvidence) -> Ruling | None:
     a, b = (_outcome(evidence, side) for side in ("A", "B"))
     if isinstance(b, Failure):
         too = "; the reference failed too" if isinstance(a, Failure) else ""
-        return "failed", f"failed with the change ({b.kind}): {figures.plain(b.reason)}{too}"
+        return "failed", f"failed with the change ({b.kind}): {plain(b.reason)}{too}"
     if evidence.sides == "only A":
         return "missing", "is missing: the reference has this cell, the change has not"
     if evidence.solo and (missed := _missed(evidence, [evidence.solo])):
@@ -104,7 +105,7 @@ def _vanished(evidence: CellEvidence) -> Ruling | None:
     if isinstance(b, Skip) and a is None and not evidence.differences:
         return (
             "missing",
-            f"is no longer executed here: the change skips it, unlike the reference: {figures.plain(b.reason)}",
+            f"is no longer executed here: the change skips it, unlike the reference: {plain(b.reason)}",
         )
     return None
 
@@ -113,11 +114,11 @@ def _incomparable(evidence: CellEvidence) -> Ruling | None:
     """Of a cell whose sides differ, or whose reference has no figures."""
     a, b = (_outcome(evidence, side) for side in ("A", "B"))
     if evidence.differences:
-        reason = "; ".join(figures.plain(one) for one in evidence.differences)
+        reason = "; ".join(plain(one) for one in evidence.differences)
     elif isinstance(a, Failure):
-        reason = f"the reference failed ({a.kind}): {figures.plain(a.reason)}"
+        reason = f"the reference failed ({a.kind}): {plain(a.reason)}"
     elif isinstance(a, Skip):
-        reason = f"{'both sides skip' if isinstance(b, Skip) else 'the reference skips'} it: {figures.plain(a.reason)}"
+        reason = f"{'both sides skip' if isinstance(b, Skip) else 'the reference skips'} it: {plain(a.reason)}"
     else:
         broken = [seed.seed for seed in evidence.seeds if not math.isfinite(seed.a.accuracy)]
         if not broken or not all(math.isfinite(seed.b.accuracy) for seed in evidence.seeds):
@@ -231,4 +232,4 @@ def _outcome(evidence: CellEvidence, side: Side) -> Failure | Skip | None:
 
 
 def _sentence(evidence: CellEvidence, predicate: str) -> str:
-    return f"{figures.plain(evidence.cell.id)} {predicate}"
+    return f"{plain(evidence.cell.id)} {predicate}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mnist_bench.analysis.summary import FloorResult
 from mnist_bench.records import Cell, Failure, Round, Skip
-from mnist_bench.rows import FloorResult
 from mnist_bench.stats import Interval
 
 Side = Literal["A", "B"]

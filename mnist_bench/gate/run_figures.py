@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from mnist_bench.analysis.keys import digest, key_of, settings
+from mnist_bench.analysis.ratios import SessionIndex
+from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import reference_variant
-from mnist_bench.comparability import key_of, settings, settings_sha256
-from mnist_bench.compare import Indexed
-from mnist_bench.comparisons import Run
 from mnist_bench.errors import UsageError
-from mnist_bench.figures import listed, plain
+from mnist_bench.gate.indexed import Indexed
 from mnist_bench.gate.records import SessionLogRatio, Training
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, Measurement
-from mnist_bench.speedups import SessionIndex
-from mnist_bench.summary import pending
+from mnist_bench.table import listed, plain
 
 Choice = Callable[[Cell], bool]
 
@@ -37,7 +36,7 @@ def cell_of(cell_id: str) -> Cell:
 
 def refuse_unfinished(run: Run, chosen: Choice | None) -> None:
     """Raises UsageError where trials of chosen cells are still to come: such a cell is neither measured nor gone."""
-    name, missing = plain(run.manifest.run_id), pending(run.manifest, run.trials)
+    name, missing = plain(run.manifest.run_id), run.pending
     wanted = [plain(one) for one in missing if chosen is None or chosen(cell_of(one.rpartition("/s")[0]))]
     if wanted:
         raise UsageError(
@@ -76,7 +75,7 @@ def reference_sha256(reference: Cell, indexed: Indexed) -> str:
         return ""
     manifest = indexed.run.manifest
     key = key_of(manifest, reference, next(iter(measured.values()))[1])
-    return settings_sha256({**settings(manifest.matrix, reference), "threads": key.threads})
+    return digest({**settings(manifest.matrix, reference), "threads": key.threads})
 
 
 def session_ratios(cell: Cell, reference: Cell, indexed: Indexed) -> tuple[SessionLogRatio, ...]:

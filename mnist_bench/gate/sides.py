@@ -19,11 +19,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mnist_bench.errors import BenchError, Interrupted, UsageError
-from mnist_bench.figures import plain
 from mnist_bench.gate.records import Side as SideName
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.protocol import PROTOCOL_VERSION
 from mnist_bench.records import DataSet, Matrix
+from mnist_bench.table import plain
 
 PACKAGE = "mnist_bench"
 ENTRY_POINT_GROUP = "mnist_bench.models"

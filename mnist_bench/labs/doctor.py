@@ -18,8 +18,9 @@ import psutil
 
 import mnist_bench
 from mnist_bench.data import default_root
-from mnist_bench.data.fetch import copies
-from mnist_bench.data.mnist import inspect, is_synthetic
+from mnist_bench.data.fetch import packed_path
+from mnist_bench.data.mnist import RESOURCES
+from mnist_bench.data.verify import describe, expectations, inspect
 from mnist_bench.errors import DataError
 from mnist_bench.labs.doctor_facts import Facts
 from mnist_bench.machine import environment, forecast
@@ -350,20 +351,18 @@ def data_set(facts: Facts) -> Found:
     folder = default_root(facts.data_dir, facts.environ)
     fetch = f"mnist-bench data fetch --data-dir {folder}"
     try:
-        states = inspect(folder, "mnist", None)
+        states = inspect(folder, expectations("mnist", folder), None)
     except DataError as error:
         yield Diagnosis("error", f"MNIST cannot be read: {error}", "mend its permissions, or give another --data-dir")
         return
-    missing = [each.path.name for each in states if each.status == "missing"]
+    missing = [each.expected.name for each in states if each.status == "missing"]
     instead = "a run downloads it, or trains on synthetic digits"
-    if is_synthetic(folder, None):
-        yield Diagnosis("warning", f"{folder} holds synthetic digits, not MNIST", "give another --data-dir")
-    elif corrupt := [str(each) for each in states if each.status == "corrupt"]:
+    if corrupt := [describe(each) for each in states if each.status == "corrupt"]:
         yield Diagnosis("error", f"MNIST in {folder} is corrupt: {'; '.join(corrupt)}", fetch)
     elif not missing:
         yield Diagnosis("ok", f"MNIST in {folder}: all four files match their checksums")
-    elif all(copies(folder, "mnist", file) for file in missing):
-        yield Diagnosis("ok", f"MNIST in {folder}: packed or under other names, which the first run puts right")
+    elif {each.name for each in RESOURCES if packed_path(folder, each).is_file()}.issuperset(missing):
+        yield Diagnosis("ok", f"MNIST in {folder}: as .gz files, which the first run unpacks")
     elif facts.data_dir is None and facts.environ.get("MNIST_BENCH_DATA", "").strip() and not folder.is_dir():
         mend = "set it to the folder that holds MNIST/raw, or unset it"
         yield Diagnosis("warning", f"MNIST_BENCH_DATA={folder}: there is no such folder; {instead}", mend)

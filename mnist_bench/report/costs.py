@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_bench import figures
+from mnist_bench.figures import Row
 from mnist_bench.records import Measurement, Trial
 from mnist_bench.report import specs
-from mnist_bench.report.material import MOST_SEEDS, Material, batch, grouped, joined, left_out, variant_keys
+from mnist_bench.report.material import MOST_SEEDS, Material, batch, grouped, left_out, titled, variant_keys
 from mnist_bench.report.palette import colour_of
 from mnist_bench.report.panels import BAR_HEIGHT, MOST_BARS, MOST_PANELS, Key, Panel, Plot, Value
-from mnist_bench.rows import Row
+from mnist_bench.table import plain
 
 MOST_BINS = 40
 SHOWN = (0.5, 99.0)  # percentiles: from the lowest of a variant to the highest of one the axis of step times runs
@@ -32,8 +33,8 @@ PHASES: dict[str, tuple[str, ...]] = {
 }
 # Where memory is: what a row says of it, and the breadth of its bars in pixels.
 PLACES: dict[str, tuple[Callable[[Row], float | None], int]] = {
-    "host": (lambda row: row.host_peak_mib, 18),
-    "device": (lambda row: row.device_peak_mib, 8),
+    "host": (lambda row: row["host_peak_mib"], 18),
+    "device": (lambda row: row["device_peak_mib"], 8),
 }
 
 Steps = NDArray[np.float64]
@@ -42,9 +43,13 @@ Steps = NDArray[np.float64]
 def step_times(material: Material) -> Plot:
     """The distribution of single steps in the session; a panel for each model, device and batch size."""
     rows = [row for row in material.measured if row.cell.id in material.step_ms]
-    groups = list(grouped(rows, lambda row: (row.model, row.device, batch(row.batch_size))))
+    groups = list(grouped(rows, lambda row: (row.cell.model, row.cell.device, batch(row.cell.batch_size))))
     panels = [_step_panel(names, own, material.step_ms) for names, own in groups[:MOST_PANELS]]
-    timed = {(row.model, row.device, row.batch_size) for row in material.measured if row.step_ms_p50 is not None}
+    timed = {
+        (row.cell.model, row.cell.device, row.cell.batch_size)
+        for row in material.measured
+        if row["step_ms_p50"] is not None
+    }
     unread = len(material.unread)
     some = (f"Of each cell the first {MOST_SEEDS} seeds are shown.",) if _most_seeds(rows) > MOST_SEEDS else ()
     lost = f"The raw samples of {unread} trial{'s' if unread != 1 else ''} are missing or cannot be read."
@@ -56,7 +61,7 @@ def step_times(material: Material) -> Plot:
         "medians. The axis is logarithmic and leaves out the slowest 1 % of the steps. Narrow and left is better.",
         spec=specs.step_times(material.variants),
         panels=tuple(panels),
-        legend=variant_keys(material, {row.variant for row in rows}),
+        legend=variant_keys(material, {row.cell.variant for row in rows}),
         missing="" if panels else (lost if unread else "No session was timed."),
         notes=some
         + ((lost,) if unread and panels else ())
@@ -68,7 +73,7 @@ def waterfall(material: Material) -> Plot:
     """Where the time of each cell went; a panel for each model and device, a bar a cell."""
     shares = phase_seconds(material.run.trials)
     rows = [row for row in material.measured if sum(shares.get(row.cell.id, {}).values()) > 0]
-    groups = list(grouped(rows, lambda row: (row.model, row.device)))
+    groups = list(grouped(rows, lambda row: (row.cell.model, row.cell.device)))
     panels = [_waterfall_panel(names, own[:MOST_BARS], shares) for names, own in groups[:MOST_PANELS]]
     used = {phase for row in rows for phase, seconds in shares[row.cell.id].items() if seconds > 0}
     return Plot(
@@ -92,9 +97,9 @@ def waterfall(material: Material) -> Plot:
 
 def memory(material: Material) -> Plot:
     """Peak memory; a panel for each model and device, a bar a cell and place."""
-    rows = [row for row in material.measured if row.host_peak_mib is not None or row.device_peak_mib is not None]
+    rows = [row for row in material.measured if row["host_peak_mib"] is not None or row["device_peak_mib"] is not None]
     places = [place for place, (peak_of, _) in PLACES.items() if any(peak_of(row) is not None for row in rows)]
-    groups = list(grouped(rows, lambda row: (row.model, row.device)))
+    groups = list(grouped(rows, lambda row: (row.cell.model, row.cell.device)))
     panels = [_memory_panel(names, own[:MOST_BARS]) for names, own in groups[:MOST_PANELS]]
     return Plot(
         id="memory",
@@ -157,18 +162,18 @@ def _step_panel(names: Sequence[str], rows: Sequence[Row], step_ms: Mapping[str,
     for row in rows:
         steps = step_ms[row.cell.id]
         middle = float(np.median(steps))
-        values.append({"variant": figures.plain(row.variant), "median": _short(middle), "median_text": _ms(middle)})
+        values.append({"variant": plain(row.cell.variant), "median": _short(middle), "median_text": _ms(middle)})
         values += _bins(row, histogram(steps, edges), edges)
         p95 = float(np.percentile(steps, 95))
-        words.append(f"{figures.plain(row.variant)} {_ms(middle)} (95 % below {_ms(p95)})")
-    return Panel(title=joined(*names), values=tuple(values), caption=f"Median step: {', '.join(words)}.")
+        words.append(f"{plain(row.cell.variant)} {_ms(middle)} (95 % below {_ms(p95)})")
+    return Panel(title=titled(*names), values=tuple(values), caption=f"Median step: {', '.join(words)}.")
 
 
 def _bins(row: Row, shares: Steps, edges: Steps) -> list[dict[str, Value]]:
     middles = np.sqrt(edges[:-1] * edges[1:])
     return [
         {
-            "variant": figures.plain(row.variant),
+            "variant": plain(row.cell.variant),
             "ms": _short(float(middle)),
             "share": round(float(share), 4),
             "bin_text": f"{figures.significant(float(low))} to {_ms(float(high))}",
@@ -201,7 +206,7 @@ def _waterfall_panel(names: Sequence[str], rows: Sequence[Row], shares: Mapping[
     low, high = min(trained), max(trained)
     share = f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
     return Panel(
-        title=joined(*names),
+        title=titled(*names),
         values=tuple(values),
         caption=f"Training steps take {share} of the time awake.",
         height=BAR_HEIGHT * len(rows),
@@ -226,11 +231,11 @@ def _memory_panel(names: Sequence[str], rows: Sequence[Row]) -> Panel:
         if peaks:
             most, peak = max(peaks, key=lambda one: one[1])
             words.append(f"Highest on the {place}: {_bar_name(most)}, {figures.significant(peak)} MiB.")
-    return Panel(title=joined(*names), values=tuple(values), caption=" ".join(words), height=BAR_HEIGHT * len(rows))
+    return Panel(title=titled(*names), values=tuple(values), caption=" ".join(words), height=BAR_HEIGHT * len(rows))
 
 
 def _bar_name(row: Row) -> str:
-    return joined(f"{row.batch_size:,}", row.variant)
+    return titled(f"{row.cell.batch_size:,}", row.cell.variant)
 
 
 def _bars_left_out(groups: Sequence[tuple[tuple[str, ...], Sequence[Row]]]) -> tuple[str, ...]:

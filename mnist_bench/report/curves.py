@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from mnist_bench.records import Cell
-from mnist_bench.rows import EpochRow
+
+Epoch = Mapping[str, Any]  # a line of epochs.csv
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +25,16 @@ class Curve:
     seeds: int
 
 
-def curves(epochs: Iterable[EpochRow]) -> tuple[Curve, ...]:
+def curves(epochs: Iterable[Epoch]) -> tuple[Curve, ...]:
     """One for each cell that finished an epoch, in the order in which the cells first come."""
     return tuple(_curve(rows) for rows in _together(epochs, _cell_of))
 
 
-def _curve(rows: Sequence[EpochRow]) -> Curve:
-    by_seed = _together(rows, lambda row: row.trial)
+def _curve(rows: Sequence[Epoch]) -> Curve:
+    by_seed = _together(rows, lambda row: row["trial"])
     lasting = max(len(own) for own in by_seed)
-    accuracies = [[own[e].accuracy for own in by_seed if len(own) > e] for e in range(lasting)]
-    elapsed = [list(accumulate(row.train_s for row in own)) for own in by_seed]
+    accuracies = [[own[e]["accuracy"] for own in by_seed if len(own) > e] for e in range(lasting)]
+    elapsed = [list(accumulate(row["train_s"] for row in own)) for own in by_seed]
     seconds = [[own[e] for own in elapsed if len(own) > e] for e in range(lasting)]
     return Curve(
         cell=_cell_of(rows[0]),
@@ -44,12 +46,12 @@ def _curve(rows: Sequence[EpochRow]) -> Curve:
     )
 
 
-def _cell_of(row: EpochRow) -> Cell:
-    return Cell(model=row.model, device=row.device, batch_size=row.batch_size, variant=row.variant)
+def _cell_of(row: Epoch) -> Cell:
+    return Cell(**{name: row[name] for name in ("model", "device", "batch_size", "variant")})
 
 
-def _together(rows: Iterable[EpochRow], key: Callable[[EpochRow], Hashable]) -> list[list[EpochRow]]:
-    found: dict[Hashable, list[EpochRow]] = {}
+def _together(rows: Iterable[Epoch], key: Callable[[Epoch], Hashable]) -> list[list[Epoch]]:
+    found: dict[Hashable, list[Epoch]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row)
     return list(found.values())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from mnist_bench import figures, trends
+from mnist_bench import trends
 from mnist_bench.report import specs
 from mnist_bench.report.document import document
 from mnist_bench.report.palette import colour_of, shape_of
 from mnist_bench.report.panels import MOST_PANELS, Key, Panel, Plot, SmallTable, Value
+from mnist_bench.table import plain
 from mnist_bench.trends import METRICS, Metric, Point, Series
 
 AXIS_FORMATS = {"plain": "~s", "fraction": ".2%", "ratio": "~g"}
@@ -35,7 +36,7 @@ def render_history(
     """
     metric = METRICS[name]
     points = [point for one in series for point in one.points]
-    starts = sorted(figures.plain(point.run.started_at[:10]) for point in points)
+    starts = sorted(plain(point.run.started_at[:10]) for point in points)
     return document(
         "history.html.j2",
         (over_runs(series, metric, last),),
@@ -44,7 +45,7 @@ def render_history(
         cells=len({one.cell.id for one in series}),
         runs=len({point.run.id for point in points}),
         span=" to ".join(dict.fromkeys((starts[0], starts[-1]))) if starts else "",
-        warnings=[figures.plain(warning) for warning in warnings],
+        warnings=[plain(warning) for warning in warnings],
         remarks=[remark for remark in trends.remarks(series) if remark],
         program_version=program_version,
     )
@@ -53,7 +54,7 @@ def render_history(
 def over_runs(series: Sequence[Series], metric: Metric, last: int) -> Plot:
     """A panel for each cell with a figure, a line for each of its series."""
     measured = [one for one in series if any(point.value is not None for point in one.points)]
-    labels = tuple(dict.fromkeys(figures.plain(one.label) for one in measured))
+    labels = tuple(dict.fromkeys(plain(one.label) for one in measured))
     cells = list(dict.fromkeys(one.cell for one in measured))
     left_out = len(cells) - MOST_PANELS
     return Plot(
@@ -78,7 +79,7 @@ def _panel(series: Sequence[Series], metric: Metric) -> Panel:
     words = [_words(one, metric) for one in series[:MOST_WORDS]]
     more = len(series) - MOST_WORDS
     return Panel(
-        title=figures.plain(series[0].cell.id),
+        title=plain(series[0].cell.id),
         values=tuple(value for one in series for value in _values(one, metric)),
         caption="; ".join([*words, f"and {more} series more"] if more > 0 else words) + ".",
     )
@@ -90,26 +91,24 @@ def _words(series: Series, metric: Metric) -> str:
     values = [point.value for point in known if point.value is not None]
     low, high = trends.shown(min(values), metric), trends.shown(max(values), metric)
     newest = known[-1]
-    where = ", ".join(filter(None, (figures.plain(newest.run.started_at[:10]), figures.plain(newest.run.version))))
+    where = ", ".join(filter(None, (plain(newest.run.started_at[:10]), plain(newest.run.version))))
     runs = f"{len(known)} run{'s' if len(known) != 1 else ''}"
     span = low if low == high else f"{low} to {high}"
-    return (
-        f"{figures.plain(series.label)}: {runs}, {span}; {trends.shown(newest.value, metric)} in the newest ({where})"
-    )
+    return f"{plain(series.label)}: {runs}, {span}; {trends.shown(newest.value, metric)} in the newest ({where})"
 
 
 def _values(series: Series, metric: Metric) -> list[dict[str, Value]]:
     timed = [(point, _milliseconds(point), change) for point, change in trends.last_points(series, metric, 0)]
     return [
         {
-            "series": figures.plain(series.label),
+            "series": plain(series.label),
             "time": time,
             "value": point.value,
             "mark": "✕" if point.value is None else "",
             "figure": trends.shown(point.value, metric) + ("†" if point.noisy else ""),
             "change": trends.shown_change(change, metric),
-            "run": figures.plain(point.run.id),
-            "commit": figures.plain(point.run.version),
+            "run": plain(point.run.id),
+            "commit": plain(point.run.version),
             "status": trends.status_words(point),
         }
         for point, time, change in timed
@@ -132,11 +131,11 @@ def _table(series: Sequence[Series], metric: Metric, last: int) -> SmallTable:
         header=("cell", "machine and settings", "run", "date", "commit", "status", metric.title, "change"),
         lines=tuple(
             (
-                figures.plain(one.cell.id),
-                figures.plain(one.label),
-                figures.plain(point.run.id),
-                figures.plain(point.run.started_at[:10]),
-                figures.plain(point.run.version),
+                plain(one.cell.id),
+                plain(one.label),
+                plain(point.run.id),
+                plain(point.run.started_at[:10]),
+                plain(point.run.version),
                 trends.status_words(point),
                 trends.shown(point.value, metric) + ("†" if point.noisy else ""),
                 trends.shown_change(change, metric),

@@ -8,9 +8,10 @@ from dataclasses import replace
 from mnist_bench import figures
 from mnist_bench.report import specs
 from mnist_bench.report.curves import Curve
-from mnist_bench.report.material import Material, batch, grouped, joined, left_out, variant_keys
+from mnist_bench.report.material import Material, batch, grouped, left_out, titled, variant_keys
 from mnist_bench.report.palette import shape_of
 from mnist_bench.report.panels import MOST_PANELS, Key, Panel, Plot, Value
+from mnist_bench.table import plain
 
 NOTHING = "No cell finished an epoch."
 
@@ -21,7 +22,7 @@ def by_epoch(material: Material) -> Plot:
     groups = list(grouped(every, lambda one: (one.cell.model, one.cell.device, batch(one.cell.batch_size))))
     panels = [
         Panel(
-            title=joined(*names),
+            title=titled(*names),
             values=tuple(value for one in own for value in _epoch_values(one)),
             caption=_final_caption(own),
         )
@@ -48,7 +49,7 @@ def by_time(material: Material) -> Plot:
     batches = [batch(size) for size in material.batch_sizes]
     panels = [
         Panel(
-            title=joined(*names),
+            title=titled(*names),
             values=tuple(value for one in own for value in _time_values(one)),
             caption=_soonest_caption(own),
         )
@@ -79,7 +80,7 @@ def _time_keys(material: Material, every: Sequence[Curve]) -> tuple[Key, ...]:
 def _epoch_values(one: Curve) -> list[dict[str, Value]]:
     return [
         {
-            "variant": figures.plain(one.cell.variant),
+            "variant": plain(one.cell.variant),
             "epoch": number,
             "accuracy": round(mean, 5),
             "low": round(low, 5),
@@ -94,8 +95,8 @@ def _epoch_values(one: Curve) -> list[dict[str, Value]]:
 def _time_values(one: Curve) -> list[dict[str, Value]]:
     return [
         {
-            "variant": figures.plain(one.cell.variant),
-            "cell": joined(one.cell.variant, batch(one.cell.batch_size)),
+            "variant": plain(one.cell.variant),
+            "cell": titled(one.cell.variant, batch(one.cell.batch_size)),
             "seconds": float(f"{seconds:.5g}"),
             "accuracy": round(mean, 5),
             "batch": batch(one.cell.batch_size),
@@ -129,6 +130,6 @@ def _soonest_caption(own: Sequence[Curve]) -> str:
 
 def _curve_words(one: Curve) -> str:
     return (
-        f"{figures.plain(one.cell.variant)} at {batch(one.cell.batch_size)}, {one.mean[-1]:.4f} after "
+        f"{plain(one.cell.variant)} at {batch(one.cell.batch_size)}, {one.mean[-1]:.4f} after "
         f"{figures.significant(one.seconds[-1])} s"
     )

@@ -9,14 +9,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_bench import figures, summary
-from mnist_bench.compare import compare_cells
-from mnist_bench.comparisons import Comparison, Run
+from mnist_bench.analysis.compare import Comparison, compare_cells
+from mnist_bench.analysis.summary import Run, epochs
+from mnist_bench.figures import Row
 from mnist_bench.records import Cell, Measurement, Trial
 from mnist_bench.report.curves import Curve, curves
 from mnist_bench.report.palette import colour_of, shape_of
 from mnist_bench.report.panels import MOST_PANELS, Key
-from mnist_bench.rows import Row
+from mnist_bench.table import plain
 
 SKETCH = 400  # order statistics kept of one trial's steps
 MOST_SEEDS = 5  # of a cell, whose steps are read
@@ -52,11 +52,11 @@ class Material:
     @property
     def variants(self) -> tuple[str, ...]:
         """As the plots name them, in the order of the matrix."""
-        return tuple(dict.fromkeys(figures.plain(row.variant) for row in self.rows))
+        return tuple(dict.fromkeys(plain(row.cell.variant) for row in self.rows))
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        return tuple(sorted({row.batch_size for row in self.rows}))
+        return tuple(sorted({row.cell.batch_size for row in self.rows}))
 
 
 def gather(run: Run, step_ms: Mapping[str, NDArray[np.float64] | None]) -> Material:
@@ -73,12 +73,12 @@ def gather(run: Run, step_ms: Mapping[str, NDArray[np.float64] | None]) -> Mater
             pooled.setdefault(trial.cell.id, []).append(sketch(steps))
     return Material(
         run=run,
-        curves=_in_order(curves(summary.epoch_rows(run.trials)), run.rows),
+        curves=_in_order(curves(epochs(run.trials)), run.rows),
         by_device=compare_cells(run, "device", partial=True),
         by_variant=compare_cells(run, "variant", partial=True),
         step_ms={cell: np.concatenate(parts) for cell, parts in pooled.items()},
         unread=tuple(trial for trial, steps in step_ms.items() if steps is None),
-        pending=summary.pending(run.manifest, run.trials),
+        pending=run.pending,
     )
 
 
@@ -108,9 +108,9 @@ def grouped(items: Iterable[_T], key: Callable[[_T], tuple[str, ...]]) -> Iterat
     yield from groups.items()
 
 
-def joined(*names: object) -> str:
+def titled(*names: object) -> str:
     """Names from outside as one title: ``lenet5 · cpu``."""
-    return " · ".join(figures.plain(str(name)) for name in names)
+    return " · ".join(plain(str(name)) for name in names)
 
 
 def batch(size: int) -> str:
@@ -119,7 +119,7 @@ def batch(size: int) -> str:
 
 def variant_keys(material: Material, used: Iterable[str]) -> tuple[Key, ...]:
     """The legend of variants: the same colour and shape in every plot of the page."""
-    wanted = {figures.plain(name) for name in used}
+    wanted = {plain(name) for name in used}
     numbered = enumerate(material.variants, start=1)
     return tuple(Key(label=v, colour=colour_of(n), shape=shape_of(n)) for n, v in numbered if v in wanted)
 

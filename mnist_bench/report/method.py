@@ -6,9 +6,9 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from mnist_bench import figures
 from mnist_bench.records import Environment, Measurement, Session
 from mnist_bench.report.material import Material
+from mnist_bench.table import plain
 
 GIB = 1 << 30
 STOPPED = {
@@ -52,8 +52,10 @@ def environment(material: Material) -> Facts:
     """The machine and the software, as the run recorded them."""
     manifest = material.run.manifest
     where = manifest.environment
-    devices = dict.fromkeys(f"{row.device}: {row.device_name}" for row in material.measured if row.device_name)
-    threads = sorted({row.threads for row in material.measured if row.threads is not None})
+    devices = dict.fromkeys(
+        f"{row.cell.device}: {row['device_name']}" for row in material.measured if row["device_name"]
+    )
+    threads = sorted({row["threads"] for row in material.measured if row["threads"] is not None})
     facts = (
         ("Processor", f"{where.cpu}, {where.cores} core{'s' if where.cores != 1 else ''}"),
         ("Memory", f"{where.memory_bytes / GIB:.1f} GiB"),
@@ -67,7 +69,7 @@ def environment(material: Material) -> Facts:
         ("Data set", f"{manifest.dataset.name} (SHA-256 {manifest.dataset.sha256[:12]}…)"),
         ("Matrix", f"{manifest.matrix_path} (SHA-256 {manifest.matrix_sha256[:12]}…)"),
     )
-    return tuple((figures.plain(name), figures.plain(text)) for name, text in facts if text)
+    return tuple((plain(name), plain(text)) for name, text in facts if text)
 
 
 def warnings(material: Material) -> tuple[str, ...]:
@@ -96,7 +98,7 @@ def _options_words(options: dict[str, object]) -> str:
         for name, value in options.items()
         if value and name not in ("plugin_path", "sources")  # of a merged run: its environments, in full
     ]
-    return figures.plain(", ".join(given))
+    return plain(", ".join(given))
 
 
 def _commit_words(where: Environment) -> str:

@@ -10,6 +10,7 @@ from mnist_bench.report import cells, method
 from mnist_bench.report.document import document
 from mnist_bench.report.material import Material
 from mnist_bench.report.panels import Plot
+from mnist_bench.table import plain
 
 
 def render(material: Material, plots: Sequence[Plot], bundle: str) -> str:
@@ -25,9 +26,9 @@ def render(material: Material, plots: Sequence[Plot], bundle: str) -> str:
 def _content(material: Material) -> dict[str, Any]:
     manifest = material.run.manifest
     return {
-        "name": figures.plain(manifest.matrix.name),
-        "run_id": figures.plain(manifest.run_id),
-        "started_at": figures.plain(manifest.started_at),
+        "name": plain(manifest.matrix.name),
+        "run_id": plain(manifest.run_id),
+        "started_at": plain(manifest.started_at),
         "manifest": manifest,
         "program_version": manifest.program_version,
         "counts": cells.counts(material.rows),
@@ -35,10 +36,10 @@ def _content(material: Material) -> dict[str, Any]:
         "highlights": highlights(material),
         "reasons": cells.reasons(material.rows),
         "warnings": method.warnings(material),
-        "columns": (*cells.NAMES, *cells.figure_columns(material.rows)),
+        "columns": cells.heads(material.rows),
         "name_columns": len(cells.NAMES),
         "lines": cells.lines(material.rows),
-        "footnotes": figures.footnotes(material.measured),
+        "footnotes": figures.footnotes(map(figures.signs, material.measured)),
         "environment": method.environment(material),
         "facts": method.measured_how(material),
     }
@@ -48,7 +49,7 @@ def highlights(material: Material) -> tuple[tuple[str, str, str], ...]:
     """(model, throughput, cell) of the fastest cell of each model that was measured."""
     best: dict[str, tuple[float, str]] = {}
     for row in material.measured:
-        rate = row.train_samples_per_s
-        if row.status == "ok" and rate is not None and rate > best.get(row.model, (0.0, ""))[0]:
-            best[row.model] = rate, f"{row.variant} on {row.device}, batch {row.batch_size:,}"
-    return tuple((figures.plain(m), figures.significant(rate), figures.plain(how)) for m, (rate, how) in best.items())
+        rate = row["train_samples_per_s"]
+        if row.status == "ok" and rate is not None and rate > best.get(row.cell.model, (0.0, ""))[0]:
+            best[row.cell.model] = rate, f"{row.cell.variant} on {row.cell.device}, batch {row.cell.batch_size:,}"
+    return tuple((plain(m), figures.significant(rate), plain(how)) for m, (rate, how) in best.items())

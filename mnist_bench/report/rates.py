@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mnist_bench import figures
+from mnist_bench.analysis.answers import BatchPoint, BreakEven, Crossover
+from mnist_bench.analysis.compare import Line
 from mnist_bench.cells import variants_of
-from mnist_bench.comparisons import BatchPoint, BreakEven, ComparedCell, Crossover
+from mnist_bench.figures import Row
 from mnist_bench.records import Cell
 from mnist_bench.report import specs
-from mnist_bench.report.material import Material, batch, grouped, joined, left_out, variant_keys
+from mnist_bench.report.material import Material, batch, grouped, left_out, titled, variant_keys
 from mnist_bench.report.panels import MOST_PANELS, Panel, Plot, SmallTable, Value
-from mnist_bench.rows import Row
+from mnist_bench.table import joined, listed, plain
 
 # Signs of the plots beside those of the tables, where the status and the accuracy have columns of their own.
 NOTES = figures.FOOTNOTES | {
@@ -24,10 +26,10 @@ NOTES = figures.FOOTNOTES | {
 
 def throughput(material: Material) -> Plot:
     """Training samples per second by batch size; a panel for each model and device."""
-    rows = [row for row in material.measured if row.train_samples_per_s is not None]
-    groups = list(grouped(rows, lambda row: (row.model, row.device)))
+    rows = [row for row in material.measured if row["train_samples_per_s"] is not None]
+    groups = list(grouped(rows, lambda row: (row.cell.model, row.cell.device)))
     panels = [
-        Panel(title=joined(*names), values=tuple(map(_rate_value, own)), caption=_rate_caption(own))
+        Panel(title=titled(*names), values=tuple(map(_rate_value, own)), caption=_rate_caption(own))
         for names, own in groups[:MOST_PANELS]
     ]
     return Plot(
@@ -38,7 +40,7 @@ def throughput(material: Material) -> Plot:
         "95 % intervals over seeds, where there are three or more.",
         spec=specs.throughput(material.variants, material.batch_sizes),
         panels=tuple(panels),
-        legend=variant_keys(material, {row.variant for row in rows}),
+        legend=variant_keys(material, {row.cell.variant for row in rows}),
         missing="" if panels else "No cell has a throughput.",
         notes=(*_mark_notes(map(rate_marks, rows)), *left_out("panels", len(panels), len(groups))),
     )
@@ -46,7 +48,7 @@ def throughput(material: Material) -> Plot:
 
 def by_device(material: Material) -> Plot:
     """Speed-up of each other device over the CPU by batch size; a panel for each model and device."""
-    cells = [one for one in material.by_device.cells if one.speed_up is not None]
+    cells = [one for one in material.by_device.lines if one.speed_up is not None]
     crossovers = dict(grouped(material.by_device.crossovers, lambda one: (one.model, one.device)))
     plot = Plot(
         id="devices",
@@ -64,7 +66,7 @@ def by_device(material: Material) -> Plot:
 def compiled(material: Material) -> Plot:
     """Speed-up of each compiled variant over the reference variant, and when compiling has paid for itself."""
     names = {v.name for v in variants_of(material.run.manifest.matrix) if v.execution == "compile"}
-    every = [one for one in material.by_variant.cells if one.cell.variant in names]
+    every = [one for one in material.by_variant.lines if one.cell.variant in names]
     cells = [one for one in every if one.speed_up is not None]
     breaks = {one.cell: one for one in material.by_variant.break_evens}
     plot = Plot(
@@ -86,7 +88,7 @@ def crossover_words(crossovers: Sequence[Crossover]) -> str:
     """``eager, compile: faster than the CPU from batch size 180 on [120, 260].``, variants that agree together."""
     same: dict[str, list[str]] = {}
     for one in crossovers:
-        same.setdefault(_crossover_words(one), []).append(figures.plain(one.variant))
+        same.setdefault(_crossover_words(one), []).append(plain(one.variant))
     return " ".join(f"{', '.join(names)}: {words}." for words, names in same.items())
 
 
@@ -101,40 +103,34 @@ def _crossover_words(one: Crossover) -> str:
         case "above":
             return "slower than the CPU at every batch size measured"
         case _:
-            return f"crossover unknown ({figures.plain(one.reason)})"
+            return f"crossover unknown ({plain(one.reason)})"
 
 
 def break_even_words(one: BreakEven | None) -> str:
     """``after 12 epochs [9.1, 17]``, or why not."""
-    if one is None:
-        return "unknown"
-    if one.verdict == "never":
-        return "never: its steps are not faster"
-    if one.verdict == "unproven" or one.epochs is None:
-        return "unproven: the interval holds 1"
-    text = f"after {figures.significant(one.epochs, 2)} epochs"
-    if one.epochs_low is None or one.epochs_high is None:
-        return text
-    return f"{text} [{figures.significant(one.epochs_low, 2)}, {figures.significant(one.epochs_high, 2)}]"
+    if one is None or one.epochs is None:
+        return "unknown" if one is None else one.words
+    epochs = one.epochs
+    return joined(one.words, figures.bounds(epochs.low, epochs.high, lambda value: figures.significant(value, 2)))
 
 
 def _with_ratios(
     plot: Plot,
     material: Material,
-    cells: Sequence[ComparedCell],
-    more: Callable[[tuple[str, ...], Sequence[ComparedCell]], str],
+    cells: Sequence[Line],
+    more: Callable[[tuple[str, ...], Sequence[Line]], str],
 ) -> Plot:
     """The plot with a panel for each model and device; ``more`` adds to a panel's caption."""
     groups = list(grouped(cells, lambda one: (one.cell.model, one.cell.device)))
     panels = [
         Panel(
-            title=joined(*names),
+            title=titled(*names),
             values=tuple(map(_ratio_value, own)),
-            caption=figures.joined(_ratio_caption(own), more(names, own)),
+            caption=joined(_ratio_caption(own), more(names, own)),
         )
         for names, own in groups[:MOST_PANELS]
     ]
-    ratios = [one.speed_up.ratio for one in cells if one.speed_up is not None]
+    ratios = [one.speed_up.interval.estimate for one in cells if one.speed_up is not None]
     return replace(
         plot,
         spec=specs.speed_up(material.variants, material.batch_sizes, ratios),
@@ -145,32 +141,32 @@ def _with_ratios(
 
 
 def _rate_value(row: Row) -> dict[str, Value]:
-    interval = figures.rate_bounds(row.train_samples_per_s_low, row.train_samples_per_s_high)
+    interval = figures.bounds(row["train_samples_per_s_low"], row["train_samples_per_s_high"], figures.significant)
     marks = rate_marks(row)
     return {
-        "variant": figures.plain(row.variant),
-        "batch_size": row.batch_size,
-        "batch_text": f"{row.batch_size:,}",
-        "rate": row.train_samples_per_s,
-        **_interval_value(row.train_samples_per_s, row.train_samples_per_s_low, row.train_samples_per_s_high),
-        "rate_text": figures.significant(row.train_samples_per_s),
+        "variant": plain(row.cell.variant),
+        "batch_size": row.cell.batch_size,
+        "batch_text": f"{row.cell.batch_size:,}",
+        "rate": row["train_samples_per_s"],
+        **_interval_value(row["train_samples_per_s"], row["train_samples_per_s_low"], row["train_samples_per_s_high"]),
+        "rate_text": figures.significant(row["train_samples_per_s"]),
         "interval": interval or "needs 3 seeds",
         "marks": marks,
         "note": _note(marks),
     }
 
 
-def _ratio_value(one: ComparedCell) -> dict[str, Value]:
+def _ratio_value(one: Line) -> dict[str, Value]:
     assert one.speed_up is not None
     marks = compared_marks(one)
     return {
-        "variant": figures.plain(one.cell.variant),
+        "variant": plain(one.cell.variant),
         "batch_size": one.cell.batch_size,
         "batch_text": f"{one.cell.batch_size:,}",
-        "rate": one.speed_up.ratio,
-        **_interval_value(one.speed_up.ratio, one.speed_up.low, one.speed_up.high),
-        "rate_text": figures.ratio(one.speed_up.ratio),
-        "interval": figures.bounds(one.speed_up.low, one.speed_up.high) or "unknown",
+        "rate": one.speed_up.interval.estimate,
+        **_interval_value(one.speed_up.interval.estimate, one.speed_up.interval.low, one.speed_up.interval.high),
+        "rate_text": figures.ratio(one.speed_up.interval.estimate),
+        "interval": figures.bounds(one.speed_up.interval.low, one.speed_up.interval.high) or "unknown",
         "marks": marks,
         "note": _note(marks),
     }
@@ -178,13 +174,13 @@ def _ratio_value(one: ComparedCell) -> dict[str, Value]:
 
 def rate_marks(row: Row) -> str:
     """The signs of a throughput: those of the table, and that of a cell of which some seeds are not ok."""
-    return figures.marks(row) + ("" if row.status == "ok" else "¶")
+    return figures.signs(row).strip("*") + ("" if row.status == "ok" else "¶")
 
 
-def compared_marks(one: ComparedCell) -> str:
+def compared_marks(one: Line) -> str:
     """The signs of a ratio: those of its cells, and that of their accuracies."""
     unpaired = one.speed_up is not None and one.speed_up.paired == "unpaired"
-    signs = figures.signs(noisy=one.noisy, unpaired=unpaired, class_=one.class_) + ("¶" if one.partial else "")
+    signs = figures.marks(noisy=one.noisy, unpaired=unpaired, class_=one.class_) + ("¶" if one.partial else "")
     return signs + (one.accuracy.mark if one.accuracy is not None else "")
 
 
@@ -206,53 +202,51 @@ def _interval_value(rate: float | None, low: float | None, high: float | None) -
 
 
 def _rate_caption(rows: Sequence[Row]) -> str:
-    best = max(rows, key=lambda row: row.train_samples_per_s or 0)
-    least = min(rows, key=lambda row: row.train_samples_per_s or 0)
+    best = max(rows, key=lambda row: row["train_samples_per_s"] or 0)
+    least = min(rows, key=lambda row: row["train_samples_per_s"] or 0)
     text = f"Fastest: {_rate_words(best)}."
     return text if best is least else f"{text} Slowest: {_rate_words(least)}."
 
 
 def _rate_words(row: Row) -> str:
-    rate = figures.significant(row.train_samples_per_s)
-    return figures.joined(f"{figures.plain(row.variant)} at {batch(row.batch_size)}, {rate} samples/s", rate_marks(row))
+    rate = figures.significant(row["train_samples_per_s"])
+    return joined(f"{plain(row.cell.variant)} at {batch(row.cell.batch_size)}, {rate} samples/s", rate_marks(row))
 
 
-def _ratio_caption(cells: Sequence[ComparedCell]) -> str:
-    best = max(cells, key=lambda one: one.speed_up.ratio if one.speed_up else 0)
+def _ratio_caption(cells: Sequence[Line]) -> str:
+    best = max(cells, key=lambda one: one.speed_up.interval.estimate if one.speed_up else 0)
     assert best.speed_up is not None
-    interval = figures.bounds(best.speed_up.low, best.speed_up.high)
-    ratio = figures.joined(figures.ratio(best.speed_up.ratio), interval, compared_marks(best))
-    return f"Highest: {figures.plain(best.cell.variant)} at {batch(best.cell.batch_size)}, {ratio}."
+    interval = figures.bounds(best.speed_up.interval.low, best.speed_up.interval.high)
+    ratio = joined(figures.ratio(best.speed_up.interval.estimate), interval, compared_marks(best))
+    return f"Highest: {plain(best.cell.variant)} at {batch(best.cell.batch_size)}, {ratio}."
 
 
 def _batch_words(point: BatchPoint) -> str:
     return "" if point.batch_size is None else f"{point.batch_size:,.0f}"
 
 
-def _soonest(cells: Sequence[ComparedCell], breaks: Mapping[Cell, BreakEven]) -> str:
+def _soonest(cells: Sequence[Line], breaks: Mapping[Cell, BreakEven]) -> str:
     paid = [one for cell in cells if (one := breaks.get(cell.cell)) and one.verdict == "after" and one.epochs]
     if not paid:
         return "Compiling is not shown to pay for itself."
-    first = min(paid, key=lambda one: one.epochs or 0)
-    where = f"{figures.plain(first.cell.variant)} at {batch(first.cell.batch_size)}"
+    first = min(paid, key=lambda one: one.epochs.estimate if one.epochs else 0)
+    where = f"{plain(first.cell.variant)} at {batch(first.cell.batch_size)}"
     return f"Pays for itself soonest: {where}, {break_even_words(first)}."
 
 
-def _break_even_table(
-    material: Material, cells: Sequence[ComparedCell], breaks: Mapping[Cell, BreakEven]
-) -> SmallTable:
-    compile_s = {row.cell: row.compile_s for row in material.rows}
+def _break_even_table(material: Material, cells: Sequence[Line], breaks: Mapping[Cell, BreakEven]) -> SmallTable:
+    compile_s = {row.cell: row["compile_s"] for row in material.rows}
     return SmallTable(
         caption="When compiling has paid for itself",
         header=("model", "device", "batch", "variant", "speed-up", "95 %", "marks", "compile s", "pays off"),
         lines=tuple(
             (
-                figures.plain(one.cell.model),
-                figures.plain(one.cell.device),
+                plain(one.cell.model),
+                plain(one.cell.device),
                 f"{one.cell.batch_size:,}",
-                figures.plain(one.cell.variant),
-                figures.ratio(one.speed_up.ratio),
-                figures.bounds(one.speed_up.low, one.speed_up.high),
+                plain(one.cell.variant),
+                figures.ratio(one.speed_up.interval.estimate),
+                figures.bounds(one.speed_up.interval.low, one.speed_up.interval.high),
                 compared_marks(one),
                 figures.significant(compile_s.get(one.cell)),
                 break_even_words(breaks.get(one.cell)),
@@ -265,20 +259,20 @@ def _break_even_table(
 
 
 def _why_no_device(material: Material) -> str:
-    others = [row for row in material.rows if row.device != "cpu"]
+    others = [row for row in material.rows if row.cell.device != "cpu"]
     if not others:
         return "The matrix has no device but the CPU: name one under devices."
-    if not any(row.device == "cpu" for row in material.rows):
+    if not any(row.cell.device == "cpu" for row in material.rows):
         return "The CPU was not measured, so there is nothing to compare with: add cpu to devices."
     if not any(row.seeds for row in others):
-        reasons = dict.fromkeys(figures.plain(row.reason) for row in others if row.reason)
-        return f"No cell of another device was measured: {figures.listed(list(reasons))}."
-    reasons = dict.fromkeys(figures.plain(one.reason) for one in material.by_device.cells if one.reason)
-    return f"No cell was timed on both: {figures.listed(list(reasons))}."
+        reasons = dict.fromkeys(plain(row.reason) for row in others if row.reason)
+        return f"No cell of another device was measured: {listed(list(reasons))}."
+    reasons = dict.fromkeys(plain(one.reason) for one in material.by_device.lines if one.reason)
+    return f"No cell was timed on both: {listed(list(reasons))}."
 
 
-def _why_not_compiled(names: Iterable[str], every: Sequence[ComparedCell]) -> str:
+def _why_not_compiled(names: Iterable[str], every: Sequence[Line]) -> str:
     if not names:
         return "The matrix has no compiled variant: name compile under variants."
-    reasons = dict.fromkeys(figures.plain(one.reason) for one in every if one.reason)
-    return f"No compiled cell could be compared: {figures.listed(list(reasons)) or 'no cell of them has finished'}."
+    reasons = dict.fromkeys(plain(one.reason) for one in every if one.reason)
+    return f"No compiled cell could be compared: {listed(list(reasons)) or 'no cell of them has finished'}."

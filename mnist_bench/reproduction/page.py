@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mnist_bench.markdown import escape
 from mnist_bench.reproduction.grids import TEXT_COLUMNS, Grid, epoch_grid, errata_grid, verdict_grid
 from mnist_bench.reproduction.result import Reproduction
+from mnist_bench.table import escape
 
 PLOT = "reproduction.svg"
 MEANINGS = (

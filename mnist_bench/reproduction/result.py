@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mnist_bench.analysis.summary import Run
 from mnist_bench.errors import UsageError
 from mnist_bench.records import Manifest, Measurement, Trial
 from mnist_bench.reproduction.errata import ErrataRow, errata_remarks, errata_rows
 from mnist_bench.reproduction.published import Published
 from mnist_bench.reproduction.verdicts import ModelFigures, RateAnswer, model_figures, rate_answer
-from mnist_bench.summary import pending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,11 @@ def reproduction(
         remarks=errata_remarks(errata),
         missing=(
             *(f"{trial.recipe} {trial.id}: {trial.status}: {trial.reason}" for trial in every if trial.reason),
-            *(f"{run.matrix.recipe} {name}: not yet run" for run, own in both for name in pending(run, own)),
+            *(
+                f"{run.matrix.recipe} {name}: not yet run"
+                for run, own in both
+                for name in Run(manifest=run, trials=own, sessions=()).pending
+            ),
         ),
         work_s=sum(trial.outcome.token_s for trial in every if isinstance(trial.outcome, Measurement)),
     )
@@ -125,3 +129,7 @@ def document(result: Reproduction) -> dict[str, Any]:
 def _rounded(value: float | None) -> float | None:
     """To what 60,000 images can tell apart, and a digit."""
     return None if value is None else round(value, 4) + 0.0  # no -0.0
+
+
+def _pending(run: Manifest, own: Sequence[Trial]) -> tuple[str, ...]:
+    return Run(manifest=run, trials=own, sessions=()).pending

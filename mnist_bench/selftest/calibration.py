@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mnist_bench.session_ratios import PROCESS_SD
+from mnist_bench.analysis.ratios import PROCESS_SD
 from mnist_bench.stats import Interval, t_interval
 
 DEPTH = 4  # products in a row

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import cast
 
+from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.cells import model_of, variant_of
 from mnist_bench.errors import WorkerError
 from mnist_bench.executors.local import LocalWorker
@@ -20,7 +21,6 @@ from mnist_bench.interrupts import Interrupts
 from mnist_bench.machine import environment
 from mnist_bench.records import Cell, DataSet, Group, Matrix, Measurement, Session, Skip, TrialSpec, group_id
 from mnist_bench.selftest.instruments import SIDE_MARK, instrumented, loads
-from mnist_bench.session_ratios import round_log_ratios
 
 SESSION_S = 3.0  # token time of a member: some 30 rounds, whose median is far surer than one process of another
 

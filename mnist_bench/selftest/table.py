@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mnist_bench.figures import plain, significant
+from mnist_bench.figures import significant
 from mnist_bench.selftest.rates import Rate, Summary
 from mnist_bench.selftest.records import MISLABELLED, CheckResult, Mislabelled, Slowed
+from mnist_bench.table import plain
 
 SCHEMA_VERSION = 1
 

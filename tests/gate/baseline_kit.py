@@ -8,10 +8,9 @@ from typing import Any
 
 from comparison_kit import make_matrix, records
 
-from mnist_bench.comparisons import Run
+from mnist_bench.analysis.summary import Run
 from mnist_bench.gate.baseline import Baseline, baseline_of
 from mnist_bench.records import BUILTIN_VARIANTS, Manifest, Matrix, Measurement, Session, Trial
-from mnist_bench.summary import summarise
 
 EAGER, COMPILED = "mlp/cpu/b100/eager", "mlp/cpu/b100/compile"
 OTHER = "lenet5/cpu/b100/compile"
@@ -45,8 +44,7 @@ def make(
 
 
 def as_run(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> Run:
-    rows = summarise(manifest, trials, sessions)
-    return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions), rows=rows)
+    return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions))
 
 
 def make_run(*args: Any, **kwargs: Any) -> Run:

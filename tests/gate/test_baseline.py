@@ -6,12 +6,14 @@ import csv
 import io
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, as_run, make, make_baseline, make_run, small_matrix
 from record_factory import RUN_ID
 
-from mnist_bench import session_ratios, stats
+from mnist_bench import stats
+from mnist_bench.analysis import ratios
 from mnist_bench.errors import UsageError
 from mnist_bench.gate.baseline import Baseline, BaselineCell, baseline_of, updated
 from mnist_bench.gate.baseline_tables import baseline_records, baseline_sheet, change_records, changes, to_csv
@@ -56,9 +58,9 @@ class TestContent:
         assert [session.seed for session in one.ratios.sessions] == [0, 1, 2]
         for session, measured in zip(one.ratios.sessions, (s for s in run.sessions if "mlp" in s.group), strict=True):
             seed = session.seed
-            logs = session_ratios.log_ratios(measured, f"{COMPILED}/s{seed}", f"{EAGER}/s{seed}")
+            logs = log_ratios_of(measured, f"{COMPILED}/s{seed}", f"{EAGER}/s{seed}")
             assert session.log_ratio == pytest.approx(stats.median(logs), abs=1e-4)
-            assert session.sd > session_ratios.PROCESS_SD
+            assert session.sd > ratios.PROCESS_SD
             assert session.rounds == 16
         assert cell_in(baseline_of(run, "why"), EAGER).ratios is None
 
@@ -210,3 +212,8 @@ class TestShown:
 def test_what_is_no_cell(text: str) -> None:
     with pytest.raises(ValueError, match="is no cell"):
         cell_of(text)
+
+
+def log_ratios_of(session: Any, numerator: str, denominator: str) -> Any:
+    members = session.members
+    return ratios.round_log_ratios(session.rounds, members.index(numerator), members.index(denominator))

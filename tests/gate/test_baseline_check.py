@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, as_run, make, make_baseline, make_run, small_matrix
 
-from mnist_bench.comparisons import Run
+from mnist_bench.analysis.compare import Run
 from mnist_bench.gate.baseline import Baseline, baseline_of
 from mnist_bench.gate.baseline_check import Labels, check_baseline
 from mnist_bench.gate.judge import exit_code, judge

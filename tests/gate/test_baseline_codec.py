@@ -14,7 +14,7 @@ from baseline_kit import COMPILED, EAGER, OTHER, make_baseline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bench.comparability import Key
+from mnist_bench.analysis.keys import Key
 from mnist_bench.gate.baseline import MIB, Baseline, BaselineCell, CellRatios, SeedFigures, Source
 from mnist_bench.gate.baseline_codec import FORMAT, SCHEMA_VERSION, WIDTH, decode, encode
 from mnist_bench.gate.records import SessionLogRatio, Training

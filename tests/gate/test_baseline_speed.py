@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from mnist_bench.analysis.ratios import PROCESS_SD
 from mnist_bench.gate.baseline_speed import judge_ratio, mean_ratio, ratios_compared, seeds_needed, shift_of
 from mnist_bench.gate.records import CellEvidence, Margins, RatioEvidence, SessionLogRatio
 from mnist_bench.records import Cell
-from mnist_bench.session_ratios import PROCESS_SD
 
 MARGINS = Margins()
 CELLS = 20

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell
 
-from mnist_bench import figures
 from mnist_bench.gate.output.annotations import MOST, commands, inert
 from mnist_bench.records import Cell
+from mnist_bench.table import plain
 
 COMMAND = re.compile(r"::(error|warning|notice) file=([^,:]*),title=([^,:]*)::(.*)")
 
@@ -64,9 +64,9 @@ def test_any_text_arrives_on_one_line(text: str, name: str, file: str) -> None:
     assert line.isprintable()
     assert read(line) == (
         "error",
-        figures.plain(file),
-        figures.plain(f"regression: {cell.id}"),
-        figures.plain(text),
+        plain(file),
+        plain(f"regression: {cell.id}"),
+        plain(text),
     )
 
 

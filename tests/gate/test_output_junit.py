@@ -14,7 +14,7 @@ from record_factory import make_cell
 from mnist_bench.gate.output.junit import to_junit
 from mnist_bench.gate.records import Check, Verdict
 
-SCHEMA = etree.XMLSchema(etree.parse(str(Path(__file__).parents[1] / "exporters" / "junit.xsd")))
+SCHEMA = etree.XMLSchema(etree.parse(str(Path(__file__).parents[1] / "junit.xsd")))
 
 
 def read(check: Check, verdicts: tuple[Verdict, ...]) -> junitparser.JUnitXml:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mnist_bench.analysis.ratios import PROCESS_SD
 from mnist_bench.selftest.calibration import (
     ATTEMPTS,
     MOST_ROWS,
@@ -25,7 +26,6 @@ from mnist_bench.selftest.calibration import (
     scaled,
 )
 from mnist_bench.selftest.records import SLOW_DOWNS
-from mnist_bench.session_ratios import PROCESS_SD
 
 
 class Machine:

@@ -17,8 +17,8 @@ from mnist_bench.checks import workbench
 from mnist_bench.checks.events import CheckEvent, Forecast
 from mnist_bench.cli import main
 from mnist_bench.cli import selftest as command
-from mnist_bench.data.fetch import proven
 from mnist_bench.data.synthetic import write_set
+from mnist_bench.data.verify import combined, expectations, inspect
 from mnist_bench.errors import Interrupted
 from mnist_bench.executors.local import worker_environment
 from mnist_bench.gate import speed
@@ -246,7 +246,7 @@ def test_the_command_finds_real_work_by_real_workers(
     ``test_injected`` times real workers with it). A single pair may decide here, so it is a gross fault."""
     images = tmp_path / "set"
     write_set(images, seed=5, sizes=(3000, 1000))
-    sha256 = proven("synthetic", images, None).sha256
+    sha256 = combined(inspect(images, expectations("synthetic", images), None))
     found = DataSet(name="synthetic", root=str(images), sha256=sha256)
     text = "version: 1\nseeds: 1\nepochs: 1\nmodels: [mlp]\ndevices: [cpu]\nbatch_sizes: [100]\n"
     (tmp_path / "benchmarks.yaml").write_text(f"{text}variants: [{{name: single, threads: 1}}]\n")

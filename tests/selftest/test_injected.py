@@ -16,8 +16,8 @@ from record_factory import make_cell
 from selftest_kit import MATRIX
 
 from mnist_bench import models
-from mnist_bench.data.fetch import proven
 from mnist_bench.data.synthetic import write_set
+from mnist_bench.data.verify import combined, expectations, inspect
 from mnist_bench.errors import WorkerError
 from mnist_bench.execution.compiled import COMPILER
 from mnist_bench.group import Finding
@@ -104,7 +104,7 @@ def test_the_environment_decides_what_is_built(monkeypatch: pytest.MonkeyPatch) 
 def workshop(tmp_path: Path) -> Iterator[Workshop]:
     root = tmp_path / "set"
     write_set(root, seed=5, sizes=(3000, 1000))
-    sha256 = proven("synthetic", root, None).sha256
+    sha256 = combined(inspect(root, expectations("synthetic", root), None))
     with Interrupts() as interrupts:
         yield Workshop(
             matrix=replace(

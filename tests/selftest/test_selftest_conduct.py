@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,8 @@ from record_factory import make_cell
 from selftest_kit import LENET5, MATRIX, MLP, PLAIN, made_check, make_workshop
 
 from mnist_bench.cells import expand, model_of
-from mnist_bench.data import cache_root, raw_folder, verify
-from mnist_bench.data.fetch import proven
-from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, read_labels
+from mnist_bench.data import cache_root, raw_folder, read_labels, verify
+from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError, UsageError
 from mnist_bench.gate.records import Check, Verdict, VerdictKind
@@ -171,8 +171,10 @@ class TestMislabel:
 class TestLabels:
     @pytest.fixture
     def source(self, tmp_path: Path) -> DataSet:
-        write_set(tmp_path / "set", seed=5, sizes=(400, 100))
-        return proven("synthetic", tmp_path / "set", None)
+        root = tmp_path / "set"
+        digests = write_set(root, seed=5, sizes=(400, 100))
+        whole = hashlib.sha256(b"".join(bytes.fromhex(digests[name].sha256) for name in FILE_NAMES))
+        return DataSet(name="synthetic", root=str(root), sha256=whole.hexdigest())
 
     def test_a_share_of_the_labels_is_wrong_and_nothing_else(self, source: DataSet, tmp_path: Path) -> None:
         spoilt = spoil(source, tmp_path / "spoilt", 0.3, seed=1)

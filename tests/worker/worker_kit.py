@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_bench.data.mnist import write_idx
+from mnist_bench.data import write_images, write_labels
 from mnist_bench.measure.waterfall import Waterfall
 from mnist_bench.protocol import Evaluated, Prepared
 from mnist_bench.records import Cell, DataSet, ModelEntry, TrialSpec, Variant
@@ -38,8 +38,8 @@ def write_tiny_set(root: Path, train: int = TRAIN, test: int = TEST) -> DataSet:
     for count, images_file, labels_file in ((train, *FILES[:2]), (test, *FILES[2:])):
         labels = rng.integers(0, 10, size=count).astype(np.uint8)
         images = patterns[labels] + rng.integers(0, 56, size=(count, 28, 28))
-        write_idx(raw / images_file, images.astype(np.uint8))
-        write_idx(raw / labels_file, labels)
+        write_images(raw / images_file, images.astype(np.uint8))
+        write_labels(raw / labels_file, labels)
     digests = b"".join(hashlib.sha256((raw / name).read_bytes()).digest() for name in FILES)
     return DataSet(name="synthetic", root=str(root), sha256=hashlib.sha256(digests).hexdigest())
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from mnist_bench import figures
 from mnist_bench.gate.output import words
 from mnist_bench.gate.records import Check, Verdict, VerdictKind
+from mnist_bench.table import plain
 
 Level = Literal["error", "warning", "notice"]
 
@@ -59,7 +59,7 @@ def _command(level: Level, file: str, title: str, text: str) -> str:
 
 
 def _data(text: str) -> str:
-    return figures.plain(text).replace("%", "%25")  # no CR or LF is left
+    return plain(text).replace("%", "%25")  # no CR or LF is left
 
 
 def _property(text: str) -> str:

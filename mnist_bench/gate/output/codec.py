@@ -15,12 +15,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mnist_bench.errors import UsageError
-from mnist_bench.figures import plain
 from mnist_bench.gate.bounds import is_figure, is_log_ratio, session_problem
 from mnist_bench.gate.output.differences import Difference, differences
 from mnist_bench.gate.output.layout import laid_out
 from mnist_bench.gate.records import CHECK_SCHEMA_VERSION, CellEvidence, Check, Margins, Verdict
 from mnist_bench.records import Round
+from mnist_bench.table import plain
 from mnist_bench.validation import explain
 
 _VERSION = "schema_version"

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import junitparser
 
-from mnist_bench import figures, junit
+from mnist_bench import junit
 from mnist_bench.gate.output import words
 from mnist_bench.gate.records import CellEvidence, Check, Verdict, VerdictKind
+from mnist_bench.table import plain
 
 PACKAGE = "mnist_bench.check"
 RESULTS: dict[VerdictKind, type[junit.Result]] = {
@@ -46,7 +47,7 @@ def to_junit(check: Check, verdicts: Sequence[Verdict]) -> bytes:
 
 def _case(one: Verdict, seconds: float) -> junitparser.TestCase:
     kind = RESULTS.get(one.kind)
-    result = None if kind is None else kind(figures.plain(one.text), one.kind)
+    result = None if kind is None else kind(plain(one.text), one.kind)
     return junit.case(_name(one), f"{PACKAGE}.{junit.word(one.cell.model)}", seconds, result)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mnist_bench import figures
 from mnist_bench.gate.judge import exit_code
 from mnist_bench.gate.output import words
 from mnist_bench.gate.records import Check, Verdict
-from mnist_bench.markdown import escape, table
+from mnist_bench.sheets import markdown_table as table
+from mnist_bench.table import escape, joined, plain, shortened
 
 MARKER = "<!-- mnist-bench check -->"  # by which a bot finds the comment that it is to replace
 SUMMARY_BYTES = 1 << 20  # of all summaries of one step together
@@ -82,7 +82,7 @@ def _heading(check: Check, code: int) -> str:
 def _tables(check: Check, ordered: Sequence[Verdict]) -> tuple[_Table, _Table, _Table]:
     noisy = words.noisy_pairs(check)
     short: dict[str, Show] = {
-        "cell": lambda one: figures.joined(_text(one.cell.id), "†" if one.cell in noisy else ""),
+        "cell": lambda one: joined(_text(one.cell.id), "†" if one.cell in noisy else ""),
         "speed": lambda one: _text(words.speed(one)),
         "accuracy": lambda one: _text(words.accuracy(one)),
         words.unit(check): words.pairs,
@@ -146,7 +146,7 @@ def _head(check: Check) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(figures.shortened(figures.plain(text), LONGEST_TEXT))
+    return escape(shortened(plain(text), LONGEST_TEXT))
 
 
 def _size(text: str) -> int:

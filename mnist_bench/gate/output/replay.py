@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.output.codec import verdict_values
 from mnist_bench.gate.output.differences import differences
 from mnist_bench.gate.records import Check, ProcessPair, Verdict
-from mnist_bench.session_ratios import round_log_ratios
 from mnist_bench.stats import median
 
 # Of their size, two figures may differ by this much: on another machine, functions like exp() may round otherwise.

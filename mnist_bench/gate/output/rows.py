@@ -13,8 +13,8 @@ from mnist_bench.gate.judge import exit_code
 from mnist_bench.gate.output import words
 from mnist_bench.gate.output.annotations import inert
 from mnist_bench.gate.records import Check, Verdict
-from mnist_bench.spreadsheets import harmless
 from mnist_bench.stats import Interval
+from mnist_bench.table import harmless
 
 
 def to_csv(check: Check, verdicts: Sequence[Verdict]) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mnist_bench import figures, sheets
+from mnist_bench import sheets
 from mnist_bench.gate.judge import exit_code
 from mnist_bench.gate.output import words
 from mnist_bench.gate.output.annotations import inert
 from mnist_bench.gate.records import Check, Verdict, VerdictKind
 from mnist_bench.records import Cell
 from mnist_bench.sheets import Column, Grid, Sheet, grid
+from mnist_bench.table import plain, shortened
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -98,13 +99,13 @@ def _advisory_grid(ordered: Sequence[Verdict], width: int) -> Grid:
 
     columns: list[Column[Verdict]] = [Column("cell", _namer(width), right=False)]
     for number, (name, unit) in enumerate(names):
-        columns.append(Column(figures.plain(f"{name}, {unit}" if unit else name), show(name, unit), rank=number))
+        columns.append(Column(plain(f"{name}, {unit}" if unit else name), show(name, unit), rank=number))
     return grid("", columns, [one for one in ordered if one.advisories])
 
 
 def _namer(width: int) -> Callable[[Verdict], str]:
     limit = max(LEAST_NAME, 2 * width // 5)
-    return lambda one: figures.shortened(one.cell.id, limit)
+    return lambda one: shortened(one.cell.id, limit)
 
 
 def _style(code: int) -> str:

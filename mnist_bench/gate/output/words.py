@@ -9,6 +9,7 @@ from mnist_bench import figures
 from mnist_bench.gate.records import AccuracyFinding, Advisory, CellEvidence, Check, SideInfo, Verdict, VerdictKind
 from mnist_bench.gate.words import percent
 from mnist_bench.records import Cell
+from mnist_bench.table import listed, shortened
 
 WORST_FIRST: tuple[VerdictKind, ...] = (
     "failed",
@@ -162,8 +163,8 @@ def facts(check: Check) -> list[str]:
 
 def _side(side: SideInfo) -> str:
     commit = f", commit {side.commit[:12]}" if side.commit else ""
-    names = [figures.shortened(name, LONGEST_FILE) for name in side.changed]
-    changed = f", changed: {figures.listed(names, CHANGED_FILES)}" if names else ""
+    names = [shortened(name, LONGEST_FILE) for name in side.changed]
+    changed = f", changed: {listed(names, CHANGED_FILES)}" if names else ""
     return f"{side.label}{commit}{changed}"
 
 

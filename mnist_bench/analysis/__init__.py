@@ -1,0 +1,1 @@
+"""What is read off trials and sessions: pure arithmetic."""

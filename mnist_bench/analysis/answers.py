@@ -1,0 +1,187 @@
+"""Where a device overtakes the CPU, and when a compilation has paid for itself: pure arithmetic on speed-ups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mnist_bench.analysis.ratios import SpeedUp
+from mnist_bench.figures import significant
+from mnist_bench.records import Cell
+from mnist_bench.stats import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPoint:
+    """Where on the axis of batch sizes: ``at`` one, ``below`` the smallest or ``above`` the largest measured."""
+
+    where: Literal["at", "below", "above", "unknown"] = "unknown"
+    batch_size: float | None = None  # of ``at``
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossover:
+    """From which batch size on ``device`` is faster than the CPU; ``low`` and ``high`` bound its 95 % interval.
+
+    ``smallest`` and ``largest`` are the batch sizes measured on both; ``reason`` says why something is unknown.
+    """
+
+    model: str
+    device: str
+    variant: str
+    smallest: int | None = None
+    largest: int | None = None
+    estimate: BatchPoint = BatchPoint()
+    low: BatchPoint = BatchPoint()
+    high: BatchPoint = BatchPoint()
+    reason: str = ""
+
+    def words(self, point: BatchPoint) -> str:
+        """``244``, ``below 100``, ``above 1,000`` or ``unknown``."""
+        match point.where:
+            case "at":
+                return significant(point.batch_size)
+            case "below":
+                return f"below {self.smallest:,}"
+            case "above":
+                return f"above {self.largest:,}"
+        return "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakEven:
+    """After how much training a cell's compilation is earned back by its faster step.
+
+    ``never``: the step is not faster. ``unproven``: the ratio's interval holds 1, so that it is not shown to be. The
+    interval of ``steps`` is the ratio's; ``compile_s`` and the reference's step are taken as known. An epoch is
+    ``epoch_steps`` steps, and a step of the reference ``step_s`` seconds.
+    """
+
+    cell: Cell
+    reference: Cell
+    compile_s: float
+    verdict: Literal["after", "never", "unproven"]
+    epoch_steps: float
+    step_s: float
+    steps: Interval | None = None
+
+    @property
+    def epochs(self) -> Interval | None:
+        return self.steps and self.steps.scaled(1 / self.epoch_steps)
+
+    @property
+    def seconds(self) -> Interval | None:
+        """What the reference trains in that number of steps."""
+        return self.steps and self.steps.scaled(self.step_s)
+
+    @property
+    def words(self) -> str:
+        """``after 12 epochs``, or why not."""
+        if self.epochs is None:
+            return {"never": "never: not faster"}.get(self.verdict, "not shown")
+        return f"after {significant(self.epochs.estimate, 2)} epochs"
+
+
+def break_even(
+    cell: Cell, reference: Cell, speed: SpeedUp, *, compile_s: float, step_s: float, epoch_samples: float
+) -> BreakEven:
+    """The steps n at which ``compile_s`` + n steps of this cell take as long as n steps of the reference.
+
+    Args:
+        speed: of this cell over the reference, in seconds per step.
+        compile_s: seconds that this cell's compilation costs beyond the reference's.
+        step_s: seconds per step of the reference.
+        epoch_samples: images that an epoch trains on.
+    """
+
+    def steps_at(ratio: float) -> float:
+        return max(compile_s, 0.0) / (step_s * (1 - 1 / ratio))
+
+    found, verdict = None, "never"
+    ratio = speed.interval
+    if ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high:
+        verdict = "unproven"
+    elif ratio.estimate > 1:
+        verdict, found = "after", Interval(steps_at(ratio.estimate))
+        if ratio.low is not None and ratio.high is not None:
+            found = Interval(found.estimate, steps_at(ratio.high), steps_at(ratio.low))
+    return BreakEven(
+        cell=cell,
+        reference=reference,
+        compile_s=compile_s,
+        verdict=verdict,  # type: ignore[arg-type]
+        epoch_steps=epoch_samples / cell.batch_size,
+        step_s=step_s,
+        steps=found,
+    )
+
+
+def crossover(model: str, device: str, variant: str, ratios: Sequence[tuple[int, SpeedUp]]) -> Crossover:
+    """The batch size from which on ``device`` is faster: where ln(ratio) rises through 0.
+
+    Between two measured batch sizes ln(ratio) is taken as linear in ln(batch size). The interval is that of the batch
+    sizes at which the ratio's own interval, interpolated alike, holds 1: it covers what the ratios' intervals cover,
+    not the error of the interpolation.
+
+    Args:
+        ratios: (batch size, speed-up of the device over the CPU), in any order.
+
+    Returns:
+        ``unknown`` with a reason where there is no ratio, or where the device is faster at a batch size and slower at a
+        larger one; unknown ends where a ratio has no interval.
+    """
+    if not ratios:
+        return Crossover(model=model, device=device, variant=variant, reason="no batch size was timed on both")
+    points = sorted((size, speed.interval.log()) for size, speed in ratios)
+    sizes, logs = [size for size, _ in points], [log.estimate for _, log in points]
+    lows = [log.low for _, log in points if log.low is not None]
+    highs = [log.high for _, log in points if log.high is not None]
+    low = high = estimate = BatchPoint()
+    reason, faster = "", [log > 0 for log in logs]
+    if faster != sorted(faster):
+        reason = "faster at a batch size, but not at a larger one: there is no one crossover"
+    else:
+        estimate = _first_rise(sizes, logs)
+        if len(lows) == len(highs) == len(points):
+            low, high = _first_rise(sizes, highs), _last_rise(sizes, lows)
+        else:
+            reason = "a ratio has no interval: time more seeds"
+    return Crossover(
+        model=model,
+        device=device,
+        variant=variant,
+        smallest=sizes[0],
+        largest=sizes[-1],
+        estimate=estimate,
+        low=low,
+        high=high,
+        reason=reason,
+    )
+
+
+def _first_rise(sizes: Sequence[int], logs: Sequence[float]) -> BatchPoint:
+    """The smallest batch size from which the line rises above 0."""
+    if logs[0] > 0:
+        return BatchPoint("below")
+    rises = _rises(sizes, logs)
+    return rises[0] if rises else BatchPoint("above")
+
+
+def _last_rise(sizes: Sequence[int], logs: Sequence[float]) -> BatchPoint:
+    """The batch size from which on the line stays above 0."""
+    if logs[-1] <= 0:
+        return BatchPoint("above")
+    rises = _rises(sizes, logs)
+    return rises[-1] if rises else BatchPoint("below")
+
+
+def _rises(sizes: Sequence[int], logs: Sequence[float]) -> list[BatchPoint]:
+    """Where the line between neighbours goes from 0 or less to more."""
+    steps = zip(sizes, sizes[1:], logs, logs[1:], strict=False)
+    return [
+        BatchPoint("at", math.exp(math.log(a) + before / (before - after) * math.log(b / a)))
+        for a, b, before, after in steps
+        if before <= 0 < after
+    ]

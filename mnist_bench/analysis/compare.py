@@ -1,0 +1,528 @@
+"""Cells of a run against each other, and two runs cell by cell: arithmetic on what their files say.
+
+No ratio is computed from a cell that is not ``ok``, unless those of its other seeds are asked for: such a cell keeps
+its line, with status and reason. Ratios are above 1 where *this* cell (or run B) is faster than its reference (run A).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from mnist_bench import figures, stats
+from mnist_bench.analysis import accuracy
+from mnist_bench.analysis.accuracy import AccuracyDifference, compare_accuracy
+from mnist_bench.analysis.answers import BreakEven, Crossover, break_even, crossover
+from mnist_bench.analysis.keys import Difference, differences, key_of, ranked
+from mnist_bench.analysis.ratios import PROCESS_SD, SpeedUp, speed_up
+from mnist_bench.analysis.summary import Run
+from mnist_bench.cells import reference_variant
+from mnist_bench.figures import Row, cell_columns, interval_columns, significant
+from mnist_bench.records import Cell, Measurement, VariantClass
+from mnist_bench.stats import Interval
+from mnist_bench.table import Column, Document, Table, by_reason, joined
+
+By = Literal["device", "variant", "batch_size", "model"]
+Choice = Callable[[Cell], bool]  # the cells that a comparison is about; their references need not be among them
+Pairs = Sequence[tuple[tuple[str, Measurement], tuple[str, Measurement]]]  # (reference, this) of each common seed
+
+FOOTNOTES = {**figures.FOOTNOTES, **accuracy.FOOTNOTES}
+REFERENCES = {"device": "the same cell on the CPU", "batch_size": "the smallest batch size that was measured"}
+MEANS = (
+    "Geometric means: over the cells named, classes apart, with these cells' signs, not a forecast for other cells; "
+    "the errors of the cells are taken as independent."
+)
+UNPROVEN = "Not shown to pay off: the interval of the ratio holds 1."
+ACROSS = "Across machines: what the ratios hold beside the code, what moves speed most first"
+DRIFT = "The two runs lie apart in time: what the machine did meanwhile is in every ratio, and in no interval."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One cell against its reference: a cell of the same run, or the same cell of run A.
+
+    Args:
+        reference: None where it would be the cell itself, or is not there.
+        reason: the cell's own; an ``ok`` cell has one too where no ratio could be computed.
+        speed_up: of seconds per step (by batch size or model, of samples per second); throughput: of training samples
+            per second, of two runs.
+        noisy, class_: those of the worse side. partial: a seed of either side is not ok; the ratio is of the others.
+        differs: in what the comparability keys of two runs differ.
+    """
+
+    cell: Cell
+    reference: Cell | None
+    status: str
+    reason: str
+    speed_up: SpeedUp | None = None
+    throughput: SpeedUp | None = None
+    accuracy: AccuracyDifference | None = None
+    noisy: bool = False
+    class_: VariantClass | None = None
+    partial: bool = False
+    differs: tuple[Difference, ...] = ()
+
+    @property
+    def marks(self) -> str:
+        """What a reader must know before believing the ratio, as signs of ``FOOTNOTES``; empty without a ratio."""
+        ratio = self.speed_up or self.throughput
+        if ratio is None:
+            return ""
+        marks = figures.marks(noisy=self.noisy, unpaired=ratio.paired == "unpaired", class_=self.class_)
+        return marks + (self.accuracy.mark if self.accuracy else "")
+
+    @property
+    def shown(self) -> str:
+        """The verdict in words: is this one faster?"""
+        return "" if self.speed_up is None else self.speed_up.shown or "not told apart"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeometricMean:
+    """The geometric mean of the ratios of ``cells`` cells that have ``of`` and the class in common.
+
+    ``marks`` are the signs that any of these cells carries: a ratio whose accuracy is not shown equal is in it, marked.
+    """
+
+    of: str
+    class_: VariantClass | None
+    cells: int
+    mean: Interval
+    marks: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Cells against a reference each; ``runs`` are the ids of one run or of two (A, B)."""
+
+    runs: tuple[str, ...]
+    by: str
+    reference: str
+    lines: tuple[Line, ...]
+    means: tuple[GeometricMean, ...] = ()
+    throughput_means: tuple[GeometricMean, ...] = ()
+    crossovers: tuple[Crossover, ...] = ()  # by device
+    break_evens: tuple[BreakEven, ...] = ()  # by variant
+    differences: tuple[Difference, ...] = ()  # of two runs, what matters most first
+    across_machines: bool = False
+
+    @property
+    def comparable(self) -> bool:
+        return any(line.speed_up or line.throughput for line in self.lines)
+
+
+def default_by(rows: Iterable[Row], chosen: Choice | None = None) -> By:
+    """What a run is best compared by: devices where a chosen cell has the CPU to be held against, else variants where
+    several are chosen, else batch sizes. Of the cells that were measured."""
+    measured = [row for row in rows if row.status == "ok"]
+    wanted = [row.cell for row in measured if chosen is None or chosen(row.cell)]
+    if any(row.cell.device == "cpu" for row in measured) and any(cell.device != "cpu" for cell in wanted):
+        return "device"
+    return "variant" if len({cell.variant for cell in wanted}) > 1 else "batch_size"
+
+
+def compare_cells(
+    run: Run, by: By, chosen: Choice | None = None, *, reference: str | None = None, partial: bool = False
+) -> Comparison:
+    """Every cell of a run against its reference.
+
+    Args:
+        by: ``device``: against the CPU; ``variant``: against the reference variant (``cells.reference_variant``, or
+            ``reference``); ``batch_size``: against the smallest that is ok; ``model``: against the matrix's first.
+            Batch sizes and models never share a session: their ratios are of samples per second, unpaired.
+        chosen: the cells to list; None: all.
+        partial: a cell of which some seeds are ok is compared by these, as in ``results.csv``, and so marked; seeds
+            that survive are no fair sample, so it must be asked for.
+
+    Returns:
+        A line for each cell that has a reference, and for each that is not ok.
+    """
+    rows = {row.cell: row for row in run.outline}
+
+    def usable(row: Row) -> bool:
+        return row.seeds > 0 if partial else row.status == "ok"
+
+    variant = reference or reference_variant(run.manifest.matrix)
+    reference_of = _references(run, by, [row.cell for row in rows.values() if usable(row)], variant)
+    wanted = [(row, reference_of(row.cell)) for row in rows.values() if chosen is None or chosen(row.cell)]
+    if by in ("device", "variant"):
+        run.index.measure(pair for row, other in wanted if other and usable(row) for pair in run.pairs(other, row.cell))
+    found = (_line(run, row, other, rows.get(other) if other else None, by, usable) for row, other in wanted)
+    lines = tuple(line for line in found if line is not None)
+    words = {**REFERENCES, "model": f"the model {run.manifest.matrix.models[0].name}" if by == "model" else ""}
+    named = f"the variant {variant}" if variant else "no reference: no variant has eager's settings (--reference)"
+    return Comparison(
+        runs=(run.manifest.run_id,),
+        by=by,
+        reference=words.get(by, named),
+        lines=lines,
+        means=_means((str(getattr(one.cell, by)), one, one.speed_up) for one in lines),
+        crossovers=_crossovers(lines) if by == "device" else (),
+        break_evens=tuple(_break_evens(run, lines, rows)) if by == "variant" else (),
+    )
+
+
+def _references(run: Run, by: By, usable: Sequence[Cell], variant: str | None) -> Callable[[Cell], Cell | None]:
+    """The cell that a cell is held against; None: it is itself a reference, or there can be none."""
+    if by == "device":
+        return lambda cell: None if cell.device == "cpu" else replace(cell, device="cpu")
+    if by == "variant":
+        return lambda cell: None if variant in (None, cell.variant) else replace(cell, variant=variant)
+    if by == "model":
+        first = run.manifest.matrix.models[0].name
+        return lambda cell: None if cell.model == first else replace(cell, model=first)
+    smallest: dict[Cell, int] = {}
+    for cell in usable:
+        line = replace(cell, batch_size=0)
+        smallest[line] = min(cell.batch_size, smallest.get(line, cell.batch_size))
+
+    def smallest_ok(cell: Cell) -> Cell | None:
+        size = smallest.get(replace(cell, batch_size=0))
+        return None if size in (None, cell.batch_size) else replace(cell, batch_size=size)
+
+    return smallest_ok
+
+
+def _line(
+    run: Run, row: Row, reference: Cell | None, other: Row | None, by: By, usable: Callable[[Row], bool]
+) -> Line | None:
+    """A line of the comparison; None for a cell that is ok and has nothing to be held against."""
+    if row.status == "ok" and reference is None:
+        return None
+    line = Line(
+        cell=row.cell,
+        reference=reference,
+        status=row.status,
+        reason=row.reason,
+        noisy=row["noisy"] is True,
+        class_=row["class"],
+    )
+    if reference is None or not usable(row):
+        return line
+    if other is None:
+        return replace(line, reason=f"its reference {reference.id} is not in this run, or not finished")
+    if not usable(other):
+        return replace(line, reason=f"its reference {reference.id} is not ok: {other.status}: {other.reason}")
+    common = _common_seeds(run, reference, run, row.cell)
+    ids = [(one[0], this[0]) for one, this in common]
+    speed = speed_up(ids, run.index) if by in ("device", "variant") else _rate_ratio(run, ids, row.cell, reference)
+    untimed = f"this cell or {reference.id} was never timed: no session of it is on record"
+    return replace(
+        line,
+        speed_up=speed,
+        reason=row.reason if speed else untimed if common else f"no seed in common with {reference.id}",
+        accuracy=compare_accuracy([(one[1], this[1]) for one, this in common]),
+        noisy=row["noisy"] is True or other["noisy"] is True,
+        class_=worse_class(row["class"], other["class"]),
+        partial=row.status != "ok" or other.status != "ok",
+    )
+
+
+def worse_class(*classes: VariantClass | None) -> VariantClass | None:
+    """The class that is least alike the reference's mathematics."""
+    return max((class_ for class_ in classes if class_ is not None), default=None)
+
+
+def _common_seeds(a: Run, reference: Cell, b: Run, this: Cell) -> Pairs:
+    one, other = a.ok.get(reference, {}), b.ok.get(this, {})
+    return [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
+
+
+def _rate_ratio(run: Run, pairs: Sequence[tuple[str, str]], this: Cell, reference: Cell) -> SpeedUp | None:
+    """Samples per second of this cell over the reference's, from sessions apart, seed by seed."""
+    known = [(run.index.log_step_s(a), run.index.log_step_s(b)) for a, b in pairs]
+    sizes = math.log(this.batch_size / reference.batch_size)
+    logs = [sizes + a - b for a, b in known if a is not None and b is not None]
+    return SpeedUp(stats.t_interval(logs).exp(), "unpaired") if logs else None
+
+
+def _means(found: Iterable[tuple[str, Line, SpeedUp | None]]) -> tuple[GeometricMean, ...]:
+    """Of each name's ratios, classes apart (``stats.mean_of_intervals`` says what is assumed)."""
+    together: dict[tuple[str, VariantClass | None], list[tuple[Line, SpeedUp]]] = {}
+    for of, line, speed in found:
+        if speed is not None:
+            together.setdefault((of, line.class_), []).append((line, speed))
+    return tuple(
+        GeometricMean(
+            of=of,
+            class_=class_,
+            cells=len(own),
+            mean=stats.mean_of_intervals([speed.interval.log() for _, speed in own]).exp(),
+            marks="".join(sign for sign in FOOTNOTES if any(sign in line.marks for line, _ in own)),
+        )
+        for (of, class_), own in together.items()
+    )
+
+
+def _crossovers(lines: Iterable[Line]) -> tuple[Crossover, ...]:
+    """One for each model, device and variant that has a line."""
+    found: dict[tuple[str, str, str], list[tuple[int, SpeedUp]]] = {}
+    for one in lines:
+        if one.reference is not None:
+            points = found.setdefault((one.cell.model, one.cell.device, one.cell.variant), [])
+            points += [] if one.speed_up is None else [(one.cell.batch_size, one.speed_up)]
+    return tuple(crossover(*names, points) for names, points in found.items())
+
+
+def _break_evens(run: Run, lines: Iterable[Line], rows: dict[Cell, Row]) -> Iterator[BreakEven]:
+    """One for each cell with a ratio that was compiled."""
+    for one in lines:
+        if one.reference is None or one.speed_up is None:
+            continue
+        logs = [run.index.log_step_s(trial) for trial, _ in run.ok[one.reference].values()]
+        steps = [math.exp(log) for log in logs if log is not None]
+        epochs = [m.train_samples / len(m.epochs.train_s) for _, m in run.ok[one.cell].values() if m.epochs.train_s]
+        compile_s = rows[one.cell]["compile_s"]
+        if compile_s is not None and steps and epochs:
+            yield break_even(
+                one.cell,
+                one.reference,
+                one.speed_up,
+                compile_s=compile_s - (rows[one.reference]["compile_s"] or 0.0),
+                step_s=statistics.median(steps),
+                epoch_samples=statistics.median(epochs),
+            )
+
+
+def compare_runs(a: Run, b: Run, *, across_machines: bool = False, chosen: Choice | None = None) -> Comparison:
+    """Every cell of two runs, matched by its id. The two lie apart in time, so nothing in it is paired.
+
+    Ratios are of means over seeds on the log scale. Their intervals are Welch's where both have 3 seeds; below, those
+    of step times are what differs between processes (``ratios.PROCESS_SD``), and throughput has none.
+
+    Args:
+        across_machines: compute ratios also where the comparability keys differ.
+        chosen: the cells to list; None: all.
+
+    Returns:
+        A line for each cell of either, those of A first. ``differences`` are those of all cells that are ok in both.
+    """
+    rows_a, rows_b = ({row.cell: row for row in run.outline} for run in (a, b))
+    cells = [cell for cell in dict.fromkeys([*rows_a, *rows_b]) if chosen is None or chosen(cell)]
+    lines = tuple(_matched(cell, a, b, rows_a.get(cell), rows_b.get(cell), across_machines) for cell in cells)
+    return Comparison(
+        runs=(a.manifest.run_id, b.manifest.run_id),
+        by="run",
+        reference=f"run {a.manifest.run_id} (A)",
+        lines=lines,
+        means=_means(("all cells", one, one.speed_up) for one in lines),
+        throughput_means=_means(("all cells", one, one.throughput) for one in lines),
+        differences=ranked(difference for one in lines for difference in one.differs),
+        across_machines=across_machines,
+    )
+
+
+def _matched(cell: Cell, a: Run, b: Run, in_a: Row | None, in_b: Row | None, across_machines: bool) -> Line:
+    status, reason = _both(in_a, in_b)
+    line = Line(
+        cell=cell,
+        reference=cell if in_a else None,
+        status=status,
+        reason=reason,
+        noisy=any(row is not None and row["noisy"] is True for row in (in_a, in_b)),
+        class_=worse_class(*(row["class"] for row in (in_a, in_b) if row)),
+    )
+    if line.reason:
+        return line
+    one, other = (next(iter(run.ok[cell].values()))[1] for run in (a, b))
+    line = replace(line, differs=differences(key_of(a.manifest, cell, one), key_of(b.manifest, cell, other)))
+    if line.differs and not across_machines:
+        return replace(line, reason=f"not comparable: {', '.join(found.name for found in line.differs)}")
+    same_images = len({(run.manifest.dataset.sha256, run.manifest.matrix.recipe) for run in (a, b)}) == 1
+    common = [(first[1], second[1]) for first, second in _common_seeds(a, cell, b, cell)]
+    rates, steps = ([of(run, cell) for run in (a, b)] for of in (_log_rates, _log_step_s))
+    return replace(
+        line,
+        throughput=_unpaired(rates[0], rates[1], None),
+        speed_up=_unpaired(steps[1], steps[0], PROCESS_SD),
+        accuracy=compare_accuracy(common, same_images=same_images),
+    )
+
+
+def _both(in_a: Row | None, in_b: Row | None) -> tuple[str, str]:
+    """The status of both (``ok``, ``only in B``, or ``oom, ok`` where they differ), and why there is no ratio."""
+    if in_a is None or in_b is None:
+        only = f"only in run {'A' if in_b is None else 'B'}"
+        return only, only
+    status = in_a.status if in_a.status == in_b.status else f"{in_a.status}, {in_b.status}"
+    bad = [f"run {name}: {row.status}: {row.reason}" for name, row in (("A", in_a), ("B", in_b)) if row.status != "ok"]
+    return status, "; ".join(bad)
+
+
+def _log_rates(run: Run, cell: Cell) -> list[float]:
+    """ln of the training samples per second of each seed."""
+    found = ((m.train_samples, sum(m.epochs.train_s)) for _, m in run.ok[cell].values())
+    return [math.log(samples / seconds) for samples, seconds in found if samples > 0 and seconds > 0]
+
+
+def _log_step_s(run: Run, cell: Cell) -> list[float]:
+    found = (run.index.log_step_s(trial) for trial, _ in run.ok[cell].values())
+    return [log for log in found if log is not None]
+
+
+def _unpaired(denominator: list[float], numerator: list[float], sd: float | None) -> SpeedUp | None:
+    """``sd``: of one value, taken as known where there are too few of them to show it."""
+    if not denominator or not numerator:
+        return None
+    log = stats.welch_interval(denominator, numerator)
+    if log.low is None and sd is not None:
+        half = stats.NORMAL_QUANTILE * sd * math.sqrt(1 / len(denominator) + 1 / len(numerator))
+        log = Interval(log.estimate, log.estimate - half, log.estimate + half)
+    return SpeedUp(log.exp(), "unpaired")
+
+
+def document(comparison: Comparison) -> Document:
+    """The comparison for people."""
+    runs = comparison.by == "run"
+    what = "samples per second" if comparison.by in ("batch_size", "model") else "seconds per step"
+    title = f"Run {comparison.runs[-1]}{' (B)' if runs else ': each cell'} against {comparison.reference}"
+    shown = tuple(line for line in comparison.lines if line.status != "skipped")
+    tables: tuple[Table[Any], ...] = (
+        Table(ACROSS, _DIFFERENCES, comparison.differences if comparison.across_machines else ()),
+        lines_table(replace(comparison, lines=shown)),
+        Table("Geometric means", _MEANS, comparison.means),
+        Table("Geometric means of throughput", _MEANS, comparison.throughput_means),
+        Table("Crossover: the batch size from which the device beats the CPU", _CROSSOVERS, comparison.crossovers),
+        Table("Break-even: how much training earns the compilation back", _BREAK_EVENS, comparison.break_evens),
+    )
+    return Document(
+        title=title,
+        facts=(
+            f"Ratios of {what}, with 95 % intervals; above 1, {'B' if runs else 'the cell'} is faster.",
+            *([DRIFT] if runs else []),
+        ),
+        tables=tables,
+        notes=(
+            *figures.footnotes((line.marks for line in comparison.lines), FOOTNOTES),
+            *by_reason((line.cell.id, _why(line)) for line in comparison.lines),
+            *([MEANS] if comparison.means else []),
+            *([UNPROVEN] if any(one.verdict == "unproven" for one in comparison.break_evens) else []),
+        ),
+    )
+
+
+def to_json(comparison: Comparison) -> str:
+    """The whole comparison as one document; a figure that is not known is null."""
+    tables: dict[str, Table[Any]] = {
+        "cells": lines_table(comparison),
+        "geometric_means": Table("", _MEANS, comparison.means),
+        "geometric_means_of_throughput": Table("", _MEANS, comparison.throughput_means),
+        "crossovers": Table("", _CROSSOVERS, comparison.crossovers),
+        "break_evens": Table("", _BREAK_EVENS, comparison.break_evens),
+    }
+    head = {"runs": comparison.runs, "by": comparison.by, "reference": comparison.reference}
+    differences = [{**asdict(one), "affects": one.affects} for one in comparison.differences]
+    records = {name: table.records() for name, table in tables.items()}
+    return json.dumps({**head, "differences": differences, **records}, indent=2, allow_nan=False) + "\n"
+
+
+def lines_table(comparison: Comparison) -> Table[Line]:
+    """A line for each cell."""
+    against = comparison.by == "batch_size"
+    reference = "A's" if comparison.by == "run" else "reference"
+    columns: tuple[Column[Line], ...] = (
+        *cell_columns(),
+        Column("against" if against else None, _against, rank=5, key="reference", value=lambda one: _id(one.reference)),
+        Column(None, key="status", value=lambda one: one.status),
+        Column(None, key="reason", value=lambda one: one.reason),
+        *interval_columns("speed-up", "speedup", lambda one: one.speed_up.interval if one.speed_up else None),
+        Column("", rank=2, right=False, key="shown", value=lambda one: one.shown),
+        Column(None, key="paired", value=lambda one: one.speed_up.paired if one.speed_up else None),
+        *interval_columns("samples/s", "throughput_ratio", _throughput, rank=6, rank_beside=8),
+        _accuracy_column("accuracy", "accuracy", "this", rank=3),
+        _accuracy_column(reference, "reference_accuracy", "reference", rank=5),
+        *interval_columns("Δ pp", "accuracy_difference", _difference, text=_points, rank=7, rank_beside=9),
+        Column(None, key="accuracy_seeds", value=lambda one: one.accuracy.seeds if one.accuracy else None),
+        Column(
+            "which is",
+            rank=8,
+            right=False,
+            key="accuracy_verdict",
+            value=_verdict,
+        ),
+        Column("", lambda one: joined(one.marks, "" if one.status == "ok" else one.status), right=False),
+        Column(None, key="noisy", value=lambda one: one.noisy),
+        Column(None, key="class", value=lambda one: one.class_),
+        Column(None, key="differs", value=lambda one: ", ".join(found.field for found in one.differs)),
+    )
+    return Table(f"By {comparison.by.replace('_', ' ')}", columns, comparison.lines)
+
+
+def _accuracy_column(title: str, key: str, name: str, *, rank: int) -> Column[Line]:
+    def value(line: Line) -> float | None:
+        return getattr(line.accuracy, name, None)
+
+    return Column(title, lambda line: figures.accuracy(value(line)), rank=rank, key=key, value=value)
+
+
+def _against(line: Line) -> str:
+    return f"{line.reference.batch_size:,}" if line.reference else ""
+
+
+def _id(cell: Cell | None) -> str | None:
+    return cell.id if cell else None
+
+
+def _throughput(line: Line) -> Interval | None:
+    return line.throughput.interval if line.throughput else None
+
+
+def _verdict(line: Line) -> str | None:
+    return line.accuracy.verdict if line.accuracy else None
+
+
+def _difference(line: Line) -> Interval | None:
+    return line.accuracy.difference if line.accuracy else None
+
+
+def _points(value: float | None) -> str:
+    """A difference of accuracies in percentage points."""
+    return "" if value is None else f"{100 * value:+.2f}"
+
+
+def _why(line: Line) -> str:
+    """Why there is no ratio, the status in front where it is the cell's own."""
+    return line.reason if line.status in ("ok", line.reason) or not line.reason else f"{line.status}: {line.reason}"
+
+
+def _crossover_bounds(one: Crossover) -> str:
+    low, high = one.words(one.low), one.words(one.high)
+    return "" if "unknown" in (low, high) else f"[{low}, {high}]"
+
+
+_DIFFERENCES: tuple[Column[Difference], ...] = (
+    Column("differs", right=False, value=lambda one: one.name),
+    Column("run A", right=False, value=lambda one: one.a),
+    Column("run B", right=False, value=lambda one: one.b),
+    Column("moves", right=False, value=lambda one: one.affects),
+)
+_MEANS: tuple[Column[GeometricMean], ...] = (
+    Column("of", right=False, key="of", value=lambda one: one.of),
+    Column("class", rank=1, right=False, key="class", value=lambda one: one.class_),
+    Column("cells", key="cells", value=lambda one: one.cells),
+    *interval_columns("mean", "ratio", lambda one: one.mean),
+    Column("", rank=1, right=False, key="marks", value=lambda one: one.marks),
+)
+_CROSSOVERS: tuple[Column[Crossover], ...] = (
+    Column("model", right=False, key="model", value=lambda one: one.model),
+    Column("device", right=False, key="device", value=lambda one: one.device),
+    Column("variant", right=False, key="variant", value=lambda one: one.variant),
+    Column("batch", lambda one: one.words(one.estimate), key="batch_size", value=lambda one: asdict(one.estimate)),
+    Column("95 %", _crossover_bounds, rank=1, right=False),
+    Column(None, key="batch_size_low", value=lambda one: asdict(one.low)),
+    Column(None, key="batch_size_high", value=lambda one: asdict(one.high)),
+    Column("why unknown", rank=2, right=False, key="reason", value=lambda one: one.reason),
+)
+_BREAK_EVENS: tuple[Column[BreakEven], ...] = (
+    *cell_columns(),
+    Column(None, key="reference", value=lambda one: one.reference.id),
+    Column("compile s", lambda one: significant(one.compile_s), 3, key="compile_s", value=lambda one: one.compile_s),
+    *interval_columns("steps", "steps", lambda one: one.steps, text=significant, rank=4, rank_beside=6),
+    Column("pays off", lambda one: one.words, right=False, key="verdict", value=lambda one: one.verdict),
+    *interval_columns("epochs", "epochs", lambda one: one.epochs, text=significant, rank=7),
+    *interval_columns("seconds", "seconds", lambda one: one.seconds, text=significant, rank=3, rank_beside=5),
+)

@@ -1,0 +1,133 @@
+"""Whether two measurements of a cell may be compared: what they must have in common, and in what they differ.
+
+The key is small on purpose: what is in it is known to move speed or accuracy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from mnist_bench.cells import model_of, variant_of
+from mnist_bench.recipes import training_of
+from mnist_bench.records import Cell, Manifest, Matrix, Measurement
+
+Affects = Literal["speed", "accuracy", "speed and accuracy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """The comparability key of one cell of one run. None: not known, or (a GPU of a CPU cell) not there."""
+
+    gpu: str | None
+    cpu: str
+    settings: dict[str, Any]
+    threads: int | None
+    cores: int
+    torch: str | None
+    driver: str | None  # NVIDIA's, of a CUDA cell
+    recipe: str
+    epochs: int
+    dataset: str  # name and hash
+
+
+# In the order of weight: a difference of device can be a factor of ten, one of the driver mostly some per cent; those
+# of accuracy alone come last. (what it is called, what it moves)
+FIELDS: dict[str, tuple[str, Affects]] = {
+    "gpu": ("GPU", "speed"),
+    "cpu": ("CPU", "speed"),
+    "settings": ("settings of the cell", "speed and accuracy"),
+    "threads": ("threads", "speed"),
+    "cores": ("cores", "speed"),
+    "torch": ("torch", "speed and accuracy"),
+    "driver": ("NVIDIA driver", "speed"),
+    "recipe": ("recipe", "accuracy"),
+    "epochs": ("epochs", "accuracy"),
+    "dataset": ("data set", "accuracy"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A field of the key (a name of ``FIELDS``) that differs, and both its values in words."""
+
+    field: str
+    a: str
+    b: str
+
+    @property
+    def name(self) -> str:
+        return FIELDS[self.field][0]
+
+    @property
+    def affects(self) -> Affects:
+        return FIELDS[self.field][1]
+
+
+def key_of(manifest: Manifest, cell: Cell, measurement: Measurement) -> Key:
+    """The key of a cell, from its run's manifest and one of its measurements."""
+    environment, matrix = manifest.environment, manifest.matrix
+    threads = measurement.numerics.get("threads", variant_of(matrix, cell.variant).threads)
+    return Key(
+        gpu=None if cell.device == "cpu" else measurement.device_name,
+        cpu=environment.cpu,
+        settings=settings(matrix, cell),
+        threads=threads if isinstance(threads, int) else None,
+        cores=environment.cores,
+        torch=environment.packages.get("torch"),
+        driver=environment.details.get("nvidia_driver") if cell.device.startswith("cuda") else None,
+        recipe=matrix.recipe,
+        epochs=matrix.epochs,
+        dataset=f"{manifest.dataset.name} ({manifest.dataset.sha256[:12]})",
+    )
+
+
+def digest(values: Any) -> str:
+    """The same for equal values, in whatever order they stand."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def settings(matrix: Matrix, cell: Cell) -> dict[str, Any]:
+    """What a cell's names stand for: its model entry and variant, defaults filled in.
+
+    Without the names themselves (what is called otherwise is not another thing), and without the threads, whose
+    number is in the key.
+    """
+    entry, variant = model_of(matrix, cell.model), variant_of(matrix, cell.variant)
+    training = training_of(entry, matrix.recipe)
+    return {
+        "model": entry.model,
+        "optimizer": training.optimizer,
+        "lr": training.lr,
+        **{f.name: getattr(variant, f.name) for f in fields(variant) if f.name not in ("name", "threads", "compile")},
+        **{f"compile.{f.name}": getattr(variant.compile, f.name) for f in fields(variant.compile)},
+    }
+
+
+def differences(a: Key, b: Key) -> tuple[Difference, ...]:
+    """The fields in which two keys differ, what matters most to speed first; none: they may be compared.
+
+    A driver that is known on one side only is no difference: CPU builds, containers and other systems hide it.
+    """
+    pairs = [(name, getattr(a, name), getattr(b, name)) for name in FIELDS]
+    return tuple(
+        Difference(field=name, a=_words(one, other), b=_words(other, one))
+        for name, one, other in pairs
+        if one != other and not (name == "driver" and None in (one, other))
+    )
+
+
+def ranked(found: Iterable[Difference]) -> tuple[Difference, ...]:
+    """Each difference once, what matters most first (those of one field in their order)."""
+    order = list(FIELDS)
+    return tuple(sorted(dict.fromkeys(found), key=lambda difference: order.index(difference.field)))
+
+
+def _words(value: Any, other: Any) -> str:
+    """Of settings, those that differ: two hashes would tell a person little."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {value.get(name)}" for name in value | other if value.get(name) != other.get(name))
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,136 @@
+"""What a run says: its tables for a terminal and in Markdown, and the texts of the files in its folder. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mnist_bench import figures, table
+from mnist_bench.analysis.summary import EPOCH_COLUMNS, Run, epochs
+from mnist_bench.figures import Row
+from mnist_bench.records import Environment, Manifest
+from mnist_bench.table import Column, Document, Table, by_reason, joined
+
+STYLES = {"ok": "", "skipped": "yellow"}  # of a row on a terminal; all others: red
+
+
+def files(run: Run) -> Mapping[str, str]:
+    """The tables of a run's folder by their names."""
+    return {
+        "results.csv": to_csv(run.rows),
+        "results.md": document(run.manifest, run.rows).markdown(),
+        "results.json": to_json(run.manifest, run.rows),
+        "epochs.csv": table.to_csv(EPOCH_COLUMNS, (line.values() for line in epochs(run.trials))),
+    }
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """``results.csv``: a header even without rows; what was not measured is empty."""
+    return Table("", (*figures.names(), *figures.columns()), rows).csv()
+
+
+def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows by the columns of ``results.csv``."""
+    return Table("", (*figures.names(), *figures.columns()), rows).records()
+
+
+def to_json(manifest: Manifest, rows: Sequence[Row]) -> str:
+    """``results.json``: one document; what was not measured is null."""
+    matrix = manifest.matrix
+    document = {
+        "schema_version": manifest.schema_version,
+        "run_id": manifest.run_id,
+        "name": matrix.name,
+        "status": manifest.status,
+        "started_at": manifest.started_at,
+        "ended_at": manifest.ended_at,
+        "program_version": manifest.program_version,
+        "matrix_sha256": manifest.matrix_sha256,
+        "dataset": {"name": manifest.dataset.name, "sha256": manifest.dataset.sha256},
+        "recipe": matrix.recipe,
+        "epochs": matrix.epochs,
+        "seeds": list(matrix.seeds),
+        "environment": asdict(manifest.environment),
+        "rows": records(rows),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def document(manifest: Manifest, rows: Sequence[Row]) -> Document:
+    """``results.md``: where it was measured, a table per model, what could not be measured and why, a legend."""
+    measured = [row for row in rows if row.seeds]
+    models = dict.fromkeys(row.cell.model for row in measured)
+    return Document(
+        title=f"MNIST benchmark: {manifest.matrix.name}",
+        facts=(" · ".join(_setting(manifest)), *warnings(manifest), *([] if measured else ["Nothing was measured."])),
+        tables=[results(name, [row for row in measured if row.cell.model == name], apart=False) for name in models],
+        notes=(*notes(rows), *legend(measured)),
+    )
+
+
+def results(title: str, rows: Sequence[Row], *, apart: bool = True) -> Table[Row]:
+    """The rows for people; last what a reader must know: signs, and a status that is not ok."""
+    told: Column[Row] = Column("", _told, right=False)
+    return Table(title, (*figures.names(), *figures.columns(apart=apart), told), rows, style=_style)
+
+
+def _told(row: Row) -> str:
+    return joined(figures.signs(row), row.status if row.status != "ok" else "")
+
+
+def screen(rows: Sequence[Row]) -> Document:
+    """The rows for a terminal; those that were skipped are a line below, not half of the table."""
+    shown = [row for row in rows if row.status != "skipped"]
+    return Document(title="", tables=(results("", shown),), notes=notes(rows))
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What the signs mean, every doubt, and every reason once with its cells."""
+    signs = figures.footnotes(figures.signs(row) for row in rows)
+    failed = [(row.cell.id, f"{row.status}: {row.reason}") for row in rows if row.status != "ok"]
+    return signs + by_reason(figures.doubts(rows)) + by_reason(failed)
+
+
+def legend(rows: Sequence[Row]) -> list[str]:
+    """What the columns mean that have something to say."""
+    known = [figure for figure in figures.SHOWN if figure.help and any(row[figure.key] is not None for row in rows)]
+    return [f"{figure.title}: {figure.help}" for figure in known]
+
+
+def warnings(manifest: Manifest) -> list[str]:
+    """What must be said loudly."""
+    found = []
+    if manifest.status != "complete":
+        found.append(f"Not complete: the run is {manifest.status}; cells or seeds may be missing.")
+    if manifest.dataset.name == "synthetic":
+        found.append("Synthetic data: accuracies are not those of MNIST.")
+    return found
+
+
+def _setting(manifest: Manifest) -> list[str]:
+    matrix = manifest.matrix
+    return [
+        f"Run {manifest.run_id}",
+        *machine(manifest.environment),
+        f"data set {manifest.dataset.name} ({manifest.dataset.sha256[:12]})",
+        f"recipe {matrix.recipe}",
+        f"{matrix.epochs} epoch{'s' * (matrix.epochs != 1)}",
+        f"seed{'s' * (len(matrix.seeds) != 1)} {', '.join(map(str, matrix.seeds))}",
+    ]
+
+
+def machine(environment: Environment) -> list[str]:
+    """Where a run was made, in words."""
+    parts = [f"{environment.cpu}, {environment.cores} core{'s' * (environment.cores != 1)}"]
+    parts.append(f"Python {environment.python}")
+    if "torch" in environment.packages:
+        parts.append(f"torch {environment.packages['torch']}")
+    if environment.commit:
+        parts.append(f"commit {environment.commit[:12]}{' with changes' if environment.dirty else ''}")
+    return parts
+
+
+def _style(row: Row) -> str:
+    return "bold" if row["fastest"] else STYLES.get(row.status, "red")

@@ -1,0 +1,246 @@
+"""Trials and sessions to one row per cell. Figures come from the seeds that are ok (``figures.FIGURES``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from mnist_bench.analysis.ratios import SessionIndex, speed_up, weakest
+from mnist_bench.cells import reference_variant
+from mnist_bench.figures import BY_KEY, FIGURES, Figure, Measured, Row, take
+from mnist_bench.records import STATUSES, Cell, Manifest, Matrix, Measurement, Session, Trial, VariantClass
+
+if TYPE_CHECKING:
+    from mnist_bench.store import RunFolder
+
+TRACE_RTOL = 1e-3  # of every loss of the first steps, dropout off, against the reference variant's
+
+# All that a comparison takes from rows; the rest costs many times as much.
+OUTLINE: tuple[Figure, ...] = tuple(BY_KEY[key] for key in ("compile_s", "noisy", "class", "doubts", "dataset"))
+
+Ok = Mapping[int, tuple[str, Measurement]]  # of a cell, by seed: trial id, measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as its folder tells it."""
+
+    manifest: Manifest
+    trials: Sequence[Trial]
+    sessions: Sequence[Session]
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Self:
+        return cls(manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions())
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """One row per cell with a finished trial, in the order of the matrix; ``pending`` is still to come."""
+        return self._rows(FIGURES)
+
+    @cached_property
+    def outline(self) -> tuple[Row, ...]:
+        """``rows`` with the figures of ``OUTLINE`` alone, in a fraction of their time."""
+        return self._rows(OUTLINE)
+
+    @cached_property
+    def pending(self) -> tuple[str, ...]:
+        """The ids of the trials that the run set out to do and has not finished."""
+        done = {trial.id for trial in self.trials}
+        return tuple(trial_id for trial_id in self.manifest.trials if trial_id not in done)
+
+    @cached_property
+    def index(self) -> SessionIndex:
+        """Its sessions by member."""
+        return SessionIndex(self.sessions)
+
+    @cached_property
+    def by_cell(self) -> Mapping[Cell, Sequence[Trial]]:
+        """The trials of each cell, cells in the order in which the matrix names them."""
+        found: dict[Cell, list[Trial]] = {}
+        for trial in self.trials:
+            found.setdefault(trial.cell, []).append(trial)
+        place = {trial_id: number for number, trial_id in enumerate(self.manifest.trials)}
+        return dict(sorted(found.items(), key=lambda item: place.get(item[1][0].id, len(place))))
+
+    @cached_property
+    def ok(self) -> Mapping[Cell, Ok]:
+        """The measurements of each cell."""
+        return {
+            cell: {trial.seed: (trial.id, trial.outcome) for trial in own if isinstance(trial.outcome, Measurement)}
+            for cell, own in self.by_cell.items()
+        }
+
+    def pairs(self, reference: Cell, this: Cell) -> list[tuple[str, str]]:
+        """The trial ids (reference, this) of the seeds that are ok in both cells; none of a cell with itself."""
+        if reference == this:
+            return []
+        theirs = self.ok.get(reference, {})
+        return [(theirs[seed][0], own) for seed, (own, _) in self.ok.get(this, {}).items() if seed in theirs]
+
+    def _rows(self, wanted: Sequence[Figure]) -> tuple[Row, ...]:
+        variant = reference_variant(self.manifest.matrix)
+        references = {cell: replace(cell, variant=variant or cell.variant) for cell in self.by_cell}
+        ratios = wanted is FIGURES
+        if ratios:
+            pairs = ((c, other) for c, ref in references.items() for other in (ref, replace(c, device="cpu")))
+            self.index.measure(pair for cell, other in pairs for pair in self.pairs(other, cell))
+        rows = tuple(_row(self, cell, references[cell], wanted, ratios) for cell in self.by_cell)
+        return _with_fastest(self, rows) if ratios else rows
+
+
+def _row(run: Run, cell: Cell, reference: Cell, wanted: Sequence[Figure], ratios: bool) -> Row:
+    worst = max(run.by_cell[cell], key=lambda trial: STATUSES.index(trial.status))  # of several equally bad, the first
+    one = _measured(run, cell, reference, ratios)
+    return Row(
+        cell=cell,
+        status=worst.status,
+        reason=worst.reason,
+        seeds=len(one.ok),
+        figures=take(replace(one, trials=(worst, *one.trials)), wanted),
+    )
+
+
+def _measured(run: Run, cell: Cell, reference: Cell, ratios: bool) -> Measured:
+    one = Measured(cell=cell, trials=run.by_cell[cell], ok=[measurement for _, measurement in run.ok[cell].values()])
+    if not one.ok:
+        return one
+    sessions = {trial_id: run.index.get(trial_id, ()) for trial_id, _ in run.ok[cell].values()}
+    class_, doubt = _class(run, cell, reference)
+    eager = speed_up(run.pairs(reference, cell), run.index) if ratios else None
+    cpu = speed_up(run.pairs(replace(cell, device="cpu"), cell), run.index) if ratios else None
+    return replace(
+        one,
+        steps=[times for id_, found in sessions.items() for session in found if (times := session.steps.get(id_))],
+        noise=[
+            (*m.noisy, *(why for session in sessions[id_] for why in session.noisy)) for id_, m in run.ok[cell].values()
+        ],
+        class_=class_,
+        doubt=doubt,
+        threads=_threads(one.ok[0], run.manifest.matrix, cell),
+        vs_eager=eager.interval if eager else None,
+        vs_cpu=cpu.interval if cpu else None,
+        paired=weakest(eager, cpu),
+    )
+
+
+def _threads(measurement: Measurement, matrix: Matrix, cell: Cell) -> int | None:
+    threads = measurement.numerics.get("threads")
+    if isinstance(threads, int):
+        return threads
+    return next((variant.threads for variant in matrix.variants if variant.name == cell.variant), None)
+
+
+def _class(run: Run, cell: Cell, reference: Cell) -> tuple[VariantClass, str | None]:
+    """The class of a cell by its settings (the least alike of the seeds), held against its loss traces (rule 8)."""
+    by_settings: VariantClass = max(measurement.class_ for _, measurement in run.ok[cell].values())
+    theirs = run.ok.get(reference, {})
+    pairs = ((own, theirs[seed][1]) for seed, (_, own) in run.ok[cell].items() if seed in theirs)
+    worst = max((trace_difference(this, other) for this, other in pairs), default=0.0)
+    if by_settings != "A" or worst <= TRACE_RTOL:
+        return by_settings, None
+    return "B", f"its losses differ from the reference variant's by up to {worst:.1%} in the first steps: class B"
+
+
+def trace_difference(one: Measurement, other: Measurement) -> float:
+    """The largest relative difference of two loss traces; infinite where one ends early (a loss was not finite)."""
+    if one.loss_trace == other.loss_trace:
+        return 0.0
+    pairs = zip(one.loss_trace, other.loss_trace, strict=False)
+    worst = max((abs(a - b) / max(abs(b), 1e-12) for a, b in pairs), default=0.0)
+    return worst if len(one.loss_trace) == len(other.loss_trace) else float("inf")
+
+
+def _with_fastest(run: Run, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Marks, of each model and batch size with several cells of class A, the fastest and those not told from it."""
+    together: dict[tuple[str, int], dict[Cell, float]] = {}
+    for row in rows:
+        logs = [run.index.log_step_s(trial_id) for trial_id, _ in run.ok[row.cell].values()]
+        known = [log for log in logs if log is not None]
+        if row.status == "ok" and row["class"] == "A" and known:
+            together.setdefault((row.cell.model, row.cell.batch_size), {})[row.cell] = sum(known) / len(known)
+    leaders = {
+        cell: min(cells, key=cells.__getitem__) for cells in together.values() if len(cells) > 1 for cell in cells
+    }
+    run.index.measure(pair for cell, leader in leaders.items() for pair in run.pairs(leader, cell))
+
+    def fastest(cell: Cell) -> bool:
+        against = speed_up(run.pairs(leaders[cell], cell), run.index)
+        return cell == leaders[cell] or (against is not None and against.shown != "slower")
+
+    return tuple(
+        replace(row, figures={**row.figures, "fastest": row.cell in leaders and fastest(row.cell)})
+        if row.seeds
+        else row
+        for row in rows
+    )
+
+
+def epochs(trials: Iterable[Trial]) -> Iterator[dict[str, Any]]:
+    """The lines of ``epochs.csv``: one per epoch (from 1) of each trial that is ok, in their order."""
+    for trial in trials:
+        if isinstance(trial.outcome, Measurement):
+            yield from _epochs_of(trial, trial.outcome)
+
+
+EPOCH_COLUMNS = (
+    *("trial", "model", "device", "batch_size", "variant", "seed", "epoch", "train_s", "train_samples_per_s"),
+    *("loader_s", "loss", "eval_s", "accuracy", "dataset", "dataset_sha256", "recipe"),
+)
+
+
+def _epochs_of(trial: Trial, measurement: Measurement) -> Iterator[dict[str, Any]]:
+    epochs, cell = measurement.epochs, trial.cell
+    names = (trial.id, cell.model, cell.device, cell.batch_size, cell.variant, trial.seed)
+    samples = measurement.train_samples / max(len(epochs.train_s), 1)
+    lines = zip(epochs.train_s, epochs.loader_s, epochs.loss, epochs.eval_s, epochs.accuracy, strict=True)
+    for number, (train_s, *others) in enumerate(lines, start=1):
+        rate = samples / train_s if train_s > 0 else None
+        values = (*names, number, train_s, rate, *others, trial.dataset, trial.dataset_sha256, trial.recipe)
+        yield dict(zip(EPOCH_COLUMNS, values, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloorResult:
+    """One figure of one cell against one floor of ``expect``. A cell that was skipped has nothing to hold."""
+
+    cell: Cell
+    figure: str
+    floor: float
+    value: float | None
+    verdict: Literal["held", "missed", "skipped"]
+    message: str
+
+
+FLOORS = {"test_accuracy": "test accuracy", "train_samples_per_s": "training samples per second"}
+
+
+def floors(matrix: Matrix, rows: Iterable[Row]) -> tuple[FloorResult, ...]:
+    """Every floor of ``expect`` against every row that it matches; each must hold.
+
+    A missing figure misses its floor, except that of a skipped cell: a machine without the device cannot hold it.
+    """
+    return tuple(
+        _floor_result(row, key, floor)
+        for row in rows
+        for one in matrix.expect
+        if one.matches(row.cell)
+        for key, floor in zip(FLOORS, (one.min_accuracy, one.min_train_samples_per_s), strict=True)
+        if floor is not None
+    )
+
+
+def _floor_result(row: Row, key: str, floor: float) -> FloorResult:
+    name, value = FLOORS[key], row[key]
+    verdict: Literal["held", "missed", "skipped"]
+    if value is not None:
+        verdict, word = ("held", "holds") if value >= floor else ("missed", "is below")
+        message = f"{name} {value:.8g} {word} the floor {floor:g}"
+    elif row.status == "skipped":
+        verdict, message = "skipped", f"skipped, so the floor {floor:g} of {name} was not tested: {row.reason}"
+    else:
+        verdict, message = "missed", f"{name} was not measured ({row.status}), so the floor {floor:g} is missed"
+    message = f"{row.cell.id}: {message}"
+    return FloorResult(cell=row.cell, figure=key, floor=floor, value=value, verdict=verdict, message=message)

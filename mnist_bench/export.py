@@ -1,0 +1,406 @@
+"""A run in the formats of other tools: one pure function a format, from the run and the rows that are wanted to bytes.
+
+Sources of the formats: https://bencher.dev/docs/reference/bencher-metric-format,
+https://github.com/benchmark-action/github-action-benchmark (``customSmallerIsBetter``, ``customBiggerIsBetter``),
+https://pytest-benchmark.readthedocs.io; ``docs/exports.md`` tells how their readers take them.
+"""
+
+from __future__ import annotations
+
+import bisect
+import io
+import json
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mnist_bench import figures
+from mnist_bench.analysis import results
+from mnist_bench.analysis.summary import FloorResult, Run, floors
+from mnist_bench.figures import FOLLOWED, KEYS, Figure, Row
+from mnist_bench.records import Cell, Environment
+from mnist_bench.table import Table, plain
+
+LONGEST_NAME = 1000  # characters; Bencher refuses names over 1024
+PYTEST_BENCHMARK = "5.3.1"  # the pytest-benchmark whose fields these are
+PACKAGE = "mnist_bench"
+
+Export = Callable[[Run, Sequence[Row]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """A format.
+
+    Args:
+        files: what it consists of: the name that a file has by default, and what makes its bytes.
+        all_rows: whether rows without a figure stand in it too, with their status; else they are left out.
+        timed: whether a row must have a finished timing session, beyond a measured figure.
+        binary: whether a terminal cannot show it.
+    """
+
+    files: Mapping[str, Export]
+    all_rows: bool = False
+    timed: bool = False
+    binary: bool = False
+
+    @property
+    def needs(self) -> str:
+        """What a row must have to stand in it."""
+        return "a finished timing session" if self.timed else "a measured figure"
+
+    def holds(self, run: Run, rows: Sequence[Row]) -> list[Row]:
+        """The rows of which it has a figure."""
+        timed = _rounds_by_cell(run) if self.timed else {}
+        return [row for row in rows if row.seeds and (not self.timed or row.cell in timed)]
+
+
+def names(rows: Sequence[Row]) -> tuple[str, ...]:
+    """A name for each row, its cell's id: printable, on one line, not too long, no two alike.
+
+    The matrix lets in only names that stay as they are; a results folder from elsewhere may hold others.
+    """
+    seen: Counter[str] = Counter()
+    found: dict[str, None] = {}
+    for row in rows:
+        name = short = plain(row.cell.id)[:LONGEST_NAME]
+        while name in found:
+            seen[short] += 1
+            name = f"{short} #{seen[short] + 1}"
+        found[name] = None
+    return tuple(found)
+
+
+def known(row: Row) -> dict[str, Any]:
+    """The columns of a row that are known, by name; texts are printable and on one line."""
+    (record,) = _table([row]).records()
+    values = {name: plain(value) if isinstance(value, str) else value for name, value in record.items()}
+    return {name: value for name, value in values.items() if value not in (None, "")}
+
+
+def to_csv(run: Run, rows: Sequence[Row]) -> bytes:
+    """``results.csv`` of these rows."""
+    return results.to_csv(rows).encode()
+
+
+def _table(rows: Sequence[Row]) -> Table[Row]:
+    return Table("", (*figures.names(), *figures.columns()), rows)
+
+
+def to_parquet(run: Run, rows: Sequence[Row]) -> bytes:
+    """The columns of ``results.csv`` with their types, even where nothing was measured; metadata name the run."""
+    import pyarrow as pa  # a third of a second: not before it is needed
+    import pyarrow.parquet as pq
+
+    storage = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
+    own = {"batch_size": int, "seeds": int}
+    table = _table(rows)
+    fields = [
+        pa.field(key, storage[KEYS[key].kind if key in KEYS else own.get(key, str)], nullable=key in KEYS)
+        for key in (column.key for column in table.columns)
+        if key
+    ]
+    metadata = {f"mnist_bench.{name}": _storable(text) for name, text in _facts(run).items()}
+    records = [{key: _storable(value) for key, value in record.items()} for record in table.records()]
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(records, schema=pa.schema(fields).with_metadata(metadata)), out)
+    return out.getvalue()
+
+
+def _storable(value: Any) -> Any:
+    """A lone surrogate, which UTF-8 does not have, becomes its escape."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _facts(run: Run) -> dict[str, str]:
+    manifest, environment = run.manifest, run.manifest.environment
+    return {
+        "run_id": manifest.run_id,
+        "status": manifest.status,
+        "schema_version": str(manifest.schema_version),
+        "program_version": manifest.program_version,
+        "started_at": manifest.started_at,
+        "matrix": manifest.matrix.name,
+        "matrix_sha256": manifest.matrix_sha256,
+        "recipe": manifest.matrix.recipe,
+        "epochs": str(manifest.matrix.epochs),
+        "dataset": manifest.dataset.name,
+        "cpu": environment.cpu,
+        "python": environment.python,
+        "commit": environment.commit or "",
+    }
+
+
+def _followed(row: Row) -> Iterator[tuple[Figure, float, float | None, float | None]]:
+    """The figures that continuous benchmarking follows, and their bounds: an interval, or the deviation over seeds."""
+    for figure in FOLLOWED:
+        value = row[figure.key]
+        if value is None:
+            continue
+        low, high = (row[key] for key in figure.keys[1:]) if figure.bounded else (None, None)
+        if figure.key == "test_accuracy" and row["test_accuracy_std"] is not None:
+            low, high = value - row["test_accuracy_std"], value + row["test_accuracy_std"]
+        yield figure, value, low, high
+
+
+def to_bmf(run: Run, rows: Sequence[Row]) -> bytes:
+    """Bencher Metric Format: cell -> measure -> value and, where known, its bounds."""
+
+    def metric(figure: Figure, *values: float | None) -> dict[str, float]:
+        scale = 1e6 if figure.slug == "latency" else 1.0  # Bencher's own measure, in nanoseconds
+        named = zip(("value", "lower_value", "upper_value"), values, strict=True)
+        return {name: value * scale for name, value in named if value is not None}
+
+    shown = [row for row in rows if row.seeds]
+    return _json(
+        {
+            name: {figure.slug: metric(figure, *values) for figure, *values in _followed(row)}
+            for name, row in zip(names(shown), shown, strict=True)
+        }
+    )
+
+
+def to_github_action(better: Literal["higher", "lower"]) -> Export:
+    """github-action-benchmark: an array of entries, one per cell and figure of which ``better`` is better.
+
+    One file can hold only figures of which smaller, or bigger, is better.
+    """
+
+    def export(run: Run, rows: Sequence[Row]) -> bytes:
+        shown = [row for row in rows if row.seeds]
+        return _json(
+            [
+                _entry(run, row, f"{name} · {figure.title}", figure, *values)
+                for name, row in zip(names(shown), shown, strict=True)
+                for figure, *values in _followed(row)
+                if figure.better == better
+            ]
+        )
+
+    return export
+
+
+def _entry(
+    run: Run,
+    row: Row,
+    name: str,
+    figure: Figure,
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+) -> dict[str, Any]:
+    """``extra`` is what the chart shows under the pointer: what one must know before believing a point."""
+    lines = [
+        f"run: {run.manifest.run_id}",
+        f"seeds: {row.seeds}",
+        f"data: {row['dataset']}, recipe {row['recipe']}",
+        f"device: {row['device_name'] or row.cell.device}",
+        "" if row.status == "ok" else f"{row.status}: {row.reason}",
+        *figures.footnotes([figures.signs(row)]),
+    ]
+    entry = {
+        "name": name,
+        "unit": figure.unit,
+        "value": value,
+        "extra": "\n".join(plain(line) for line in lines if line),
+    }
+    if value is not None and low is not None and high is not None:
+        # The action takes a range apart as ± and a decimal number; of an interval cut off at 0 the other half is whole.
+        entry["range"] = f"± {max(high - value, value - low):.9f}"
+    return entry
+
+
+def to_junit(run: Run, rows: Sequence[Row]) -> bytes:
+    """A suite per model, a test case per cell; its time is what its trials took, less their timing sessions.
+
+    A cell that was measured has passed; a missed floor of ``expect`` is a failure, a cell that could not be measured an
+    error, one that the machine lacks something for is skipped.
+    """
+    from mnist_bench import junit  # it brings lxml, which --help need not wait for
+
+    missed: dict[Cell, list[FloorResult]] = {}
+    for result in floors(run.manifest.matrix, rows):
+        if result.verdict == "missed":
+            missed.setdefault(result.cell, []).append(result)
+    by_model: dict[str, list[Row]] = {}
+    for row in rows:
+        by_model.setdefault(row.cell.model, []).append(row)
+    packages = {f"package.{name}": version for name, version in run.manifest.environment.packages.items()}
+
+    def case(row: Row) -> Any:
+        seconds = sum(measurement.total_s for _, measurement in run.ok.get(row.cell, {}).values())
+        classname = f"{PACKAGE}.{junit.word(row.cell.model)}"
+        return junit.case(_case_name(row), classname, seconds, _verdict(row, missed.get(row.cell, ())))
+
+    return junit.document(
+        junit.suite(
+            number,
+            model,
+            package=PACKAGE,
+            started_at=run.manifest.started_at,
+            properties=[*(_facts(run) | packages).items(), *_properties(own)],
+            cases=[case(row) for row in own],
+        )
+        for number, (model, own) in enumerate(by_model.items())
+    )
+
+
+def _properties(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    from mnist_bench import junit
+
+    return [(f"{_case_name(row)} {key}", junit.figure(value)) for row in rows for key, value in known(row).items()]
+
+
+def _case_name(row: Row) -> str:
+    return plain(row.cell.id.removeprefix(f"{row.cell.model}/")) or "?"
+
+
+def _verdict(row: Row, missed: Sequence[FloorResult]) -> Any:
+    """The worst that is to be said, since a test case has one result at most; None: passed."""
+    import junitparser
+
+    match row.status:
+        case "ok" if missed:
+            return junitparser.Failure(plain("; ".join(result.message for result in missed)), "expect")
+        case "ok":
+            return None
+        case "skipped":
+            return junitparser.Skipped(plain(row.reason), row.status)
+        case _:
+            return junitparser.Error(plain(row.reason), row.status)
+
+
+def to_pytest_benchmark(run: Run, rows: Sequence[Row]) -> bytes:
+    """pytest-benchmark's JSON: for ``pytest-benchmark compare``, and for every tool that reads it.
+
+    A cell is a benchmark of the group ``model/batch size``; a round is a member's block in a round of its timing
+    session; what is counted is seconds per training step. The rounds of all seeds that are ok stand together, so what
+    ``compare`` divides is unpaired: ratios to trust are the speed-ups, in ``extra_info``.
+    """
+    rounds = _rounds_by_cell(run)
+    shown = [row for row in rows if row.cell in rounds]
+    environment = run.manifest.environment
+    return _json(
+        {
+            "machine_info": _machine(environment),
+            "commit_info": {  # "unversioned" is its word for no commit; runs record neither time nor branch
+                "id": environment.commit or "unversioned",
+                "time": None,
+                "author_time": None,
+                "dirty": environment.dirty,
+                "project": PACKAGE,
+                "branch": "(unknown)",
+            },
+            "benchmarks": [
+                _benchmark(run, row, name, rounds[row.cell]) for name, row in zip(names(shown), shown, strict=True)
+            ],
+            "datetime": run.manifest.started_at,
+            "version": PYTEST_BENCHMARK,
+        }
+    )
+
+
+def _rounds_by_cell(run: Run) -> Mapping[Cell, Sequence[tuple[int, float]]]:
+    """Steps and seconds of the rounds in which a trial that is ok took steps, in the order of the sessions."""
+    cells = {trial_id: cell for cell, own in run.ok.items() for trial_id, _ in own.values()}
+    found: dict[Cell, list[tuple[int, float]]] = {}
+    for session in run.sessions:
+        for place, member in enumerate(session.members):
+            taken = [(one.steps[place], one.seconds[place]) for one in session.rounds if one.steps[place] > 0]
+            if taken and member in cells:
+                found.setdefault(cells[member], []).extend(taken)
+    return found
+
+
+def _benchmark(run: Run, row: Row, name: str, rounds: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    cell = row.cell
+    params = {"model": plain(cell.model), "device": plain(cell.device), "batch_size": cell.batch_size}
+    stats = statistics_of([seconds / steps for steps, seconds in rounds])
+    return {
+        "group": plain(f"{cell.model}/b{cell.batch_size}"),
+        "name": name,
+        "fullname": f"{PACKAGE}::{name}",
+        "params": {**params, "variant": plain(cell.variant)},
+        "param": name,
+        "extra_info": {"run_id": run.manifest.run_id, "run_status": run.manifest.status, **known(row)},
+        "options": {"max_time": run.manifest.matrix.timing.budget_seconds, "warmup": True},
+        # One number for all rounds: seeds may differ in the length of their blocks.
+        "stats": {**stats, "iterations": statistics.median_low([steps for steps, _ in rounds])},
+    }
+
+
+def _machine(environment: Environment) -> dict[str, Any]:
+    return {
+        "processor": environment.cpu,
+        "machine": environment.details.get("architecture", ""),
+        "python_version": environment.python,
+        "system": environment.platform,
+        "release": environment.details.get("kernel", ""),
+        "cpu": {"brand_raw": environment.cpu, "count": environment.cores},
+        "memory_bytes": environment.memory_bytes,
+        "packages": environment.packages,
+    }
+
+
+def statistics_of(seconds: Sequence[float]) -> dict[str, Any]:
+    """The statistics of pytest-benchmark, by its own definitions.
+
+    Args:
+        seconds: of each round, per iteration; at least one.
+    """
+    ordered, mean = sorted(seconds), statistics.mean(seconds)
+    deviation = statistics.stdev(seconds) if len(seconds) > 1 else 0.0
+    low, high = _quartiles(ordered)
+    fence = 1.5 * (high - low)
+    far = sum(not mean - deviation <= one <= mean + deviation for one in seconds)
+    outside = sum(not low - fence <= one <= high + fence for one in seconds)
+    return {
+        "min": ordered[0],
+        "max": ordered[-1],
+        "mean": mean,
+        "stddev": deviation,
+        "rounds": len(seconds),
+        "median": statistics.median(seconds),
+        "iqr": high - low,
+        "q1": low,
+        "q3": high,
+        "iqr_outliers": outside,
+        "stddev_outliers": far,
+        "outliers": f"{far};{outside}",
+        "ld15iqr": ordered[bisect.bisect_left(ordered, low - fence)],
+        "hd15iqr": ordered[bisect.bisect_right(ordered, high + fence) - 1],
+        "ops": 1 / mean if mean > 0 else 0,
+        "total": sum(seconds),
+        "data": list(seconds),
+    }
+
+
+def _quartiles(ordered: Sequence[float]) -> tuple[float, float]:
+    """Of an even number the medians of the halves, else the third method of https://en.wikipedia.org/wiki/Quartile."""
+    count = len(ordered)
+    if count == 1:
+        return ordered[0], ordered[0]
+    if count % 2 == 0:
+        return statistics.median(ordered[: count // 2]), statistics.median(ordered[count // 2 :])
+    n = count // 4
+    if count % 4 == 1:
+        return (ordered[n - 1] + 3 * ordered[n]) / 4, (3 * ordered[3 * n] + ordered[3 * n + 1]) / 4
+    return (3 * ordered[n] + ordered[n + 1]) / 4, (ordered[3 * n + 1] + 3 * ordered[3 * n + 2]) / 4
+
+
+def _json(document: Any) -> bytes:
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "pytest-benchmark": Exporter({"benchmark.json": to_pytest_benchmark}, timed=True),
+    "bmf": Exporter({"bmf.json": to_bmf}),
+    "github-action-benchmark": Exporter(
+        {"smaller-is-better.json": to_github_action("lower"), "bigger-is-better.json": to_github_action("higher")}
+    ),
+    "junit": Exporter({"junit.xml": to_junit}, all_rows=True),
+    "csv": Exporter({"results.csv": to_csv}, all_rows=True),
+    "parquet": Exporter({"results.parquet": to_parquet}, all_rows=True, binary=True),
+}
