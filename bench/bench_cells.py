@@ -16,15 +16,14 @@ import pytest
 import torch
 
 from mnist_bench import cells as matrices
-from mnist_bench import config, models
-from mnist_bench.devices import open_device
-from mnist_bench.errors import UsageError
-from mnist_bench.execution import build as build_program
-from mnist_bench.execution.compiled import missing_compiler
-from mnist_bench.execution.program import build_optimizer
-from mnist_bench.measure import numerics
-from mnist_bench.recipes import training_of
+from mnist_bench import config
+from mnist_bench.errors import TrialError, UsageError
+from mnist_bench.models import training_of
 from mnist_bench.records import EVALUATION_BATCH_SIZE, Cell, Matrix
+from mnist_bench.worker import process
+from mnist_bench.worker.building import build_model, build_optimizer
+from mnist_bench.worker.devices import open_device
+from mnist_bench.worker.executions import build_program, missing_compiler
 
 # What torch warns of when it compiles is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -42,12 +41,12 @@ class Bench:
         if missing := missing_compiler(variant, where):
             pytest.skip(missing)
         try:
-            numerics.apply(variant, where)
-        except numerics.NumericsError as error:
+            process.apply_numerics(variant, where)
+        except TrialError as error:
             pytest.skip(str(error))
         training = training_of(entry, matrix.recipe)
         torch.manual_seed(0)
-        self.model = models.build(entry).to(where)
+        self.model = build_model(entry).to(where)
         if variant.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(self.model, training.optimizer, training.lr, fused=variant.fused_optimizer)

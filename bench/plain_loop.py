@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mnist_bench.loading.order import epoch_order
-from mnist_bench.measure.relocate import Relocator, state_tensors
+from mnist_bench.worker.pipelines import epoch_order
+from mnist_bench.worker.state import Relocator, state_tensors
 
 
 class PlainLoop:

@@ -51,20 +51,19 @@ def build(spec: TrialSpec) -> PlainLoop:
     import torch
 
     from bench.plain_loop import PlainLoop
-    from mnist_bench import models
-    from mnist_bench.execution.program import build_optimizer
-    from mnist_bench.loading.mnist import import_torchvision
-    from mnist_bench.measure import numerics
-    from mnist_bench.recipes import training_of
+    from mnist_bench.models import training_of
+    from mnist_bench.worker import process
+    from mnist_bench.worker.building import build_model, build_optimizer
+    from mnist_bench.worker.pipelines import import_torchvision
 
-    numerics.apply(spec.variant, torch.device("cpu"))
+    process.apply_numerics(spec.variant, torch.device("cpu"))
     training = training_of(spec.model, spec.recipe)
     mnist = import_torchvision().datasets.MNIST
     train, test = (
         mnist(spec.data.root, train=wanted, download=False) for wanted in (True, training.scored_on_training_images)
     )
     torch.manual_seed(spec.seed)
-    model = models.build(spec.model).train()
+    model = build_model(spec.model).train()
     return PlainLoop(
         model,
         build_optimizer(model, training.optimizer, training.lr, fused=spec.variant.fused_optimizer),
@@ -86,17 +85,17 @@ def warm_up(loop: PlainLoop) -> Prepared:
     """
     import torch
 
-    from mnist_bench.measure import warmup
-    from mnist_bench.measure.snapshot import Snapshot
     from mnist_bench.protocol import Prepared
     from mnist_bench.records import EVALUATION_BATCH_SIZE
+    from mnist_bench.worker import clocks
+    from mnist_bench.worker.state import Snapshot
 
     snapshot = Snapshot(loop.model, loop.optimizer, torch.device("cpu"))
     loop.score(EVALUATION_BATCH_SIZE)
-    durations = warmup.settle(lambda count: [round(loop.train(1) * 1e9) for _ in range(count)])
+    durations = clocks.settle(lambda count: [round(loop.train(1) * 1e9) for _ in range(count)])
     snapshot.restore()
     return Prepared(
-        block_steps=warmup.block_steps(durations),
+        block_steps=clocks.block_steps(durations),
         step_s=sum(durations) / len(durations) * 1e-9,
         pairable=True,
         device_name="cpu",
@@ -110,8 +109,8 @@ def warm_up(loop: PlainLoop) -> Prepared:
 
 def block(loop: PlainLoop, steps: int, rng: random.Random) -> BlockDone:
     """As the harness's block: fresh memory, a step that does not count, then those that do."""
-    from mnist_bench.measure.placement import on_random_core
     from mnist_bench.protocol import BlockDone
+    from mnist_bench.worker.process import on_random_core
 
     with on_random_core(rng):  # first of all draws, as the harness: both sides take the same core
         loop.relocate(rng)

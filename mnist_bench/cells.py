@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mnist_bench.errors import UsageError
-from mnist_bench.records import BUILTIN_MODELS, BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Variant, group_id
+from mnist_bench.models import MODELS
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Variant, group_id
 
 # The trials of one model, batch size and seed, under the id of the group.
 GroupTrials = tuple[str, tuple[tuple[Cell, int], ...]]
@@ -61,9 +62,9 @@ def model_of(matrix: Matrix, name: str) -> ModelEntry:
     for entry in matrix.models:
         if entry.name == name:
             return entry
-    if name in BUILTIN_MODELS:
+    if name in MODELS:
         return ModelEntry(name=name, model=name)
-    raise UsageError(_unknown("model", name, {entry.name for entry in matrix.models} | {*BUILTIN_MODELS}))
+    raise UsageError(_unknown("model", name, {entry.name for entry in matrix.models} | {*MODELS}))
 
 
 def variant_of(matrix: Matrix, name: str) -> Variant:

@@ -23,8 +23,8 @@ from mnist_bench.matrix_file import (
     RawSelector,
     RawVariant,
 )
+from mnist_bench.models import ENTRY_POINT_GROUP, MODELS
 from mnist_bench.records import (
-    BUILTIN_MODELS,
     BUILTIN_VARIANTS,
     Cell,
     CompileOptions,
@@ -40,7 +40,6 @@ from mnist_bench.yaml_positions import Node, Path, Problem
 from mnist_bench.yaml_scalars import quoted
 
 MAX_CELLS = 10_000
-ENTRY_POINTS = "mnist_bench.models"
 AXES = ("models", "devices", "batch_sizes", "variants")
 SELECTOR_KEYS = ("model", "device", "batch_size", "variant")
 _CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -60,7 +59,7 @@ def resolve(raw: RawMatrix, root: Node, problems: list[Problem], allow_plugins: 
 
 def plugin_names() -> tuple[str, ...]:
     """The entry points that installed packages offer as models. Looked up by name; none is imported."""
-    return tuple(sorted({point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}))
+    return tuple(sorted({point.name for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}))
 
 
 class _Rules:
@@ -144,9 +143,9 @@ class _Rules:
 
     def _model_name(self, target: str, given: str | None, target_path: Path, name_path: Path) -> str:
         """The name of a model in cells, its target checked."""
-        if target not in BUILTIN_MODELS and not self._check_plugin(target, target_path):
+        if target not in MODELS and not self._check_plugin(target, target_path):
             return given or target
-        if given is not None and given != target and given in BUILTIN_MODELS:
+        if given is not None and given != target and given in MODELS:
             self._note(name_path, f"{quoted(given)} is the name of a built-in model: choose another")
         name = given or target.replace(":", ".")
         if not re.fullmatch(NAME_PATTERN[1:-1], name):
@@ -158,7 +157,7 @@ class _Rules:
         return plugin_names()
 
     def _check_plugin(self, target: str, path: Path) -> bool:
-        known = (*BUILTIN_MODELS, *self._plugins) if self._allow_plugins else BUILTIN_MODELS
+        known = (*MODELS, *self._plugins) if self._allow_plugins else MODELS
         if target not in self._plugins and not _CODE.fullmatch(target):
             form = ", or write package.module:function" if ":" in target else ""
             self._note(path, f"unknown model {quoted(target)} (known: {', '.join(known)}){form}")
@@ -221,7 +220,7 @@ class _Rules:
 
     def _check_include(self, cell: Cell, axes: dict[str, list[str]], path: Path) -> None:
         known = {
-            "model": list(dict.fromkeys([*axes["model"], *BUILTIN_MODELS])),
+            "model": list(dict.fromkeys([*axes["model"], *MODELS])),
             "variant": list(dict.fromkeys([*axes["variant"], *BUILTIN_VARIANTS])),
         }
         for key, names in known.items():

@@ -6,6 +6,8 @@ BenchError                 exit 1
 │   └── DataError          exit 2  a data set that is missing or corrupt
 ├── DownloadError          exit 1  the data set could not be fetched
 ├── WorkerError            exit 1  a worker broke the protocol
+├── TrialError                     in a worker alone: an audit that did not hold, a setting that cannot be had
+│   └── Diverged                   the loss is not finite
 └── Interrupted            exit 130
 """
 
@@ -42,6 +44,14 @@ class DownloadError(BenchError):
 
 
 class WorkerError(BenchError):
+    pass
+
+
+class TrialError(BenchError):
+    """Ends a trial, as its reason; the run goes on."""
+
+
+class Diverged(TrialError):
     pass
 
 

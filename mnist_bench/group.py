@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from mnist_bench.events import EpochFinished, Observer, SessionProgress, StageStarted
 from mnist_bench.machine import noise
+from mnist_bench.models import training_of
 from mnist_bench.protocol import (
     Block,
     BlockDone,
@@ -28,7 +29,6 @@ from mnist_bench.protocol import (
     TrainEpoch,
     Unavailable,
 )
-from mnist_bench.recipes import training_of
 from mnist_bench.records import (
     Cell,
     Epochs,

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from mnist_bench.records import BUILTIN_MODELS, BUILTIN_VARIANTS, TRAIN_IMAGES
+from mnist_bench.catalogue import PIPELINES, device_names, device_pattern
+from mnist_bench.models import MODELS
+from mnist_bench.records import BUILTIN_VARIANTS, TRAIN_IMAGES, Execution, Optimizer, PipelineName
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-DEVICE_PATTERN = r"^(cpu|cuda|cuda:(0|[1-9][0-9]{0,2})|mps|xpu)$"
 BACKEND_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
 YEAR_SECONDS = 31_536_000  # beyond it a clock's arithmetic is what would be tested
 
@@ -35,7 +36,7 @@ class Raw(BaseModel):
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Device = Annotated[str, Field(pattern=DEVICE_PATTERN, examples=["cpu", "cuda", "cuda:1", "mps", "xpu"])]
+Device = Annotated[str, Field(pattern=device_pattern(), examples=[name.replace("N", "1") for name in device_names()])]
 BatchSize = Annotated[int, Field(ge=1, le=TRAIN_IMAGES)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -49,7 +50,7 @@ class RawModel(Raw):
         description="A built-in model, an entry point of mnist_bench.models, or package.module:function."
     )
     name: Name | None = Field(default=None, description="Its name in cells and tables; lets one model appear twice.")
-    optimizer: Literal["sgd", "adam", "adamw"] | None = Field(default=None, description="Default: the recipe's.")
+    optimizer: Optimizer | None = Field(default=None, description="Default: the recipe's.")
     lr: Rate | None = Field(default=None, description="Learning rate. Default: the recipe's.")
 
 
@@ -71,12 +72,11 @@ class RawVariant(Raw):
     """Your own variant: a named bundle of execution settings (how the same mathematics is run)."""
 
     name: Name = Field(description="Its name in cells and tables; not that of a built-in variant.")
-    execution: Literal["eager", "compile"] = Field(default="eager", description="How a step is executed.")
+    execution: Execution = Field(default="eager", description="How a step is executed.")
     compile: RawCompile | None = Field(default=None, description="Only with execution: compile.")
-    pipeline: Literal["resident", "tensors", "torchvision", "tutorial"] = Field(
+    pipeline: PipelineName = Field(
         default="resident",
-        description="Where batches come from: all images resident on the device; a DataLoader over tensors; a "
-        "DataLoader over the torchvision data set; the tutorial's own loops.",
+        description=f"Where batches come from: {'; '.join(entry.meaning for entry in PIPELINES.values())}.",
     )
     workers: int = Field(default=0, ge=0, le=64, description="Loader processes; not with the resident pipeline.")
     precision: Literal["fp32", "tf32", "bf16"] = Field(default="fp32", description="Arithmetic of the model.")
@@ -134,7 +134,7 @@ class RawLimits(Raw):
 
 
 ModelItem = Annotated[
-    Annotated[str, Tag(PLAIN), Field(examples=list(BUILTIN_MODELS))] | Annotated[RawModel, Tag(DETAILED)],
+    Annotated[str, Tag(PLAIN), Field(examples=list(MODELS))] | Annotated[RawModel, Tag(DETAILED)],
     _choice("expected a model's name, or a mapping with the key 'model'"),
 ]
 VariantItem = Annotated[

@@ -7,7 +7,9 @@ Accuracy is a fraction in [0, 1].
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from mnist_bench.catalogue import EXECUTIONS, PIPELINES
 
 Status = Literal["ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
 FailureKind = Literal["diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
@@ -16,14 +18,17 @@ FailureKind = Literal["diverged", "timeout", "oom", "compile_error", "failed", "
 STATUSES: tuple[Status, ...] = ("ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed")
 
 Recipe = Literal["standard", "tutorial"]
-Execution = Literal["eager", "compile", "cuda_graph"]
-PipelineName = Literal["resident", "tensors", "torchvision", "tutorial"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Side = Literal["A", "B"]  # of a check: the reference, the change
 # Rule 8 of docs/measurement.md: A same arithmetic, B changed numerics, C changed algorithm.
 VariantClass = Literal["A", "B", "C"]
+Optimizer = Literal["sgd", "adam", "adamw"]
+if TYPE_CHECKING:
+    Execution: TypeAlias = str
+    PipelineName: TypeAlias = str
+else:  # as what reads files checks them
+    Execution, PipelineName = Literal[tuple(EXECUTIONS)], Literal[tuple(PIPELINES)]
 
-BUILTIN_MODELS: tuple[str, ...] = ("cnn", "lenet5", "mlp")
 EVALUATION_BATCH_SIZE = 1000
 TRAIN_IMAGES = 60_000
 TEST_IMAGES = 10_000
@@ -81,12 +86,8 @@ class ModelEntry:
 
     name: str
     model: str
-    optimizer: Literal["sgd", "adam", "adamw"] | None = None
+    optimizer: Optimizer | None = None
     lr: float | None = None
-
-    @property
-    def builtin(self) -> bool:
-        return self.model in BUILTIN_MODELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

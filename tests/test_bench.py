@@ -25,16 +25,15 @@ from record_factory import SHA, make_epochs, make_measurement, make_session
 from bench import aa, bars, bench_cells, live, overhead, report, tutorial_loop
 from bench.bars import Bar
 from bench.plain_loop import PlainLoop
-from mnist_bench import config, models
+from mnist_bench import config
 from mnist_bench.analysis.ratios import SpeedUp
 from mnist_bench.cells import expand
 from mnist_bench.errors import DataError, WorkerError
-from mnist_bench.execution import build as build_program
-from mnist_bench.execution.compiled import missing_compiler
-from mnist_bench.execution.program import build_optimizer
 from mnist_bench.interrupts import Interrupts
-from mnist_bench.loading.order import epoch_order
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, ModelEntry
+from mnist_bench.worker.building import build_model, build_optimizer
+from mnist_bench.worker.executions import build_program, missing_compiler
+from mnist_bench.worker.pipelines import epoch_order
 
 ROOT = Path(__file__).resolve().parents[1]
 HARNESS_BENCHMARKS = {
@@ -220,7 +219,7 @@ class TestStepSeconds:
 
     def save(self, spec: Any, steps: int) -> None:
         """Two epochs as a trial keeps them, after a warm-up."""
-        from mnist_bench.trial import SAMPLES, TRAINING, WARMUP
+        from mnist_bench.samples import SAMPLES, TRAINING, WARMUP
 
         assert live.TRAINING_PHASE == TRAINING
         rows = np.zeros(10 + 2 * steps, dtype=SAMPLES)
@@ -242,15 +241,15 @@ class TestPlainLoop:
         images = torch.randint(256, (53, 1, 28, 28), dtype=torch.uint8, generator=generator)
         labels = torch.randint(10, (53,), generator=generator)
         torch.manual_seed(seed)
-        model = models.build(ModelEntry(name="lenet5", model="lenet5"))
+        model = build_model(ModelEntry(name="lenet5", model="lenet5"))
         optimizer = build_optimizer(model, "adam", 0.001, fused=True)
         return PlainLoop(
             model, optimizer, images, labels, images[:20].clone(), mean=0.1307, std=0.3081, batch_size=10, seed=seed
         )
 
     def test_weights_are_those_of_the_harness(self) -> None:
-        from mnist_bench.loading.pipelines import Resident
-        from mnist_bench.recipes import training_of
+        from mnist_bench.models import training_of
+        from mnist_bench.worker.pipelines import Resident
 
         plain, mirror = self.loop(), self.loop()
         data = argparse.Namespace(data=mirror.images.squeeze(1), targets=mirror.labels)

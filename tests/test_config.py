@@ -239,7 +239,7 @@ class TestPlugins:
         assert "mine" not in sys.modules
 
     def test_entry_points_are_known_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        point = importlib.metadata.EntryPoint("resnet", "nowhere:at_all", config_rules.ENTRY_POINTS)
+        point = importlib.metadata.EntryPoint("resnet", "nowhere:at_all", config_rules.ENTRY_POINT_GROUP)
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [point])
         assert parse(changed(2, "models: [resnet]"), allow_plugins=True).models[0].model == "resnet"
         assert "add --allow-plugins" in problems(changed(2, "models: [resnet]"))[0]

@@ -21,16 +21,15 @@ import msgspec
 import psutil
 import pytest
 
-from mnist_bench import probe
 from mnist_bench.cli import main
-from mnist_bench.data.fetch import packed_path
-from mnist_bench.data.mnist import FILE_NAMES, RESOURCES
-from mnist_bench.data.paths import raw_folder
+from mnist_bench.data.mnist import FILE_NAMES, raw_folder
+from mnist_bench.data.synthetic import write_set
 from mnist_bench.labs import doctor, doctor_facts
 from mnist_bench.labs.doctor import CHECKS, Diagnosis, diagnose
 from mnist_bench.labs.doctor_facts import Facts, Noise, ask_torch, measure_noise
 from mnist_bench.protocol import DeviceReport, ProbeFailure, TorchReport
 from mnist_bench.records import Environment
+from mnist_bench.worker import probe
 
 GIB = 1 << 30
 NO_TORCH = ProbeFailure(kind="missing", detail="ModuleNotFoundError: No module named 'torch'", stage="import torch")
@@ -149,7 +148,13 @@ OTHERS = [
 PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("torch", "error", "not installed", "pip install", {"torch": NO_TORCH}),
     ("torch", "error", "libcudart", "--force-reinstall", failed("broken", "OSError: libcudart.so", "import torch")),
-    ("torch", "error", "SIGSEGV, in: import torch", "mnist_bench.probe", failed("crashed", "SIGSEGV", "import torch")),
+    (
+        "torch",
+        "error",
+        "SIGSEGV, in: import torch",
+        "mnist_bench.worker.probe",
+        failed("crashed", "SIGSEGV", "import torch"),
+    ),
     ("torch", "error", "in: device cuda", "CUDA_VISIBLE_DEVICES", failed("hung", "no answer", "device cuda")),
     ("torch", "error", "2.9.1 is too old", "--upgrade", {"torch": {"version": "2.9.1"}}),
     ("torch", "info", "5 GB", "whl/cpu", {"torch": {"cuda": "13.0", "version": "2.10.0"}}),
@@ -220,6 +225,7 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("variables", "warning", "eager ones", "unset TORCHDYNAMO", {"environ": {"TORCHDYNAMO_DISABLE": "1"}}),
     ("variables", "warning", "TORCH_LOGS=+dynamo", "unset TORCH_LOGS", {"environ": {"TORCH_LOGS": "+dynamo"}}),
     ("variables", "info", "FREEZING=1", "unset", {"environ": {"TORCHINDUCTOR_FREEZING": "1"}}),
+    ("home", "warning", "neither HOME", "XDG_CACHE_HOME", {"environ": {"HOME": "/tmp/mnist-bench-home-77"}}),
     ("shadowing", "warning", "random.py", "rename", {"files": {"empty/random.py": "", "empty/mine.py": ""}}),
     ("shadowing", "warning", "/torch", "rename", {"files": {"empty/torch/__init__.py": "", "empty/numpy/x": ""}}),
 ]
@@ -274,14 +280,17 @@ def test_data_states(machine: Machines, tmp_path: Path, monkeypatch: pytest.Monk
     assert said()[0] == "warning"
     assert f"MNIST_BENCH_DATA={root}: there is no such folder" in said()[1]
     raw_folder(root).mkdir(parents=True)
-    for resource in RESOURCES[:-1]:
-        packed_path(root, resource).write_bytes(b"")
+    for name in FILE_NAMES[:-1]:
+        (raw_folder(root) / f"{name}.gz").write_bytes(b"")
     assert said() == ("warning", f"MNIST is not in {root}: a run downloads it, or trains on synthetic digits")
-    packed_path(root, RESOURCES[-1]).write_bytes(b"")
-    assert said() == ("ok", f"MNIST in {root}: as .gz files, which the first run unpacks")
+    (root / f"{FILE_NAMES[-1]}.gz").write_bytes(b"")
+    assert said() == ("ok", f"MNIST in {root}: packed or under other names, which the first run puts right")
     (raw_folder(root) / FILE_NAMES[0]).write_bytes(b"not MNIST")
     assert said()[0] == "error"
     assert f"{FILE_NAMES[0]}: corrupt" in said()[1]
+    facts = machine(environ={"MNIST_BENCH_DATA": str(tmp_path / "drawn")})
+    write_set(tmp_path / "drawn", seed=1, sizes=(2, 1))
+    assert said() == ("warning", f"{tmp_path / 'drawn'} holds synthetic digits, not MNIST")
 
 
 def test_noise_is_measured() -> None:

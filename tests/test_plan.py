@@ -483,6 +483,7 @@ class TestList:
             "optimizer": "adam",
             "lr": 0.001,
             "origin": "plug-in (needs --allow-plugins)",
+            "title": "",
         }
 
     def test_devices(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

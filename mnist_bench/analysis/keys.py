@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from mnist_bench.cells import model_of, variant_of
-from mnist_bench.recipes import training_of
+from mnist_bench.models import training_of
 from mnist_bench.records import Cell, Manifest, Matrix, Measurement
 
 Affects = Literal["speed", "accuracy", "speed and accuracy"]

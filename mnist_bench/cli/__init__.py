@@ -57,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     command = next((word for word in arguments if word in COMMANDS), None)
     try:
+        if not os.environ.get("HOME") and os.path.expanduser("~") in ("~", "/"):  # noqa: PTH111 - it raises nothing
+            from mnist_bench.machine.environment import give_home
+
+            give_home(os.environ)
         args = build_parser(command).parse_args(arguments)
         code: int = importlib.import_module(COMMANDS[args.command][0]).execute(args)
         sys.stdout.flush()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench.cli import options
+from mnist_bench.cli.console import animates, print_json, wants_colour
 from mnist_bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mnist_bench.data.verify import FileState
+    from mnist_bench.data.mnist import FileState
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,16 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     verify = _verb(verbs, "verify", "check every file against its checksum, anew; exit code 2 unless all are whole")
     options.add_data_dir(verify)
-    verify.add_argument(
-        "--dataset", choices=["mnist", "synthetic"], default="mnist", help="which set (default: %(default)s)"
-    )
+    _add_dataset(verify, ["mnist", "synthetic"])
     verify.add_argument("--json", action="store_true", help="print the table as JSON")
 
     show = _verb(verbs, "show", "show the first 16 training digits, in the terminal or as a PNG")
     options.add_data_dir(show)
-    show.add_argument(
-        "--dataset", choices=["auto", "mnist", "synthetic"], default="auto", help="which set (default: %(default)s)"
-    )
+    _add_dataset(show, ["auto", "mnist", "synthetic"])
     show.add_argument("--output", metavar="FILE", help="write a PNG here, instead of text to the terminal")
     show.add_argument("--text", action="store_true", help="print to the terminal, also where --output is given")
     options.add_color(show)
@@ -61,6 +57,10 @@ def _verb(verbs: Any, name: str, help_line: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_dataset(parser: argparse.ArgumentParser, choices: Sequence[str]) -> None:
+    parser.add_argument("--dataset", choices=choices, default=choices[0], help="which set (default: %(default)s)")
+
+
 def _seed(text: str) -> int:
     if not text.isascii() or not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no seed: a whole number from 0 on")
@@ -68,104 +68,67 @@ def _seed(text: str) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from mnist_bench.cli.console import animates
-    from mnist_bench.data.fetch import fetch
-    from mnist_bench.data.paths import default_root, raw_folder
+    from mnist_bench.data.fetch import PATIENT, Request, fetch
+    from mnist_bench.data.mnist import default_root, raw_folder
 
     root = default_root(args.data_dir, os.environ)
-    progress = animates(args, sys.stderr)
-    files = fetch(root, environ=os.environ, progress=progress, notify=_notify)
-    if args.json:
-        _print_json({"root": str(root), "files": [{"name": each.name, "action": each.action} for each in files]})
-        return 0
-    print(f"{raw_folder(root)}:")
-    _print_table([["file", "action"], *[[each.name, each.action] for each in files]])
+    request = Request(root=root, environ=os.environ, notify=_notify, progress=animates(args, sys.stderr))
+    root, actions = fetch(request, PATIENT, repair=True)
+    files = [{"name": name, "action": action} for name, action in actions.items()]
+    _print(raw_folder(root), files, args, root=str(root))
     return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from mnist_bench.data import synthetic
-    from mnist_bench.data.paths import cache_root, default_root
-    from mnist_bench.data.verify import SUMS_FILE, combined, expectations, fetch_hint, inspect
+    from mnist_bench.data import mnist, synthetic
 
     # A --data-dir that is named holds the synthetic set of `data synthesize --output-dir`.
     if args.dataset == "synthetic" and args.data_dir is None:
-        root = cache_root(os.environ) / synthetic.folder_name(synthetic.SEED)
+        root = synthetic.cached_root(synthetic.SEED, os.environ)
     else:
-        root = default_root(args.data_dir, os.environ)
-    states = inspect(root, expectations(args.dataset, root), None)
-    if any(state.found and state.expected.checksum is None for state in states):
-        raise DataError(f"{root / 'MNIST' / SUMS_FILE}: missing or incomplete: nothing to check the set against")
+        root = mnist.default_root(args.data_dir, os.environ)
+    states = mnist.inspect(root, args.dataset, None)
     whole = all(state.status == "ok" for state in states)
-    if args.json:
-        sha256 = combined(states) if whole else None
-        _print_json({"root": str(root), "sha256": sha256, "files": [_as_json(state) for state in states]})
-    else:
-        _print_states(states)
+    if not whole and args.dataset == "mnist" and mnist.is_synthetic(root, None):
+        raise DataError(f"{root}: not MNIST, but whole synthetic digits: `--dataset synthetic` checks them")
+    if any(state.found and state.expected is None for state in states):
+        sums = states[0].path.parent.parent / mnist.SUMS_FILE
+        raise DataError(f"{sums}: missing or incomplete: nothing to check the set against")
+    _print_states(states, args, root=str(root))
     if not whole:
-        hint = fetch_hint(root) if args.dataset == "mnist" else "`mnist-bench data synthesize` draws the set"
-        print(f"mnist-bench: {root}: not whole; {hint}", file=sys.stderr)
+        print(f"mnist-bench: {root}: not whole; {mnist.mend(args.dataset, root)}", file=sys.stderr)
     return 0 if whole else DataError.exit_code
 
 
-def _print_states(states: Sequence[FileState]) -> None:
-    print(f"{states[0].path.parent}:")
-    _print_table([["file", "bytes", "checksum", "expected", "status"], *map(_as_row, states)])
-
-
-def _as_json(state: FileState) -> dict[str, object]:
-    return {
-        "path": str(state.path),
-        "status": state.status,
-        "bytes": state.found.size if state.found else None,
-        "algorithm": state.expected.algorithm,
-        "checksum": state.checksum,
-        "expected": state.expected.checksum,
-    }
-
-
-def _as_row(state: FileState) -> list[str]:
-    algorithm = state.expected.algorithm
-    return [
-        state.path.name,
-        f"{state.found.size:,}" if state.found else "-",
-        f"{algorithm}:{state.checksum}" if state.checksum else "-",
-        "the same" if state.status == "ok" else f"{algorithm}:{state.expected.checksum or 'unknown'}",
-        state.status,
-    ]
-
-
 def _show(args: argparse.Namespace) -> int:
-    from mnist_bench.data import default_root, raw_folder, read_images, read_labels, resolve
+    from mnist_bench.data import mnist, resolve
     from mnist_bench.data.draw import DIGITS, png, text
-    from mnist_bench.data.mnist import TRAIN_IMAGES_FILE, TRAIN_LABELS_FILE
     from mnist_bench.files import write_atomically
 
     output = Path(args.output) if args.output else None
     if output is not None and output.suffix.lower() != ".png":
         raise UsageError(f"--output {output}: only PNG is drawn; end the name in .png")
-    root = default_root(args.data_dir, os.environ)
+    root = mnist.default_root(args.data_dir, os.environ)
     data = resolve(args.dataset, root=root, offline=args.offline, notify=_notify, environ=os.environ)
-    raw = raw_folder(Path(data.root))
-    images, labels = read_images(raw / TRAIN_IMAGES_FILE)[:DIGITS], read_labels(raw / TRAIN_LABELS_FILE)[:DIGITS]
+    raw = mnist.raw_folder(Path(data.root), data.name)
+    images = mnist.read_images(raw / mnist.TRAIN_IMAGES_FILE)[:DIGITS]
+    labels = mnist.read_labels(raw / mnist.TRAIN_LABELS_FILE)[:DIGITS]
     if output is not None:
         try:
             write_atomically(output, png(images, labels))
         except OSError as error:
-            raise UsageError(
-                f"--output {output}: {error.strerror or error}; name a file that can be written"
-            ) from error
+            raise UsageError(f"--output {output}: {error.strerror}; name a file that can be written") from error
         print(f"wrote {output}: the first {DIGITS} training digits of {data.name}", file=sys.stderr)
     if output is None or args.text:
-        columns = shutil.get_terminal_size().columns
-        sys.stdout.write(text(images, labels, columns=columns, colour=_colour(args.color)))
+        blocks = "▀".encode(sys.stdout.encoding or "ascii", "replace") != b"?" or args.color == "always"
+        colour = blocks and wants_colour(args.color, sys.stdout)
+        sys.stdout.write(text(images, labels, columns=shutil.get_terminal_size().columns, colour=colour))
     return 0
 
 
 def _synthesize(args: argparse.Namespace) -> int:
     from mnist_bench.data import synthetic
-    from mnist_bench.data.paths import cache_root
-    from mnist_bench.data.verify import combined, expectations, inspect
+    from mnist_bench.data.mnist import inspect
 
     if args.output_dir is not None:
         root = Path(args.output_dir)
@@ -175,14 +138,8 @@ def _synthesize(args: argparse.Namespace) -> int:
         except OSError as error:
             raise UsageError(f"--output-dir {root}: {error.strerror or error}; name another folder") from error
     else:
-        root = cache_root(os.environ) / synthetic.folder_name(args.seed)
-        synthetic.ensure(root, seed=args.seed, sizes=synthetic.SIZES, notify=_notify, environ=os.environ)
-    states = inspect(root, expectations("synthetic", root), os.environ)
-    if args.json:
-        files = [_as_json(state) for state in states]
-        _print_json({"root": str(root), "seed": args.seed, "sha256": combined(states), "files": files})
-    else:
-        _print_states(states)
+        root = synthetic.ensure(args.seed, notify=_notify, environ=os.environ)
+    _print_states(inspect(root, "synthetic", os.environ), args, root=str(root), seed=args.seed)
     return 0
 
 
@@ -190,22 +147,27 @@ def _notify(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _print_json(document: object) -> None:
-    print(json.dumps(document, indent=2))
+def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head: object) -> None:
+    from mnist_bench.data.mnist import demand_whole
+
+    files = [
+        {
+            "name": state.path.name,
+            "bytes": state.found and state.found.size,
+            "checksum": state.checksum,
+            "expected": "the same" if state.status == "ok" and not args.json else state.expected,
+            "status": state.status,
+        }
+        for state in states
+    ]
+    whole = all(state.status == "ok" for state in states)
+    _print(states[0].path.parent, files, args, **head, sha256=demand_whole(states, "") if whole else None)
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def _print(folder: Path, files: Sequence[Mapping[str, object]], args: argparse.Namespace, **head: object) -> None:
+    from mnist_bench.table import Table
 
-
-def _colour(choice: str) -> bool:
-    """Whether half-blocks in colour can be printed: https://no-color.org, then FORCE_COLOR, then the terminal."""
-    if choice != "auto":
-        return choice == "always"
-    if "▀".encode(sys.stdout.encoding or "ascii", "replace") == b"?" or os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if args.json:
+        print_json({**head, "files": files})
+    else:
+        print(*Table.of(f"{folder}:", files).terminal(sys.maxsize), sep="\n")

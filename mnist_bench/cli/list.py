@@ -9,8 +9,6 @@ from typing import Any
 from mnist_bench.cli import options
 
 KINDS = ("models", "devices", "variants")
-# Counted from the architectures (reference/tutorial.md); a test of the models holds them against torch.
-PARAMETERS = {"mlp": 623_290, "cnn": 934_798, "lenet5": 61_706}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,29 +27,27 @@ def execute(args: argparse.Namespace) -> int:
 
 def _models() -> list[dict[str, object]]:
     from mnist_bench.config_rules import plugin_names
-    from mnist_bench.recipes import DEFAULT_OPTIMIZER, OPTIMIZERS
-    from mnist_bench.records import BUILTIN_MODELS
+    from mnist_bench.models import MODELS, PLUG_IN
 
-    rows: list[dict[str, object]] = []
-    for name in (*BUILTIN_MODELS, *plugin_names()):
-        optimizer, rate = OPTIMIZERS.get(name, DEFAULT_OPTIMIZER)
-        origin = "built-in" if name in BUILTIN_MODELS else "plug-in (needs --allow-plugins)"
-        rows.append(
-            {"model": name, "parameters": PARAMETERS.get(name), "optimizer": optimizer, "lr": rate, "origin": origin}
-        )
-    return rows
+    found = [(name, model, "built-in") for name, model in MODELS.items()]
+    found += [(name, PLUG_IN, "plug-in (needs --allow-plugins)") for name in plugin_names()]
+    return [
+        {
+            "model": name,
+            "parameters": model.parameters or None,
+            "optimizer": model.optimizer,
+            "lr": model.lr,
+            "origin": origin,
+            "title": model.title,
+        }
+        for name, model, origin in found
+    ]
 
 
 def _devices() -> list[dict[str, object]]:
+    from mnist_bench.catalogue import device_names
     from mnist_bench.machine.forecast import device_doubt, this_host
 
-    meanings = {
-        "cpu": "the processor",
-        "cuda": "the first visible NVIDIA GPU, the same as cuda:0",
-        "cuda:N": "the visible NVIDIA GPU number N, from 0",
-        "mps": "the GPU of an Apple computer",
-        "xpu": "an Intel GPU",
-    }
     sure, host = {"cpu": "always there"}, this_host()
     ask = "mnist-bench doctor tells what torch sees"
     return [
@@ -60,7 +56,7 @@ def _devices() -> list[dict[str, object]]:
             "meaning": meaning,
             "here": sure.get(name) or device_doubt(name.replace(":N", ""), host) or ask,
         }
-        for name, meaning in meanings.items()
+        for name, meaning in device_names().items()
     ]
 
 

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mnist_bench.data.idx import SIDE, Bytes
+from mnist_bench.data.mnist import SIDE, Bytes
 
 DIGITS = 16
 _COLUMNS = 4
@@ -70,14 +70,8 @@ def _plain_line(upper: Bytes, lower: Bytes) -> str:
 
 
 def _coloured_line(upper: Bytes, lower: Bytes) -> str:
-    cells: list[str] = []
-    last: tuple[int, int] | None = None
-    for pair in zip(_greys(upper), _greys(lower), strict=True):
-        if pair != last:  # a code only where the colour changes: most of a digit is paper
-            cells.append(f"\x1b[38;5;{pair[0]};48;5;{pair[1]}m")
-            last = pair
-        cells.append("▀")
-    return "".join(cells) + "\x1b[0m"
+    pairs = zip(_greys(upper), _greys(lower), strict=True)
+    return "".join(f"\x1b[38;5;{above};48;5;{below}m▀" for above, below in pairs) + "\x1b[0m"
 
 
 def _greys(values: Bytes) -> Sequence[int]:

@@ -1,77 +1,389 @@
-"""What MNIST is: its four files, their sizes and checksums, and the mirrors that serve them.
+"""What a data set is: facts, place, the proof that its files are what they should be, and IDX, their format.
 
-Source: ``torchvision.datasets.MNIST`` (``resources``, ``mirrors``); the digests of the unpacked files were taken from
-what its .gz files unpack to. MNIST is by Y. LeCun, C. Cortes and C. J. C. Burges (CC BY-SA 3.0).
+Checksums are remembered, so that a second look costs a few stats.
+
+Sources: ``torchvision.datasets.MNIST`` (mirrors, checksums of the .gz files; those of the raw files were taken from
+what these unpack to); "FILE FORMATS FOR THE MNIST DATABASE". MNIST is by Y. LeCun, C. Cortes and C. J. C. Burges (CC
+BY-SA 3.0).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+import math
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
-from mnist_bench.errors import UsageError
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import platformdirs
 
+from mnist_bench.errors import DataError
+from mnist_bench.files import read_regular, write_atomically
+from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, DataSet
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resource:
-    """One raw file: its name and size in bytes, its MD5, and the MD5 of the .gz file that the mirrors serve."""
+Bytes = npt.NDArray[np.uint8]
+Name = Literal["mnist", "synthetic", "mislabelled"]
 
-    name: str
-    size: int
-    md5: str
-    gz_md5: str
-
+APP = "mnist_bench"
+SIDE = 28
+CLASSES = 10
+GZIP = b"\x1f\x8b"
+MOST_BYTES = 64 << 20  # the largest file has 47 MB
+CACHE_FILE = "checksums.json"
+SUMS_FILE = "SHA256SUMS"
+_CACHE_ENTRIES = 64
+# A file changed this shortly before it was hashed may change again without its time stamps moving on.
+_RACY_NS = 50_000_000
 
 TRAIN_IMAGES_FILE = "train-images-idx3-ubyte"
 TRAIN_LABELS_FILE = "train-labels-idx1-ubyte"
 TEST_IMAGES_FILE = "t10k-images-idx3-ubyte"
 TEST_LABELS_FILE = "t10k-labels-idx1-ubyte"
-
-RESOURCES: tuple[Resource, ...] = (
-    Resource(
-        name=TRAIN_IMAGES_FILE,
-        size=47_040_016,
-        md5="6bbc9ace898e44ae57da46a324031adb",
-        gz_md5="f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    ),
-    Resource(
-        name=TRAIN_LABELS_FILE,
-        size=60_008,
-        md5="a25bea736e30d166cdddb491f175f624",
-        gz_md5="d53e105ee54ea40749a09fcbcd1e9432",
-    ),
-    Resource(
-        name=TEST_IMAGES_FILE,
-        size=7_840_016,
-        md5="2646ac647ad5339dbf082846283269ea",
-        gz_md5="9fb629c4189551a2d022fa330f9573f3",
-    ),
-    Resource(
-        name=TEST_LABELS_FILE,
-        size=10_008,
-        md5="27ae3e4e09519cfbb04c329615203637",
-        gz_md5="ec29112dd5afa0611ce80d1b7f02629c",
-    ),
-)
-
 # The order in which DataSet.sha256 takes the files.
-FILE_NAMES: tuple[str, ...] = tuple(resource.name for resource in RESOURCES)
+FILE_NAMES = (TRAIN_IMAGES_FILE, TRAIN_LABELS_FILE, TEST_IMAGES_FILE, TEST_LABELS_FILE)
 
-MIRRORS: tuple[str, ...] = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "http://yann.lecun.com/exdb/mnist/",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet:
+    """A data set of MNIST's layout: four IDX files in ``root/folder/raw``.
+
+    Attributes:
+        title: its name for people.
+        folder: as torchvision names it.
+        mirrors: addresses of folders that serve the files as .gz.
+        checksums: by name of the file: of the raw file, and of the .gz file; a set without has its own in SHA256SUMS.
+        shape: of an image: channels, height, width.
+        classes: the names of the labels 0, 1, ...
+        mean: of the training images' pixels, scaled to [0, 1]; ``std`` likewise.
+    """
+
+    title: str
+    folder: str
+    mirrors: tuple[str, ...]
+    checksums: Mapping[str, tuple[str, str]]
+    train_images: int
+    test_images: int
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: float
+    std: float
+
+
+_MNIST = ImageSet(
+    title="MNIST",
+    folder="MNIST",
+    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+    checksums={
+        TRAIN_IMAGES_FILE: ("md5:6bbc9ace898e44ae57da46a324031adb", "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        TRAIN_LABELS_FILE: ("md5:a25bea736e30d166cdddb491f175f624", "md5:d53e105ee54ea40749a09fcbcd1e9432"),
+        TEST_IMAGES_FILE: ("md5:2646ac647ad5339dbf082846283269ea", "md5:9fb629c4189551a2d022fa330f9573f3"),
+        TEST_LABELS_FILE: ("md5:27ae3e4e09519cfbb04c329615203637", "md5:ec29112dd5afa0611ce80d1b7f02629c"),
+    },
+    train_images=TRAIN_IMAGES,
+    test_images=TEST_IMAGES,
+    shape=(1, SIDE, SIDE),
+    classes=tuple("0123456789"),
+    mean=0.1307,
+    std=0.3081,
 )
 
+# By the name that a matrix and a manifest give them. Another set of this layout is an entry.
+SETS: dict[str, ImageSet] = {
+    "mnist": _MNIST,
+    "synthetic": replace(_MNIST, title="the synthetic digits", mirrors=(), checksums={}),
+    "mislabelled": replace(_MNIST, title="MNIST with wrong labels", mirrors=(), checksums={}),
+}
 
-def mirrors(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The addresses to try in order: ``MNIST_BENCH_MIRROR`` alone where it is set, else the public ones.
+
+def cache_root(environ: Mapping[str, str]) -> Path:
+    """The program's cache folder: ``$XDG_CACHE_HOME/mnist_bench``, else the system's own, else a scratch folder.
+
+    The XDG specification has relative paths ignored; without a home (a container's user) the system's is one too.
+    """
+    for base in (environ.get("XDG_CACHE_HOME", "").strip(), platformdirs.user_cache_dir()):
+        if Path(base).is_absolute():
+            return Path(base) / APP
+    return Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}"
+
+
+def default_root(data_dir: str | Path | None, environ: Mapping[str, str]) -> Path:
+    """The folder whose ``MNIST/raw`` holds MNIST: ``--data-dir``, else ``MNIST_BENCH_DATA``, else the cache folder.
+
+    Returns:
+        An absolute path (workers run in other folders); it need not exist.
+    """
+    named = data_dir or environ.get("MNIST_BENCH_DATA", "").strip()
+    # Without a home, os.path leaves the sign ~ as it is; pathlib raises.
+    return Path(os.path.expanduser(named)).absolute() if named else cache_root(environ)  # noqa: PTH111
+
+
+def raw_folder(root: Path, name: str = "mnist") -> Path:
+    """The folder of a set's four IDX files, where torchvision looks for them."""
+    return root / SETS[name].folder / "raw"
+
+
+def read_file(path: Path) -> bytes | None:
+    """The bytes of one file of a data set; None: there is none.
 
     Raises:
-        UsageError: ``MNIST_BENCH_MIRROR`` is no http(s) address.
+        DataError: it cannot be read, is no regular file, or is far larger than any file of a data set.
     """
-    named = environ.get("MNIST_BENCH_MIRROR", "").strip()
-    if not named:
-        return MIRRORS
-    if not named.startswith(("http://", "https://")):
-        raise UsageError(f"MNIST_BENCH_MIRROR={named}: not an http:// or https:// address; mend or unset it")
-    return (named.rstrip("/") + "/",)
+    try:
+        return read_regular(path, MOST_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}; mend its permissions or give another --data-dir"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """Size in bytes and checksums (lower-case hex) of one file."""
+
+    size: int
+    md5: str
+    sha256: str
+
+    def like(self, checksum: str | None) -> str:
+        """The checksum by the algorithm of another one, ``md5:...``; SHA-256 where there is no other."""
+        algorithm = (checksum or "sha256").partition(":")[0]
+        return f"{algorithm}:{getattr(self, algorithm)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileState:
+    """How one file of a data set was found; ``str`` says it in a line.
+
+    Attributes:
+        expected: ``md5:...`` or ``sha256:...``; None: any content is accepted, and pinned by ``DataSet.sha256`` alone.
+        found: None: missing.
+    """
+
+    path: Path
+    expected: str | None
+    found: Digests | None
+
+    @property
+    def checksum(self) -> str | None:
+        """The found checksum, by the algorithm of the expected one."""
+        return self.found.like(self.expected) if self.found else None
+
+    @property
+    def status(self) -> Literal["ok", "corrupt", "missing"]:
+        if self.found is None:
+            return "missing"
+        return "ok" if self.expected in (None, self.checksum) else "corrupt"
+
+    def __str__(self) -> str:
+        if self.found is None or self.status == "ok":
+            return f"{self.path}: {self.status}"
+        return f"{self.path}: corrupt ({self.found.size} bytes): {self.checksum}, expected {self.expected}"
+
+
+_Memory = dict[str, tuple[tuple[int, ...], Digests]]  # by path: what changes with a file, and its digests
+
+
+def verify(data: DataSet, *, environ: Mapping[str, str] = os.environ) -> None:
+    """Checks every file of a data set against its checksum and the four together against ``data.sha256``.
+
+    Called before every use, by the parent and by each worker. Checksums are remembered by path, inode, size and
+    times in the cache folder: an unchanged set costs a few stats.
+
+    Args:
+        data: the set, as ``resolve`` returned it.
+        environ: where to look for the cache folder.
+
+    Raises:
+        DataError: a file is missing, unreadable or changed; names it, both checksums and what to do.
+    """
+    root = Path(data.root)
+    # A mislabelled set lives as long as a selftest: nothing of it is remembered in the user's cache.
+    states = inspect(root, data.name, None if data.name == "mislabelled" else environ)
+    if (found := demand_whole(states, mend(data.name, root))) != data.sha256:
+        raise DataError(
+            f"{root}: not the data set that was checked at the start: SHA-256 over the four files is "
+            f"{found}, expected {data.sha256}; start a new run"
+        )
+
+
+def inspect(root: Path, name: Name, environ: Mapping[str, str] | None) -> tuple[FileState, ...]:
+    """Looks at the four files of a set: MNIST's have known checksums, another set's are in its own SHA256SUMS.
+
+    Args:
+        environ: where to look for the remembered checksums; None: hash anew, remember nothing.
+
+    Raises:
+        DataError: a file is there but cannot be read, or is no regular file of at most 64 MiB.
+    """
+    raw = raw_folder(root, name)
+    expected = {file: raw_sum for file, (raw_sum, _) in SETS[name].checksums.items()} or _read_sums(raw.parent)
+    memory = {} if environ is None else _load(environ)
+    before = dict(memory)
+    states = tuple(
+        FileState(path=raw / file, expected=expected.get(file), found=_look(raw / file, memory)) for file in FILE_NAMES
+    )
+    if environ is not None and memory != before:
+        _store(environ, memory)
+    return states
+
+
+def is_synthetic(root: Path, environ: Mapping[str, str] | None) -> bool:
+    """Whether ``root`` holds a whole set that ``data synthesize`` wrote there, in the place of MNIST."""
+    if not (raw_folder(root).parent / SUMS_FILE).is_file():
+        return False
+    states = inspect(root, "synthetic", environ)
+    mnist = (each.status for each in inspect(root, "mnist", environ))
+    return all(each.expected and each.status == "ok" for each in states) and set(mnist) != {"ok"}
+
+
+def demand_whole(states: Sequence[FileState], mend: str) -> str:
+    """Returns SHA-256 over the SHA-256 digests of the four files, in the order of ``FILE_NAMES``.
+
+    Raises:
+        DataError: names every file that is not ok, with both checksums, and ends with ``mend``.
+    """
+    if problems := [str(state) for state in states if state.status != "ok"]:
+        raise DataError("\n".join([*problems, mend]))
+    return hashlib.sha256(b"".join(bytes.fromhex(state.found.sha256) for state in states if state.found)).hexdigest()
+
+
+def mend(name: Name, root: Path) -> str:
+    """What to do about a set that is not whole."""
+    match name:
+        case "mnist":
+            return f"`mnist-bench data fetch --data-dir {root}` replaces what is not MNIST's own, or delete the file"
+        case "synthetic":
+            return f"delete {root} if it is there; `mnist-bench data synthesize` draws the set anew"
+        case "mislabelled":
+            return "start `mnist-bench selftest` again: it writes the set anew"
+
+
+def digest(content: bytes) -> Digests:
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return Digests(size=len(content), md5=md5, sha256=hashlib.sha256(content).hexdigest())
+
+
+def write_sums(raw: Path) -> None:
+    """Writes SHA256SUMS for the files in ``raw`` beside it (``sha256sum -c`` reads it)."""
+    lines = [f"{digest((raw / name).read_bytes()).sha256}  raw/{name}\n" for name in FILE_NAMES]
+    write_atomically(raw.parent / SUMS_FILE, "".join(lines).encode())
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    lines = (read_file(folder / SUMS_FILE) or b"").decode(errors="replace").splitlines()
+    pairs = (line.split(maxsplit=1) for line in lines if len(line.split()) == 2)
+    return {name.removeprefix("raw/"): f"sha256:{checksum}" for checksum, name in pairs}
+
+
+def _look(path: Path, memory: _Memory) -> Digests | None:
+    """The digests of a file, from ``memory`` where it has not changed since; else hashed and entered."""
+    stamp, hashed_at_ns = _stamp(path), time.time_ns()
+    before, digests = memory.pop(str(path), ((), None))
+    if digests is None or before != stamp:
+        content = read_file(path)
+        if content is None:
+            return None
+        digests = digest(content)
+        if _stamp(path) != stamp or hashed_at_ns - max(stamp) <= _RACY_NS:
+            return digests
+    memory[str(path)] = stamp, digests
+    return digests
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with a file; empty: it cannot be looked at."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    # The change time too: unlike the modification time, no program can set it back.
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _load(environ: Mapping[str, str]) -> _Memory:
+    """The remembered checksums; none where the file is missing, broken or of another version (it is but a cache)."""
+    try:
+        return msgspec.json.decode(read_regular(cache_root(environ) / CACHE_FILE, MOST_BYTES), type=_Memory)
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        return {}
+
+
+def _store(environ: Mapping[str, str], memory: _Memory) -> None:
+    path = cache_root(environ) / CACHE_FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, msgspec.json.encode(dict(list(memory.items())[-_CACHE_ENTRIES:])))
+    except OSError:
+        return  # a read-only cache folder costs a hash each time, no more
+
+
+def read_images(path: Path) -> Bytes:
+    """Reads an IDX file of images.
+
+    Returns:
+        uint8 (N, 28, 28), writable; 0 is paper and 255 ink.
+
+    Raises:
+        DataError: the file cannot be read, or is no whole IDX file of 28 x 28 images.
+    """
+    images = _read(path, TRAIN_IMAGES_FILE, axes=3)
+    if images.shape[1:] != (SIDE, SIDE):
+        height, width = images.shape[1:]
+        raise DataError(f"{path}: images of {height} x {width} pixels, expected {SIDE} x {SIDE}; use MNIST's own files")
+    return images
+
+
+def read_labels(path: Path) -> Bytes:
+    """Reads an IDX file of labels.
+
+    Returns:
+        uint8 (N,), writable, each in 0..9.
+
+    Raises:
+        DataError: the file cannot be read, is no whole IDX file of labels, or holds a label above 9.
+    """
+    labels = _read(path, TRAIN_LABELS_FILE, axes=1)
+    for position in np.flatnonzero(labels >= CLASSES):
+        raise DataError(f"{path}: label {labels[position]} at position {position}, expected 0 to 9; replace the file")
+    return labels
+
+
+def write_idx(path: Path, values: Bytes) -> None:
+    """Writes images, uint8 (N, 28, 28), or labels, uint8 (N,)."""
+    with path.open("wb") as file:
+        file.write(struct.pack(f">{1 + values.ndim}I", _magic(values.ndim), *values.shape))
+        file.write(np.ascontiguousarray(values).data)
+
+
+def _magic(axes: int) -> int:
+    return 0x800 + axes  # 8 for unsigned bytes
+
+
+def _read(path: Path, example: str, *, axes: int) -> Bytes:
+    content = read_file(path)
+    start = 4 + 4 * axes
+    if content is None:
+        raise DataError(f"{path}: missing")
+    if content.startswith(GZIP):
+        raise DataError(f"{path}: still gzip-compressed; unpack it (gunzip) into a file named like {example}")
+    magic, *shape = struct.unpack(f">{1 + axes}I", content[:start].ljust(start, b"\0"))
+    if magic != _magic(axes):
+        raise DataError(
+            f"{path}: not an IDX file of {axes} axes: magic number 0x{magic:08x}, expected 0x{_magic(axes):08x}; "
+            f"use a file like {example}"
+        )
+    # Compared before anything is allocated: a broken header may claim terabytes.
+    if len(content) != (promised := start + math.prod(shape)):
+        what = "truncated" if len(content) < promised else "too long"
+        raise DataError(f"{path}: {what}: {len(content)} bytes, its header promises {promised}; fetch the file again")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()

@@ -7,16 +7,19 @@ import os
 import selectors
 import shutil
 import signal
+import site
 import subprocess
 import sys
+import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
 
 from pydantic import ValidationError
 
+from mnist_bench.catalogue import EXECUTIONS
 from mnist_bench.errors import Interrupted
 from mnist_bench.guardian import SIGNALLED
 from mnist_bench.interrupts import Interrupts
@@ -71,7 +74,7 @@ class LocalWorker:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=worker_environment(environ, self.spec),
+                    env=worker_environment(environ, self.spec, [] if root else uninstalled_package()),
                     cwd=root,
                     pass_fds=handed,
                     start_new_session=True,  # the terminal's Ctrl-C is the runner's to act on
@@ -187,9 +190,23 @@ class LocalWorker:
         return Failed(kind="crashed", reason=f"exited with {code} in {request.type} (log: {self._log.name})")
 
 
-def worker_environment(environ: Mapping[str, str], spec: TrialSpec) -> dict[str, str]:
-    """The worker's environment: threads, the compiler's caches and no fallback to the CPU; the rest is the parent's."""
+def uninstalled_package() -> list[str]:
+    """This package's place where it is on nobody's path but ours (it was started from its own checkout)."""
+    place = str(Path(__file__).resolve().parents[2])
+    found_anyway = {*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()}
+    return [] if place in found_anyway else [place]
+
+
+def worker_environment(environ: Mapping[str, str], spec: TrialSpec, path: Sequence[str] = ()) -> dict[str, str]:
+    """The worker's environment: path, threads, compiler's caches, no fallback to the CPU; the rest is the parent's.
+
+    Args:
+        path: what its path begins with. The folder that it is started in is not on it: that may be a stranger's.
+    """
+    named = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]  # an empty one is the folder
     own = {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join([*path, *named]),
         **{name: value for name, value in MALLOC.items() if name not in environ},
         CELL_VARIABLE: spec.cell.id,
         "PYTHONUNBUFFERED": "1",  # what a model printed before a crash is in the log
@@ -199,6 +216,8 @@ def worker_environment(environ: Mapping[str, str], spec: TrialSpec) -> dict[str,
     }
     if spec.variant.threads is not None:
         own["OMP_NUM_THREADS"] = own["MKL_NUM_THREADS"] = str(spec.variant.threads)
+    if EXECUTIONS[spec.variant.execution].compiles:
+        own["TMPDIR"] = spec.cache_dir  # torch keeps precompiled headers there: a cold start has none, and leaves none
     if spec.variant.deterministic:
         own["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch asks for it
     return {**environ, **own}

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-import site
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from mnist_bench.errors import BenchError, Interrupted, UsageError
+from mnist_bench.executors.local import uninstalled_package
 from mnist_bench.gate.records import Side as SideName
 from mnist_bench.interrupts import Interrupts
+from mnist_bench.models import ENTRY_POINT_GROUP, MODELS
 from mnist_bench.protocol import PROTOCOL_VERSION
 from mnist_bench.records import DataSet, Matrix
 from mnist_bench.table import plain
 
 PACKAGE = "mnist_bench"
-ENTRY_POINT_GROUP = "mnist_bench.models"
 # What is kept from one process to the next, and is not told apart by the code that it was made from: a folder each.
 CACHES = {
     "PYTHONPYCACHEPREFIX": "bytecode",
@@ -50,9 +49,9 @@ def say(places):
 
 package = importlib.import_module("mnist_bench")
 protocol = importlib.import_module("mnist_bench.protocol")
-importlib.import_module("mnist_bench.worker")
-if importlib.util.find_spec("mnist_bench.serving"):
-    importlib.import_module("mnist_bench.serving")
+worker = importlib.import_module("mnist_bench.worker")
+if hasattr(worker, "__path__"):
+    importlib.import_module("mnist_bench.worker.server")
 sys.path.insert(0, sys.argv[1])
 places = {{"mnist_bench": package.__file__}}
 for name in sys.argv[2:]:
@@ -125,7 +124,7 @@ def environment_of(
     standing = [here] if here.is_relative_to(repository) else []
     places = [root, *(_moved(entry, repository, root) for entry in [*standing, *named, *installed])]
     if not (root / PACKAGE).is_dir():
-        places += _uninstalled_package()
+        places += map(Path, uninstalled_package())
     return {
         **environ,
         **{variable: str(caches / name) for variable, name in CACHES.items()},
@@ -155,13 +154,6 @@ def of_python(path: Path, repository: Path) -> bool:
     """Whether a place in the repository is part of the Python that runs us, not of what is being checked."""
     prefix = Path(sys.prefix).resolve()
     return prefix.is_relative_to(repository) and prefix != repository and path.resolve().is_relative_to(prefix)
-
-
-def _uninstalled_package() -> list[Path]:
-    """This package's place where it is on nobody's path but ours (it was started from its own checkout)."""
-    place = Path(__file__).resolve().parents[2]
-    found_anyway = {*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values()}
-    return [] if str(place) in found_anyway else [place]
 
 
 # ── the proof ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -214,7 +206,7 @@ def ask(side: Side, interrupts: Interrupts) -> Imports:
 
 def _plugin_modules(matrix: Matrix | None) -> tuple[str, ...]:
     """The modules that the models of a matrix come from, those of entry points too."""
-    targets = [] if matrix is None else [entry.model for entry in matrix.models if not entry.builtin]
+    targets = [] if matrix is None else [entry.model for entry in matrix.models if entry.model not in MODELS]
     installed = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)} if targets else {}
     found = (target if ":" in target else installed.get(target, "") for target in targets)
     return tuple(dict.fromkeys(module for module in (each.partition(":")[0] for each in found) if module))

@@ -18,9 +18,8 @@ import psutil
 
 import mnist_bench
 from mnist_bench.data import default_root
-from mnist_bench.data.fetch import packed_path
-from mnist_bench.data.mnist import RESOURCES
-from mnist_bench.data.verify import describe, expectations, inspect
+from mnist_bench.data.fetch import copies
+from mnist_bench.data.mnist import inspect, is_synthetic
 from mnist_bench.errors import DataError
 from mnist_bench.labs.doctor_facts import Facts
 from mnist_bench.machine import environment, forecast
@@ -116,7 +115,7 @@ def torch(facts: Facts) -> Found:
         case ProbeFailure(kind="broken", detail=detail):
             yield Diagnosis("error", f"torch cannot be imported: {detail}", f"{REINSTALL} (a CPU build: {CPU_INDEX})")
         case ProbeFailure(kind=kind, detail=detail, stage=stage):
-            mend = f"`python -m mnist_bench.probe` shows more; {REINSTALL}"
+            mend = f"`python -m mnist_bench.worker.probe` shows more; {REINSTALL}"
             if kind == "hung" and stage.startswith("device"):
                 mend = "look at the driver (nvidia-smi); CUDA_VISIBLE_DEVICES=-1 does without the GPU"
             yield Diagnosis("error", f"the probe of torch {detail}, in: {stage}", mend)
@@ -351,18 +350,20 @@ def data_set(facts: Facts) -> Found:
     folder = default_root(facts.data_dir, facts.environ)
     fetch = f"mnist-bench data fetch --data-dir {folder}"
     try:
-        states = inspect(folder, expectations("mnist", folder), None)
+        states = inspect(folder, "mnist", None)
     except DataError as error:
         yield Diagnosis("error", f"MNIST cannot be read: {error}", "mend its permissions, or give another --data-dir")
         return
-    missing = [each.expected.name for each in states if each.status == "missing"]
+    missing = [each.path.name for each in states if each.status == "missing"]
     instead = "a run downloads it, or trains on synthetic digits"
-    if corrupt := [describe(each) for each in states if each.status == "corrupt"]:
+    if is_synthetic(folder, None):
+        yield Diagnosis("warning", f"{folder} holds synthetic digits, not MNIST", "give another --data-dir")
+    elif corrupt := [str(each) for each in states if each.status == "corrupt"]:
         yield Diagnosis("error", f"MNIST in {folder} is corrupt: {'; '.join(corrupt)}", fetch)
     elif not missing:
         yield Diagnosis("ok", f"MNIST in {folder}: all four files match their checksums")
-    elif {each.name for each in RESOURCES if packed_path(folder, each).is_file()}.issuperset(missing):
-        yield Diagnosis("ok", f"MNIST in {folder}: as .gz files, which the first run unpacks")
+    elif all(copies(folder, "mnist", file) for file in missing):
+        yield Diagnosis("ok", f"MNIST in {folder}: packed or under other names, which the first run puts right")
     elif facts.data_dir is None and facts.environ.get("MNIST_BENCH_DATA", "").strip() and not folder.is_dir():
         mend = "set it to the folder that holds MNIST/raw, or unset it"
         yield Diagnosis("warning", f"MNIST_BENCH_DATA={folder}: there is no such folder; {instead}", mend)
@@ -420,6 +421,13 @@ def variables(facts: Facts) -> Found:
                 break
 
 
+def home(facts: Facts) -> Found:
+    folder = Path(facts.environ.get("HOME", "~"))
+    if folder == Path("/") or folder.name.startswith(environment.MADE_HOME):
+        what = f"this user has neither HOME nor an entry in /etc/passwd: caches and data sets lie in {folder}"
+        yield Diagnosis("warning", what, "set HOME, or XDG_CACHE_HOME and MNIST_BENCH_DATA, to folders that stay")
+
+
 def shadowing(facts: Facts) -> Found:
     """Files and packages, where a worker's Python looks first, that bear the name of a module which it needs."""
     named = [Path(part) for part in facts.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
@@ -442,7 +450,7 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "noise": (noise, other_runs, kernel, battery),
     "memory": (memory, swap, shared_memory),
     "data and results": (data_set, results, temporary),
-    "environment": (variables, shadowing),
+    "environment": (variables, home, shadowing),
 }
 
 

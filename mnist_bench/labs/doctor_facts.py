@@ -24,7 +24,7 @@ from mnist_bench.records import Environment
 
 NOISE_SECONDS = 1.0
 SLICE_ITEMS = 100_000  # a few milliseconds: long against the clock, short against the kernel's time slices
-PROBE = (sys.executable, "-m", "mnist_bench.probe")
+PROBE = (sys.executable, "-m", "mnist_bench.worker.probe")
 PROBE_TIMEOUT_S = 120.0
 COMPILE_TIMEOUT_S = 300.0  # a cold compilation on a busy machine
 

@@ -8,7 +8,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from mnist_bench import __version__
@@ -39,6 +40,7 @@ CGROUP_MOUNTS = {
     "memory": ("sys/fs/cgroup/memory",),
 }
 COMMAND_TIMEOUT_SECONDS = 2.0
+MADE_HOME = "mnist-bench-home-"
 _LONGEST = 200  # characters of a detail
 
 # A command and its environment to what it printed; None where it is absent, failed, or took too long.
@@ -83,6 +85,22 @@ def describe(
         dirty=dirty,
         details=_details(root, environ),
     )
+
+
+def give_home(environ: MutableMapping[str, str]) -> None:
+    """Gives a user without a home one, and a name: libraries end in a traceback without them.
+
+    Such a user is a container's foreign uid, or a service. The home is a folder of the user's own among the temporary
+    files, the same in every process; ``/`` where none can be made.
+    """
+    home = Path("/")
+    with contextlib.suppress(OSError):
+        folder = Path(tempfile.gettempdir(), f"{MADE_HOME}{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid == os.getuid():  # nobody else has made it beforehand
+            home = folder
+    environ["HOME"] = str(home)
+    environ.setdefault("USER", str(os.getuid()))
 
 
 def affinity() -> tuple[int, ...]:

@@ -19,7 +19,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from mnist_bench.catalogue import DEVICES, EXECUTIONS, PIPELINES
 from mnist_bench.cells import model_of, variant_of
+from mnist_bench.models import MODELS, PLUG_IN
 from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, Cell, Matrix, Variant
 
 STARTUP_S = 5.0  # interpreter, torch, data, warm-up
@@ -28,16 +30,8 @@ COMPILE_S = 25.0
 FLOPS_PER_CORE = 15e9
 CPU_STEP_S = 0.0003  # launching the operators of a step
 ACCELERATOR_STEP_S = 0.001
+PLATFORMS = {"darwin": "macOS", "linux": "Linux"}
 MAX_RUNS = 20  # the newest; a plan must not read a year of runs
-
-# Per sample: training (forward and backward), evaluation (forward). A plug-in is taken for the heaviest of them.
-MODEL_FLOPS: dict[str, tuple[float, float]] = {
-    "mlp": (2.506e6, 1.245e6),
-    "cnn": (6.390e6, 2.261e6),
-    "lenet5": (2.264e6, 0.833e6),
-}
-# Seconds that one image costs the loader, without workers.
-LOADER_S = {"resident": 0.0, "tensors": 2e-5, "torchvision": 2.5e-4, "tutorial": 2.5e-4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +71,7 @@ def estimate(cell: Cell, matrix: Matrix, seeds: int, *, cores: int, past: tuple[
 def trial_s(cell: Cell, matrix: Matrix, epochs: int, cores: int) -> float:
     """Seconds of a trial without its timing session, by the coarse model."""
     variant = variant_of(matrix, cell.variant)
-    compilation = COMPILE_S if variant.execution == "compile" else 0.0
+    compilation = COMPILE_S if EXECUTIONS[variant.execution].compiles else 0.0
     startup = STARTUP_S + compilation + (0.0 if cell.device == "cpu" else ACCELERATOR_STARTUP_S)
     evaluated = TRAIN_IMAGES if matrix.recipe == "tutorial" else TEST_IMAGES
     return startup + epochs * _epoch_s(cell, model_of(matrix, cell.model).model, variant, evaluated, cores)
@@ -85,12 +79,12 @@ def trial_s(cell: Cell, matrix: Matrix, epochs: int, cores: int) -> float:
 
 def _epoch_s(cell: Cell, target: str, variant: Variant, evaluated: int, cores: int) -> float:
     steps = TRAIN_IMAGES / cell.batch_size
-    loading = (TRAIN_IMAGES + evaluated) * LOADER_S[variant.pipeline] / max(1, variant.workers)
+    loading = (TRAIN_IMAGES + evaluated) * PIPELINES[variant.pipeline].image_s / max(1, variant.workers)
     if cell.device != "cpu":
         return steps * ACCELERATOR_STEP_S + loading
-    train_flops, eval_flops = MODEL_FLOPS.get(target, MODEL_FLOPS["cnn"])
+    work = MODELS.get(target, PLUG_IN)
     rate = FLOPS_PER_CORE * min(cores, variant.threads or cores)
-    return (TRAIN_IMAGES * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
+    return (TRAIN_IMAGES * work.train_flops + evaluated * work.eval_flops) / rate + steps * CPU_STEP_S + loading
 
 
 class _Epochs(msgspec.Struct):
@@ -172,8 +166,9 @@ def device_doubt(device: str, host: Host) -> str | None:
     >>> device_doubt("mps", host)
     'mps: only on macOS, will be skipped'
     """
-    if device == "mps" and host.platform != "darwin":
-        return "mps: only on macOS, will be skipped"
+    platform = DEVICES[device.partition(":")[0]].platform
+    if platform not in (None, host.platform):
+        return f"{device}: only on {PLATFORMS.get(platform, platform)}, will be skipped"
     if not device.startswith("cuda"):
         return None
     if (host.torch_version or "").endswith("+cpu"):
@@ -197,14 +192,20 @@ def visible_gpus(variable: str) -> int:
 
 
 def compiler_doubt(variant: Variant, host: Host) -> str | None:
-    """Why torch.compile cannot work; None: it may."""
-    if variant.execution != "compile" or variant.compile.backend != "inductor":
+    """Why cells of ``variant`` will be skipped for want of a compiler; None: torch.compile may work."""
+    reason = missing_compiler(variant, host)
+    return reason and f"{variant.name}: {reason.replace('not found)', 'not found), will be skipped')}"
+
+
+def missing_compiler(variant: Variant, host: Host) -> str | None:
+    """Why nothing can be compiled on this host's CPU, and what to install; None where it can, or need not."""
+    if not EXECUTIONS[variant.execution].compiles or variant.compile.backend != "inductor":
         return None
     wanted = compiler(host)
     if host.find_program(wanted):
         return None
     mend = "xcode-select --install" if host.platform == "darwin" else "apt-get install g++"
-    return f"{variant.name}: torch.compile needs a C++ compiler ({wanted} not found), will be skipped: {mend}"
+    return f"torch.compile needs a C++ compiler ({wanted} not found): {mend}"
 
 
 def compiler(host: Host) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from mnist_bench.data.paths import cache_root
+from mnist_bench.data.mnist import cache_root
 from mnist_bench.errors import UsageError
 
 

@@ -1,69 +1,97 @@
-"""The models: one file, one ``build()`` each, from float32 (N, 1, 28, 28) to logits (N, 10)."""
+"""The built-in models: facts without torch; and how a model is trained and scored under each recipe.
+
+To add one: ``models/NAME.py`` with ``build()``, from float32 (N, 1, 28, 28) to logits (N, 10), and its entry here.
+"""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from importlib.metadata import entry_points
+from dataclasses import dataclass
 
-import torch
-from torch import nn
+from mnist_bench.records import ModelEntry, Optimizer, Recipe
 
-from mnist_bench.models import cnn, lenet5, mlp
-from mnist_bench.records import ModelEntry
-
-BUILDERS: dict[str, Callable[[], nn.Module]] = {"cnn": cnn.build, "lenet5": lenet5.build, "mlp": mlp.build}
+MNIST_MEAN = 0.1307  # of the 60,000 training images' pixels, scaled to [0, 1]
+MNIST_STD = 0.3081
 ENTRY_POINT_GROUP = "mnist_bench.models"
+SELFTEST = "mnist_bench.selftest.injected:build"  # the program's own model beside these, which no matrix names
 
 
-class ModelError(Exception):
-    """A plug-in that cannot be used, and why."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltIn:
+    """``train_flops`` and ``eval_flops`` are per sample (forward and backward; forward).
 
-
-def build(entry: ModelEntry) -> nn.Module:
-    """Builds the model of ``entry`` on the CPU; proves that a plug-in gives logits (N, 10).
-
-    Raises:
-        ModelError: the plug-in is not found, is no function without arguments, or gives something else.
+    ``tutorial_std``: of the tutorial's Normalize, which comes after ToTensor has scaled to [0, 1] (its erratum 2);
+    ``tutorial_vectors``: the tutorial trains it on a list of (vector, label) pairs, without a transform.
     """
-    if entry.builtin:
-        return BUILDERS[entry.model]()
-    model = _find(entry.model)()
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{entry.model}() returned a {type(model).__name__}, not a torch.nn.Module")
-    _check_shape(entry.model, model)
-    return model
+
+    title: str
+    parameters: int
+    train_flops: float
+    eval_flops: float
+    optimizer: Optimizer
+    lr: float
+    tutorial_std: float = 128.0
+    tutorial_vectors: bool = False
 
 
-def _find(target: str) -> Callable[[], object]:
-    if ":" not in target:
-        found = [point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name == target]
-        if not found:
-            raise ModelError(f"no entry point {target!r} in the group {ENTRY_POINT_GROUP}: install its package")
-        return found[0].load()  # type: ignore[no-any-return]
-    module_name, _, function_name = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{module_name}.".startswith(f"{error.name}."):  # the plug-in was found; what it imports was not
-            raise
-        raise ModelError(f"{target}: no module {module_name!r} beside the matrix file or among the packages") from error
-    function = getattr(module, function_name, None)
-    if function is None:
-        raise ModelError(f"{target}: module {module_name!r} has no {function_name!r}")
-    if not callable(function):
-        raise ModelError(f"{target} is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]
+# Optimizers and rates are the tutorial's own; Adam's is the default one (its erratum 4: the text says 0.01 for cnn).
+MODELS = {
+    "cnn": BuiltIn(
+        title="one convolution, pooled with stride 1, dropout, one hidden layer",
+        parameters=934_798,
+        train_flops=6.390e6,
+        eval_flops=2.261e6,
+        optimizer="adam",
+        lr=0.001,
+    ),
+    "lenet5": BuiltIn(
+        title="LeNet-5 as the tutorial has it: tanh and average pooling",
+        parameters=61_706,
+        train_flops=2.264e6,
+        eval_flops=0.833e6,
+        optimizer="adam",
+        lr=0.001,
+    ),
+    "mlp": BuiltIn(
+        title="one hidden layer of 784",
+        parameters=623_290,
+        train_flops=2.506e6,
+        eval_flops=1.245e6,
+        optimizer="sgd",
+        lr=0.01,
+        tutorial_std=1.0,
+        tutorial_vectors=True,
+    ),
+}
+
+# What is taken of a plug-in that does not say otherwise; its work for that of the heaviest built-in model.
+PLUG_IN = BuiltIn(
+    title="",
+    parameters=0,
+    train_flops=max(model.train_flops for model in MODELS.values()),
+    eval_flops=max(model.eval_flops for model in MODELS.values()),
+    optimizer="adam",
+    lr=0.001,
+)
 
 
-def _check_shape(target: str, model: nn.Module) -> None:
-    training = model.training
-    state = torch.get_rng_state()
-    model.eval()
-    with torch.no_grad():
-        logits = model(torch.zeros(2, 1, 28, 28))
-    model.train(training)
-    torch.set_rng_state(state)
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shape != (2, 10):
-        raise ModelError(f"{target}: from an input (2, 1, 28, 28) came {shape}, not logits (2, 10)")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One model under one recipe. Inputs are ``(pixel / 255 - mean) / std``."""
+
+    optimizer: Optimizer
+    lr: float
+    mean: float
+    std: float
+    scored_on_training_images: bool
+
+
+def training_of(entry: ModelEntry, recipe: Recipe) -> Training:
+    """The optimizer, rate, normalisation and scored images of ``entry`` under ``recipe``; the entry's own words win."""
+    model, tutorial = MODELS.get(entry.model, PLUG_IN), recipe == "tutorial"
+    return Training(
+        optimizer=entry.optimizer or model.optimizer,
+        lr=model.lr if entry.lr is None else entry.lr,
+        mean=0.0 if tutorial else MNIST_MEAN,
+        std=model.tutorial_std if tutorial else MNIST_STD,
+        scored_on_training_images=tutorial,  # erratum 1
+    )

@@ -1,4 +1,4 @@
-"""One convolution, pooled with stride 1 (27 x 27), dropout, one hidden layer: 934,798 parameters."""
+"""A convolution of 10 channels, 27 x 27 after the pooling."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun et al. 1998) as the tutorial has it, tanh and average pooling: 61,706 parameters."""
+"""LeNet-5 (LeCun et al. 1998), tanh and average pooling."""
 
 from torch import nn
 

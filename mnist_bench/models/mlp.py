@@ -1,4 +1,4 @@
-"""One hidden layer of 784: 623,290 parameters."""
+"""One hidden layer."""
 
 from torch import nn
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnist_bench import stats
-from mnist_bench.recipes import training_of
+from mnist_bench.models import training_of
 from mnist_bench.records import TRAIN_IMAGES, Measurement, ModelEntry, Trial
 from mnist_bench.reproduction.published import Published
 

@@ -7,10 +7,10 @@ import os
 import torch
 from torch import nn
 
-from mnist_bench import models
 from mnist_bench.records import CELL_VARIABLE, ModelEntry
 from mnist_bench.selftest.calibration import DEPTH, WIDTH
 from mnist_bench.selftest.instruments import VARIABLE, load_of
+from mnist_bench.worker.building import build_model
 
 
 class Laden(nn.Module):
@@ -46,5 +46,5 @@ class Laden(nn.Module):
 def build() -> nn.Module:
     """The model of the cell that this worker was started for; with no rows of work it is the bare model."""
     target, rows = load_of(os.environ[VARIABLE], os.environ[CELL_VARIABLE])
-    model = models.build(ModelEntry(name="selftest", model=target))
+    model = build_model(ModelEntry(name="selftest", model=target))
     return Laden(model, rows) if rows else model

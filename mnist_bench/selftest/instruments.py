@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, cast
 
 from mnist_bench.cells import model_of
 from mnist_bench.errors import UsageError
-from mnist_bench.recipes import training_of
+from mnist_bench.models import SELFTEST, training_of
 from mnist_bench.records import Cell, Matrix, ModelEntry, Selector
 
-PLUGIN = "mnist_bench.selftest.injected:build"
 VARIABLE = "MNIST_BENCH_SELFTEST"
 SIDE_MARK = "@"  # what follows it in a variant's name tells members of one session apart
 
@@ -41,8 +39,7 @@ def instrumented(matrix: Matrix, cells: Sequence[Cell]) -> Matrix:
 
 def _entry(matrix: Matrix, entry: ModelEntry) -> ModelEntry:
     training = training_of(entry, matrix.recipe)
-    optimizer = cast("Literal['sgd', 'adam', 'adamw']", training.optimizer)
-    return replace(entry, model=PLUGIN, optimizer=optimizer, lr=training.lr)
+    return replace(entry, model=SELFTEST, optimizer=training.optimizer, lr=training.lr)
 
 
 def loads(matrix: Matrix, rows: Mapping[Cell, int]) -> dict[str, str]:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_bench.data import raw_folder, read_labels, write_labels
-from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE
-from mnist_bench.data.verify import combined, digest, expectations, inspect, write_sums
+from mnist_bench.data.fetch import proven
+from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, raw_folder, read_labels, write_idx, write_sums
 from mnist_bench.records import DataSet
 
 
@@ -24,7 +23,7 @@ class SpoiltSet:
 def spoil(source: DataSet, root: Path, share: float, *, seed: int) -> SpoiltSet:
     """Shuffles the labels of a share of the training images among themselves.
 
-    The test set stays. The set has checksums of its own (SHA256SUMS), by which ``data.verify`` knows it.
+    The test set stays. The set has checksums of its own (SHA256SUMS), by which ``verify`` knows it.
 
     Args:
         source: a verified set; nothing of it is written to.
@@ -43,11 +42,9 @@ def spoil(source: DataSet, root: Path, share: float, *, seed: int) -> SpoiltSet:
     chosen = rng.choice(len(labels), size=round(share * len(labels)), replace=False)
     shuffled = labels.copy()
     shuffled[chosen] = labels[rng.permutation(chosen)]
-    write_labels(raw / TRAIN_LABELS_FILE, shuffled)
+    write_idx(raw / TRAIN_LABELS_FILE, shuffled)
     for name in FILE_NAMES:
         if name != TRAIN_LABELS_FILE:
             (raw / name).symlink_to((old / name).resolve())
-    write_sums(raw.parent, {name: digest(raw / name) for name in FILE_NAMES})
-    sha256 = combined(inspect(root, expectations("mislabelled", root), None))
-    data = DataSet(name="mislabelled", root=str(root), sha256=sha256)
-    return SpoiltSet(data=data, fraction=float((shuffled != labels).mean()))
+    write_sums(raw)
+    return SpoiltSet(data=proven("mislabelled", root, None), fraction=float((shuffled != labels).mean()))

@@ -14,6 +14,7 @@ from check_kit import MATRIX
 
 from mnist_bench import config
 from mnist_bench.errors import BenchError, Interrupted, UsageError
+from mnist_bench.executors import local
 from mnist_bench.gate import sides
 from mnist_bench.gate.sides import Imports, Side, ask, environment_of, protocol_difference, refuse_the_others_code
 from mnist_bench.interrupts import Interrupts
@@ -82,7 +83,7 @@ def test_a_tree_without_the_package_gets_ours_even_if_it_is_not_installed(
     """And one that is installed is not put before the standard library."""
     place = str(Path(sides.__file__).resolve().parents[2])
     assert path_of(repo, tree="empty") == [".", "bench", place]
-    monkeypatch.setattr(sides.site, "getsitepackages", lambda: [place])
+    monkeypatch.setattr(local.site, "getsitepackages", lambda: [place])
     assert path_of(repo, tree="empty") == [".", "bench"]
 
 

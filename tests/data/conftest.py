@@ -1,4 +1,4 @@
-"""A tiny MNIST (20 + 10 digits) and an HTTP server that serves it well, badly or not at all."""
+"""A tiny MNIST (20 + 10 digits) in the place of the real one, and an HTTP server that serves it well, badly or not."""
 
 from __future__ import annotations
 
@@ -7,56 +7,101 @@ import gzip
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from mnist_bench.data.idx import write_images, write_labels
-from mnist_bench.data.mnist import FILE_NAMES, Resource
-from mnist_bench.data.pen import draw_digits
+from mnist_bench.data.fetch import Action, Limits, Request, fetch, resolve
+from mnist_bench.data.mnist import FILE_NAMES, SETS, write_idx
+from mnist_bench.data.synthetic import draw_digits
+from mnist_bench.records import DataSet
+
+BRIEF = Limits(stall_s=0.3, total_s=5, tries=1, pause_s=0)
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """The set in memory: raw and packed bytes by name, and the table that describes them."""
+    """The set in memory: raw and packed bytes by name."""
 
     raw: dict[str, bytes]
     packed: dict[str, bytes]
-    resources: tuple[Resource, ...]
-
-    def put(self, root: Path, *, packed: bool = False) -> Path:
-        """Writes the files where a data root has them; returns their folder."""
-        folder = root / "MNIST" / "raw"
-        folder.mkdir(parents=True)
-        for name in self.raw:
-            if packed:
-                (folder / f"{name}.gz").write_bytes(self.packed[name])
-            else:
-                (folder / name).write_bytes(self.raw[name])
-        return folder
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    folder = tmp_path_factory.mktemp("tiny")
-    for split, (images_name, labels_name) in enumerate((FILE_NAMES[:2], FILE_NAMES[2:])):
-        images, labels = draw_digits(20 if split == 0 else 10, seed=1, split=split)
-        write_images(folder / images_name, images)
-        write_labels(folder / labels_name, labels)
-    raw = {name: (folder / name).read_bytes() for name in FILE_NAMES}
-    packed = {name: gzip.compress(raw[name], mtime=0) for name in FILE_NAMES}
-    resources = tuple(
-        Resource(
-            name=name,
-            size=len(raw[name]),
-            md5=hashlib.md5(raw[name]).hexdigest(),
-            gz_md5=hashlib.md5(packed[name]).hexdigest(),
+    path = tmp_path_factory.mktemp("tiny") / "file"
+    raw = {}
+    for split, count in enumerate((20, 10)):
+        for name, values in zip(FILE_NAMES[2 * split :], draw_digits(count, seed=1, split=split), strict=False):
+            write_idx(path, values)
+            raw[name] = path.read_bytes()
+    return Tiny(raw, {name: gzip.compress(content, mtime=0) for name, content in raw.items()})
+
+
+@dataclass
+class World:
+    """A data root, the program's environment, and what it was told."""
+
+    tiny: Tiny
+    root: Path
+    environ: dict[str, str]
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "MNIST" / "raw"
+
+    def put(self, *, packed: bool = False, below: str = "MNIST/raw", dots: bool = False) -> Path:
+        """Writes the files below the root; returns their folder."""
+        folder = self.root / below
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in (self.tiny.packed if packed else self.tiny.raw).items():
+            written = name.replace("-idx", ".idx") if dots else name
+            (folder / (f"{written}.gz" if packed else written)).write_bytes(content)
+        return folder
+
+    def ask(self, kind: str, *, offline: bool = False) -> DataSet:
+        return resolve(kind, root=self.root, offline=offline, notify=self.notices.append, environ=self.environ)
+
+    def fetch(self, limits: Limits = BRIEF, *, progress: bool = False) -> dict[str, Action]:
+        request = Request(root=self.root, environ=self.environ, notify=self.notices.append, progress=progress)
+        return fetch(request, limits, repair=True)[1]
+
+    def files(self) -> list[str]:
+        """All that is below the root."""
+        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if not path.is_dir())
+
+    def is_whole(self, root: Path | None = None) -> bool:
+        return all(
+            ((root or self.root) / "MNIST/raw" / name).read_bytes() == self.tiny.raw[name] for name in FILE_NAMES
         )
+
+
+@pytest.fixture
+def world(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The tiny MNIST, small synthetic sets, little patience; nothing leaves this machine or the test's folder."""
+    checksums = {
+        name: tuple(f"md5:{hashlib.md5(each[name]).hexdigest()}" for each in (tiny.raw, tiny.packed))
         for name in FILE_NAMES
-    )
-    return Tiny(raw, packed, resources)
+    }
+    monkeypatch.setitem(SETS, "mnist", replace(SETS["mnist"], checksums=checksums, mirrors=()))
+    monkeypatch.setattr("mnist_bench.data.synthetic.SIZES", (40, 20))
+    for name in ("PATIENT", "HURRIED"):
+        monkeypatch.setattr(f"mnist_bench.data.fetch.{name}", Limits(stall_s=1, total_s=1.5, tries=1, pause_s=0))
+    environ = {
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "MNIST_BENCH_DATA": str(tmp_path / "root"),
+        "MNIST_BENCH_MIRROR": "http://127.0.0.1:9/",
+        "NO_PROXY": "127.0.0.1",
+        "COLUMNS": "120",
+    }
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return World(tiny, tmp_path / "root", environ)
 
 
 @dataclass
@@ -77,20 +122,20 @@ def server(tiny: Tiny) -> Iterator[Server]:
         def do_GET(self) -> None:
             behaviour, _, name = self.path.strip("/").partition("/")
             state.asked.append(self.path)
-            body = tiny.packed.get(name.removesuffix(".gz"))
-            if behaviour == "missing" or body is None:
-                self.send_error(404)
+            raw = tiny.raw.get(name.removesuffix(".gz"))
+            if behaviour in ("missing", "broken") or raw is None or (behaviour == "unpacked" and name.endswith(".gz")):
+                self.send_error(503 if behaviour == "broken" else 404)
                 return
-            if behaviour == "broken":
-                self.send_error(503)
-                return
-            if behaviour == "corrupt":
-                body = body[:-1] + bytes([body[-1] ^ 1])
             if behaviour == "redirect":
                 self.send_response(302)
                 self.send_header("Location", state.url("good") + name)
                 self.end_headers()
                 return
+            body = raw if behaviour == "unpacked" else tiny.packed[name.removesuffix(".gz")]
+            if behaviour == "corrupt":
+                body = body[:-1] + bytes([body[-1] ^ 1])
+            if behaviour == "recompressed":
+                body = gzip.compress(raw[:100], 1) + gzip.compress(raw[100:], 1)
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             if behaviour == "labelled" and "gzip" in self.headers.get("Accept-Encoding", ""):
@@ -106,10 +151,8 @@ def server(tiny: Tiny) -> Iterator[Server]:
                     self.wfile.flush()
                     if state.released.wait(0.05):
                         return
-            elif behaviour == "cut":
-                self.wfile.write(body[: len(body) // 2])
             else:
-                self.wfile.write(body)
+                self.wfile.write(body[: len(body) // 2] if behaviour == "cut" else body)
 
         def handle(self) -> None:
             with contextlib.suppress(ConnectionError):  # the client has given up, as it should
@@ -128,10 +171,3 @@ def server(tiny: Tiny) -> Iterator[Server]:
     http.shutdown()
     thread.join()
     http.server_close()
-
-
-@pytest.fixture
-def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """An environment whose cache folder is the test's own, and in which nothing leaves this machine."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MNIST_BENCH_MIRROR": "http://127.0.0.1:9/"}

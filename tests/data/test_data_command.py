@@ -12,23 +12,12 @@ import pytest
 from PIL import Image
 
 from mnist_bench.cli import main
-from mnist_bench.data.mnist import FILE_NAMES
+from mnist_bench.data.mnist import FILE_NAMES, SETS, SUMS_FILE
+from mnist_bench.data.synthetic import cached_root
 
-from .conftest import Server, Tiny
+from .conftest import Server, World
 
-
-@pytest.fixture(autouse=True)
-def small_world(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny MNIST in the place of the real one, small synthetic sets, a cache folder of the test's own."""
-    for name in ("NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("MNIST_BENCH_DATA", str(tmp_path / "root"))
-    monkeypatch.setenv("MNIST_BENCH_MIRROR", "http://127.0.0.1:9/")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("mnist_bench.data.mnist.RESOURCES", tiny.resources)
-    monkeypatch.setattr("mnist_bench.data.synthetic.SIZES", (40, 20))
+pytestmark = pytest.mark.usefixtures("world")
 
 
 def test_fetch_says_what_it_did_on_stdout_and_what_it_does_on_stderr(
@@ -54,26 +43,20 @@ def test_fetch_without_a_mirror_is_an_error_in_lines_and_code_1(capsys: pytest.C
     assert "Traceback" not in err
 
 
-def test_verify_passes_a_whole_set_and_prints_its_checksums(
-    tmp_path: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]
+def test_verify_prints_checksums_and_finds_the_corrupt_and_the_missing_file_with_code_2(
+    world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny.put(tmp_path / "elsewhere")
-    assert main(["data", "verify", "--data-dir", str(tmp_path / "elsewhere")]) == 0
+    folder = world.put()
+    assert main(["data", "verify", "--data-dir", str(world.root)]) == 0
     out, err = capsys.readouterr()
-    assert all(f"md5:{each.md5}" in out for each in tiny.resources)
+    assert all(raw in out for raw, _ in SETS["mnist"].checksums.values())
     assert err == ""
-
-
-def test_verify_finds_the_corrupt_and_the_missing_file_with_code_2(
-    tmp_path: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tiny.put(tmp_path / "root")
     (folder / FILE_NAMES[0]).write_bytes(b"rubbish")
     (folder / FILE_NAMES[3]).unlink()
     assert main(["data", "verify"]) == 2
     out, err = capsys.readouterr()
-    assert [line.split()[-1] for line in out.splitlines()[2:]] == ["corrupt", "ok", "ok", "missing"]
-    assert f"md5:{tiny.resources[0].md5}" in out
+    assert [line.split()[-1] for line in out.splitlines()[3:]] == ["corrupt", "ok", "ok", "missing"]
+    assert SETS["mnist"].checksums[FILE_NAMES[0]][0] in out
     assert "mnist-bench data fetch" in err
     assert main(["data", "verify", "--json"]) == 2
     document = json.loads(capsys.readouterr().out)
@@ -82,12 +65,11 @@ def test_verify_finds_the_corrupt_and_the_missing_file_with_code_2(
 
 
 def test_verify_trusts_no_remembered_checksum(
-    tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tiny.put(tmp_path / "root") / FILE_NAMES[0]
+    path = world.put() / FILE_NAMES[0]
     # As if a disk had changed a byte, which no time stamp tells.
-    stamp = [path.stat().st_dev, path.stat().st_ino, path.stat().st_size]
-    monkeypatch.setattr(sys.modules["mnist_bench.data.verify"], "_stamp", lambda _: [*stamp, 0, 0])
+    monkeypatch.setattr("mnist_bench.data.mnist._stamp", lambda path: (1, 2, 3, 0, 0) if path.exists() else ())
     assert main(["data", "show", "--dataset", "mnist"]) == 0
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     assert main(["data", "show", "--dataset", "mnist"]) == 0
@@ -95,12 +77,12 @@ def test_verify_trusts_no_remembered_checksum(
     assert "corrupt" in capsys.readouterr().out
 
 
-def test_verify_of_a_synthetic_set_needs_its_sums(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_of_a_synthetic_set_needs_its_sums(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "verify", "--dataset", "synthetic"]) == 2
     assert "mnist-bench data synthesize" in capsys.readouterr().err
     assert main(["data", "synthesize"]) == 0
     assert main(["data", "verify", "--dataset", "synthetic"]) == 0
-    sums = tmp_path / "cache" / "mnist_bench" / "synthetic-v1-seed0" / "MNIST" / "SHA256SUMS"
+    sums = cached_root(0, world.environ) / "MNIST" / SUMS_FILE
     sums.unlink()
     capsys.readouterr()
     assert main(["data", "verify", "--dataset", "synthetic"]) == 2
@@ -115,19 +97,6 @@ def test_show_prints_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None
     assert "drawing the synthetic set" in err
     assert main(["data", "show", "--dataset", "synthetic", "--color", "always"]) == 0
     assert "\x1b[38;5;" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("variables", "coloured"),
-    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)],
-)
-def test_show_honours_the_variables_of_colour(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variables: dict[str, str], coloured: bool
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert main(["data", "show", "--dataset", "synthetic"]) == 0
-    assert ("\x1b[" in capsys.readouterr().out) is coloured
 
 
 def test_show_writes_a_png_and_then_prints_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,24 +126,16 @@ def test_show_auto_warns_when_it_shows_the_synthetic_set(capsys: pytest.CaptureF
     assert "WARNING" not in out
 
 
-def test_show_of_a_corrupt_set_is_code_2(tmp_path: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tiny.put(tmp_path / "root") / FILE_NAMES[1]
-    path.write_bytes(b"rubbish")
-    assert main(["data", "show"]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert all(line.startswith("mnist-bench: ") for line in err.splitlines())
-    assert f"{path}: corrupt" in err
-
-
 def test_synthesize_puts_another_seed_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "mine"
     assert main(["data", "synthesize", "--seed", "3", "--output-dir", str(target), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["seed"] == 3
-    assert [Path(each["path"]).parent for each in document["files"]] == [target / "MNIST" / "raw"] * 4
+    assert document["root"] == str(target)
     assert main(["data", "verify", "--dataset", "synthetic", "--data-dir", str(target)]) == 0
     capsys.readouterr()
+    assert main(["data", "verify", "--data-dir", str(target)]) == 2
+    assert "not MNIST, but whole synthetic digits" in capsys.readouterr().err
     assert main(["data", "synthesize", "--output-dir", str(target)]) == 2
     assert "is there already" in capsys.readouterr().err
 
@@ -210,16 +171,19 @@ def test_nothing_of_data_imports_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_an_interrupted_fetch_ends_at_once_with_130_and_leaves_nothing(tmp_path: Path, server: Server) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_fetch_that_is_ended_ends_at_once_and_leaves_nothing(
+    world: World, server: Server, number: signal.Signals
+) -> None:
     environ = {**os.environ, "MNIST_BENCH_MIRROR": server.url("trickle")}
     command = [sys.executable, "-m", "mnist_bench", "data", "fetch"]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 30
         while not server.asked and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert server.asked
-    assert process.returncode == 130
+    assert process.returncode == 130 if number == signal.SIGINT else process.returncode in (130, -number)
     assert "Traceback" not in err
-    assert list((tmp_path / "root" / "MNIST" / "raw").iterdir()) == []
+    assert world.files() == []

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from mnist_bench.data.draw import png, text
-from mnist_bench.data.idx import Bytes
-from mnist_bench.data.pen import draw_digits
+from mnist_bench.data.mnist import Bytes
+from mnist_bench.data.synthetic import draw_digits
 
 
 @pytest.fixture(scope="module")

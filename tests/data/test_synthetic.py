@@ -1,21 +1,18 @@
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mnist_bench.data import raw_folder, strokes
-from mnist_bench.data.idx import Bytes
-from mnist_bench.data.mnist import FILE_NAMES
-from mnist_bench.data.pen import draw_digits
-from mnist_bench.data.strokes import STAMPS, STYLES, pens
-from mnist_bench.data.synthetic import SIZES, ensure, folder_name, write_set
-from mnist_bench.data.verify import expectations, inspect
+from mnist_bench.data import raw_folder
+from mnist_bench.data.fetch import proven
+from mnist_bench.data.mnist import FILE_NAMES, SUMS_FILE, Bytes, inspect
+from mnist_bench.data.synthetic import SIZES, STAMPS, cached_root, draw_digits, ensure, styles, write_set
 from mnist_bench.errors import UsageError
+
+from .conftest import World
 
 # The files of seed 0. A change of these is a change of everybody's figures: raise synthetic.VERSION with it.
 GOLDEN = {
@@ -32,22 +29,8 @@ def digits() -> tuple[Bytes, Bytes]:
 
 
 def test_the_set_of_seed_0_has_the_bytes_it_always_had(tmp_path: Path) -> None:
-    digests = write_set(tmp_path, seed=0, sizes=SIZES)
-    assert {name: found.sha256 for name, found in digests.items()} == GOLDEN
-
-
-def test_the_strokes_do_not_depend_on_how_sum_adds_floats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From Python 3.12 on it compensates what rounding lost."""
-
-    def compensated(values: Iterable[float]) -> float:
-        terms = list(values)
-        return sum(terms) if all(isinstance(term, int) for term in terms) else math.fsum(terms)
-
-    before = pens()
-    monkeypatch.setattr(strokes, "sum", compensated, raising=False)
-    after = pens.__wrapped__()
-    assert np.array_equal(before.points, after.points)
-    assert np.array_equal(before.weights, after.weights)
+    write_set(tmp_path, seed=0, sizes=SIZES)
+    assert {state.path.name: state.found.sha256 for state in inspect(tmp_path, "synthetic", None)} == GOLDEN
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_threads(digits: tuple[Bytes, Bytes]) -> None:
@@ -111,29 +94,24 @@ def test_the_classes_can_be_told_apart_but_not_trivially(digits: tuple[Bytes, By
     assert 0.65 < (distances.argmin(axis=1) == labels[2000:]).mean() < 0.92
 
 
-def test_every_digit_has_several_styles_and_every_style_its_pen_positions() -> None:
-    assert sorted(STYLES) == list(range(10))
-    assert min(len(styles) for styles in STYLES.values()) >= 3
-    table = pens()
+def test_every_digit_has_several_styles_whose_pen_positions_lie_closer_than_the_pen_is_wide() -> None:
+    table = styles()
+    assert np.diff(table.first).min() >= 3
     assert table.points.shape == table.weights.shape == (table.first[-1], STAMPS, 4)
     assert table.weights.sum(axis=2) == pytest.approx(np.ones((table.first[-1], STAMPS)), abs=1e-6)
-
-
-def test_pen_positions_lie_closer_than_the_pen_is_wide() -> None:
-    table = pens()
     rows = np.arange(len(table.controls))[:, None, None]
     places = (table.controls[rows, table.points] * table.weights[..., None]).sum(axis=2)
     steps = np.sqrt((np.diff(places, axis=1) ** 2).sum(axis=2)) * 20
     assert np.median(steps) < 1.0
-    lifted = [sum(style.count("|") for style in STYLES[digit]) for digit in sorted(STYLES)]
-    assert (steps > 2).sum() <= sum(lifted)
+    assert (steps > 2).sum() <= 8  # where the pen is lifted
 
 
 def test_the_sums_beside_the_set_are_its_own(tmp_path: Path) -> None:
-    digests = write_set(tmp_path, seed=2, sizes=(5, 3))
-    lines = (tmp_path / "MNIST" / "SHA256SUMS").read_text().splitlines()
-    assert lines == [f"{digests[name].sha256}  raw/{name}" for name in FILE_NAMES]
-    assert [state.status for state in inspect(tmp_path, expectations("synthetic", tmp_path), None)] == ["ok"] * 4
+    write_set(tmp_path, seed=2, sizes=(5, 3))
+    states = inspect(tmp_path, "synthetic", None)
+    lines = (tmp_path / "MNIST" / SUMS_FILE).read_text().splitlines()
+    assert lines == [f"{state.checksum.removeprefix('sha256:')}  raw/{state.path.name}" for state in states]
+    assert [(state.status, state.path.name) for state in states] == [("ok", name) for name in FILE_NAMES]
 
 
 def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
@@ -145,33 +123,17 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     assert (raw / FILE_NAMES[0]).read_text() == "mine"
 
 
-def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mnist_bench.data.synthetic.write_sums", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_set(tmp_path, seed=0, sizes=(5, 3))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_that_want_the_set_at_once_draw_it_once(tmp_path: Path, environ: dict[str, str]) -> None:
-    root, notices = tmp_path / "sets" / "one", []
+def test_two_that_want_the_set_at_once_draw_it_once(world: World) -> None:
     barrier = threading.Barrier(2)
 
     def want() -> None:
         barrier.wait()
-        ensure(root, seed=0, sizes=(50, 10), notify=notices.append, environ=environ)
+        ensure(0, notify=world.notices.append, environ=world.environ)
 
     threads = [threading.Thread(target=want) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len([line for line in notices if "drawing" in line]) == 1
-    assert {state.status for state in inspect(root, expectations("synthetic", root), None)} == {"ok"}
-
-
-def test_the_folder_names_version_seed_and_size() -> None:
-    assert folder_name(0) == "synthetic-v1-seed0"
-    assert folder_name(7, (40, 20)) == "synthetic-v1-seed7-40+20"
+    assert len(world.notices) == 1
+    assert proven("synthetic", cached_root(0, world.environ), None)

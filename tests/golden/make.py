@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
 from itertools import product
@@ -16,16 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from gate_factory import SOLO, make_check, make_evidence, make_pairs, make_seeds
-from record_factory import (
-    make_cell,
-    make_epochs,
-    make_failed,
-    make_manifest,
-    make_measurement,
-    make_session,
-    make_trial,
-)
+from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
 
 from mnist_bench import cells, config
 from mnist_bench.gate.judge import judge
@@ -37,20 +31,7 @@ from mnist_bench.samples import SAMPLES, SESSION
 from mnist_bench.store import RunFolder
 
 INPUTS = Path(__file__).parent / "inputs"
-BADCAB = "badcab1e" * 5
-# What goes wrong, by cell (all its seeds) or trial: (status, reason).
-COMPILER = {"mlp/cuda/b1000/compile": ("skipped", "no C++ compiler was found: install g++")}
-OOM = {"lenet5/cuda/b1000/compile": ("oom", "8.1 GiB were asked for, 4 GiB are free: take a smaller batch")}
-UNFIT = {"lenet5/cpu/b1000/bf16": ("skipped", "bf16 needs AVX-512: use fp32")}
-TROUBLE = OOM | {
-    "lenet5/cpu/b1000/bf16": ("timeout", "over 1800 s: raise limits.timeout_seconds"),
-    "cnn/cpu/b100/compile": ("compile_error", "BackendCompilerFailed: <b>g++</b> | *not found*\nerror: line 2\n=1+1"),
-    "lenet5/cuda/b100/bf16": ("diverged", "the loss of epoch 1 is nan: lower the learning rate"),
-    "cnn/cuda/b100/eager": ("failed", "RuntimeError: no kernel image is available for execution on the device"),
-    "cnn/cuda/b100/compile": ("skipped", "no C++ compiler was found: install g++"),
-    "mlp/cpu/b1000/bf16": ("skipped", "bf16 needs AVX-512: use fp32"),
-}
-CRASH = {"mlp/cuda/b100/compile/s1": ("crashed", "the worker was killed by signal 11: see its log")}
+Records = tuple[list[Trial], list[Session]]
 NOISE = ("other processes used 9.1 % of the cores' time",)
 # Of a cell without noise: milliseconds of a step at once and per image, of a model's work, of a variant's pace.
 LAUNCH_MS, IMAGE_MS = {"cpu": 0.1, "cuda": 4.0}, {"cpu": 0.01, "cuda": 0.001}
@@ -62,61 +43,35 @@ def build(root: Path) -> None:
     """Fills a folder with run folders (``results`` and others), matrix files and checks."""
     shutil.copytree(INPUTS, root, dirs_exist_ok=True)
     shutil.copy(INPUTS.parents[2] / "benchmarks.yaml", root)
-    first, small, parts = matrix("first"), matrix("small"), matrix("shards")
-    results = root / "results"
-    write(results, "20010101T101500Z-first0", first, *figures(first, "first", TROUBLE | CRASH))
-    slow = {"lenet5/cuda/b100/compile": 1.15, "mlp/cpu/b1000/eager": 0.9}
-    later = figures(first, "later", TROUBLE, slow, {"mlp/cuda/b1000/eager": -0.02}, 1.03)
-    write(results, "20010201T101500Z-later0", first, *later, commit=BADCAB)
-    write(results, "20010301T101500Z-xeon00", small, *figures(small, "xeon"), cpu="Intel Xeon", cores=8, dirty=False)
-    nothing = {cell.id: ("skipped", "no NVIDIA driver was found") for cell in cells.expand(small)}
-    write(root / "empty", "20010501T101500Z-empty0", small, *figures(small, "empty", nothing))
-    for number, name, cpu in ((1, "shard1", "AMD EPYC"), (2, "shard2", "AMD EPYC"), (2, "shard3", "Intel Xeon")):
-        groups = dict(cells.shard(cells.groups(cells.expand(parts), parts.seeds), number, 2))
-        trials, sessions = figures(parts, "parts", TROUBLE | CRASH)
-        own = [trial for trial in trials if group_id(trial.cell, trial.seed) in groups]
-        timed = [session for session in sessions if session.group in groups]
-        write(root / "shards", f"20010401T101500Z-{name}", parts, own, timed, {"shard": f"{number}/2"}, cpu=cpu)
-    before, after = matrix("before"), matrix("after")
-    write(root / "gated", "20010801T101500Z-before", before, *figures(before, "before", COMPILER))
-    slow = {"lenet5/cuda/b100/compile": 1.4, "lenet5/cpu/b100/compile": 0.7, "mlp/cpu/b1000/bf16": 1.05}
-    worse = {"mlp/cuda/b1000/eager": -0.02, "lenet5/cpu/b100/bf16": 0.01}
-    write(root / "gated", "20010901T101500Z-after0", after, *figures(after, "after", OOM | UNFIT, slow, worse))
+    for one in yaml.safe_load((INPUTS / "runs.yaml").read_text())["runs"]:
+        matrix = config.load(INPUTS / f"{one['matrix']}.yaml", allow_plugins=False)
+        shard = {"shard": one["shard"]} if "shard" in one else {}
+        write(root / one["folder"], one["id"], matrix, figures(matrix, one), shard, one.get("machine", {}))
     reproduction(root / "tutorial")
     for name, check in checks().items():
         (root / f"{name}.json").write_bytes(encode(check, judge(check)))
-    edited = (root / "check.json").read_bytes().replace(b'"pass"', b'"regression"', 1)
-    (root / "edited.json").write_bytes(edited)
+    (root / "edited.json").write_bytes((root / "check.json").read_bytes().replace(b'"pass"', b'"regression"', 1))
 
 
-def matrix(name: str) -> Matrix:
-    return config.load(INPUTS / f"{name}.yaml", allow_plugins=False)
-
-
-def figures(
-    matrix: Matrix,
-    salt: str,
-    trouble: Mapping[str, tuple[str, str]] = {},
-    slow: Mapping[str, float] = {},
-    worse: Mapping[str, float] = {},
-    pace: float = 1.0,
-) -> tuple[list[Trial], list[Session]]:
-    """Trials and sessions of a run: ``slow`` and ``pace`` are factors of time, ``worse`` changes of accuracy."""
-    rng = random.Random(salt)
+def figures(matrix: Matrix, run: dict[str, Any]) -> Records:
+    """The trials and sessions of a run that ``runs.yaml`` describes."""
+    rng, trouble = random.Random(run["salt"]), run.get("trouble", {})
+    changes = defaultdict(lambda: (1.0, 0.0), run.get("changes", {}))
 
     def step_ms(cell: Cell) -> float:
         work = WORK[cell.model] * IMAGE_MS[cell.device] * cell.batch_size * PACE[cell.variant]
-        return (LAUNCH_MS[cell.device] + work) * pace * slow.get(cell.id, 1.0)
+        return (LAUNCH_MS[cell.device] + work) * run.get("pace", 1.0) * changes[cell.id][0]
 
     def trial(cell: Cell, seed: int) -> Trial:
         status, reason = trouble.get(cell.id, trouble.get(f"{cell.id}/s{seed}", ("ok", "")))
         if status == "ok":
-            return measured(cell, seed, 60 / cell.batch_size * step_ms(cell), worse.get(cell.id, 0.0), rng)
-        if status == "skipped":
-            return make_trial(cell, seed, Skip(reason=reason))
-        return make_failed(cell, seed, status, reason)
+            return measured(cell, seed, 60 / cell.batch_size * step_ms(cell), changes[cell.id][1], rng)
+        outcome = Skip(reason=reason) if status == "skipped" else Failure(kind=status, reason=reason)
+        return make_trial(cell, seed, outcome)
 
-    trials = [trial(cell, seed) for cell, seed in product(cells.expand(matrix), matrix.seeds)]
+    groups = cells.groups(cells.expand(matrix), matrix.seeds)
+    parts = cells.shard(groups, *cells.parse_shard(run.get("shard", "1/1")))
+    trials = [trial(*pair) for _, pairs in parts for pair in pairs]
     sessions = []
     for group, members in grouped(one for one in trials if one.status == "ok").items():
         rounds = [[step_ms(one.cell) * drift * rng.gauss(1, 0.015) for one in members] for drift in (1, 1.1, 0.95) * 4]
@@ -154,17 +109,9 @@ def grouped(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
     return found
 
 
-def write(
-    output_dir: Path,
-    run_id: str,
-    matrix: Matrix,
-    trials: Sequence[Trial],
-    sessions: Sequence[Session] = (),
-    options: Mapping[str, Any] = {},
-    **machine: Any,
-) -> None:
+def write(results: Path, run_id: str, matrix: Matrix, records: Records, options: Any, machine: Any) -> None:
     """A finished run on disk; ``machine`` changes its environment."""
-    day = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
+    (trials, sessions), day = records, f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
     manifest = make_manifest(
         trials,
         run_id=run_id,
@@ -175,24 +122,26 @@ def write(
         started_at=f"{day}T10:15:00Z",
         ended_at=f"{day}T10:50:00Z",
     )
-    folder = RunFolder.create(output_dir, replace(manifest, environment=replace(manifest.environment, **machine)))
+    folder = RunFolder.create(results, replace(manifest, environment=replace(manifest.environment, **machine)))
     rng = random.Random(run_id)
     with folder.lock():
         for session in sessions:
             folder.append_session(session)
         for trial in trials:
             folder.append_trial(trial)
-            if trial.status == "ok":
-                steps_ms = [rng.lognormvariate(0, 0.06) * (1.6 if n % 20 == 7 else 1.0) for n in range(40)]
-                rows = np.array([(SESSION, n, 0, int(1e6 * ms)) for n, ms in enumerate(steps_ms)], dtype=SAMPLES)
-                np.save(folder.samples_path(trial.id), rows)
+            steps_ms = [rng.lognormvariate(0, 0.06) * (1.6 if n % 20 == 7 else 1.0) for n in range(40)]
+            rows = np.array([(SESSION, n, 0, int(1e6 * ms)) for n, ms in enumerate(steps_ms)], dtype=SAMPLES)
+            np.save(folder.samples_path(trial.id), rows)
 
 
-def reproduction(output_dir: Path) -> None:
+def reproduction(results: Path) -> None:
     """The published accuracies, 0.2 points apart by seed; cnn's are 5 too high."""
     tutorial, columns = matrices.tutorial_matrix("resident"), published.read()
-    names = ("20010601T101400Z-stand0", "20010601T101500Z-tutor0")
-    for run_id, matrix in zip(names, (matrices.standard_matrix(tutorial), tutorial), strict=True):
+    beside = "20010601T101400Z-stand0"
+    for run_id, matrix, companion in (
+        (beside, matrices.standard_matrix(tutorial), None),
+        ("20010601T101500Z-tutor0", tutorial, beside),
+    ):
         trials = []
         for entry, seed in product(matrix.models, matrix.seeds):
             shift = 0.002 * (seed - 1) + 0.05 * (entry.name == "cnn")
@@ -200,12 +149,12 @@ def reproduction(output_dir: Path) -> None:
             final = ImageSets(train=accuracy[-1], test=accuracy[-1] - 0.01)
             outcome = make_measurement(epochs=make_epochs([4.0] * matrix.epochs, accuracy), final=final)
             trials.append(make_trial(make_cell(entry.name), seed, outcome, recipe=matrix.recipe))
-        options = {"score_both": True, "companion": names[0] if run_id == names[1] else None, "plugin_path": ""}
-        write(output_dir, run_id, matrix, trials, (), options)
+        options = {"score_both": True, "companion": companion, "plugin_path": ""}
+        write(results, run_id, matrix, (trials, []), options, {})
 
 
 def checks() -> dict[str, Check]:
-    """One with a cell of every verdict and of every reason for one, one that was interrupted, one that is quiet."""
+    """One with a cell of every verdict and of every reason for one; some of the other exit codes."""
     none: dict[str, Any] = {"pairs": (), "seeds": ()}
     oom = SideFault(side="B", outcome=Failure(kind="oom", reason="8.1 GiB were asked for:\n4 GiB | are <free>"))
     crash = SideFault(side="A", outcome=Failure(kind="crashed", reason="signal 11"))
@@ -213,12 +162,12 @@ def checks() -> dict[str, Check]:
     changes: tuple[dict[str, Any], ...] = (
         {},
         {"pairs": make_pairs(0.8)},
+        {"pairs": make_pairs(1.065, spread=0.2)},
+        {"sides": "only B", "solo": SOLO, **none},
         {"pairs": make_pairs(1.12)},
         {"pairs": make_pairs(2.5, 8)},
         {"seeds": make_seeds(-0.02, 12)},
         {"seeds": make_seeds(-0.0004)},
-        {"pairs": make_pairs(1.065, spread=0.2)},
-        {"sides": "only B", "solo": SOLO, **none},
         {"sides": "only A", **none},
         {"faults": (oom,), "seeds": ()},
         {"faults": (crash,), "solo": SOLO, **none},
@@ -235,9 +184,11 @@ def checks() -> dict[str, Check]:
         notes=("the working tree has 2 files that git does not know",),
         b=SideInfo(label="working tree", commit="f00d" * 10, changed=("mnist_bench/models/lenet5.py", "x | y.py")),
     )
-    some = (*whole.cells[:2], make_evidence(make_cell("cnn"), pairs=make_pairs(1.0, 4)), make_evidence(**none))
+    started = make_evidence(make_cell("cnn"), pairs=make_pairs(1.0, 4)), make_evidence(**none)
     return {
         "check": whole,
-        "interrupted": replace(whole, status="interrupted", cells=some, notes=()),
-        "quiet": replace(whole, cells=whole.cells[:2], notes=()),
+        "passed": replace(whole, cells=whole.cells[:2], notes=()),
+        "undecided": replace(whole, cells=whole.cells[:3]),
+        "new": replace(whole, cells=whole.cells[3:4]),
+        "interrupted": replace(whole, status="interrupted", cells=(*whole.cells[:2], *started)),
     }

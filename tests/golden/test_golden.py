@@ -15,13 +15,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from make import build
 from normal import normal, page
+from record_factory import make_manifest
 
 from mnist_bench.cli import main
+from mnist_bench.labs.doctor import Diagnosis
 
 STORED = Path(__file__).parent / "stored"
 CALL = re.compile(r"^\$ (.*?)mnist-bench (.*)$", re.MULTILINE)
@@ -32,22 +35,32 @@ MOST_TWICE = 200  # characters: what is longer stands once in a transcript
 MOST_LINES = 200  # of a difference
 
 
-class NoScript:
-    """In the place of the megabyte that draws plots."""
-
-    @staticmethod
-    def result() -> str:
-        return ""
-
-
 VERSION = importlib.metadata.version
+FACTS = SimpleNamespace(environment=make_manifest().environment, torch={"version": "2.13.0"}, noise={"spread": 1.02})
+FOUND = [
+    ("software", "torch", Diagnosis("ok", "torch 2.13.0 (no CUDA)")),
+    (
+        "software",
+        "cuda",
+        Diagnosis("error", "a driver is here, but torch has no CUDA", "pip install torch"),
+    ),
+    (
+        "noise",
+        "governor",
+        Diagnosis("info", "the governor is powersave", "cpupower frequency-set -g performance"),
+    ),
+    ("noise", "clock", Diagnosis("warning", "the kernel's clock is hpet: " + "slow " * 30, "boot with tsc=reliable")),
+]
 # What a machine would answer, and what takes seconds.
 ANSWERS = {
     "importlib.metadata.version": lambda name: "2.13.0" if name == "torch" else VERSION(name),
     "shutil.which": lambda name, **_: f"/usr/bin/{name}",
     "mnist_bench.machine.environment.available_cores": lambda: 2,
+    "mnist_bench.labs.doctor_facts.look": lambda *_, **__: FACTS,
+    "mnist_bench.labs.doctor.diagnose": lambda _: FOUND,
+    "mnist_bench.data.synthetic.SIZES": (40, 20),
     "mnist_bench.data.verify": lambda *_: None,
-    "mnist_bench.vega.making": lambda: nullcontext(NoScript),
+    "mnist_bench.vega.making": lambda: nullcontext(SimpleNamespace(result=str)),
     "mnist_bench.reproduction.plot.svg": lambda models: b"<svg/>",
     "mnist_bench.reproduction.plot.png": lambda models: b"",
 }
@@ -118,6 +131,8 @@ def stamps(folder: Path) -> dict[Path, int]:
 
 def written(path: Path) -> str:
     match path.suffix:
+        case ".png" | "":
+            return f"{path.stat().st_size} bytes" if path.suffix == "" else ""
         case ".html":
             return page(path.read_text())
         case ".parquet":

@@ -175,6 +175,30 @@ def test_machines_that_tell_little(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not details.keys() & {"microcode", "transparent_hugepages"}
 
 
+def test_a_user_without_a_home_is_given_one(tmp_path: Path) -> None:
+    """As in a container that runs under a foreign uid: no HOME, no name, no entry in the user database."""
+    code = (
+        "import os, pwd, sys, getpass, stat\n"
+        "def unknown(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = unknown\n"
+        "from mnist_bench.cli import main\n"
+        "code = main(['data', 'verify'])\n"
+        "import altair, platformdirs, torch._inductor.codecache\n"
+        "home = os.environ['HOME']\n"
+        "assert platformdirs.user_cache_dir('x') == home + '/.cache/x', platformdirs.user_cache_dir('x')\n"
+        "print(home, stat.filemode(os.stat(home).st_mode), getpass.getuser())\n"
+        "sys.exit(code)"
+    )
+    names = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME", "MNIST_BENCH_DATA")
+    environ = {name: value for name, value in os.environ.items() if name not in names} | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    home = tmp_path / f"mnist-bench-home-{os.getuid()}"
+    assert done.stdout.splitlines()[-1] == f"{home} drwx------ {os.getuid()}"
+    assert done.returncode == 2
+    assert f"{home}/.cache/mnist_bench" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_this_machine_without_torch() -> None:
     code = (
         "import os, sys; from mnist_bench.machine.environment import available_cores, describe;"

@@ -17,17 +17,18 @@ from mnist_bench.checks import workbench
 from mnist_bench.checks.events import CheckEvent, Forecast
 from mnist_bench.cli import main
 from mnist_bench.cli import selftest as command
+from mnist_bench.data.fetch import proven
 from mnist_bench.data.synthetic import write_set
-from mnist_bench.data.verify import combined, expectations, inspect
 from mnist_bench.errors import Interrupted
 from mnist_bench.executors.local import worker_environment
 from mnist_bench.gate import speed
 from mnist_bench.interrupts import Interrupts
+from mnist_bench.models import SELFTEST
 from mnist_bench.protocol import Block, BlockDone, Evaluate, Evaluated, Reply, Request, TrainEpoch
 from mnist_bench.records import CELL_VARIABLE, DataSet, Floor, TrialSpec
 from mnist_bench.selftest import conduct
 from mnist_bench.selftest.checking import Gate
-from mnist_bench.selftest.instruments import PLUGIN, VARIABLE, load_of, loads
+from mnist_bench.selftest.instruments import VARIABLE, load_of, loads
 from mnist_bench.selftest.rates import summarise
 from mnist_bench.selftest.records import CheckResult, Condition, Mislabelled, Slowed
 from mnist_bench.stats import Interval
@@ -50,7 +51,7 @@ class Machine:
     ) -> FakeWorker:
         own = worker_environment(environ, spec)
         self.started.append((spec, log, own, timeout_s, root))
-        rows = load_of(own[VARIABLE], own[CELL_VARIABLE])[1] if spec.model.model == PLUGIN else 0
+        rows = load_of(own[VARIABLE], own[CELL_VARIABLE])[1] if spec.model.model == SELFTEST else 0
 
         def script(request: Request, number: int) -> Reply | BaseException | None:
             if isinstance(request, TrainEpoch) and len(self.started) == self.stop_at:
@@ -246,7 +247,7 @@ def test_the_command_finds_real_work_by_real_workers(
     ``test_injected`` times real workers with it). A single pair may decide here, so it is a gross fault."""
     images = tmp_path / "set"
     write_set(images, seed=5, sizes=(3000, 1000))
-    sha256 = combined(inspect(images, expectations("synthetic", images), None))
+    sha256 = proven("synthetic", images, None).sha256
     found = DataSet(name="synthetic", root=str(images), sha256=sha256)
     text = "version: 1\nseeds: 1\nepochs: 1\nmodels: [mlp]\ndevices: [cpu]\nbatch_sizes: [100]\n"
     (tmp_path / "benchmarks.yaml").write_text(f"{text}variants: [{{name: single, threads: 1}}]\n")

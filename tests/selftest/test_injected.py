@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,12 @@ import torch
 from record_factory import make_cell
 from selftest_kit import MATRIX
 
-from mnist_bench import models
+from mnist_bench.data.fetch import proven
 from mnist_bench.data.synthetic import write_set
-from mnist_bench.data.verify import combined, expectations, inspect
 from mnist_bench.errors import WorkerError
-from mnist_bench.execution.compiled import COMPILER
 from mnist_bench.group import Finding
 from mnist_bench.interrupts import Interrupts
+from mnist_bench.machine import forecast
 from mnist_bench.records import BUILTIN_VARIANTS, CELL_VARIABLE, DataSet, Failure, Group, ModelEntry, Skip
 from mnist_bench.selftest import sessions
 from mnist_bench.selftest.conduct import measurable
@@ -29,9 +27,10 @@ from mnist_bench.selftest.injected import Laden, build
 from mnist_bench.selftest.instruments import VARIABLE
 from mnist_bench.selftest.labels import spoil
 from mnist_bench.selftest.sessions import Timer, Workshop, train
+from mnist_bench.worker.building import build_model
 
 needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX") or COMPILER) is None, reason="needs a C++ compiler"
+    forecast.this_host().find_program(forecast.compiler(forecast.this_host())) is None, reason="needs a C++ compiler"
 )
 # torch's compiler meets deprecated parts of torch as it is imported and used.
 compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
@@ -39,7 +38,7 @@ compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
 def lenet5() -> torch.nn.Module:
     torch.manual_seed(0)
-    return models.build(ModelEntry(name="lenet5", model="lenet5"))
+    return build_model(ModelEntry(name="lenet5", model="lenet5"))
 
 
 def images(count: int = 8) -> torch.Tensor:
@@ -97,14 +96,14 @@ def test_the_environment_decides_what_is_built(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(laden, Laden)
     assert laden.work.shape == (7, 64)
     monkeypatch.setenv(CELL_VARIABLE, "cnn/cpu/b100/eager@B")
-    assert type(build()) is type(models.build(ModelEntry(name="cnn", model="cnn")))
+    assert type(build()) is type(build_model(ModelEntry(name="cnn", model="cnn")))
 
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Iterator[Workshop]:
     root = tmp_path / "set"
     write_set(root, seed=5, sizes=(3000, 1000))
-    sha256 = combined(inspect(root, expectations("synthetic", root), None))
+    sha256 = proven("synthetic", root, None).sha256
     with Interrupts() as interrupts:
         yield Workshop(
             matrix=replace(

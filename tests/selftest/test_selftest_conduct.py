@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +12,17 @@ from record_factory import make_cell
 from selftest_kit import LENET5, MATRIX, MLP, PLAIN, made_check, make_workshop
 
 from mnist_bench.cells import expand, model_of
-from mnist_bench.data import cache_root, raw_folder, read_labels, verify
-from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE
+from mnist_bench.data import cache_root, raw_folder, verify
+from mnist_bench.data.fetch import proven
+from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, read_labels
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError, UsageError
 from mnist_bench.gate.records import Check, Verdict, VerdictKind
+from mnist_bench.models import SELFTEST
 from mnist_bench.records import Cell, DataSet, ModelEntry
 from mnist_bench.selftest import conduct
 from mnist_bench.selftest.conduct import checks, conditions
-from mnist_bench.selftest.instruments import PLUGIN, VARIABLE, instrumented, load_of, loads
+from mnist_bench.selftest.instruments import VARIABLE, instrumented, load_of, loads
 from mnist_bench.selftest.labels import SpoiltSet, spoil
 from mnist_bench.selftest.records import Condition, Mislabelled, Side, Slowed
 from mnist_bench.selftest.sessions import Workshop
@@ -34,7 +35,7 @@ class TestInstruments:
     def test_only_the_target_changes(self) -> None:
         changed = instrumented(MATRIX, CELLS)
         assert expand(changed) == expand(MATRIX)
-        assert model_of(changed, "mlp") == ModelEntry(name="mlp", model=PLUGIN, optimizer="sgd", lr=0.01)
+        assert model_of(changed, "mlp") == ModelEntry(name="mlp", model=SELFTEST, optimizer="sgd", lr=0.01)
         assert model_of(changed, "lenet5").optimizer == "adam"
 
     def test_a_model_that_no_cell_needs_stays(self) -> None:
@@ -45,7 +46,7 @@ class TestInstruments:
         matrix = replace(MATRIX, include=(cell,))
         changed = instrumented(matrix, [cell])
         assert expand(changed) == expand(matrix)
-        assert model_of(changed, "cnn").model == PLUGIN
+        assert model_of(changed, "cnn").model == SELFTEST
 
     def test_the_environment_says_what_and_how_much(self) -> None:
         text = loads(MATRIX, {MLP: 12, LENET5: 0})[VARIABLE]
@@ -171,10 +172,8 @@ class TestMislabel:
 class TestLabels:
     @pytest.fixture
     def source(self, tmp_path: Path) -> DataSet:
-        root = tmp_path / "set"
-        digests = write_set(root, seed=5, sizes=(400, 100))
-        whole = hashlib.sha256(b"".join(bytes.fromhex(digests[name].sha256) for name in FILE_NAMES))
-        return DataSet(name="synthetic", root=str(root), sha256=whole.hexdigest())
+        write_set(tmp_path / "set", seed=5, sizes=(400, 100))
+        return proven("synthetic", tmp_path / "set", None)
 
     def test_a_share_of_the_labels_is_wrong_and_nothing_else(self, source: DataSet, tmp_path: Path) -> None:
         spoilt = spoil(source, tmp_path / "spoilt", 0.3, seed=1)

@@ -10,8 +10,8 @@ import torch._dynamo
 import torch._inductor.config
 from worker_kit import write_tiny_set
 
-from mnist_bench.measure import warmup
 from mnist_bench.records import DataSet
+from mnist_bench.worker import clocks
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +45,6 @@ def _a_process_of_its_own(
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Warm-up and blocks of milliseconds: for tests that look at values, not at times."""
-    monkeypatch.setattr(warmup, "WINDOW_NS", 1_000_000)
-    monkeypatch.setattr(warmup, "LIMIT_NS", 10_000_000)
-    monkeypatch.setattr(warmup, "block_steps", lambda durations: 3)
+    monkeypatch.setattr(clocks, "WINDOW_NS", 1_000_000)
+    monkeypatch.setattr(clocks, "LIMIT_NS", 10_000_000)
+    monkeypatch.setattr(clocks, "block_steps", lambda durations: 3)

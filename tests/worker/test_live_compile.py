@@ -10,11 +10,11 @@ import torch._inductor.config
 from torch._dynamo.utils import counters
 from worker_kit import LINEAR, TEST, TRAIN, carry_out, make_spec, open_trial, write_plugin
 
-from mnist_bench.execution.compiled import graphs_compiled
+from mnist_bench.errors import TrialError
 from mnist_bench.protocol import Prepared
 from mnist_bench.records import CompileOptions, DataSet, TrialSpec
-from mnist_bench.serving import classify
-from mnist_bench.trial import TrialError
+from mnist_bench.worker.executions import graphs_compiled
+from mnist_bench.worker.server import classify
 
 pytestmark = [
     pytest.mark.usefixtures("hasty"),

@@ -12,14 +12,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from worker_kit import LINEAR, TEST, TRAIN, carry_out, make_spec, open_trial, write_plugin
 
-from mnist_bench import models
-from mnist_bench.errors import DataError
-from mnist_bench.loading.mnist import import_torchvision
-from mnist_bench.loading.order import epoch_order
+from mnist_bench.errors import DataError, Diverged, TrialError
+from mnist_bench.models import training_of
 from mnist_bench.protocol import Prepared
-from mnist_bench.recipes import training_of
 from mnist_bench.records import DataSet, ModelEntry, TrialSpec
-from mnist_bench.trial import SAMPLES, SESSION, TRAINING, WARMUP, Diverged, LiveTrial, TrialError
+from mnist_bench.samples import SAMPLES, SESSION, TRAINING, WARMUP
+from mnist_bench.worker.building import build_model
+from mnist_bench.worker.pipelines import epoch_order, import_torchvision
+from mnist_bench.worker.trial import LiveTrial
 
 pytestmark = pytest.mark.usefixtures("hasty")
 
@@ -227,7 +227,7 @@ def test_the_trace_has_dropout_off_and_leaves_it_on(tiniest: DataSet) -> None:
     assert isinstance(again, Prepared)
     assert first.loss_trace == again.loss_trace
     assert len(first.loss_trace) == 3  # as many whole batches as there are, at most 20
-    model = models.build(ModelEntry(name="cnn", model="cnn"))
+    model = build_model(ModelEntry(name="cnn", model="cnn"))
     model.load_state_dict(trial._model.state_dict())  # restored: as built
     images, labels = next(trial._pipeline.train_batches(epoch_order(0, 0, 350)))
     without_dropout = cross_entropy(model.eval()(images), labels).item()
@@ -279,7 +279,7 @@ def test_an_order_that_is_no_permutation_is_found(tiny: DataSet, monkeypatch: py
         order[0] = order[1]
         return order
 
-    monkeypatch.setattr("mnist_bench.trial.epoch_order", twice)
+    monkeypatch.setattr("mnist_bench.worker.trial.epoch_order", twice)
     with pytest.raises(TrialError, match=f"epoch 0: the order is not a permutation of the {TRAIN} images"):
         trial.train_epoch(0)
 

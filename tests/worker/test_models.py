@@ -1,4 +1,4 @@
-"""The three models, and plug-ins: what is taken, what is refused and in which words."""
+"""The built-in models, their recipes, and plug-ins: what is taken, what is refused and in which words."""
 
 from __future__ import annotations
 
@@ -10,86 +10,103 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from worker_kit import LINEAR, write_plugin
 
-from mnist_bench import models
-from mnist_bench.models import ModelError
-from mnist_bench.records import BUILTIN_MODELS, ModelEntry
+from mnist_bench.errors import TrialError
+from mnist_bench.models import MODELS, training_of
+from mnist_bench.records import ModelEntry
+from mnist_bench.worker import building
 
 
-def entry(target: str) -> ModelEntry:
-    return ModelEntry(name=target.replace(":", "."), model=target)
+def build(model: str, folder: Path | None = None) -> nn.Module:
+    entry = ModelEntry(name=model.replace(":", "."), model=model)
+    return building.build_model(entry, allow_plugins=folder is not None, plugin_path=folder and str(folder))
 
 
-@pytest.fixture
-def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The matrix file's folder, on the path as the worker puts it there."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.invalidate_caches()
-    return tmp_path
-
-
-@pytest.mark.parametrize(("name", "parameters"), [("mlp", 623_290), ("cnn", 934_798), ("lenet5", 61_706)])
-def test_the_reference_models(name: str, parameters: int) -> None:
-    model = models.build(entry(name))
-    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+@pytest.mark.parametrize("name", MODELS)
+def test_the_catalogues_facts_are_the_models(name: str) -> None:
+    model, facts = build(name), MODELS[name]
+    assert sum(parameter.numel() for parameter in model.parameters()) == facts.parameters
     for count in (1, 7):
         logits = model(torch.rand(count, 1, 28, 28))
-        assert logits.shape == (count, 10)
-        assert logits.dtype == torch.float32
+        assert (logits.shape, logits.dtype) == ((count, 10), torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        forward = model(torch.rand(1, 1, 28, 28))
+        scored = counter.get_total_flops()
+        forward.sum().backward()
+    # The catalogue counts the activations too, the counter only products.
+    assert scored == pytest.approx(facts.eval_flops, rel=0.05)
+    assert counter.get_total_flops() == pytest.approx(facts.train_flops, rel=0.05)
 
 
-def test_every_builtin_name_has_a_builder() -> None:
-    assert tuple(sorted(models.BUILDERS)) == BUILTIN_MODELS
-
-
-def test_the_mlp_takes_vectors_too() -> None:
-    assert models.build(entry("mlp"))(torch.rand(3, 784)).shape == (3, 10)  # the tutorial's own pipeline gives them
-
-
-def test_the_cnn_pools_with_stride_1() -> None:
-    layers = list(models.build(entry("cnn")))
-    pooled = nn.Sequential(*layers[:3])(torch.rand(1, 1, 28, 28))
-    assert pooled.shape == (1, 10, 27, 27)
+def test_what_the_tutorial_has() -> None:
+    assert build("mlp")(torch.rand(3, 784)).shape == (3, 10)  # its own pipeline gives vectors
+    layers = list(build("cnn"))  # type: ignore[call-overload]
+    assert nn.Sequential(*layers[:3])(torch.rand(1, 1, 28, 28)).shape == (1, 10, 27, 27)  # pooled with stride 1
     assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.2]
 
 
-def test_a_plugin_beside_the_matrix_file(plugins: Path) -> None:
-    write_plugin(plugins, "plain_plugin", LINEAR)
-    model = models.build(entry("plain_plugin:build"))
-    assert sum(parameter.numel() for parameter in model.parameters()) == 7850
+@pytest.mark.parametrize(
+    ("model", "given", "optimizer", "lr", "tutorial_std"),
+    [
+        ("mlp", {}, "sgd", 0.01, 1.0),
+        ("cnn", {}, "adam", 0.001, 128.0),
+        ("lenet5", {}, "adam", 0.001, 128.0),
+        ("mine:build", {}, "adam", 0.001, 128.0),
+        ("mlp", {"optimizer": "adamw", "lr": 0.5}, "adamw", 0.5, 1.0),
+        ("cnn", {"lr": 0.01}, "adam", 0.01, 128.0),  # the tutorial's erratum 4, run as a model of its own
+    ],
+)
+def test_recipes(model: str, given: dict[str, object], optimizer: str, lr: float, tutorial_std: float) -> None:
+    entry = ModelEntry(name="m", model=model, **given)  # type: ignore[arg-type]
+    standard, tutorial = training_of(entry, "standard"), training_of(entry, "tutorial")
+    assert (standard.optimizer, standard.lr) == (tutorial.optimizer, tutorial.lr) == (optimizer, lr)
+    assert (standard.mean, standard.std, standard.scored_on_training_images) == (0.1307, 0.3081, False)
+    assert (tutorial.mean, tutorial.std, tutorial.scored_on_training_images) == (0.0, tutorial_std, True)
 
 
-def test_a_plugin_in_a_package(plugins: Path) -> None:
-    (plugins / "plugged").mkdir()
-    (plugins / "plugged" / "__init__.py").touch()
-    write_plugin(plugins / "plugged", "inner", LINEAR)
-    assert isinstance(models.build(entry("plugged.inner:build")), nn.Module)
+def test_plugins_beside_the_matrix_file_and_in_a_package(tmp_path: Path) -> None:
+    (tmp_path / "plugged").mkdir()
+    (tmp_path / "plugged" / "__init__.py").touch()
+    write_plugin(tmp_path / "plugged", "inner", LINEAR)
+    write_plugin(tmp_path, "plain_plugin", LINEAR)
+    for name in ("plain_plugin:build", "plugged.inner:build"):
+        assert sum(parameter.numel() for parameter in build(name, tmp_path).parameters()) == 7850
 
 
-def test_the_proof_of_shape_leaves_no_trace(plugins: Path) -> None:
-    write_plugin(
-        plugins,
-        "noisy_plugin",
-        """
-        import torch
-        from torch import nn
+def test_nothing_is_imported_unless_plugins_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_plugin(tmp_path, "evil", f"open({str(tmp_path / 'here')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("evil:build", "an-entry-point", "os:abort"):
+        with pytest.raises(TrialError, match=f"{name} is code that is not built in: add --allow-plugins to run it"):
+            build(name)
+    assert not (tmp_path / "here").exists()
 
-        class Noisy(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.norm = nn.BatchNorm1d(784)
-                self.out = nn.Linear(784, 10)
 
-            def forward(self, images):
-                return self.out(self.norm(images.flatten(1) + torch.randn(1)))
+NOISY = """
+    import torch
+    from torch import nn
 
-        def build():
-            return Noisy().train()
-        """,
-    )
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(784)
+            self.out = nn.Linear(784, 10)
+
+        def forward(self, images):
+            return self.out(self.norm(images.flatten(1) + torch.randn(1)))
+
+    def build():
+        return Noisy().train()
+"""
+
+
+def test_the_proof_of_shape_leaves_no_trace(tmp_path: Path) -> None:
+    write_plugin(tmp_path, "noisy_plugin", NOISY)
     torch.manual_seed(3)
-    model = models.build(entry("noisy_plugin:build"))
+    model = build("noisy_plugin:build", tmp_path)
     drawn = torch.rand(1)
     torch.manual_seed(3)
     nn.Linear(784, 10)
@@ -108,44 +125,32 @@ REFUSED = {
     "from torch import nn\nclass M(nn.Module):\n    def forward(self, images): return [1]\nbuild = M": (
         "refused:build: from an input (2, 1, 28, 28) came list, not logits (2, 10)"
     ),
+    # What it does wrong itself is its own error.
+    "import a_package_that_is_not_there": "No module named 'a_package_that_is_not_there'",
+    "import torch\ntorch.no_such_thing": "module 'torch' has no attribute 'no_such_thing'",
 }
 
 
 @pytest.mark.parametrize("code", REFUSED, ids=range(len(REFUSED)))
-def test_refused_plugins(code: str, plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_plugins(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "refused", raising=False)
-    write_plugin(plugins, "refused", code)
-    with pytest.raises(ModelError) as caught:
-        models.build(entry("refused:build"))
+    importlib.invalidate_caches()
+    write_plugin(tmp_path, "refused", code)
+    with pytest.raises((TrialError, ModuleNotFoundError, AttributeError)) as caught:
+        build("refused:build", tmp_path)
     assert str(caught.value) == REFUSED[code]
 
 
 @pytest.mark.parametrize("target", ["nowhere_at_all:build", "nowhere_at_all.inner:build"])
-def test_a_missing_module(target: str, plugins: Path) -> None:
+def test_a_missing_module(target: str, tmp_path: Path) -> None:
     module = target.partition(":")[0]
-    with pytest.raises(
-        ModelError, match=f"{target}: no module '{module}' beside the matrix file or among the packages"
-    ):
-        models.build(entry(target))
+    with pytest.raises(TrialError, match=f"{target}: no module '{module}' beside the matrix file or among the pack"):
+        build(target, tmp_path)
 
 
-def test_what_a_plugin_itself_does_wrong_is_its_own_error(plugins: Path) -> None:
-    write_plugin(plugins, "imports_nothing", "import a_package_that_is_not_there")
-    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
-        models.build(entry("imports_nothing:build"))
-    write_plugin(plugins, "misspells", "import torch\ntorch.no_such_thing\ndef build(): ...")
-    with pytest.raises(AttributeError, match="no_such_thing"):
-        models.build(entry("misspells:build"))
-
-
-def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = importlib.metadata.EntryPoint("tiny-net", "mnist_bench.models.mlp:build", models.ENTRY_POINT_GROUP)
-
-    def entry_points(group: str) -> importlib.metadata.EntryPoints:
-        assert group == "mnist_bench.models"
-        return importlib.metadata.EntryPoints([point])
-
-    monkeypatch.setattr(models, "entry_points", entry_points)
-    assert models.build(entry("tiny-net"))(torch.rand(2, 1, 28, 28)).shape == (2, 10)
-    with pytest.raises(ModelError, match=r"no entry point 'tinynet' in the group mnist_bench\.models"):
-        models.build(entry("tinynet"))
+def test_an_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    point = importlib.metadata.EntryPoint("tiny-net", "mnist_bench.models.mlp:build", "mnist_bench.models")
+    monkeypatch.setattr(building, "entry_points", lambda group: [point] if group == point.group else [])
+    assert build("tiny-net", tmp_path)(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    with pytest.raises(TrialError, match=r"no entry point 'tinynet' in the group mnist_bench\.models"):
+        build("tinynet", tmp_path)

@@ -10,11 +10,10 @@ import pytest
 import torch
 from worker_kit import TEST, TRAIN, make_spec
 
-from mnist_bench.loading import pipelines
-from mnist_bench.loading.order import epoch_order
-from mnist_bench.loading.pipelines import Batch, Pipeline
-from mnist_bench.recipes import training_of
+from mnist_bench.models import training_of
 from mnist_bench.records import DataSet
+from mnist_bench.worker import pipelines
+from mnist_bench.worker.pipelines import Batch, Pipeline, epoch_order
 
 CPU = torch.device("cpu")
 PIPELINES = ("resident", "tensors", "torchvision", "tutorial")
@@ -24,7 +23,7 @@ GOLDEN = "410c7113"
 
 def build(data: DataSet, **changes: object) -> Pipeline:
     spec = make_spec(data, **changes)  # type: ignore[arg-type]
-    pipeline = pipelines.build(spec, training_of(spec.model, spec.recipe), CPU)
+    pipeline = pipelines.open_pipeline(spec, training_of(spec.model, spec.recipe), CPU)
     pipeline.transfer()
     return pipeline
 

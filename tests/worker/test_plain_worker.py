@@ -7,17 +7,17 @@ import torch
 from worker_kit import TEST, TRAIN, make_spec
 
 from bench import plain_worker
-from mnist_bench.loading import pipelines
-from mnist_bench.loading.order import epoch_order
-from mnist_bench.recipes import training_of
+from mnist_bench.models import training_of
 from mnist_bench.records import DataSet, Recipe
+from mnist_bench.worker import pipelines
+from mnist_bench.worker.pipelines import epoch_order
 
 
 @pytest.mark.parametrize(("recipe", "scored"), [("standard", TEST), ("tutorial", TRAIN)])
 def test_both_sets_are_those_of_the_harness(recipe: Recipe, scored: int, tiny: DataSet) -> None:
     spec = make_spec(tiny, recipe=recipe)
     loop = plain_worker.build(spec)
-    pipeline = pipelines.build(spec, training_of(spec.model, recipe), torch.device("cpu"))
+    pipeline = pipelines.open_pipeline(spec, training_of(spec.model, recipe), torch.device("cpu"))
     for images, batches in (
         (loop.images, pipeline.train_batches(torch.arange(TRAIN))),
         (loop.test_images, pipeline.test_batches()),

@@ -6,16 +6,15 @@ import hashlib
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
-from mnist_bench.data import write_images, write_labels
-from mnist_bench.measure.waterfall import Waterfall
+from mnist_bench.data.mnist import write_idx
 from mnist_bench.protocol import Evaluated, Prepared
 from mnist_bench.records import Cell, DataSet, ModelEntry, TrialSpec, Variant
-from mnist_bench.trial import LiveTrial
+from mnist_bench.worker.clocks import Waterfall, clock
+from mnist_bench.worker.trial import LiveTrial
 
 TRAIN, TEST = 2300, 1000
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -38,8 +37,8 @@ def write_tiny_set(root: Path, train: int = TRAIN, test: int = TEST) -> DataSet:
     for count, images_file, labels_file in ((train, *FILES[:2]), (test, *FILES[2:])):
         labels = rng.integers(0, 10, size=count).astype(np.uint8)
         images = patterns[labels] + rng.integers(0, 56, size=(count, 28, 28))
-        write_images(raw / images_file, images.astype(np.uint8))
-        write_labels(raw / labels_file, labels)
+        write_idx(raw / images_file, images.astype(np.uint8))
+        write_idx(raw / labels_file, labels)
     digests = b"".join(hashlib.sha256((raw / name).read_bytes()).digest() for name in FILES)
     return DataSet(name="synthetic", root=str(root), sha256=hashlib.sha256(digests).hexdigest())
 
@@ -65,8 +64,12 @@ def make_spec(data: DataSet, target: str = "mlp", **changes: Any) -> TrialSpec:
     return TrialSpec(cell=cell, model=entry, variant=variant, data=data, **spec)
 
 
+def new_waterfall() -> Waterfall:
+    return Waterfall(clock, clock())
+
+
 def open_trial(spec: TrialSpec) -> LiveTrial:
-    return LiveTrial(spec, Waterfall(perf_counter_ns, perf_counter_ns()))
+    return LiveTrial(spec, new_waterfall())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

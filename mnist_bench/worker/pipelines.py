@@ -1,0 +1,230 @@
+"""The pipelines: from an order to batches on the device.
+
+A batch is float32 (B, 1, 28, 28) (the tutorial's MLP: (B, 784)), normalised, and int64 (B,), both on the device. Images
+are read by torchvision from files that were verified before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import random
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import library
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from mnist_bench.catalogue import PIPELINES, load
+from mnist_bench.models import MODELS, PLUG_IN, Training
+from mnist_bench.records import EVALUATION_BATCH_SIZE, TrialSpec
+from mnist_bench.worker.loop import Batch
+from mnist_bench.worker.state import Relocator
+
+# torchvision's own operators, which a CPU build of torch lacks when torchvision is a CUDA build. Data sets and
+# transforms never call them; their schemas must only be there at import. Kept alive by this name.
+_schemas: list[library.Library] = []
+
+
+class Pipeline(Protocol):
+    """Batches for training and scoring. ``train_images`` and ``test_images`` are their numbers."""
+
+    train_images: int
+    test_images: int
+
+    def transfer(self) -> None:
+        """Brings to the device, once, what stays there."""
+
+    def train_batches(self, order: torch.Tensor) -> Iterator[Batch]:
+        """All images in ``order``; the last batch may be ragged."""
+
+    def test_batches(self) -> Iterator[Batch]:
+        """Every scored image once, in the file's order, 1,000 at a time."""
+
+    def relocate(self, relocator: Relocator, rng: random.Random) -> None:
+        """Moves what steps read directly to fresh memory; values unchanged."""
+
+
+def open_pipeline(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
+    """The pipeline of ``spec``; nothing is on the device yet."""
+    pipeline: Pipeline = load(PIPELINES[spec.variant.pipeline])(spec, training, device)
+    return pipeline
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
+    """The permutation of an epoch, the one source of order for every pipeline, variant and device: int64 (count,) on
+    the CPU, a function of its arguments alone.
+
+    The generator is seeded with the first 8 bytes of SHA-256 of ``seed/epoch``, so that neighbouring seeds and epochs
+    have nothing in common.
+    """
+    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    return torch.randperm(count, generator=generator)
+
+
+# ── resident ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def resident(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
+    train = _read(spec, train=True)
+    test = train if training.scored_on_training_images else _read(spec, train=False)
+    return Resident(train, test, training, spec.cell.batch_size, device)
+
+
+class Resident:
+    """uint8 images on the device, gathered and normalised there: the fastest, and the default."""
+
+    def __init__(self, train: Any, test: Any, training: Training, batch_size: int, device: torch.device) -> None:
+        self._images, self._labels = train.data.unsqueeze(1), train.targets
+        self._test_images, self._test_labels = test.data.unsqueeze(1), test.targets
+        self._batch_size, self._device = batch_size, device
+        # (pixel / 255 - mean) / std as one subtraction and one product: an operation less a batch.
+        self._shift = 255.0 * training.mean
+        self._scale = 1.0 / (255.0 * training.std)
+        self.train_images, self.test_images = len(self._labels), len(self._test_labels)
+
+    def transfer(self) -> None:
+        self._images, self._labels = self._images.to(self._device), self._labels.to(self._device)
+        self._test_images, self._test_labels = self._test_images.to(self._device), self._test_labels.to(self._device)
+
+    def train_batches(self, order: torch.Tensor) -> Iterator[Batch]:
+        images, labels, shift, scale = self._images, self._labels, self._shift, self._scale
+        for indices in order.to(self._device).split(self._batch_size):
+            pixels = images.index_select(0, indices).to(torch.float32).sub_(shift).mul_(scale)
+            yield pixels, labels.index_select(0, indices)
+
+    def test_batches(self) -> Iterator[Batch]:
+        for start in range(0, self.test_images, EVALUATION_BATCH_SIZE):
+            stop = start + EVALUATION_BATCH_SIZE
+            pixels = self._test_images[start:stop].to(torch.float32).sub_(self._shift).mul_(self._scale)
+            yield pixels, self._test_labels[start:stop]
+
+    def relocate(self, relocator: Relocator, rng: random.Random) -> None:
+        relocator.move([self._images, self._labels], rng)
+
+
+# ── loaders ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tensors(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
+    def prepare(read: Any) -> TensorDataset:
+        return TensorDataset(_normalised(read.data, training), read.targets)
+
+    return Loader(spec, training, device, prepare)
+
+
+def transformed(spec: TrialSpec, training: Training, device: torch.device, *, pin: bool = True) -> Pipeline:
+    """torchvision's transforms, image by image."""
+    transforms = import_torchvision().transforms
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((training.mean,), (training.std,))])
+    return Loader(spec, training, device, lambda read: read, transform, pin=pin)
+
+
+def tutorial(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
+    """The one that the tutorial uses for that model: a list of (vector, label) pairs made once, ``list(zip(images,
+    labels))`` over two tensors, so that labels are tensors without axes; or transforms."""
+    if not MODELS.get(spec.model.model, PLUG_IN).tutorial_vectors:
+        return transformed(spec, training, device, pin=False)
+
+    def prepare(read: Any) -> list[Batch]:
+        return list(zip(_normalised(read.data, training).flatten(start_dim=1), read.targets, strict=True))
+
+    return Loader(spec, training, device, prepare, pin=False)
+
+
+class Loader:
+    """A DataLoader over any data set of (image, label), in the order that it is given.
+
+    A step's batch is collated anew every time, so ``relocate`` has nothing to move.
+
+    Args:
+        prepare: makes such a data set of torchvision's.
+    """
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        training: Training,
+        device: torch.device,
+        prepare: Callable[[Any], Any],
+        transform: Any = None,
+        *,
+        pin: bool = True,
+    ) -> None:
+        wanted = (True, training.scored_on_training_images)
+        train, test = (prepare(_read(spec, train=each, transform=transform)) for each in wanted)
+        workers = spec.variant.workers
+        self._device = device
+        self._sampler = FixedOrder(torch.arange(len(train)))
+        common: dict[str, Any] = {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": pin and device.type == "cuda",
+        }
+        # A generator of its own: the loader would else draw from the one that dropout draws from.
+        self._train = DataLoader(
+            train, batch_size=spec.cell.batch_size, sampler=self._sampler, generator=torch.Generator(), **common
+        )
+        self._test = DataLoader(test, batch_size=EVALUATION_BATCH_SIZE, generator=torch.Generator(), **common)
+        self.train_images, self.test_images = len(train), len(test)
+
+    def transfer(self) -> None:
+        return None
+
+    def train_batches(self, order: torch.Tensor) -> Iterator[Batch]:
+        self._sampler.order = order
+        return self._on_device(self._train)
+
+    def test_batches(self) -> Iterator[Batch]:
+        return self._on_device(self._test)
+
+    def relocate(self, relocator: Relocator, rng: random.Random) -> None:
+        return None
+
+    def _on_device(self, loader: DataLoader[Any]) -> Iterator[Batch]:
+        for images, labels in loader:
+            yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+
+
+class FixedOrder(Sampler[int]):
+    """Yields the indices that it was last given."""
+
+    def __init__(self, order: torch.Tensor) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order.tolist())
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+# ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def import_torchvision() -> ModuleType:
+    """Imports torchvision, also the CUDA build beside a CPU build of torch (``doctor`` names that mismatch)."""
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]  # half imported
+    operators = library.Library("torchvision", "DEF")
+    operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _schemas.append(operators)
+    return importlib.import_module("torchvision")
+
+
+def _read(spec: TrialSpec, *, train: bool, transform: Any = None) -> Any:
+    return import_torchvision().datasets.MNIST(spec.data.root, train=train, transform=transform, download=False)
+
+
+def _normalised(images: torch.Tensor, training: Training) -> torch.Tensor:
+    return images.unsqueeze(1).to(torch.float32).div_(255.0).sub_(training.mean).div_(training.std)

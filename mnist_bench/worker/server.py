@@ -1,0 +1,98 @@
+"""From a request to a reply: every error of a trial becomes a status with a reason; its traceback goes to the log."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import torch
+
+from mnist_bench.errors import BenchError, Diverged, TrialError
+from mnist_bench.protocol import (
+    PROTOCOL_VERSION,
+    Block,
+    EndSession,
+    Evaluate,
+    Failed,
+    Finish,
+    Prepare,
+    Reply,
+    Request,
+    TrainEpoch,
+)
+from mnist_bench.records import FailureKind
+from mnist_bench.worker.clocks import Waterfall
+from mnist_bench.worker.executions import is_compile_error
+from mnist_bench.worker.trial import LiveTrial
+
+REASON_LENGTH = 400
+OURS = (f"{Path(__file__).parents[1]}/", f"{Path(torch.__file__).parent}/")  # frames that say nothing of the model
+OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "Cannot allocate memory")
+
+
+class Server:
+    """Holds the one trial of this process."""
+
+    def __init__(self, waterfall: Waterfall) -> None:
+        self._waterfall = waterfall
+        self._trial: LiveTrial | None = None
+
+    def answer(self, request: Request) -> Reply:
+        try:
+            return self._carry_out(request)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a model raises is a result
+            traceback.print_exc()
+            return Failed(kind=classify(error), reason=as_unicode(explain(error)))
+
+    def _carry_out(self, request: Request) -> Reply:
+        if isinstance(request, Prepare):
+            if request.protocol != PROTOCOL_VERSION:
+                raise TrialError(f"the runner speaks protocol {request.protocol}, this worker {PROTOCOL_VERSION}")
+            self._trial = LiveTrial(request.spec, self._waterfall)
+            return self._trial.prepare()
+        if self._trial is None:
+            raise TrialError(f"{request.type} before prepare")
+        match request:
+            case Block(seed=seed):
+                return self._trial.block(seed)
+            case EndSession():
+                return self._trial.end_session()
+            case TrainEpoch(epoch=epoch):
+                return self._trial.train_epoch(epoch)
+            case Evaluate(other_set=other_set):
+                return self._trial.evaluate(other_set=other_set)
+            case Finish():
+                return self._trial.finish()
+
+
+def classify(error: BaseException) -> FailureKind:
+    """The status that an error of a trial stands for."""
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "oom"
+    if is_compile_error(error):
+        return "compile_error"
+    if isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in OUT_OF_MEMORY):
+        return "oom"
+    return "failed"
+
+
+def explain(error: BaseException) -> str:
+    """One line: the error's own words, and where in the code outside this package and torch it was raised."""
+    words = " ".join(str(error).split()) or "no message"
+    if isinstance(error, BenchError):
+        return shorten(words)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(OURS)]
+    where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return shorten(f"{type(error).__name__}: {words}") + where
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= REASON_LENGTH else text[: REASON_LENGTH - 1] + "…"
+
+
+def as_unicode(text: str) -> str:
+    """A lone surrogate (a path or a message of bytes that were no UTF-8) becomes its escape: no table can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,357 @@
+"""A trial in its worker: prepare, blocks of the session, training, evaluation (docs/measurement.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mnist_bench import data
+from mnist_bench.catalogue import EXECUTIONS
+from mnist_bench.errors import Diverged, TrialError
+from mnist_bench.models import training_of
+from mnist_bench.protocol import BlockDone, EpochDone, Evaluated, Finished, Prepared, SessionEnded, Unavailable
+from mnist_bench.records import StepTimes, TrialSpec, VariantClass
+from mnist_bench.samples import SAMPLES, SESSION, TRAINING, WARMUP
+from mnist_bench.worker import clocks, executions, process
+from mnist_bench.worker.building import build_model, build_optimizer
+from mnist_bench.worker.clocks import NS, Waterfall, clock
+from mnist_bench.worker.devices import open_device
+from mnist_bench.worker.loop import Batch, TrainedEpoch, evaluate, train_epoch
+from mnist_bench.worker.pipelines import Pipeline, epoch_order, open_pipeline
+from mnist_bench.worker.state import Relocator, Snapshot, state_tensors
+
+TRACE_STEPS = 20
+RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
+WARMUP_EPOCH = -1  # the order of warm-up and session, which no training epoch has
+CLASSES: dict[str, VariantClass] = {"fp32": "A", "tf32": "B", "bf16": "B"}
+
+
+class LiveTrial:
+    """All that is alive of one trial. The methods are the protocol's requests, in its order.
+
+    Args:
+        waterfall: its clock runs since the process was started.
+    """
+
+    def __init__(self, spec: TrialSpec, waterfall: Waterfall) -> None:
+        self._spec, self._waterfall = spec, waterfall
+        self._device = open_device(spec.cell.device)
+        self._samples: list[np.ndarray[Any, Any]] = []
+        self._session_ns: list[int] = []
+        self._orders = hashlib.sha256()
+        self._rng = random.Random(spec.id)
+        self._state_relocator, self._input_relocator = Relocator(), Relocator()
+        self._blocks = 0
+
+    # ── prepare ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def prepare(self) -> Prepared | Unavailable:
+        """Device, data, model, compilation, warm-up, the loss trace: each a phase; leaves the state as built."""
+        with self._waterfall.phase("device"):
+            if unavailable := self._open_device():
+                return unavailable
+        with self._waterfall.phase("data"):
+            data.verify(self._spec.data)
+            training = training_of(self._spec.model, self._spec.recipe)
+            self._pipeline = open_pipeline(self._spec, training, self._device.torch_device)
+        with self._waterfall.phase("transfer"):
+            self._pipeline.transfer()
+            self._device.synchronize()
+        with self._waterfall.phase("build"):
+            self._build(training.optimizer, training.lr)
+        first_step_s, compile_s = self._first_calls()
+        with self._waterfall.phase("warm-up"):
+            durations = clocks.settle(self._time_steps)
+            self._keep(WARMUP, 0, durations)
+        with self._waterfall.phase("check"):
+            trace = self._loss_trace()
+            self._snapshot.restore()
+        self._block_steps = clocks.block_steps(durations)
+        return Prepared(
+            block_steps=self._block_steps,
+            step_s=float(np.median(durations[-50:])) * NS,
+            pairable=self._spec.variant.workers == 0,
+            device_name=self._device.describe(),
+            parameters=sum(parameter.numel() for parameter in self._model.parameters()),
+            class_=CLASSES[self._spec.variant.precision],
+            loss_trace=trace,
+            time_to_first_step_s=first_step_s,
+            compile_s=compile_s,
+        )
+
+    def _open_device(self) -> Unavailable | None:
+        variant = self._spec.variant
+        if reason := self._device.missing():
+            return Unavailable(scope="device", reason=reason)
+        if reason := executions.missing_compiler(variant, self._device.torch_device):
+            return Unavailable(scope="compile", reason=reason)
+        lenient = self._spec.deterministic_if_possible
+        process.apply_numerics(variant, self._device.torch_device, deterministic_if_possible=lenient)
+        if self._spec.memory_bytes is not None:
+            self._device.limit_memory(self._spec.memory_bytes)
+        return None
+
+    def _build(self, optimizer: str, lr: float) -> None:
+        spec, device = self._spec, self._device.torch_device
+        torch.manual_seed(spec.seed)
+        random.seed(spec.seed)
+        np.random.seed(spec.seed)
+        model = build_model(spec.model, allow_plugins=spec.allow_plugins, plugin_path=spec.plugin_path)
+        self._model: nn.Module = model.to(device)
+        if spec.variant.channels_last:
+            self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model.train()
+        self._optimizer = build_optimizer(self._model, optimizer, lr, fused=spec.variant.fused_optimizer)
+        self._program = executions.build_program(self._model, self._optimizer, spec.variant, device)
+        self._snapshot = Snapshot(self._model, self._optimizer, device)
+        self._losses: list[torch.Tensor] = []
+        self._stream = self._full_batches()
+        self._one_step = self._steady_step()
+
+    def _full_batches(self) -> Iterator[Batch]:
+        """Batches without end, none ragged, in an order that no training epoch has."""
+        count, size = self._pipeline.train_images, self._spec.cell.batch_size
+        orders = (epoch_order(self._spec.seed, WARMUP_EPOCH - repeat, count) for repeat in itertools.count())
+        return itertools.chain.from_iterable(
+            self._pipeline.train_batches(order[: count // size * size]) for order in orders
+        )
+
+    def _steady_step(self) -> Callable[[], None]:
+        """One step as ``training.train_epoch`` has it, on the next full batch."""
+        next_batch, step, keep = self._stream.__next__, self._program.step, self._losses.append
+
+        def one_step() -> None:
+            images, labels = next_batch()
+            keep(step(images, labels))
+
+        return one_step
+
+    def _first_calls(self) -> tuple[float, float | None]:
+        """Calls every shape to come twice: full batch, tail batch, evaluation batch.
+
+        Returns:
+            Awake seconds from the process's start to the first finished step; and, where something is compiled, the
+            seconds of the first calls less those of the second.
+        """
+        compiled = EXECUTIONS[self._spec.variant.execution].compiles
+        ahead_ns = self._call(self._score_ahead)
+        with self._waterfall.phase("compile" if compiled else "warm-up"):
+            images, labels = next(self._stream)
+            first, second = self._call(lambda: self._program.step(images, labels)), 0
+            first_step_s = self._waterfall.awake_s() - ahead_ns * NS
+            second += self._call(lambda: self._program.step(images, labels))
+            if tail := self._pipeline.train_images % self._spec.cell.batch_size:
+                for_tail = images[:tail], labels[:tail]
+                first += self._call(lambda: self._program.step(*for_tail))
+                second += self._call(lambda: self._program.step(*for_tail))
+            with self._scoring():
+                scored, _ = next(iter(self._pipeline.test_batches()))
+                first += self._call(lambda: self._program.forward(scored))
+                second += self._call(lambda: self._program.forward(scored))
+        if compiled and not executions.graphs_compiled():
+            raise TrialError(
+                "nothing was compiled: dynamo is switched off in the environment, or skips the whole model"
+            )
+        return first_step_s, max(0.0, (first - second) * NS) if compiled else None
+
+    def _score_ahead(self) -> None:
+        """On a CPU, one evaluation batch by the uncompiled model before any step.
+
+        Libraries keep the work memory of their first calls. Where smaller batches came before it, a step of mlp took 1
+        to 2 % longer for as long as the process lived (docs/log.md, 2026-11-26).
+        """
+        if self._device.torch_device.type != "cpu":
+            return
+        # No inference mode: what a model keeps from its first call must be fit for training.
+        with self._waterfall.phase("warm-up"), self._scoring(torch.no_grad):
+            images, _ = next(iter(self._pipeline.test_batches()))
+            self._model(images)
+
+    def _call(self, function: Callable[[], object]) -> int:
+        begin = clock()
+        function()
+        self._device.synchronize()
+        return clock() - begin
+
+    @contextmanager
+    def _scoring(self, mode: Callable[[], AbstractContextManager[object]] = torch.inference_mode) -> Iterator[None]:
+        self._model.eval()
+        try:
+            with mode():
+                yield
+        finally:
+            self._model.train()
+
+    def _time_steps(self, count: int) -> list[int]:
+        self._losses.clear()
+        return self._device.time_steps(self._one_step, count)
+
+    def _loss_trace(self) -> tuple[float, ...]:
+        """Losses of the first steps from the initial state, dropout off, 6 digits: equal for variants of class A."""
+        self._snapshot.restore()
+        dropouts = [module for module in self._model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
+        for module in dropouts:
+            module.eval()
+        order = epoch_order(self._spec.seed, 0, self._pipeline.train_images)
+        size = self._spec.cell.batch_size
+        wanted = order[: min(TRACE_STEPS, len(order) // size) * size]
+        losses = torch.stack([self._program.step(*batch) for batch in self._pipeline.train_batches(wanted)]).tolist()
+        for module in dropouts:
+            module.train()
+        return tuple(float(f"{loss:.6g}") for loss in itertools.takewhile(math.isfinite, losses))
+
+    # ── session ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def block(self, seed: int) -> BlockDone:
+        """One block on fresh memory: a step that does not count, then ``block_steps`` that do.
+
+        Args:
+            seed: of the round: all members begin it on the same core; their spacers differ.
+        """
+        with self._waterfall.phase("session"), process.on_random_core(random.Random(seed)):
+            self._refresh(random.Random(f"{seed}/{self._spec.id}"))
+            self._one_step()
+            with self._no_compilation("the timing session"):
+                durations = self._time_steps(self._block_steps)
+            self._keep(SESSION, self._blocks, durations)
+            self._session_ns += durations
+            self._blocks += 1
+        return BlockDone(steps=len(durations), seconds=sum(durations) * NS)
+
+    def _refresh(self, rng: random.Random) -> None:
+        """Everything that a step reads or writes moves to fresh memory. Captured graphs are bound to theirs: with them
+        it moves at times only, and torch, which finds other addresses, captures them again."""
+        captured = executions.captures_graphs(self._spec.variant, self._device.torch_device)
+        if captured and self._blocks % RECAPTURE_BLOCKS:
+            return
+        self._state_relocator.move(state_tensors(self._model, self._optimizer), rng)
+        self._pipeline.relocate(self._input_relocator, rng)
+        if captured:
+            for _ in range(3):  # warm up, record, replay
+                self._one_step()
+
+    def end_session(self) -> SessionEnded:
+        """Puts the state back as it was built, for the training to come."""
+        with self._waterfall.phase("session"):
+            self._stream = iter(())  # the one before goes, and with it what a loader has in hand
+            self._one_step = self._steady_step()
+            self._snapshot.restore()
+            if not self._session_ns:
+                return SessionEnded(step_times=None)
+            p50, p95, p99 = (float(value) * 1e-6 for value in np.percentile(self._session_ns, (50, 95, 99)))
+        return SessionEnded(step_times=StepTimes(p50_ms=p50, p95_ms=p95, p99_ms=p99, count=len(self._session_ns)))
+
+    # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def train_epoch(self, epoch: int) -> EpochDone:
+        """One epoch over all images; the audit that work is conserved (rule 7) lies outside the timed span."""
+        count = self._pipeline.train_images
+        with self._waterfall.phase("audit"):
+            order = epoch_order(self._spec.seed, epoch, count)
+            if not bool((torch.bincount(order, minlength=count) == 1).all()):
+                raise TrialError(f"epoch {epoch}: the order is not a permutation of the {count} images")
+            self._orders.update(order.numpy().tobytes())
+        with self._no_compilation(f"epoch {epoch}"):
+            trained = train_epoch(
+                self._program.step,
+                self._pipeline.train_batches(order),
+                math.ceil(count / self._spec.cell.batch_size),
+                synchronize=self._device.synchronize,
+            )
+        seconds, loader_ns = (trained.ended - trained.started) * NS, trained.loader_ns()
+        self._waterfall.add("loader wait", loader_ns)
+        self._waterfall.add("train step", trained.ended - trained.started - loader_ns)
+        with self._waterfall.phase("audit"):
+            self._keep(TRAINING, epoch, trained.steps)
+            loss = self._audit(epoch, trained)
+        return EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=trained.images)
+
+    def _audit(self, epoch: int, trained: TrainedEpoch) -> float:
+        """Returns the epoch's mean loss.
+
+        Raises:
+            Diverged: it is not finite.
+            TrialError: images were dropped or doubled, or no weight has changed.
+        """
+        if trained.images != self._pipeline.train_images:
+            raise TrialError(
+                f"epoch {epoch}: {trained.images} images were trained on, not {self._pipeline.train_images}"
+            )
+        loss = trained.mean_loss()
+        if not math.isfinite(loss):
+            raise Diverged(f"the mean training loss of epoch {epoch + 1} is {loss}: lower the learning rate")
+        if epoch == 0 and not self._snapshot.weights_changed():
+            raise TrialError("no weight changed in the first epoch: is the loss connected to the parameters?")
+        return loss
+
+    def evaluate(self, *, other_set: bool = False) -> Evaluated:
+        """Scores every image of the set that the recipe scores, or of the other one."""
+        pipeline = self._open_other_set() if other_set else self._pipeline
+        with self._waterfall.phase("evaluation"), self._no_compilation("the evaluation"):
+            self._model.eval()
+            score = evaluate(
+                self._program.forward,
+                pipeline.test_batches(),
+                pipeline.test_images,
+                self._device.torch_device,
+                synchronize=self._device.synchronize,
+            )
+            self._model.train()
+        if score.samples != pipeline.test_images:
+            raise TrialError(f"{score.samples} images were scored, not {pipeline.test_images}")
+        return score
+
+    def _open_other_set(self) -> Pipeline:
+        """A pipeline of its own, opened only when asked for: whatever is timed holds one set of images to score."""
+        with self._waterfall.phase("data"):
+            training = training_of(self._spec.model, self._spec.recipe)
+            swapped = replace(training, scored_on_training_images=not training.scored_on_training_images)
+            pipeline = open_pipeline(self._spec, swapped, self._device.torch_device)
+        with self._waterfall.phase("transfer"):
+            pipeline.transfer()
+            self._device.synchronize()
+        return pipeline
+
+    def finish(self) -> Finished:
+        """Writes the raw samples; the last word. What follows (exit) is timed by the runner."""
+        with self._waterfall.phase("teardown"):
+            if self._samples and self._spec.samples_path:
+                np.save(self._spec.samples_path, np.concatenate(self._samples))
+            found = process.describe_numerics(self._spec.variant, self._device.torch_device)
+            host_peak, device_peak = process.tree_peak_bytes(), self._device.peak_bytes()
+        return Finished(
+            phases=self._waterfall.phases_s(),
+            elapsed_s=self._waterfall.elapsed_s(),
+            asleep_s=self._waterfall.asleep_s(),
+            host_peak_bytes=host_peak,
+            device_peak_bytes=device_peak,
+            order_sha256=self._orders.hexdigest(),
+            numerics=found,
+        )
+
+    @contextmanager
+    def _no_compilation(self, where: str) -> Iterator[None]:
+        before = executions.graphs_compiled()
+        yield
+        if (new := executions.graphs_compiled() - before) > 0:
+            raise TrialError(f"{new} graphs were compiled inside {where}: its times are not those of steps")
+
+    def _keep(self, phase: int, index: int, stamps: Any) -> None:
+        """Keeps raw samples: pairs of stamps of training, else durations (``loaded_ns`` is then 0)."""
+        pairs = phase == TRAINING
+        rows = np.zeros(len(stamps) // 2 if pairs else len(stamps), dtype=SAMPLES)
+        rows["phase"], rows["index"] = phase, index
+        rows["done_ns"] = stamps[1::2] if pairs else stamps
+        if pairs:
+            rows["loaded_ns"] = stamps[0::2]
+        self._samples.append(rows)

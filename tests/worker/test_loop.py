@@ -1,0 +1,188 @@
+"""Everything that reads a clock, with clocks made up: warm-up, waterfall, epochs, evaluation, blocks, devices."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_bench.catalogue import DEVICES
+from mnist_bench.worker import clocks
+from mnist_bench.worker.clocks import Waterfall
+from mnist_bench.worker.devices import open_device
+from mnist_bench.worker.loop import evaluate, time_steps_by_events, train_epoch
+
+MS = 1_000_000
+
+
+class Clock:
+    """Nanoseconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000
+
+    def __call__(self) -> int:
+        return self.now
+
+    def sleep(self, duration_ns: int) -> None:
+        self.now += duration_ns
+
+
+# ── warm-up ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("duration_ms", "asked", "steady"),
+    [
+        (lambda number: 5, [2, 10, 10, 10], 5),  # windows of 50 ms, three that agree
+        (lambda number: 400, [2, 1, 1, 1], 400),  # steps longer than a window make windows of one
+        (lambda number: max(2, 40 - number), None, 2),  # compilation, caches, a clock that speeds up: waited for
+    ],
+)
+def test_warm_up_is_found(duration_ms: Callable[[int], int], asked: list[int] | None, steady: int) -> None:
+    counts: list[int] = []
+
+    def time_steps(count: int) -> list[int]:
+        begin = sum(counts)
+        counts.append(count)
+        return [duration_ms(number) * MS for number in range(begin, begin + count)]
+
+    durations = clocks.settle(time_steps)
+    assert durations == [duration_ms(number) * MS for number in range(sum(counts))]
+    assert asked in (None, counts)
+    assert set(durations[-3:]) == {steady * MS}
+
+
+def test_a_trial_that_never_settles_is_taken_as_it_is() -> None:
+    windows: list[int] = []
+
+    def time_steps(count: int) -> list[int]:
+        windows.append(count)
+        return [(1 * MS, 3 * MS, 9 * MS)[len(windows) % 3]] * count
+
+    assert clocks.LIMIT_NS <= sum(clocks.settle(time_steps)) < clocks.LIMIT_NS + 1_000 * MS
+
+
+@given(st.integers(0, 10**9), st.lists(st.integers(0, 10**9), max_size=120))
+def test_a_block_is_about_a_tenth_of_a_second_by_the_latest_steps(duration: int, before: list[int]) -> None:
+    steps = clocks.block_steps([*before, *[duration] * 50])
+    assert steps == max(1, steps)
+    if 10 <= duration <= 50 * MS:
+        assert 0.5 <= steps * duration / (100 * MS) <= 1.5
+
+
+# ── waterfall ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_waterfall_adds_up_and_times_what_fails() -> None:
+    clock = Clock()
+    waterfall = Waterfall(clock, started_ns=0)
+    with waterfall.asleep():
+        clock.sleep(100 * MS)
+    for _ in range(2):
+        with suppress(ZeroDivisionError), waterfall.phase("step"):
+            clock.sleep(5 * MS)
+            raise ZeroDivisionError
+    clock.sleep(7 * MS)  # claimed by nobody
+    waterfall.add("loader", 2 * MS)
+    assert waterfall.phases_s() == pytest.approx({"step": 0.010, "loader": 0.002})
+    assert (waterfall.asleep_s(), waterfall.awake_s()) == pytest.approx((0.1, 0.017001))
+    assert waterfall.elapsed_s() == pytest.approx(0.117001)
+
+
+# ── epochs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Spans = st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(1, 9)), max_size=30)
+
+
+@given(Spans)
+def test_an_epoch_is_stamped_and_keeps_every_loss_with_its_weight(spans: list[tuple[int, int, int]]) -> None:
+    """Of each step: how long its batch took to come, how long it took, how many images it had."""
+    clock, calls = Clock(), []
+    works = iter([work for _, work, _ in spans])
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for load, _, size in spans:
+            clock.sleep(load)
+            yield torch.zeros(size, 1), torch.zeros(size, dtype=torch.int64)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        clock.sleep(next(works))
+        calls.append("step")
+        return torch.tensor(float(len(labels)))
+
+    trained = train_epoch(step, batches(), len(spans), synchronize=lambda: calls.append("sync"), clock=clock)
+    assert calls == ["sync", *["step"] * len(spans), "sync"]  # at both ends, never inside
+    loads, works_ns, sizes = (tuple(part) for part in zip(*spans, strict=True)) if spans else ((), (), ())
+    assert trained.loader_ns() == sum(loads)
+    assert trained.ended - trained.started - trained.loader_ns() == sum(works_ns)
+    assert [done - loaded for loaded, done in zip(trained.steps[::2], trained.steps[1::2], strict=True)] == [*works_ns]
+    assert tuple(trained.sizes) == sizes
+    assert trained.images == sum(sizes)
+    if spans:
+        assert trained.mean_loss() == pytest.approx(sum(size * size for size in sizes) / sum(sizes))
+
+
+def test_every_image_is_scored_once() -> None:
+    clock = Clock()
+    labels = torch.arange(25) % 10
+    logits = torch.eye(10)[(labels + (torch.arange(25) < 5).long()) % 10]  # the first five are wrong
+
+    def scored() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for begin in range(0, 25, 10):
+            clock.sleep(10 * MS)
+            yield logits[begin : begin + 10], labels[begin : begin + 10]
+
+    score = evaluate(lambda images: images, scored(), 25, torch.device("cpu"), synchronize=lambda: None, clock=clock)
+    assert (score.correct, score.samples, score.seconds) == (20, 25, pytest.approx(0.03))
+    predicted = logits.argmax(1).to(torch.uint8).numpy().tobytes()
+    assert score.predictions_sha256 == hashlib.sha256(predicted).hexdigest()
+
+
+# ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Mark:
+    """A device event on a fake clock, in milliseconds as torch has it."""
+
+    clock = Clock()
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.at = Mark.clock()
+
+    def elapsed_time(self, other: Mark) -> float:
+        return (other.at - self.at) / MS
+
+
+def test_steps_by_events_are_synchronised_at_both_ends_only() -> None:
+    calls: list[str] = []
+
+    def step() -> None:
+        calls.append("step")
+        Mark.clock.sleep(len(calls) * 1000)
+
+    durations = time_steps_by_events(Mark, lambda: calls.append("sync"), step, 3)
+    assert calls == ["sync", "step", "step", "step", "sync"]
+    assert durations == [2000, 3000, 4000]
+
+
+@pytest.mark.parametrize("name", [*DEVICES, "cuda:3"])
+def test_a_device_that_is_missing_says_why(name: str) -> None:
+    device, done = open_device(name), []
+    assert str(device.torch_device).startswith(name.partition(":")[0])
+    reason = device.missing()
+    assert reason is None or len(reason) > 20
+    if name == "cpu":
+        assert (reason, device.peak_bytes()) == (None, None)
+        assert device.describe()
+        durations = device.time_steps(lambda: done.append(1), 4)
+        assert len(durations) == len(done) == 4
+        assert min(durations) >= 0

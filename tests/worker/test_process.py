@@ -1,0 +1,99 @@
+"""What is of the whole process: numerics, each set in a process of its own and read back there; a block's core."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from mnist_bench.errors import TrialError
+from mnist_bench.records import Variant
+from mnist_bench.worker.process import apply_numerics, describe_numerics, on_random_core, tree_peak_bytes
+
+CPU = torch.device("cpu")
+PROGRAM = """
+import json, sys, torch
+from mnist_bench.records import Variant
+from mnist_bench.worker.process import apply_numerics, describe_numerics
+
+settings = json.loads(sys.argv[1])
+device, leniently = torch.device(settings.pop("device", "cpu")), settings.pop("deterministic_if_possible", False)
+variant = Variant(name="tested", **settings)
+apply_numerics(variant, device, deterministic_if_possible=leniently)
+found = describe_numerics(variant, device)
+found["warns_only"] = torch.is_deterministic_algorithms_warn_only_enabled()
+found["flags"] = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.fp32_precision
+print(json.dumps(found))
+"""
+IN_FORCE = [
+    ({"threads": 1}, {"threads": 1, "autocast": "off", "deterministic": False, "denormals_flushed": False}),
+    ({"threads": 2, "precision": "bf16"}, {"threads": 2, "autocast": "torch.bfloat16"}),
+    ({"flush_denormal": True}, {"denormals_flushed": True}),
+    ({"deterministic": True}, {"deterministic": True, "warns_only": False}),
+    ({"deterministic": True, "deterministic_if_possible": True}, {"deterministic": True, "warns_only": True}),
+    # Flags of the process, which a build for the CPU has too; read by their older and their newer names.
+    ({"device": "cuda"}, {"flags": ["highest", "ieee"], "matmul_precision": "ieee", "conv_precision": "ieee"}),
+    (
+        {"device": "cuda", "precision": "tf32"},
+        {"flags": ["high", "tf32"], "matmul_precision": "tf32", "conv_precision": "tf32"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), IN_FORCE, ids=range(len(IN_FORCE)))
+def test_numerics_are_set_and_read_back(settings: dict[str, Any], expected: dict[str, Any]) -> None:
+    command = [sys.executable, "-c", PROGRAM, json.dumps(settings)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert found.items() >= expected.items()
+    assert {"interop_threads", "onednn", "omp_wait_policy"} <= found.keys()
+
+
+def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrialError, match=r"tf32 exists on NVIDIA GPUs .*, not on cpu"):
+        apply_numerics(Variant(name="tf32", precision="tf32"), CPU)
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda wanted: False)
+    with pytest.raises(TrialError, match="cannot flush denormals"):
+        apply_numerics(Variant(name="flush", flush_denormal=True), CPU)
+
+
+def test_what_is_described_is_what_is_in_force_not_what_was_asked_for() -> None:
+    torch.set_num_threads(1)
+    found = describe_numerics(Variant(name="x", threads=2, deterministic=True), CPU)
+    assert (found["threads"], found["deterministic"]) == (1, False)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no thread to a core")
+def test_a_block_has_one_core_by_its_seed_and_is_free_afterwards() -> None:
+    def core(seed: int) -> int:
+        with on_random_core(random.Random(seed)):
+            (found,) = os.sched_getaffinity(0)
+            return found
+
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    every = os.sched_getaffinity(0)
+    try:
+        assert [core(seed) for seed in range(20)] == [core(seed) for seed in range(20)]
+        assert {core(seed) for seed in range(64)} == every
+        with pytest.raises(ZeroDivisionError), on_random_core(random.Random(1)):
+            raise ZeroDivisionError
+        assert os.sched_getaffinity(0) == every
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_memory_is_that_of_the_whole_tree() -> None:
+    program = "held = bytearray(200 << 20); print('held', flush=True); input()"
+    before = tree_peak_bytes()
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert tree_peak_bytes() - before > 200 << 20
+        child.communicate(b"\n")

@@ -1,0 +1,140 @@
+"""From an error to a status and a reason that a person can act on; the protocol's order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo
+import torch._dynamo.exc
+import torch._inductor.exc
+from worker_kit import make_spec, new_waterfall, write_plugin
+
+from mnist_bench.errors import DataError, Diverged, TrialError
+from mnist_bench.machine import forecast
+from mnist_bench.protocol import Block, EndSession, Evaluate, Failed, Finish, Prepare, TrainEpoch, Unavailable
+from mnist_bench.records import CompileOptions, DataSet, Variant
+from mnist_bench.worker import executions
+from mnist_bench.worker.executions import is_compile_error, missing_compiler
+from mnist_bench.worker.server import REASON_LENGTH, Server, classify, explain
+
+
+def wrapped(inner: BaseException, outer: BaseException) -> BaseException:
+    outer.__cause__ = inner
+    return outer
+
+
+COMPILER = torch._dynamo.exc.Unsupported("graph break")
+KINDS = [
+    (Diverged("NaN"), "diverged"),
+    (TrialError("an audit"), "failed"),
+    (MemoryError(), "oom"),
+    (torch.OutOfMemoryError("CUDA out of memory"), "oom"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "oom"),
+    (RuntimeError("std::bad_alloc"), "oom"),
+    (OSError(12, "Cannot allocate memory"), "oom"),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed"),
+    (ValueError("out of memory"), "failed"),  # a model's own words
+    (COMPILER, "compile_error"),
+    (torch._inductor.exc.CppCompileError(["g++"], "out of luck"), "compile_error"),
+    (wrapped(COMPILER, RuntimeError("in the middle")), "compile_error"),
+    (wrapped(ValueError("shape"), RuntimeError("in forward")), "failed"),
+    (SystemExit(0), "failed"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), KINDS, ids=[f"{type(e).__name__}-{k}" for e, k in KINDS])
+def test_every_error_has_its_status(error: BaseException, kind: str) -> None:
+    assert classify(error) == kind
+
+
+def test_reasons() -> None:
+    """Our own words stand alone; others' have their type and place; a long message is cut."""
+    for kind in (TrialError, Diverged, DataError):
+        assert explain(kind("no weight\n  changed")) == "no weight changed"
+    with pytest.raises(ValueError, match="invalid") as caught:
+        int("x")
+    text = explain(caught.value)
+    assert text.startswith("ValueError: invalid literal for int() with base 10: 'x' (")
+    assert f"{Path(__file__).name}:" in text
+    assert explain(SystemExit()) == "SystemExit: no message"
+    cut = explain(RuntimeError("x" * 5000))
+    assert (len(cut), cut[-1]) == (REASON_LENGTH, "…")
+
+
+# ── the compiler ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_error_under_compilation_is_the_models_or_the_compilers() -> None:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        raise ZeroDivisionError("mine")
+
+    def backend(graph: object, inputs: object) -> object:
+        raise ValueError("cannot")
+
+    with pytest.raises(ZeroDivisionError) as models:
+        torch.compile(forward, backend="eager")(torch.ones(2))
+    with pytest.raises(Exception, match="cannot") as compilers:
+        torch.compile(lambda x: x + 1, backend=backend)(torch.ones(2))
+    assert (is_compile_error(models.value), is_compile_error(compilers.value)) == (False, True)
+
+
+def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, inductor = torch.device("cpu"), Variant(name="compile", execution="compile")
+    monkeypatch.setenv("CXX", "/opt/none/icpx")
+    reason = "torch.compile needs a C++ compiler (/opt/none/icpx not found): "
+    assert str(missing_compiler(inductor, cpu)).startswith(reason)
+    assert missing_compiler(Variant(name="eager"), cpu) is None
+    assert missing_compiler(replace(inductor, compile=CompileOptions(backend="eager")), cpu) is None
+    monkeypatch.setattr(forecast.shutil, "which", lambda name: name)
+    assert missing_compiler(inductor, cpu) is None
+    monkeypatch.setattr(executions.importlib.util, "find_spec", lambda name: None)
+    needs_triton = "torch.compile needs triton on a GPU: pip install triton"
+    assert missing_compiler(inductor, torch.device("cuda")) == needs_triton
+
+
+# ── the server ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server(new_waterfall())
+
+
+@pytest.mark.parametrize("request_", [Block(seed=1), EndSession(), TrainEpoch(epoch=0), Evaluate(), Finish()])
+def test_nothing_comes_before_prepare(server: Server, request_: object) -> None:
+    reply = server.answer(request_)  # type: ignore[arg-type]
+    assert isinstance(reply, Failed)
+    assert reply.kind == "failed"
+    assert reply.reason.endswith(" before prepare")
+
+
+def test_another_protocol_is_refused_and_a_missing_device_is_no_failure(server: Server, tiny: DataSet) -> None:
+    spec = make_spec(tiny)
+    reply = server.answer(Prepare(spec=spec, protocol=99))
+    assert isinstance(reply, Failed)
+    assert "the runner speaks protocol 99, this worker " in reply.reason
+    missing = server.answer(Prepare(spec=replace(spec, cell=replace(spec.cell, device="cuda:99"))))
+    assert isinstance(missing, Unavailable)
+    assert missing.scope == "device"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise KeyError('lost')", "KeyError: 'lost' ({folder}/{name}.py:1)"),
+        ("def build():\n    raise SystemExit(3)", "SystemExit: 3 ({folder}/{name}.py:2)"),
+        ("def build():\n    return None", "{name}:build() returned a NoneType, not a torch.nn.Module"),
+    ],
+)
+def test_what_a_plugin_does_becomes_a_reply(
+    code: str, reason: str, server: Server, tiny: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"served_{abs(hash(code))}"
+    write_plugin(tmp_path, name, code)
+    reply = server.answer(Prepare(spec=make_spec(tiny, f"{name}:build", plugin_path=str(tmp_path))))
+    assert reply == Failed(kind="failed", reason=reason.format(folder=tmp_path, name=name))
+    assert "Traceback" in capsys.readouterr().err  # in the worker, its log
