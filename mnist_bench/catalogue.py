@@ -4,8 +4,6 @@ To add one: its file in ``worker/devices``, or its function in ``worker/executio
 its entry here. Built-in models have a catalogue of their own (``models``).
 """
 
-from __future__ import annotations
-
 import pkgutil
 from dataclasses import dataclass
 from typing import Any
@@ -13,66 +11,56 @@ from typing import Any
 _NUMBER = "(0|[1-9][0-9]{0,2})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceEntry:
-    """``numbered``: what ``NAME:N`` means, where there may be several; ``platform``: the only one that has it."""
-
-    code: str  # a class with the methods of worker.devices.Device
+@dataclass(frozen=True, slots=True)
+class Entry:
+    code: str  # module:name, of ``worker/``
     meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device(Entry):
+    """Its code is a class, a ``worker.devices.Device``.
+
+    ``numbered``: what ``NAME:N`` means, where there may be several; ``platform``: the only one that has it.
+    """
+
     numbered: str = ""
     platform: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionEntry:
-    """How a step is executed. ``compiles``: it needs torch.compile's tools, and time for them."""
+@dataclass(frozen=True, slots=True)
+class Execution(Entry):
+    """Its code makes a ``Program`` of model, optimizer, variant and device; ``compiles``: it needs torch.compile."""
 
-    code: str  # (model, optimizer, variant, device) -> worker.executions.Program
-    compiles: bool
+    compiles: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineEntry:
-    """``image_s``: what one image costs the loader without workers, about, for the estimate of ``plan``."""
+@dataclass(frozen=True, slots=True)
+class Pipeline(Entry):
+    """Its code makes a ``Pipeline`` of spec, training and device; ``image_s``: about what an image costs the loader."""
 
-    code: str  # (spec, training, device) -> worker.pipelines.Pipeline
-    meaning: str
-    image_s: float
+    image_s: float = 0.0
 
 
 DEVICES = {
-    "cpu": DeviceEntry(code="mnist_bench.worker.devices.cpu:Cpu", meaning="the processor"),
-    "cuda": DeviceEntry(
-        code="mnist_bench.worker.devices.cuda:Cuda",
-        meaning="the first visible NVIDIA GPU, the same as cuda:0",
+    "cpu": Device("devices.cpu:Cpu", "the processor"),
+    "cuda": Device(
+        "devices.cuda:Cuda",
+        "the first visible NVIDIA GPU, the same as cuda:0",
         numbered="the visible NVIDIA GPU number N, from 0",
     ),
-    "mps": DeviceEntry(
-        code="mnist_bench.worker.devices.mps:Mps", meaning="the GPU of an Apple computer", platform="darwin"
-    ),
-    "xpu": DeviceEntry(code="mnist_bench.worker.devices.xpu:Xpu", meaning="an Intel GPU"),
+    "mps": Device("devices.mps:Mps", "the GPU of an Apple computer", platform="darwin"),
+    "xpu": Device("devices.xpu:Xpu", "an Intel GPU"),
 }
-
 EXECUTIONS = {
-    "eager": ExecutionEntry(code="mnist_bench.worker.executions:eager", compiles=False),
-    "compile": ExecutionEntry(code="mnist_bench.worker.executions:compiled", compiles=True),
+    "eager": Execution("executions:eager", "operator by operator, as written"),
+    "compile": Execution("executions:compiled", "torch.compile, of the model or the whole step", compiles=True),
 }
-
 PIPELINES = {
-    "resident": PipelineEntry(
-        code="mnist_bench.worker.pipelines:resident", meaning="all images resident on the device", image_s=0.0
-    ),
-    "tensors": PipelineEntry(
-        code="mnist_bench.worker.pipelines:tensors", meaning="a DataLoader over tensors", image_s=2e-5
-    ),
-    "torchvision": PipelineEntry(
-        code="mnist_bench.worker.pipelines:transformed",
-        meaning="a DataLoader over the torchvision data set",
-        image_s=2.5e-4,
-    ),
-    "tutorial": PipelineEntry(
-        code="mnist_bench.worker.pipelines:tutorial", meaning="the tutorial's own loops", image_s=2.5e-4
-    ),
+    "resident": Pipeline("pipelines:resident", "all images resident on the device"),
+    "tensors": Pipeline("pipelines:tensors", "a DataLoader over tensors", image_s=2e-5),
+    "torchvision": Pipeline("pipelines:transformed", "a DataLoader over the torchvision data set", image_s=2.5e-4),
+    "tutorial": Pipeline("pipelines:tutorial", "the tutorial's own loops", image_s=2.5e-4),
 }
 
 
@@ -95,6 +83,6 @@ def device_pattern() -> str:
     return f"^({'|'.join(device_names()).replace(':N', f':{_NUMBER}')})$"
 
 
-def load(entry: DeviceEntry | ExecutionEntry | PipelineEntry) -> Any:
+def load(entry: Entry) -> Any:
     """The code of an entry; imports torch: for workers alone."""
-    return pkgutil.resolve_name(entry.code)
+    return pkgutil.resolve_name(f"mnist_bench.worker.{entry.code}")

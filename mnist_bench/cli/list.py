@@ -34,7 +34,7 @@ def _models() -> list[dict[str, object]]:
     return [
         {
             "model": name,
-            "parameters": model.parameters or None,
+            "parameters": model.parameters,
             "optimizer": model.optimizer,
             "lr": model.lr,
             "origin": origin,

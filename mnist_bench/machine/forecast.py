@@ -82,9 +82,9 @@ def _epoch_s(cell: Cell, target: str, variant: Variant, evaluated: int, cores: i
     loading = (TRAIN_IMAGES + evaluated) * PIPELINES[variant.pipeline].image_s / max(1, variant.workers)
     if cell.device != "cpu":
         return steps * ACCELERATOR_STEP_S + loading
-    work = MODELS.get(target, PLUG_IN)
+    train_flops, eval_flops = MODELS.get(target, PLUG_IN).flops
     rate = FLOPS_PER_CORE * min(cores, variant.threads or cores)
-    return (TRAIN_IMAGES * work.train_flops + evaluated * work.eval_flops) / rate + steps * CPU_STEP_S + loading
+    return (TRAIN_IMAGES * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
 
 
 class _Epochs(msgspec.Struct):

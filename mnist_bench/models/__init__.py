@@ -3,8 +3,6 @@
 To add one: ``models/NAME.py`` with ``build()``, from float32 (N, 1, 28, 28) to logits (N, 10), and its entry here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mnist_bench.records import ModelEntry, Optimizer, Recipe
@@ -17,61 +15,44 @@ SELFTEST = "mnist_bench.selftest.injected:build"  # the program's own model besi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltIn:
-    """``train_flops`` and ``eval_flops`` are per sample (forward and backward; forward).
+    """``flops`` are of training on one sample and of scoring it.
 
     ``tutorial_std``: of the tutorial's Normalize, which comes after ToTensor has scaled to [0, 1] (its erratum 2);
     ``tutorial_vectors``: the tutorial trains it on a list of (vector, label) pairs, without a transform.
     """
 
-    title: str
-    parameters: int
-    train_flops: float
-    eval_flops: float
-    optimizer: Optimizer
-    lr: float
+    title: str = ""
+    parameters: int | None = None
+    flops: tuple[float, float]
+    optimizer: Optimizer = "adam"
+    lr: float = 0.001
     tutorial_std: float = 128.0
     tutorial_vectors: bool = False
 
 
-# Optimizers and rates are the tutorial's own; Adam's is the default one (its erratum 4: the text says 0.01 for cnn).
+# Optimizers and rates are the tutorial's own (its erratum 4: the text says 0.01 for cnn).
 MODELS = {
     "cnn": BuiltIn(
         title="one convolution, pooled with stride 1, dropout, one hidden layer",
         parameters=934_798,
-        train_flops=6.390e6,
-        eval_flops=2.261e6,
-        optimizer="adam",
-        lr=0.001,
+        flops=(6.390e6, 2.261e6),
     ),
     "lenet5": BuiltIn(
         title="LeNet-5 as the tutorial has it: tanh and average pooling",
         parameters=61_706,
-        train_flops=2.264e6,
-        eval_flops=0.833e6,
-        optimizer="adam",
-        lr=0.001,
+        flops=(2.264e6, 0.833e6),
     ),
     "mlp": BuiltIn(
         title="one hidden layer of 784",
         parameters=623_290,
-        train_flops=2.506e6,
-        eval_flops=1.245e6,
+        flops=(2.506e6, 1.245e6),
         optimizer="sgd",
         lr=0.01,
         tutorial_std=1.0,
         tutorial_vectors=True,
     ),
 }
-
-# What is taken of a plug-in that does not say otherwise; its work for that of the heaviest built-in model.
-PLUG_IN = BuiltIn(
-    title="",
-    parameters=0,
-    train_flops=max(model.train_flops for model in MODELS.values()),
-    eval_flops=max(model.eval_flops for model in MODELS.values()),
-    optimizer="adam",
-    lr=0.001,
-)
+PLUG_IN = BuiltIn(flops=max(model.flops for model in MODELS.values()))  # taken for as heavy as the heaviest of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

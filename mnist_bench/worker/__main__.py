@@ -1,7 +1,5 @@
 """Reads requests, answers each, sleeps in between. ``python -m mnist_bench.worker``."""
 
-from __future__ import annotations
-
 import argparse
 import faulthandler
 import os
@@ -13,10 +11,8 @@ from mnist_bench import guardian
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Worker of mnist-bench; started by it, not by hand.")
-    parser.add_argument("--requests", type=int, required=True, help="descriptor to read requests from")
-    parser.add_argument("--replies", type=int, required=True, help="descriptor to write replies to")
-    parser.add_argument("--lifeline", type=int, required=True, help="descriptor whose end of file ends the worker")
-    parser.add_argument("--started-ns", type=int, required=True, help="perf_counter_ns when the process was started")
+    for name in ("requests", "replies", "lifeline", "started-ns"):  # descriptors, and the start by perf_counter_ns
+        parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--scratch", required=True, help="folder that goes when the worker has ended")
     args = parser.parse_args(argv)
     guardian.split(args.lifeline, (args.requests, args.replies), args.scratch)

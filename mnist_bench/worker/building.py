@@ -1,7 +1,5 @@
 """What is trained: a model, built in or a plug-in, and its optimizer."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import sys

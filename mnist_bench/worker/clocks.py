@@ -1,7 +1,5 @@
 """The clock of a trial, where its time goes, and when it is warm (docs/measurement.md)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -5,11 +5,10 @@ In scope ``step`` the call of ``backward`` itself stays outside, as torch breaks
 backward graph and the optimizer's update are compiled.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from mnist_bench.worker.loop import Forward, Step
 from mnist_bench.worker.process import AUTOCAST
 
 # Modes that capture graphs where there are CUDA graphs, and what is left of each without that.
-CAPTURING_MODES = {"reduce-overhead": None, "max-autotune": "max-autotune-no-cudagraphs"}
+CAPTURING_MODES: dict[str, str | None] = {"reduce-overhead": None, "max-autotune": "max-autotune-no-cudagraphs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +50,16 @@ def compiled(model: nn.Module, optimizer: Optimizer, variant: Variant, device: t
     """``torch.compile``: of the model, or (scope ``step``) of loss and optimizer too."""
     # Beyond its limit of recompilations dynamo would go on in eager, and the figure would be eager's.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    options = variant.compile
-    arguments: dict[str, Any] = {
-        "backend": options.backend,
-        "mode": options.mode,
-        "fullgraph": options.fullgraph,
-        "dynamic": options.dynamic,
-    }
-
-    def compile_(function: Callable[..., Any], **changes: Any) -> Callable[..., Any]:
-        return torch.compile(function, **{**arguments, **changes})
-
+    arguments = asdict(variant.compile)
+    scope, mode = arguments.pop("scope"), variant.compile.mode
+    compile_: Callable[..., Callable[..., Any]] = partial(torch.compile, **arguments)
     forward = with_precision(compile_(model), variant, device)
-    if options.scope == "model":
+    if scope == "model":
         return assemble(forward, optimizer)
     plain = with_precision(model, variant, device)
     loss_of = compile_(lambda images, labels: cross_entropy(plain(images), labels))
     # Not captured: the gradients lie in the graphs' memory, which the next captured call takes for its own.
-    update = compile_(lambda: optimizer.step(), mode=CAPTURING_MODES.get(str(options.mode), options.mode))
+    update = compile_(lambda: optimizer.step(), mode=CAPTURING_MODES.get(mode, mode))
     captured = captures_graphs(variant, device)
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -4,15 +4,14 @@ A batch is float32 (B, 1, 28, 28) (the tutorial's MLP: (B, 784)), normalised, an
 are read by torchvision from files that were verified before.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import random
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import library
@@ -29,22 +28,24 @@ from mnist_bench.worker.state import Relocator
 _schemas: list[library.Library] = []
 
 
-class Pipeline(Protocol):
+class Pipeline(ABC):
     """Batches for training and scoring. ``train_images`` and ``test_images`` are their numbers."""
 
     train_images: int
     test_images: int
 
-    def transfer(self) -> None:
+    def transfer(self) -> None:  # noqa: B027 - a loader has nothing
         """Brings to the device, once, what stays there."""
 
+    @abstractmethod
     def train_batches(self, order: torch.Tensor) -> Iterator[Batch]:
         """All images in ``order``; the last batch may be ragged."""
 
+    @abstractmethod
     def test_batches(self) -> Iterator[Batch]:
         """Every scored image once, in the file's order, 1,000 at a time."""
 
-    def relocate(self, relocator: Relocator, rng: random.Random) -> None:
+    def relocate(self, relocator: Relocator, rng: random.Random) -> None:  # noqa: B027 - batches of a loader are new
         """Moves what steps read directly to fresh memory; values unchanged."""
 
 
@@ -75,7 +76,7 @@ def resident(spec: TrialSpec, training: Training, device: torch.device) -> Pipel
     return Resident(train, test, training, spec.cell.batch_size, device)
 
 
-class Resident:
+class Resident(Pipeline):
     """uint8 images on the device, gathered and normalised there: the fastest, and the default."""
 
     def __init__(self, train: Any, test: Any, training: Training, batch_size: int, device: torch.device) -> None:
@@ -136,10 +137,8 @@ def tutorial(spec: TrialSpec, training: Training, device: torch.device) -> Pipel
     return Loader(spec, training, device, prepare, pin=False)
 
 
-class Loader:
+class Loader(Pipeline):
     """A DataLoader over any data set of (image, label), in the order that it is given.
-
-    A step's batch is collated anew every time, so ``relocate`` has nothing to move.
 
     Args:
         prepare: makes such a data set of torchvision's.
@@ -157,23 +156,22 @@ class Loader:
     ) -> None:
         wanted = (True, training.scored_on_training_images)
         train, test = (prepare(_read(spec, train=each, transform=transform)) for each in wanted)
-        workers = spec.variant.workers
-        self._device = device
-        self._sampler = FixedOrder(torch.arange(len(train)))
-        common: dict[str, Any] = {
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": pin and device.type == "cuda",
-        }
-        # A generator of its own: the loader would else draw from the one that dropout draws from.
-        self._train = DataLoader(
-            train, batch_size=spec.cell.batch_size, sampler=self._sampler, generator=torch.Generator(), **common
-        )
-        self._test = DataLoader(test, batch_size=EVALUATION_BATCH_SIZE, generator=torch.Generator(), **common)
         self.train_images, self.test_images = len(train), len(test)
+        self._device, self._sampler = device, FixedOrder(torch.arange(len(train)))
 
-    def transfer(self) -> None:
-        return None
+        def loader(images: Any, batch_size: int, sampler: FixedOrder | None) -> DataLoader[Any]:
+            return DataLoader(
+                images,
+                batch_size,
+                sampler=sampler,
+                generator=torch.Generator(),  # of its own: it would else draw from the one that dropout draws from
+                num_workers=spec.variant.workers,
+                persistent_workers=spec.variant.workers > 0,
+                pin_memory=pin and device.type == "cuda",
+            )
+
+        self._train = loader(train, spec.cell.batch_size, self._sampler)
+        self._test = loader(test, EVALUATION_BATCH_SIZE, None)
 
     def train_batches(self, order: torch.Tensor) -> Iterator[Batch]:
         self._sampler.order = order
@@ -181,9 +179,6 @@ class Loader:
 
     def test_batches(self) -> Iterator[Batch]:
         return self._on_device(self._test)
-
-    def relocate(self, relocator: Relocator, rng: random.Random) -> None:
-        return None
 
     def _on_device(self, loader: DataLoader[Any]) -> Iterator[Batch]:
         for images, labels in loader:

@@ -4,8 +4,6 @@
 no end of doctor. What is being done stands on stderr, line by line: the last one tells where it died.
 """
 
-from __future__ import annotations
-
 import argparse
 import faulthandler
 import importlib

@@ -1,7 +1,5 @@
 """What holds for the whole process of a trial: its numerics, its core, its memory."""
 
-from __future__ import annotations
-
 import os
 import random
 import resource

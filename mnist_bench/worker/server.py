@@ -1,25 +1,12 @@
 """From a request to a reply: every error of a trial becomes a status with a reason; its traceback goes to the log."""
 
-from __future__ import annotations
-
 import traceback
 from pathlib import Path
 
 import torch
 
+from mnist_bench import protocol
 from mnist_bench.errors import BenchError, Diverged, TrialError
-from mnist_bench.protocol import (
-    PROTOCOL_VERSION,
-    Block,
-    EndSession,
-    Evaluate,
-    Failed,
-    Finish,
-    Prepare,
-    Reply,
-    Request,
-    TrainEpoch,
-)
 from mnist_bench.records import FailureKind
 from mnist_bench.worker.clocks import Waterfall
 from mnist_bench.worker.executions import is_compile_error
@@ -31,37 +18,36 @@ OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "Cannot 
 
 
 class Server:
-    """Holds the one trial of this process."""
+    """Holds the one trial of this process, which begins with ``Prepare``."""
 
     def __init__(self, waterfall: Waterfall) -> None:
         self._waterfall = waterfall
-        self._trial: LiveTrial | None = None
+        self._trial: LiveTrial
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: protocol.Request) -> protocol.Reply:
         try:
             return self._carry_out(request)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a model raises is a result
             traceback.print_exc()
-            return Failed(kind=classify(error), reason=as_unicode(explain(error)))
+            return protocol.Failed(kind=classify(error), reason=as_unicode(explain(error)))
 
-    def _carry_out(self, request: Request) -> Reply:
-        if isinstance(request, Prepare):
-            if request.protocol != PROTOCOL_VERSION:
-                raise TrialError(f"the runner speaks protocol {request.protocol}, this worker {PROTOCOL_VERSION}")
-            self._trial = LiveTrial(request.spec, self._waterfall)
-            return self._trial.prepare()
-        if self._trial is None:
-            raise TrialError(f"{request.type} before prepare")
+    def _carry_out(self, request: protocol.Request) -> protocol.Reply:
         match request:
-            case Block(seed=seed):
+            case protocol.Prepare(spec=spec, protocol=theirs):
+                if theirs != protocol.PROTOCOL_VERSION:
+                    ours = protocol.PROTOCOL_VERSION
+                    raise TrialError(f"the runner speaks protocol {theirs}, this worker {ours}")
+                self._trial = LiveTrial(spec, self._waterfall)
+                return self._trial.prepare()
+            case protocol.Block(seed=seed):
                 return self._trial.block(seed)
-            case EndSession():
+            case protocol.EndSession():
                 return self._trial.end_session()
-            case TrainEpoch(epoch=epoch):
+            case protocol.TrainEpoch(epoch=epoch):
                 return self._trial.train_epoch(epoch)
-            case Evaluate(other_set=other_set):
+            case protocol.Evaluate(other_set=other_set):
                 return self._trial.evaluate(other_set=other_set)
-            case Finish():
+            case protocol.Finish():
                 return self._trial.finish()
 
 

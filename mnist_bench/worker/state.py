@@ -1,7 +1,5 @@
 """The state of a trial: the way back to how it was built, and to fresh memory between blocks."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """A trial in its worker: prepare, blocks of the session, training, evaluation (docs/measurement.md)."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math
@@ -49,7 +47,6 @@ class LiveTrial:
         self._samples: list[np.ndarray[Any, Any]] = []
         self._session_ns: list[int] = []
         self._orders = hashlib.sha256()
-        self._rng = random.Random(spec.id)
         self._state_relocator, self._input_relocator = Relocator(), Relocator()
         self._blocks = 0
 
@@ -122,12 +119,11 @@ class LiveTrial:
         """Batches without end, none ragged, in an order that no training epoch has."""
         count, size = self._pipeline.train_images, self._spec.cell.batch_size
         orders = (epoch_order(self._spec.seed, WARMUP_EPOCH - repeat, count) for repeat in itertools.count())
-        return itertools.chain.from_iterable(
-            self._pipeline.train_batches(order[: count // size * size]) for order in orders
-        )
+        whole = (self._pipeline.train_batches(order[: count // size * size]) for order in orders)
+        return itertools.chain.from_iterable(whole)
 
     def _steady_step(self) -> Callable[[], None]:
-        """One step as ``training.train_epoch`` has it, on the next full batch."""
+        """One step as ``loop.train_epoch`` has it, on the next full batch."""
         next_batch, step, keep = self._stream.__next__, self._program.step, self._losses.append
 
         def one_step() -> None:
@@ -159,9 +155,7 @@ class LiveTrial:
                 first += self._call(lambda: self._program.forward(scored))
                 second += self._call(lambda: self._program.forward(scored))
         if compiled and not executions.graphs_compiled():
-            raise TrialError(
-                "nothing was compiled: dynamo is switched off in the environment, or skips the whole model"
-            )
+            raise TrialError("nothing was compiled: dynamo is switched off, or skips the whole model")
         return first_step_s, max(0.0, (first - second) * NS) if compiled else None
 
     def _score_ahead(self) -> None:
@@ -283,10 +277,8 @@ class LiveTrial:
             Diverged: it is not finite.
             TrialError: images were dropped or doubled, or no weight has changed.
         """
-        if trained.images != self._pipeline.train_images:
-            raise TrialError(
-                f"epoch {epoch}: {trained.images} images were trained on, not {self._pipeline.train_images}"
-            )
+        if trained.images != (count := self._pipeline.train_images):
+            raise TrialError(f"epoch {epoch}: {trained.images} images were trained on, not {count}")
         loss = trained.mean_loss()
         if not math.isfinite(loss):
             raise Diverged(f"the mean training loss of epoch {epoch + 1} is {loss}: lower the learning rate")

@@ -1,4 +1,4 @@
-"""One order for every pipeline, and the same images from each of them."""
+"""One order for every pipeline, the same images from each of them, and from the plain loop that bench compares with."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import pytest
 import torch
 from worker_kit import TEST, TRAIN, make_spec
 
+from bench import plain_worker
+from mnist_bench.catalogue import PIPELINES
 from mnist_bench.models import training_of
-from mnist_bench.records import DataSet
-from mnist_bench.worker import pipelines
-from mnist_bench.worker.pipelines import Batch, Pipeline, epoch_order
+from mnist_bench.records import DataSet, Recipe
+from mnist_bench.worker.loop import Batch
+from mnist_bench.worker.pipelines import Pipeline, epoch_order, open_pipeline
 
-CPU = torch.device("cpu")
-PIPELINES = ("resident", "tensors", "torchvision", "tutorial")
 # Published runs are compared by their order: it must not change with a release of torch or of this program.
 GOLDEN = "410c7113"
+INPUTS = list(product(PIPELINES, ["standard", "tutorial"], ["mlp", "lenet5"]))
 
 
 def build(data: DataSet, **changes: object) -> Pipeline:
     spec = make_spec(data, **changes)  # type: ignore[arg-type]
-    pipeline = pipelines.open_pipeline(spec, training_of(spec.model, spec.recipe), CPU)
+    pipeline = open_pipeline(spec, training_of(spec.model, spec.recipe), torch.device("cpu"))
     pipeline.transfer()
     return pipeline
 
@@ -34,123 +35,69 @@ def gather(batches: Iterable[Batch]) -> tuple[torch.Tensor, torch.Tensor, list[i
     return torch.cat([part.reshape(len(part), -1) for part in images]), torch.cat(labels), sizes
 
 
-# ── order ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_an_order_is_a_permutation() -> None:
+def test_an_order_is_a_permutation_by_seed_and_epoch_alone() -> None:
     order = epoch_order(0, 0, 60_000)
     assert order.dtype == torch.int64
     assert torch.equal(order.sort().values, torch.arange(60_000))
-
-
-def test_orders_differ_by_seed_and_epoch_and_come_again() -> None:
-    orders = {pair: tuple(epoch_order(*pair, 500).tolist()) for pair in product((0, 1, 2**32 - 1), (-1, 0, 1, 11))}
-    assert len(set(orders.values())) == len(orders)
-    assert orders[1, 0] == tuple(epoch_order(1, 0, 500).tolist())
-    assert orders[1, 11] != tuple(epoch_order(11, 1, 500).tolist())
-
-
-def test_an_order_does_not_touch_the_global_generator() -> None:
+    assert hashlib.sha256(order[:16].numpy().tobytes()).hexdigest()[:8] == GOLDEN
     before = torch.get_rng_state()
-    epoch_order(3, 4, 1000)
+    pairs = list(product((0, 1, 2**32 - 1), (-1, 0, 1, 11)))
+    first, again = ([tuple(epoch_order(*pair, 500).tolist()) for pair in pairs] for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
+    assert first == again
+    assert len(set(first)) == len(pairs)
 
 
-def test_the_order_is_the_one_of_every_release() -> None:
-    first = epoch_order(0, 0, 60_000)[:16].numpy().tobytes()
-    assert hashlib.sha256(first).hexdigest()[:8] == GOLDEN
-
-
-# ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("model", ["mlp", "lenet5"])
-@pytest.mark.parametrize("recipe", ["standard", "tutorial"])
-@pytest.mark.parametrize("pipeline", PIPELINES[1:])
-def test_all_pipelines_give_the_same_images(pipeline: str, recipe: str, model: str, tiny: DataSet) -> None:
-    reference = build(tiny, target=model, recipe=recipe)
-    other = build(tiny, target=model, recipe=recipe, pipeline=pipeline)
-    assert (other.train_images, other.test_images) == (reference.train_images, reference.test_images)
-    order = epoch_order(0, 0, TRAIN)
-    for ours, theirs in (
-        (reference.train_batches(order), other.train_batches(order)),
-        (reference.test_batches(), other.test_batches()),
+@pytest.mark.parametrize(("pipeline", "recipe", "model"), INPUTS)
+def test_every_image_once_the_same_in_all_pipelines(pipeline: str, recipe: str, model: str, tiny: DataSet) -> None:
+    """The ragged tail too; nothing is drawn from the global generator; the tutorial's MLP reads vectors."""
+    built = build(tiny, model=model, recipe=recipe, pipeline=pipeline, batch_size=64)
+    assert (built.train_images, built.test_images) == (TRAIN, TRAIN if recipe == "tutorial" else TEST)
+    order, before = epoch_order(1, 0, TRAIN), torch.get_rng_state()
+    images, labels, sizes = gather(built.train_batches(order))
+    scored, scored_labels, scored_sizes = gather(built.test_batches())
+    assert torch.equal(before, torch.get_rng_state())
+    assert sizes == [64] * (TRAIN // 64) + [TRAIN % 64]
+    assert scored_sizes == ([1000, 1000, 300] if recipe == "tutorial" else [1000])
+    assert len(images.unique(dim=0)) == TRAIN  # no two images of the tiny set are alike
+    batch, digits = next(iter(built.train_batches(order)))
+    vectors = pipeline == "tutorial" and model == "mlp"
+    assert batch.shape == ((64, 784) if vectors else (64, 1, 28, 28))
+    assert (batch.dtype, digits.dtype, digits.shape) == (torch.float32, torch.int64, (64,))
+    reference = build(tiny, model=model, recipe=recipe, batch_size=64)
+    for mine, theirs in zip(
+        (images, labels, scored, scored_labels),
+        (*gather(reference.train_batches(order))[:2], *gather(reference.test_batches())[:2]),
+        strict=True,
     ):
-        images, labels, sizes = gather(ours)
-        other_images, other_labels, other_sizes = gather(theirs)
-        assert torch.equal(labels, other_labels)
-        assert sizes == other_sizes
-        assert torch.allclose(images, other_images, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_shapes_and_types(pipeline: str, tiny: DataSet) -> None:
-    images, labels = next(iter(build(tiny, target="lenet5", pipeline=pipeline).train_batches(torch.arange(TRAIN))))
-    assert images.shape == (100, 1, 28, 28)
-    assert (images.dtype, labels.dtype, labels.shape) == (torch.float32, torch.int64, (100,))
-
-
-def test_the_tutorials_mlp_reads_vectors(tiny: DataSet) -> None:
-    images, _ = next(iter(build(tiny, target="mlp", pipeline="tutorial").train_batches(torch.arange(TRAIN))))
-    assert images.shape == (100, 784)
+        assert torch.allclose(mine, theirs, rtol=0, atol=1e-6)
 
 
 def test_the_tutorials_mlp_reads_labels_that_are_tensors(tiny: DataSet) -> None:
     """As in its ``list(zip(X, y))``: collating 100 tensors costs more than collating 100 numbers."""
-    pairs = build(tiny, target="mlp", pipeline="tutorial")._train.dataset  # type: ignore[attr-defined]
-    vector, label = pairs[0]
-    assert vector.shape == (784,)
-    assert (label.dtype, label.shape) == (torch.int64, ())
-
-
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_every_image_once_and_the_ragged_tail_too(pipeline: str, tiny: DataSet) -> None:
-    built = build(tiny, target="lenet5", pipeline=pipeline, batch_size=64)
-    images, _, sizes = gather(built.train_batches(epoch_order(1, 0, TRAIN)))
-    assert sizes == [64] * (TRAIN // 64) + [TRAIN % 64]
-    assert len(images.unique(dim=0)) == TRAIN == built.train_images  # no two images of the tiny set are alike
-    assert gather(built.test_batches())[2] == [1000]
+    vector, label = build(tiny, model="mlp", pipeline="tutorial")._train.dataset[0]  # type: ignore[attr-defined]
+    assert (vector.shape, label.dtype, label.shape) == ((784,), torch.int64, ())
 
 
 def test_inputs_are_normalised_as_the_recipe_says(tiny: DataSet) -> None:
-    standard, _, _ = gather(build(tiny, target="lenet5").train_batches(torch.arange(TRAIN)))
-    pixels, _, _ = gather(build(tiny, target="mlp", recipe="tutorial").train_batches(torch.arange(TRAIN)))
+    everything = torch.arange(TRAIN)
+    standard, _, _ = gather(build(tiny, model="lenet5").train_batches(everything))
+    pixels, _, _ = gather(build(tiny, model="mlp", recipe="tutorial").train_batches(everything))
     assert 0.0 <= float(pixels.min()) <= float(pixels.max()) <= 1.0
     assert torch.allclose(standard, (pixels - 0.1307) / 0.3081, atol=1e-5)
-    shrunk, _, _ = gather(build(tiny, target="cnn", recipe="tutorial").train_batches(torch.arange(TRAIN)))
+    shrunk, _, _ = gather(build(tiny, model="cnn", recipe="tutorial").train_batches(everything))
     assert torch.allclose(shrunk, pixels / 128, atol=1e-8)
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_the_tutorial_recipe_scores_the_training_images(pipeline: str, tiny: DataSet) -> None:
-    assert build(tiny, recipe="tutorial", pipeline=pipeline).test_images == TRAIN
-    assert build(tiny, recipe="standard", pipeline=pipeline).test_images == TEST
-
-
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_no_pipeline_draws_from_the_global_generator(pipeline: str, tiny: DataSet) -> None:
-    built = build(tiny, pipeline=pipeline)
-    before = torch.get_rng_state()
-    for _ in built.train_batches(epoch_order(0, 0, TRAIN)):
-        pass
-    for _ in built.test_batches():
-        pass
-    assert torch.equal(before, torch.get_rng_state())
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes:UserWarning")  # on one core
-def test_loader_processes_give_the_same_and_draw_nothing(tiny: DataSet) -> None:
-    alone = build(tiny, target="lenet5", pipeline="torchvision")
-    helped = build(tiny, target="lenet5", pipeline="torchvision", workers=2)
-    before = torch.get_rng_state()
-    for epoch in (0, 1):  # the processes live on from epoch to epoch, the order does not
-        order = epoch_order(0, epoch, TRAIN)
-        if epoch == 0:
-            next(stream := helped.train_batches(epoch_order(9, 9, TRAIN)))  # warm-up stops in the middle
-            stream.close()  # type: ignore[attr-defined]
-        images, labels, sizes = gather(helped.train_batches(order))
-        expected_images, expected_labels, expected_sizes = gather(alone.train_batches(order))
-        assert torch.equal(images, expected_images)
-        assert torch.equal(labels, expected_labels)
-        assert sizes == expected_sizes
-    assert torch.equal(before, torch.get_rng_state())
+@pytest.mark.parametrize("recipe", ["standard", "tutorial"])
+def test_the_plain_loop_has_the_harness_images(recipe: Recipe, tiny: DataSet) -> None:
+    spec = make_spec(tiny, recipe=recipe)
+    loop, pipeline = plain_worker.build(spec), build(tiny, recipe=recipe)
+    for images, batches in (
+        (loop.images, pipeline.train_batches(torch.arange(TRAIN))),
+        (loop.test_images, pipeline.test_batches()),
+    ):
+        normalised = images.to(torch.float32).sub_(loop.shift).mul_(loop.scale)
+        assert torch.equal(normalised, torch.cat([batch for batch, _ in batches]))
+    order = epoch_order(spec.seed, -1, TRAIN)
+    assert torch.equal(loop.labels[order], torch.cat([labels for _, labels in pipeline.train_batches(order)]))

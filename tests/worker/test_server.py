@@ -14,7 +14,7 @@ from worker_kit import make_spec, new_waterfall, write_plugin
 
 from mnist_bench.errors import DataError, Diverged, TrialError
 from mnist_bench.machine import forecast
-from mnist_bench.protocol import Block, EndSession, Evaluate, Failed, Finish, Prepare, TrainEpoch, Unavailable
+from mnist_bench.protocol import Failed, Prepare, Unavailable
 from mnist_bench.records import CompileOptions, DataSet, Variant
 from mnist_bench.worker import executions
 from mnist_bench.worker.executions import is_compile_error, missing_compiler
@@ -102,14 +102,6 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def server() -> Server:
     return Server(new_waterfall())
-
-
-@pytest.mark.parametrize("request_", [Block(seed=1), EndSession(), TrainEpoch(epoch=0), Evaluate(), Finish()])
-def test_nothing_comes_before_prepare(server: Server, request_: object) -> None:
-    reply = server.answer(request_)  # type: ignore[arg-type]
-    assert isinstance(reply, Failed)
-    assert reply.kind == "failed"
-    assert reply.reason.endswith(" before prepare")
 
 
 def test_another_protocol_is_refused_and_a_missing_device_is_no_failure(server: Server, tiny: DataSet) -> None:

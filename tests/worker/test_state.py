@@ -14,6 +14,7 @@ from mnist_bench.worker.building import build_optimizer
 from mnist_bench.worker.state import MAX_FIRST_SPACER_BYTES, MAX_SPACER_BYTES, Relocator, Snapshot, state_tensors
 
 CPU = torch.device("cpu")
+OPTIMIZERS = pytest.mark.parametrize(("kind", "per_parameter"), [("sgd", 0), ("adam", 3), ("adamw", 3)])
 
 
 @pytest.fixture
@@ -34,18 +35,20 @@ def draw() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(()))
 
 
-# ── snapshot ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+@OPTIMIZERS
 @pytest.mark.parametrize("fused", [True, False])
-def test_restored_training_is_the_same_training(model: nn.Module, kind: str, fused: bool) -> None:
+def test_restored_training_is_the_same_training(model: nn.Module, kind: str, per_parameter: int, fused: bool) -> None:
     optimizer = build_optimizer(model, kind, 0.01, fused=fused)
     snapshot = Snapshot(model, optimizer, CPU)
+    model(torch.rand(8, 1, 28, 28))
+    assert not snapshot.weights_changed()  # but buffers have
+    snapshot.restore()
     values = {name: value.clone() for name, value in model.state_dict().items()}
     objects = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
     first, drawn = [step(model, optimizer) for _ in range(5)], draw()
     assert snapshot.weights_changed()
+    tensors = state_tensors(model, optimizer)
+    assert len({id(tensor) for tensor in tensors}) == len(objects) + per_parameter * len(list(model.parameters()))
 
     snapshot.restore()
 
@@ -53,40 +56,12 @@ def test_restored_training_is_the_same_training(model: nn.Module, kind: str, fus
     assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
     assert [id(tensor) for tensor in (*model.parameters(), *model.buffers())] == objects
     assert all(parameter.grad is None for parameter in model.parameters())
-    states = [value for state in optimizer.state.values() for value in state.values()]
-    assert all(not value.any() for value in states if isinstance(value, torch.Tensor))
-    assert bool(states) == (kind != "sgd")
+    assert all(not tensor.any() for tensor in tensors[len(objects) :])
     assert [step(model, optimizer) for _ in range(5)] == first  # weights, statistics, moments and batches, to the bit
     assert draw() == drawn
 
 
-def test_a_change_of_buffers_alone_is_no_change_of_weights(model: nn.Module) -> None:
-    snapshot = Snapshot(model, build_optimizer(model, "sgd", 0.1, fused=True), CPU)
-    model(torch.rand(8, 1, 28, 28))
-    assert not snapshot.weights_changed()
-
-
-# ── fresh memory ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_every_tensor_moves_and_keeps_its_value(model: nn.Module) -> None:
-    optimizer = build_optimizer(model, "adam", 0.01, fused=True)
-    step(model, optimizer)
-    tensors = state_tensors(model, optimizer)
-    before = [(id(tensor), tensor.data_ptr(), tensor.clone(), tensor.stride()) for tensor in tensors]
-    relocator = Relocator()
-    for seed in range(3):
-        relocator.move(tensors, random.Random(seed))
-        after = state_tensors(model, optimizer)
-        for (identity, address, value, stride), tensor in zip(before, after, strict=True):
-            assert id(tensor) == identity
-            assert tensor.data_ptr() != address
-            assert torch.equal(tensor, value)
-            assert tensor.stride() == stride
-        before = [(id(tensor), tensor.data_ptr(), tensor.clone(), tensor.stride()) for tensor in after]
-
-
-def test_training_does_not_notice_a_move(model: nn.Module) -> None:
+def test_every_tensor_moves_keeps_its_value_and_training_does_not_notice(model: nn.Module) -> None:
     optimizer = build_optimizer(model, "adam", 0.01, fused=True)
     snapshot = Snapshot(model, optimizer, CPU)
     step(model, optimizer)
@@ -94,16 +69,29 @@ def test_training_does_not_notice_a_move(model: nn.Module) -> None:
     straight = [step(model, optimizer) for _ in range(6)]
     snapshot.restore()
     relocator, moved = Relocator(), []
-    for number in range(6):
-        relocator.move(state_tensors(model, optimizer), random.Random(number))
+    for seed in range(6):
+        before = [(each, each.data_ptr(), each.clone(), each.stride()) for each in state_tensors(model, optimizer)]
+        relocator.move(state_tensors(model, optimizer), random.Random(seed))
+        for (tensor, address, value, stride), after in zip(before, state_tensors(model, optimizer), strict=True):
+            assert after is tensor
+            assert after.data_ptr() != address
+            assert torch.equal(after, value)
+            assert after.stride() == stride
         moved.append(step(model, optimizer))
     assert moved == straight
 
 
-def test_memory_formats_survive_a_move() -> None:
+def test_memory_formats_and_shared_weights_survive_a_move() -> None:
     images = torch.rand(4, 3, 8, 8).to(memory_format=torch.channels_last)
     Relocator().move([images], random.Random(0))
     assert images.is_contiguous(memory_format=torch.channels_last)
+    first, second = nn.Linear(10, 10), nn.Linear(10, 10)
+    second.weight = first.weight
+    model = nn.Sequential(first, second)
+    tensors = state_tensors(model, build_optimizer(model, "sgd", 0.1, fused=True))
+    assert len(tensors) == 3
+    Relocator().move(tensors, random.Random(0))
+    assert second.weight is first.weight
 
 
 def test_spacers_are_of_random_size_and_held_until_the_next_move() -> None:
@@ -113,23 +101,3 @@ def test_spacers_are_of_random_size_and_held_until_the_next_move() -> None:
     assert len(sizes) == 20 == len(set(sizes))
     assert 1 <= sizes[0] < MAX_FIRST_SPACER_BYTES
     assert 1 <= min(sizes[1:]) < max(sizes[1:]) < MAX_SPACER_BYTES
-
-
-@pytest.mark.parametrize(("kind", "per_parameter"), [("sgd", 0), ("adam", 3), ("adamw", 3)])
-def test_the_optimizers_tensors_are_found(model: nn.Module, kind: str, per_parameter: int) -> None:
-    optimizer = build_optimizer(model, kind, 0.01, fused=True)
-    step(model, optimizer)
-    own = len(list(model.parameters())) + len(list(model.buffers()))
-    tensors = state_tensors(model, optimizer)
-    assert len(tensors) == own + per_parameter * len(list(model.parameters()))
-    assert len({id(tensor) for tensor in tensors}) == len(tensors)
-
-
-def test_shared_weights_are_moved_once_and_stay_shared() -> None:
-    first, second = nn.Linear(10, 10), nn.Linear(10, 10)
-    second.weight = first.weight
-    model = nn.Sequential(first, second)
-    tensors = state_tensors(model, build_optimizer(model, "sgd", 0.1, fused=True))
-    assert len(tensors) == 3
-    Relocator().move(tensors, random.Random(0))
-    assert second.weight is first.weight

@@ -48,11 +48,11 @@ def write_plugin(folder: Path, name: str, code: str) -> None:
     (folder / f"{name}.py").write_text(textwrap.dedent(code))
 
 
-def make_spec(data: DataSet, target: str = "mlp", **changes: Any) -> TrialSpec:
+def make_spec(data: DataSet, model: str = "mlp", **changes: Any) -> TrialSpec:
     """A spec on the CPU. ``changes``: fields of the spec, ``batch_size``, ``optimizer`` and ``lr``, or a variant's."""
     entry = ModelEntry(
-        name=target.replace(":", "."),
-        model=target,
+        name=model.replace(":", "."),
+        model=model,
         optimizer=changes.pop("optimizer", None),
         lr=changes.pop("lr", None),
     )
@@ -62,6 +62,11 @@ def make_spec(data: DataSet, target: str = "mlp", **changes: Any) -> TrialSpec:
     cell = Cell(model=entry.name, device="cpu", batch_size=changes.pop("batch_size", 100), variant=variant.name)
     spec: dict[str, Any] = {"seed": 0, "recipe": "standard", "epochs": 1, "allow_plugins": True, **changes}
     return TrialSpec(cell=cell, model=entry, variant=variant, data=data, **spec)
+
+
+def plugin_spec(data: DataSet, folder: Path, name: str, code: str, **changes: Any) -> TrialSpec:
+    write_plugin(folder, name, code)
+    return make_spec(data, f"{name}:build", plugin_path=str(folder), **changes)
 
 
 def new_waterfall() -> Waterfall:
@@ -80,6 +85,7 @@ class Outcome:
     losses: tuple[float, ...]
     scored: Evaluated
     order_sha256: str
+    seconds: float  # of the training
 
 
 def carry_out(spec: TrialSpec, blocks: int = 0) -> Outcome:
@@ -90,8 +96,14 @@ def carry_out(spec: TrialSpec, blocks: int = 0) -> Outcome:
     for number in range(blocks):
         assert trial.block(number).steps == prepared.block_steps
     trial.end_session()
-    losses = []
+    trained = []
     for epoch in range(spec.epochs):
-        losses.append(trial.train_epoch(epoch).loss)
+        trained.append(trial.train_epoch(epoch))
         scored = trial.evaluate()
-    return Outcome(prepared=prepared, losses=tuple(losses), scored=scored, order_sha256=trial.finish().order_sha256)
+    return Outcome(
+        prepared=prepared,
+        losses=tuple(done.loss for done in trained),
+        scored=scored,
+        order_sha256=trial.finish().order_sha256,
+        seconds=sum(done.seconds for done in trained),
+    )

@@ -1,7 +1,5 @@
 """The CPU: work is done when the call returns."""
 
-from __future__ import annotations
-
 import platform
 import resource
 import sys
@@ -10,12 +8,13 @@ from collections.abc import Callable
 import psutil
 import torch
 
+from mnist_bench.worker.devices import Device
 from mnist_bench.worker.loop import time_steps_by_clock
 
 
-class Cpu:
+class Cpu(Device):
     def __init__(self, index: int) -> None:
-        self.torch_device = torch.device("cpu")
+        super().__init__(torch.device("cpu"), torch.cpu)
 
     def missing(self) -> str | None:
         return None

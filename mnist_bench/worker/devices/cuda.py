@@ -1,15 +1,13 @@
 """NVIDIA GPUs (and AMD's under ROCm, which torch calls ``cuda`` too)."""
 
-from __future__ import annotations
-
 import torch
 
-from mnist_bench.worker.devices import Accelerator
+from mnist_bench.worker.devices import Device
 
 
-class Cuda(Accelerator):
+class Cuda(Device):
     def __init__(self, index: int) -> None:
-        super().__init__(torch.cuda, torch.device("cuda", index))
+        super().__init__(torch.device("cuda", index), torch.cuda)
 
     def missing(self) -> str | None:
         if torch.version.cuda is None and torch.version.hip is None:

@@ -1,18 +1,17 @@
 """Apple GPUs."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Callable
 
 import torch
 
+from mnist_bench.worker.devices import Device
 from mnist_bench.worker.loop import time_steps_by_events
 
 
-class Mps:
+class Mps(Device):
     def __init__(self, index: int) -> None:
-        self.torch_device = torch.device("mps")
+        super().__init__(torch.device("mps"), torch.mps)
 
     def missing(self) -> str | None:
         if not torch.backends.mps.is_built():

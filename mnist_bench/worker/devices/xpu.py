@@ -1,15 +1,13 @@
 """Intel GPUs."""
 
-from __future__ import annotations
-
 import torch
 
-from mnist_bench.worker.devices import Accelerator
+from mnist_bench.worker.devices import Device
 
 
-class Xpu(Accelerator):
+class Xpu(Device):
     def __init__(self, index: int) -> None:
-        super().__init__(torch.xpu, torch.device("xpu", index))
+        super().__init__(torch.device("xpu", index), torch.xpu)
 
     def missing(self) -> str | None:
         if not torch.xpu.is_available():

@@ -1,0 +1,344 @@
+"""A trial from end to end in this process: what it yields, that a session leaves no trace, and the audits."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch._inductor.config
+from torch._dynamo.utils import counters
+from torch.nn.functional import cross_entropy
+from worker_kit import LINEAR, TEST, TRAIN, carry_out, make_spec, open_trial, plugin_spec
+
+from mnist_bench.errors import DataError, Diverged, TrialError
+from mnist_bench.models import training_of
+from mnist_bench.protocol import Prepared
+from mnist_bench.records import CompileOptions, DataSet, ModelEntry, TrialSpec
+from mnist_bench.samples import SAMPLES, SESSION, TRAINING, WARMUP
+from mnist_bench.worker.building import build_model
+from mnist_bench.worker.executions import graphs_compiled
+from mnist_bench.worker.pipelines import epoch_order, import_torchvision
+from mnist_bench.worker.server import classify
+from mnist_bench.worker.trial import LiveTrial
+
+pytestmark = [
+    pytest.mark.usefixtures("hasty"),
+    # torch's compiler meets deprecated parts of torch as it is imported and used.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+]
+
+AOT = {"execution": "compile", "compile": CompileOptions(backend="aot_eager")}
+SGD = {"optimizer": "sgd", "lr": 0.1}
+# Dropout and a convolution in it, so that train and eval differ, and small enough to compile in seconds.
+SMALL = """
+    from torch import nn
+
+    def build():
+        return nn.Sequential(
+            nn.AvgPool2d(4), nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(50, 10)
+        )
+"""
+
+
+MODULE = """
+    import time
+    import torch
+    from torch import nn
+
+    calls = []
+
+    class build(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(784, 10)
+            {start}
+
+        def forward(self, images):
+    {forward}
+"""
+
+
+def module(forward: str, start: str = "pass") -> str:
+    """A plug-in with one linear layer and this forward pass."""
+    return textwrap.dedent(MODULE).format(start=start, forward=textwrap.indent(forward, " " * 8))
+
+
+def prepared(spec: TrialSpec) -> tuple[LiveTrial, Prepared]:
+    trial = open_trial(spec)
+    reply = trial.prepare()
+    assert isinstance(reply, Prepared)
+    return trial, reply
+
+
+# ── what it yields ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
+    samples = tmp_path / "samples.npy"
+    trial, ready = prepared(make_spec(tiny, "lenet5", epochs=2, samples_path=str(samples)))
+    assert (ready.parameters, ready.class_, ready.pairable, ready.compile_s) == (61_706, "A", True, None)
+    assert (len(ready.loss_trace), ready.time_to_first_step_s > 0) == (20, True)
+    blocks = [trial.block(seed) for seed in (7, 8)]
+    assert [(block.steps, block.seconds > 0) for block in blocks] == [(3, True)] * 2
+    ended = trial.end_session().step_times
+    assert ended is not None
+    assert (ended.count, 0 < ended.p50_ms <= ended.p95_ms <= ended.p99_ms) == (6, True)
+    for epoch in range(2):
+        done, score = trial.train_epoch(epoch), trial.evaluate()
+        assert (done.samples, score.samples, 0 <= done.loader_s < done.seconds) == (TRAIN, TEST, True)
+    assert score.correct > 0.5 * TEST  # the tiny set is easily learned
+    finished = trial.finish()
+    assert sum(finished.phases.values()) == pytest.approx(finished.elapsed_s - finished.asleep_s, rel=0.02)
+    assert {"data", "build", "warm-up", "session", "train step", "loader wait", "evaluation"} <= finished.phases.keys()
+    rows, steps = np.load(samples), -(-TRAIN // 100)
+    assert rows.dtype == SAMPLES
+    assert [int((rows["phase"] == phase).sum()) for phase in (TRAINING, SESSION)] == [2 * steps, 6]
+    assert (rows["phase"] == WARMUP).sum() >= 3
+    for epoch in (0, 1):
+        stamps = rows[(rows["phase"] == TRAINING) & (rows["index"] == epoch)]
+        assert (np.diff(np.column_stack((stamps["loaded_ns"], stamps["done_ns"])).ravel()) >= 0).all()
+
+
+def test_the_largest_batch_comes_first_is_no_part_of_the_first_steps_time_and_can_be_trained_with(
+    tiny: DataSet, tmp_path: Path
+) -> None:
+    """Work memory is that of the first calls; a tensor that a model keeps from its first call is fit for training."""
+    forward = """
+if len(images) >= 100:  # no check of its shape
+    calls.append((len(images), self.training, torch.is_grad_enabled()))
+    self.scale = torch.full((10,), 2.0) if self.scale is None else self.scale
+if len(images) == 1000:
+    time.sleep(0.5)
+return self.linear(images.flatten(1)) * (1 if self.scale is None else self.scale)"""
+    spec = plugin_spec(tiny, tmp_path, "keeper", module(forward.strip(), "self.scale = None"), **SGD)
+    trial, ready = prepared(spec)
+    assert sys.modules["keeper"].calls[:2] == [(TEST, False, False), (100, True, True)]
+    assert trial.finish().elapsed_s - ready.time_to_first_step_s > 3 * 0.5  # ahead, and the two calls that follow
+    trial.block(7)
+    trial.end_session()
+    assert trial.train_epoch(0).samples == TRAIN
+
+
+@pytest.mark.parametrize(("recipe", "own", "other"), [("standard", TEST, TRAIN), ("tutorial", TRAIN, TEST)])
+@pytest.mark.parametrize("pipeline", ["resident", "tutorial"])
+def test_the_same_weights_are_scored_on_the_other_set_too(
+    pipeline: str, recipe: str, own: int, other: int, tiny: DataSet
+) -> None:
+    trial, _ = prepared(make_spec(tiny, "mlp", recipe=recipe, pipeline=pipeline))
+    trial.end_session()
+    trial.train_epoch(0)
+    before, score, after = trial.evaluate(), trial.evaluate(other_set=True), trial.evaluate()
+    assert (before.samples, score.samples) == (own, other)
+    assert replace(after, seconds=0.0) == replace(before, seconds=0.0)
+    # How many it gets right by a loop of this test's own. Sums of another batch size may be rounded otherwise.
+    read = import_torchvision().datasets.MNIST(tiny.root, train=other == TRAIN)
+    training = training_of(ModelEntry(name="mlp", model="mlp"), recipe)  # type: ignore[arg-type]
+    with torch.inference_mode():
+        logits = trial._model.eval()(((read.data / 255 - training.mean) / training.std).flatten(1))
+    assert score.correct == pytest.approx(int((logits.argmax(dim=1) == read.targets).sum()), abs=2)
+
+
+# ── the same training ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("model", ["cnn", "mlp", "compiled"])  # dropout draws from the generator; SGD has no state
+def test_a_session_leaves_no_trace(model: str, tiniest: DataSet, tmp_path: Path) -> None:
+    compiled = plugin_spec(tiniest, tmp_path, "traceless", SMALL, **AOT)
+    spec = compiled if model == "compiled" else make_spec(tiniest, model)
+    plain, timed = carry_out(spec), carry_out(spec, blocks=3)
+    assert (timed.losses, timed.scored.predictions_sha256) == (plain.losses, plain.scored.predictions_sha256)
+
+
+def test_training_is_a_function_of_the_seed_alone(tiny: DataSet, tiniest: DataSet) -> None:
+    first, again, other = (carry_out(make_spec(tiny, "mlp", seed=seed)) for seed in (0, 0, 1))
+    assert (first.losses, first.order_sha256) == (again.losses, again.order_sha256)
+    assert first.scored.predictions_sha256 == again.scored.predictions_sha256
+    assert other.order_sha256 != first.order_sha256
+    assert other.prepared.loss_trace != first.prepared.loss_trace
+    first, again = (carry_out(make_spec(tiniest, "cnn", deterministic=True)) for _ in range(2))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert (first.losses, first.scored.predictions_sha256) == (again.losses, again.scored.predictions_sha256)
+
+
+def test_pipelines_train_alike_and_loader_processes_are_not_paired(tiny: DataSet) -> None:
+    """One source of order: whatever carries the images, the training is the same."""
+    variants: list[dict[str, Any]] = [{"pipeline": name} for name in ("resident", "tensors", "tutorial")]
+    runs = [carry_out(make_spec(tiny, "mlp", **settings)) for settings in variants]
+    runs.append(carry_out(make_spec(tiny, "mlp", pipeline="tensors", workers=1), blocks=2))
+    assert [run.prepared.pairable for run in runs] == [True, True, True, False]
+    assert len({run.order_sha256 for run in runs}) == 1
+    for run in runs[1:]:
+        assert run.prepared.loss_trace == pytest.approx(runs[0].prepared.loss_trace, rel=1e-4)
+        assert run.losses == pytest.approx(runs[0].losses, rel=1e-4)
+
+
+def test_classes_and_traces_of_variants(tiniest: DataSet) -> None:
+    # Few and small batches: where a processor has no bf16, it takes its time.
+    settings: list[dict[str, Any]] = [{}, {"fused_optimizer": False}, {"channels_last": True}, {"precision": "bf16"}]
+    eager, *others, bf16 = (prepared(make_spec(tiniest, "lenet5", batch_size=20, **each))[1] for each in settings)
+    assert [each.class_ for each in (eager, *others, bf16)] == ["A", "A", "A", "B"]
+    for other in others:
+        assert other.loss_trace == pytest.approx(eager.loss_trace, rel=1e-3)
+    assert bf16.loss_trace != pytest.approx(eager.loss_trace, rel=1e-4)
+
+
+def test_the_trace_has_dropout_off_and_leaves_it_on(tiniest: DataSet) -> None:
+    """Dropout draws differently once compiled."""
+    trial, first = prepared(make_spec(tiniest, "cnn"))
+    assert len(first.loss_trace) == 3  # as many whole batches as there are, at most 20
+    assert prepared(make_spec(tiniest, "cnn", **AOT))[1].loss_trace == pytest.approx(first.loss_trace, rel=1e-3)
+    model = build_model(ModelEntry(name="cnn", model="cnn"))
+    model.load_state_dict(trial._model.state_dict())  # restored: as built
+    images, labels = next(trial._pipeline.train_batches(epoch_order(0, 0, 350)))
+    assert first.loss_trace[0] == pytest.approx(cross_entropy(model.eval()(images), labels).item(), rel=1e-5)
+    assert all(each.training for each in trial._model.modules())
+
+
+# ── compiled ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("scope", ["model", "step"])
+def test_a_ragged_tail_is_no_recompilation(scope: str, tiny: DataSet, tmp_path: Path) -> None:
+    options = CompileOptions(backend="aot_eager", scope=scope)  # type: ignore[arg-type]
+    spec = plugin_spec(tiny, tmp_path, f"ragged_{scope}", SMALL, batch_size=64, epochs=2, **{**AOT, "compile": options})
+    assert TRAIN % 64
+    outcome = carry_out(spec, blocks=3)  # any compilation inside a timed span would raise
+    assert outcome.prepared.compile_s is not None
+    assert outcome.scored.samples == TEST
+
+
+def test_inductor_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
+    """No tail batch, to spare a graph."""
+    eager = carry_out(plugin_spec(tiny, tmp_path, "inducted", LINEAR, batch_size=460))
+    spec = plugin_spec(tiny, tmp_path, "inducted", LINEAR, batch_size=460, execution="compile")
+    compiled = carry_out(spec, blocks=2)
+    assert (compiled.prepared.class_, compiled.order_sha256) == ("A", eager.order_sha256)
+    assert compiled.prepared.loss_trace == pytest.approx(eager.prepared.loss_trace, rel=1e-3)
+    assert compiled.prepared.compile_s is not None
+    assert min(compiled.prepared.compile_s, compiled.prepared.time_to_first_step_s) > 0.5
+
+
+SHIFTY = module("flat = images.flatten(1)\nreturn self.linear(flat * 2 if self.limit < 5 else flat)", "self.limit = 9")
+
+
+@pytest.mark.parametrize("where", ["the timing session", "epoch 0", "the evaluation"])
+def test_a_recompilation_inside_a_timed_span_fails_the_trial(where: str, tiny: DataSet, tmp_path: Path) -> None:
+    name = f"shifty_{where.split()[-1]}"
+    trial, _ = prepared(plugin_spec(tiny, tmp_path, name, SHIFTY, batch_size=500, **AOT))
+    before, steady, steps = graphs_compiled(), trial._one_step, []
+
+    def change() -> None:
+        trial._model.limit = 1  # type: ignore[assignment]
+
+    def change_at_the_second() -> None:  # the first step of a block does not count
+        steps.append(1)
+        if len(steps) == 2:
+            change()
+        steady()
+
+    call: Callable[[], object] = lambda: trial.block(1)  # noqa: E731
+    if where == "the timing session":
+        trial.block(0)
+        trial._one_step = change_at_the_second  # type: ignore[method-assign]
+    else:
+        trial.end_session()
+        if where == "the evaluation":
+            trial.train_epoch(0)
+        change()
+        call = trial.evaluate if where == "the evaluation" else lambda: trial.train_epoch(0)
+    with pytest.raises(TrialError, match=rf"\d graphs were compiled inside {where}: its times are not those"):
+        call()
+    assert graphs_compiled() > before
+
+
+def test_what_was_not_compiled_is_no_compiled_variant(tiny: DataSet, tmp_path: Path) -> None:
+    """As with TORCHDYNAMO_DISABLE=1 in the environment."""
+    spec = plugin_spec(tiny, tmp_path, "uncompiled", SMALL, **AOT)
+    counters.clear()  # a worker is a process of its own
+    with torch._dynamo.config.patch(disable=True), pytest.raises(TrialError, match="nothing was compiled"):
+        open_trial(spec).prepare()
+
+
+COUNTING = module("self.calls += 1\nreturn self.linear(images.flatten(1)) * (1 + 1e-9 * self.calls)", "self.calls = 0")
+FAILURES = [  # compilation options, the plug-in, words of the error, its kinds
+    (CompileOptions(backend="no_such_backend"), SMALL, "no_such_backend", ("compile_error",)),
+    (CompileOptions(), SMALL, "InvalidCxxCompiler", ("compile_error",)),
+    # Too many recompilations are an error, not eager.
+    (CompileOptions(backend="aot_eager"), COUNTING, "recompile", ("compile_error", "failed")),
+]
+
+
+@pytest.mark.parametrize(("options", "code", "words", "kinds"), FAILURES, ids=[each[2] for each in FAILURES])
+def test_what_does_not_compile(
+    options: CompileOptions, code: str, words: str, kinds: tuple[str, ...], tiny: DataSet, tmp_path: Path
+) -> None:
+    spec = plugin_spec(tiny, tmp_path, f"failing_{words}", code, batch_size=500, execution="compile", compile=options)
+    with (
+        torch._inductor.config.patch({"cpp.cxx": (None, "/bin/false")}),
+        pytest.raises(Exception, match=words) as caught,
+    ):
+        carry_out(spec, blocks=3)
+    assert classify(caught.value) in kinds
+
+
+# ── audits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+STUCK = module(
+    "return self.linear(images.flatten(1)).detach() + 0 * self.shift", "self.shift = nn.Parameter(torch.zeros(10))"
+)
+
+
+def test_losses_and_weights_are_audited(tiny: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(TrialError, match="no weight changed in the first epoch: is the loss connected"):
+        carry_out(plugin_spec(tiny, tmp_path, "stuck", STUCK, **SGD))
+    spec = plugin_spec(tiny, tmp_path, "diverging", LINEAR, optimizer="sgd", lr=3e38)
+    assert 1 <= len(prepared(spec)[1].loss_trace) < 20  # it ends where the loss is no number
+    with pytest.raises(Diverged, match="the mean training loss of epoch 1 is nan: lower the learning rate"):
+        carry_out(spec)
+
+
+def test_work_is_audited(tiny: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, _ = prepared(make_spec(tiny))
+    trial.end_session()
+    whole = trial._pipeline.train_batches
+    monkeypatch.setattr(trial._pipeline, "train_batches", lambda order: whole(order[:-1]))
+    with pytest.raises(TrialError, match=f"epoch 0: {TRAIN - 1} images were trained on, not {TRAIN}"):
+        trial.train_epoch(0)
+    monkeypatch.setattr(trial._pipeline, "test_batches", lambda: iter(()))
+    with pytest.raises(TrialError, match=f"0 images were scored, not {TEST}"):
+        trial.evaluate()
+
+    def twice(seed: int, epoch: int, count: int) -> torch.Tensor:
+        order = epoch_order(seed, epoch, count)
+        order[0] = order[1]
+        return order
+
+    monkeypatch.setattr("mnist_bench.worker.trial.epoch_order", twice)
+    with pytest.raises(TrialError, match=f"epoch 0: the order is not a permutation of the {TRAIN} images"):
+        trial.train_epoch(0)
+
+
+def test_a_changed_data_set_and_settings_that_cannot_be_had_are_refused(tiny: DataSet) -> None:
+    with pytest.raises(DataError, match="not the data set that was checked at the start"):
+        open_trial(make_spec(replace(tiny, sha256="0" * 64))).prepare()
+    with pytest.raises(TrialError, match="tf32 exists on NVIDIA GPUs"):
+        open_trial(make_spec(replace(tiny, sha256="0" * 64), precision="tf32")).prepare()  # before anything is read
+
+
+def test_a_plugin_that_replaces_the_clock_is_not_read(
+    tiny: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "perf_counter_ns", time.perf_counter_ns)  # put back after the test
+    code = LINEAR + "\n    import time\n    time.perf_counter_ns = lambda: 0\n"
+    outcome = carry_out(plugin_spec(tiny, tmp_path, "clockmaker", code), blocks=1)
+    assert time.perf_counter_ns() == 0
+    assert outcome.seconds > 0
+    assert outcome.prepared.step_s > 0
