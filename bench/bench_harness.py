@@ -14,8 +14,9 @@ import pytest
 import record_factory
 
 from mnist_bench import cells as matrices
-from mnist_bench import codec, stats
+from mnist_bench import stats
 from mnist_bench.analysis.summary import Run
+from mnist_bench.disk.folder import SCHEMA_VERSION, RunFolder
 from mnist_bench.figures import Row
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
@@ -26,9 +27,9 @@ from mnist_bench.records import (
     Session,
     Trial,
     Variant,
+    encode,
     trial_id,
 )
-from mnist_bench.store import SCHEMA_VERSION, RunFolder
 
 
 def make_matrix(batch_sizes: int, variants: int, seeds: int) -> Matrix:
@@ -68,11 +69,11 @@ def write_run(output_dir: Path, matrix: Matrix, rounds: int) -> RunFolder:
     trials = [make_trial(cell, seed, rng) for _, members in groups for cell, seed in members]
     folder = RunFolder.create(output_dir, make_manifest(matrix, [trial.id for trial in trials]))
     lines = {
-        "trials.jsonl": map(codec.encode_trial, trials),
-        "sessions.jsonl": (codec.encode_session(make_session(group, rng, rounds)) for group in groups),
+        "trials.jsonl": trials,
+        "sessions.jsonl": [make_session(group, rng, rounds) for group in groups],
     }
     for name, records in lines.items():
-        (folder.path / name).write_bytes(b"".join(codec.to_json(record) + b"\n" for record in records))
+        (folder.path / name).write_bytes(b"".join(map(encode, records)))
     return folder
 
 
@@ -127,7 +128,7 @@ def test_compare_10000_trials(benchmark: Any, large_run: RunFolder, by: str, siz
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    made = RunFolder.create(tmp_path, make_manifest(make_matrix(1, 2, 1), ()))
+    made = RunFolder.create(tmp_path, make_manifest(make_matrix(1, 2, 1), ("mlp/cpu/b100/eager/s0",)))
     with made.lock():
         yield made
 
@@ -136,7 +137,7 @@ def test_append_trial(benchmark: Any, folder: RunFolder) -> None:
     """One line, fsynced: what the disk costs is in it."""
     cell = Cell(model="mlp", device="cpu", batch_size=100, variant=BUILTIN_VARIANTS["eager"].name)
     trial = make_trial(cell, 0, random.Random(0))
-    stored = benchmark(folder.append_trial, trial)
+    stored = benchmark(folder.append, trial)
     assert stored.id == trial.id
 
 

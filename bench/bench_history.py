@@ -14,8 +14,8 @@ import pytest
 
 from bench.bench_harness import make_manifest, make_matrix, make_session, make_trial
 from mnist_bench import cells as matrices
-from mnist_bench import codec, history_db
-from mnist_bench.records import ModelEntry
+from mnist_bench import history_db
+from mnist_bench.records import ModelEntry, encode
 
 RUNS = 100
 MATRIX = replace(
@@ -37,13 +37,13 @@ def write_run(folder: Path, number: int, rng: random.Random) -> None:
         started_at=started_at,
     )
     (folder / "samples").mkdir(parents=True)
-    (folder / "manifest.json").write_bytes(codec.encode_manifest(manifest))
+    (folder / "manifest.json").write_bytes(encode(manifest, indent=2))
     lines = {
-        "trials.jsonl": map(codec.encode_trial, trials),
-        "sessions.jsonl": (codec.encode_session(make_session(group, rng)) for group in groups),
+        "trials.jsonl": trials,
+        "sessions.jsonl": [make_session(group, rng) for group in groups],
     }
     for name, records in lines.items():
-        (folder / name).write_bytes(b"".join(codec.to_json(record) + b"\n" for record in records))
+        (folder / name).write_bytes(b"".join(map(encode, records)))
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ from mnist_bench.records import (
     TrialSpec,
     Variant,
     group_id,
+    trial_id,
 )
 
 BATCH_SIZE = 100
@@ -82,6 +83,7 @@ class Workshop:
         """A trial as the runner would make it: batch 100 on the CPU, all cores."""
         cell = Cell(model=model, device="cpu", batch_size=BATCH_SIZE, variant=variant.name)
         return TrialSpec(
+            id=trial_id(cell, seed),
             cell=cell,
             seed=seed,
             model=ModelEntry(name=model, model=model),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
+from msgspec import structs
+
 from mnist_bench.events import EpochFinished, Observer, SessionProgress, StageStarted
 from mnist_bench.machine import noise
 from mnist_bench.models import training_of
@@ -306,7 +308,7 @@ def _train_one(member: Live, settings: Settings) -> Measurement | Failure:
     if not isinstance(finished, Finished):
         return _failure(finished)
     measurement = _measurement(member, trained, scored, finished, worker.close(), readings, settings.cores)
-    return replace(measurement, final=final)
+    return structs.replace(measurement, final=final)
 
 
 def _image_sets(spec: TrialSpec, scored: Evaluated, other: Evaluated) -> ImageSets:

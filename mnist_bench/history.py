@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench import __version__, history_db
+from mnist_bench.disk.folder import MANIFEST, known_runs
 from mnist_bench.errors import BenchError
-from mnist_bench.run_names import MANIFEST, known_runs
 from mnist_bench.trends import METRICS, CellName, Place, Point, RunLabel
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ def _values(name: str, fingerprint: str, folder: Path) -> tuple[list[Any], list[
 
 
 def _read_run(folder: Path) -> RunRecord:
+    from mnist_bench.disk.folder import RunFolder
     from mnist_bench.lineage import record
-    from mnist_bench.store import RunFolder
 
     run = RunFolder(folder)
     return record(run.manifest(), run.trials(), run.sessions())

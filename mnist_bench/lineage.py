@@ -52,7 +52,6 @@ def record(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Sessi
     Raises:
         UsageError: a trial's model or variant is none of the run's matrix.
     """
-    merged_from = manifest.options.get("merged_from")
     return RunRecord(
         status=manifest.status,
         started_at=manifest.started_at,
@@ -60,7 +59,7 @@ def record(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Sessi
         dirty=manifest.environment.dirty,
         planned=len(manifest.trials),
         finished=len(trials),
-        merged_from=tuple(map(str, merged_from)) if isinstance(merged_from, list | tuple) else (),
+        merged_from=manifest.options.merged_from,
         cells=tuple(
             _cell(manifest, row, trials) for row in Run(manifest=manifest, trials=trials, sessions=sessions).rows
         ),

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from mnist_bench.analysis.results import files
 from mnist_bench.analysis.summary import Run
+from mnist_bench.disk.files import whole_lines, write_atomically
+from mnist_bench.disk.folder import RunFolder, new_run_id
 from mnist_bench.errors import BenchError, UsageError
-from mnist_bench.files import whole_lines, write_atomically
 from mnist_bench.shards import Shard, in_order, joined, notes
-from mnist_bench.store import RunFolder, new_run_id
 
 LINES = ("trials.jsonl", "sessions.jsonl")
 FOLDERS = ("samples", "logs")

@@ -6,13 +6,27 @@ Accuracy is a fraction in [0, 1].
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeAlias, TypeVar
+
+import msgspec
 
 from mnist_bench.catalogue import EXECUTIONS, PIPELINES
 
 Status = Literal["ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
 FailureKind = Literal["diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
+
+# What a number or a text that was read may be. Held to where it is read; inside, types are trusted.
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
+Figure = Annotated[float, msgspec.Meta(gt=-1e30, lt=1e30)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Scalar = bool | int | float | str | None
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+RunId = Annotated[str, msgspec.Meta(pattern=r"^\d{8}T\d{6}Z-[a-z0-9]{6}$")]
+Moment = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # a label: UTC, ISO 8601
 
 # From best to worst: the status of a cell is the worst of its seeds.
 STATUSES: tuple[Status, ...] = ("ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed")
@@ -191,8 +205,9 @@ class DataSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """All that a worker must know to execute one cell with one seed."""
+    """All that a worker must know to execute one cell with one seed. ``id`` is the parent's name for the trial."""
 
+    id: str
     cell: Cell
     seed: int
     model: ModelEntry
@@ -200,6 +215,7 @@ class TrialSpec:
     recipe: Recipe
     epochs: int
     data: DataSet
+    side: Side | None = None
     memory_bytes: int | None = None
     plugin_path: str | None = None  # the matrix file's folder
     allow_plugins: bool = False
@@ -207,10 +223,6 @@ class TrialSpec:
     deterministic_if_possible: bool = False  # a warning, not an error, where an operator has no deterministic algorithm
     cache_dir: str = ""  # the compiler cache of this trial's own, empty at its start
     samples_path: str = ""  # where the raw stamps go (.npy)
-
-    @property
-    def id(self) -> str:
-        return trial_id(self.cell, self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,23 +245,26 @@ def group_id(cell: Cell, seed: int) -> str:
 class Epochs:
     """Figures of each epoch, as parallel tuples of one length (seconds; mean training loss; accuracy after it)."""
 
-    train_s: tuple[float, ...]
-    loader_s: tuple[float, ...]
-    loss: tuple[float, ...]
-    eval_s: tuple[float, ...]
-    accuracy: tuple[float, ...]
+    train_s: Annotated[tuple[Seconds, ...], msgspec.Meta(min_length=1)]
+    loader_s: tuple[Seconds, ...]
+    loss: tuple[Figure, ...]
+    eval_s: tuple[Seconds, ...]
+    accuracy: tuple[Fraction, ...]
+
+    def __post_init__(self) -> None:
+        if len({len(self.train_s), *map(len, (self.loader_s, self.loss, self.eval_s, self.accuracy))}) != 1:
+            raise ValueError("its lists differ in length")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSets:
     """Accuracy of one set of weights on the 60,000 training images and on the 10,000 test images."""
 
-    train: float
-    test: float
+    train: Fraction
+    test: Fraction
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", rename={"class_": "class"}):
     """A trial that went well.
 
     ``phases`` are the seconds of the waterfall; ``awake_s`` is the worker's own clock from process start to exit less
@@ -259,39 +274,37 @@ class Measurement:
     """
 
     epochs: Epochs
-    train_samples: int
-    eval_samples: int
+    train_samples: Count
+    eval_samples: Count
     class_: VariantClass
-    predictions_sha256: str
-    order_sha256: str
-    loss_trace: tuple[float, ...]
-    phases: dict[str, float]
-    awake_s: float
-    token_s: float
-    total_s: float
-    time_to_first_step_s: float
-    compile_s: float | None
-    host_peak_bytes: int
-    device_peak_bytes: int | None
-    parameters: int
+    predictions_sha256: Digest
+    order_sha256: Digest
+    loss_trace: tuple[Figure, ...]
+    phases: dict[str, Seconds]
+    awake_s: Seconds
+    token_s: Seconds
+    total_s: Seconds
+    time_to_first_step_s: Seconds
+    compile_s: Seconds | None
+    host_peak_bytes: Count
+    device_peak_bytes: Count | None
+    parameters: Count
     device_name: str
-    numerics: dict[str, Any]
-    interference: dict[str, float]
+    numerics: dict[str, Scalar]
+    interference: dict[str, Figure]
     noisy: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     final: ImageSets | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     """An expected failure: what kind, and a reason that a person can act on."""
 
     kind: FailureKind
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skip:
+class Skip(msgspec.Struct, frozen=True, kw_only=True, tag="skip"):
     """A trial that this machine cannot execute, and what would make it possible."""
 
     reason: str
@@ -302,22 +315,21 @@ Outcome = Measurement | Failure | Skip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One finished trial: a line of ``trials.jsonl``. ``started_at`` and ``ended_at`` are UTC labels (ISO 8601).
+    """One finished trial: a line of ``trials.jsonl``.
 
     ``side`` is that of a check, whose trials come in twos.
     """
 
     id: str
     cell: Cell
-    seed: int
+    seed: Seed
+    side: Side | None = None
     recipe: Recipe
     dataset: str
     dataset_sha256: str
     outcome: Outcome
-    started_at: str
-    ended_at: str
-    log: str  # the worker's log, relative to the run folder; empty when no worker was started
-    side: Side | None = None
+    started_at: Moment
+    ended_at: Moment
 
     @property
     def status(self) -> Status:
@@ -341,24 +353,27 @@ class Round:
     ``steps`` and ``seconds`` follow ``Session.members``; a member that left the session has 0 steps.
     """
 
-    order: tuple[int, ...]
-    steps: tuple[int, ...]
-    seconds: tuple[float, ...]
+    order: tuple[Count, ...]
+    steps: tuple[Count, ...]
+    seconds: tuple[Seconds, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTimes:
     """Percentiles of a member's single steps in the session (milliseconds) and their number."""
 
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    count: int
+    p50_ms: Seconds
+    p95_ms: Seconds
+    p99_ms: Seconds
+    count: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """The timing session of one group: a line of ``sessions.jsonl``. ``members`` are trial ids."""
+    """The timing session of one group: a line of ``sessions.jsonl``. ``members`` are trial ids.
+
+    ``seconds``: of wall time, from the start of the group's first worker to the session's end.
+    """
 
     group: str
     members: tuple[str, ...]
@@ -366,7 +381,16 @@ class Session:
     rounds: tuple[Round, ...]
     steps: dict[str, StepTimes]
     stopped: Literal["precise", "budget", "alone"]
+    seconds: Seconds = 0.0
     noisy: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.members)
+        for number, one in enumerate(self.rounds):
+            if len(one.steps) != count or len(one.seconds) != count or max(one.order, default=0) >= count:
+                raise ValueError(f"rounds[{number}] does not fit the {count} members")
+            if any(steps and not seconds for steps, seconds in zip(one.steps, one.seconds, strict=True)):
+                raise ValueError(f"rounds[{number}] has steps that took no time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,21 +444,90 @@ class Sides:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A shard that a merged run was made of."""
+
+    run_id: RunId
+    shard: str | None
+    filter: str | None
+    started_at: Moment
+    ended_at: Moment | None
+    environment: Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What a run was asked for beyond its matrix: what holds for it again when it is resumed."""
+
+    plugin_path: str = ""  # the matrix file's folder
+    filter: str | None = None
+    shard: str | None = None
+    allow_plugins: bool = False  # of the run's first start; a later one has its own say
+    solo: bool = False
+    strict_devices: bool = False
+    score_both: bool = False  # the final weights of every trial on both image sets
+    companion: RunId | None = None  # the run beside this one, of the same command (``reproduce``)
+    across_machines: bool = False
+    sources: tuple[Source, ...] = ()  # of a merged run
+
+    @property
+    def merged_from(self) -> tuple[str, ...]:
+        return tuple(source.run_id for source in self.sources)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """``manifest.json``: what a run set out to do, where, and how it ended. ``order`` is that of the groups."""
 
-    run_id: str
+    run_id: RunId
     schema_version: int
     program_version: str
     status: Literal["running", "complete", "interrupted", "stopped"]
     matrix: Matrix
-    matrix_sha256: str
+    matrix_sha256: Digest
     matrix_path: str
-    options: dict[str, Any]
+    options: RunOptions
     environment: Environment
     dataset: DataSet
     order: tuple[str, ...]
     trials: tuple[str, ...]
-    started_at: str
-    ended_at: str | None = None
+    started_at: Moment
+    ended_at: Moment | None = None
     check: Sides | None = None
+
+
+_T = TypeVar("_T")
+
+
+def encode(record: object, *, indent: int | None = None) -> bytes:
+    """A record as one line of JSON (``indent``: as several, for people) with its newline.
+
+    Lone surrogates, of paths that are no Unicode, become escapes.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    separators = None if indent else (",", ":")
+    values = msgspec.to_builtins(record)
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def decode(data: bytes, kind: type[_T]) -> _T:
+    """The inverse of ``encode``.
+
+    Raises:
+        ValueError: not JSON, or not such a record; the message has the field's path.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:  # it takes no lone surrogates; of all else json says what is wrong
+        return msgspec.convert(json.loads(data, parse_constant=_refuse), kind)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a figure")

@@ -17,6 +17,7 @@ from mnist_bench import cells as matrices
 from mnist_bench.analysis.results import files
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import reference_variant
+from mnist_bench.disk.folder import SCHEMA_VERSION, RunFolder, new_run_id
 from mnist_bench.errors import Interrupted, UsageError
 from mnist_bench.events import (
     DataReady,
@@ -32,9 +33,10 @@ from mnist_bench.executors.local import LocalWorker
 from mnist_bench.group import Finding, Settings, run_group
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.machine import environment
-from mnist_bench.records import Group, Manifest, Matrix, Session, Trial, TrialSpec, trial_id
-from mnist_bench.store import SCHEMA_VERSION, RunFolder, new_run_id
+from mnist_bench.records import Group, Manifest, Matrix, RunOptions, Session, Trial, TrialSpec, trial_id
 
+# Of ``Options``, what a resumed run takes over.
+RECORDED = ("plugin_path", "filter", "shard", "allow_plugins", "solo", "strict_devices", "score_both", "companion")
 WORKER_BYTES = 1536 << 20  # of host memory, about, for a live trial with its data, torch and a compiler's leavings
 
 
@@ -58,18 +60,9 @@ class Options:
     score_both: bool = False  # the final weights of every trial on both image sets
     companion: str | None = None  # the id of the run beside this one, of the same command (``reproduce``)
 
-    def recorded(self) -> dict[str, Any]:
+    def recorded(self) -> RunOptions:
         """Those that a resumed run takes over, for the manifest."""
-        return {
-            "plugin_path": self.plugin_path,
-            "filter": self.filter,
-            "shard": self.shard,
-            "allow_plugins": self.allow_plugins,
-            "solo": self.solo,
-            "strict_devices": self.strict_devices,
-            "score_both": self.score_both,
-            "companion": self.companion,
-        }
+        return RunOptions(**{name: getattr(self, name) for name in RECORDED})
 
 
 def start(matrix: Matrix, options: Options, emit: Observer, environ: Mapping[str, str]) -> RunFolder:
@@ -133,12 +126,16 @@ def resumed(folder: RunFolder, options: Options) -> Options:
         UsageError: it was merged: its shards go on, each where it was measured.
     """
     manifest = folder.manifest()
-    if sources := manifest.options.get("merged_from"):
+    if sources := manifest.options.merged_from:
         raise UsageError(
             f"--resume {folder.run_id}: a merged run is complete as its shards were; to measure more, run another "
-            f"shard and merge it with these: {', '.join(map(str, sources))}"
+            f"shard and merge it with these: {', '.join(sources)}"
         )
-    return replace(options, **manifest.options, matrix_path=manifest.matrix_path)
+    return replace(
+        options,
+        **{name: getattr(manifest.options, name) for name in RECORDED},
+        matrix_path=manifest.matrix_path,
+    )
 
 
 def execute(folder: RunFolder, options: Options, emit: Observer, environ: Mapping[str, str]) -> Manifest:
@@ -147,8 +144,6 @@ def execute(folder: RunFolder, options: Options, emit: Observer, environ: Mappin
     Interrupted or stopped, the tables hold what is finished, and the status says so.
     """
     with folder.lock(), Interrupts() as interrupts:
-        for torn in folder.path.rglob(".*.tmp"):  # of a killed runner's; there is no other writer now
-            torn.unlink(missing_ok=True)
         manifest = folder.update_manifest(status="running", ended_at=None)
         data.verify(manifest.dataset)
         emit(DataReady(data=manifest.dataset))
@@ -202,6 +197,7 @@ def _groups(folder: RunFolder, manifest: Manifest, options: Options) -> tuple[Gr
     def spec_of(cell: Any, seed: int) -> TrialSpec:
         variant = matrices.variant_of(manifest.matrix, cell.variant)
         return TrialSpec(
+            id=trial_id(cell, seed),
             cell=cell,
             seed=seed,
             model=matrices.model_of(manifest.matrix, cell.model),
@@ -273,9 +269,8 @@ def _finish_group(
     for result in run_group(group, timed=timed, settings=settings, rng=rng):
         match result:
             case Session():
-                settings.emit(SessionFinished(session=folder.append_session(result)))
+                settings.emit(SessionFinished(session=folder.append(result)))
             case Finding(spec=spec, outcome=outcome):
-                log = folder.log_path(spec.id)
                 trial = Trial(
                     id=spec.id,
                     cell=spec.cell,
@@ -286,9 +281,8 @@ def _finish_group(
                     outcome=outcome,
                     started_at=started_at,
                     ended_at=label(datetime.now(UTC)),
-                    log=str(log.relative_to(folder.path)) if log.exists() else "",
                 )
-                yield folder.append_trial(trial)
+                yield folder.append(trial)
 
 
 def _write_tables(folder: RunFolder) -> None:

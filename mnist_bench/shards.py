@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 from mnist_bench.analysis.keys import Key, differences, key_of
 from mnist_bench.cells import expand, groups
 from mnist_bench.errors import UsageError
-from mnist_bench.records import Environment, Manifest, Measurement, Trial, group_id, trial_id
+from mnist_bench.records import Environment, Manifest, Measurement, RunOptions, Source, Trial, group_id, trial_id
 from mnist_bench.table import listed
 
 BETWEEN = " + "  # values that differ between machines, in the environment of a run merged across them
@@ -64,7 +63,7 @@ def in_order(shards: Iterable[Shard]) -> tuple[Shard, ...]:
 def notes(shards: Sequence[Shard]) -> tuple[str, ...]:
     """What does not forbid to merge, but should be known."""
     found = []
-    parts = [str(shard.manifest.options.get("shard") or "").partition("/") for shard in shards]
+    parts = [(shard.manifest.options.shard or "").partition("/") for shard in shards]
     counts = {count for _, _, count in parts}
     if len(counts) == 1 and (count := counts.pop()).isdigit() and int(count) <= 10_000:
         missing = [f"{k}/{count}" for k in range(1, int(count) + 1) if str(k) not in {part[0] for part in parts}]
@@ -181,30 +180,23 @@ def _shared_groups(shards: Sequence[Shard]) -> Iterator[str]:
                 )
 
 
-def _options(manifests: Sequence[Manifest], *, across_machines: bool) -> dict[str, Any]:
+def _options(manifests: Sequence[Manifest], *, across_machines: bool) -> RunOptions:
     """Those that all shards share, and where the merged run comes from, with all that it does not say itself."""
-    first = manifests[0].options
-    shared = {
-        key: value if all(manifest.options.get(key) == value for manifest in manifests) else None
-        for key, value in first.items()
-    }
-    sources = [
-        {
-            "run_id": manifest.run_id,
-            "shard": manifest.options.get("shard"),
-            "filter": manifest.options.get("filter"),
-            "started_at": manifest.started_at,
-            "ended_at": manifest.ended_at,
-            "environment": asdict(manifest.environment),
-        }
+    first, *others = (manifest.options for manifest in manifests)
+    names = [field.name for field in fields(RunOptions)]
+    shared = {n: getattr(first, n) for n in names if all(getattr(one, n) == getattr(first, n) for one in others)}
+    sources = tuple(
+        Source(
+            run_id=manifest.run_id,
+            shard=manifest.options.shard,
+            filter=manifest.options.filter,
+            started_at=manifest.started_at,
+            ended_at=manifest.ended_at,
+            environment=manifest.environment,
+        )
         for manifest in manifests
-    ]
-    return {
-        **shared,
-        "merged_from": [manifest.run_id for manifest in manifests],
-        "across_machines": across_machines,
-        "sources": sources,
-    }
+    )
+    return RunOptions(**{**shared, "across_machines": across_machines, "sources": sources})
 
 
 def _environment(environments: Sequence[Environment], *, one_machine: bool) -> Environment:

@@ -14,6 +14,7 @@ from record_factory import RUN_ID, make_epochs, make_failed, make_manifest, make
 
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
@@ -26,7 +27,6 @@ from mnist_bench.records import (
     Variant,
     group_id,
 )
-from mnist_bench.store import RunFolder
 
 Trouble = Mapping[str, tuple[str, str]]
 
@@ -97,9 +97,9 @@ def write(
     folder = RunFolder.create(output_dir, replace(manifest, run_id=run_id))
     with folder.lock():
         for trial in trials:
-            folder.append_trial(trial)
+            folder.append(trial)
         for session in sessions:
-            folder.append_session(session)
+            folder.append(session)
     return folder
 
 

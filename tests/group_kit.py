@@ -25,15 +25,17 @@ from mnist_bench.protocol import (
     SessionEnded,
     TrainEpoch,
 )
-from mnist_bench.records import Cell, DataSet, Group, ModelEntry, Session, StepTimes, TrialSpec, Variant
+from mnist_bench.records import Cell, DataSet, Group, ModelEntry, Session, StepTimes, TrialSpec, Variant, trial_id
 
 Script = Callable[[Request, int], Reply | BaseException | None]  # (request, how many of its kind before); None: usual
 SECOND_NS = 1_000_000_000
 
 
 def make_spec(device: str = "cpu", variant: str = "eager", epochs: int = 2, seed: int = 0) -> TrialSpec:
+    cell = Cell(model="mlp", device=device, batch_size=100, variant=variant)
     return TrialSpec(
-        cell=Cell(model="mlp", device=device, batch_size=100, variant=variant),
+        id=trial_id(cell, seed),
+        cell=cell,
         seed=seed,
         model=ModelEntry(name="mlp", model="mlp"),
         variant=Variant(name=variant, threads=1),

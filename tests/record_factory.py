@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
+from mnist_bench.cells import expand
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
@@ -19,9 +22,11 @@ from mnist_bench.records import (
     ModelEntry,
     Outcome,
     Round,
+    RunOptions,
     Session,
     StepTimes,
     Trial,
+    group_id,
     trial_id,
 )
 
@@ -68,7 +73,7 @@ def make_measurement(**changes: Any) -> Measurement:
         numerics={"threads": 2, "tf32": False, "denormals": "kept"},
         interference={"load": 0.1, "steal": 0.0},
     )
-    return replace(measurement, **changes)
+    return structs.replace(measurement, **changes)
 
 
 def make_trial(cell: Cell | None = None, seed: int = 0, outcome: Outcome | None = None, **changes: Any) -> Trial:
@@ -83,7 +88,6 @@ def make_trial(cell: Cell | None = None, seed: int = 0, outcome: Outcome | None 
         outcome=outcome or make_measurement(),
         started_at="2026-11-23T10:15:00Z",
         ended_at="2026-11-23T10:16:00Z",
-        log="logs/x.log",
     )
     return replace(trial, **changes)
 
@@ -123,16 +127,33 @@ def make_matrix(**changes: Any) -> Matrix:
     return replace(matrix, **changes)
 
 
+def cell_of(trial: Trial | str) -> tuple[Cell, int]:
+    if isinstance(trial, Trial):
+        return trial.cell, trial.seed
+    model, device, size, variant, seed = trial.split("/")
+    return Cell(model=model, device=device, batch_size=int(size[1:]), variant=variant), int(seed[1:])
+
+
+def holding(matrix: Matrix, trials: Sequence[Trial | str]) -> Matrix:
+    """The matrix with whatever cells and seeds these trials have beyond it."""
+    found = [cell_of(trial) for trial in trials]
+    known = {*expand(matrix)}
+    extra = tuple(cell for cell in dict.fromkeys(cell for cell, _ in found) if cell not in known)
+    seeds = dict.fromkeys([*matrix.seeds, *(seed for _, seed in found)])
+    return replace(matrix, include=matrix.include + extra, seeds=tuple(seeds))
+
+
 def make_manifest(trials: Sequence[Trial | str] = (), **changes: Any) -> Manifest:
+    matrix = holding(changes.pop("matrix", make_matrix()), trials)
     manifest = Manifest(
         run_id=RUN_ID,
         schema_version=1,
         program_version="0.1.0",
         status="complete",
-        matrix=make_matrix(),
+        matrix=matrix,
         matrix_sha256=SHA,
         matrix_path="benchmarks.yaml",
-        options={"solo": False, "filter": None},
+        options=RunOptions(),
         environment=Environment(
             python="3.11.7",
             platform="Linux",
@@ -145,7 +166,7 @@ def make_manifest(trials: Sequence[Trial | str] = (), **changes: Any) -> Manifes
             details={"kernel": "6.18"},
         ),
         dataset=DataSet(name="mnist", root="/data", sha256=SHA),
-        order=("mlp/b100/s0",),
+        order=tuple(dict.fromkeys(group_id(*cell_of(trial)) for trial in trials)),
         trials=tuple(t if isinstance(t, str) else t.id for t in trials),
         started_at="2026-11-23T10:15:00Z",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from record_factory import make_manifest, make_matrix, make_measurement, make_session, make_trial
 
-from mnist_bench import codec
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
@@ -25,11 +25,11 @@ from mnist_bench.records import (
     Skip,
     Trial,
     Variant,
+    encode,
     group_id,
     trial_id,
 )
 from mnist_bench.samples import SAMPLES, SESSION, WARMUP
-from mnist_bench.store import RunFolder
 
 BF16 = Variant(name="bf16", precision="bf16")
 # ms of a step: at once, and per image.
@@ -66,8 +66,8 @@ def write_run(results: Path, plan: Plan | None = None, run_id: str = "20261123T1
     )
     folder = RunFolder.create(results, manifest)
     sessions = [_session(members, plan, rng) for members in _groups(trials).values()]
-    _write_lines(folder.path / "trials.jsonl", [codec.encode_trial(trial) for trial in trials])
-    _write_lines(folder.path / "sessions.jsonl", [codec.encode_session(one) for one in sessions if one is not None])
+    _write_lines(folder.path / "trials.jsonl", trials)
+    _write_lines(folder.path / "sessions.jsonl", [one for one in sessions if one is not None])
     _write_samples(folder, trials, plan)
     return folder
 
@@ -108,7 +108,7 @@ def step_ms(cell: Cell) -> float:
 
 
 def _trial(cell: Cell, seed: int, plan: Plan, rng: random.Random) -> Trial:
-    return make_trial(cell, seed, _outcome(cell, seed, plan, rng), log=f"logs/{seed}.log")
+    return make_trial(cell, seed, _outcome(cell, seed, plan, rng))
 
 
 def _outcome(cell: Cell, seed: int, plan: Plan, rng: random.Random) -> Outcome:
@@ -126,7 +126,7 @@ def _measurement(cell: Cell, seed: int, plan: Plan, rng: random.Random) -> Measu
     train_s = 60_000 / cell.batch_size * step_ms(cell) / 1000
     level = FINAL.get(cell.model, 0.97) - 0.012 * math.log10(cell.batch_size / 100)
     learner = random.Random(f"{cell.model}/{cell.batch_size}/{seed}")  # the same for all variants and devices
-    accuracy = [level - 0.09 * math.exp(-1.1 * n) + learner.gauss(0, 0.0015) for n in range(plan.epochs)]
+    accuracy = [min(1.0, level - 0.09 * math.exp(-1.1 * n) + learner.gauss(0, 0.0015)) for n in range(plan.epochs)]
     epochs = Epochs(
         train_s=tuple(train_s * rng.uniform(0.97, 1.04) for _ in accuracy),
         loader_s=tuple(0.01 * train_s for _ in accuracy),
@@ -170,8 +170,8 @@ def _session(trials: Sequence[Trial], plan: Plan, rng: random.Random) -> Session
     return make_session(members, rounds, group=group, stopped=rng.choice(("precise", "budget")))
 
 
-def _write_lines(path: Path, lines: Sequence[dict[str, object]]) -> None:
-    path.write_bytes(b"".join(codec.to_json(line) + b"\n" for line in lines))
+def _write_lines(path: Path, lines: Sequence[Trial | Session]) -> None:
+    path.write_bytes(b"".join(map(encode, lines)))
 
 
 def _write_samples(folder: RunFolder, trials: Sequence[Trial], plan: Plan) -> None:

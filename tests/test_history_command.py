@@ -15,10 +15,10 @@ import pytest
 from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_matrix, make_measurement, make_trial
 
 from mnist_bench.cli import main
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.records import ModelEntry, Trial
 from mnist_bench.report import render_history
 from mnist_bench.report.history import over_runs
-from mnist_bench.store import RunFolder
 from mnist_bench.trends import METRICS, gather
 
 EVIL = "</script><img src=x onerror=alert(1)>"
@@ -40,7 +40,7 @@ def add_run(
     folder = RunFolder.create(results, manifest)
     with folder.lock():
         for trial in trials:
-            folder.append_trial(trial)
+            folder.append(trial)
 
 
 def timed(seconds: float, model: str = "mlp", batch_size: int = 100) -> Trial:

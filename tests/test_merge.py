@@ -30,11 +30,11 @@ from mnist_bench import runner
 from mnist_bench.analysis.results import files
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
+from mnist_bench.disk.folder import RunFolder, known_runs
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.merge import merge
-from mnist_bench.records import DataSet, Manifest, Matrix, Skip, trial_id
+from mnist_bench.records import DataSet, Manifest, Matrix, RunOptions, Skip, trial_id
 from mnist_bench.runner import Options
-from mnist_bench.store import RunFolder, known_runs
 
 MATRIX = make_matrix(batch_sizes=(100, 1000), seeds=(0, 1, 2))
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ def groups(shard: tuple[int, int] | None = None, matrix: Matrix = MATRIX) -> tup
 
 def make_run(results: Path, number: int, planned: Sequence[matrices.GroupTrials], **changes: Any) -> RunFolder:
     """A run of some groups of MATRIX, with all its files; what it measures depends on the trial alone."""
-    trials = [make_trial(cell, seed, log=f"logs/{seed}.log") for _, pairs in planned for cell, seed in pairs]
+    trials = [make_trial(cell, seed) for _, pairs in planned for cell, seed in pairs]
     manifest = make_manifest(
         trials,
         run_id=IDS[number],
@@ -57,16 +57,16 @@ def make_run(results: Path, number: int, planned: Sequence[matrices.GroupTrials]
         order=tuple(group for group, _ in planned),
         started_at=f"2026-11-0{number + 1}T00:00:00Z",
         ended_at=f"2026-11-0{number + 1}T01:00:00Z",
-        options={"plugin_path": "/x", "filter": None, "shard": f"{number + 1}/2", "solo": False},
+        options=RunOptions(plugin_path="/x", shard=f"{number + 1}/2"),
     )
     folder = RunFolder.create(results, replace(manifest, **changes))
     with folder.lock():
         for group, pairs in planned:
             members = [trial_id(*pair) for pair in pairs]
             rows = [[2.0 + index + round_ / 10 for index in range(len(members))] for round_ in range(8)]
-            folder.append_session(make_session(members, rows, group=group))
+            folder.append(make_session(members, rows, group=group))
         for trial in trials:
-            folder.append_trial(trial)
+            folder.append(trial)
             folder.samples_path(trial.id).write_bytes(trial.id.encode())
             folder.log_path(trial.id).write_text(f"log of {trial.id}")
     return folder
@@ -135,10 +135,10 @@ class TestMerged:
 
     def test_says_where_it_comes_from(self, results: Path, shards: tuple[RunFolder, RunFolder]) -> None:
         manifest = merged_of(results).manifest()
-        assert manifest.options["merged_from"] == list(IDS[:2])
-        assert manifest.options["across_machines"] is False
-        assert manifest.options["shard"] is None
-        assert [source["shard"] for source in manifest.options["sources"]] == ["1/2", "2/2"]
+        assert manifest.options.merged_from == IDS[:2]
+        assert manifest.options.across_machines is False
+        assert manifest.options.shard is None
+        assert [source.shard for source in manifest.options.sources] == ["1/2", "2/2"]
         assert (manifest.started_at, manifest.ended_at) == ("2026-11-01T00:00:00Z", "2026-11-02T01:00:00Z")
         assert manifest.status == "complete"
 
@@ -159,18 +159,18 @@ class TestMerged:
         for number, seed in enumerate((0, 1)):
             folder = make_run(results, number, ())
             with folder.lock():
-                folder.append_trial(make_trial(seed=seed, outcome=Skip(reason="no device")))
+                folder.append(make_trial(seed=seed, outcome=Skip(reason="no device")))
                 folder.update_manifest(trials=(make_trial(seed=seed).id,))
         assert [trial.status for trial in merged_of(results).trials()] == ["skipped", "skipped"]
         assert not (RunFolder.open(results, "latest").path / "sessions.jsonl").exists()
 
     def test_missing_shards_and_other_commits_are_noted(self, results: Path) -> None:
-        make_run(results, 0, groups((1, 4)), options={"shard": "1/4"})
+        make_run(results, 0, groups((1, 4)), options=RunOptions(shard="1/4"))
         make_run(
             results,
             1,
             groups((3, 4)),
-            options={"shard": "3/4"},
+            options=RunOptions(shard="3/4"),
             environment=replace(make_manifest().environment, commit="b" * 40, dirty=False),
         )
         merged = merge(results, IDS[:2], across_machines=False, now=NOW, rng=random.Random(0))
@@ -230,9 +230,9 @@ class TestRefused:
 
     def test_a_trial_that_was_measured_twice_is_named(self, results: Path) -> None:
         for number in range(2):
-            folder = make_run(results, number, ())
+            folder = make_run(results, number, (), trials=(make_trial().id,))
             with folder.lock():
-                folder.append_trial(make_trial(outcome=make_measurement(total_s=10.0 + number)))
+                folder.append(make_trial(outcome=make_measurement(total_s=10.0 + number)))
         assert "trial mlp/cpu/b100/eager/s0" in (text := refused(results))
         assert "measured twice" in text
 
@@ -250,26 +250,28 @@ class TestRefused:
         assert named in (text := refused(results))
         assert "--across-machines" in text
         manifest = merged_of(results, across_machines=True).manifest()
-        assert manifest.options["across_machines"] is True
-        recorded = [source["environment"] for source in manifest.options["sources"]]
-        assert recorded[0]["cpu"] == "AMD EPYC"
-        assert change.items() <= recorded[1].items()
+        assert manifest.options.across_machines is True
+        recorded = [source.environment for source in manifest.options.sources]
+        assert recorded[0].cpu == "AMD EPYC"
+        assert recorded[1] == replace(recorded[0], **change)
         assert manifest.environment.cpu not in ("AMD EPYC", "Intel Xeon"), "comparable with neither of them"
 
     def test_another_gpu(self, results: Path) -> None:
         for number, gpu in enumerate(("NVIDIA H100", "NVIDIA A10")):
-            folder = make_run(results, number, ())
+            trial = make_trial(make_cell(device="cuda"), number, make_measurement(device_name=gpu))
+            both = replace(MATRIX, devices=("cpu", "cuda"))
+            folder = make_run(results, number, (), matrix=both, trials=(trial.id,))
             with folder.lock():
-                cell, outcome = make_cell(device="cuda"), make_measurement(device_name=gpu)
-                folder.append_trial(make_trial(cell, number, outcome))
+                folder.append(trial)
         assert "its GPU is NVIDIA A10, that of" in refused(results)
 
     def test_a_group_on_two_machines(self, results: Path) -> None:
         for number, variant in enumerate(("eager", "compile")):
             environment = replace(make_manifest().environment, cores=2 + number)
-            folder = make_run(results, number, (), environment=environment)
+            trial = make_trial(make_cell(variant=variant))
+            folder = make_run(results, number, (), environment=environment, trials=(trial.id,))
             with folder.lock():
-                folder.append_trial(make_trial(make_cell(variant=variant)))
+                folder.append(trial)
         assert "group mlp/b100/s0: is in" in refused(results, across_machines=True)
 
     def test_a_broken_line(self, results: Path, shards: tuple[RunFolder, RunFolder]) -> None:
@@ -305,8 +307,8 @@ def test_shard_that_changes_meanwhile_is_noticed(
     usual = RunFolder.create
 
     def create(output_dir: Path, manifest: Manifest, fill: Callable[[Path], None]) -> RunFolder:
-        with shards[0].lock():
-            shards[0].append_trial(make_failed(make_cell(batch_size=7)))
+        path = shards[0].path / "trials.jsonl"
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
         return usual(output_dir, manifest, fill)
 
     monkeypatch.setattr(RunFolder, "create", create)
@@ -337,10 +339,13 @@ class TestCommand:
     @pytest.mark.parametrize(("outcome", "code"), [("failed", 1), ("skipped", 5)])
     def test_exit_codes_are_those_of_run(self, results: Path, outcome: str, code: int) -> None:
         for number in range(2):
-            folder = make_run(results, number, () if outcome == "skipped" else groups((number + 1, 2))[:1])
+            matrix = replace(MATRIX, batch_sizes=(7, 100, 1000))
             trial = make_failed(make_cell(batch_size=7), number)
+            planned = () if outcome == "skipped" else groups((number + 1, 2))[:1]
+            names = [trial_id(*pair) for _, pairs in planned for pair in pairs]
+            folder = make_run(results, number, planned, matrix=matrix, trials=(*names, trial.id))
             with folder.lock():
-                folder.append_trial(trial if outcome == "failed" else replace(trial, outcome=Skip(reason="none")))
+                folder.append(trial if outcome == "failed" else replace(trial, outcome=Skip(reason="none")))
         assert main(["merge", *IDS[:2], "-o", str(results)]) == code
 
     def test_refusal_is_one_line_each_without_a_traceback(

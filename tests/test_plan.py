@@ -229,14 +229,14 @@ class TestEstimate:
         epochs = {"train_s": [3.0, 3.0], "eval_s": [1.0, 1.0], "loader_s": [0, 0], "loss": [1, 1], "accuracy": [0, 0]}
         cell = dataclasses.asdict(self.cell)
         base = {"epochs": epochs, "token_s": 20.0}
-        return {"id": "x", "status": "ok", "recipe": "standard", "cell": cell, "outcome": {**base, **outcome}}
+        return {"id": "x", "recipe": "standard", "cell": cell, "outcome": {"type": "measurement", **base, **outcome}}
 
     def test_reads_earlier_trials_and_survives_junk(self, tmp_path: Path) -> None:
         good, run = self.line(), tmp_path / "20261123T101500Z-a1b2c3"
         run.mkdir()
         lines = [
             json.dumps(good),
-            json.dumps({**good, "status": "failed"}),
+            json.dumps({**good, "outcome": {**good["outcome"], "type": "failure"}}),
             json.dumps({**good, "recipe": "tutorial"}),
             json.dumps({**good, "cell": {"model": "mlp"}}),
             json.dumps({**good, "cell": [1]}),

@@ -32,6 +32,8 @@ TEXT = (st.text(max_size=60) | st.text(st.characters(categories=["Cs"]), max_siz
     lambda text: json.loads(json.dumps(text))
 )
 SPEC = TrialSpec(
+    id="mine.build/cuda:1/b100/compile-max/s7@A",
+    side="A",
     cell=Cell(model="mine.build", device="cuda:1", batch_size=100, variant="compile-max"),
     seed=2**32 - 1,
     model=ModelEntry(name="mine.build", model="mine:build", optimizer="sgd", lr=0.01),

@@ -24,6 +24,7 @@ from mnist_bench import report, vega
 from mnist_bench.analysis.answers import BatchPoint, BreakEven, Crossover
 from mnist_bench.analysis.summary import Run, epochs
 from mnist_bench.cli import main
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError
 from mnist_bench.records import BUILTIN_VARIANTS, Failure, Session, Skip, Trial
 from mnist_bench.report import cells, costs, method, palette, specs
@@ -35,7 +36,6 @@ from mnist_bench.report.panels import MOST_BARS, Panel, Plot
 from mnist_bench.report.plots import PLOTS, plots_of
 from mnist_bench.report.rates import break_even_words, crossover_words
 from mnist_bench.samples import SAMPLES, session_ms
-from mnist_bench.store import RunFolder
 from mnist_bench.vega import making  # the real one: vega.making is shared by the tests that need no other
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"

@@ -15,9 +15,9 @@ from record_factory import RUN_ID, make_cell, make_manifest, make_matrix, make_t
 from mnist_bench import cells as matrices
 from mnist_bench import runner
 from mnist_bench.cli import main
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import DataError, Interrupted
-from mnist_bench.records import BUILTIN_VARIANTS
-from mnist_bench.store import RunFolder
+from mnist_bench.records import BUILTIN_VARIANTS, RunOptions
 
 Start = Callable[..., list[str]]
 
@@ -43,12 +43,12 @@ def resume(tmp_path: Path) -> Start:
             matrix=matrix,
             matrix_sha256=matrices.fingerprint(matrix),
             order=("mlp/b100/s0", "mlp/b100/s1"),
-            options={"solo": True, "strict_devices": False, "filter": None, "shard": None, **changes},
+            options=RunOptions(**{"solo": True, **changes}),
         )
         folder = RunFolder.create(tmp_path / "results", manifest)
         with folder.lock():
             for trial in trials[:finished]:
-                folder.append_trial(trial)
+                folder.append(trial)
         return ["run", "--resume", "latest", "-o", str(tmp_path / "results")]
 
     return make

@@ -13,7 +13,7 @@ from mnist_bench.figures import BY_KEY, FIGURES, Figure, Measured, Row, take
 from mnist_bench.records import STATUSES, Cell, Manifest, Matrix, Measurement, Session, Trial, VariantClass
 
 if TYPE_CHECKING:
-    from mnist_bench.store import RunFolder
+    from mnist_bench.disk.folder import RunFolder
 
 TRACE_RTOL = 1e-3  # of every loss of the first steps, dropout off, against the reference variant's
 

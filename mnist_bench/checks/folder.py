@@ -6,7 +6,6 @@ Readers need no lock, a torn last line is not read, and one process writes at a 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,17 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import msgspec
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
 
-from mnist_bench import codec
 from mnist_bench.checks.ledger import Ledger, Line
+from mnist_bench.disk.files import append_line, sync_folder, whole_lines, write_atomically
+from mnist_bench.disk.folder import point_latest
 from mnist_bench.errors import UsageError
-from mnist_bench.files import append_line, sync_folder, whole_lines, write_atomically
 from mnist_bench.gate.records import CellEvidence, Check, Margins, SideInfo
-from mnist_bench.records import DataSet, Recipe
-from mnist_bench.store import point_latest
-from mnist_bench.validation import explain
+from mnist_bench.records import DataSet, Recipe, decode, encode
 
 CHECKS = "checks"  # in the output folder; it holds no manifest.json, so it is no run
 HEAD = "head.json"
@@ -68,10 +65,6 @@ class Head:
     notes: tuple[str, ...] = ()
 
 
-_HEAD = TypeAdapter(Head)
-_LINE = TypeAdapter(Line)
-
-
 class CheckFolder:
     """One check on disk. Make it with ``create`` or ``open``; write to it inside ``with folder.lock():``."""
 
@@ -91,7 +84,7 @@ class CheckFolder:
         try:
             (hidden / "logs").mkdir(parents=True)
             try:
-                write_atomically(hidden / HEAD, _encoded(head))
+                write_atomically(hidden / HEAD, encode(head, indent=2))
                 hidden.rename(final)
             except BaseException:
                 shutil.rmtree(hidden, ignore_errors=True)
@@ -127,15 +120,15 @@ class CheckFolder:
     def head(self) -> Head:
         path = self.path / HEAD
         try:
-            return _HEAD.validate_json(path.read_bytes())
+            return decode(path.read_bytes(), Head)
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror or error}; is this a check's folder?") from error
-        except ValidationError as error:
-            raise UsageError(f"{path}: {explain(error)}: another version wrote it, or it was edited") from error
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}: another version wrote it, or it was edited") from error
 
     def update(self, **changes: Any) -> Head:
         head = replace(self.head(), **changes)
-        write_atomically(self.path / HEAD, _encoded(head))
+        write_atomically(self.path / HEAD, encode(head, indent=2))
         return head
 
     @contextlib.contextmanager
@@ -157,9 +150,9 @@ class CheckFolder:
     def append(self, line: Line) -> None:
         """Writes one line, durably."""
         (kind,) = (name for name in LINES if getattr(line, name) is not None)
-        values = _LINE.dump_python(line, mode="json")
+        values = msgspec.to_builtins(line)
         record = {name: value for name, value in values.items() if name not in LINES or name == kind}
-        append_line(self.path / LINES[kind], codec.to_json(record) + b"\n")
+        append_line(self.path / LINES[kind], encode(record))
 
     def lines(self) -> tuple[Line, ...]:
         """All that was measured, pairs first; each kind in the order in which it was measured.
@@ -172,10 +165,10 @@ class CheckFolder:
     def _read(self, path: Path) -> Iterator[Line]:
         for number, line in whole_lines(path):
             try:
-                yield _LINE.validate_python(codec.from_json(line))
+                yield decode(line, Line)
             except ValueError as error:
                 raise UsageError(
-                    f"{path}:{number}: broken line: {explain(error)}; delete it, and measure again with "
+                    f"{path}:{number}: broken line: {error}; delete it, and measure again with "
                     f"--resume {self.path.name}"
                 ) from error
 
@@ -219,12 +212,6 @@ class CheckFolder:
             spent_s=self.spent_s(),
             notes=head.notes,
         )
-
-
-def _encoded(head: Head) -> bytes:
-    values = _HEAD.dump_python(head, mode="json")
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return text.encode("utf-8", "backslashreplace")
 
 
 def _find(parent: Path, reference: str) -> Path:

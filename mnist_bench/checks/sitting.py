@@ -20,6 +20,7 @@ from mnist_bench.checks.folder import CheckFolder, Head
 from mnist_bench.checks.measure import Setting, measure
 from mnist_bench.checks.plan import BYTES, Plan, own_matrix
 from mnist_bench.checks.rules import Rules, rules_of
+from mnist_bench.disk.folder import new_run_id
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.events import DataReady, Notice
 from mnist_bench.gate import sides, trees
@@ -30,7 +31,6 @@ from mnist_bench.gate.trees import planted
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.records import DataSet, Matrix
 from mnist_bench.runner import label
-from mnist_bench.store import new_run_id
 
 WORKING_TREE = "working tree"
 WORKTREES = "worktrees"  # in the program's cache folder

@@ -24,7 +24,7 @@ from mnist_bench.gate.sides import Side
 from mnist_bench.group import Finding, Settings, Worker, run_group, time_group
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.machine import environment
-from mnist_bench.records import Cell, Failure, Group, Measurement, Round, Session, TrialSpec
+from mnist_bench.records import Cell, Failure, Group, Measurement, Round, Session, TrialSpec, trial_id
 
 MARK = "@"  # between a variant and its side; no name in a matrix holds one
 NAMES: tuple[SideName, SideName] = ("A", "B")
@@ -143,8 +143,10 @@ def spec_of(side: Side, cell: Cell, seed: int, *, allow_plugins: bool, determini
     if side.matrix is None:
         raise ValueError(f"side {side.name} has no matrix")
     variant = variant_of(side.matrix, cell.variant)
+    marked = replace(cell, variant=f"{cell.variant}{MARK}{side.name}")
     return TrialSpec(
-        cell=replace(cell, variant=f"{cell.variant}{MARK}{side.name}"),
+        id=trial_id(marked, seed),
+        cell=marked,
         seed=seed,
         model=model_of(side.matrix, cell.model),
         variant=replace(

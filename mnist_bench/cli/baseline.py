@@ -14,10 +14,10 @@ from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.summary import Run
+    from mnist_bench.disk.folder import RunFolder
     from mnist_bench.gate.baseline import Baseline
     from mnist_bench.records import Cell
     from mnist_bench.sheets import Sheet
-    from mnist_bench.store import RunFolder
 
 DEFAULT = Path("baseline.json")
 MOST_BYTES = 64 << 20  # 10,000 cells with 20 seeds each are 30 MB
@@ -92,7 +92,7 @@ def load(path: Path) -> Baseline:
 def load_run(args: argparse.Namespace, reference: str) -> tuple[RunFolder, Run]:
     """A run by ``latest``, its id or its path."""
     from mnist_bench.analysis.summary import Run
-    from mnist_bench.store import RunFolder
+    from mnist_bench.disk.folder import RunFolder
 
     folder = RunFolder.open(args.output_dir, reference)
     return folder, Run.read(folder)

@@ -57,8 +57,8 @@ def _labels(args: argparse.Namespace, run: Run) -> Labels:
     from datetime import UTC, datetime
 
     from mnist_bench import __version__
+    from mnist_bench.disk.folder import new_run_id
     from mnist_bench.gate.baseline_check import Labels
-    from mnist_bench.store import new_run_id
 
     now = datetime.now(UTC)
     return Labels(

@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
+from mnist_bench.disk.folder import no_garbage
 from mnist_bench.errors import UsageError
-from mnist_bench.garbage import no_garbage
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.compare import Comparison

@@ -103,7 +103,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from mnist_bench.data import mnist, resolve
     from mnist_bench.data.draw import DIGITS, png, text
-    from mnist_bench.files import write_atomically
+    from mnist_bench.disk.files import write_atomically
 
     output = Path(args.output) if args.output else None
     if output is not None and output.suffix.lower() != ".png":

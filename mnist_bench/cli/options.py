@@ -261,7 +261,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def load(args: argparse.Namespace, reference: str) -> Run:
     """A run by ``latest``, its id or its path."""
     from mnist_bench.analysis.summary import Run
-    from mnist_bench.store import RunFolder
+    from mnist_bench.disk.folder import RunFolder
 
     return Run.read(RunFolder.open(args.output_dir, reference))
 

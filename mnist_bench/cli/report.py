@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mnist_bench.analysis.summary import Run
+    from mnist_bench.disk.folder import RunFolder
     from mnist_bench.report.panels import Plot
-    from mnist_bench.store import RunFolder
 
 NOTHING_MEASURED = 5
 
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench import vega
-    from mnist_bench.store import RunFolder
+    from mnist_bench.disk.folder import RunFolder
 
     folder = RunFolder.open(args.output_dir, args.run)
     output = folder.report_path if args.output is None else args.output
@@ -82,7 +82,7 @@ def _make_folder(flag: str, folder: Path) -> None:
     Raises:
         UsageError: it can be neither made nor written to.
     """
-    from mnist_bench.files import try_folder
+    from mnist_bench.disk.files import try_folder
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

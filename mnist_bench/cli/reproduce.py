@@ -15,11 +15,11 @@ from mnist_bench.reproduction.published import EPOCHS
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mnist_bench.disk.folder import RunFolder
     from mnist_bench.events import Observer
     from mnist_bench.records import Matrix
     from mnist_bench.reproduction.result import Reproduction
     from mnist_bench.runner import Options
-    from mnist_bench.store import RunFolder
 
 OWN = ("seeds", "epochs", "pipeline")  # what a resumed reproduction has decided already
 
@@ -107,14 +107,14 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
 
 def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     from mnist_bench import runner
+    from mnist_bench.disk.folder import RunFolder
     from mnist_bench.errors import UsageError
-    from mnist_bench.store import RunFolder
 
     for flag in OWN:
         if getattr(args, flag) is not None:
             raise UsageError(f"--{flag}: a resumed reproduction goes on with its own: leave --{flag} out")
     folder = RunFolder.open(args.output_dir, args.resume)
-    companion = folder.manifest().options.get("companion")
+    companion = folder.manifest().options.companion
     if not isinstance(companion, str):
         raise UsageError(
             f"--resume {args.resume}: run {folder.run_id} is no reproduction; `mnist-bench reproduce` makes one, and "
@@ -152,7 +152,7 @@ def _result(pair: Pair) -> Reproduction:
 
 
 def _write(folder: RunFolder, result: Reproduction) -> None:
-    from mnist_bench.files import write_atomically
+    from mnist_bench.disk.files import write_atomically
     from mnist_bench.reproduction import plot
     from mnist_bench.reproduction.page import page
 

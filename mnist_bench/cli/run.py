@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mnist_bench.analysis.summary import FloorResult, Run
+    from mnist_bench.disk.folder import RunFolder
     from mnist_bench.events import Observer
     from mnist_bench.records import Manifest, Matrix, Trial
     from mnist_bench.runner import Options
-    from mnist_bench.store import RunFolder
 
 DEFAULT_MATRIX = Path("benchmarks.yaml")
 
@@ -68,7 +68,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _resume_command(manifest: Manifest, args: argparse.Namespace) -> str:
     where = "" if args.output_dir == Path("results") else f" -o {shlex.quote(str(args.output_dir))}"
-    plugins = " --allow-plugins" if manifest.options.get("allow_plugins") else ""
+    plugins = " --allow-plugins" if manifest.options.allow_plugins else ""
     return f"mnist-bench run --resume {manifest.run_id}{where}{plugins}"
 
 
@@ -89,11 +89,11 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, Opti
 
 def _resume(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, Options]]:
     from mnist_bench import runner
+    from mnist_bench.disk.folder import RunFolder
     from mnist_bench.errors import UsageError
-    from mnist_bench.store import RunFolder
 
     folder = RunFolder.open(args.output_dir, args.resume)
-    if folder.manifest().options.get("allow_plugins") and not args.allow_plugins:
+    if folder.manifest().options.allow_plugins and not args.allow_plugins:
         raise UsageError(f"--resume {args.resume}: this run executes plug-ins: say --allow-plugins again")
     _refuse_another_matrix(args, folder)
     run_options = runner.resumed(folder, _options(args, args.matrix or DEFAULT_MATRIX))
@@ -112,12 +112,12 @@ def _refuse_another_matrix(args: argparse.Namespace, folder: RunFolder) -> None:
 
     manifest = folder.manifest()
     for name in ("filter", "shard", "solo", "strict_devices"):
-        if getattr(args, name) not in (None, False, manifest.options.get(name)):
+        if getattr(args, name) not in (None, False, getattr(manifest.options, name)):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag}: a resumed run goes on as it was started; leave {flag} out, or start anew")
     given: Matrix = manifest.matrix
     if args.matrix is not None:
-        given = config.load(args.matrix, allow_plugins=bool(manifest.options.get("allow_plugins")))
+        given = config.load(args.matrix, allow_plugins=bool(manifest.options.allow_plugins))
     wanted = options.overrides(given, args)
     timeout_only = manifest.matrix.limits if args.timeout is not None else wanted.limits
     if fingerprint(_with_limits(wanted, timeout_only)) != manifest.matrix_sha256:

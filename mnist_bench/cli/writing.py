@@ -15,8 +15,8 @@ def try_out(flag: str, path: Path) -> None:
     Raises:
         UsageError: it could not; the message names the flag.
     """
+    from mnist_bench.disk.files import try_folder
     from mnist_bench.errors import UsageError
-    from mnist_bench.files import try_folder
 
     if path.is_dir():
         raise UsageError(f"{flag} {path}: is a folder: name a file in it")
@@ -35,7 +35,7 @@ def write(flag: str, path: Path, data: bytes) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    from mnist_bench.files import write_atomically
+    from mnist_bench.disk.files import write_atomically
 
     try:
         if path.exists() and not path.is_file():  # a pipe or a device: replacing it would do away with it

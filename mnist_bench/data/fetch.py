@@ -20,8 +20,8 @@ from typing import Any, Literal, NamedTuple
 
 from mnist_bench.data import mnist, synthetic
 from mnist_bench.data.mnist import SETS, FileState, Name, demand_whole, digest, inspect, is_synthetic, mend, raw_folder
+from mnist_bench.disk.files import try_folder, write_atomically
 from mnist_bench.errors import DataError, DownloadError, UsageError
-from mnist_bench.files import try_folder, write_atomically
 from mnist_bench.records import DataSet
 
 Action = Literal["present", "copied", "unpacked", "downloaded", "replaced"]

@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from mnist_bench.disk.files import read_regular, write_atomically
 from mnist_bench.errors import DataError
-from mnist_bench.files import read_regular, write_atomically
 from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, DataSet
 
 Bytes = npt.NDArray[np.uint8]
@@ -137,7 +137,7 @@ def read_file(path: Path) -> bytes | None:
         DataError: it cannot be read, is no regular file, or is far larger than any file of a data set.
     """
     try:
-        return read_regular(path, MOST_BYTES)
+        return read_regular(path, MOST_BYTES, follow=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -313,7 +313,9 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def _load(environ: Mapping[str, str]) -> _Memory:
     """The remembered checksums; none where the file is missing, broken or of another version (it is but a cache)."""
     try:
-        return msgspec.json.decode(read_regular(cache_root(environ) / CACHE_FILE, MOST_BYTES), type=_Memory)
+        return msgspec.json.decode(
+            read_regular(cache_root(environ) / CACHE_FILE, MOST_BYTES, follow=True), type=_Memory
+        )
     except (OSError, msgspec.MsgspecError, RecursionError):
         return {}
 

@@ -100,7 +100,7 @@ def _notes(run: Run, baseline: Baseline) -> Iterator[str]:
     for source in baseline.sources:
         yield f"The baseline is of {source_words(source)}"
     for name in ("filter", "shard"):
-        if value := run.manifest.options.get(name):
+        if value := getattr(run.manifest.options, name):
             yield f"The run was made with --{name} {value}: cells that it left out are missing here."
     yield (
         "A ratio is held against a ratio, this cell's to its reference variant: a slow-down of both alike is not seen, "

@@ -7,7 +7,10 @@ ln(seconds per step, B / A).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
+from pydantic import PlainSerializer, PlainValidator
 
 from mnist_bench.analysis.summary import FloorResult
 from mnist_bench.records import Cell, Failure, Round, Skip
@@ -89,12 +92,19 @@ class Solo:
     b: Training
 
 
+Fault = Annotated[
+    Failure | Skip,
+    PlainValidator(lambda value: msgspec.convert(value, Failure | Skip)),
+    PlainSerializer(msgspec.to_builtins),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideFault:
     """What went wrong with one side of a cell: it failed, or this machine cannot execute it."""
 
     side: Side
-    outcome: Failure | Skip
+    outcome: Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,7 @@ class _Epochs(msgspec.Struct):
     eval_s: list[float]
 
 
-class _Outcome(msgspec.Struct):
+class _Outcome(msgspec.Struct, tag="measurement"):
     epochs: _Epochs
     token_s: Annotated[float, msgspec.Meta(gt=0, lt=1e9)]
 
@@ -102,7 +102,6 @@ class _Line(msgspec.Struct):
 
     cell: Cell
     recipe: str
-    status: Literal["ok"]
     outcome: _Outcome
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 
-from mnist_bench.records import Environment, Measurement, Session
+from mnist_bench.records import Environment, Measurement, RunOptions, Session
 from mnist_bench.report.material import Material
 from mnist_bench.table import plain
 
@@ -92,13 +93,12 @@ def _rounds_words(sessions: Sequence[Session]) -> str:
     return f"median {statistics.median(counts):g} per session, {min(counts)} to {max(counts)}"
 
 
-def _options_words(options: dict[str, object]) -> str:
-    given = [
-        f"{name} {value}" if value is not True else name
-        for name, value in options.items()
-        if value and name not in ("plugin_path", "sources")  # of a merged run: its environments, in full
-    ]
-    return plain(", ".join(given))
+def _options_words(options: RunOptions) -> str:
+    names = [field.name for field in fields(options) if field.name not in ("plugin_path", "sources")]
+    given = [(name, getattr(options, name)) for name in names]
+    words = [name if value is True else f"{name} {value}" for name, value in given if value]
+    merged = [f"merged from {', '.join(options.merged_from)}"] if options.sources else []
+    return plain(", ".join(words + merged))
 
 
 def _commit_words(where: Environment) -> str:

@@ -14,6 +14,7 @@ from mnist_bench.checks import measure
 from mnist_bench.checks.cells import union
 from mnist_bench.checks.events import CheckObserver
 from mnist_bench.checks.folder import CheckFolder, Head
+from mnist_bench.disk.folder import new_run_id
 from mnist_bench.gate import sides
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.records import CHECK_SCHEMA_VERSION, CellEvidence, Check, Margins, SideInfo, Verdict
@@ -22,7 +23,6 @@ from mnist_bench.interrupts import Interrupts
 from mnist_bench.records import Cell
 from mnist_bench.runner import label
 from mnist_bench.selftest.records import Side
-from mnist_bench.store import new_run_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from mnist_bench.executors.local import LocalWorker
 from mnist_bench.group import Finding, Settings, run_group
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.machine import environment
-from mnist_bench.records import Cell, DataSet, Group, Matrix, Measurement, Session, Skip, TrialSpec, group_id
+from mnist_bench.records import Cell, DataSet, Group, Matrix, Measurement, Session, Skip, TrialSpec, group_id, trial_id
 from mnist_bench.selftest.instruments import SIDE_MARK, instrumented, loads
 
 SESSION_S = 3.0  # token time of a member: some 30 rounds, whose median is far surer than one process of another
@@ -45,8 +45,10 @@ class Workshop:
         """A trial as a run would make it; ``mark`` tells members of one session apart."""
         variant = variant_of(matrix, cell.variant)
         threads = variant.threads or environment.available_cores()
+        marked = replace(cell, variant=cell.variant + mark)
         return TrialSpec(
-            cell=replace(cell, variant=cell.variant + mark),
+            id=trial_id(marked, seed),
+            cell=marked,
             seed=seed,
             model=model_of(matrix, cell.model),
             variant=replace(variant, threads=threads),

@@ -12,8 +12,8 @@ from record_factory import make_cell, make_epochs, make_failed, make_manifest, m
 from selenium.webdriver import Chrome
 
 from mnist_bench.cli import main
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.records import ModelEntry, Trial
-from mnist_bench.store import RunFolder
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 MODELS = ("mlp", EVIL)
@@ -30,7 +30,7 @@ def add_run(results: Path, number: int, trials: Sequence[Trial], cpu: str) -> No
     folder = RunFolder.create(results, manifest)
     with folder.lock():
         for trial in trials:
-            folder.append_trial(trial)
+            folder.append(trial)
 
 
 @pytest.fixture(scope="module")

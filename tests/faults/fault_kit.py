@@ -16,6 +16,9 @@ from typing import Any
 
 import psutil
 
+from mnist_bench.disk.folder import RunFolder
+
+STATUS = {"measurement": "ok", "skip": "skipped"}
 MARK = "MNIST_BENCH_TEST_MARK"
 
 GOOD = """
@@ -100,8 +103,15 @@ class Bench:
         return found
 
     def trials(self, run: Path | None = None) -> list[dict[str, Any]]:
-        """Every line of ``trials.jsonl``, parsed; a torn last line (no newline) is left out, as readers do."""
-        return lines((run or self.runs()[-1]) / "trials.jsonl")
+        """Every line of ``trials.jsonl`` with its status; a torn last line (no newline) is left out, as readers do."""
+        return [
+            {**trial, "status": STATUS.get(trial["outcome"]["type"]) or trial["outcome"]["kind"]}
+            for trial in lines((run or self.runs()[-1]) / "trials.jsonl")
+        ]
+
+    def log(self, trial: dict[str, Any]) -> str:
+        """What the worker of a trial printed."""
+        return RunFolder(self.runs()[0]).log_path(trial["id"]).read_text(errors="replace")
 
     def by_model(self) -> dict[str, dict[str, Any]]:
         """Trials by model, or model/variant where the variant is not eager."""

@@ -65,7 +65,7 @@ def check_nothing_lost(bench: Bench, kept: dict[str, dict[str, Any]]) -> dict[st
     if not bench.runs():
         return {}
     (run,) = bench.runs()
-    trials = lines(run / "trials.jsonl")
+    trials = bench.trials(run)
     found = {trial["id"]: trial for trial in trials}
     assert len(found) == len(trials)
     assert {name: found.get(name) for name in kept} == kept
@@ -77,7 +77,7 @@ def check_nothing_lost(bench: Bench, kept: dict[str, dict[str, Any]]) -> dict[st
 def check_complete(bench: Bench) -> None:
     (run,) = bench.runs()
     assert bench.manifest()["status"] == "complete"
-    trials = lines(run / "trials.jsonl")
+    trials = bench.trials(run)
     assert sorted(trial["id"] for trial in trials) == sorted(bench.manifest()["trials"])
     assert {trial["status"] for trial in trials} == {"ok"}
     members = [member for session in lines(run / "sessions.jsonl") for member in session["members"]]

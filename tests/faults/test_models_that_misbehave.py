@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 from fault_kit import Bench
 
@@ -120,12 +118,11 @@ def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
     assert "no_such_backend" in reasons["good/unheard-of"]
     assert "InvalidCxxCompiler" in reasons["lenet5/compile"]
     for name, trial in trials.items():
-        log = bench.runs()[0] / trial["log"]
-        assert log.is_file(), name
+        assert bench.log(trial), name
         assert trial["status"] in done.stdout
-    assert "Fatal Python error: Segmentation fault" in _log(bench, trials["segfaults"])
-    assert "Traceback" in _log(bench, trials["raises"])
-    assert "garbage" in _log(bench, trials["chatters"])
+    assert "Fatal Python error: Segmentation fault" in bench.log(trials["segfaults"])
+    assert "Traceback" in bench.log(trials["raises"])
+    assert "garbage" in bench.log(trials["chatters"])
     _nothing_is_left(bench)
     daemon = int((bench.folder / "daemon.pid").read_text())
     assert not psutil.pid_exists(daemon)
@@ -152,10 +149,6 @@ def test_fail_fast_stops_at_the_first(bench: Bench) -> None:
     assert "ValueError: mine" in trial["outcome"]["reason"]
     assert bench.manifest()["status"] == "stopped"
     _nothing_is_left(bench)
-
-
-def _log(bench: Bench, trial: dict[str, str]) -> str:
-    return (bench.runs()[0] / Path(trial["log"])).read_text(errors="replace")
 
 
 def _nothing_is_left(bench: Bench) -> None:

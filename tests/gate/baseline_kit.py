@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from comparison_kit import make_matrix, records
+from msgspec import structs
 
 from mnist_bench.analysis.summary import Run
 from mnist_bench.gate.baseline import Baseline, baseline_of
@@ -74,4 +75,4 @@ def _worse(trial: Trial, accuracy: Mapping[str, float]) -> Trial:
     epochs = trial.outcome.epochs
     epochs = replace(epochs, accuracy=(*epochs.accuracy[:-1], round(epochs.accuracy[-1] + change, 4)))
     digest = trial.outcome.predictions_sha256[::-1]
-    return replace(trial, outcome=replace(trial.outcome, epochs=epochs, predictions_sha256=digest))
+    return replace(trial, outcome=structs.replace(trial.outcome, epochs=epochs, predictions_sha256=digest))

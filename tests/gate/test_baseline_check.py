@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from baseline_kit import COMPILED, EAGER, OTHER, as_run, make, make_baseline, make_run, small_matrix
+from msgspec import structs
 
 from mnist_bench.analysis.compare import Run
 from mnist_bench.gate.baseline import Baseline, baseline_of
 from mnist_bench.gate.baseline_check import Labels, check_baseline
 from mnist_bench.gate.judge import exit_code, judge
 from mnist_bench.gate.records import CellEvidence, Check, Margins, Verdict
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, ModelEntry, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, ModelEntry, RunOptions, Variant
 
 LABELS = Labels(id="x", baseline="baseline.json", run="run y", at="2026-11-25T10:00:00Z", program_version="0.1.0")
 ONE = {"models": small_matrix().models[:1]}  # mlp alone: two cells, one ratio
@@ -254,7 +255,7 @@ class TestNoRatio:
         """The cell is what it was; what it is held against is not."""
         manifest, trials, sessions = make(salt=1)
         outcomes = [
-            replace(one, outcome=replace(one.outcome, numerics={"threads": 1}))  # type: ignore[type-var]
+            replace(one, outcome=structs.replace(one.outcome, numerics={"threads": 1}))  # type: ignore[type-var]
             if one.cell.id == EAGER
             else one
             for one in trials
@@ -301,7 +302,7 @@ def test_a_run_against_itself_has_not_changed() -> None:
 
 def test_notes_say_where_the_baseline_is_from_and_what_the_run_left_out() -> None:
     manifest, trials, sessions = make(small_matrix(**ONE), salt=1)
-    run = as_run(replace(manifest, options={"filter": "model=mlp", "shard": None}), trials, sessions)
+    run = as_run(replace(manifest, options=RunOptions(filter="model=mlp")), trials, sessions)
     notes = check_of(run, make_baseline()).notes
     assert notes[0].startswith("The baseline is of 2026-11-23, run 20261123T101500Z-a1b2c3, commit c0ffeec0ffee")
     assert notes[1] == "The run was made with --filter model=mlp: cells that it left out are missing here."

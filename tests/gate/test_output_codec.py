@@ -199,7 +199,7 @@ class TestRefused:
     def test_a_kind_of_failure_that_is_none(self) -> None:
         document = values()
         document["check"]["cells"][KINDS.index("failed")]["faults"][0]["outcome"]["kind"] = "bad luck"
-        assert "outcome.kind" in refusal(document)
+        assert "Invalid enum value" in refusal(document)
 
     @pytest.mark.parametrize(
         ("changes", "words"),

@@ -65,7 +65,7 @@ class TestPreflight:
         def refuse(path: Path) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr("mnist_bench.files.Path.touch", refuse)
+        monkeypatch.setattr("mnist_bench.disk.files.Path.touch", refuse)
         with pytest.raises(UsageError, match=r"--comment comment\.md: cannot be written: Permission denied"):
             preflight(args_of("--comment", "comment.md"), {})
 

@@ -22,13 +22,13 @@ from gate_factory import SOLO, make_check, make_evidence, make_pairs, make_seeds
 from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
 
 from mnist_bench import cells, config
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.output.codec import encode
 from mnist_bench.gate.records import Check, SideFault, SideInfo
-from mnist_bench.records import Cell, Failure, ImageSets, Matrix, Session, Skip, Trial, group_id
+from mnist_bench.records import Cell, Failure, ImageSets, Matrix, RunOptions, Session, Skip, Trial, group_id
 from mnist_bench.reproduction import matrices, published
 from mnist_bench.samples import SAMPLES, SESSION
-from mnist_bench.store import RunFolder
 
 INPUTS = Path(__file__).parent / "inputs"
 Records = tuple[list[Trial], list[Session]]
@@ -118,7 +118,7 @@ def write(results: Path, run_id: str, matrix: Matrix, records: Records, options:
         matrix=matrix,
         matrix_sha256=cells.fingerprint(matrix),
         order=tuple(grouped(trials)),
-        options={"solo": False, "filter": None, "shard": None, "allow_plugins": False, **options},
+        options=RunOptions(**options),
         started_at=f"{day}T10:15:00Z",
         ended_at=f"{day}T10:50:00Z",
     )
@@ -126,9 +126,9 @@ def write(results: Path, run_id: str, matrix: Matrix, records: Records, options:
     rng = random.Random(run_id)
     with folder.lock():
         for session in sessions:
-            folder.append_session(session)
+            folder.append(session)
         for trial in trials:
-            folder.append_trial(trial)
+            folder.append(trial)
             steps_ms = [rng.lognormvariate(0, 0.06) * (1.6 if n % 20 == 7 else 1.0) for n in range(40)]
             rows = np.array([(SESSION, n, 0, int(1e6 * ms)) for n, ms in enumerate(steps_ms)], dtype=SAMPLES)
             np.save(folder.samples_path(trial.id), rows)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mnist_bench.data.mnist import write_idx
 from mnist_bench.protocol import Evaluated, Prepared
-from mnist_bench.records import Cell, DataSet, ModelEntry, TrialSpec, Variant
+from mnist_bench.records import Cell, DataSet, ModelEntry, TrialSpec, Variant, trial_id
 from mnist_bench.worker.clocks import Waterfall, clock
 from mnist_bench.worker.trial import LiveTrial
 
@@ -61,7 +61,7 @@ def make_spec(data: DataSet, model: str = "mlp", **changes: Any) -> TrialSpec:
     variant = changes.pop("variant", Variant(name="tested", threads=1, **settings))
     cell = Cell(model=entry.name, device="cpu", batch_size=changes.pop("batch_size", 100), variant=variant.name)
     spec: dict[str, Any] = {"seed": 0, "recipe": "standard", "epochs": 1, "allow_plugins": True, **changes}
-    return TrialSpec(cell=cell, model=entry, variant=variant, data=data, **spec)
+    return TrialSpec(id=trial_id(cell, spec["seed"]), cell=cell, model=entry, variant=variant, data=data, **spec)
 
 
 def plugin_spec(data: DataSet, folder: Path, name: str, code: str, **changes: Any) -> TrialSpec:

@@ -1,4 +1,4 @@
-"""Files that survive a crash: whole files by temp, fsync and rename; lines by one write to the end, then fsync."""
+"""Files that survive a crash, and files that strangers wrote: regular, bounded, through no link."""
 
 from __future__ import annotations
 
@@ -9,6 +9,43 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+LINES_LIMIT = 2 << 30  # bytes of a file of lines
+
+
+def open_regular(path: Path, flags: int, *, follow: bool = False) -> int:
+    """Opens a regular file; whatever else stands there (a link, a pipe, a device, a folder) is refused, not waited for.
+
+    Args:
+        path: its last part is no link, unless ``follow``: of a path that the user has typed, say.
+        flags: as of ``os.open``.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "is a link, which is not followed", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return descriptor
+
+
+def read_regular(path: Path, limit: int, *, follow: bool = False) -> bytes:
+    """The content of a file that ``open_regular`` opens.
+
+    Raises:
+        OSError: as there, or it holds more than ``limit`` bytes.
+    """
+    with os.fdopen(open_regular(path, os.O_RDONLY, follow=follow), "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(path))
+    return data
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replaces ``path`` so that at every instant it holds the old content or the new one, whole and durable.
@@ -18,7 +55,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     temporary = _temporary(path)
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -29,28 +66,14 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def read_regular(path: Path, most_bytes: int) -> bytes:
-    """The content of a regular file of bounded size; a FIFO, a device, a folder or a file without end is refused.
-
-    Raises:
-        OSError: it cannot be read, or is refused.
-    """
-    # Without O_NONBLOCK, opening a FIFO waits for its writer.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"larger than {most_bytes} bytes", str(path))
-    return content
-
-
 def try_folder(folder: Path) -> None:
-    """Makes a file in a folder and removes it: whoever may do that may write there.
+    """Whether something can be made in a folder; where it is missing, in the nearest one above. Leaves nothing there.
 
     Raises:
-        OSError: it could not be made.
+        OSError: it cannot.
     """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     probe = _temporary(folder / "probe")
     probe.touch()
     probe.unlink()
@@ -81,7 +104,7 @@ def append_line(path: Path, line: bytes) -> None:
         OSError: the disk is full or broken; the file holds whole lines as before, or a torn end that readers ignore.
     """
     new = not path.exists()
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    descriptor = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         size = _cut_torn_end(descriptor)
         written = os.write(descriptor, line)
@@ -96,9 +119,13 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers (from 1); a last line without its newline is torn, and left out."""
+    """The lines of a file with their numbers (from 1); a last line without its newline is torn, and left out.
+
+    Raises:
+        OSError: as ``read_regular``; a file that is missing has no lines.
+    """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, LINES_LIMIT)
     except FileNotFoundError:
         return
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
@@ -110,20 +137,20 @@ def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with _unsupported_ignored():
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _unsupported_ignored() -> Iterator[None]:
-    try:
-        yield
+        os.fsync(descriptor)
     except OSError as error:
         # Some network file systems cannot sync a folder; their renames are durable by other means, or not at all.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_torn(folder: Path) -> None:
+    """Removes the files that a killed writer left half written in a folder; its lock is held."""
+    for torn in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            torn.unlink()
 
 
 def _cut_torn_end(descriptor: int) -> int:

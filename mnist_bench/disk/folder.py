@@ -1,0 +1,426 @@
+"""Runs on disk: ``results/<run-id>/`` with its manifest, trials, sessions and tables.
+
+Readers need no lock: whole files are replaced atomically, and a torn last line is not read. One writer at a time. What
+is read may come from a stranger: it must be such a record, and no link in the folder is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import gc
+import itertools
+import math
+import os
+import random
+import re
+import shutil
+import string
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from mnist_bench.cells import expand
+from mnist_bench.disk.files import (
+    append_line,
+    link_atomically,
+    open_regular,
+    read_regular,
+    remove_torn,
+    sync_folder,
+    whole_lines,
+    write_atomically,
+)
+from mnist_bench.errors import BenchError, UsageError
+from mnist_bench.records import Manifest, Session, Trial, decode, encode, group_id, trial_id
+
+SCHEMA_VERSION = 1
+MANIFEST, TRIALS, SESSIONS = "manifest.json", "trials.jsonl", "sessions.jsonl"
+MANIFEST_LIMIT = 256 << 20  # bytes
+LINE_LIMIT = 4096  # bytes of a line of trials.jsonl, newline included
+MOST_CELLS = 10_000
+SIGNIFICANT_DIGITS = 6  # of a figure on disk: finer than any clock here, and 50 epochs fit a line
+FOLDERS = ("logs", "samples")
+LATEST = "latest"
+# What a killed writer may leave in a results folder. It may hold other people's files: only names that are made here.
+_HIDDEN_RUN = re.compile(r"\.\d{8}T\d{6}Z-[a-z0-9]{6}\.\d+\.tmp")
+_HIDDEN_LINK = re.compile(r"\.latest\.\d+\.[0-9a-f]{8}\.tmp")
+
+Line = TypeVar("Line", Trial, Session)
+_TRIAL, _SESSION = msgspec.json.Decoder(Trial), msgspec.json.Decoder(Session)
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def new_run_id(now: datetime, rng: random.Random) -> str:
+    """UTC time and 6 random characters: ``20261123T101500Z-a1b2c3``. ``now`` must know its time zone."""
+    if now.tzinfo is None:
+        raise ValueError("a run id needs a time with its zone")
+    suffix = "".join(rng.choices(string.ascii_lowercase + string.digits, k=6))
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
+
+
+def known_runs(output_dir: Path) -> tuple[str, ...]:
+    """The names of the runs in a results folder, oldest first (their ids begin with the time)."""
+    try:
+        entries = list(output_dir.iterdir())
+    except OSError:
+        return ()
+    runs = [e.name for e in entries if not e.name.startswith(".") and not e.is_symlink() and (e / MANIFEST).is_file()]
+    return tuple(sorted(runs))
+
+
+def point_latest(output_dir: Path, run_id: str) -> None:
+    """Makes ``latest`` name this run, atomically: a symlink, or a text file where there are none."""
+    latest = output_dir / LATEST
+    if latest.is_dir() and not latest.is_symlink():
+        raise UsageError(f"{latest}: is a folder, but the name is taken by the newest run: rename it")
+    link_atomically(latest, run_id)
+
+
+class RunFolder:
+    """One run on disk. Make it with ``create`` or ``open``; write to it inside ``with folder.lock():``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._locked = False
+
+    @classmethod
+    def create(cls, output_dir: Path, manifest: Manifest, fill: Callable[[Path], None] | None = None) -> Self:
+        """Makes ``output_dir/<run-id>/`` and points ``latest`` to it.
+
+        The folder is made under a hidden name and renamed: no run ever stands without its manifest, nor without what
+        ``fill`` writes into the hidden folder (which has its manifest, ``logs/`` and ``samples/`` by then). Hidden
+        folders of writers that were killed are removed.
+
+        Raises:
+            UsageError: the folder cannot be made, or is there already.
+        """
+        final = output_dir / manifest.run_id
+        try:
+            if final.exists():
+                raise UsageError(f"{final}: is there already; resume it with --resume {manifest.run_id}")
+            output_dir.mkdir(parents=True, exist_ok=True)
+            _sweep(output_dir)
+            with _flock(output_dir, fcntl.LOCK_SH):
+                _make_folder(output_dir / f".{manifest.run_id}.{os.getpid()}.tmp", final, manifest, fill)
+                sync_folder(output_dir)
+                point_latest(output_dir, manifest.run_id)
+        except OSError as error:
+            raise no_place(output_dir, error) from error
+        return cls(final)
+
+    @classmethod
+    def open(cls, output_dir: Path, reference: str) -> Self:
+        """Finds a run by ``latest``, its id, a unique beginning of its id, or a path.
+
+        Raises:
+            UsageError: there is none, or several, or its manifest cannot be read; the message lists what is known.
+        """
+        run = cls(_find(output_dir, reference))
+        run.manifest()
+        return run
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def manifest(self) -> Manifest:
+        """Raises UsageError where the manifest is missing, broken, or of a newer schema."""
+        path = self.path / MANIFEST
+        try:
+            return _manifest(read_regular(path, MANIFEST_LIMIT))
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror or error}; is this a run folder?") from error
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}") from error
+
+    def update_manifest(self, **changes: Any) -> Manifest:
+        """Replaces fields of the manifest (``status="complete"``, ``ended_at=...``) and returns the new one."""
+        self._require_lock()
+        manifest = dataclasses.replace(self.manifest(), **changes)
+        write_atomically(self.path / MANIFEST, encode(manifest, indent=2))
+        return manifest
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Makes this process the one writer of the run; what a killed one left half written goes.
+
+        Raises:
+            UsageError: another process is writing this run, or nobody can.
+        """
+        try:
+            for name in FOLDERS:
+                if (place := self.path / name).is_symlink() or (place.exists() and not place.is_dir()):
+                    raise UsageError(f"{place}: must be a folder of the run's own, and no link: remove it")
+                place.mkdir(exist_ok=True)
+            descriptor = open_regular(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
+        try:
+            if not _got(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                raise UsageError(f"{self.path}: another process is writing this run; wait for it, or stop it")
+            self._locked = True
+            for folder in (self.path, *(self.path / name for name in FOLDERS)):
+                remove_torn(folder)
+            yield
+        finally:
+            self._locked = False
+            os.close(descriptor)
+
+    def append(self, record: Line) -> Line:
+        """Writes a trial or a session as one line, durably; returns it as it now stands on disk (figures of 6 digits).
+
+        A reason that is too long ends in an ellipsis; of too many disturbances the first are kept.
+
+        Raises:
+            BenchError: a trial's line is over 4,096 bytes all the same.
+            OSError: the disk is full or broken.
+        """
+        self._require_lock()
+        values = _rounded(msgspec.to_builtins(record))
+        if isinstance(record, Trial):
+            values = _fitting(values)
+        line = encode(values)
+        # What cannot be read back is not written.
+        stored = (_TRIAL if isinstance(record, Trial) else _SESSION).decode(line)
+        append_line(self.path / (TRIALS if isinstance(record, Trial) else SESSIONS), line)
+        return stored
+
+    def trials(self) -> tuple[Trial, ...]:
+        """The finished trials in the order of their ends; of two lines for one trial the first holds.
+
+        Raises:
+            UsageError: a line in the middle is broken; the message names file and line.
+        """
+        manifest = self.manifest()
+        known = None if manifest.check else set(manifest.trials)
+        found: dict[str, Trial] = {}
+        with no_garbage():
+            for number, trial in self._read(TRIALS, _TRIAL):
+                if known is not None and (trial.id not in known or trial.id != trial_id(trial.cell, trial.seed)):
+                    raise UsageError(f"{self.path / TRIALS}:{number}: id: {trial.id!r} is no trial of this run")
+                found.setdefault(trial.id, trial)
+        return tuple(found.values())
+
+    def sessions(self) -> tuple[Session, ...]:
+        """The finished sessions in order; of two with the same group and members the first holds. As ``trials``."""
+        found: dict[tuple[str, tuple[str, ...]], Session] = {}
+        with no_garbage():
+            for _, session in self._read(SESSIONS, _SESSION):
+                found.setdefault((session.group, session.members), session)
+        return tuple(found.values())
+
+    def write_tables(self, texts: Mapping[str, str]) -> None:
+        """Writes tables, by the names of their files, each atomically."""
+        for name, text in texts.items():
+            write_atomically(self.path / name, text.encode("utf-8", "backslashreplace"))
+
+    def log_path(self, trial_id: str) -> Path:
+        """Where the worker of a trial prints to."""
+        return self.path / "logs" / f"{file_name(trial_id)}.log"
+
+    def samples_path(self, trial_id: str) -> Path:
+        """Where a trial's raw step stamps go."""
+        return self.path / "samples" / f"{file_name(trial_id)}.npy"
+
+    @property
+    def report_path(self) -> Path:
+        """Where the page of the run goes unless another place is named."""
+        return self.path / "report.html"
+
+    @property
+    def check_path(self) -> Path:
+        """Where the last check of the run against a baseline goes."""
+        return self.path / "check.json"
+
+    def _read(self, name: str, decoder: msgspec.json.Decoder[Line]) -> Iterator[tuple[int, Line]]:
+        path, number = self.path / name, 0
+        try:
+            for number, line in whole_lines(path):
+                yield number, decoder.decode(line)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise UsageError(
+                f"{path}:{number}: broken line: {error}; mend it from a copy, or delete it and "
+                f"measure again with --resume {self.run_id}"
+            ) from error
+
+    def _require_lock(self) -> None:
+        if not self._locked:
+            raise RuntimeError("a run is written to inside `with folder.lock():` only")
+
+
+def no_place(output_dir: Path, error: OSError) -> UsageError:
+    """What a person is told where no run can be made."""
+    detail = error.strerror or str(error)
+    return UsageError(f"{output_dir}: a run cannot be made here: {detail}; choose another folder with --output-dir")
+
+
+@contextlib.contextmanager
+def no_garbage() -> Iterator[None]:
+    """While thousands of records are made there is none: to look for it takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def file_name(trial_id: str) -> str:
+    """A trial id as a file name: ``mlp/cuda:0/b100/eager/s0`` becomes ``mlp+cuda=0+b100+eager+s0``.
+
+    Names hold neither ``+`` nor ``=`` (the matrix refuses them), so no two trials share a file; whatever else a file
+    system might mind is percent-encoded.
+    """
+    return quote(trial_id.replace("/", "+").replace(":", "="), safe="+=@")
+
+
+def _manifest(data: bytes) -> Manifest:
+    version = decode(data, _Version).schema_version
+    if version > SCHEMA_VERSION:
+        raise ValueError(
+            f"written by a newer mnist_bench (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade it"
+        )
+    manifest = decode(data, Manifest)
+    if manifest.check is None:
+        _demand_own_trials(manifest)
+    return manifest
+
+
+def _demand_own_trials(manifest: Manifest) -> None:
+    """Raises ValueError where a trial or a group is none of the manifest's own matrix."""
+    matrix = manifest.matrix
+    axes = (matrix.models, matrix.devices, matrix.batch_sizes, matrix.variants)
+    if math.prod(map(len, axes)) > MOST_CELLS or len(matrix.include) > MOST_CELLS:
+        raise ValueError(f"matrix: more than {MOST_CELLS:,} cells")
+    trials, groups = set(manifest.trials), set(manifest.order)
+    for cell, seed in itertools.product(expand(matrix), matrix.seeds):
+        trials.discard(trial_id(cell, seed))
+        groups.discard(group_id(cell, seed))
+    if trials or groups:
+        raise ValueError(f"{'trials' if trials else 'order'}: {min(trials or groups)!r} is not of its matrix")
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+        case dict():
+            return {key: _rounded(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_rounded(item) for item in value]
+        case _:
+            return value
+
+
+def _fitting(values: dict[str, Any]) -> dict[str, Any]:
+    """A trial's values so that its line is short enough."""
+    if len(encode(values)) <= LINE_LIMIT:
+        return values
+    key = "reason" if "reason" in values["outcome"] else "noisy"
+    whole = values["outcome"][key]
+
+    def shortened(kept: int) -> dict[str, Any]:
+        left = whole[:kept].rstrip() + "…" if key == "reason" else [*whole[:kept], f"and {len(whole) - kept} more"]
+        return {**values, "outcome": {**values["outcome"], key: left}}
+
+    kept = bisect_right(range(len(whole)), LINE_LIMIT, key=lambda count: len(encode(shortened(count)))) - 1
+    if kept < 0:
+        raise BenchError(f"trial {values['id']}: its line is over {LINE_LIMIT} bytes: use shorter names")
+    return shortened(kept)
+
+
+def _make_folder(hidden: Path, final: Path, manifest: Manifest, fill: Callable[[Path], None] | None) -> None:
+    try:
+        for name in FOLDERS:
+            (hidden / name).mkdir(parents=True)
+        write_atomically(hidden / MANIFEST, encode(manifest, indent=2))
+        if fill is not None:
+            fill(hidden)
+        hidden.rename(final)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def _sweep(output_dir: Path) -> None:
+    """Removes what killed writers left behind; nothing while a run is being made, or where folders cannot be locked.
+
+    Whoever makes a run holds a shared lock on the results folder; the kernel gives it up when the process ends,
+    whatever its end. Who gets the lock for itself alone knows that every hidden run is a dead writer's.
+    """
+    with _flock(output_dir, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+        for path in output_dir.iterdir() if alone else ():
+            if _HIDDEN_LINK.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+            elif _HIDDEN_RUN.fullmatch(path.name) and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _flock(folder: Path, kind: int) -> Iterator[bool]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield _got(descriptor, kind)
+    finally:
+        os.close(descriptor)
+
+
+def _got(descriptor: int, kind: int) -> bool:
+    """Whether the lock was got: it is not where others hold it (``LOCK_NB``) or the file system has none."""
+    try:
+        fcntl.flock(descriptor, kind)
+    except OSError:
+        return False
+    return True
+
+
+def _find(output_dir: Path, reference: str) -> Path:
+    runs = known_runs(output_dir)
+    if reference == LATEST:
+        return _latest(output_dir, runs)
+    if reference in runs:
+        return output_dir / reference
+    as_path = Path(reference).expanduser()
+    if reference and (as_path / MANIFEST).is_file():
+        return as_path.resolve()
+    if reference and as_path.name == MANIFEST and as_path.is_file():
+        return as_path.resolve().parent
+    matches = [run for run in runs if reference and run.startswith(reference)]
+    if len(matches) == 1:
+        return output_dir / matches[0]
+    if matches:
+        raise UsageError(f"run {reference!r} is ambiguous in {output_dir}: {_listed(matches)}")
+    known = f"known: {_listed(runs)}" if runs else "it holds none"
+    raise UsageError(f"no run {reference!r} in {output_dir} ({known}), nor a run folder of that path")
+
+
+def _latest(output_dir: Path, runs: Sequence[str]) -> Path:
+    latest = output_dir / LATEST
+    if (latest / MANIFEST).is_file():
+        return latest.resolve()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        name = read_regular(latest, 256).decode().strip()
+        if name in runs:
+            return output_dir / name
+    if runs:  # the link is gone, or names a run that was deleted
+        return output_dir / runs[-1]
+    raise UsageError(f"no run in {output_dir} yet: `mnist-bench run` makes one, or name another --output-dir")
+
+
+def _listed(runs: Sequence[str], most: int = 10) -> str:
+    newest = list(reversed(runs))
+    more = f" and {len(newest) - most} more" if len(newest) > most else ""
+    return ", ".join(newest[:most]) + more
