@@ -13,7 +13,6 @@ import hashlib
 import math
 import os
 import struct
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -104,14 +103,10 @@ SETS: dict[str, ImageSet] = {
 
 
 def cache_root(environ: Mapping[str, str]) -> Path:
-    """The program's cache folder: ``$XDG_CACHE_HOME/mnist_bench``, else the system's own, else a scratch folder.
-
-    The XDG specification has relative paths ignored; without a home (a container's user) the system's is one too.
-    """
-    for base in (environ.get("XDG_CACHE_HOME", "").strip(), platformdirs.user_cache_dir()):
-        if Path(base).is_absolute():
-            return Path(base) / APP
-    return Path(tempfile.gettempdir()) / f"{APP}-{os.getuid()}"
+    """The program's cache folder: ``$XDG_CACHE_HOME/mnist_bench``, else the system's own place for caches."""
+    named = environ.get("XDG_CACHE_HOME", "").strip()
+    # The XDG specification has relative paths ignored.
+    return Path(named if Path(named).is_absolute() else platformdirs.user_cache_dir()) / APP
 
 
 def default_root(data_dir: str | Path | None, environ: Mapping[str, str]) -> Path:
@@ -121,8 +116,7 @@ def default_root(data_dir: str | Path | None, environ: Mapping[str, str]) -> Pat
         An absolute path (workers run in other folders); it need not exist.
     """
     named = data_dir or environ.get("MNIST_BENCH_DATA", "").strip()
-    # Without a home, os.path leaves the sign ~ as it is; pathlib raises.
-    return Path(os.path.expanduser(named)).absolute() if named else cache_root(environ)  # noqa: PTH111
+    return Path(named).expanduser().absolute() if named else cache_root(environ)
 
 
 def raw_folder(root: Path, name: str = "mnist") -> Path:
@@ -294,7 +288,7 @@ def _look(path: Path, memory: _Memory) -> Digests | None:
         if content is None:
             return None
         digests = digest(content)
-        if _stamp(path) != stamp or hashed_at_ns - max(stamp) <= _RACY_NS:
+        if _stamp(path) != stamp or hashed_at_ns - max(stamp[3:], default=0) <= _RACY_NS:
             return digests
     memory[str(path)] = stamp, digests
     return digests

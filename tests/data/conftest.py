@@ -18,7 +18,7 @@ from mnist_bench.data.mnist import FILE_NAMES, SETS, write_idx
 from mnist_bench.data.synthetic import draw_digits
 from mnist_bench.records import DataSet
 
-BRIEF = Limits(stall_s=0.3, total_s=5, tries=1, pause_s=0)
+BRIEF = Limits(stall_s=0.3, total_s=1.5, tries=1, pause_s=0)
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,10 @@ class World:
 
     tiny: Tiny
     root: Path
+    raw: Path
+    cache: Path
     environ: dict[str, str]
     notices: list[str] = field(default_factory=list)
-
-    @property
-    def raw(self) -> Path:
-        return self.root / "MNIST" / "raw"
 
     def put(self, *, packed: bool = False, below: str = "MNIST/raw", dots: bool = False) -> Path:
         """Writes the files below the root; returns their folder."""
@@ -59,7 +57,7 @@ class World:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (self.tiny.packed if packed else self.tiny.raw).items():
             written = name.replace("-idx", ".idx") if dots else name
-            (folder / (f"{written}.gz" if packed else written)).write_bytes(content)
+            (folder / (written + ".gz" * packed)).write_bytes(content)
         return folder
 
     def ask(self, kind: str, *, offline: bool = False) -> DataSet:
@@ -73,35 +71,24 @@ class World:
         """All that is below the root."""
         return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if not path.is_dir())
 
-    def is_whole(self, root: Path | None = None) -> bool:
-        return all(
-            ((root or self.root) / "MNIST/raw" / name).read_bytes() == self.tiny.raw[name] for name in FILE_NAMES
-        )
+    def is_whole(self, raw: Path) -> bool:
+        return all((raw / name).read_bytes() == content for name, content in self.tiny.raw.items())
 
 
 @pytest.fixture
 def world(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> World:
     """The tiny MNIST, small synthetic sets, little patience; nothing leaves this machine or the test's folder."""
-    checksums = {
-        name: tuple(f"md5:{hashlib.md5(each[name]).hexdigest()}" for each in (tiny.raw, tiny.packed))
-        for name in FILE_NAMES
-    }
+    sums = [{name: f"md5:{hashlib.md5(each[name]).hexdigest()}" for name in each} for each in (tiny.raw, tiny.packed)]
+    checksums = {name: (sums[0][name], sums[1][name]) for name in FILE_NAMES}
     monkeypatch.setitem(SETS, "mnist", replace(SETS["mnist"], checksums=checksums, mirrors=()))
     monkeypatch.setattr("mnist_bench.data.synthetic.SIZES", (40, 20))
     for name in ("PATIENT", "HURRIED"):
-        monkeypatch.setattr(f"mnist_bench.data.fetch.{name}", Limits(stall_s=1, total_s=1.5, tries=1, pause_s=0))
-    environ = {
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "MNIST_BENCH_DATA": str(tmp_path / "root"),
-        "MNIST_BENCH_MIRROR": "http://127.0.0.1:9/",
-        "NO_PROXY": "127.0.0.1",
-        "COLUMNS": "120",
-    }
-    for name in ("NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environ.items():
+        monkeypatch.setattr(f"mnist_bench.data.fetch.{name}", BRIEF)
+    root, cache = tmp_path / "root", tmp_path / "cache"
+    own = {"XDG_CACHE_HOME": str(cache), "MNIST_BENCH_DATA": str(root), "MNIST_BENCH_MIRROR": "http://127.0.0.1:9/"}
+    for name, value in {**own, "NO_PROXY": "127.0.0.1", "COLUMNS": "120"}.items():
         monkeypatch.setenv(name, value)
-    return World(tiny, tmp_path / "root", environ)
+    return World(tiny, root, root / "MNIST" / "raw", cache / "mnist_bench", own)
 
 
 @dataclass
@@ -122,37 +109,28 @@ def server(tiny: Tiny) -> Iterator[Server]:
         def do_GET(self) -> None:
             behaviour, _, name = self.path.strip("/").partition("/")
             state.asked.append(self.path)
-            raw = tiny.raw.get(name.removesuffix(".gz"))
-            if behaviour in ("missing", "broken") or raw is None or (behaviour == "unpacked" and name.endswith(".gz")):
-                self.send_error(503 if behaviour == "broken" else 404)
-                return
-            if behaviour == "redirect":
-                self.send_response(302)
-                self.send_header("Location", state.url("good") + name)
-                self.end_headers()
-                return
-            body = raw if behaviour == "unpacked" else tiny.packed[name.removesuffix(".gz")]
-            if behaviour == "corrupt":
-                body = body[:-1] + bytes([body[-1] ^ 1])
-            if behaviour == "recompressed":
-                body = gzip.compress(raw[:100], 1) + gzip.compress(raw[100:], 1)
-            self.send_response(200)
+            raw = tiny.raw.get(name.removesuffix(".gz"), b"")
+            packed = gzip.compress(raw, mtime=0)
+            status = {"missing": 404, "broken": 503, "redirect": 302}.get(behaviour, 200 if raw else 404)
+            if behaviour == "unpacked" and name.endswith(".gz"):
+                status = 404
+            bodies = {
+                "unpacked": raw,
+                "corrupt": packed[:-1],
+                "recompressed": gzip.compress(raw[:9]) + gzip.compress(raw[9:]),
+            }
+            body = bodies.get(behaviour, packed)
+            self.send_response(status)
+            self.send_header("Location", state.url("good") + name)
             self.send_header("Content-Length", str(len(body)))
             if behaviour == "labelled" and "gzip" in self.headers.get("Accept-Encoding", ""):
                 self.send_header("Content-Encoding", "gzip")
             self.end_headers()
-            if behaviour == "stall":
-                self.wfile.write(body[:10])
-                self.wfile.flush()
-                state.released.wait(20)
-            elif behaviour == "trickle":
-                for byte in body:
-                    self.wfile.write(bytes([byte]))
-                    self.wfile.flush()
-                    if state.released.wait(0.05):
-                        return
-            else:
-                self.wfile.write(body[: len(body) // 2] if behaviour == "cut" else body)
+            size, wait_s = {"trickle": (1, 0.05), "stall": (10, 20), "cut": (10, 0)}.get(behaviour, (len(body), 0))
+            for start in range(0, len(body) if status == 200 else 0, size):
+                self.wfile.write(body[start : start + size])
+                if behaviour == "cut" or state.released.wait(wait_s):
+                    return
 
         def handle(self) -> None:
             with contextlib.suppress(ConnectionError):  # the client has given up, as it should

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import io
+import re
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mnist_bench.data import raw_folder
+from mnist_bench.data.draw import png, text
 from mnist_bench.data.fetch import proven
 from mnist_bench.data.mnist import FILE_NAMES, SUMS_FILE, Bytes, inspect
 from mnist_bench.data.synthetic import SIZES, STAMPS, cached_root, draw_digits, ensure, styles, write_set
@@ -14,6 +18,7 @@ from mnist_bench.errors import UsageError
 
 from .conftest import World
 
+IMAGES, LABELS = draw_digits(16, seed=0, split=0)
 # The files of seed 0. A change of these is a change of everybody's figures: raise synthetic.VERSION with it.
 GOLDEN = {
     "train-images-idx3-ubyte": "6d0412dcadc900b994565b6a0aada6b7b8bbe165168ffb059855af6baf3b50a3",
@@ -33,55 +38,27 @@ def test_the_set_of_seed_0_has_the_bytes_it_always_had(tmp_path: Path) -> None:
     assert {state.path.name: state.found.sha256 for state in inspect(tmp_path, "synthetic", None)} == GOLDEN
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_threads(digits: tuple[Bytes, Bytes]) -> None:
-    images, labels = draw_digits(3000, seed=0, split=0, threads=1)
-    assert np.array_equal(images, digits[0])
-    assert np.array_equal(labels, digits[1])
-
-
-def test_a_smaller_set_is_the_beginning_of_a_larger_one(digits: tuple[Bytes, Bytes]) -> None:
-    images, labels = draw_digits(1234, seed=0, split=0)
-    assert np.array_equal(images, digits[0][:1234])
-    assert np.array_equal(labels, digits[1][:1234])
-
-
-def test_another_seed_and_another_split_give_other_digits(digits: tuple[Bytes, Bytes]) -> None:
+def test_the_bytes_depend_on_seed_and_split_and_not_on_threads_or_count(digits: tuple[Bytes, Bytes]) -> None:
+    for threads, count in ((1, 3000), (None, 1234)):
+        for found, expected in zip(draw_digits(count, seed=0, split=0, threads=threads), digits, strict=True):
+            assert np.array_equal(found, expected[:count])
     for seed, split in ((1, 0), (0, 1)):
-        images, labels = draw_digits(100, seed=seed, split=split)
-        assert not np.array_equal(labels, digits[1][:100])
-        assert not np.array_equal(images, digits[0][:100])
+        for found, other in zip(draw_digits(100, seed=seed, split=split), digits, strict=True):
+            assert not np.array_equal(found, other[:100])
 
 
-def test_no_two_images_are_alike(digits: tuple[Bytes, Bytes]) -> None:
-    assert len({image.tobytes() for image in digits[0]}) == len(digits[0])
-
-
-def test_the_pixels_suit_the_normalisation_of_mnist(digits: tuple[Bytes, Bytes]) -> None:
-    pixels = digits[0] / 255
-    assert pixels.mean() == pytest.approx(0.1307, abs=0.015)
-    assert pixels.std() == pytest.approx(0.3081, abs=0.03)
-
-
-def test_digits_are_about_equally_frequent(digits: tuple[Bytes, Bytes]) -> None:
-    counts = np.bincount(digits[1], minlength=10)
-    assert len(counts) == 10
-    assert counts.min() > 230
-    assert counts.max() < 370
-
-
-def test_the_frame_cuts_off_no_digit(digits: tuple[Bytes, Bytes]) -> None:
+def test_the_digits_are_like_mnists(digits: tuple[Bytes, Bytes]) -> None:
+    images, labels = digits
+    assert len({image.tobytes() for image in images}) == len(images), "no two are alike"
+    pixels = images / 255
+    assert (pixels.mean(), pixels.std()) == (pytest.approx(0.1307, abs=0.015), pytest.approx(0.3081, abs=0.03))
+    counts = np.bincount(labels, minlength=10)
+    assert (len(counts), counts.min() > 230, counts.max() < 370) == (10, True, True)
     edge = np.ones((28, 28), bool)
     edge[1:-1, 1:-1] = False
-    touching = (digits[0][:, edge] > 127).any(axis=1)
-    assert touching.mean() < 0.002
-
-
-def test_ink_is_centred_like_in_mnist(digits: tuple[Bytes, Bytes]) -> None:
-    weights = digits[0].astype(np.float64)
-    total = weights.sum(axis=(1, 2))
-    assert total.min() > 0
+    assert (images[:, edge] > 127).any(axis=1).mean() < 0.002, "the frame cuts off none"
     for axis in (1, 2):
-        middle = (weights.sum(axis=3 - axis) * np.arange(28)).sum(axis=1) / total
+        middle = (pixels.sum(axis=3 - axis) * np.arange(28)).sum(axis=1) / pixels.sum(axis=(1, 2))
         assert middle.mean() == pytest.approx(13.5, abs=0.3)
         assert middle.std() < 1.5
 
@@ -137,3 +114,33 @@ def test_two_that_want_the_set_at_once_draw_it_once(world: World) -> None:
         thread.join()
     assert len(world.notices) == 1
     assert proven("synthetic", cached_root(0, world.environ), None)
+
+
+# ── pictures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_png_shows_each_digit_five_times_as_large_with_its_label_in_rows_of_four() -> None:
+    sheet = np.asarray(Image.open(io.BytesIO(png(IMAGES, LABELS))))
+    for number in range(16):
+        top, left = number // 4 * 186 + 12, number % 4 * 164 + 12
+        assert np.array_equal(255 - sheet[top : top + 140 : 5, left : left + 140 : 5], IMAGES[number])
+    assert png(IMAGES, LABELS) != png(IMAGES, (LABELS + 1) % 10)
+
+
+@pytest.mark.parametrize(("columns", "across"), [(200, 4), (118, 4), (117, 3), (80, 2), (30, 1), (5, 1)])
+def test_as_many_digits_stand_beside_each_other_as_fit(columns: int, across: int) -> None:
+    lines = text(IMAGES, LABELS, columns=columns, colour=False).splitlines()
+    assert lines[0].split() == [str(label) for label in LABELS[:across]]
+    assert max(map(len, lines)) <= max(columns, 28)
+    assert len(lines) == -(-16 // across) * 15
+
+
+def test_letters_grow_darker_with_the_ink_and_half_blocks_have_their_two_pixels_as_colours() -> None:
+    image = np.zeros((1, 28, 28), np.uint8)
+    image[0, :2] = np.linspace(0, 255, 28).astype(np.uint8)
+    image[0, 1, 27] = 0
+    plain, coloured = (text(image, LABELS[:1], columns=28, colour=each).splitlines()[1] for each in (False, True))
+    assert sorted(plain[:27], key=" .:-=+*#%@".index) == list(plain[:27])
+    assert plain.isascii()
+    assert re.sub("\x1b\\[[0-9;]*m", "", coloured) == "▀" * 28
+    assert coloured.endswith("\x1b[38;5;231;48;5;16m▀\x1b[0m")
