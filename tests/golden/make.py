@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
 from itertools import product
@@ -39,18 +38,18 @@ WORK, PACE = {"mlp": 1.0, "lenet5": 4.0, "cnn": 12.0}, {"eager": 1.0, "compile":
 LEVEL = {"mlp": 0.955, "lenet5": 0.978, "cnn": 0.985}
 
 
-def build(root: Path) -> None:
+def build(root: Path) -> Path:
     """Fills a folder with run folders (``results`` and others), matrix files and checks."""
     shutil.copytree(INPUTS, root, dirs_exist_ok=True)
     shutil.copy(INPUTS.parents[2] / "benchmarks.yaml", root)
-    for one in yaml.safe_load((INPUTS / "runs.yaml").read_text())["runs"]:
-        matrix = config.load(INPUTS / f"{one['matrix']}.yaml", allow_plugins=False)
-        shard = {"shard": one["shard"]} if "shard" in one else {}
-        write(root / one["folder"], one["id"], matrix, figures(matrix, one), shard, one.get("machine", {}))
+    for run in yaml.safe_load((INPUTS / "runs.yaml").read_text())["runs"]:
+        matrix = config.load(INPUTS / f"{run['matrix']}.yaml", allow_plugins=False)
+        write(root / run["folder"], run["id"], matrix, figures(matrix, run), {"shard": run.get("shard")}, run)
     reproduction(root / "tutorial")
     for name, check in checks().items():
         (root / f"{name}.json").write_bytes(encode(check, judge(check)))
     (root / "edited.json").write_bytes((root / "check.json").read_bytes().replace(b'"pass"', b'"regression"', 1))
+    return root
 
 
 def figures(matrix: Matrix, run: dict[str, Any]) -> Records:
@@ -69,16 +68,17 @@ def figures(matrix: Matrix, run: dict[str, Any]) -> Records:
         outcome = Skip(reason=reason) if status == "skipped" else Failure(kind=status, reason=reason)
         return make_trial(cell, seed, outcome)
 
-    groups = cells.groups(cells.expand(matrix), matrix.seeds)
-    parts = cells.shard(groups, *cells.parse_shard(run.get("shard", "1/1")))
-    trials = [trial(*pair) for _, pairs in parts for pair in pairs]
+    groups = cells.shard(cells.groups(cells.expand(matrix), matrix.seeds), *cells.parse_shard(run.get("shard", "1/1")))
+    trials = {group: [trial(*pair) for pair in pairs] for group, pairs in groups}
     sessions = []
-    for group, members in grouped(one for one in trials if one.status == "ok").items():
+    for group, of_group in trials.items():
+        members = [one for one in of_group if one.status == "ok"]
         rounds = [[step_ms(one.cell) * drift * rng.gauss(1, 0.015) for one in members] for drift in (1, 1.1, 0.95) * 4]
         paired = len(members) > 1 and not group.startswith("cnn")
         words = {"stopped": "precise" if paired else "alone", "noisy": NOISE if group == "lenet5/b1000/s1" else ()}
-        sessions.append(make_session(members, rounds, group=group, paired=paired, **words))
-    return trials, sessions
+        if members:
+            sessions.append(make_session(members, rounds, group=group, paired=paired, **words))
+    return [one for of_group in trials.values() for one in of_group], sessions
 
 
 def measured(cell: Cell, seed: int, train_s: float, change: float, rng: random.Random) -> Trial:
@@ -102,32 +102,27 @@ def measured(cell: Cell, seed: int, train_s: float, change: float, rng: random.R
     return make_trial(cell, seed, outcome)
 
 
-def grouped(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
-    found: dict[str, list[Trial]] = {}
-    for trial in trials:
-        found.setdefault(group_id(trial.cell, trial.seed), []).append(trial)
-    return found
-
-
-def write(results: Path, run_id: str, matrix: Matrix, records: Records, options: Any, machine: Any) -> None:
-    """A finished run on disk; ``machine`` changes its environment."""
+def write(results: Path, run_id: str, matrix: Matrix, records: Records, options: Any, more: Any) -> None:
+    """A run on disk; ``more`` may say what its environment says instead, its status, and how many trials it has."""
     (trials, sessions), day = records, f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
     manifest = make_manifest(
         trials,
         run_id=run_id,
         matrix=matrix,
         matrix_sha256=cells.fingerprint(matrix),
-        order=tuple(grouped(trials)),
+        order=tuple(dict.fromkeys(group_id(one.cell, one.seed) for one in trials)),
         options=RunOptions(**options),
         started_at=f"{day}T10:15:00Z",
         ended_at=f"{day}T10:50:00Z",
+        status=more.get("status", "complete"),
     )
-    folder = RunFolder.create(results, replace(manifest, environment=replace(manifest.environment, **machine)))
+    environment = replace(manifest.environment, **more.get("machine", {}))
+    folder = RunFolder.create(results, replace(manifest, environment=environment))
     rng = random.Random(run_id)
     with folder.lock():
-        for session in sessions:
+        for session in sessions[: more.get("finished")]:
             folder.append(session)
-        for trial in trials:
+        for trial in trials[: more.get("finished")]:
             folder.append(trial)
             steps_ms = [rng.lognormvariate(0, 0.06) * (1.6 if n % 20 == 7 else 1.0) for n in range(40)]
             rows = np.array([(SESSION, n, 0, int(1e6 * ms)) for n, ms in enumerate(steps_ms)], dtype=SAMPLES)
@@ -150,7 +145,7 @@ def reproduction(results: Path) -> None:
             outcome = make_measurement(epochs=make_epochs([4.0] * matrix.epochs, accuracy), final=final)
             trials.append(make_trial(make_cell(entry.name), seed, outcome, recipe=matrix.recipe))
         options = {"score_both": True, "companion": companion, "plugin_path": ""}
-        write(results, run_id, matrix, (trials, []), options, {})
+        write(results, run_id, matrix, (trials, []), {"shard": None, **options}, {})
 
 
 def checks() -> dict[str, Check]:

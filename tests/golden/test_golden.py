@@ -28,11 +28,10 @@ from mnist_bench.labs.doctor import Diagnosis
 
 STORED = Path(__file__).parent / "stored"
 CALL = re.compile(r"^\$ (.*?)mnist-bench (.*)$", re.MULTILINE)
-SETTINGS = ("COLUMNS", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY")  # of the environment, before the command
-OTHER_SETTINGS = ("CI", "NO_COLOR", "FORCE_COLOR", "MNIST_BENCH_DATA", "CUDA_VISIBLE_DEVICES")
-INSIDE = {"manifest.json", "trials.jsonl", "sessions.jsonl", "check.json", "baseline.json", "history.db", ".lock"}
+# Of the environment: some stand before a command.
+SETTINGS = ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "CI", "NO_COLOR", "FORCE_COLOR", "MNIST_BENCH_DATA")
+INSIDE = {"manifest.json", "trials.jsonl", "sessions.jsonl", "check.json", "baseline.json", "history.db"}
 MOST_TWICE = 200  # characters: what is longer stands once in a transcript
-MOST_LINES = 200  # of a difference
 
 
 VERSION = importlib.metadata.version
@@ -68,9 +67,7 @@ ANSWERS = {
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("golden")
-    build(folder)
-    return folder
+    return build(tmp_path_factory.mktemp("golden"))
 
 
 @pytest.fixture
@@ -78,7 +75,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of all that is made, on a machine that is always the same."""
     for target, answer in ANSWERS.items():
         monkeypatch.setattr(target, answer)
-    for name in (*SETTINGS, *OTHER_SETTINGS):
+    for name in (*SETTINGS, "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(made, tmp_path / "place", symlinks=True)
@@ -103,15 +100,15 @@ def test_every_command_prints_and_writes_what_is_stored(
     elif found != expected:
         lines = list(difflib.unified_diff(expected.splitlines(), found.splitlines(), "stored", "now", lineterm=""))
         why = f"{len(lines)} lines of difference; on purpose? `python -m tests.golden`, and look at the diff"
-        pytest.fail("\n".join([*lines[:MOST_LINES], why]), pytrace=False)
+        pytest.fail("\n".join([*lines[:200], why]), pytrace=False)
 
 
 def called(settings: str, command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[str]:
     """A call and its exit code, stdout, stderr, and every file that it wrote."""
     before = stamps(place)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"COLUMNS": "100", **dict(word.split("=") for word in settings.split())}.items():
-            patch.setenv(name, value)
+        for setting in ("COLUMNS=100", *settings.split()):
+            patch.setenv(*setting.split("="))
         try:
             code: object = main(shlex.split(command))
         except SystemExit as error:  # argparse's
@@ -126,13 +123,15 @@ def called(settings: str, command: str, place: Path, capsys: pytest.CaptureFixtu
 
 
 def stamps(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("[!.]*") if path.is_file()}
 
 
 def written(path: Path) -> str:
     match path.suffix:
-        case ".png" | "":
-            return f"{path.stat().st_size} bytes" if path.suffix == "" else ""
+        case ".png":
+            return "an image"
+        case "":
+            return f"{path.stat().st_size} bytes"
         case ".html":
             return page(path.read_text())
         case ".parquet":
