@@ -8,7 +8,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from mnist_bench.data import verify
-from mnist_bench.data.fetch import proven
+from mnist_bench.data.mnist import proven
 from mnist_bench.data.synthetic import SEED, SIZES, draw_digits, write_set
 from mnist_bench.records import DataSet
 

@@ -88,7 +88,7 @@ def _verify(args: argparse.Namespace) -> int:
     else:
         root = mnist.default_root(args.data_dir, os.environ)
     states = mnist.inspect(root, args.dataset, None)
-    whole = all(state.status == "ok" for state in states)
+    whole = mnist.combined(states) is not None
     if not whole and args.dataset == "mnist" and mnist.is_synthetic(root, None):
         raise DataError(f"{root}: not MNIST, but whole synthetic digits: `--dataset synthetic` checks them")
     if any(state.found and state.expected is None for state in states):
@@ -96,7 +96,7 @@ def _verify(args: argparse.Namespace) -> int:
         raise DataError(f"{sums}: missing or incomplete: nothing to check the set against")
     _print_states(states, args, root=str(root))
     if not whole:
-        print(f"mnist-bench: {root}: not whole; {mnist.mend(args.dataset, root)}", file=sys.stderr)
+        print(f"mnist-bench: {root}: not whole; {mnist.SETS[args.dataset].mend.format(root=root)}", file=sys.stderr)
     return 0 if whole else DataError.exit_code
 
 
@@ -148,7 +148,7 @@ def _notify(line: str) -> None:
 
 
 def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head: object) -> None:
-    from mnist_bench.data.mnist import demand_whole
+    from mnist_bench.data.mnist import combined
 
     files = [
         {
@@ -160,8 +160,7 @@ def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head:
         }
         for state in states
     ]
-    whole = all(state.status == "ok" for state in states)
-    _print(states[0].path.parent, files, args, **head, sha256=demand_whole(states, "") if whole else None)
+    _print(states[0].path.parent, files, args, **head, sha256=combined(states))
 
 
 def _print(folder: Path, files: Sequence[Mapping[str, object]], args: argparse.Namespace, **head: object) -> None:

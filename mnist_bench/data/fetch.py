@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mnist_bench.data import mnist, synthetic
-from mnist_bench.data.mnist import SETS, FileState, Name, demand_whole, digest, inspect, is_synthetic, mend, raw_folder
+from mnist_bench.data.mnist import SETS, FileState, Name, digest, inspect, is_synthetic, proven, raw_folder
 from mnist_bench.disk.files import try_folder, write_atomically
 from mnist_bench.errors import DataError, DownloadError, UsageError
 from mnist_bench.records import DataSet
@@ -109,16 +109,6 @@ def resolve(
     return proven("synthetic", root, environ)
 
 
-def proven(name: Name, root: Path, environ: Mapping[str, str] | None) -> DataSet:
-    """A set whose files are all whole.
-
-    Raises:
-        DataError: a file is missing, unreadable or corrupt.
-    """
-    sha256 = demand_whole(inspect(root, name, environ), mend(name, root))
-    return DataSet(name=name, root=str(root), sha256=sha256)
-
-
 def fetch(request: Request, limits: Limits, *, repair: bool) -> tuple[Path, dict[str, Action]]:
     """Makes a root hold the raw files: ``request.root``, or the cache folder where that is packed and read-only.
 
@@ -142,7 +132,7 @@ def fetch(request: Request, limits: Limits, *, repair: bool) -> tuple[Path, dict
             f"for {SETS[name].title} give another --data-dir"
         )
     if not repair:
-        demand_whole([state for state in states if state.found], mend(name, root))
+        mnist.demand_whole([state for state in states if state.found], name, root)
     found = any(state.found is None and copies(root, name, state.path.name) for state in states)
     if any(state.status != "ok" for state in states) and (found or not request.offline):
         root = _writable_root(request, found)
@@ -194,7 +184,7 @@ def _obtain(state: FileState, request: Request, limits: Limits, deadline: float,
         wrong.append(path)
     other = f"; not {facts.title}'s bytes: {', '.join(map(str, wrong))}" if wrong else ""
     if not repair and (packed := raw_folder(request.root, request.name) / f"{file}.gz") in wrong:
-        raise DataError(f"{packed}: corrupt: does not unpack to {file}\n{mend(request.name, request.root)}")
+        raise DataError(f"{packed}: corrupt: does not unpack to {file}\n{facts.mend.format(root=request.root)}")
     if request.offline:
         raise _MissingError(
             f"{state.path}: missing, and --offline forbids to download; run `mnist-bench data fetch --data-dir "
@@ -283,7 +273,9 @@ def _transfer(url: str, limits: Limits, deadline: float, progress: bool) -> byte
     import requests
     from tqdm import tqdm
 
-    left_s = deadline - time.monotonic()
+    late = f"not there after {limits.total_s:g} s in all"
+    if (left_s := deadline - time.monotonic()) <= 0:
+        return late
     future: Future[None] = Future()
 
     def stream() -> None:
@@ -311,7 +303,7 @@ def _transfer(url: str, limits: Limits, deadline: float, progress: bool) -> byte
         except requests.RequestException as error:
             return _words(error, url, limits)
         except TimeoutError:
-            return f"not there after {limits.total_s:g} s in all"
+            return late
         except ValueError as error:
             return str(error)
 

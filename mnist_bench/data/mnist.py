@@ -62,6 +62,7 @@ class ImageSet:
         shape: of an image: channels, height, width.
         classes: the names of the labels 0, 1, ...
         mean: of the training images' pixels, scaled to [0, 1]; ``std`` likewise.
+        mend: what to do where a file is not whole; ``{root}`` stands for the root.
     """
 
     title: str
@@ -74,6 +75,7 @@ class ImageSet:
     classes: tuple[str, ...]
     mean: float
     std: float
+    mend: str
 
 
 _MNIST = ImageSet(
@@ -92,13 +94,16 @@ _MNIST = ImageSet(
     classes=tuple("0123456789"),
     mean=0.1307,
     std=0.3081,
+    mend="`mnist-bench data fetch --data-dir {root}` replaces what is not MNIST's own, or delete the file",
 )
+_REDRAW = "delete {root} if it is there; `mnist-bench data synthesize` draws the set anew"
+_RESTART = "start `mnist-bench selftest` again: it writes the set anew"
 
 # By the name that a matrix and a manifest give them. Another set of this layout is an entry.
 SETS: dict[str, ImageSet] = {
     "mnist": _MNIST,
-    "synthetic": replace(_MNIST, title="the synthetic digits", mirrors=(), checksums={}),
-    "mislabelled": replace(_MNIST, title="MNIST with wrong labels", mirrors=(), checksums={}),
+    "synthetic": replace(_MNIST, title="the synthetic digits", mirrors=(), checksums={}, mend=_REDRAW),
+    "mislabelled": replace(_MNIST, title="MNIST with wrong labels", mirrors=(), checksums={}, mend=_RESTART),
 }
 
 
@@ -202,11 +207,11 @@ def verify(data: DataSet, *, environ: Mapping[str, str] = os.environ) -> None:
     """
     root = Path(data.root)
     # A mislabelled set lives as long as a selftest: nothing of it is remembered in the user's cache.
-    states = inspect(root, data.name, None if data.name == "mislabelled" else environ)
-    if (found := demand_whole(states, mend(data.name, root))) != data.sha256:
+    found = proven(data.name, root, None if data.name == "mislabelled" else environ)
+    if found != data:
         raise DataError(
             f"{root}: not the data set that was checked at the start: SHA-256 over the four files is "
-            f"{found}, expected {data.sha256}; start a new run"
+            f"{found.sha256}, expected {data.sha256}; start a new run"
         )
 
 
@@ -240,26 +245,27 @@ def is_synthetic(root: Path, environ: Mapping[str, str] | None) -> bool:
     return all(each.expected and each.status == "ok" for each in states) and set(mnist) != {"ok"}
 
 
-def demand_whole(states: Sequence[FileState], mend: str) -> str:
-    """Returns SHA-256 over the SHA-256 digests of the four files, in the order of ``FILE_NAMES``.
+def demand_whole(states: Sequence[FileState], name: Name, root: Path) -> None:
+    """Raises a DataError that names every file that is not ok, with both checksums, and says what to do."""
+    if problems := [str(state) for state in states if state.status != "ok"]:
+        raise DataError("\n".join([*problems, SETS[name].mend.format(root=root)]))
+
+
+def combined(states: Sequence[FileState]) -> str | None:
+    """SHA-256 over the SHA-256 digests of the four files, in the order of ``FILE_NAMES``; None: one is not ok."""
+    parts = [bytes.fromhex(state.found.sha256) for state in states if state.found and state.status == "ok"]
+    return hashlib.sha256(b"".join(parts)).hexdigest() if len(parts) == len(FILE_NAMES) else None
+
+
+def proven(name: Name, root: Path, environ: Mapping[str, str] | None) -> DataSet:
+    """A set whose files are all whole.
 
     Raises:
-        DataError: names every file that is not ok, with both checksums, and ends with ``mend``.
+        DataError: a file is missing, unreadable or corrupt.
     """
-    if problems := [str(state) for state in states if state.status != "ok"]:
-        raise DataError("\n".join([*problems, mend]))
-    return hashlib.sha256(b"".join(bytes.fromhex(state.found.sha256) for state in states if state.found)).hexdigest()
-
-
-def mend(name: Name, root: Path) -> str:
-    """What to do about a set that is not whole."""
-    match name:
-        case "mnist":
-            return f"`mnist-bench data fetch --data-dir {root}` replaces what is not MNIST's own, or delete the file"
-        case "synthetic":
-            return f"delete {root} if it is there; `mnist-bench data synthesize` draws the set anew"
-        case "mislabelled":
-            return "start `mnist-bench selftest` again: it writes the set anew"
+    states = inspect(root, name, environ)
+    demand_whole(states, name, root)
+    return DataSet(name=name, root=str(root), sha256=combined(states) or "")
 
 
 def digest(content: bytes) -> Digests:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_bench.data.fetch import proven
-from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, raw_folder, read_labels, write_idx, write_sums
+from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, proven, raw_folder, read_labels, write_idx, write_sums
 from mnist_bench.records import DataSet
 
 

@@ -16,8 +16,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mnist_bench.data import cache_root, default_root, mnist, raw_folder, verify
-from mnist_bench.data.fetch import proven
-from mnist_bench.data.mnist import CACHE_FILE, FILE_NAMES, SETS, SUMS_FILE, inspect, read_images, read_labels, write_idx
+from mnist_bench.data.mnist import (
+    CACHE_FILE,
+    FILE_NAMES,
+    SETS,
+    SUMS_FILE,
+    inspect,
+    proven,
+    read_images,
+    read_labels,
+    write_idx,
+)
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError
 from mnist_bench.models import training_of

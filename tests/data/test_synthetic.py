@@ -11,8 +11,7 @@ from PIL import Image
 
 from mnist_bench.data import raw_folder
 from mnist_bench.data.draw import png, text
-from mnist_bench.data.fetch import proven
-from mnist_bench.data.mnist import FILE_NAMES, SUMS_FILE, Bytes, inspect
+from mnist_bench.data.mnist import FILE_NAMES, SUMS_FILE, Bytes, inspect, proven
 from mnist_bench.data.synthetic import SIZES, STAMPS, cached_root, draw_digits, ensure, styles, write_set
 from mnist_bench.errors import UsageError
 

@@ -17,7 +17,7 @@ from mnist_bench.checks import workbench
 from mnist_bench.checks.events import CheckEvent, Forecast
 from mnist_bench.cli import main
 from mnist_bench.cli import selftest as command
-from mnist_bench.data.fetch import proven
+from mnist_bench.data.mnist import proven
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import Interrupted
 from mnist_bench.executors.local import worker_environment

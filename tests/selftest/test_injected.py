@@ -14,7 +14,7 @@ import torch
 from record_factory import make_cell
 from selftest_kit import MATRIX
 
-from mnist_bench.data.fetch import proven
+from mnist_bench.data.mnist import proven
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import WorkerError
 from mnist_bench.group import Finding

@@ -13,8 +13,7 @@ from selftest_kit import LENET5, MATRIX, MLP, PLAIN, made_check, make_workshop
 
 from mnist_bench.cells import expand, model_of
 from mnist_bench.data import cache_root, raw_folder, verify
-from mnist_bench.data.fetch import proven
-from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, read_labels
+from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, proven, read_labels
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError, UsageError
 from mnist_bench.gate.records import Check, Verdict, VerdictKind
