@@ -146,7 +146,7 @@ class Table(Generic[T]):
 
     def markdown(self) -> str:
         """A table that shows every text literally; a text of a row from outside is not markup."""
-        columns, lines = self._texts()
+        columns, lines = self.texts()
         rules = ["---:" if column.right else "---" for column in columns]
         header = [escape(column.title or "") for column in columns]
         body = [[escape(text) for text in line] for line in lines]
@@ -160,7 +160,7 @@ class Table(Generic[T]):
         from rich.cells import cell_len  # a letter of a foreign model's name may be two columns wide
         from rich.text import Text
 
-        columns, lines = self._texts()
+        columns, lines = self.texts()
         heads = [column.title or "" for column in columns]
         widths = [max(map(cell_len, texts)) for texts in zip(heads, *lines, strict=True)]
         gap = "  " if width >= ROOMY else " "
@@ -176,7 +176,7 @@ class Table(Generic[T]):
         yield Text("─" * max(cell_len(line(heads)), 1))
         yield from (Text(line(texts), self.style(row)) for texts, row in zip(lines, self.rows, strict=True))
 
-    def _texts(self) -> tuple[list[Column[T]], list[tuple[str, ...]]]:
+    def texts(self) -> tuple[list[Column[T]], list[tuple[str, ...]]]:
         """The columns that have something to say to people, and the text of each row in them."""
         people = [column for column in self.columns if column.title is not None]
         texts = [(column, [column.show(row) for row in self.rows]) for column in people]

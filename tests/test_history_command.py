@@ -17,8 +17,7 @@ from record_factory import make_cell, make_epochs, make_failed, make_manifest, m
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.records import ModelEntry, Trial
-from mnist_bench.report import render_history
-from mnist_bench.report.history import over_runs
+from mnist_bench.report.history import over_runs, render_history
 from mnist_bench.trends import METRICS, gather
 
 EVIL = "</script><img src=x onerror=alert(1)>"

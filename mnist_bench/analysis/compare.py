@@ -387,7 +387,7 @@ def document(comparison: Comparison) -> Document:
         Table("Geometric means", _MEANS, comparison.means),
         Table("Geometric means of throughput", _MEANS, comparison.throughput_means),
         Table("Crossover: the batch size from which the device beats the CPU", _CROSSOVERS, comparison.crossovers),
-        Table("Break-even: how much training earns the compilation back", _BREAK_EVENS, comparison.break_evens),
+        Table("Break-even: how much training earns the compilation back", BREAK_EVENS, comparison.break_evens),
     )
     return Document(
         title=title,
@@ -412,7 +412,7 @@ def to_json(comparison: Comparison) -> str:
         "geometric_means": Table("", _MEANS, comparison.means),
         "geometric_means_of_throughput": Table("", _MEANS, comparison.throughput_means),
         "crossovers": Table("", _CROSSOVERS, comparison.crossovers),
-        "break_evens": Table("", _BREAK_EVENS, comparison.break_evens),
+        "break_evens": Table("", BREAK_EVENS, comparison.break_evens),
     }
     head = {"runs": comparison.runs, "by": comparison.by, "reference": comparison.reference}
     differences = [{**asdict(one), "affects": one.affects} for one in comparison.differences]
@@ -517,7 +517,7 @@ _CROSSOVERS: tuple[Column[Crossover], ...] = (
     Column(None, key="batch_size_high", value=lambda one: asdict(one.high)),
     Column("why unknown", rank=2, right=False, key="reason", value=lambda one: one.reason),
 )
-_BREAK_EVENS: tuple[Column[BreakEven], ...] = (
+BREAK_EVENS: tuple[Column[BreakEven], ...] = (
     *cell_columns(),
     Column(None, key="reference", value=lambda one: one.reference.id),
     Column("compile s", lambda one: significant(one.compile_s), 3, key="compile_s", value=lambda one: one.compile_s),

@@ -164,7 +164,7 @@ def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argpars
     from mnist_bench import __version__, vega
 
     with vega.making() as script:
-        from mnist_bench.report import render_history
+        from mnist_bench.report.history import render_history
 
         page = render_history(series, args.metric, args.last, warnings, __version__, script.result())
     write("--page", args.page, page.encode("utf-8", "backslashreplace"))

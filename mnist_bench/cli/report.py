@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mnist_bench.analysis.summary import Run
     from mnist_bench.disk.folder import RunFolder
-    from mnist_bench.report.panels import Plot
+    from mnist_bench.report.material import Plot
 
 NOTHING_MEASURED = 5
 
@@ -26,9 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "The page holds its data and programs and opens offline. Exit code 5: nothing was measured; the page says why."
     )
-    parser.add_argument(
-        "run", nargs="?", default="latest", metavar="RUN", help="a run's id, its path, or latest (default: latest)"
-    )
+    options.add_run(parser)
     options.add_output_dir(parser)
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write the page here (default: report.html in the run's folder)"
@@ -47,13 +45,15 @@ def execute(args: argparse.Namespace) -> int:
     if args.images is not None:
         _make_folder("--images", args.images)
     with vega.making() as script:
-        from mnist_bench import report
         from mnist_bench.analysis.summary import Run
+        from mnist_bench.report import PLOTS
+        from mnist_bench.report.material import gather
+        from mnist_bench.report.page import render
 
         run = Run.read(folder)
-        material = report.gather(run, _step_ms(folder, run))
-        plots = report.plots_of(material)
-        page = report.render(material, plots, script.result())
+        material = gather(run, _step_ms(folder, run))
+        plots = [draw(material) for draw in PLOTS.values()]
+        page = render(material, plots, script.result())
     write("--output", output, page.encode("utf-8", "backslashreplace"))
     print(output)
     if args.images is not None:
@@ -63,7 +63,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _step_ms(folder: RunFolder, run: Run) -> dict[str, NDArray[np.float64] | None]:
     """The raw steps that the page shows, by trial; None, and a warning, where they cannot be read."""
-    from mnist_bench.report import trials_to_read
+    from mnist_bench.report.material import trials_to_read
     from mnist_bench.samples import session_ms
 
     found: dict[str, NDArray[np.float64] | None] = {}
@@ -92,7 +92,7 @@ def _make_folder(flag: str, folder: Path) -> None:
 
 
 def _write_images(plots: Sequence[Plot], target: Path, *, quiet: bool) -> None:
-    from mnist_bench.report import images_of
+    from mnist_bench.report.images import images_of
 
     for plot in plots:
         if not quiet:

@@ -1,9 +1,18 @@
 """``report``: a run as one HTML page. Pure: records in, text out (its template and scripts are parts of it)."""
 
-from mnist_bench.report.history import render_history
-from mnist_bench.report.images import Image, images_of
-from mnist_bench.report.material import Material, gather, trials_to_read
-from mnist_bench.report.page import render
-from mnist_bench.report.plots import plots_of
+from collections.abc import Callable
 
-__all__ = ["Image", "Material", "gather", "images_of", "plots_of", "render", "render_history", "trials_to_read"]
+from mnist_bench.report import costs, learning, rates
+from mnist_bench.report.material import Material, Plot
+
+# The plots, in the order of the page; one that has nothing to show says why.
+PLOTS: dict[str, Callable[[Material], Plot]] = {
+    "throughput": rates.throughput,
+    "devices": rates.by_device,
+    "compiled": rates.compiled,
+    "epochs": learning.by_epoch,
+    "time": learning.by_time,
+    "steps": costs.step_times,
+    "waterfall": costs.waterfall,
+    "memory": costs.memory,
+}

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnist_bench import figures
+from mnist_bench.analysis.summary import Run
 from mnist_bench.figures import Row
-from mnist_bench.records import Measurement, Trial
+from mnist_bench.records import Cell
 from mnist_bench.report import specs
-from mnist_bench.report.material import MOST_SEEDS, Material, batch, grouped, left_out, titled, variant_keys
-from mnist_bench.report.palette import colour_of
-from mnist_bench.report.panels import BAR_HEIGHT, MOST_BARS, MOST_PANELS, Key, Panel, Plot, Value
+from mnist_bench.report.material import (
+    MOST_PANELS,
+    MOST_SEEDS,
+    Key,
+    Material,
+    Panel,
+    Plot,
+    Steps,
+    Value,
+    grouped,
+    left_out,
+    step_panel,
+    titled,
+)
+from mnist_bench.report.specs import colour_of
 from mnist_bench.table import plain
 
+MOST_BARS = 60  # cells of one panel of bars
+BAR_HEIGHT = 24  # pixels, the gap included
 MOST_BINS = 40
 SHOWN = (0.5, 99.0)  # percentiles: from the lowest of a variant to the highest of one the axis of step times runs
 REST = "teardown, other"
@@ -31,87 +45,71 @@ PHASES: dict[str, tuple[str, ...]] = {
     "start": ("import", "device", "data", "transfer", "build"),
     REST: (),  # whatever else a trial names, and what no phase claims
 }
-# Where memory is: what a row says of it, and the breadth of its bars in pixels.
-PLACES: dict[str, tuple[Callable[[Row], float | None], int]] = {
-    "host": (lambda row: row["host_peak_mib"], 18),
-    "device": (lambda row: row["device_peak_mib"], 8),
-}
-
-Steps = NDArray[np.float64]
+# Where memory is: the figure that says how much, and the breadth of its bars in pixels.
+PLACES = {"host": ("host_peak_mib", 18), "device": ("device_peak_mib", 8)}
 
 
 def step_times(material: Material) -> Plot:
     """The distribution of single steps in the session; a panel for each model, device and batch size."""
-    rows = [row for row in material.measured if row.cell.id in material.step_ms]
-    groups = list(grouped(rows, lambda row: (row.cell.model, row.cell.device, batch(row.cell.batch_size))))
+    rows = [row for row in material.measured if row.cell in material.step_ms]
+    groups = list(grouped(rows, lambda row: step_panel(row.cell)))
     panels = [_step_panel(names, own, material.step_ms) for names, own in groups[:MOST_PANELS]]
-    timed = {
-        (row.cell.model, row.cell.device, row.cell.batch_size)
-        for row in material.measured
-        if row["step_ms_p50"] is not None
-    }
+    timed = {step_panel(row.cell) for row in material.measured if row["step_ms_p50"] is not None}
     unread = len(material.unread)
-    some = (f"Of each cell the first {MOST_SEEDS} seeds are shown.",) if _most_seeds(rows) > MOST_SEEDS else ()
-    lost = f"The raw samples of {unread} trial{'s' if unread != 1 else ''} are missing or cannot be read."
+    lost = f"The raw samples of {unread} trial{'s' * (unread != 1)} are missing or cannot be read."
+    several = max((row.seeds for row in rows), default=0) > MOST_SEEDS
     return Plot(
         id="steps",
-        short="Steps",
         title="Step times",
         lead="How long single training steps took in the timing sessions, every seed counted alike; dashed rules are "
         "medians. The axis is logarithmic and leaves out the slowest 1 % of the steps. Narrow and left is better.",
         spec=specs.step_times(material.variants),
-        panels=tuple(panels),
-        legend=variant_keys(material, {row.cell.variant for row in rows}),
+        panels=panels,
+        legend=material.legend({row.cell.variant for row in rows}),
         missing="" if panels else (lost if unread else "No session was timed."),
-        notes=some
-        + ((lost,) if unread and panels else ())
-        + left_out("panels", len(panels), max(len(timed), len(panels))),
+        notes=(
+            *([f"Of each cell the first {MOST_SEEDS} seeds are shown."] if several else []),
+            *([lost] if unread and panels else []),
+            *left_out("panels", len(panels), max(len(timed), len(panels))),
+        ),
     )
 
 
 def waterfall(material: Material) -> Plot:
     """Where the time of each cell went; a panel for each model and device, a bar a cell."""
-    shares = phase_seconds(material.run.trials)
-    rows = [row for row in material.measured if sum(shares.get(row.cell.id, {}).values()) > 0]
+    shares = phase_seconds(material.run)
+    rows = [row for row in material.measured if sum(shares[row.cell].values()) > 0]
     groups = list(grouped(rows, lambda row: (row.cell.model, row.cell.device)))
-    panels = [_waterfall_panel(names, own[:MOST_BARS], shares) for names, own in groups[:MOST_PANELS]]
-    used = {phase for row in rows for phase, seconds in shares[row.cell.id].items() if seconds > 0}
+    used = {phase for row in rows for phase, seconds in shares[row.cell].items() if seconds > 0}
     return Plot(
         id="waterfall",
-        short="Waterfall",
         title="Where the time goes",
         lead="The time that a trial was awake, process start to exit, all seeds together, as shares that add up to "
         "100 %: start (imports, device, data, model), compiling, warm-up, the timing session, training, evaluation.",
         spec=specs.waterfall(tuple(PHASES)),
-        panels=tuple(panels),
-        legend=tuple(
-            Key(label=name, colour=colour_of(number), shape="bar")
-            for number, name in enumerate(PHASES, start=1)
-            if name in used
-        ),
+        panels=[_waterfall_panel(names, own[:MOST_BARS], shares) for names, own in groups[:MOST_PANELS]],
+        legend=_bar_keys(PHASES, used),
         wide=True,
-        missing="" if panels else "No trial recorded its phases.",
+        missing="" if groups else "No trial recorded its phases.",
         notes=_bars_left_out(groups),
     )
 
 
 def memory(material: Material) -> Plot:
     """Peak memory; a panel for each model and device, a bar a cell and place."""
-    rows = [row for row in material.measured if row["host_peak_mib"] is not None or row["device_peak_mib"] is not None]
-    places = [place for place, (peak_of, _) in PLACES.items() if any(peak_of(row) is not None for row in rows)]
+    known = {place for place, (key, _) in PLACES.items() if any(row[key] is not None for row in material.measured)}
+    rows = [row for row in material.measured if any(row[PLACES[place][0]] is not None for place in known)]
     groups = list(grouped(rows, lambda row: (row.cell.model, row.cell.device)))
-    panels = [_memory_panel(names, own[:MOST_BARS]) for names, own in groups[:MOST_PANELS]]
     return Plot(
         id="memory",
-        short="Memory",
         title="Memory",
         lead="The highest peak over seeds: on the host the resident memory of a trial's processes (most of it is torch "
         "itself), on a GPU what its allocator had reserved.",
-        spec=specs.memory(places),
-        panels=tuple(panels),
-        legend=tuple(Key(label=name, colour=colour_of(n), shape="bar") for n, name in enumerate(places, start=1)),
+        spec=specs.memory(tuple(PLACES)),
+        panels=[_memory_panel(names, own[:MOST_BARS]) for names, own in groups[:MOST_PANELS]],
+        legend=_bar_keys(PLACES, known),
         wide=True,
-        missing="" if panels else "No peak was recorded.",
+        missing="" if groups else "No peak was recorded.",
         notes=_bars_left_out(groups),
     )
 
@@ -126,54 +124,50 @@ def histogram(steps: Steps, edges: Steps) -> Steps:
 def edges_of(samples: Sequence[Steps]) -> Steps:
     """Edges of bins, evenly spaced in the logarithm, that hold nearly all of each sample (times above 0).
 
-    Their number grows with the cube root of the smallest sample (as in Rice's rule): few steps make no fine picture.
+    Their number grows with the cube root of the smallest sample (as in Rice's rule): few steps make no fine picture. A
+    bin more at either end lets every outline begin and end low, and hold its own median.
     """
     low = min(np.percentile(sample, SHOWN[0]) for sample in samples)
     high = max(np.percentile(sample, SHOWN[1]) for sample in samples)
     if high <= low * 1.01:  # all alike: still an axis
         low, high = low / 1.05, high * 1.05
     bins = min(MOST_BINS, math.ceil(3 * min(sample.size for sample in samples) ** (1 / 3)))
-    edges: Steps = np.geomspace(low, high, bins + 1)
+    step = (high / low) ** (1 / bins)
+    edges: Steps = np.geomspace(low / step, high * step, bins + 3)
     return edges
 
 
-def phase_seconds(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
-    """Of each cell id, the seconds of each of ``PHASES`` over the seeds that are ok; they add up to the time awake."""
-    found: dict[str, dict[str, float]] = {}
+def phase_seconds(run: Run) -> dict[Cell, dict[str, float]]:
+    """Of each cell, the seconds of each of ``PHASES`` over the seeds that are ok; they add up to the time awake."""
     known = {part: phase for phase, parts in PHASES.items() for part in parts}
-    for trial in trials:
-        if not isinstance(trial.outcome, Measurement):
-            continue
-        own = found.setdefault(trial.cell.id, dict.fromkeys(PHASES, 0.0))
-        for part, seconds in trial.outcome.phases.items():
-            own[known.get(part, REST)] += seconds
-        own[REST] += max(0.0, trial.outcome.awake_s - sum(trial.outcome.phases.values()))
+    found = {}
+    for cell, seeds in run.ok.items():
+        own = found[cell] = dict.fromkeys(PHASES, 0.0)
+        for _, measurement in seeds.values():
+            for part, seconds in measurement.phases.items():
+                own[known.get(part, REST)] += seconds
+            own[REST] += max(0.0, measurement.awake_s - sum(measurement.phases.values()))
     return found
 
 
-def _most_seeds(rows: Sequence[Row]) -> int:
-    return max((row.seeds for row in rows), default=0)
-
-
-def _step_panel(names: Sequence[str], rows: Sequence[Row], step_ms: Mapping[str, Steps]) -> Panel:
-    edges = edges_of([step_ms[row.cell.id] for row in rows])
+def _step_panel(names: Sequence[str], rows: Sequence[Row], step_ms: Mapping[Cell, Steps]) -> Panel:
+    edges = edges_of([step_ms[row.cell] for row in rows])
     values: list[dict[str, Value]] = []
     words = []
     for row in rows:
-        steps = step_ms[row.cell.id]
-        middle = float(np.median(steps))
-        values.append({"variant": plain(row.cell.variant), "median": _short(middle), "median_text": _ms(middle)})
-        values += _bins(row, histogram(steps, edges), edges)
-        p95 = float(np.percentile(steps, 95))
-        words.append(f"{plain(row.cell.variant)} {_ms(middle)} (95 % below {_ms(p95)})")
-    return Panel(title=titled(*names), values=tuple(values), caption=f"Median step: {', '.join(words)}.")
+        variant, steps = plain(row.cell.variant), step_ms[row.cell]
+        middle, p95 = float(np.median(steps)), float(np.percentile(steps, 95))
+        values.append({"variant": variant, "median": _short(middle), "median_text": _ms(middle)})
+        values += _bins(variant, histogram(steps, edges), edges)
+        words.append(f"{variant} {_ms(middle)} (95 % below {_ms(p95)})")
+    return Panel(title=titled(*names), values=values, caption=f"Median step: {', '.join(words)}.")
 
 
-def _bins(row: Row, shares: Steps, edges: Steps) -> list[dict[str, Value]]:
+def _bins(variant: str, shares: Steps, edges: Steps) -> list[dict[str, Value]]:
     middles = np.sqrt(edges[:-1] * edges[1:])
     return [
         {
-            "variant": plain(row.cell.variant),
+            "variant": variant,
             "ms": _short(float(middle)),
             "share": round(float(share), 4),
             "bin_text": f"{figures.significant(float(low))} to {_ms(float(high))}",
@@ -183,55 +177,52 @@ def _bins(row: Row, shares: Steps, edges: Steps) -> list[dict[str, Value]]:
     ]
 
 
-def _waterfall_panel(names: Sequence[str], rows: Sequence[Row], shares: Mapping[str, Mapping[str, float]]) -> Panel:
-    values: list[dict[str, Value]] = []
-    trained = []
-    for row in rows:
-        own = shares[row.cell.id]
-        awake = sum(own.values())
-        trained.append(own["train step"] / awake)
-        values += [
-            {
-                "cell": _bar_name(row),
-                "phase": phase,
-                "rank": rank,
-                "share": _short(seconds / awake),
-                "parts": ", ".join(PHASES[phase]) or "teardown, audit, what no phase claims",
-                "share_text": f"{seconds / awake:.1%}",
-                "seconds_text": figures.significant(seconds),
-            }
-            for rank, (phase, seconds) in enumerate(own.items())
-            if seconds > 0
-        ]
-    low, high = min(trained), max(trained)
-    share = f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
+def _waterfall_panel(names: Sequence[str], rows: Sequence[Row], shares: Mapping[Cell, Mapping[str, float]]) -> Panel:
+    awake = {row.cell: sum(shares[row.cell].values()) for row in rows}
+    trained = [f"{shares[row.cell]['train step'] / awake[row.cell]:.0%}" for row in rows]
+    low, high = min(trained, key=lambda one: float(one[:-1])), max(trained, key=lambda one: float(one[:-1]))
     return Panel(
         title=titled(*names),
-        values=tuple(values),
-        caption=f"Training steps take {share} of the time awake.",
+        values=[value for row in rows for value in _phase_values(row, shares[row.cell], awake[row.cell])],
+        caption=f"Training steps take {low if low == high else f'{low} to {high}'} of the time awake.",
         height=BAR_HEIGHT * len(rows),
     )
+
+
+def _phase_values(row: Row, seconds: Mapping[str, float], awake: float) -> list[dict[str, Value]]:
+    return [
+        {
+            "cell": _bar_name(row),
+            "phase": phase,
+            "rank": rank,
+            "share": _short(took / awake),
+            "parts": ", ".join(PHASES[phase]) or "teardown, audit, what no phase claims",
+            "share_text": f"{took / awake:.1%}",
+            "seconds_text": figures.significant(took),
+        }
+        for rank, (phase, took) in enumerate(seconds.items())
+        if took > 0
+    ]
 
 
 def _memory_panel(names: Sequence[str], rows: Sequence[Row]) -> Panel:
     values: list[dict[str, Value]] = []
     words = []
-    for place, (peak_of, breadth) in PLACES.items():
-        peaks = [(row, peak) for row in rows if (peak := peak_of(row)) is not None]
-        values += [
-            {
-                "cell": _bar_name(row),
-                "place": place,
-                "mib": _short(peak),
-                "mib_text": figures.significant(peak),
-                "breadth": breadth,
-            }
-            for row, peak in peaks
-        ]
+    for place, (key, breadth) in PLACES.items():
+        peaks = [(row[key], row) for row in rows if row[key] is not None]
+        for peak, row in peaks:
+            text = figures.significant(peak)
+            bar: dict[str, Value] = {"cell": _bar_name(row), "place": place, "mib": _short(peak), "mib_text": text}
+            values.append({**bar, "breadth": breadth})
         if peaks:
-            most, peak = max(peaks, key=lambda one: one[1])
+            peak, most = max(peaks, key=lambda one: one[0])
             words.append(f"Highest on the {place}: {_bar_name(most)}, {figures.significant(peak)} MiB.")
-    return Panel(title=titled(*names), values=tuple(values), caption=" ".join(words), height=BAR_HEIGHT * len(rows))
+    return Panel(title=titled(*names), values=values, caption=" ".join(words), height=BAR_HEIGHT * len(rows))
+
+
+def _bar_keys(names: Mapping[str, object], used: set[str]) -> tuple[Key, ...]:
+    numbered = enumerate(names, start=1)
+    return tuple(Key(label=name, colour=colour_of(n), shape="bar") for n, name in numbered if name in used)
 
 
 def _bar_name(row: Row) -> str:

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 from mnist_bench import trends
 from mnist_bench.report import specs
-from mnist_bench.report.document import document
-from mnist_bench.report.palette import colour_of, shape_of
-from mnist_bench.report.panels import MOST_PANELS, Key, Panel, Plot, SmallTable, Value
-from mnist_bench.table import plain
+from mnist_bench.report.material import MOST_PANELS, Key, Panel, Plot, Value
+from mnist_bench.report.page import html
+from mnist_bench.report.specs import colour_of, shape_of
+from mnist_bench.table import Column, Table, plain
 from mnist_bench.trends import METRICS, Metric, Point, Series
+
+Line = tuple[Series, Point, float | None]
 
 AXIS_FORMATS = {"plain": "~s", "fraction": ".2%", "ratio": "~g"}
 MOST_WORDS = 3  # series of one cell that its caption tells of
@@ -32,12 +34,12 @@ def render_history(
         name: of the metric.
         last: how many runs of each series the table lists.
         warnings: what stands above everything.
-        bundle: as of ``document``.
+        bundle: as of ``page.html``.
     """
     metric = METRICS[name]
     points = [point for one in series for point in one.points]
     starts = sorted(plain(point.run.started_at[:10]) for point in points)
-    return document(
+    return html(
         "history.html.j2",
         (over_runs(series, metric, last),),
         bundle,
@@ -59,7 +61,6 @@ def over_runs(series: Sequence[Series], metric: Metric, last: int) -> Plot:
     left_out = len(cells) - MOST_PANELS
     return Plot(
         id="runs",
-        short="Runs",
         title=f"{metric.title[:1].upper()}{metric.title[1:]} over runs",
         lead=f"Each point is a run, at the time of its start; {metric.better} is better. Only runs of the same "
         "machine, software and settings are joined. A cross at the foot is a run in which the cell was not measured.",
@@ -125,23 +126,18 @@ def _milliseconds(point: Point) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
 
 
-def _table(series: Sequence[Series], metric: Metric, last: int) -> SmallTable:
-    return SmallTable(
-        caption=f"The last {last} run{'s' if last != 1 else ''} of each",
-        header=("cell", "machine and settings", "run", "date", "commit", "status", metric.title, "change"),
-        lines=tuple(
-            (
-                plain(one.cell.id),
-                plain(one.label),
-                plain(point.run.id),
-                plain(point.run.started_at[:10]),
-                plain(point.run.version),
-                trends.status_words(point),
-                trends.shown(point.value, metric) + ("†" if point.noisy else ""),
-                trends.shown_change(change, metric),
-            )
-            for one in series
-            for point, change in reversed(trends.last_points(one, metric, last))
-        ),
-        numeric=frozenset({6, 7}),
+def _table(series: Sequence[Series], metric: Metric, last: int) -> Table[Line]:
+    columns: tuple[Column[Line], ...] = (
+        Column("cell", lambda line: line[0].cell.id, right=False),
+        Column("machine and settings", lambda line: line[0].label, right=False),
+        Column("run", lambda line: line[1].run.id, right=False),
+        Column("date", lambda line: line[1].run.started_at[:10], right=False),
+        Column("commit", lambda line: line[1].run.version, right=False),
+        Column("status", lambda line: trends.status_words(line[1]), right=False),
+        Column(metric.title, lambda line: trends.shown(line[1].value, metric) + ("†" if line[1].noisy else "")),
+        Column("change", lambda line: trends.shown_change(line[2], metric)),
     )
+    lines = [
+        (one, point, change) for one in series for point, change in reversed(trends.last_points(one, metric, last))
+    ]
+    return Table(f"The last {last} run{'s' if last != 1 else ''} of each", columns, lines)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_bench.report import palette
-from mnist_bench.report.panels import DATA, Panel, Plot
+from mnist_bench.report.material import Panel, Plot
+from mnist_bench.report.specs import DATA, paper
 
 WIDTH = 640
 SCALE = 2.0  # pixels of a PNG per unit of length
@@ -52,7 +52,7 @@ def on_paper(plot: Plot, panel: Panel) -> dict[str, Any]:
         "height": height,
         "title": title,
         "datasets": datasets,
-        "config": palette.paper(),
+        "config": paper(),
     }
 
 

@@ -1,44 +1,92 @@
-"""All that a report is made of, gathered once from the records of a run."""
+"""What a report is made of: a run, what was compared in it, and the records of its plots. No drawing.
+
+A plot has one Vega-Lite specification and several panels: small multiples that share it and differ in their data. The
+page holds the specification once, and a phone stacks the panels that a desktop puts side by side.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist_bench.analysis.compare import Comparison, compare_cells
-from mnist_bench.analysis.summary import Run, epochs
+from mnist_bench.analysis.summary import Run
 from mnist_bench.figures import Row
 from mnist_bench.records import Cell, Measurement, Trial
-from mnist_bench.report.curves import Curve, curves
-from mnist_bench.report.palette import colour_of, shape_of
-from mnist_bench.report.panels import MOST_PANELS, Key
-from mnist_bench.table import plain
+from mnist_bench.report.specs import Shape, colour_of, shape_of
+from mnist_bench.table import Table, plain
 
+MOST_PANELS = 60  # of one plot: more take a browser long, and nobody looks at them
 SKETCH = 400  # order statistics kept of one trial's steps
 MOST_SEEDS = 5  # of a cell, whose steps are read
 
-_T = TypeVar("_T")
+Steps = NDArray[np.float64]
+Value = str | int | float | None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
-    """A run, its figures, and what was compared in it.
+class Panel:
+    """One small multiple. ``caption`` says in words what it shows: the alternative for who cannot see it."""
 
-    ``step_ms``: of each cell id whose samples were read, its steps (a sketch of each seed's), milliseconds.
-    ``unread``: the trials whose samples are missing or broken. ``pending``: those that have not finished.
+    title: str
+    values: Sequence[Mapping[str, Value]]
+    caption: str
+    height: int | None = None  # pixels of the drawing; None: that of the specification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A line of the legend. ``colour`` counts from 1 in the palette; 0: a shape that has no colour of its own."""
+
+    label: str
+    colour: int
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A section of the page. Without panels, ``missing`` says why there are none.
+
+    ``notes`` stand below it (what marks mean, what was left out); ``wide``: bars with long names want more room.
+    """
+
+    id: str
+    title: str
+    lead: str
+    spec: Mapping[str, Any]
+    panels: Sequence[Panel]
+    legend: Sequence[Key] = ()
+    missing: str = ""
+    notes: Sequence[str] = ()
+    table: Table[Any] | None = None
+    wide: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """A run and what was compared in it.
+
+    ``step_ms``: of each cell whose samples were read, its steps (a sketch of each seed's), milliseconds. ``unread``:
+    the trials whose samples are missing or broken.
     """
 
     run: Run
-    curves: tuple[Curve, ...]  # in the order of the matrix
-    by_device: Comparison
-    by_variant: Comparison
-    step_ms: Mapping[str, NDArray[np.float64]]
-    unread: tuple[str, ...]
-    pending: tuple[str, ...]
+    step_ms: Mapping[Cell, Steps]
+    unread: Sequence[str] = ()
+
+    @cached_property
+    def by_device(self) -> Comparison:
+        return compare_cells(self.run, "device", partial=True)
+
+    @cached_property
+    def by_variant(self) -> Comparison:
+        return compare_cells(self.run, "variant", partial=True)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -58,31 +106,32 @@ class Material:
     def batch_sizes(self) -> tuple[int, ...]:
         return tuple(sorted({row.cell.batch_size for row in self.rows}))
 
+    def legend(self, used: Iterable[str]) -> tuple[Key, ...]:
+        """Of variants: the same colour and shape in every plot of the page."""
+        wanted = {plain(name) for name in used}
+        return keys(self.variants, wanted)
 
-def gather(run: Run, step_ms: Mapping[str, NDArray[np.float64] | None]) -> Material:
+
+def gather(run: Run, step_ms: Mapping[str, Steps | None]) -> Material:
     """The material of a run.
 
     Args:
         step_ms: by trial id, the single steps of its session in milliseconds; None where they cannot be read. Those
             that ``trials_to_read`` names are enough.
     """
-    pooled: dict[str, list[NDArray[np.float64]]] = {}
+    pooled: dict[Cell, list[Steps]] = {}
     for trial in run.trials:
         steps = step_ms.get(trial.id)
         if steps is not None and steps.size:
-            pooled.setdefault(trial.cell.id, []).append(sketch(steps))
+            pooled.setdefault(trial.cell, []).append(sketch(steps))
     return Material(
         run=run,
-        curves=_in_order(curves(epochs(run.trials)), run.rows),
-        by_device=compare_cells(run, "device", partial=True),
-        by_variant=compare_cells(run, "variant", partial=True),
         step_ms={cell: np.concatenate(parts) for cell, parts in pooled.items()},
-        unread=tuple(trial for trial, steps in step_ms.items() if steps is None),
-        pending=run.pending,
+        unread=[trial for trial, steps in step_ms.items() if steps is None],
     )
 
 
-def sketch(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+def sketch(steps: Steps) -> Steps:
     """At most ``SKETCH`` order statistics, evenly spaced: the same distribution, and every seed counts alike."""
     if steps.size <= SKETCH:
         return steps
@@ -90,19 +139,23 @@ def sketch(steps: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sort(steps)[ranks]
 
 
-def trials_to_read(run: Run) -> tuple[Trial, ...]:
+def trials_to_read(run: Run) -> list[Trial]:
     """The trials whose samples the plot of step times shows: timed ones of its first panels, some seeds of a cell."""
     timed = {member for session in run.sessions for member in session.steps}
     ok = [trial for trial in run.trials if isinstance(trial.outcome, Measurement) and trial.id in timed]
-    drawn = list(dict.fromkeys(_place(row.cell) for row in run.rows if row.seeds))[:MOST_PANELS]
-    places = frozenset(drawn)
-    wanted = [trial for trial in ok if _place(trial.cell) in places]
-    return tuple(trial for _, own in grouped(wanted, lambda trial: (trial.cell.id,)) for trial in own[:MOST_SEEDS])
+    drawn = list(dict.fromkeys(step_panel(row.cell) for row in run.rows if row.seeds))[:MOST_PANELS]
+    wanted = [trial for trial in ok if step_panel(trial.cell) in drawn]
+    return [trial for _, own in grouped(wanted, lambda trial: (trial.cell.id,)) for trial in own[:MOST_SEEDS]]
 
 
-def grouped(items: Iterable[_T], key: Callable[[_T], tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], list[_T]]]:
+def step_panel(cell: Cell) -> tuple[str, ...]:
+    """The panel of step times that a cell is in."""
+    return cell.model, cell.device, batch(cell.batch_size)
+
+
+def grouped(items: Iterable[T], key: Callable[[T], tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], list[T]]]:
     """The items that have a key in common, in the order in which keys first come."""
-    groups: dict[tuple[str, ...], list[_T]] = {}
+    groups: dict[tuple[str, ...], list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     yield from groups.items()
@@ -117,29 +170,13 @@ def batch(size: int) -> str:
     return f"batch {size:,}"
 
 
-def variant_keys(material: Material, used: Iterable[str]) -> tuple[Key, ...]:
-    """The legend of variants: the same colour and shape in every plot of the page."""
-    wanted = {plain(name) for name in used}
-    numbered = enumerate(material.variants, start=1)
+def keys(names: Sequence[str], used: Iterable[str]) -> tuple[Key, ...]:
+    """The legend of those names that are used; each has the colour and shape of its place."""
+    wanted = set(used)
+    numbered = enumerate(names, start=1)
     return tuple(Key(label=v, colour=colour_of(n), shape=shape_of(n)) for n, v in numbered if v in wanted)
 
 
 def left_out(what: str, shown: int, of: int) -> tuple[str, ...]:
     """A note where not everything is drawn."""
     return () if shown >= of else (f"The first {shown} of {of} {what} are drawn; the table has them all.",)
-
-
-def worst_first(rows: Sequence[Row]) -> list[Row]:
-    """Failed cells first, then skipped ones, then those with figures, each in the order of the matrix."""
-    rank = {"ok": 2, "skipped": 1}
-    return sorted(rows, key=lambda row: rank.get(row.status, 0))
-
-
-def _in_order(found: Sequence[Curve], rows: Sequence[Row]) -> tuple[Curve, ...]:
-    """In the order of the rows; trials end in another."""
-    place = {row.cell: number for number, row in enumerate(rows)}
-    return tuple(sorted(found, key=lambda one: place[one.cell]))
-
-
-def _place(cell: Cell) -> tuple[str, str, int]:
-    return cell.model, cell.device, cell.batch_size

@@ -1,18 +1,18 @@
-"""Vega-Lite specifications, one for each kind of plot, built with Altair. They hold no data and no colour.
+"""Vega-Lite specifications, one for each kind of plot, built with Altair, and the colours and type of all of them.
 
-The data come in by the name ``panels.DATA``; the colours by a config (``palette.py``).
+Specifications hold no data (they come in by the name ``DATA``) and no colour: one is on the screen, another on paper.
+The hues are Okabe and Ito's (2008, *Color Universal Design*), told apart with any kind of colour vision; darker on a
+light ground, lighter on a dark one, so that each has a contrast of 3:1. Shapes repeat what colours say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
-from mnist_bench.report.palette import shape_of
-from mnist_bench.report.panels import DATA
-
+DATA = "panel"  # the name under which a specification expects its panel's values
 HEIGHT = 210
 # Of ratios that lie close together, and of others.
 FINE_TICKS = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.75, 2, 2.5, 3]
@@ -20,6 +20,12 @@ COARSE_TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 
 FINE_SPREAD = 3.0  # the largest ratio over the smallest
 
 Spec = dict[str, Any]
+Shape = Literal["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "bar", "line"]
+
+LIGHT = ("#0a5c8f", "#c8500a", "#00805b", "#a8477f", "#8f6a00", "#3d94d1", "#6b6f76", "#4a3fa8")
+DARK = ("#4fa9e2", "#f28a45", "#2fc79b", "#e391bf", "#e3b43c", "#9bd3f5", "#a3a8b0", "#a79cf2")
+SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 
 
 def throughput(variants: Sequence[str], batch_sizes: Sequence[int]) -> Spec:
@@ -44,7 +50,7 @@ def accuracy_by_epoch(variants: Sequence[str]) -> Spec:
         color=_colour("variant:N", variants),
         tooltip=_tooltips(("variant", "variant"), ("epoch_text", "epoch"), ("accuracy_text", "accuracy")),
     )
-    scale, axis = alt.Scale(zero=False, padding=8), alt.Axis(format="~%", tickCount=5)
+    scale, axis = alt.Scale(zero=False, padding=8), alt.Axis(format=".2~%", tickCount=5)
     low = alt.Y("low:Q").scale(scale).axis(axis).title("test accuracy")
     y = alt.Y("accuracy:Q").scale(scale).axis(axis).title("test accuracy")
     band = base.mark_area(opacity=0.18).encode(y=low, y2="high:Q")
@@ -65,7 +71,7 @@ def accuracy_by_time(variants: Sequence[str], batches: Sequence[str]) -> Spec:
             ("cell", "cell"), ("epoch_text", "epoch"), ("seconds_text", "seconds"), ("accuracy_text", "accuracy")
         ),
     )
-    y = alt.Y("accuracy:Q").scale(zero=False, padding=8).axis(format="~%", tickCount=5).title("test accuracy")
+    y = alt.Y("accuracy:Q").scale(zero=False, padding=8).axis(format=".2~%", tickCount=5).title("test accuracy")
     line = base.mark_line(strokeWidth=1.5).encode(y=y, detail="cell:N")
     points = _points(base, "batch:N", batches).encode(y=y)
     return _finished(alt.layer(line, points), HEIGHT)
@@ -205,3 +211,75 @@ def _finished(chart: alt.LayerChart | alt.FacetChart, height: int) -> Spec:
     )
     spec: Spec = fitted.to_dict()
     return {key: value for key, value in spec.items() if key != "config"}
+
+
+def colour_of(number: int) -> int:
+    """The place in the palette of the ``number``-th name, both counted from 1: after the last comes the first."""
+    return (number - 1) % len(LIGHT) + 1
+
+
+def shape_of(number: int) -> Shape:
+    return SHAPES[(number - 1) % len(SHAPES)]
+
+
+def style() -> str:
+    """The palette as variables and classes of the page's style sheet, a pair of colours for the two themes."""
+    pairs = list(enumerate(zip(LIGHT, DARK, strict=True), start=1))
+    variables = "".join(f"--c{number}:light-dark({light},{dark});" for number, (light, dark) in pairs)
+    classes = "".join(f".fill{number}{{fill:var(--c{number})}}" for number, _ in pairs) + ".fill0{fill:var(--muted)}"
+    return f":root{{{variables}}}{classes}\n"
+
+
+def screen() -> dict[str, Any]:
+    """Vega-Lite's config for the page: every colour is a variable of its style sheet, so that themes need no script."""
+    variables = [f"var(--c{number})" for number in range(1, len(LIGHT) + 1)]
+    # The page has legends of its own, which wrap.
+    return {**_config("var(--ink)", "var(--muted)", "var(--rule)", variables), "legend": {"disable": True}}
+
+
+def paper() -> dict[str, Any]:
+    """The config for PNG and SVG files: dark on white, with a legend."""
+    config = _config("#1a1d21", "#565b63", "#d9dce1", list(LIGHT))
+    config["legend"] = {
+        "orient": "bottom",
+        "direction": "horizontal",
+        "columns": 4,
+        "symbolLimit": 60,
+        "symbolOpacity": 1,
+    }
+    config["legend"] |= {"labelFont": FONT, "titleFont": FONT, "labelLimit": 240, "title": None}
+    config["title"] = {
+        "font": FONT,
+        "fontSize": 14,
+        "anchor": "start",
+        "subtitleFont": FONT,
+        "subtitleColor": "#565b63",
+    }
+    return {**config, "background": "white", "padding": 16}
+
+
+def _config(ink: str, muted: str, rule: str, colours: list[str]) -> dict[str, Any]:
+    return {
+        "aria": False,  # the page puts each plot under a label of its own
+        "font": FONT,
+        "background": None,
+        "view": {"stroke": None},
+        "axis": {
+            "labelColor": muted,
+            "titleColor": muted,
+            "labelFontSize": 11,
+            "titleFontSize": 11,
+            "titleFontWeight": "normal",
+            "titlePadding": 8,
+            "labelLimit": 190,
+            "domain": False,
+            "ticks": False,
+            "labelPadding": 6,
+            "labelSeparation": 8,
+            "gridColor": rule,
+            "gridWidth": 1,
+        },
+        "text": {"color": ink, "fontSize": 11},
+        "rule": {"color": muted},
+        "range": {"category": colours, "ordinal": colours, "symbol": list(SHAPES)},
+    }

@@ -77,7 +77,8 @@
   const openTable = () => {
     const body = table.tBodies[0];
     const rows = Array.from(body.rows, (row) => (
-      { row, keys: JSON.parse(row.dataset.keys), text: row.textContent.toLowerCase().replace(/\s+/g, " ") }
+      // What the columns show, and what they do not: the id, the device's name, doubts.
+      { row, keys: JSON.parse(row.dataset.keys), text: `${row.textContent} ${row.dataset.words}`.toLowerCase().replace(/\s+/g, " ") }
     ));
     const headers = Array.from(table.tHead.rows[0].cells);
 
