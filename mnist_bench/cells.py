@@ -8,16 +8,19 @@ import itertools
 import json
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from mnist_bench.errors import UsageError
+from mnist_bench.errors import UsageError, unknown
 from mnist_bench.models import MODELS
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Variant, group_id
 
 # The trials of one model, batch size and seed, under the id of the group.
 GroupTrials = tuple[str, tuple[tuple[Cell, int], ...]]
 
-FILTER_KEYS = ("model", "device", "batch_size", "variant")
+# The values wanted of each key of a cell; values of one key are alternatives.
+Filter = dict[str, list[str]]
+
+AXES = ("models", "devices", "batch_sizes", "variants")
+CELL_KEYS = ("model", "device", "batch_size", "variant")
 
 
 def expand(matrix: Matrix) -> tuple[Cell, ...]:
@@ -64,7 +67,7 @@ def model_of(matrix: Matrix, name: str) -> ModelEntry:
             return entry
     if name in MODELS:
         return ModelEntry(name=name, model=name)
-    raise UsageError(_unknown("model", name, {entry.name for entry in matrix.models} | {*MODELS}))
+    raise UsageError(unknown("model", name, sorted({entry.name for entry in matrix.models} | {*MODELS})))
 
 
 def variant_of(matrix: Matrix, name: str) -> Variant:
@@ -85,7 +88,7 @@ def variant_of(matrix: Matrix, name: str) -> Variant:
             return variant
     if name in BUILTIN_VARIANTS:
         return BUILTIN_VARIANTS[name]
-    raise UsageError(_unknown("variant", name, {variant.name for variant in matrix.variants} | {*BUILTIN_VARIANTS}))
+    raise UsageError(unknown("variant", name, sorted({v.name for v in matrix.variants} | {*BUILTIN_VARIANTS})))
 
 
 def variants_of(matrix: Matrix) -> tuple[Variant, ...]:
@@ -121,19 +124,6 @@ def reference_variant(matrix: Matrix) -> str | None:
     return next((v.name for v in variants_of(matrix) if dataclasses.replace(v, name=plain.name) == plain), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Values wanted of each key; an empty tuple wants every value. Values of one key are alternatives."""
-
-    model: tuple[str, ...] = ()
-    device: tuple[str, ...] = ()
-    batch_size: tuple[str, ...] = ()
-    variant: tuple[str, ...] = ()
-
-    def matches(self, cell: Cell) -> bool:
-        return all(not getattr(self, key) or str(getattr(cell, key)) in getattr(self, key) for key in FILTER_KEYS)
-
-
 def parse_filter(text: str) -> Filter:
     """Reads ``--filter``.
 
@@ -141,20 +131,20 @@ def parse_filter(text: str) -> Filter:
         text: ``key=value`` pairs with commas between; a key given twice means either value.
 
     Returns:
-        The filter; its values are not yet held against any cells (``select`` does that).
+        The values wanted of each key; they are not yet held against any cells (``select`` does that).
 
-    >>> parse_filter("model=lenet5,device=cpu,model=mlp").model
-    ('lenet5', 'mlp')
+    >>> parse_filter("model=lenet5,device=cpu,model=mlp")["model"]
+    ['lenet5', 'mlp']
     """
-    wanted: dict[str, list[str]] = {}
+    wanted: Filter = {}
     for pair in text.split(","):
-        key, equals, value = (part.strip() for part in pair.partition("="))
-        if not equals or not key or not value:
+        key, _, value = (part.strip() for part in pair.partition("="))
+        if not key or not value:
             raise UsageError(f"--filter: {pair.strip()!r} is not of the form key=value (as in model=lenet5,device=cpu)")
-        if key not in FILTER_KEYS:
-            raise UsageError(f"--filter: unknown key {key!r} (known: {', '.join(FILTER_KEYS)})")
+        if key not in CELL_KEYS:
+            raise UsageError("--filter: " + unknown("key", key, CELL_KEYS))
         wanted.setdefault(key, []).append(value)
-    return Filter(**{key: tuple(values) for key, values in wanted.items()})
+    return wanted
 
 
 def select(cells: Sequence[Cell], wanted: Filter | None) -> tuple[Cell, ...]:
@@ -171,14 +161,13 @@ def select(cells: Sequence[Cell], wanted: Filter | None) -> tuple[Cell, ...]:
     >>> select([cell], parse_filter("batch_size=100")) == (cell,)
     True
     """
-    if wanted is None:
-        return tuple(cells)
-    for key in FILTER_KEYS:
-        known = list(dict.fromkeys(str(getattr(cell, key)) for cell in cells))
-        for value in getattr(wanted, key):
+    chosen = tuple(cells)
+    for key, values in (wanted or {}).items():
+        known = dict.fromkeys(str(getattr(cell, key)) for cell in cells)
+        for value in values:
             if value not in known:
-                raise UsageError("--filter: " + _unknown(key, value, known))
-    chosen = tuple(cell for cell in cells if wanted.matches(cell))
+                raise UsageError("--filter: " + unknown(key, value, known))
+        chosen = tuple(cell for cell in chosen if str(getattr(cell, key)) in values)
     if not chosen:
         raise UsageError("--filter: every value is known, but no cell has them together (plan lists the cells)")
     return chosen
@@ -281,8 +270,3 @@ def fingerprint(matrix: Matrix) -> str:
     """
     canonical = json.dumps(dataclasses.asdict(matrix), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _unknown(kind: str, value: str, known: Iterable[str]) -> str:
-    names = list(known) if isinstance(known, list) else sorted(known)
-    return f"unknown {kind} {value!r} (known: {', '.join(names)})"

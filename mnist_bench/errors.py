@@ -13,8 +13,12 @@ BenchError                 exit 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
+
+# What people call it otherwise.
+SYNONYMS = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps", "jit": "compile", "amp": "bf16"}
 
 
 class BenchError(Exception):
@@ -57,3 +61,21 @@ class Diverged(TrialError):
 
 class Interrupted(BenchError):
     exit_code = 130
+
+
+def quoted(text: str) -> str:
+    """The text on one line, in quotes, shortened to what a person reads."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def unknown(kind: str, name: str, known: Iterable[object]) -> str:
+    """What to say of a name that does not exist.
+
+    >>> unknown("device", "gpu", ["cpu", "cuda"])
+    "unknown device 'gpu' (known: cpu, cuda): did you mean 'cuda'?"
+    """
+    names = [str(one) for one in known]
+    synonym = SYNONYMS.get(name.lower())
+    close = [synonym] if synonym in names else difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f": did you mean {quoted(close[0])}?" if close else ""
+    return f"unknown {kind} {quoted(name)} (known: {', '.join(names)}){hint}"

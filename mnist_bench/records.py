@@ -7,19 +7,21 @@ Accuracy is a fraction in [0, 1].
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, TypeVar
 
 import msgspec
+from annotated_types import Ge, Gt, Le, Len, Lt
 
-from mnist_bench.catalogue import EXECUTIONS, PIPELINES
+from mnist_bench.catalogue import EXECUTIONS, PIPELINES, device_pattern
 
 Status = Literal["ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
 FailureKind = Literal["diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
 
 # What a number or a text that was read may be. Held to where it is read; inside, types are trusted.
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
-Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32), Ge(0), Lt(2**32)]  # where msgspec reads it, and where pydantic
 Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
 Figure = Annotated[float, msgspec.Meta(gt=-1e30, lt=1e30)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -32,7 +34,6 @@ Moment = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$
 STATUSES: tuple[Status, ...] = ("ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed")
 
 Recipe = Literal["standard", "tutorial"]
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Side = Literal["A", "B"]  # of a check: the reference, the change
 # Rule 8 of docs/measurement.md: A same arithmetic, B changed numerics, C changed algorithm.
 VariantClass = Literal["A", "B", "C"]
@@ -46,36 +47,99 @@ else:  # as what reads files checks them
 EVALUATION_BATCH_SIZE = 1000
 TRAIN_IMAGES = 60_000
 TEST_IMAGES = 10_000
+MAX_EPOCHS = 50  # the figures of every epoch travel in one line of 4 KB
+MAX_SEEDS = 1000
+MAX_CELLS = 10_000
+YEAR_SECONDS = 31_536_000  # beyond it a clock's arithmetic is what would be tested
 CELL_VARIABLE = "MNIST_BENCH_CELL"  # of a worker's environment: the id of its cell, for a model that must know
+
+
+# What follows, up to Matrix, people write: ``config`` holds a matrix file against these annotations, and makes the JSON
+# Schema of them and of the docstrings.
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What a text must look like, for pydantic, which is not imported for it."""
+
+    regex: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {**handler(source), "pattern": self.regex}
+
+
+Name = Annotated[str, Pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Device = Annotated[str, Pattern(device_pattern())]
+BatchSize = Annotated[int, Ge(1), Le(TRAIN_IMAGES)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """A model, with settings of its own where the recipe's are not meant.
+
+    Args:
+        name: Its name in cells and tables; lets one model appear twice. Default: made of the model's.
+        model: A built-in model, an entry point of mnist_bench.models, or package.module:function.
+        optimizer: Default: the recipe's.
+        lr: Learning rate. Default: the recipe's.
+    """
+
+    name: Name
+    model: str
+    optimizer: Optimizer | None = None
+    lr: Annotated[float, Gt(0)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
-    """Arguments of ``torch.compile``; ``scope`` says what is compiled (the model, or loss and optimizer too)."""
+    """Arguments of torch.compile.
+
+    Args:
+        scope: What is compiled: the model, or the whole step with loss and optimizer.
+        mode: How hard the compiler tries.
+        backend: A backend of torch.compile.
+        fullgraph: Fail where the model does not compile into one graph.
+        dynamic: Compile for shapes that vary.
+    """
 
     scope: Literal["model", "step"] = "model"
-    mode: str = "default"
-    backend: str = "inductor"
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
+    backend: Annotated[str, Pattern(r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")] = "inductor"
     fullgraph: bool = False
     dynamic: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A named bundle of execution settings: how the same mathematics is run."""
+    """A named bundle of execution settings: how the same mathematics is run.
 
-    name: str
+    Args:
+        name: Its name in cells and tables; not that of a built-in variant.
+        execution: How a step is executed.
+        compile: Only with execution: compile.
+        pipeline: Where batches come from.
+        workers: Loader processes; not with the resident pipeline.
+        precision: Arithmetic of the model.
+        fused_optimizer: One kernel for the optimizer's whole step.
+        channels_last: Images in NHWC memory order.
+        threads: CPU threads. Default: the cores that affinity and cgroup leave.
+        flush_denormal: Treat denormal numbers as zero (CPU).
+        deterministic: Only deterministic algorithms.
+        processes: Processes of a trial; this version has 1.
+    """
+
+    name: Name
     execution: Execution = "eager"
-    compile: CompileOptions = field(default_factory=CompileOptions)
+    compile: CompileOptions = CompileOptions()
     pipeline: PipelineName = "resident"
-    workers: int = 0
-    precision: Precision = "fp32"
+    workers: Annotated[int, Ge(0), Le(64)] = 0
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     fused_optimizer: bool = True
     channels_last: bool = False
-    threads: int | None = None  # None: the cores that affinity and cgroup leave
+    threads: Annotated[int, Ge(1), Le(1024)] | None = None
     flush_denormal: bool = False
     deterministic: bool = False
-    processes: int = 1
+    processes: Annotated[int, Ge(1), Le(1)] = 1
 
 
 BUILTIN_VARIANTS: dict[str, Variant] = {
@@ -87,30 +151,13 @@ BUILTIN_VARIANTS: dict[str, Variant] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelEntry:
-    """A model of the matrix.
-
-    Args:
-        name: its name in cells and tables.
-        model: a built-in name, the name of an entry point in ``mnist_bench.models``, or ``package.module:function``.
-        optimizer: ``sgd``, ``adam`` or ``adamw``; None: the recipe's.
-        lr: learning rate; None: the recipe's.
-    """
-
-    name: str
-    model: str
-    optimizer: Optimizer | None = None
-    lr: float | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Cell:
-    """One point of the matrix."""
+    """One point of the matrix: a model, device, batch size and variant by their names."""
 
     model: str
-    device: str
-    batch_size: int
+    device: Device
+    batch_size: BatchSize
     variant: str
 
     @property
@@ -123,8 +170,8 @@ class Selector:
     """Matches cells: every key given must be equal."""
 
     model: str | None = None
-    device: str | None = None
-    batch_size: int | None = None
+    device: Device | None = None
+    batch_size: BatchSize | None = None
     variant: str | None = None
 
     def matches(self, cell: Cell) -> bool:
@@ -138,57 +185,99 @@ class Selector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor(Selector):
-    """An absolute floor of ``expect``, of the cells that it matches."""
+    """An absolute floor of the cells that the keys match; without such a key, of every cell.
 
-    min_accuracy: float | None = None
-    min_train_samples_per_s: float | None = None
+    Args:
+        min_accuracy: Test accuracy, a fraction.
+        min_train_samples_per_s: Training throughput, samples per second.
+    """
+
+    min_accuracy: Annotated[float, Ge(0), Le(1)] | None = None
+    min_train_samples_per_s: Annotated[float, Ge(0)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateRule(Selector):
-    """A rule of ``gate``: what share slower its cells may become, and what a pass excludes. The first that matches."""
+    """A rule of `check` for the cells that the keys match; without such a key, for every cell. The first that matches.
 
-    margin: float = 0.03
-    detect: float = 0.10
+    Args:
+        margin: What share slower a cell may become.
+        detect: The share slower that a pass excludes.
+    """
+
+    margin: Annotated[float, Gt(0), Lt(1)] = 0.03
+    detect: Annotated[float, Gt(0), Lt(1)] = 0.10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """When a timing session stops: half-width of a ratio's 95 % interval, or token seconds per cell over its seeds."""
+    """When the paired timing of a cell is good enough.
 
-    precision: float = 0.02
-    budget_seconds: float = 20.0
+    Args:
+        precision: Stop when every ratio's 95 % interval is within this half-width.
+        budget_seconds: The most seconds with the token that a cell may spend on timing, over its seeds.
+    """
+
+    precision: Annotated[float, Gt(0), Lt(1)] = 0.02
+    budget_seconds: Annotated[float, Ge(0), Le(YEAR_SECONDS)] = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Per trial: seconds with the token, and GiB of memory."""
+    """What ends a trial that goes astray.
 
-    timeout_seconds: float = 1800.0
-    memory_gib: float = 16.0
+    Args:
+        timeout_seconds: Seconds that a trial may work (it waits for its turns besides).
+        memory_gib: GiB of memory that a trial may use.
+    """
+
+    timeout_seconds: Annotated[float, Gt(0), Le(YEAR_SECONDS)] = 1800.0
+    memory_gib: Annotated[float, Gt(0), Le(1_000_000)] = 16.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
-    """The matrix file as resolved: every default filled in, every name known."""
+    """A matrix of mnist-bench: models x devices x batch sizes x variants. As resolved: every default is filled in.
 
-    version: int = 1
-    name: str = "default"
+    Args:
+        version: The version of this format: 1.
+        name: A name for the matrix.
+        dataset: auto: MNIST where it is or can be had within 10 s, else synthetic, loudly.
+        recipe: How models are trained and scored.
+        epochs: Passes over the 60,000 training images.
+        seeds: A count (3 means 0, 1, 2) or a list.
+        models: What is trained: built-in names, or entries of your own.
+        devices: Where: cpu, cuda, cuda:N, mps, xpu. A device that is missing is skipped, with a reason.
+        batch_sizes: Samples in a training step.
+        variants: How: built-in names, or your own.
+        exclude: Cells to leave out; every key given must match.
+        include: Cells to add, after exclude; all four keys.
+        timing: When the paired timing is good enough.
+        limits: What ends a trial that goes astray.
+        expect: Absolute floors; one that is missed gives exit code 3.
+        reference: The variant that the others are held against. Default: the first whose settings are those of eager.
+        gate: How much slower `check` lets a cell become: a rule, or a list whose first that matches holds.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"strict": True, "extra": "forbid"}
+
+    version: Annotated[int, Ge(1), Le(1)] = 1
+    name: Name = "default"
     dataset: Literal["auto", "mnist", "synthetic"] = "auto"
     recipe: Recipe = "standard"
-    epochs: int = 2
-    seeds: tuple[int, ...] = (0, 1, 2)
-    models: tuple[ModelEntry, ...]
-    devices: tuple[str, ...]
-    batch_sizes: tuple[int, ...]
-    variants: tuple[Variant, ...]
-    exclude: tuple[Selector, ...] = ()
-    include: tuple[Cell, ...] = ()
+    epochs: Annotated[int, Ge(1), Le(MAX_EPOCHS)] = 2
+    seeds: Annotated[tuple[Seed, ...], Len(1, MAX_SEEDS)] = (0, 1, 2)
+    models: Annotated[tuple[ModelEntry, ...], Len(1)]
+    devices: Annotated[tuple[Device, ...], Len(1)]
+    batch_sizes: Annotated[tuple[BatchSize, ...], Len(1)]
+    variants: Annotated[tuple[Variant, ...], Len(1)]
+    exclude: Annotated[tuple[Selector, ...], Len(0, 1000)] = ()
+    include: Annotated[tuple[Cell, ...], Len(0, MAX_CELLS)] = ()
     timing: Timing = Timing()
     limits: Limits = Limits()
-    reference: str | None = None  # the variant that the others are held against; None: the first with eager's settings
-    expect: tuple[Floor, ...] = ()
-    gate: tuple[GateRule, ...] = ()
+    expect: Annotated[tuple[Floor, ...], Len(0, 1000)] = ()
+    reference: str | None = None
+    gate: Annotated[tuple[GateRule, ...], Len(0, 1000)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from mnist_bench import config, config_rules, yaml_positions
+from mnist_bench import config
 from mnist_bench.cells import expand
+from mnist_bench.config import checked, positions, schema
+from mnist_bench.config.positions import read_yaml11, read_yaml12
 from mnist_bench.errors import ConfigError
-from mnist_bench.matrix_file import schema
-from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Floor, Matrix, ModelEntry, Selector, Variant
-from mnist_bench.yaml_scalars import Foreign, read_yaml11, read_yaml12
+from mnist_bench.models import ENTRY_POINT_GROUP
+from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Floor, GateRule, Matrix, ModelEntry, Selector, Variant
 
 ROOT = Path(__file__).parent.parent
 CONTRACT = """\
@@ -147,6 +150,34 @@ class TestGoodFiles:
             "benchmarks.yaml:7:18: exclude[1].model:",
         ]
 
+    def test_merge_keys_and_extensions(self) -> None:
+        text = """\
+            x-small: &small {batch_size: 100, model: cnn}
+            version: 1
+            models: [mlp, cnn]
+            devices: [cpu, cuda]
+            batch_sizes: [100, 1000]
+            variants:
+              - &fast {name: fast, execution: compile, threads: 2}
+              - {<<: *fast, name: faster, threads: 4}
+            exclude: [{<<: *small}, {<<: [*small, {device: cuda, model: mlp}], batch_size: 1000}]
+            """.replace("            ", "")
+        matrix = parse(text)
+        assert matrix.variants[1] == Variant(name="faster", execution="compile", threads=4)
+        assert matrix.exclude[0] == Selector(model="cnn", batch_size=100)
+        assert matrix.exclude[1] == Selector(model="cnn", device="cuda", batch_size=1000)
+        jsonschema.validate(yaml.safe_load(text), schema(), jsonschema.Draft202012Validator)
+
+    def test_rules_of_the_gate(self) -> None:
+        assert parse(added("gate: {margin: 0.05}")).gate == (GateRule(margin=0.05),)
+        rules = parse(added("gate: [{model: mlp, margin: 0.05}, {detect: 0.2}]")).gate
+        assert rules == (GateRule(model="mlp", margin=0.05), GateRule(detect=0.2))
+
+    def test_reference(self) -> None:
+        assert parse(added("reference: compile")).reference == "compile"
+        cell = "{model: mlp, device: cpu, batch_size: 7, variant: tutorial}"
+        assert parse(added(f"reference: tutorial\ninclude: [{cell}]")).reference == "tutorial"
+
     def test_byte_order_mark_windows_lines_and_directive(self) -> None:
         assert parse("\ufeff" + GOOD.replace("\n", "\r\n")) == parse(GOOD) == parse("%YAML 1.2\n---\n" + GOOD + "...\n")
 
@@ -184,7 +215,9 @@ class TestBadFiles:
 
     def test_the_contract_s_own_message(self) -> None:
         text = changed(2, "models:\n        - mlp\n          # nothing\n        - lenet")
-        assert problems(text) == (f"{SOURCE}:5:11: models[1]: unknown model 'lenet' (known: cnn, lenet5, mlp)",)
+        assert problems(text) == (
+            f"{SOURCE}:5:11: models[1]: unknown model 'lenet' (known: cnn, lenet5, mlp): did you mean 'lenet5'?",
+        )
 
     def test_all_at_once_in_the_order_of_the_file(self) -> None:
         text = """\
@@ -209,7 +242,7 @@ class TestBadFiles:
             "4:16 devices[1]",
             "5:15 batch_sizes[0]",
             "6:40 variants[1].execution",
-            "6:85 variants[2].workers",
+            "6:76 variants[2].workers",
             "7:11 exclude[0]",
             "8:9 epochs",
             "9:1 epochs",
@@ -239,7 +272,7 @@ class TestPlugins:
         assert "mine" not in sys.modules
 
     def test_entry_points_are_known_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        point = importlib.metadata.EntryPoint("resnet", "nowhere:at_all", config_rules.ENTRY_POINT_GROUP)
+        point = importlib.metadata.EntryPoint("resnet", "nowhere:at_all", ENTRY_POINT_GROUP)
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [point])
         assert parse(changed(2, "models: [resnet]"), allow_plugins=True).models[0].model == "resnet"
         assert "add --allow-plugins" in problems(changed(2, "models: [resnet]"))[0]
@@ -247,13 +280,38 @@ class TestPlugins:
         assert "(known: cnn, lenet5, mlp, resnet)" in problems(text, allow_plugins=True)[0]
 
     def test_a_name_that_no_table_can_hold(self) -> None:
-        assert "give it one" in problems(changed(2, 'models: ["_mine:build"]'), allow_plugins=True)[0]
-        text = changed(2, 'models: [{model: "_mine:build", name: mine}]')
-        assert parse(text, allow_plugins=True).models[0].name == "mine"
+        text = changed(2, 'models: ["_mine:build", {model: "_mine:build", name: mine}]')
+        assert [entry.name for entry in parse(text, allow_plugins=True).models] == ["mine.build", "mine"]
 
     def test_an_alias_and_a_plug_in_of_one_name(self) -> None:
         text = changed(2, 'models: ["mine:build", {model: "mine:other", name: mine.build}]')
         assert "duplicate model 'mine.build'" in problems(text, allow_plugins=True)[0]
+
+
+class TestChecked:
+    def test_what_a_file_resolves_to_is_sound(self) -> None:
+        for text in (CONTRACT, GOOD, (ROOT / "benchmarks.yaml").read_text()):
+            assert checked(parse(text), source="x", allow_plugins=False) == parse(text)
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"epochs": 99}, "epochs: should be less than or equal to 50, got the number 99"),
+            ({"name": "a\x1b[1m"}, "name: 'a\\x1b[1m' is no name"),
+            ({"seeds": (1, 1)}, "seeds[1]: duplicate seed 1"),
+            ({"devices": ("tpu",)}, "devices[0]: unknown device 'tpu'"),
+            ({"models": (ModelEntry(name="a", model="evil:build"),)}, "models[0].model: 'evil:build' is code"),
+            ({"variants": (Variant(name="../a"),)}, "variants[0].name: '../a' is no name"),
+            ({"variants": (Variant(name="a", compile=CompileOptions(mode="no")),)}, "variants[0].compile.mode: should"),  # type: ignore[arg-type]
+            ({"expect": (Floor(min_accuracy=2.0),)}, "expect[0].min_accuracy: should be less than or equal to 1"),
+            ({"reference": "fast"}, "reference: unknown variant 'fast'"),
+            ({"batch_sizes": tuple(range(1, 10_002))}, "the axes multiply to"),
+        ],
+    )
+    def test_a_stranger_s_obeys_the_rules_of_a_file(self, changes: dict[str, Any], problem: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            checked(replace(parse(GOOD), **changes), source="run/manifest.json", allow_plugins=False)
+        assert caught.value.problems[0].startswith(f"run/manifest.json: {problem}")
 
 
 class TestLoad:
@@ -266,14 +324,16 @@ class TestLoad:
         ("make", "phrase"),
         [
             (lambda path: None, "no such file"),
-            (lambda path: path.mkdir(), "is a directory"),
+            (lambda path: path.mkdir(), "is no regular file"),
             (lambda path: path.write_bytes(b""), "is empty"),
             (lambda path: path.write_bytes(b"name: \xff\n"), "not UTF-8 (byte 6 is 0xff)"),
             (lambda path: path.write_bytes(GOOD.encode("utf-16")), "not UTF-8"),
-            (lambda path: path.write_text("#" * (1 << 20) + "#"), "larger than 1 MiB"),
+            (lambda path: path.write_text("#" * (1 << 20) + "#"), "larger than 1,048,576 bytes"),
             (lambda path: path.symlink_to(path), "cannot be read"),
+            (os.mkfifo, "is no regular file"),
+            (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
         ],
-        ids=["missing", "directory", "empty", "latin", "utf-16", "large", "loop"],
+        ids=["missing", "directory", "empty", "latin", "utf-16", "large", "loop", "pipe", "device"],
     )
     def test_files_that_cannot_be_used(self, tmp_path: Path, make: Callable[[Path], Any], phrase: str) -> None:
         path = tmp_path / "m.yaml"
@@ -379,8 +439,7 @@ class TestScalars:
             ("1_000", 1000, "1_000"),
             ("1e-3", "1e-3", 0.001),
             ("0o17", "0o17", 15),
-            ("2026-11-23", Foreign("timestamp"), "2026-11-23"),
-            ("<<", Foreign("merge"), "<<"),
+            ("2026-11-23", date(2026, 11, 23), "2026-11-23"),
         ],
     )
     def test_read_differently(self, text: str, old: object, new: object) -> None:
@@ -388,7 +447,7 @@ class TestScalars:
 
     @given(st.text("0123456789._:-+eExXobBnNyYtTaAfFlL~= ", max_size=8))
     def test_what_passes_is_what_pyyaml_reads(self, text: str) -> None:
-        tree, found = yaml_positions.read(f"a: {text}\n")
+        tree, found = positions.read(f"a: {text}\n")
         if tree is not None and not found and isinstance(tree.value, dict) and "a" in tree.value:
             value = tree.value["a"].plain()
             assert yaml.safe_load(f"a: {text}\n") == {"a": value}

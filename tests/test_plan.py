@@ -21,7 +21,7 @@ from rich.console import Console
 from mnist_bench.cells import expand
 from mnist_bench.cli import console, main, options, plan
 from mnist_bench.cli.terminal import Display, Lines, watch
-from mnist_bench.config import parse
+from mnist_bench.config import parse, schema
 from mnist_bench.errors import UsageError
 from mnist_bench.machine import forecast
 from mnist_bench.machine.forecast import (
@@ -34,7 +34,6 @@ from mnist_bench.machine.forecast import (
     skip_reason,
     this_host,
 )
-from mnist_bench.matrix_file import RawMatrix, schema
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Variant
 
 HEAVY = ("torch", "pydantic", "rich", "numpy", "pandas", "yaml")
@@ -362,13 +361,6 @@ class TestOptions:
         with pytest.raises(UsageError, match="--timeout"):
             options.overrides(parse(GOOD, source="x", allow_plugins=False), argparse.Namespace(timeout=text))
 
-    def test_bounds_are_those_of_the_file(self) -> None:
-        properties = RawMatrix.model_json_schema()["properties"]
-        assert properties["epochs"]["maximum"] == options.MAX_EPOCHS
-        assert properties["seeds"]["oneOf"][0]["maximum"] == options.MAX_SEEDS
-        timeout = RawMatrix.model_json_schema()["$defs"]["RawLimits"]["properties"]["timeout_seconds"]
-        assert timeout["maximum"] == options.MAX_TIMEOUT_S
-
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
@@ -475,7 +467,7 @@ class TestList:
         assert (rows["mlp"]["optimizer"], rows["mlp"]["lr"]) == ("sgd", 0.01)
 
     def test_plug_ins(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mnist_bench.config_rules.plugin_names", lambda: ("resnet",))
+        monkeypatch.setattr("mnist_bench.config.rules.plugin_names", lambda: ("resnet",))
         row = json.loads(output(capsys, "list", "models", "--json"))[-1]
         assert row == {
             "model": "resnet",

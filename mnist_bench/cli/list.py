@@ -26,7 +26,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _models() -> list[dict[str, object]]:
-    from mnist_bench.config_rules import plugin_names
+    from mnist_bench.config.rules import plugin_names
     from mnist_bench.models import MODELS, PLUG_IN
 
     found = [(name, model, "built-in") for name, model in MODELS.items()]

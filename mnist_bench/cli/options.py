@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench.errors import UsageError
+from mnist_bench.records import MAX_EPOCHS, MAX_SEEDS, YEAR_SECONDS
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.summary import Run
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from mnist_bench.runner import Options
 
 FORMATS = ("table", "csv", "json", "md")
-MAX_EPOCHS = 50  # as in matrix_file, which is not imported here: pydantic would slow every --help
-MAX_SEEDS = 1000
-MAX_TIMEOUT_S = 31_536_000
 
 
 class _Joined(argparse.Action):
@@ -248,7 +246,7 @@ def _seconds(flag: str, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= MAX_TIMEOUT_S:  # false of NaN too
+    if not 0 < seconds <= YEAR_SECONDS:  # false of NaN too
         raise UsageError(f"{flag}: {text[:40]!r} is not a number of seconds above 0 (at most a year)")
     return seconds
 

@@ -14,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.cli.console import print_json
-    from mnist_bench.matrix_file import schema
+    from mnist_bench.config import schema
 
     print_json(schema())
     return 0
