@@ -173,7 +173,7 @@ def test_a_file_just_written_is_not_remembered(data: DataSet, environ: dict[str,
 
 def test_a_file_without_end_is_not_read(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mnist, "MOST_BYTES", 100)
-    with pytest.raises(DataError, match=f"{SUMS_FILE}: cannot be read: larger than 100 bytes"):
+    with pytest.raises(DataError, match=f"{SUMS_FILE}: cannot be read: is larger than 100 bytes"):
         inspect(Path(data.root), "synthetic", None)
 
 
