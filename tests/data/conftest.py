@@ -21,30 +21,27 @@ from mnist_bench.records import DataSet
 BRIEF = Limits(stall_s=0.3, total_s=1.5, tries=1, pause_s=0)
 
 
-@dataclass(frozen=True)
-class Tiny:
-    """The set in memory: raw and packed bytes by name."""
-
-    raw: dict[str, bytes]
-    packed: dict[str, bytes]
+def pack(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The raw files by name."""
     path = tmp_path_factory.mktemp("tiny") / "file"
     raw = {}
     for split, count in enumerate((20, 10)):
         for name, values in zip(FILE_NAMES[2 * split :], draw_digits(count, seed=1, split=split), strict=False):
             write_idx(path, values)
             raw[name] = path.read_bytes()
-    return Tiny(raw, {name: gzip.compress(content, mtime=0) for name, content in raw.items()})
+    return raw
 
 
 @dataclass
 class World:
     """A data root, the program's environment, and what it was told."""
 
-    tiny: Tiny
+    tiny: dict[str, bytes]
     root: Path
     raw: Path
     cache: Path
@@ -55,9 +52,9 @@ class World:
         """Writes the files below the root; returns their folder."""
         folder = self.root / below
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (self.tiny.packed if packed else self.tiny.raw).items():
+        for name, content in self.tiny.items():
             written = name.replace("-idx", ".idx") if dots else name
-            (folder / (written + ".gz" * packed)).write_bytes(content)
+            (folder / (written + ".gz" * packed)).write_bytes(pack(content) if packed else content)
         return folder
 
     def ask(self, kind: str, *, offline: bool = False) -> DataSet:
@@ -72,14 +69,15 @@ class World:
         return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if not path.is_dir())
 
     def is_whole(self, raw: Path) -> bool:
-        return all((raw / name).read_bytes() == content for name, content in self.tiny.raw.items())
+        return all((raw / name).read_bytes() == content for name, content in self.tiny.items())
 
 
 @pytest.fixture
-def world(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path, tiny: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> World:
     """The tiny MNIST, small synthetic sets, little patience; nothing leaves this machine or the test's folder."""
-    sums = [{name: f"md5:{hashlib.md5(each[name]).hexdigest()}" for name in each} for each in (tiny.raw, tiny.packed)]
-    checksums = {name: (sums[0][name], sums[1][name]) for name in FILE_NAMES}
+    checksums = {
+        name: tuple(f"md5:{hashlib.md5(each).hexdigest()}" for each in (raw, pack(raw))) for name, raw in tiny.items()
+    }
     monkeypatch.setitem(SETS, "mnist", replace(SETS["mnist"], checksums=checksums, mirrors=()))
     monkeypatch.setattr("mnist_bench.data.synthetic.SIZES", (40, 20))
     for name in ("PATIENT", "HURRIED"):
@@ -104,22 +102,21 @@ class Server:
 
 
 @pytest.fixture
-def server(tiny: Tiny) -> Iterator[Server]:
+def server(tiny: dict[str, bytes]) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             behaviour, _, name = self.path.strip("/").partition("/")
             state.asked.append(self.path)
-            raw = tiny.raw.get(name.removesuffix(".gz"), b"")
-            packed = gzip.compress(raw, mtime=0)
+            raw = tiny.get(name.removesuffix(".gz"), b"")
             status = {"missing": 404, "broken": 503, "redirect": 302}.get(behaviour, 200 if raw else 404)
             if behaviour == "unpacked" and name.endswith(".gz"):
                 status = 404
             bodies = {
                 "unpacked": raw,
-                "corrupt": packed[:-1],
+                "corrupt": pack(raw)[:-1],
                 "recompressed": gzip.compress(raw[:9]) + gzip.compress(raw[9:]),
             }
-            body = bodies.get(behaviour, packed)
+            body = bodies.get(behaviour, pack(raw))
             self.send_response(status)
             self.send_header("Location", state.url("good") + name)
             self.send_header("Content-Length", str(len(body)))

@@ -189,7 +189,7 @@ def test_what_cannot_be_unpacked_beside_is_unpacked_into_the_cache_once(
     world: World, monkeypatch: pytest.MonkeyPatch, below: str
 ) -> None:
     world.put(packed=True, below=below)
-    (world.root / below / FILE_NAMES[3]).write_bytes(world.tiny.raw[FILE_NAMES[3]])  # one is as it should be
+    (world.root / below / FILE_NAMES[3]).write_bytes(world.tiny[FILE_NAMES[3]])  # one is as it should be
     before = world.files()
 
     def read_only(folder: Path) -> None:
