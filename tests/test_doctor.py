@@ -77,7 +77,7 @@ ANSWERS: dict[str, Any] = {
     "mnist_bench.labs.doctor.inspect": [],
     "mnist_bench.machine.environment.affinity": tuple(range(8)),
     "mnist_bench.machine.environment.run_command": "g++ 12.2.0\nCopyright",
-    "mnist_bench.machine.forecast.compiler_doubt": None,
+    "mnist_bench.machine.forecast.compiler_problem": None,
 }
 Machines = Callable[..., Facts]
 
@@ -134,6 +134,7 @@ SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 QUOTA = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000"}
 TWO_GIB = SimpleNamespace(available=2 * GIB)
 SMALL_SHM = {"files": {"dev/shm/x": ""}, "answers": {"shutil.disk_usage": Usage(64 << 20, GIB)}}
+NO_GPP = ("torch.compile needs a C++ compiler (g++ not found)", "apt-get install g++")
 SWAP = {"proc/meminfo": "MemTotal: 9 kB\nSwapTotal: 2097152 kB\nSwapFree:  1048576 kB\n"}
 BROKEN = {"torchvision": "0.25.0+cu130", "torchvision_error": "RuntimeError: operator torchvision::nms"}
 OTHERS = [
@@ -171,7 +172,7 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("gpus", "warning", "bad", "driver", {"torch": {"devices": (BAD_XPU,)}}),
     ("gpu_neighbours", "warning", "41, 42", "wait", system(mnist_bench__labs__doctor__foreign_gpu_processes=(41, 42))),
     ("tf32", "info", "convolution", "", gpu(tf32={"matmul": "none", "convolution": "tf32"})),
-    ("compiler", "warning", "skipped", "apt-get", system(mnist_bench__machine__forecast__compiler_doubt="none")),
+    ("compiler", "warning", "cells of", "apt-get", system(mnist_bench__machine__forecast__compiler_problem=NO_GPP)),
     ("compiler", "warning", "Python.h", "python3.12-dev", {"headers": False}),
     ("compilation", "info", "not tried", "--compile", {"torch": {"compile_s": None}}),
     ("compilation", "warning", "omp.h", "variant=eager", {"torch": {"compile_error": "no omp.h"}}),

@@ -216,9 +216,8 @@ def tf32(facts: Facts, torch: TorchReport) -> Found:
 def compiler(facts: Facts) -> Found:
     host = forecast.Host(platform=facts.system, torch_version=None, find_program=shutil.which, environ=facts.environ)
     name = forecast.compiler(host)
-    if forecast.compiler_doubt(BUILTIN_VARIANTS["compile"], host):
-        mend = "xcode-select --install" if facts.system == "darwin" else "apt-get install g++ (or set CXX)"
-        yield Diagnosis("warning", f"no C++ compiler ({name}): cells of compile variants will be skipped", mend)
+    if problem := forecast.compiler_problem(BUILTIN_VARIANTS["compile"], host):
+        yield Diagnosis("warning", f"{problem[0]}: cells of compile variants will be skipped", problem[1])
     else:
         said = environment.run_command([name, "--version"], facts.environ) or name
         yield Diagnosis("ok", f"C++ compiler: {said.splitlines()[0].strip()}")

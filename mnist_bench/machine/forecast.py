@@ -191,20 +191,27 @@ def visible_gpus(variable: str) -> int:
 
 
 def compiler_doubt(variant: Variant, host: Host) -> str | None:
-    """Why cells of ``variant`` will be skipped for want of a compiler; None: torch.compile may work."""
-    reason = missing_compiler(variant, host)
-    return reason and f"{variant.name}: {reason.replace('not found)', 'not found), will be skipped')}"
+    """Why cells of ``variant`` will be skipped; None: torch.compile may work."""
+    found = compiler_problem(variant, host)
+    return found and f"{variant.name}: {found[0]}, will be skipped: {found[1]}"
 
 
 def missing_compiler(variant: Variant, host: Host) -> str | None:
-    """Why nothing can be compiled on this host's CPU, and what to install; None where it can, or need not."""
+    """``compiler_problem`` in one text."""
+    found = compiler_problem(variant, host)
+    return found and ": ".join(found)
+
+
+def compiler_problem(variant: Variant, host: Host) -> tuple[str, str] | None:
+    """Why nothing can be compiled on this host's CPU, and the mend; None where it can, or need not."""
     if not EXECUTIONS[variant.execution].compiles or variant.compile.backend != "inductor":
         return None
-    wanted = compiler(host)
-    if host.find_program(wanted):
-        return None
-    mend = "xcode-select --install" if host.platform == "darwin" else "apt-get install g++"
-    return f"torch.compile needs a C++ compiler ({wanted} not found): {mend}"
+    if host.find_program(wanted := compiler(host)) is None:
+        mend = "xcode-select --install" if host.platform == "darwin" else "apt-get install g++"
+        return f"torch.compile needs a C++ compiler ({wanted} not found)", mend
+    if " " in (folder := host.environ.get("TMPDIR", "")):
+        return f"torch.compile cannot work in a temporary folder with a space ({folder})", "set TMPDIR to another"
+    return None
 
 
 def compiler(host: Host) -> str:

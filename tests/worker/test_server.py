@@ -91,6 +91,9 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     assert missing_compiler(replace(inductor, compile=CompileOptions(backend="eager")), cpu) is None
     monkeypatch.setattr(forecast.shutil, "which", lambda name: name)
     assert missing_compiler(inductor, cpu) is None
+    monkeypatch.setenv("TMPDIR", "/tmp/sp ace")
+    spaced = "torch.compile cannot work in a temporary folder with a space (/tmp/sp ace): set TMPDIR to another"
+    assert missing_compiler(inductor, cpu) == spaced
     monkeypatch.setattr(executions.importlib.util, "find_spec", lambda name: None)
     needs_triton = "torch.compile needs triton on a GPU: pip install triton"
     assert missing_compiler(inductor, torch.device("cuda")) == needs_triton

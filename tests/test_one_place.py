@@ -1,0 +1,144 @@
+"""One change, one place: each kind of thing is added to a scratch copy of the package, and then it is everywhere.
+
+A row says what is written and what must then be seen: to add one, an ``Addition`` in ``ADDITIONS``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import mnist_bench
+
+MATRIX = {
+    "version": 1,
+    "dataset": "synthetic",
+    "epochs": 1,
+    "seeds": 1,
+    "models": ["mlp"],
+    "devices": ["cpu"],
+    "batch_sizes": [20_000],
+    "variants": ["eager"],
+    "timing": {"budget_seconds": 0},
+}
+RUN = ("run", "matrix.yaml", "--offline", "-o", "results", "--strict-devices")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """What is written into the package, and what its commands then print.
+
+    Args:
+        new: files of its own. entry: (file, the line that the entry follows, the entry). code: added to a file's end.
+        matrix: what changes in the matrix that the commands are given.
+        seen: a command, words of what it prints.
+    """
+
+    entry: tuple[str, str, str]
+    new: dict[str, str] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
+    matrix: dict[str, object] = field(default_factory=dict)
+    seen: dict[tuple[str, ...], tuple[str, ...]]
+
+
+NPU = """
+    import torch
+    from mnist_bench.worker.devices.cpu import Cpu
+
+    class Npu(Cpu):
+        def describe(self) -> str:
+            return "made-up NPU"
+"""
+LINEAR = """
+    from torch import nn
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+"""
+TRACED = """
+    def traced(model, optimizer, variant, device):
+        return eager(model, optimizer, variant, device)
+"""
+COPIED = """
+    def copied(spec, training, device):
+        return resident(spec, training, device)
+"""
+PLAN, SCHEMA = ("plan", "matrix.yaml"), ("schema",)
+
+ADDITIONS = {
+    "model": Addition(
+        new={"models/linear.py": LINEAR},
+        entry=(
+            "models/__init__.py",
+            "MODELS = {",
+            '"linear": BuiltIn(title="one layer", parameters=7_850, flops=(4e4, 2e4)),',
+        ),
+        matrix={"models": ["linear"]},
+        seen={
+            ("list", "models"): ("linear", "7850", "one layer"),
+            SCHEMA: ('"linear"',),
+            PLAN: ("linear",),
+            RUN: ("linear",),
+        },
+    ),
+    "device": Addition(
+        new={"worker/devices/npu.py": NPU},
+        entry=("catalogue.py", "DEVICES = {", '"npu": Device("devices.npu:Npu", "a made-up NPU"),'),
+        matrix={"devices": ["npu"]},
+        seen={
+            ("list", "devices"): ("npu", "a made-up NPU"),
+            SCHEMA: ("npu|cpu",),
+            PLAN: (" npu ",),
+            RUN: (" npu ",),
+        },
+    ),
+    "execution": Addition(
+        code={"worker/executions.py": TRACED},
+        entry=("catalogue.py", "EXECUTIONS = {", '"traced": Execution("executions:traced", "made up"),'),
+        matrix={"variants": [{"name": "mine", "execution": "traced"}]},
+        seen={SCHEMA: ('"traced"',), PLAN: (" mine ",), RUN: (" mine ",)},
+    ),
+    "pipeline": Addition(
+        code={"worker/pipelines.py": COPIED},
+        entry=("catalogue.py", "PIPELINES = {", '"copied": Pipeline("pipelines:copied", "made up"),'),
+        matrix={"variants": [{"name": "mine", "pipeline": "copied"}]},
+        seen={SCHEMA: ("made up", '"copied"'), PLAN: (" mine ",), RUN: (" mine ",)},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ADDITIONS)
+def test_one_change_one_place(kind: str, tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> None:
+    addition, copy = ADDITIONS[kind], tmp_path / "scratch" / "mnist_bench"
+    shutil.copytree(Path(mnist_bench.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in addition.new.items():
+        (copy / name).write_text(textwrap.dedent(text))
+    for name, text in addition.code.items():
+        with (copy / name).open("a") as file:
+            file.write(textwrap.dedent(text))
+    name, line, entry = addition.entry
+    before = (copy / name).read_text()
+    assert before.count(f"\n{line}\n") == 1
+    (copy / name).write_text(before.replace(f"\n{line}\n", f"\n{line}\n    {entry}\n"))
+    (tmp_path / "matrix.yaml").write_text(json.dumps(MATRIX | addition.matrix))
+    environ = bench_environ("one") | {"PYTHONPATH": str(copy.parent), "COLUMNS": "160"}
+    for command, words in addition.seen.items():
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "mnist_bench", *command],
+            env=environ,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        for word in words:
+            assert word in done.stdout, (command, word, done.stdout)
