@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
-from mnist_bench.reproduction.published import EPOCHS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mnist_bench.disk.folder import RunFolder
     from mnist_bench.events import Observer
+    from mnist_bench.labs.reproduce import Reproduction
     from mnist_bench.records import Matrix
-    from mnist_bench.reproduction.result import Reproduction
     from mnist_bench.runner import Options
 
+EPOCHS = 10  # as in labs/reproduce.py, which is not imported here: numpy would slow every --help
+PNG_SCALE = 2.0
 OWN = ("seeds", "epochs", "pipeline")  # what a resumed reproduction has decided already
 
 
@@ -86,12 +87,12 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     """Refuses bad input now; the folders are made later, when the machine is ours."""
     from mnist_bench import runner
     from mnist_bench.errors import UsageError
-    from mnist_bench.reproduction import matrices
+    from mnist_bench.labs import reproduce
 
-    tutorial = options.overrides(matrices.tutorial_matrix(args.pipeline or "resident"), args)
+    tutorial = options.overrides(reproduce.tutorial_matrix(args.pipeline or "resident"), args)
     if tutorial.epochs > EPOCHS:
         raise UsageError(f"--epochs: {tutorial.epochs} epochs are more than the {EPOCHS} that were published")
-    standard = matrices.standard_matrix(tutorial)
+    standard = reproduce.standard_matrix(tutorial)
     run_options = _options(args)
 
     def start(matrix: Matrix, emit: Observer, companion: str | None) -> tuple[RunFolder, Options]:
@@ -144,60 +145,38 @@ def _run(pair: Pair, args: argparse.Namespace, errors: Console) -> None:
 
 
 def _result(pair: Pair) -> Reproduction:
-    from mnist_bench.reproduction import published
-    from mnist_bench.reproduction.result import reproduction
+    from mnist_bench.analysis.summary import Run
+    from mnist_bench.labs import reproduce
 
-    tutorial, standard = ((folder.manifest(), folder.trials()) for folder, _ in (pair.tutorial, pair.standard))
-    return reproduction(published.read(), tutorial, standard)
+    tutorial, standard = (Run.read(folder) for folder, _ in (pair.tutorial, pair.standard))
+    return reproduce.reproduction(reproduce.read(), tutorial, standard)
 
 
 def _write(folder: RunFolder, result: Reproduction) -> None:
-    from mnist_bench.disk.files import write_atomically
-    from mnist_bench.reproduction import plot
-    from mnist_bench.reproduction.page import page
+    import io
 
-    files = {"md": page(result).encode(), "svg": plot.svg(result.models), "png": plot.png(result.models)}
+    from mnist_bench.disk.files import write_atomically
+    from mnist_bench.labs.reproduce import chart, page
+
+    drawn, svg, png = chart(result.models), io.StringIO(), io.BytesIO()
+    drawn.save(svg, format="svg")
+    drawn.save(png, format="png", scale_factor=PNG_SCALE)
+    files = {"md": page(result).encode(), "svg": svg.getvalue().encode(), "png": png.getvalue()}
     with folder.lock():
         for suffix, content in files.items():
             write_atomically(folder.path / f"reproduction.{suffix}", content)
 
 
 def _print(result: Reproduction, args: argparse.Namespace) -> None:
-    from mnist_bench.cli.console import print_json, print_rows
-    from mnist_bench.reproduction.page import page
-    from mnist_bench.reproduction.result import document, epoch_records
+    from mnist_bench.cli.console import print_document, print_json
+    from mnist_bench.labs import reproduce
 
     match args.format:
         case "json":
-            print_json(document(result))
+            print_json(reproduce.to_json(result))
         case "csv":
-            print_rows(epoch_records(result), args)
+            print(reproduce.epochs_table(result).csv(), end="")
         case "md":
-            print(page(result), end="")
+            print(reproduce.page(result), end="")
         case _:
-            _print_tables(result, args)
-
-
-def _print_tables(result: Reproduction, args: argparse.Namespace) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from mnist_bench.cli.console import make_console
-    from mnist_bench.reproduction.grids import TEXT_COLUMNS, epoch_grid, errata_grid, verdict_grid
-    from mnist_bench.table import plain
-
-    console = make_console(args, stderr=False)
-    for grid in (*map(epoch_grid, result.models), verdict_grid(result), errata_grid(result)):
-        table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        table.padding = (0, 1, 0, 0)  # two spaces between columns: the widest fits 80 of them
-        for name in grid.header:
-            table.add_column(name, justify="left" if name in TEXT_COLUMNS else "right", overflow="fold")
-        for line in grid.lines:
-            table.add_row(*map(Text, line))
-        console.print()
-        console.print(table)
-    console.print()
-    answer: Sequence[str] = () if result.rate is None else (result.rate.text,)
-    for paragraph in (*answer, *result.remarks, *(f"missing: {plain(line)}" for line in result.missing)):
-        console.print(paragraph)
+            print_document(reproduce.document(result), args)

@@ -25,8 +25,8 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.output.codec import encode
 from mnist_bench.gate.records import Check, SideFault, SideInfo
+from mnist_bench.labs import reproduce
 from mnist_bench.records import Cell, Failure, ImageSets, Matrix, RunOptions, Session, Skip, Trial, group_id
-from mnist_bench.reproduction import matrices, published
 from mnist_bench.samples import SAMPLES, SESSION
 
 INPUTS = Path(__file__).parent / "inputs"
@@ -131,10 +131,10 @@ def write(results: Path, run_id: str, matrix: Matrix, records: Records, options:
 
 def reproduction(results: Path) -> None:
     """The published accuracies, 0.2 points apart by seed; cnn's are 5 too high."""
-    tutorial, columns = matrices.tutorial_matrix("resident"), published.read()
+    tutorial, columns = reproduce.tutorial_matrix("resident"), reproduce.read()
     beside = "20010601T101400Z-stand0"
     for run_id, matrix, companion in (
-        (beside, matrices.standard_matrix(tutorial), None),
+        (beside, reproduce.standard_matrix(tutorial), None),
         ("20010601T101500Z-tutor0", tutorial, beside),
     ):
         trials = []
