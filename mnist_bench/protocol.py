@@ -220,3 +220,10 @@ class ProbeFailure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
     kind: Literal["missing", "broken", "crashed", "hung"]
     detail: str
     stage: str = ""
+
+
+# ── the extra work that selftest gives a model, in the environment of its workers ────────────────────────────────────
+
+LOAD_VARIABLE = "MNIST_BENCH_SELFTEST"  # JSON: a cell's id -> its model, and how many rows of work
+LOAD_DEPTH = 4  # products in a row
+LOAD_WIDTH = 64  # of the matrices

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_bench.analysis.ratios import PROCESS_SD
-from mnist_bench.selftest.calibration import (
+from mnist_bench.labs.selftest_calibration import (
+    AIMS,
     ATTEMPTS,
     MOST_ROWS,
     PROBES,
@@ -25,7 +26,6 @@ from mnist_bench.selftest.calibration import (
     pooled,
     scaled,
 )
-from mnist_bench.selftest.records import SLOW_DOWNS
 
 
 class Machine:
@@ -47,7 +47,7 @@ class Machine:
 @given(step_s=st.floats(2e-3, 1.0), flops=st.floats(3e9, 2e12), overhead=st.floats(0, 0.02))
 def test_rows_meet_the_aims_whatever_the_speed(step_s: float, flops: float, overhead: float) -> None:
     machine = Machine(step_s, ROW_FLOPS / flops, overhead * step_s)
-    for one, aim in zip(calibrate(step_s, SLOW_DOWNS, machine), SLOW_DOWNS, strict=True):
+    for one, aim in zip(calibrate(step_s, AIMS, machine), AIMS, strict=True):
         assert one.ratio.estimate == pytest.approx(machine.ratio(one.rows), abs=TOLERANCE), "stated is what is so"
         assert one.ratio.estimate == pytest.approx(aim, abs=1.01 * TOLERANCE) or one.rows == MOST_ROWS
 
@@ -57,7 +57,7 @@ def test_noise_between_processes_does_not_lead_astray() -> None:
     held, errors = [], []
     for seed in range(100):
         machine = Machine(4e-3, ROW_FLOPS / 3e10, 1e-5, PROCESS_SD, seed)
-        for one, aim in zip(calibrate(4e-3, SLOW_DOWNS, machine), SLOW_DOWNS, strict=True):
+        for one, aim in zip(calibrate(4e-3, AIMS, machine), AIMS, strict=True):
             truth = machine.ratio(one.rows)
             assert truth == pytest.approx(aim, abs=0.035)
             assert one.ratio.low is not None
@@ -71,18 +71,18 @@ def test_noise_between_processes_does_not_lead_astray() -> None:
 
 def test_work_that_cannot_be_made_small_enough_is_stated_as_measured() -> None:
     machine = Machine(1e-4, 1e-7, overhead_s=3e-5)
-    first, *_ = calibrate(1e-4, SLOW_DOWNS, machine)
+    first, *_ = calibrate(1e-4, AIMS, machine)
     assert first.rows == 1
     assert first.ratio.estimate == pytest.approx(1.301)
 
 
 def test_small_and_large_share_what_a_row_takes() -> None:
-    assert scaled([50, 100, 200], [1.10, 1.20, 1.40], SLOW_DOWNS) == [25, 50, 100]
-    assert scaled([50, 100, 200], [0.99, 0.98, 0.97], SLOW_DOWNS) == [200, 400, 800], "slower without a trace: more"
+    assert scaled([50, 100, 200], [1.10, 1.20, 1.40], AIMS) == [25, 50, 100]
+    assert scaled([50, 100, 200], [0.99, 0.98, 0.97], AIMS) == [200, 400, 800], "slower without a trace: more"
 
 
 def test_only_what_is_off_its_aim_changes() -> None:
-    assert nudged([50, 100, 200], [1.055, 1.15, 1.2], SLOW_DOWNS) == [50, 67, 200]
+    assert nudged([50, 100, 200], [1.055, 1.15, 1.2], AIMS) == [50, 67, 200]
 
 
 def test_the_first_guess_has_a_row_at_least() -> None:

@@ -1,22 +1,29 @@
-"""How much extra work makes a step 5, 10 or 20 % longer: arithmetic on measured ratios. Pure.
+"""Extra work: how it reaches a model, and how much of it makes a step 5, 10 or 20 % longer. Pure.
 
-The amount is a number of rows (``injected.Laden``): time grows with it in small steps, and a compiled graph stays as
-short as it is.
+The matrix names a plug-in (``worker.laden``): to the harness a model like any other. Both sides of a check have the
+same matrix; only the rows of work in their environments differ, so nothing but the time of a forward pass does.
+
+The amount is a number of rows (``worker.laden.Laden``): time grows with it in small steps, and a compiled graph
+stays as short as it is.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mnist_bench.analysis.ratios import PROCESS_SD
+from mnist_bench.cells import model_of
+from mnist_bench.errors import UsageError
+from mnist_bench.models import SELFTEST, training_of
+from mnist_bench.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
+from mnist_bench.records import Cell, Matrix, ModelEntry, Selector
 from mnist_bench.stats import Interval, t_interval
 
-DEPTH = 4  # products in a row
-WIDTH = 64  # of the matrices
-ROW_FLOPS = 2 * DEPTH * WIDTH * WIDTH
+AIMS = (1.05, 1.10, 1.20)  # seconds per step, B / A
+ROW_FLOPS = 2 * LOAD_DEPTH * LOAD_WIDTH**2
 GUESSED_FLOPS = 2e10  # a second: of the first guess only
 TOLERANCE = 0.01  # of a measured ratio from the one that is aimed at
 SESSIONS = 4  # of fresh processes behind one measured ratio: one of them knows it to 1.5 % (session_ratios.PROCESS_SD)
@@ -27,13 +34,38 @@ MOST_ROWS = 1 << 20  # 256 MiB
 LEAST_RATIO = 0.1  # of a wild session, scaled
 
 
-class Ratios(Protocol):
-    """Times sessions of fresh processes: the plain model, and one with each number of rows, alive together.
+# Times fresh processes, so many times over: for each number of rows a pair of the plain model and the laden one. Gives
+# the ln of seconds per step, laden / plain: a list for each time, in it a figure for each number of rows.
+Ratios = Callable[[Sequence[int], int], Sequence[Sequence[float]]]
 
-    Returns the ln of seconds per step over those of the plain model: a session each, a figure for each of ``rows``.
+
+def instrumented(matrix: Matrix, cells: Sequence[Cell]) -> Matrix:
+    """A matrix of ``cells`` alone, with the plug-in for their models, trained as these are.
+
+    Raises:
+        UsageError: under the recipe ``tutorial`` inputs are scaled by a built-in model's name, which a plug-in has not.
     """
+    if matrix.recipe != "standard":
+        raise UsageError(f"recipe: {matrix.recipe}: selftest measures the recipe standard only; give it such a matrix")
+    models = tuple(_laden(matrix, name) for name in dict.fromkeys(cell.model for cell in cells))
+    return replace(matrix, models=models, exclude=(Selector(),), include=tuple(cells))
 
-    def __call__(self, rows: Sequence[int], sessions: int) -> Sequence[Sequence[float]]: ...
+
+def _laden(matrix: Matrix, name: str) -> ModelEntry:
+    entry = model_of(matrix, name)
+    training = training_of(entry, matrix.recipe)
+    return replace(entry, model=SELFTEST, optimizer=training.optimizer, lr=training.lr)
+
+
+def loads(matrix: Matrix, rows: Mapping[Cell, int]) -> dict[str, str]:
+    """The environment that tells the plug-in what to build.
+
+    Args:
+        matrix: before ``instrumented``: it knows the models themselves.
+        rows: of extra work, for every cell that is measured; 0: the model as it is.
+    """
+    plan = {cell.id: [model_of(matrix, cell.model).model, count] for cell, count in rows.items()}
+    return {LOAD_VARIABLE: json.dumps(plan, separators=(",", ":"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +120,8 @@ def guess(step_s: float, aim: float) -> int:
 def scaled(rows: Sequence[int], measured: Sequence[float], aims: Sequence[float]) -> list[int]:
     """The rows that should have met the aims, from one session, if time grows with them in proportion.
 
-    All ratios of a session share its plain process, and small ones drown in the noise between processes: so the time
-    of a row is that of all of them together (least squares through 1), and not each one's own.
+    Small ratios drown in the noise between processes: so the time of a row is that of all of them together (least
+    squares through 1), and not each one's own.
     """
     slope = sum(count * (ratio - 1) for count, ratio in zip(rows, measured, strict=True)) / sum(n * n for n in rows)
     return [_changed(count, aim, 1 + slope * count) for count, aim in zip(rows, aims, strict=True)]

@@ -1,0 +1,246 @@
+"""What a selftest found: counts to rates with their intervals, what a verdict cost, and how it is told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from mnist_bench.figures import significant
+from mnist_bench.gate.records import VerdictKind
+from mnist_bench.stats import CONFIDENCE, Interval
+from mnist_bench.table import Column, Document, Table, plain
+
+RED: frozenset[VerdictKind] = frozenset(("regression", "missing", "failed"))
+JUDGED: frozenset[VerdictKind] = RED | {"pass", "improvement", "inconclusive"}
+MISLABELLED = "mislabelled"  # the condition of that name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slowed:
+    """Extra work for one cell: ``rows`` of it, and the ratio of seconds per step that was measured with them.
+
+    ``measured`` is the mean over sessions of fresh process pairs with its 95 % t interval; ``aim`` what it was to be.
+    """
+
+    cell: str
+    aim: float
+    rows: int
+    measured: Interval
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mislabelled:
+    """A training set of which ``fraction`` of the labels are wrong; ``drops``: of accuracy, by cell, with one seed."""
+
+    fraction: float
+    drops: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """What the gate said of one cell, and after how many process pairs and seeds."""
+
+    cell: str
+    kind: VerdictKind
+    pairs: int
+    seeds: int
+    ratio: float | None  # seconds per step, B / A, as the gate estimated it
+    change: float | None  # of accuracy, B - A
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """One check. ``seconds``: wall time of it."""
+
+    condition: str
+    seconds: float
+    cells: tuple[CellResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """``hits`` of ``trials`` and the exact 95 % interval of their rate; without trials it is from 0 to 1."""
+
+    hits: int
+    trials: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One condition: how often the gate was red, and what it cost.
+
+    Args:
+        size: of the fault as it was measured, least and most over the cells: a ratio less 1, or a drop of accuracy.
+        red: on identical sides the false alarms, of checks; else the faults found, of cells with a fault.
+        passed: of the same cells (identical sides: all), those with the verdict pass or improvement.
+        inconclusive: likewise.
+        unjudged: cells that the gate could not compare (a device that is missing, say); in no other count.
+        check_s: wall seconds of a check, the median; None: there was none.
+        verdict_s: the same over the cells that were judged.
+        pairs: process pairs of a judged cell, the median.
+    """
+
+    condition: str
+    size: tuple[float, float] | None
+    red: Rate
+    checks: int
+    passed: int
+    inconclusive: int
+    unjudged: int
+    check_s: float | None
+    verdict_s: float | None
+    pairs: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that a selftest found; fewer than ``checks_per_condition`` were made where it ended early."""
+
+    schema_version: int = 1
+    program_version: str
+    machine: str
+    checks_per_condition: int
+    budget_s: float
+    conditions: tuple[Summary, ...]
+    slowed: tuple[Slowed, ...]
+    mislabelled: Mislabelled | None
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def complete(self) -> bool:
+        return all(summary.checks == self.checks_per_condition for summary in self.conditions)
+
+
+def rate(hits: int, trials: int) -> Rate:
+    """A rate and its Clopper-Pearson interval.
+
+    Source: Clopper & Pearson (1934), Biometrika 26, 404-413, by ``scipy.stats.binomtest``.
+
+    >>> rate(0, 3)
+    Rate(hits=0, trials=3, low=0.0, high=0.7075982261703572)
+    """
+    if trials == 0:
+        return Rate(hits=0, trials=0, low=0.0, high=1.0)
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, trials).proportion_ci(confidence_level=CONFIDENCE, method="exact")
+    return Rate(hits=hits, trials=trials, low=float(interval.low), high=float(interval.high))
+
+
+def summarise(
+    name: str, faulty: frozenset[str], size: tuple[float, float] | None, checks: Sequence[CheckResult]
+) -> Summary:
+    """What the checks of one condition come to.
+
+    Args:
+        faulty: the cells of B that are worse; none: the sides are alike, and every alarm is false.
+    """
+    judged = [[cell for cell in check.cells if cell.kind in JUDGED] for check in checks]
+    cells = [cell for of_check in judged for cell in of_check]
+    watched = [cell for cell in cells if cell.cell in faulty] if faulty else cells
+    if faulty:  # only a regression has found the fault: what crashed was found by nobody
+        red = [cell.kind == "regression" for cell in watched]
+    else:
+        red = [any(cell.kind in RED for cell in of_check) for of_check in judged if of_check]
+    costs = [check.seconds / len(of_check) for check, of_check in zip(checks, judged, strict=True) if of_check]
+    return Summary(
+        condition=name,
+        size=size,
+        red=rate(sum(red), len(red)),
+        checks=len(checks),
+        passed=sum(cell.kind in ("pass", "improvement") for cell in watched),
+        inconclusive=sum(cell.kind == "inconclusive" for cell in watched),
+        unjudged=sum(len(check.cells) for check in checks) - len(cells),
+        check_s=_median([check.seconds for check in checks]),
+        verdict_s=_median(costs),
+        pairs=_median([cell.pairs for cell in cells]),
+    )
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(median(values)) if values else None
+
+
+# ── how it is told ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _size(summary: Summary) -> str:
+    if summary.size is None:
+        return ""
+    low, high = (f"{100 * value:.1f}" for value in summary.size)
+    unit = "pp" if summary.condition == MISLABELLED else "%"
+    return f"{low} {unit}" if low == high else f"{low}-{high} {unit}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _share(red: Rate) -> float | None:
+    return red.hits / red.trials if red.trials else None
+
+
+COLUMNS: tuple[Column[Summary], ...] = (
+    Column("side B", lambda s: s.condition, right=False, key="condition", value=lambda s: s.condition),
+    Column("measured", _size, key="measured", value=lambda s: _size(s) or None),
+    Column("red", lambda s: f"{s.red.hits}/{s.red.trials}", key="red", value=lambda s: s.red.hits),
+    Column(None, key="of", value=lambda s: s.red.trials),
+    Column(
+        "rate",
+        lambda s: _percent(_share(s.red) or 0) * bool(s.red.trials),
+        1,
+        key="rate",
+        value=lambda s: _share(s.red),
+    ),
+    Column(
+        "95 %", lambda s: f"{100 * s.red.low:.0f}-{100 * s.red.high:.0f} %", key="rate_low", value=lambda s: s.red.low
+    ),
+    Column(None, key="rate_high", value=lambda s: s.red.high),
+    Column("pass", lambda s: str(s.passed), 2, key="passed", value=lambda s: s.passed),
+    Column("open", lambda s: str(s.inconclusive), 2, key="inconclusive", value=lambda s: s.inconclusive),
+    Column("min", lambda s: _minutes(s.check_s), 3, key="check_s", value=lambda s: s.check_s),
+    Column(
+        "pairs", lambda s: "" if s.pairs is None else significant(s.pairs, 2), 3, key="pairs", value=lambda s: s.pairs
+    ),
+)
+
+
+def _minutes(seconds: float | None) -> str:
+    return "" if seconds is None else significant(seconds / 60, 2)
+
+
+def document(report: Report) -> Document:
+    """The table, a row per condition, and what it means."""
+    table = Table("", COLUMNS, report.conditions)
+    return Document(title="The gate, measured on this machine", tables=(table,), notes=tuple(notes(report)))
+
+
+def notes(report: Report) -> Iterator[str]:
+    """What the figures mean, and what they do not show."""
+    if not report.conditions:
+        yield "no cell can be measured on this machine."
+        return
+    yield (
+        "red: of identical sides the checks that raised an alarm, of the others the cells whose fault was found; "
+        "pass, open: cells that passed or stayed inconclusive; min: minutes of a check; pairs: process pairs of a cell "
+        "(both medians)."
+    )
+    if costs := [one.verdict_s for one in report.conditions if one.verdict_s is not None]:
+        spread = " to ".join(dict.fromkeys((_minutes(min(costs)), _minutes(max(costs)))))
+        yield f"a verdict costs {spread} minutes here (a check's time over its cells, by condition)."
+    for one in report.conditions:
+        if one.size is None and one.red.trials:
+            most = f"cannot rule out a rate of false alarms up to {_percent(one.red.high)}; more --checks narrow it."
+            yield f"{one.condition}: {one.red.trials} check{'s' * (one.red.trials > 1)} {most}"
+    for slowed in report.slowed:
+        if abs(slowed.measured.estimate - slowed.aim) > 0.01:
+            measured = f"measured {100 * (slowed.measured.estimate - 1):.1f} %: what was measured is what counts."
+            yield f"{plain(slowed.cell)}: aimed at {_percent(slowed.aim - 1)}, {measured}"
+    if unjudged := sum(one.unjudged for one in report.conditions):
+        yield f"{unjudged} verdicts said nothing (not comparable: a missing device, say) and are in no count."
+    if not report.complete:
+        yield f"ended early: fewer than the {report.checks_per_condition} checks of each condition were made."
