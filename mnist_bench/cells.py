@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from mnist_bench.errors import UsageError, unknown
 from mnist_bench.models import MODELS
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Variant, group_id
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Variant, group_id, trial_id
 
 # The trials of one model, batch size and seed, under the id of the group.
 GroupTrials = tuple[str, tuple[tuple[Cell, int], ...]]
@@ -193,6 +193,24 @@ def groups(cells: Iterable[Cell], seeds: Sequence[int]) -> tuple[GroupTrials, ..
         for cell in cells:
             gathered.setdefault(group_id(cell, seed), []).append((cell, seed))
     return tuple((group, tuple(trials)) for group, trials in gathered.items())
+
+
+def planned(matrix: Matrix, filter_text: str | None, shard_text: str | None) -> tuple[GroupTrials, ...]:
+    """The groups of a run in matrix order, after ``--filter`` and ``--shard`` (as they are written, or None)."""
+    cells = select(expand(matrix), parse_filter(filter_text) if filter_text else None)
+    gathered = groups(cells, matrix.seeds)
+    return shard(gathered, *parse_shard(shard_text)) if shard_text else gathered
+
+
+def trials_of(matrix: Matrix) -> dict[str, tuple[Cell, int]]:
+    """The cell and the seed of every trial of a matrix, by the trial's id.
+
+    >>> matrix = Matrix(models=(ModelEntry(name="mlp", model="mlp"),), devices=("cpu",), batch_sizes=(100,),
+    ...                 variants=(Variant(name="eager"),), seeds=(7,))
+    >>> [(cell.model, seed) for cell, seed in trials_of(matrix).values()]
+    [('mlp', 7)]
+    """
+    return {trial_id(cell, seed): (cell, seed) for cell in expand(matrix) for seed in matrix.seeds}
 
 
 def order(groups: Sequence[GroupTrials], rng: random.Random) -> tuple[GroupTrials, ...]:

@@ -110,10 +110,7 @@ def _notice(text: str) -> Notice:
 
 def plan(matrix: Matrix, options: Options) -> tuple[matrices.GroupTrials, ...]:
     """The groups of a run in matrix order, after ``--filter`` and ``--shard``."""
-    wanted = matrices.parse_filter(options.filter) if options.filter else None
-    groups = matrices.groups(matrices.select(matrices.expand(matrix), wanted), matrix.seeds)
-    if options.shard:
-        groups = matrices.shard(groups, *matrices.parse_shard(options.shard))
+    groups = matrices.planned(matrix, options.filter, options.shard)
     if not groups:
         raise UsageError("nothing to run: this shard of the matrix is empty")
     return groups

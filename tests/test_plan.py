@@ -71,8 +71,8 @@ class TestPlan:
         assert len(rows) == 16
         assert rows[0]["cell"] == "mlp/cpu/b100/eager"
         markdown = output(capsys, "plan", "--format", "md").splitlines()
-        assert markdown[0].startswith("| cell | model |")
-        assert sum(line.startswith("| ") for line in markdown) == 17
+        assert "| model | device | batch | variant | seeds | about |" in markdown
+        assert sum(line.startswith("| ") for line in markdown) == 18
         table = output(capsys, "plan")
         assert sum(line.startswith(("mlp ", "cnn ")) for line in table.splitlines()) == 16
         assert "A rough estimate" in table
@@ -113,8 +113,31 @@ class TestPlan:
         (runnable,) = {row["seconds"] for row in document["cells"] if row["cell"] == "mlp/cpu/b100/eager"}
         assert document["seconds"] < 16 * runnable
 
-    def test_many_seeds_stay_readable(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "0, 1, ... 99 (100)" in output(capsys, "plan", "--seeds", "100")
+    def test_seeds_are_counted_and_a_reason_is_named_once(
+        self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(forecast, "this_host", lambda: host(find_program=lambda name: None))
+        lines = output(capsys, "plan", "--seeds", "7,9,11", "--filter", "variant=eager,model=mlp").splitlines()
+        table = [line.split() for line in lines]
+        assert ["model", "device", "batch", "variant", "seeds", "about"] in table
+        assert [row[4:] for row in table if row[:2] == ["mlp", "cuda"]] == [["3", "skipped", "[1]"]] * 2
+        assert sum(line.startswith("[1] cuda: ") for line in lines) == 1
+        assert not any("likely" in line for line in lines)
+
+    @pytest.mark.parametrize(
+        ("variants", "flags", "words"),
+        [
+            ("[compile, eager]", (), "Variants are held against eager."),
+            ("[compile, {name: plain}]", (), "Variants are held against plain."),
+            ("[compile]", (), "name one with --reference"),
+            ("[compile, eager]", ("--reference", "compile"), "Variants are held against compile."),
+        ],
+    )
+    def test_the_reference_is_named(
+        self, here: Path, capsys: pytest.CaptureFixture[str], variants: str, flags: tuple[str, ...], words: str
+    ) -> None:
+        (here / "benchmarks.yaml").write_text(changed(5, f"variants: {variants}"))
+        assert words in output(capsys, "plan", *flags)
 
     def test_examples(self) -> None:
         for module in (plan, options, forecast):
@@ -315,34 +338,15 @@ class TestSkips:
 class TestOptions:
     def parsed(self, *words: str) -> argparse.Namespace:
         parser = argparse.ArgumentParser(allow_abbrev=False)
-        for add in (
-            options.add_matrix,
-            options.add_output_dir,
-            options.add_data_dir,
-            options.add_filter,
-            options.add_seeds,
-            options.add_epochs,
-            options.add_timeout,
-            options.add_shard,
-            options.add_plugins,
-            options.add_verbosity,
-            options.add_format,
-        ):
-            add(parser)
+        options.add(parser, *(name for name in options.FLAGS if name != "quiet"))
         return parser.parse_args(words)
 
     def test_defaults(self) -> None:
-        args = self.parsed()
-        assert (args.matrix, args.output_dir, args.data_dir) == (Path("benchmarks.yaml"), Path("results"), None)
-        assert (args.format, args.color, args.quiet, args.verbose, args.no_progress) == (
-            "table",
-            "auto",
-            False,
-            0,
-            False,
-        )
-        assert (args.filter, args.seeds, args.epochs, args.timeout, args.shard) == (None,) * 5
-        assert not args.allow_plugins
+        args = vars(self.parsed())
+        given = {"matrix": Path("benchmarks.yaml"), "run": "latest", "output_dir": Path("results")}
+        loudness = {"format": "table", "color": "auto", "verbose": 0}
+        assert {key: value for key, value in args.items() if value} == {**given, "format": "table", "color": "auto"}
+        assert args.keys() >= {*given, *loudness, "filter", "seeds", "epochs", "timeout", "shard", "reference"}
 
     def test_json_is_a_format(self) -> None:
         assert self.parsed("--json").format == "json"
@@ -350,16 +354,18 @@ class TestOptions:
 
     def test_overrides(self) -> None:
         matrix = parse(GOOD, source="x", allow_plugins=False)
-        args = self.parsed("--seeds", "0,9", "--epochs", "7", "--timeout", "2.5")
-        changed_matrix = options.overrides(matrix, args)
-        assert (changed_matrix.seeds, changed_matrix.epochs) == ((0, 9), 7)
+        words = ("--seeds", "0,9", "--epochs", "7", "--timeout", "2.5", "--reference", "compile")
+        changed_matrix = options.overrides(matrix, self.parsed(*words))
+        assert (changed_matrix.seeds, changed_matrix.epochs, changed_matrix.reference) == ((0, 9), 7, "compile")
         assert changed_matrix.limits == dataclasses.replace(matrix.limits, timeout_seconds=2.5)
         assert options.overrides(matrix, argparse.Namespace()) == matrix
+        with pytest.raises(UsageError, match=r"--reference: unknown variant 'compiled'.*did you mean 'compile'"):
+            options.overrides(matrix, argparse.Namespace(reference="compiled"))
 
     @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "10m", "", "1e99"])
     def test_timeouts_refused(self, text: str) -> None:
         with pytest.raises(UsageError, match="--timeout"):
-            options.overrides(parse(GOOD, source="x", allow_plugins=False), argparse.Namespace(timeout=text))
+            self.parsed(f"--timeout={text}")
 
 
 class Terminal(io.StringIO):
@@ -446,8 +452,8 @@ class TestConsole:
             console.print_rows(rows, argparse.Namespace(format=form))
             printed[form] = capsys.readouterr().out
         assert json.loads(printed["json"]) == rows
-        assert printed["csv"] == 'a,b,c,d,e\nx|y,1.5,,yes,"1, 2"\n[bold],2000000,1,0,\n'
-        assert printed["md"].splitlines()[2] == "| x\\|y | 1.5 |  | yes | 1, 2 |"
+        assert printed["csv"] == 'a,b,c,d,e\nx|y,1.5,,yes,"1, 2"\n[bold],2000000,1,0,\n'.replace(",yes,", ",true,")
+        assert printed["md"].splitlines()[2] == "| x&#124;y | 1.5 |  | yes | 1, 2 |"
         assert "[bold]" in printed["table"]
 
     @pytest.mark.parametrize("form", ["csv", "json", "md", "table"])
@@ -494,10 +500,42 @@ class TestList:
     def test_schema(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert json.loads(output(capsys, "schema")) == json.loads(output(capsys, "schema", "--json")) == schema()
 
-    def test_a_closed_pipe_is_no_error(self) -> None:
+
+class TestStreams:
+    """Of a program whose stdout or stderr is closed, full, deaf or of another alphabet: the exit code stays."""
+
+    @pytest.mark.parametrize(
+        ("redirections", "code", "errors"),
+        [
+            ("", 0, ""),
+            (">&-", 0, ""),
+            ("2>&-", 0, ""),
+            ("<&- >&- 2>&-", 0, ""),
+            ("2>/dev/full", 0, ""),
+            (">/dev/full", 1, "mnist-bench: [Errno 28] No space left on device"),
+        ],
+    )
+    @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+    def test_closed_or_full(self, here: Path, redirections: str, code: int, errors: str, encoding: str) -> None:
+        command = f"{sys.executable} -m mnist_bench plan --format csv {redirections}"
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == code
+        assert errors in done.stderr
+        assert "Traceback" not in done.stderr
+        assert (here / "benchmarks.yaml").read_text() == GOOD  # no file took the number of a closed stream
+
+    @pytest.mark.parametrize(("arguments", "code"), [(["plan", "--format", "csv"], 0), (["plan", "nowhere.yaml"], 2)])
+    def test_no_reader(self, here: Path, arguments: list[str], code: int) -> None:
         reader, writer = os.pipe()
         os.close(reader)
-        command = [sys.executable, "-m", "mnist_bench", "schema"]
-        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+        command = [sys.executable, "-m", "mnist_bench", *arguments]
+        assert subprocess.run(command, stdout=writer, stderr=writer, check=False).returncode == code
         os.close(writer)
-        assert done.stderr == b""
+
+    def test_what_the_other_side_cannot_show_is_escaped(self, here: Path) -> None:
+        (here / "benchmarks.yaml").write_text(changed(2, "models: [café]"), encoding="utf-8")
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        command = [sys.executable, "-m", "mnist_bench", "plan"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert (done.returncode, "caf\\xe9" in done.stderr) == (2, True)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from mnist_bench import __version__
+from mnist_bench.cli.console import settle_streams
 from mnist_bench.errors import BenchError
 
 # name: (module, one line of help)
@@ -16,10 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mnist_bench.cli.run", "train, time and evaluate every cell of a matrix; write results/"),
     "plan": ("mnist_bench.cli.plan", "print the cells in order, what will be skipped and why, and how long it takes"),
     "reproduce": ("mnist_bench.cli.reproduce", "the tutorial's three experiments, measured beside published"),
-    "compare": (
-        "mnist_bench.cli.compare",
-        "compare the cells of a run, or two runs cell by cell",
-    ),
+    "compare": ("mnist_bench.cli.compare", "compare the cells of a run, or two runs cell by cell"),
     "check": ("mnist_bench.cli.check", "has this change made a cell slower or less accurate?"),
     "selftest": ("mnist_bench.cli.selftest", "measure the gate on this machine: false alarms, and faults found"),
     "history": ("mnist_bench.cli.history", "show a cell's figures over runs and commits"),
@@ -52,7 +50,13 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the program and returns its exit code (docs: exit codes). Errors of the user's are one line on stderr."""
+    """Runs the program and returns its exit code (docs: exit codes). Errors of the user's are one line on stderr.
+
+    Args:
+        argv: None: those of this process, whose streams are settled then.
+    """
+    if argv is None:
+        settle_streams()
     # No list(): once the command of that name is imported, the name is its module (an attribute of this package).
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     command = next((word for word in arguments if word in COMMANDS), None)
@@ -72,9 +76,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mnist-bench: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our stdout has gone (``| head``): no error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:  # a full disk, a folder that has gone: no fault of the program
-        print(f"mnist-bench: {error}; what was finished before is kept", file=sys.stderr)
+        print(f"mnist-bench: {error}", file=sys.stderr)
         return 1

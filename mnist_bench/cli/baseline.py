@@ -33,15 +33,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         epilog="With --filter only these cells are replaced; the others of the file stay as they are.",
         allow_abbrev=False,
     )
-    update.add_argument("run", metavar="RUN", help="a finished run: its id, its path, or latest")
     update.add_argument("--reason", required=True, metavar="TEXT", help="why: one line for those who review the change")
     update.add_argument(
-        "-o", "--output", type=Path, default=DEFAULT, metavar="FILE", help="the baseline file (default: baseline.json)"
+        "--output", type=Path, default=DEFAULT, metavar="FILE", help="the baseline file (default: baseline.json)"
     )
-    options.add_filter(update)
-    update.add_argument(
-        "--output-dir", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept (default: results)"
-    )
+    options.add(update, "run", "filter", "output_dir")
     show = verbs.add_parser(
         "show", help="print a baseline", description="Print a baseline: its cells and where they come from.",
         allow_abbrev=False,
@@ -50,8 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "file", nargs="?", type=Path, default=DEFAULT, metavar="FILE", help="the baseline file (default: baseline.json)"
     )
     for verb in (update, show):
-        options.add_format(verb)
-        options.add_color(verb)
+        options.add(verb, "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -74,7 +69,7 @@ def load(path: Path) -> Baseline:
     except FileNotFoundError as error:
         raise UsageError(
             f"{name}: there is no such baseline; this writes one: "
-            f'mnist-bench baseline update latest --reason "..." -o {name}'
+            f'mnist-bench baseline update latest --reason "..." --output {name}'
         ) from error
     except OSError as error:
         raise UsageError(f"{name}: cannot be read: {error.strerror or error}") from error

@@ -46,12 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget", metavar="TIME", help=f"wall time over all sittings, as in 90s, 20m, 1h (default: {DEFAULT_BUDGET})"
     )
-    options.add_data_dir(parser)
-    options.add_output_dir(parser)
-    options.add_filter(parser)
-    options.add_seeds(parser)
-    options.add_timeout(parser)
-    options.add_plugins(parser)
+    options.add(parser, "data_dir", "output_dir", "filter", "seeds", "timeout", "allow_plugins")
     parser.add_argument("--offline", action="store_true", help="download nothing")
     parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
     check_output.configure(parser)
@@ -128,7 +123,7 @@ def _request(args: argparse.Namespace) -> Request:
         filter=args.filter,
         offline=args.offline,
         allow_plugins=args.allow_plugins,
-        timeout_s=options.timeout_s(args),
+        timeout_s=args.timeout,
         budget_s=budget.parse(args.budget or DEFAULT_BUDGET),
     )
 

@@ -29,8 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--comment", type=Path, metavar="FILE", help="write Markdown there, for a comment on a pull request"
     )
-    options.add_format(parser)
-    options.add_color(parser)
+    options.add(parser, "format", "color")
 
 
 def preflight(args: argparse.Namespace, environ: Mapping[str, str]) -> None:

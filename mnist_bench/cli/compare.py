@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Never from a cell that failed or was skipped; the accuracy stands beside every speed-up. "
         "Exit code 5: nothing is comparable."
     )
-    options.add_run(parser)
+    options.add(parser, "run")
     parser.add_argument("other", nargs="?", metavar="RUN", help="a second run: held against the first, cell by cell")
     parser.add_argument(
         "--by",
@@ -36,16 +36,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="compare the cells of one run by this (default: device where there is another beside the CPU, else "
         "variant, else batch_size)",
     )
-    parser.add_argument("--reference", metavar="VARIANT", help="what variants are held against (default: the matrix's)")
     parser.add_argument(
         "--across-machines",
         action="store_true",
         help="compare two runs although machine, software or settings differ; what differs stands above the table",
     )
-    options.add_filter(parser)
-    options.add_output_dir(parser)
-    options.add_format(parser)
-    options.add_color(parser)
+    options.add(parser, "reference", "filter", "output_dir", "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -3,21 +3,57 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import io
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
+from mnist_bench.table import Document, Table
+
 if TYPE_CHECKING:
     from rich.console import Console  # imported late: what prints no table need not wait for it
 
-    from mnist_bench.table import Document
-
 PIPE_WIDTH = 200  # a file has no width, and a cell that is cut off in one is lost
 
-Row = Mapping[str, object]
+
+class _Patient(io.FileIO):
+    """A standard stream whose reader may go away: what comes then goes nowhere, and the program goes on.
+
+    What cannot be written to stdout for another reason (a full disk) is an error; stderr never is.
+    """
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if not isinstance(error, BrokenPipeError) and self.fileno() == 1:
+                raise
+            return len(data)
+
+
+def settle_streams() -> None:
+    """Gives the process a stdin, stdout and stderr on which nothing fails that is not ours.
+
+    Those that are closed lead nowhere (or the next file that is opened would take their number). What the encoding of
+    the other side has not is escaped.
+    """
+    for descriptor, mode in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, mode)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        encoding = getattr(getattr(sys, name), "encoding", "utf-8")
+        buffer = io.BufferedWriter(_Patient(descriptor, "w", closefd=False))
+        lines = descriptor == 2 or os.isatty(descriptor)
+        stream = io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=lines)
+        setattr(sys, name, stream)
 
 
 def make_console(args: argparse.Namespace, *, stderr: bool) -> Console:
@@ -70,79 +106,41 @@ def animates(args: argparse.Namespace, file: IO[str]) -> bool:
     return file.isatty() and not silent and not os.environ.get("CI")
 
 
-def print_rows(rows: Sequence[Row], args: argparse.Namespace, *, title: str = "") -> None:
+def print_rows(rows: Sequence[Mapping[str, object]], args: argparse.Namespace) -> None:
     """Prints rows to stdout as ``args.format`` says: ``table``, ``csv``, ``md``, or ``json`` (a list of objects).
 
     Args:
         rows: of one set of keys, in the order of the columns; None prints as nothing.
         args: with ``format``.
-        title: above a table for people; no part of the data.
     """
+    table = Table.of("", rows)
     match args.format:
         case "json":
-            print_json(list(rows))
+            print_json(table.records())
         case "csv":
-            _print_csv(rows)
+            sys.stdout.write(table.csv() if rows else "")
         case "md":
-            _print_markdown(rows)
-        case _:
-            _print_table(rows, args, title)
+            sys.stdout.write(f"{table.markdown()}\n" if rows else "")
+        case _ if rows:
+            _print_folded(table, args)
+
+
+def _print_folded(table: Table[Any], args: argparse.Namespace) -> None:
+    """To a terminal, long texts folded within their columns: for tables that are short."""
+    from rich.table import Table as Folded
+    from rich.text import Text
+
+    folded = Folded(box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        folded.add_column(column.title or "", justify="right" if column.right else "left", overflow="fold")
+    for row in table.rows:
+        folded.add_row(*(Text(column.show(row)) for column in table.columns))
+    make_console(args, stderr=False).print(folded)
 
 
 def print_json(document: Any) -> None:
     """One JSON document to stdout."""
     print(json.dumps(document, indent=2, allow_nan=False))
-
-
-def _print_csv(rows: Sequence[Row]) -> None:
-    from mnist_bench.table import harmless
-
-    if rows:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(rows[0])
-        writer.writerows(
-            [
-                _text(value) if isinstance(value, int | float | None) else harmless(_text(value))
-                for value in row.values()
-            ]
-            for row in rows
-        )
-
-
-def _print_markdown(rows: Sequence[Row]) -> None:
-    if not rows:
-        return
-    print(f"| {' | '.join(rows[0])} |")
-    print(f"|{'|'.join('---' for _ in rows[0])}|")
-    for row in rows:
-        print("| " + " | ".join(_text(value).replace("|", "\\|") for value in row.values()) + " |")
-
-
-def _print_table(rows: Sequence[Row], args: argparse.Namespace, title: str) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for key in rows[0] if rows else ():
-        numbers = all(isinstance(row[key], int | float | None) for row in rows)
-        table.add_column(key, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_text(value)) for value in row.values()))
-    make_console(args, stderr=False).print(table)
-
-
-def _text(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:g}" if abs(value) < 1e6 else f"{value:.0f}"
-        case list() | tuple():
-            return ", ".join(_text(item) for item in value)
-        case _:
-            return str(value)
 
 
 def print_document(document: Document, args: argparse.Namespace) -> None:

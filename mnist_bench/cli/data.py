@@ -23,26 +23,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     fetch = _verb(verbs, "fetch", "download MNIST, or unpack its .gz files; replace corrupt files")
-    options.add_data_dir(fetch)
+    options.add(fetch, "data_dir")
     fetch.add_argument("--json", action="store_true", help="print what was done as JSON")
     fetch.add_argument("--no-progress", action="store_true", help="draw no progress bar")
 
     verify = _verb(verbs, "verify", "check every file against its checksum, anew; exit code 2 unless all are whole")
-    options.add_data_dir(verify)
+    options.add(verify, "data_dir")
     _add_dataset(verify, ["mnist", "synthetic"])
     verify.add_argument("--json", action="store_true", help="print the table as JSON")
 
     show = _verb(verbs, "show", "show the first 16 training digits, in the terminal or as a PNG")
-    options.add_data_dir(show)
+    options.add(show, "data_dir")
     _add_dataset(show, ["auto", "mnist", "synthetic"])
     show.add_argument("--output", metavar="FILE", help="write a PNG here, instead of text to the terminal")
     show.add_argument("--text", action="store_true", help="print to the terminal, also where --output is given")
-    options.add_color(show)
+    options.add(show, "color")
     show.add_argument("--offline", action="store_true", help="download nothing")
 
     synthesize = _verb(verbs, "synthesize", "draw the synthetic digit set as four IDX files")
     synthesize.add_argument("--seed", type=_seed, default=0, help="another seed, other digits (default: %(default)s)")
-    synthesize.add_argument("-o", "--output-dir", metavar="DIR", help="put MNIST/raw/ here (default: the cache folder)")
+    synthesize.add_argument("--data-dir", metavar="DIR", help="put MNIST/raw/ here (default: the cache folder)")
     synthesize.add_argument("--json", action="store_true", help="print the files and checksums as JSON")
 
 
@@ -82,7 +82,7 @@ def _fetch(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     from mnist_bench.data import mnist, synthetic
 
-    # A --data-dir that is named holds the synthetic set of `data synthesize --output-dir`.
+    # A --data-dir that is named holds the synthetic set of `data synthesize --data-dir`.
     if args.dataset == "synthetic" and args.data_dir is None:
         root = synthetic.cached_root(synthetic.SEED, os.environ)
     else:
@@ -130,8 +130,8 @@ def _synthesize(args: argparse.Namespace) -> int:
     from mnist_bench.data import synthetic
     from mnist_bench.data.mnist import inspect
 
-    if args.output_dir is not None:
-        root = Path(args.output_dir)
+    if args.data_dir is not None:
+        root = Path(args.data_dir)
         _notify(f"drawing {sum(synthetic.SIZES):,} digits into {root}")
         try:
             synthetic.write_set(root, seed=args.seed, sizes=synthetic.SIZES)

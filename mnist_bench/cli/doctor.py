@@ -25,10 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "of its own imports torch, and a fixed loop is timed for a second."
     )
     parser.add_argument("--compile", action="store_true", help="try torch.compile too (up to half a minute)")
-    options.add_output_dir(parser)
-    options.add_data_dir(parser)
-    options.add_format(parser)
-    options.add_color(parser)
+    options.add(parser, "output_dir", "data_dir", "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:

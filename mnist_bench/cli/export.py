@@ -22,7 +22,7 @@ NOTHING_MEASURED = 5
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "What stands in each format, and how the tools read it: docs/exports.md."
-    options.add_run(parser)
+    options.add(parser, "run")
     parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help=f"one of {', '.join(FORMATS)}")
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="the file to write, or a folder for it (default: stdout)"
@@ -32,8 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=DIRECTIONS,
         help="github-action-benchmark: only the file of those figures of which smaller, or bigger, is better",
     )
-    options.add_filter(parser)
-    options.add_output_dir(parser)
+    options.add(parser, "filter", "output_dir")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="CELL",
         help="only these cells: a part of a cell's name, or a pattern as in 'lenet5/*/eager' (default: all)",
     )
-    options.add_filter(parser)
+    options.add(parser, "filter")
     parser.add_argument(
         "--metric",
         choices=tuple(METRICS),
@@ -44,9 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--last", type=_count, default=5, metavar="N", help="how many runs to list (default: 5)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page with a plot per cell as well")
-    options.add_output_dir(parser)
-    options.add_format(parser)
-    options.add_color(parser)
+    options.add(parser, "output_dir", "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:

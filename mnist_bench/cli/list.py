@@ -13,8 +13,7 @@ KINDS = ("models", "devices", "variants")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=KINDS, help="what to list")
-    options.add_format(parser)
-    options.add_color(parser)
+    options.add(parser, "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -18,9 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="merge shards of different machines or software; the merged run is then comparable with no other",
     )
-    options.add_output_dir(parser)
-    options.add_format(parser)
-    options.add_color(parser)
+    options.add(parser, "output_dir", "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -26,8 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "The page holds its data and programs and opens offline. Exit code 5: nothing was measured; the page says why."
     )
-    options.add_run(parser)
-    options.add_output_dir(parser)
+    options.add(parser, "run", "output_dir")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write the page here (default: report.html in the run's folder)"
     )

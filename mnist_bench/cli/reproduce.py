@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("resident", "tutorial"),
         help="images resident in memory, or the tutorial's own loops, which train the same, slower (default: resident)",
     )
-    options.add_execution(parser, of="a reproduction", most_epochs=EPOCHS)
+    options.add_execution(parser, of="a reproduction")
 
 
 def execute(args: argparse.Namespace) -> int:

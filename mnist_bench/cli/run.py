@@ -32,9 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "matrix", nargs="?", type=Path, metavar="MATRIX", help=f"the matrix file (default: {DEFAULT_MATRIX})"
     )
-    options.add_filter(parser)
-    options.add_shard(parser)
-    options.add_plugins(parser)
+    options.add(parser, "filter", "shard", "reference", "allow_plugins")
     parser.add_argument("--solo", action="store_true", help="time trials one by one; speed-ups are then unpaired")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first trial that fails")
     parser.add_argument("--strict-devices", action="store_true", help="a missing device or compiler is a failure")

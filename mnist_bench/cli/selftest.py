@@ -34,8 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Takes hours: five kinds of check, each --checks times. Ctrl-C prints what is known so far. How it is done and "
         "how to read it: docs/ci.md."
     )
-    options.add_matrix(parser)
-    options.add_filter(parser)
+    options.add(parser, "matrix", "filter")
     parser.add_argument(
         "--checks", type=_count, default=CHECKS, metavar="N", help="checks of each kind (default: %(default)s)"
     )
@@ -45,12 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="the most that a check may take, as in 8m (default: %(default)s)",
     )
-    options.add_data_dir(parser)
-    options.add_plugins(parser)
+    options.add(parser, "data_dir", "allow_plugins")
     parser.add_argument("--offline", action="store_true", help="download nothing")
     parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
-    options.add_format(parser)
-    options.add_color(parser)
+    options.add(parser, "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -104,7 +104,7 @@ def test_show_prints_to_the_terminal_or_writes_a_png(world: World, capsys: pytes
 
 def test_synthesize_puts_another_seed_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "mine"
-    assert main(["data", "synthesize", "--seed", "3", "--output-dir", str(target), "--json"]) == 0
+    assert main(["data", "synthesize", "--seed", "3", "--data-dir", str(target), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["seed"] == 3
     assert document["root"] == str(target)
@@ -112,10 +112,10 @@ def test_synthesize_puts_another_seed_where_it_is_told(tmp_path: Path, capsys: p
     capsys.readouterr()
     assert main(["data", "verify", "--data-dir", str(target)]) == 2
     assert "not MNIST, but whole synthetic digits" in capsys.readouterr().err
-    assert main(["data", "synthesize", "--output-dir", str(target)]) == 2
+    assert main(["data", "synthesize", "--data-dir", str(target)]) == 2
     assert "is there already" in capsys.readouterr().err
     (target / "file").write_text("")
-    assert main(["data", "synthesize", "--output-dir", str(target / "file")]) == 2
+    assert main(["data", "synthesize", "--data-dir", str(target / "file")]) == 2
     assert "name another folder" in capsys.readouterr().err
 
 

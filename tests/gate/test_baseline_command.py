@@ -62,7 +62,7 @@ def call(place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 @pytest.fixture
 def update(place: Place, call: Call) -> Call:
     def update(run: str, *words: str, reason: str = "first", **kwargs: Any) -> tuple[int, str, str]:
-        where = ("-o", str(place.file), "--output-dir", str(place.results))
+        where = ("--output", str(place.file), "--output-dir", str(place.results))
         return call("baseline", "update", run, "--reason", reason, *where, *words, **kwargs)
 
     return update
@@ -162,7 +162,7 @@ class TestUpdate:
     def test_refuses_a_folder_and_a_foreign_file(self, place: Place, update: Call, call: Call, tmp_path: Path) -> None:
         place.run(FIRST)
         where = ("--reason", "x", "--output-dir", str(place.results))
-        code, _, err = call("baseline", "update", FIRST, *where, "-o", str(tmp_path))
+        code, _, err = call("baseline", "update", FIRST, *where, "--output", str(tmp_path))
         assert code == 2
         assert str(tmp_path) in err
         place.file.write_text('{"name": "package"}', "utf-8")
@@ -175,7 +175,7 @@ class TestUpdate:
     def test_makes_the_folder(self, place: Place, call: Call, tmp_path: Path) -> None:
         place.run(FIRST)
         file = tmp_path / "ci" / "cpu.json"
-        words = ("--reason", "x", "--output-dir", str(place.results), "-o", str(file))
+        words = ("--reason", "x", "--output-dir", str(place.results), "--output", str(file))
         assert call("baseline", "update", FIRST, *words)[0] == 0
         assert file.exists()
 
