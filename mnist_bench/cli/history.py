@@ -6,7 +6,7 @@ import argparse
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,7 +135,7 @@ def _print(series: Sequence[Series], args: argparse.Namespace) -> None:
 
     if args.format != "table":
         rows = trends.rows(series, args.metric, args.last)
-        print_rows([_escaped(row) for row in rows] if args.format == "md" else rows, args)
+        print_rows(rows, args)
         return
     # Without rich: to load it would take a third of the time that a query may.
     coloured = wants_colour(args.color, sys.stdout)
@@ -149,13 +149,6 @@ def _print(series: Sequence[Series], args: argparse.Namespace) -> None:
 
 def _styled(text: str, style: Style) -> str:
     return f"\x1b[{SGR[style]}m{text}\x1b[0m" if style else text
-
-
-def _escaped(row: Mapping[str, object]) -> dict[str, object]:
-    """For Markdown, where names from outside must stay text."""
-    from mnist_bench.table import escape
-
-    return {key: escape(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:
