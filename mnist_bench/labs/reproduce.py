@@ -408,7 +408,7 @@ def document(result: Reproduction) -> Document:
     final = [next(reversed(list(_epochs(model)))) for model in result.models]
     return Document(
         title="The tutorial, reproduced",
-        facts=(" · ".join(_setting(result)),),
+        facts=(" · ".join(_setting(result)), *(["Not complete: figures are missing."] if result.missing else [])),
         tables=(
             *epochs,
             Table("After the last epoch (accuracy in percent)", _VERDICTS, final),
