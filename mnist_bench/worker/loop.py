@@ -19,6 +19,8 @@ from mnist_bench.worker.clocks import NS, clock
 Batch = tuple[torch.Tensor, torch.Tensor]
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Forward = Callable[[torch.Tensor], torch.Tensor]
+Wait = Callable[[], None]  # for the device
+Clock = Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +53,9 @@ class TrainedEpoch:
 
 
 def train_epoch(
-    step: Step,
-    batches: Iterable[Batch],
-    step_count: int,
-    *,
-    synchronize: Callable[[], None],
-    clock: Callable[[], int] = clock,
+    step: Step, batches: Iterable[Batch], step_count: int, synchronize: Wait, clock: Clock = clock
 ) -> TrainedEpoch:
-    """Trains over ``batches``.
-
-    Args:
-        step_count: how many batches there will be (the stamps' room).
-    """
+    """Trains over ``batches``, of which there will be ``step_count`` (the stamps' room)."""
     stamps = array("q", bytes(16 * step_count))
     losses: list[torch.Tensor] = []  # to add them up would be an operation more in every step
     sizes: list[int] = []
@@ -80,18 +73,12 @@ def train_epoch(
 
 
 def evaluate(
-    forward: Forward,
-    batches: Iterable[Batch],
-    image_count: int,
-    device: torch.device,
-    *,
-    synchronize: Callable[[], None],
-    clock: Callable[[], int] = clock,
+    forward: Forward, batches: Iterable[Batch], count: int, device: torch.device, wait: Wait, clock: Clock = clock
 ) -> Evaluated:
     """Scores every image once; ``predictions_sha256`` is over the predicted digits, uint8 in the file's order."""
-    synchronize()
+    wait()
     started = clock()
-    predictions = torch.empty(image_count, dtype=torch.uint8, device=device)
+    predictions = torch.empty(count, dtype=torch.uint8, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     samples = 0
     with torch.inference_mode():
@@ -116,9 +103,7 @@ def time_steps_by_clock(step: Callable[[], None], count: int) -> list[int]:
     return [second - first for first, second in pairwise(stamps)]
 
 
-def time_steps_by_events(
-    events: Any, synchronize: Callable[[], None], step: Callable[[], None], count: int
-) -> list[int]:
+def time_steps_by_events(events: Any, synchronize: Wait, step: Callable[[], None], count: int) -> list[int]:
     """The same by device events: ``events`` makes one, as ``torch.cuda.Event`` does.
 
     An event between steps costs about a microsecond of launch and no synchronisation.

@@ -29,7 +29,7 @@ class Server:
             return self._carry_out(request)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a model raises is a result
             traceback.print_exc()
-            return protocol.Failed(kind=classify(error), reason=as_unicode(explain(error)))
+            return protocol.Failed(kind=classify(error), reason=explain(error))
 
     def _carry_out(self, request: protocol.Request) -> protocol.Reply:
         match request:
@@ -66,19 +66,12 @@ def classify(error: BaseException) -> FailureKind:
 
 def explain(error: BaseException) -> str:
     """One line: the error's own words, and where in the code outside this package and torch it was raised."""
-    words = " ".join(str(error).split()) or "no message"
-    if isinstance(error, BenchError):
-        return shorten(words)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(OURS)]
-    where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return shorten(f"{type(error).__name__}: {words}") + where
-
-
-def shorten(text: str) -> str:
-    return text if len(text) <= REASON_LENGTH else text[: REASON_LENGTH - 1] + "…"
-
-
-def as_unicode(text: str) -> str:
-    """A lone surrogate (a path or a message of bytes that were no UTF-8) becomes its escape: no table can hold it."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    words, where = " ".join(str(error).split()) or "no message", ""
+    if not isinstance(error, BenchError):
+        words = f"{type(error).__name__}: {words}"
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith(OURS)]
+        where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    short = words if len(words) <= REASON_LENGTH else words[: REASON_LENGTH - 1] + "…"
+    # A lone surrogate (a path or a message of bytes that were no UTF-8) becomes its escape: no table can hold it.
+    return (short + where).encode("utf-8", "backslashreplace").decode()

@@ -256,12 +256,8 @@ class LiveTrial:
                 raise TrialError(f"epoch {epoch}: the order is not a permutation of the {count} images")
             self._orders.update(order.numpy().tobytes())
         with self._no_compilation(f"epoch {epoch}"):
-            trained = train_epoch(
-                self._program.step,
-                self._pipeline.train_batches(order),
-                math.ceil(count / self._spec.cell.batch_size),
-                synchronize=self._device.synchronize,
-            )
+            batches, steps = self._pipeline.train_batches(order), math.ceil(count / self._spec.cell.batch_size)
+            trained = train_epoch(self._program.step, batches, steps, self._device.synchronize)
         seconds, loader_ns = (trained.ended - trained.started) * NS, trained.loader_ns()
         self._waterfall.add("loader wait", loader_ns)
         self._waterfall.add("train step", trained.ended - trained.started - loader_ns)
@@ -291,16 +287,11 @@ class LiveTrial:
         pipeline = self._open_other_set() if other_set else self._pipeline
         with self._waterfall.phase("evaluation"), self._no_compilation("the evaluation"):
             self._model.eval()
-            score = evaluate(
-                self._program.forward,
-                pipeline.test_batches(),
-                pipeline.test_images,
-                self._device.torch_device,
-                synchronize=self._device.synchronize,
-            )
+            batches, count, device = pipeline.test_batches(), pipeline.test_images, self._device
+            score = evaluate(self._program.forward, batches, count, device.torch_device, device.synchronize)
             self._model.train()
-        if score.samples != pipeline.test_images:
-            raise TrialError(f"{score.samples} images were scored, not {pipeline.test_images}")
+        if score.samples != count:
+            raise TrialError(f"{score.samples} images were scored, not {count}")
         return score
 
     def _open_other_set(self) -> Pipeline:

@@ -10,7 +10,7 @@ import torch
 import torch._dynamo
 import torch._dynamo.exc
 import torch._inductor.exc
-from worker_kit import make_spec, new_waterfall, write_plugin
+from worker_kit import make_spec, new_waterfall
 
 from mnist_bench.errors import DataError, Diverged, TrialError
 from mnist_bench.machine import forecast
@@ -102,34 +102,11 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 # ── the server ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def server() -> Server:
-    return Server(new_waterfall())
-
-
-def test_another_protocol_is_refused_and_a_missing_device_is_no_failure(server: Server, tiny: DataSet) -> None:
-    spec = make_spec(tiny)
+def test_another_protocol_is_refused_and_a_missing_device_is_no_failure(tiny: DataSet) -> None:
+    server, spec = Server(new_waterfall()), make_spec(tiny)
     reply = server.answer(Prepare(spec=spec, protocol=99))
     assert isinstance(reply, Failed)
     assert "the runner speaks protocol 99, this worker " in reply.reason
     missing = server.answer(Prepare(spec=replace(spec, cell=replace(spec.cell, device="cuda:99"))))
     assert isinstance(missing, Unavailable)
     assert missing.scope == "device"
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        ("raise KeyError('lost')", "KeyError: 'lost' ({folder}/{name}.py:1)"),
-        ("def build():\n    raise SystemExit(3)", "SystemExit: 3 ({folder}/{name}.py:2)"),
-        ("def build():\n    return None", "{name}:build() returned a NoneType, not a torch.nn.Module"),
-    ],
-)
-def test_what_a_plugin_does_becomes_a_reply(
-    code: str, reason: str, server: Server, tiny: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = f"served_{abs(hash(code))}"
-    write_plugin(tmp_path, name, code)
-    reply = server.answer(Prepare(spec=make_spec(tiny, f"{name}:build", plugin_path=str(tmp_path))))
-    assert reply == Failed(kind="failed", reason=reason.format(folder=tmp_path, name=name))
-    assert "Traceback" in capsys.readouterr().err  # in the worker, its log

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,32 +229,24 @@ SHIFTY = module("flat = images.flatten(1)\nreturn self.linear(flat * 2 if self.l
 
 
 @pytest.mark.parametrize("where", ["the timing session", "epoch 0", "the evaluation"])
-def test_a_recompilation_inside_a_timed_span_fails_the_trial(where: str, tiny: DataSet, tmp_path: Path) -> None:
-    name = f"shifty_{where.split()[-1]}"
-    trial, _ = prepared(plugin_spec(tiny, tmp_path, name, SHIFTY, batch_size=500, **AOT))
-    before, steady, steps = graphs_compiled(), trial._one_step, []
+def test_a_recompilation_inside_a_timed_span_fails_the_trial(
+    where: str, tiny: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, _ = prepared(plugin_spec(tiny, tmp_path, f"shifty_{where[-5:]}", SHIFTY, batch_size=500, **AOT))
+    before, time_steps = graphs_compiled(), trial._time_steps
 
-    def change() -> None:
+    def change(count: int = 0) -> list[int]:
         trial._model.limit = 1  # type: ignore[assignment]
+        return time_steps(count)
 
-    def change_at_the_second() -> None:  # the first step of a block does not count
-        steps.append(1)
-        if len(steps) == 2:
-            change()
-        steady()
-
-    call: Callable[[], object] = lambda: trial.block(1)  # noqa: E731
     if where == "the timing session":
-        trial.block(0)
-        trial._one_step = change_at_the_second  # type: ignore[method-assign]
+        monkeypatch.setattr(trial, "_time_steps", change)  # the step before it does not count
     else:
         trial.end_session()
-        if where == "the evaluation":
-            trial.train_epoch(0)
         change()
-        call = trial.evaluate if where == "the evaluation" else lambda: trial.train_epoch(0)
+    spans = {"the timing session": lambda: trial.block(1), "epoch 0": lambda: trial.train_epoch(0)}
     with pytest.raises(TrialError, match=rf"\d graphs were compiled inside {where}: its times are not those"):
-        call()
+        spans.get(where, trial.evaluate)()
     assert graphs_compiled() > before
 
 
