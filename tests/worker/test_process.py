@@ -7,13 +7,16 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from worker_kit import make_spec
 
 from mnist_bench.errors import TrialError
-from mnist_bench.records import Variant
+from mnist_bench.executors.local import uninstalled_package, worker_environment
+from mnist_bench.records import DataSet, Variant
 from mnist_bench.worker.process import apply_numerics, describe_numerics, on_random_core, tree_peak_bytes
 
 CPU = torch.device("cpu")
@@ -97,3 +100,15 @@ def test_memory_is_that_of_the_whole_tree() -> None:
         child.stdout.readline()
         assert tree_peak_bytes() - before > 200 << 20
         child.communicate(b"\n")
+
+
+def test_the_folder_that_a_worker_is_started_in_is_not_on_its_path(tiny: DataSet, tmp_path: Path) -> None:
+    for name in ("argparse", "torch", "mnist_bench"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(97)")
+    environ = {**os.environ, "PYTHONPATH": os.pathsep}  # an empty entry is the folder
+    own = worker_environment(environ, make_spec(tiny, execution="compile", cache_dir="own"), uninstalled_package())
+    assert own["TMPDIR"] == "own"  # precompiled headers lie there, and go with it
+    own["TMPDIR"] = str(tmp_path)
+    for command in (["-m", "mnist_bench.worker", "--help"], ["-c", "import mnist_bench.worker.server"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=own, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
