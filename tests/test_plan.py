@@ -12,21 +12,23 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from bad_matrices import CASES, GOOD, changed
+from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
 from rich.console import Console
 
 from mnist_bench.cells import expand
 from mnist_bench.cli import console, main, options, plan
 from mnist_bench.cli.terminal import Display, Lines, watch
 from mnist_bench.config import parse, schema
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
 from mnist_bench.machine import forecast
 from mnist_bench.machine.forecast import (
     Host,
-    Past,
     compiler_doubt,
     device_doubt,
     earlier_trials,
@@ -34,7 +36,7 @@ from mnist_bench.machine.forecast import (
     skip_reason,
     this_host,
 )
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Measurement, Trial, Variant
 
 HEAVY = ("torch", "pydantic", "rich", "numpy", "pandas", "yaml")
 
@@ -224,7 +226,7 @@ class TestEstimate:
     matrix = parse(GOOD, source="x", allow_plugins=False)
 
     def seconds(
-        self, cell: Cell, matrix: Matrix, *, past: tuple[Past, ...] = (), seeds: int = 1, cores: int = 2
+        self, cell: Cell, matrix: Matrix, *, past: Sequence[Measurement] = (), seeds: int = 1, cores: int = 2
     ) -> float:
         return estimate(cell, matrix, seeds, cores=cores, past=past).seconds
 
@@ -238,7 +240,8 @@ class TestEstimate:
         assert self.seconds(self.cell, dataclasses.replace(self.matrix, recipe="tutorial")) > plain
 
     def test_earlier_runs_win_and_scale_with_epochs(self) -> None:
-        past = tuple(Past(epochs=1, token_s=token_s, epoch_s=4.0) for token_s in (10.0, 12.0, 90.0))
+        one_epoch = make_epochs((3.75,), (0.9,))  # and a quarter of a second for its evaluation
+        past = [make_measurement(epochs=one_epoch, token_s=token_s) for token_s in (10.0, 12.0, 90.0)]
         assert self.seconds(self.cell, self.matrix, past=past, seeds=3) == 3 * (12.0 + 4.0)
 
     def test_default_matrix_fits_ten_minutes_on_two_cores(self) -> None:
@@ -247,39 +250,23 @@ class TestEstimate:
         cells = [cell for cell in expand(matrix) if cell.device == "cpu"]
         assert sum(self.seconds(cell, matrix) for cell in cells) < 600
 
-    def line(self, **outcome: object) -> dict[str, object]:
-        epochs = {"train_s": [3.0, 3.0], "eval_s": [1.0, 1.0], "loader_s": [0, 0], "loss": [1, 1], "accuracy": [0, 0]}
-        cell = dataclasses.asdict(self.cell)
-        base = {"epochs": epochs, "token_s": 20.0}
-        return {"id": "x", "recipe": "standard", "cell": cell, "outcome": {"type": "measurement", **base, **outcome}}
+    def keep(self, results: Path, trials: Sequence[Trial], run_id: str = "20261123T101500Z-a1b2c3") -> Path:
+        folder = RunFolder.create(results, make_manifest(trials, run_id=run_id))
+        with folder.lock():
+            for trial in trials:
+                folder.append(trial)
+        return folder.path
 
-    def test_reads_earlier_trials_and_survives_junk(self, tmp_path: Path) -> None:
-        good, run = self.line(), tmp_path / "20261123T101500Z-a1b2c3"
-        run.mkdir()
-        lines = [
-            json.dumps(good),
-            json.dumps({**good, "outcome": {**good["outcome"], "type": "failure"}}),
-            json.dumps({**good, "recipe": "tutorial"}),
-            json.dumps({**good, "cell": {"model": "mlp"}}),
-            json.dumps({**good, "cell": [1]}),
-            json.dumps(self.line(token_s=None)),
-            json.dumps(self.line(token_s=float("nan"))),
-            json.dumps(self.line(epochs={})),
-            "[]",
-            "3",
-            "[" * 100_000,
-            json.dumps(good)[:50],
-        ]
-        (run / "trials.jsonl").write_text("\n".join(lines))
-        (tmp_path / "latest").symlink_to(run)
-        (tmp_path / "20261124T101500Z-a1b2c3" / "trials.jsonl").mkdir(parents=True)
-        assert earlier_trials(tmp_path, "standard") == {self.cell: (Past(epochs=2, token_s=20.0, epoch_s=4.0),)}
+    def test_reads_earlier_trials_and_leaves_out_a_broken_run(self, tmp_path: Path) -> None:
+        good = make_trial(self.cell, outcome=make_measurement(token_s=20.0))
+        others = [make_failed(make_cell("cnn")), make_trial(make_cell("lenet5"), recipe="tutorial")]
+        self.keep(tmp_path, [good, *others])
+        (self.keep(tmp_path, [good], "20261124T101500Z-a1b2c3") / "trials.jsonl").write_text("[\n[\n")
+        assert earlier_trials(tmp_path, "standard") == {self.cell: [good.outcome]}
         assert earlier_trials(tmp_path / "absent", "standard") == {}
 
     def test_plan_says_where_a_time_is_from(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        run = here / "elsewhere" / "run"
-        run.mkdir(parents=True)
-        (run / "trials.jsonl").write_text(json.dumps(self.line()) + "\n")
+        self.keep(here / "elsewhere", [make_trial(self.cell, outcome=make_measurement(token_s=20.0))])
         text = output(capsys, "plan", "-o", "elsewhere")
         assert "60 s *" in text
         assert "* from the trials in elsewhere" in text

@@ -7,22 +7,23 @@ A time is that of earlier runs of the same cell, else of a coarse model: start-u
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import msgspec
+from typing import Literal
 
 from mnist_bench.catalogue import DEVICES, EXECUTIONS, PIPELINES
 from mnist_bench.cells import model_of, variant_of
+from mnist_bench.disk.folder import RunFolder, known_runs
+from mnist_bench.errors import UsageError
 from mnist_bench.models import MODELS, PLUG_IN
-from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, Cell, Matrix, Variant
+from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, Cell, Matrix, Measurement, Variant
 
 STARTUP_S = 5.0  # interpreter, torch, data, warm-up
 ACCELERATOR_STARTUP_S = 5.0  # on top
@@ -35,15 +36,6 @@ MAX_RUNS = 20  # the newest; a plan must not read a year of runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
-    """An earlier trial that went well: its epochs, its seconds with the token, and those of one epoch among them."""
-
-    epochs: int
-    token_s: float
-    epoch_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """Seconds that a cell takes with all its seeds, timing included."""
 
@@ -51,7 +43,7 @@ class Estimate:
     source: Literal["earlier runs", "model"]
 
 
-def estimate(cell: Cell, matrix: Matrix, seeds: int, *, cores: int, past: tuple[Past, ...] = ()) -> Estimate:
+def estimate(cell: Cell, matrix: Matrix, seeds: int, *, cores: int, past: Sequence[Measurement] = ()) -> Estimate:
     """About how long a cell takes.
 
     Args:
@@ -59,11 +51,11 @@ def estimate(cell: Cell, matrix: Matrix, seeds: int, *, cores: int, past: tuple[
         matrix: for its model, variant, epochs, recipe and timing budget.
         seeds: how many trials of the cell there will be.
         cores: of this machine.
-        past: earlier trials of the cell; the median is taken.
+        past: earlier trials of the cell that went well; the median is taken, with the epochs made equal.
     """
     if past:
-        again = [max(0.0, p.token_s + (matrix.epochs - p.epochs) * p.epoch_s) for p in past]
-        return Estimate(seconds=seeds * statistics.median(again), source="earlier runs")
+        again = [one.token_s + (matrix.epochs - len(one.epochs.train_s)) * _measured_epoch_s(one) for one in past]
+        return Estimate(seconds=seeds * max(0.0, statistics.median(again)), source="earlier runs")
     trial = trial_s(cell, matrix, matrix.epochs, cores)
     return Estimate(seconds=seeds * trial + matrix.timing.budget_seconds, source="model")
 
@@ -87,51 +79,24 @@ def _epoch_s(cell: Cell, target: str, variant: Variant, evaluated: int, cores: i
     return (TRAIN_IMAGES * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
 
 
-class _Epochs(msgspec.Struct):
-    train_s: list[float]
-    eval_s: list[float]
+def _measured_epoch_s(one: Measurement) -> float:
+    return (sum(one.epochs.train_s) + sum(one.epochs.eval_s)) / max(1, len(one.epochs.train_s))
 
 
-class _Outcome(msgspec.Struct, tag="measurement"):
-    epochs: _Epochs
-    token_s: Annotated[float, msgspec.Meta(gt=0, lt=1e9)]
-
-
-class _Line(msgspec.Struct):
-    """What an estimate takes from a line of ``trials.jsonl``: of a trial that went well, whatever its version."""
-
-    cell: Cell
-    recipe: str
-    outcome: _Outcome
-
-
-def earlier_trials(output_dir: Path, recipe: str) -> Mapping[Cell, tuple[Past, ...]]:
-    """The trials that went well in the newest runs of a results folder, by cell. What cannot be read is left out.
+def earlier_trials(output_dir: Path, recipe: str) -> Mapping[Cell, list[Measurement]]:
+    """The trials that went well in the newest runs of a results folder, by cell. A run that cannot be read is left out.
 
     Args:
         output_dir: may be missing.
         recipe: trials of another one scored another number of images.
     """
-    files = sorted((p for p in output_dir.glob("*/trials.jsonl") if not p.parent.is_symlink()), reverse=True)
-    found: dict[Cell, list[Past]] = {}
-    for line in (line for file in files[:MAX_RUNS] for line in _lines(file) if line.recipe == recipe):
-        epochs, token_s = line.outcome.epochs, line.outcome.token_s
-        count = len(epochs.train_s)
-        epoch_s = (sum(epochs.train_s) + sum(epochs.eval_s)) / max(1, count)
-        found.setdefault(line.cell, []).append(Past(epochs=count, token_s=token_s, epoch_s=epoch_s))
-    return {cell: tuple(trials) for cell, trials in found.items()}
-
-
-def _lines(file: Path) -> Iterator[_Line]:
-    try:
-        texts = file.read_bytes().splitlines()
-    except OSError:
-        return
-    for text in texts:
-        try:
-            yield msgspec.json.decode(text, type=_Line)
-        except (msgspec.MsgspecError, RecursionError):
-            continue  # another version's line, or a torn one: an estimate can do without
+    found: dict[Cell, list[Measurement]] = {}
+    for run in known_runs(output_dir)[-MAX_RUNS:]:
+        with contextlib.suppress(UsageError):
+            for trial in RunFolder(output_dir / run).trials():
+                if trial.recipe == recipe and isinstance(trial.outcome, Measurement):
+                    found.setdefault(trial.cell, []).append(trial.outcome)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
