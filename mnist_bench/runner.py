@@ -17,7 +17,7 @@ from mnist_bench import cells as matrices
 from mnist_bench.analysis.results import files
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import reference_variant
-from mnist_bench.disk.folder import SCHEMA_VERSION, RunFolder, new_run_id
+from mnist_bench.disk.folder import MANIFEST, SCHEMA_VERSION, RunFolder, new_run_id
 from mnist_bench.errors import Interrupted, UsageError
 from mnist_bench.events import (
     DataReady,
@@ -121,8 +121,13 @@ def resumed(folder: RunFolder, options: Options) -> Options:
 
     Raises:
         UsageError: it was merged: its shards go on, each where it was measured.
+        ConfigError: its matrix breaks a rule of a matrix file, or names code that this command line does not allow.
     """
+    from mnist_bench import config
+
     manifest = folder.manifest()
+    source = f"{folder.path / MANIFEST}: matrix"
+    config.checked(manifest.matrix, source=source, allow_plugins=options.allow_plugins)
     if sources := manifest.options.merged_from:
         raise UsageError(
             f"--resume {folder.run_id}: a merged run is complete as its shards were; to measure more, run another "

@@ -12,31 +12,23 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from bad_matrices import CASES, GOOD, changed
-from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
+from record_factory import make_measurement
 from rich.console import Console
 
 from mnist_bench.cells import expand
 from mnist_bench.cli import console, main, options, plan
 from mnist_bench.cli.terminal import Display, Lines, watch
 from mnist_bench.config import parse, schema
-from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
 from mnist_bench.machine import forecast
 from mnist_bench.machine.forecast import (
     Host,
-    compiler_doubt,
-    device_doubt,
-    earlier_trials,
-    estimate,
-    skip_reason,
-    this_host,
 )
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Measurement, Trial, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Cell
 
 HEAVY = ("torch", "pydantic", "rich", "numpy", "pandas", "yaml")
 
@@ -141,6 +133,18 @@ class TestPlan:
         (here / "benchmarks.yaml").write_text(changed(5, f"variants: {variants}"))
         assert words in output(capsys, "plan", *flags)
 
+    def test_says_where_a_time_is_from(
+        self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cell = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
+        past = {cell: [make_measurement(token_s=20.0)]}
+        monkeypatch.setattr(forecast, "earlier_trials", lambda folder, recipe: past)
+        text = output(capsys, "plan", "-o", "elsewhere")
+        assert "60 s *" in text
+        assert "* from the trials in elsewhere" in text
+        rows = json.loads(output(capsys, "plan", "--json"))["cells"]
+        assert [row["seconds_from"] for row in rows] == ["earlier runs"] + ["model"] * 15
+
     def test_examples(self) -> None:
         for module in (plan, options, forecast):
             tried = doctest.testmod(module)
@@ -201,125 +205,11 @@ class TestBadMatrices:
         assert "add --allow-plugins" in capsys.readouterr().err
         assert "mine.build/cpu/b100/eager" in output(capsys, "plan", "--allow-plugins", "--format", "csv")
 
-
-class TestImports:
-    @pytest.mark.parametrize("command", ["plan", "list", "schema"])
-    def test_help_is_light(self, command: str) -> None:
-        code = (
-            "import sys\nfrom mnist_bench.cli import main\n"
-            f"try: main(['{command}', '--help'])\nexcept SystemExit: pass\n"
-            f"sys.exit(' '.join(m for m in {HEAVY} if m in sys.modules) or 0)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "usage: mnist-bench" in done.stdout
-
     @pytest.mark.parametrize("words", [["plan"], ["list", "models"], ["list", "devices"], ["schema"]])
     def test_torch_is_not_loaded(self, here: Path, words: list[str]) -> None:
         code = f"import sys\nfrom mnist_bench.cli import main\ncode = main({words})\nassert 'torch' not in sys.modules"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-
-
-class TestEstimate:
-    cell = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
-    matrix = parse(GOOD, source="x", allow_plugins=False)
-
-    def seconds(
-        self, cell: Cell, matrix: Matrix, *, past: Sequence[Measurement] = (), seeds: int = 1, cores: int = 2
-    ) -> float:
-        return estimate(cell, matrix, seeds, cores=cores, past=past).seconds
-
-    def test_more_work_takes_longer(self) -> None:
-        plain = self.seconds(self.cell, self.matrix)
-        assert self.seconds(dataclasses.replace(self.cell, model="cnn"), self.matrix) > plain
-        assert self.seconds(dataclasses.replace(self.cell, variant="compile"), self.matrix) == plain + 25
-        assert self.seconds(dataclasses.replace(self.cell, variant="tutorial"), self.matrix) > plain + 20
-        assert self.seconds(self.cell, self.matrix, seeds=3) > 2 * plain - self.matrix.timing.budget_seconds
-        assert self.seconds(self.cell, self.matrix, cores=1) > plain
-        assert self.seconds(self.cell, dataclasses.replace(self.matrix, recipe="tutorial")) > plain
-
-    def test_earlier_runs_win_and_scale_with_epochs(self) -> None:
-        one_epoch = make_epochs((3.75,), (0.9,))  # and a quarter of a second for its evaluation
-        past = [make_measurement(epochs=one_epoch, token_s=token_s) for token_s in (10.0, 12.0, 90.0)]
-        assert self.seconds(self.cell, self.matrix, past=past, seeds=3) == 3 * (12.0 + 4.0)
-
-    def test_default_matrix_fits_ten_minutes_on_two_cores(self) -> None:
-        text = (Path(__file__).parent.parent / "benchmarks.yaml").read_text()
-        matrix = parse(text, source="x", allow_plugins=False)
-        cells = [cell for cell in expand(matrix) if cell.device == "cpu"]
-        assert sum(self.seconds(cell, matrix) for cell in cells) < 600
-
-    def keep(self, results: Path, trials: Sequence[Trial], run_id: str = "20261123T101500Z-a1b2c3") -> Path:
-        folder = RunFolder.create(results, make_manifest(trials, run_id=run_id))
-        with folder.lock():
-            for trial in trials:
-                folder.append(trial)
-        return folder.path
-
-    def test_reads_earlier_trials_and_leaves_out_a_broken_run(self, tmp_path: Path) -> None:
-        good = make_trial(self.cell, outcome=make_measurement(token_s=20.0))
-        others = [make_failed(make_cell("cnn")), make_trial(make_cell("lenet5"), recipe="tutorial")]
-        self.keep(tmp_path, [good, *others])
-        (self.keep(tmp_path, [good], "20261124T101500Z-a1b2c3") / "trials.jsonl").write_text("[\n[\n")
-        assert earlier_trials(tmp_path, "standard") == {self.cell: [good.outcome]}
-        assert earlier_trials(tmp_path / "absent", "standard") == {}
-
-    def test_plan_says_where_a_time_is_from(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.keep(here / "elsewhere", [make_trial(self.cell, outcome=make_measurement(token_s=20.0))])
-        text = output(capsys, "plan", "-o", "elsewhere")
-        assert "60 s *" in text
-        assert "* from the trials in elsewhere" in text
-        rows = json.loads(output(capsys, "plan", "-o", "elsewhere", "--json"))["cells"]
-        assert [row["seconds_from"] for row in rows] == ["earlier runs"] + ["model"] * 15
-        assert rows[0]["seconds"] == 60.0
-
-
-class TestSkips:
-    @pytest.mark.parametrize(
-        ("device", "machine", "phrase"),
-        [
-            ("cpu", host(find_program=lambda name: None), None),
-            ("xpu", host(), None),
-            ("cuda", host(), None),
-            ("cuda:1", host(environ={"CUDA_VISIBLE_DEVICES": "0,3"}), None),
-            ("cuda:1", host(environ={"CUDA_VISIBLE_DEVICES": "3"}), "leaves 1 GPU,"),
-            ("cuda:1", host(environ={"CUDA_VISIBLE_DEVICES": "0,-1,2"}), "leaves 1 GPU,"),
-            ("cuda", host(environ={"CUDA_VISIBLE_DEVICES": ""}), "leaves 0 GPUs"),
-            ("cuda", host(environ={"CUDA_VISIBLE_DEVICES": "-1"}), "leaves 0 GPUs"),
-            ("cuda", host(torch_version="2.13.0+cpu"), "built without CUDA"),
-            ("cuda:1", host(torch_version="2.13.0+cpu"), "install a CUDA build"),
-            ("cuda", host(platform="darwin"), "macOS has no CUDA"),
-            ("cuda", host(find_program=lambda name: None, torch_version=None), "will be skipped unless torch sees one"),
-            ("mps", host(), "only on macOS"),
-            ("mps", host(platform="darwin"), None),
-        ],
-    )
-    def test_devices(self, device: str, machine: Host, phrase: str | None) -> None:
-        doubt = device_doubt(device, machine)
-        assert doubt is None if phrase is None else phrase in str(doubt)
-
-    def test_compilers(self) -> None:
-        nothing = host(find_program=lambda name: None)
-        compiled = BUILTIN_VARIANTS["compile"]
-        aot = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot_eager"))
-        assert compiler_doubt(BUILTIN_VARIANTS["eager"], nothing) is None
-        assert compiler_doubt(aot, nothing) is None
-        assert compiler_doubt(compiled, host()) is None
-        assert "(g++ not found)" in str(compiler_doubt(compiled, nothing))
-        assert "xcode-select --install" in str(
-            compiler_doubt(compiled, dataclasses.replace(nothing, platform="darwin"))
-        )
-        named = dataclasses.replace(nothing, environ={"CXX": "icpx"})
-        assert "(icpx not found)" in str(compiler_doubt(compiled, named))
-
-    def test_the_device_comes_first(self) -> None:
-        cell = Cell(model="mlp", device="mps", batch_size=1, variant="compile")
-        reason = skip_reason(cell, BUILTIN_VARIANTS["compile"], host(find_program=lambda name: None))
-        assert str(reason).startswith("mps:")
-
-    def test_this_host_is_found_without_running_anything(self) -> None:
-        assert this_host().platform == sys.platform
 
 
 class TestOptions:

@@ -62,6 +62,20 @@ def test_what_is_finished_is_shown_again(resume: Start, capsys: pytest.CaptureFi
     assert f"/{RUN_ID}/results.md (and .csv, .json, epochs.csv)\n" in err
 
 
+def test_a_stranger_s_matrix_runs_no_code(resume: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = resume(finished=0)
+    path = tmp_path / "results" / RUN_ID / "manifest.json"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace('"epochs": 2', '"epochs": 99', 1))
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "manifest.json: matrix" in err
+    assert "epochs: should be less than or equal to 50" in err
+    path.write_text(text.replace('"model": "mlp"', '"model": "evilmod:build"', 1))
+    assert main(command) == 2
+    assert "models[0].model: 'evilmod:build' is code: add --allow-plugins" in capsys.readouterr().err
+
+
 def test_quiet_leaves_nothing_but_the_table(resume: Start, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*resume(), "-q"]) == 0
     out, err = capsys.readouterr()

@@ -133,9 +133,13 @@ def _warn(baseline: Baseline) -> None:
 
 def cells_of(run: Run) -> list[Cell]:
     """All that a run set out to measure."""
-    from mnist_bench.gate.run_figures import cell_of
+    from mnist_bench.cells import trials_of
 
-    return [*(row.cell for row in run.rows), *(cell_of(trial.rpartition("/s")[0]) for trial in run.manifest.trials)]
+    planned = set(run.manifest.trials)
+    return [
+        *(row.cell for row in run.rows),
+        *(c for one, (c, _) in trials_of(run.manifest.matrix).items() if one in planned),
+    ]
 
 
 def _show(args: argparse.Namespace) -> int:

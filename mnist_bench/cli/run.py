@@ -93,8 +93,8 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, O
     folder = RunFolder.open(args.output_dir, args.resume)
     if folder.manifest().options.allow_plugins and not args.allow_plugins:
         raise UsageError(f"--resume {args.resume}: this run executes plug-ins: say --allow-plugins again")
-    _refuse_another_matrix(args, folder)
     run_options = runner.resumed(folder, _options(args, args.matrix or DEFAULT_MATRIX))
+    _refuse_another_matrix(args, folder)
     return lambda emit: (folder, run_options)
 
 
