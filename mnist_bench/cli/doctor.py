@@ -54,20 +54,20 @@ def execute(args: argparse.Namespace) -> int:
 
 def _print(found: Sequence[tuple[str, str, Diagnosis]], console: Console) -> None:
     """A block per group, the level on the left; what to do stands below what was found."""
-    from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
+
+    from mnist_bench.table import wrapped
+
+    def say(margin: Text, text: str, style: str) -> None:
+        lines = wrapped(text, console.width - len(margin))
+        console.print(margin + Text(("\n" + " " * (len(margin) - 2)).join(lines), style), soft_wrap=True)
 
     for group in dict.fromkeys(group for group, _, _ in found):
         console.print(Text(group, style="bold"))
-        block = Table.grid(padding=(0, 2, 0, 0))
-        block.add_column(width=len("warning"), no_wrap=True)
-        block.add_column(overflow="fold")
         for each in (each for of, _, each in found if of == group):
-            block.add_row(Text(each.level, style=STYLES[each.level]), Text(each.what))
+            say(Text(f"  {each.level:<9}", STYLES[each.level]), each.what, "")
             if each.mend:
-                block.add_row("", Text.assemble(("mend: ", "dim"), (each.mend, "bold")))
-        console.print(Padding(block, (0, 0, 0, 2)))
+                say(Text(f"{'':<11}mend: ", "dim"), each.mend, "bold")
     counts = {name: sum(each.level == level for _, _, each in found) for level, name in PLURALS.items()}
     said = ", ".join(f"{count} {name if count > 1 else name[:-1]}" for name, count in counts.items() if count)
     can = "cannot work until the errors are mended" if counts["errors"] else "can work here"

@@ -29,7 +29,6 @@ from mnist_bench.records import BUILTIN_VARIANTS
 from mnist_bench.table import listed
 
 Level = Literal["ok", "info", "warning", "error"]
-LEVELS: tuple[Level, ...] = ("ok", "info", "warning", "error")  # from best to worst
 NEWEST_PYTHON = (3, 14)  # the newest that torch had wheels for when this was written
 OLDEST_TORCH = (2, 10)
 INSTALL = 'pip install "torch>=2.10" torchvision'

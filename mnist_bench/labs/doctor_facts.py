@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
-from typing import IO
 
 import msgspec
 
@@ -109,28 +108,22 @@ def ask_torch(
     words = [*command, *(["--compile"] if try_compile else [])]
     limit_s = timeout_s or (COMPILE_TIMEOUT_S if try_compile else PROBE_TIMEOUT_S)
     try:
-        # Files, not pipes: a compiler's helper that outlives the process would hold a pipe open.
-        with (
-            tempfile.TemporaryDirectory(prefix="mnist-bench-doctor-", ignore_cleanup_errors=True) as caches,
-            tempfile.TemporaryFile() as output,
-            tempfile.TemporaryFile() as errors,
-        ):
-            inside = {"TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor", "TRITON_CACHE_DIR": f"{caches}/triton"}
-            code = _run(words, {**environ, **inside}, output, errors, limit_s)
-            output.seek(0)
-            errors.seek(0)
-            return _answer(code, output.read(), errors.read().decode(errors="replace").splitlines(), limit_s)
+        with tempfile.TemporaryDirectory(prefix="mnist-bench-doctor-", ignore_cleanup_errors=True) as folder:
+            caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+            # Files, not pipes: a compiler's helper that outlives the process would hold a pipe open.
+            output, errors = Path(folder, "output"), Path(folder, "errors")
+            code = _run(words, {**environ, **caches}, output, errors, limit_s)
+            return _answer(code, output.read_bytes(), errors.read_text(errors="replace").splitlines(), limit_s)
     except OSError as error:
         return ProbeFailure(kind="crashed", detail=f"could not be started: {error}", stage="start")
 
 
-def _run(
-    command: Sequence[str], environ: Mapping[str, str], output: IO[bytes], errors: IO[bytes], limit_s: float
-) -> int | None:
+def _run(words: Sequence[str], environ: Mapping[str, str], output: Path, errors: Path, limit_s: float) -> int | None:
     """Its exit code; None: it took too long. Nothing that it started is left."""
-    process = subprocess.Popen(
-        command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
-    )
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = subprocess.Popen(
+            words, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+        )
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:

@@ -180,8 +180,20 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _share(red: Rate) -> float | None:
-    return red.hits / red.trials if red.trials else None
+def _rate(summary: Summary) -> float | None:
+    return summary.red.hits / summary.red.trials if summary.red.trials else None
+
+
+def _bounds(summary: Summary) -> str:
+    return f"{100 * summary.red.low:.0f}-{100 * summary.red.high:.0f} %"
+
+
+def _two_digits(value: float | None) -> str:
+    return "" if value is None else significant(value, 2)
+
+
+def _minutes(seconds: float | None) -> str:
+    return "" if seconds is None else significant(seconds / 60, 2)
 
 
 COLUMNS: tuple[Column[Summary], ...] = (
@@ -189,28 +201,14 @@ COLUMNS: tuple[Column[Summary], ...] = (
     Column("measured", _size, key="measured", value=lambda s: _size(s) or None),
     Column("red", lambda s: f"{s.red.hits}/{s.red.trials}", key="red", value=lambda s: s.red.hits),
     Column(None, key="of", value=lambda s: s.red.trials),
-    Column(
-        "rate",
-        lambda s: _percent(_share(s.red) or 0) * bool(s.red.trials),
-        1,
-        key="rate",
-        value=lambda s: _share(s.red),
-    ),
-    Column(
-        "95 %", lambda s: f"{100 * s.red.low:.0f}-{100 * s.red.high:.0f} %", key="rate_low", value=lambda s: s.red.low
-    ),
+    Column("rate", lambda s: "" if _rate(s) is None else _percent(_rate(s) or 0), 1, key="rate", value=_rate),
+    Column("95 %", _bounds, key="rate_low", value=lambda s: s.red.low),
     Column(None, key="rate_high", value=lambda s: s.red.high),
     Column("pass", lambda s: str(s.passed), 2, key="passed", value=lambda s: s.passed),
     Column("open", lambda s: str(s.inconclusive), 2, key="inconclusive", value=lambda s: s.inconclusive),
     Column("min", lambda s: _minutes(s.check_s), 3, key="check_s", value=lambda s: s.check_s),
-    Column(
-        "pairs", lambda s: "" if s.pairs is None else significant(s.pairs, 2), 3, key="pairs", value=lambda s: s.pairs
-    ),
+    Column("pairs", lambda s: _two_digits(s.pairs), 3, key="pairs", value=lambda s: s.pairs),
 )
-
-
-def _minutes(seconds: float | None) -> str:
-    return "" if seconds is None else significant(seconds / 60, 2)
 
 
 def document(report: Report) -> Document:

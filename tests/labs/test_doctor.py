@@ -132,6 +132,7 @@ def process(pid: int, *command: str) -> SimpleNamespace:
 
 SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 QUOTA = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000"}
+STOLEN = LOADS | {"steal": 0.1}
 TWO_GIB = SimpleNamespace(available=2 * GIB)
 SMALL_SHM = {"files": {"dev/shm/x": ""}, "answers": {"shutil.disk_usage": Usage(64 << 20, GIB)}}
 NO_GPP = ("torch.compile needs a C++ compiler (g++ not found)", "apt-get install g++")
@@ -149,13 +150,7 @@ OTHERS = [
 PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("torch", "error", "not installed", "pip install", {"torch": NO_TORCH}),
     ("torch", "error", "libcudart", "--force-reinstall", failed("broken", "OSError: libcudart.so", "import torch")),
-    (
-        "torch",
-        "error",
-        "SIGSEGV, in: import torch",
-        "mnist_bench.worker.probe",
-        failed("crashed", "SIGSEGV", "import torch"),
-    ),
+    ("torch", "error", "SIGSEGV, in: import torch", "worker.probe", failed("crashed", "SIGSEGV", "import torch")),
     ("torch", "error", "in: device cuda", "CUDA_VISIBLE_DEVICES", failed("hung", "no answer", "device cuda")),
     ("torch", "error", "2.9.1 is too old", "--upgrade", {"torch": {"version": "2.9.1"}}),
     ("torch", "info", "5 GB", "whl/cpu", {"torch": {"cuda": "13.0", "version": "2.10.0"}}),
@@ -179,13 +174,7 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("threads", "warning", "1.5 of 8", "cpuset", {"files": QUOTA}),
     ("threads", "info", "share 4", "threads: 4", {"files": {SIBLINGS.format(n): f"{n % 4}" for n in range(8)}}),
     ("noise", "warning", "21%", "other programs", {"noise": {"spread": 1.21}}),
-    (
-        "noise",
-        "warning",
-        "took 9 %",
-        "shared",
-        {"noise": {"noisy": ("took 9 %",), "found": LOADS | {"steal": 0.1}}},
-    ),
+    ("noise", "warning", "took 9 %", "shared", {"noise": {"noisy": ("took 9 %",), "found": STOLEN}}),
     ("noise", "warning", "used 9 %", "top", {"noise": {"noisy": ("used 9 %",)}}),
     ("noise", "warning", "load 9.0 on 8", "idle", {"noise": {"found": LOADS | {"load_1min": 9.0}}}),
     ("noise", "warning", "30%", "idle", {"noise": {"found": LOADS | {"cpu_pressure": 0.3}}}),
@@ -194,21 +183,9 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("kernel", "info", "moves memory", "madvise", {"details": {"transparent_hugepages": "always"}}),
     ("kernel", "warning", "hpet", "tsc", {"details": {"clocksource": "hpet"}}),
     ("battery", "warning", "battery", "plug", system(psutil__sensors_battery=SimpleNamespace(power_plugged=False))),
-    (
-        "memory",
-        "warning",
-        "2.0 GiB of 32.0",
-        "limit",
-        system(psutil__virtual_memory=TWO_GIB),
-    ),
+    ("memory", "warning", "2.0 GiB of 32.0", "limit", system(psutil__virtual_memory=TWO_GIB)),
     ("swap", "warning", "1.0 GiB", "swapoff", {"files": SWAP}),
-    (
-        "shared_memory",
-        "info",
-        "64 MiB",
-        "shm-size",
-        SMALL_SHM,
-    ),
+    ("shared_memory", "info", "64 MiB", "shm-size", SMALL_SHM),
     ("results", "error", "is a file", "--output-dir", {"output_dir": __file__}),
     ("results", "error", "full (5 MiB", "--output-dir", system(shutil__disk_usage=Usage(GIB, 5 << 20))),
     ("results", "warning", "500 MiB", "--output-dir", system(shutil__disk_usage=Usage(GIB, 500 << 20))),
