@@ -516,8 +516,10 @@ class Sides:
         incomparable: why no cell can be compared; empty: they can.
         budget_s: wall time over all sittings; ``spent_s`` is what is gone of it.
         content_sha256: of the working tree's changed files.
-        untracked: files that git does not know, which are part of it; percent-encoded (names need not be UTF-8).
+        untracked: files that git does not know, which are part of it; bytes that are no UTF-8 escaped.
         notes: of the whole check, for a person.
+        here: where the user stood, from the root of the working tree.
+        timeout_s: of a trial, with the token; None: as each side's matrix says.
     """
 
     a: Tree
@@ -530,6 +532,8 @@ class Sides:
     content_sha256: str = ""
     untracked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    here: str = ""
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -247,9 +247,9 @@ def _field(value: Any) -> Any:
         case int():
             return value
         case str():
-            return harmless(value)
+            return inert(harmless(value))
         case _:
-            return harmless(words(value))
+            return inert(harmless(words(value)))
 
 
 def words(value: Any) -> str:

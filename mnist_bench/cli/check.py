@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_bench.cli import check_output, options
+from mnist_bench.cli import baseline, check_output, options
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleRenderable
 
-    from mnist_bench.checks.folder import CheckFolder
-    from mnist_bench.checks.plan import Plan, Request
-    from mnist_bench.records import Matrix
+    from mnist_bench.disk.folder import RunFolder
+    from mnist_bench.gate.bench import Emit, Working
+    from mnist_bench.gate.plan import Plan, Request
 
 DEFAULT_MATRIX = Path("benchmarks.yaml")
 DEFAULT_BUDGET = "20m"
@@ -40,7 +41,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="GIT_REF", help="the commit, branch or tag to compare the working tree with"
     )
-    parser.add_argument("--baseline", type=Path, metavar="FILE", help="the file to compare a run with")
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        nargs="?",
+        const=baseline.DEFAULT,
+        metavar="FILE",
+        help=f"the file to compare a run with (default: {baseline.DEFAULT})",
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="judge a stored check.json again")
     parser.add_argument("--resume", metavar="CHECK", help="go on with a check: its id, its path, or latest")
     parser.add_argument(
@@ -57,8 +65,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     modes: dict[str, Callable[[argparse.Namespace], int]] = {
         "against": _against,
-        "baseline": _baseline,
-        "replay": _replay,
+        "baseline": check_output.against_baseline,
+        "replay": check_output.replay,
     }
     given = [f"--{name}" for name in modes if getattr(args, name) is not None]
     if len(given) > 1:
@@ -72,44 +80,25 @@ def execute(args: argparse.Namespace) -> int:
     return modes[given[0].removeprefix("--")](args)
 
 
-def _replay(args: argparse.Namespace) -> int:
-    from mnist_bench.cli import check_replay
-
-    return check_replay.execute(args)
-
-
-def _baseline(args: argparse.Namespace) -> int:
-    from mnist_bench.cli import check_baseline
-
-    return check_baseline.execute(args)
-
-
 def _against(args: argparse.Namespace) -> int:
-    from mnist_bench.checks import plan, sitting
-    from mnist_bench.cli.check_progress import watch
     from mnist_bench.cli.console import make_console
-    from mnist_bench.gate.judge import exit_code, judge
+    from mnist_bench.gate import plan
+    from mnist_bench.gate.judge import judge
     from mnist_bench.machine.lock import alone
 
-    check_output.preflight(args, os.environ)
+    check_output.preflight(args)
     errors = make_console(args, stderr=True)
     planned = _resumed(args) if args.resume else plan.plan(_request(args))
-    with alone(wait=not args.no_wait, tell=errors.print), watch(errors, args) as emit:
-        folder, check = sitting.execute(planned, emit)
-    verdicts = judge(check)
-    check_output.print_check(check, verdicts, args)
-    check_output.write_outputs(check, verdicts, args, os.environ, folder.result)
+    with alone(wait=not args.no_wait, tell=errors.print), _watch(errors, args) as emit:
+        folder, check = plan.execute(planned, emit)
+    code = check_output.tell(check, judge(check), args, folder.check_path)
     _say_where(folder, check.status, args, errors)
-    return exit_code(check, verdicts)
+    return code
 
 
 def _request(args: argparse.Namespace) -> Request:
-    from mnist_bench.checks import budget
-    from mnist_bench.checks.plan import Request
     from mnist_bench.data import default_root
-
-    def override(matrix: Matrix) -> Matrix:
-        return options.overrides(matrix, args)
+    from mnist_bench.gate.plan import Request, parse_budget
 
     return Request(
         here=Path.cwd(),
@@ -119,12 +108,12 @@ def _request(args: argparse.Namespace) -> Request:
         output_dir=args.output_dir,
         data_root=default_root(args.data_dir, os.environ),
         outputs=tuple(path for path in (args.junit, args.comment) if path is not None),
-        override=override,
+        override=lambda matrix: options.overrides(matrix, args),
         filter=args.filter,
         offline=args.offline,
         allow_plugins=args.allow_plugins,
         timeout_s=args.timeout,
-        budget_s=budget.parse(args.budget or DEFAULT_BUDGET),
+        budget_s=parse_budget(args.budget or DEFAULT_BUDGET),
     )
 
 
@@ -136,32 +125,84 @@ def _resumed(args: argparse.Namespace) -> Plan:
     """
     from dataclasses import replace
 
-    from mnist_bench.checks import plan
-    from mnist_bench.checks.folder import CheckFolder
+    from mnist_bench.gate import plan
 
-    for flag in OWN:
-        if getattr(args, flag) is not None:
-            raise UsageError(f"--{flag}: a resumed check goes on with its own: leave --{flag} out, or start anew")
-    if args.target is not None:
-        raise UsageError("MATRIX: a resumed check goes on with its own: leave it out, or start anew")
-    folder = CheckFolder.open(args.output_dir, args.resume)
-    head = folder.head()
-    if head.options["allow_plugins"] and not args.allow_plugins:
+    given = [f"--{name}" for name in OWN if getattr(args, name) is not None] + ["MATRIX"] * (args.target is not None)
+    if given:
+        raise UsageError(f"{given[0]}: a resumed check goes on with its own: leave {given[0]} out, or start anew")
+    folder = plan.find_check(args.output_dir, args.resume)
+    manifest, request = folder.manifest(), _request(args)
+    if manifest.options.allow_plugins and not args.allow_plugins:
         raise UsageError(f"--resume {args.resume}: this check executes plug-ins: say --allow-plugins again")
-    request = _request(args)
     if not args.budget:
-        request = replace(request, budget_s=head.budget_s)
-    if args.data_dir is None and head.dataset.name == "mnist" and Path(head.dataset.root).is_dir():
-        request = replace(request, data_root=Path(head.dataset.root))
+        request = replace(request, budget_s=plan.sides_of(folder).budget_s)
+    if args.data_dir is None and manifest.dataset.name == "mnist" and Path(manifest.dataset.root).is_dir():
+        request = replace(request, data_root=Path(manifest.dataset.root))
     return plan.plan_again(folder, request)
 
 
-def _say_where(folder: CheckFolder, status: str, args: argparse.Namespace, errors: Console) -> None:
+def _say_where(folder: RunFolder, status: str, args: argparse.Namespace, errors: Console) -> None:
     from mnist_bench.cli.run import shortest
 
-    errors.print(f"check: {shortest(folder.path)}/{folder.result.name}", soft_wrap=True)
+    errors.print(f"check: {shortest(folder.path)}/{folder.check_path.name}", soft_wrap=True)
     if status == "interrupted":
         where = "" if args.output_dir == Path("results") else f" -o {shlex.quote(str(args.output_dir))}"
         plugins = " --allow-plugins" if args.allow_plugins else ""
-        command = f"mnist-bench check --resume {folder.path.name}{where}{plugins}"
+        command = f"mnist-bench check --resume {folder.run_id}{where}{plugins}"
         errors.print(f"interrupted; go on with: {command}", soft_wrap=True)
+
+
+# ── while it goes on ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def _watch(console: Console, args: argparse.Namespace) -> Iterator[Emit]:
+    """A line on stderr for each pair and seed (``-q``: warnings and faults alone); on a terminal, below them, what is
+    measured now."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from mnist_bench.cli.console import animates
+    from mnist_bench.events import Event, Notice, StageStarted
+    from mnist_bench.gate.bench import Working
+    from mnist_bench.table import plain
+
+    moves = animates(args, console.file)
+    now, stage = Working(now="making the reference's worktree", left_s=0.0, budget_s=0.0), ""
+
+    def emit(event: Event | Working) -> None:
+        nonlocal now, stage
+        match event:
+            case Notice(level=level, text=text) if level != "info" or not args.quiet:
+                mark = Text("" if level == "info" else f"{level}: ", style="bold yellow")
+                console.print(mark + Text(plain(text)), soft_wrap=not console.file.isatty())
+            case Working():
+                now, stage = event, ""
+            case StageStarted():
+                stage = f"{event.stage} {event.trial_id}"
+        if live is not None:
+            live.update(_moving(now, plain(stage)), refresh=True)
+
+    with Live(console=console, auto_refresh=False, transient=True) if moves else contextlib.nullcontext() as live:
+        yield emit
+
+
+def _moving(now: Working, stage: str) -> ConsoleRenderable:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    from mnist_bench.figures import duration
+
+    lines = [Text(now.now, style="bold cyan"), Text(f"  {stage}")]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    if not now.budget_s:
+        return Group(*lines)
+    left = Table.grid(padding=(0, 1))
+    left.add_row(
+        ProgressBar(total=now.budget_s, completed=min(now.budget_s - now.left_s, now.budget_s), width=20),
+        Text(f"{duration(now.left_s)} of the budget of {duration(now.budget_s)} left", no_wrap=True),
+    )
+    return Group(*lines, left)

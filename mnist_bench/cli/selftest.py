@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from mnist_bench.cli import options
 
 if TYPE_CHECKING:
-    from mnist_bench.checks.events import CheckEvent
+    from mnist_bench.events import Event
+    from mnist_bench.gate.bench import Working
     from mnist_bench.interrupts import Interrupts
     from mnist_bench.labs.selftest import Bench
     from mnist_bench.labs.selftest_report import Report
@@ -53,8 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench import config
     from mnist_bench.cells import expand, select
-    from mnist_bench.checks import budget
     from mnist_bench.errors import Interrupted
+    from mnist_bench.gate.plan import parse_budget
     from mnist_bench.interrupts import Interrupts
     from mnist_bench.labs.selftest import measure_gate
     from mnist_bench.labs.selftest_calibration import instrumented
@@ -63,7 +64,7 @@ def execute(args: argparse.Namespace) -> int:
     matrix = config.load(args.matrix, allow_plugins=args.allow_plugins)
     cells = select(expand(matrix), options.chosen(args))
     instrumented(matrix, cells)  # refuses what it cannot instrument, before anything is measured
-    budget_s = budget.parse(args.budget)
+    budget_s = parse_budget(args.budget)
     _say(
         f"at most {CONDITIONS * args.checks} checks of {len(cells)} cell{'s' * (len(cells) > 1)}, {args.budget} each: "
         f"{CONDITIONS * args.checks * budget_s / 3600:.1f} h, and the calibration before them"
@@ -128,13 +129,12 @@ def _bench(args: argparse.Namespace, matrix: Matrix, folder: Path, interrupts: I
     )
 
 
-def _heard(event: CheckEvent) -> None:
-    """Of a check, what its budget is enough for: a selftest that can decide nothing should not take hours."""
-    from mnist_bench.checks.events import Forecast
-    from mnist_bench.cli.check_progress import forecast
+def _heard(event: Event | Working) -> None:
+    """Of a check, its warnings: a selftest that can decide nothing should not take hours."""
+    from mnist_bench.events import Notice
 
-    if isinstance(event, Forecast) and not event.measured:
-        _say("; ".join(forecast(event)))
+    if isinstance(event, Notice) and event.level == "warning":
+        _say(event.text)
 
 
 def _print(report: Report, args: argparse.Namespace) -> None:

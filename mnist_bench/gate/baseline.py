@@ -1,124 +1,104 @@
-"""A baseline: what a run measured, as a file of the repository keeps it, to hold later runs against. Pure.
+"""A baseline: a run, trimmed to what later runs are held against, as a file of the repository keeps it. Pure.
 
-Figures are rounded to the digits that they are worth, so that the file's diff is short.
+Its cells are evidence of side A alone. Figures are rounded to the digits that they are worth, and each seed stands on a
+line of its own, so that the file's diff is short and can be reviewed.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal
 
-from mnist_bench.analysis.keys import Key, key_of
-from mnist_bench.analysis.summary import Run
-from mnist_bench.errors import UsageError
-from mnist_bench.figures import Row
-from mnist_bench.gate.indexed import Indexed, index
-from mnist_bench.gate.records import SessionLogRatio, Training
-from mnist_bench.gate.run_figures import (
-    Choice,
-    reference_of,
-    reference_sha256,
-    refuse_unfinished,
-    session_ratios,
-    telling_settings,
-    training_of,
-)
-from mnist_bench.records import Cell, Manifest
-from mnist_bench.table import plain
+import msgspec
 
-TIME_DIGITS = 4  # significant ones, of times and rates: advisory, and machines drift by 20 %
+from mnist_bench import figures
+from mnist_bench.analysis import results
+from mnist_bench.analysis.keys import differences, digest, key_of
+from mnist_bench.analysis.summary import Run
+from mnist_bench.cells import reference_variant, trials_of
+from mnist_bench.errors import UsageError
+from mnist_bench.figures import Figure, Row
+from mnist_bench.gate.evidence import (
+    ADVISED_OF_RUNS,
+    CellEvidence,
+    Check,
+    Record,
+    SessionRatio,
+    SideEvidence,
+    advised,
+    read,
+    rules_of,
+    side_of,
+    write,
+)
+from mnist_bench.gate.speed import shift_of
+from mnist_bench.records import Cell, Manifest, Matrix
+from mnist_bench.table import Column, Document, Table, listed, plain
+
+FORMAT: Literal["mnist-bench baseline"] = "mnist-bench baseline"
+SCHEMA_VERSION = 1
+FIGURE_DIGITS = 4  # significant ones, of times and rates: advisory, and machines drift by 20 %
 RATIO_DIGITS = 5  # of a ratio: a rounding of 0.005 % at most
 SD_DIGITS = 3
-MIB = 1 << 20
 
-Settings = Mapping[str, Any]  # names and plain values
+COMPARED = ("test_accuracy", "speedup_vs_eager", "step_ms_p50", "train_samples_per_s")  # when it is updated
+
+Choice = Callable[[Cell], bool]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """The run that figures of a baseline come from, and why it was made one. Texts are of one line."""
+class Source(Record, frozen=True, kw_only=True):
+    """The run that figures of a baseline come from, its trials left out, and why it was made one, on one line."""
 
-    run_id: str
     reason: str
-    date: str  # UTC, ISO 8601: when the run began
-    commit: str | None
-    dirty: bool
-    program_version: str
-    machine: str  # in words, as are the next three
-    platform: str
-    python: str
-    torch: str | None
-    dataset: str
-    recipe: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedFigures:
-    """One seed of one cell."""
-
-    seed: int
-    training: Training
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellRatios:
-    """A cell against its reference variant, session by session.
-
-    ``reference`` is a cell's id, ``reference_sha256`` covers its settings and threads (``reference_sha256``).
-    """
-
-    reference: str
-    reference_sha256: str
-    sessions: tuple[SessionLogRatio, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaselineCell:
-    """One cell of a baseline.
-
-    Args:
-        run_id: of its ``Source``.
-        reason: why it was skipped.
-        key: what a measurement must have in common with this one; None where it was skipped.
-        settings: what its names stand for, defaults left out: for the words of a difference. ``key`` decides.
-        ratios: None where it is itself the reference variant, or the run has no reference.
-    """
-
-    cell: Cell
-    run_id: str
-    status: Literal["ok", "skipped"]
-    reason: str = ""
-    key: Key | None = None
-    settings: Settings | None = None
-    step_ms_p50: float | None = None
-    seeds: tuple[SeedFigures, ...] = ()
-    ratios: CellRatios | None = None
+    manifest: Manifest
 
     @property
-    def accuracy(self) -> float | None:
-        """The mean over the seeds."""
-        return statistics.fmean(one.training.accuracy for one in self.seeds) if self.seeds else None
+    def words(self) -> str:
+        """When, of what, where and why, on one line."""
+        manifest = self.manifest
+        where = ", ".join(results.machine(manifest.environment))
+        what = f"{manifest.dataset.name}, {manifest.matrix.recipe}"
+        return f"{manifest.started_at[:10]}, run {manifest.run_id}; {where}; {what}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
+class Baseline(Record, frozen=True, kw_only=True):
     """The content of a baseline file: cells in the order of their ids' parts, and the runs that they come from."""
 
-    sources: tuple[Source, ...]
-    cells: tuple[BaselineCell, ...]
+    format: Literal["mnist-bench baseline"]
+    schema_version: int
+    runs: tuple[Source, ...]
+    cells: tuple[CellEvidence, ...]
 
-    def source_of(self, cell: BaselineCell) -> Source:
-        return next(source for source in self.sources if source.run_id == cell.run_id)
+    def __post_init__(self) -> None:
+        runs = {source.manifest.run_id for source in self.runs}
+        for number, one in enumerate(self.cells):
+            if one.a is None or one.b or one.pairs or (one.a.status == "ok" and not (one.a.trainings and one.a.key)):
+                raise ValueError(f"cells[{number}]: has figures of side `a`, a key and at least one training")
+            if one.a.failed or one.a.run_id not in runs:
+                raise ValueError(f"cells[{number}].a.run_id: {one.a.run_id!r:.60} is not among the runs")
+        if len({one.cell for one in self.cells}) < len(self.cells):
+            raise ValueError("cells: a cell stands there twice")
+
+
+def decode(data: bytes) -> Baseline:
+    """Raises ValueError: no baseline, or a broken one; the message says where."""
+    return read(data, Baseline, SCHEMA_VERSION)
+
+
+encode = write
+
+
+# ── a run -> a baseline ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def baseline_of(run: Run, reason: str, chosen: Choice | None = None) -> Baseline:
     """What a run measured as a baseline.
 
     Args:
-        run: with the rows of ``summary.summarise``.
         reason: why it is one: for those who read the file's history.
         chosen: the cells to take; None: all.
 
@@ -129,9 +109,9 @@ def baseline_of(run: Run, reason: str, chosen: Choice | None = None) -> Baseline
         raise UsageError('--reason: a baseline needs one, as in --reason "compile is 10 % faster since torch 2.14"')
     rows = [row for row in run.rows if chosen is None or chosen(row.cell)]
     _refuse_unfit(run, rows, chosen)
-    indexed = index(run)
-    cells = sorted((_cell(row, indexed) for row in rows), key=lambda one: one.cell)
-    return Baseline(sources=(_source(run.manifest, plain(reason)),), cells=tuple(cells))
+    cells = (CellEvidence(cell=row.cell, a=_trimmed(side_of_run(run, row))) for row in rows)
+    source = Source(reason=plain(reason), manifest=replace(run.manifest, order=(), trials=()))
+    return _baseline([source], cells)
 
 
 def updated(old: Baseline | None, new: Baseline, chosen: Choice | None) -> Baseline:
@@ -141,18 +121,61 @@ def updated(old: Baseline | None, new: Baseline, chosen: Choice | None) -> Basel
         chosen: what the update is about; cells of the old one that are none of these stay. None: nothing stays.
     """
     kept = [one for one in old.cells if not chosen(one.cell)] if old and chosen else []
-    cells = sorted([*kept, *new.cells], key=lambda one: one.cell)
-    needed = {one.run_id for one in cells}
     # Of a run that is there already, the new words hold: they were given for all its cells that are here now.
-    sources = {source.run_id: source for source in (*(old.sources if old else ()), *new.sources)}
-    return Baseline(
-        sources=tuple(sources[run_id] for run_id in sorted(sources) if run_id in needed), cells=tuple(cells)
+    return _baseline([*(old.runs if old else ()), *new.runs], [*kept, *new.cells])
+
+
+def side_of_run(run: Run, row: Row) -> SideEvidence:
+    """A cell of a run as one side of a check."""
+    side = msgspec.structs.replace(side_of(run.by_cell[row.cell]), run_id=run.manifest.run_id)
+    side = msgspec.structs.replace(side, status=row.status, reason=row.reason)
+    if row.status != "ok":
+        return side
+    key = key_of(run.manifest, row.cell, next(iter(run.ok[row.cell].values()))[1])
+    reference = reference_of(run.manifest.matrix, row.cell)
+    return msgspec.structs.replace(
+        side,
+        key=key,
+        figures=advised(row, ADVISED_OF_RUNS),
+        reference=reference.id if reference else "",
+        reference_sha256=_digest(run, reference) if reference else "",
+        ratios=tuple(_ratios(run, row.cell, reference)) if reference else (),
     )
 
 
-def rounded(value: float, digits: int) -> float:
-    """To so many significant digits."""
-    return float(f"{value:.{digits}g}")
+def reference_of(matrix: Matrix, cell: Cell) -> Cell | None:
+    """The cell that this one's time is held against; None: it is itself that cell, or the matrix has no reference."""
+    variant = reference_variant(matrix)
+    return None if variant in (None, cell.variant) else replace(cell, variant=str(variant))
+
+
+def cells_of(run: Run) -> list[Cell]:
+    """All that a run set out to measure."""
+    planned = trials_of(run.manifest.matrix)
+    return [*(row.cell for row in run.rows), *(planned[one][0] for one in run.manifest.trials if one in planned)]
+
+
+def refuse_unfinished(run: Run, chosen: Choice | None) -> None:
+    """Raises UsageError where trials of chosen cells are still to come: such a cell is neither measured nor gone."""
+    name, planned = plain(run.manifest.run_id), trials_of(run.manifest.matrix)
+    wanted = [plain(one) for one in run.pending if chosen is None or (one in planned and chosen(planned[one][0]))]
+    if wanted:
+        raise UsageError(
+            f"run {name} is {run.manifest.status}, not finished: {len(wanted)} trials are missing ({listed(wanted)}): "
+            f"go on with `mnist-bench run --resume {name}`, or leave their cells out with --filter"
+        )
+
+
+def _baseline(runs: Iterable[Source], cells: Iterable[CellEvidence]) -> Baseline:
+    ordered = tuple(sorted(cells, key=lambda one: one.cell))
+    needed = {one.a.run_id for one in ordered if one.a}
+    sources = {source.manifest.run_id: source for source in runs if source.manifest.run_id in needed}
+    return Baseline(
+        format=FORMAT,
+        schema_version=SCHEMA_VERSION,
+        runs=tuple(sources[run_id] for run_id in sorted(sources)),
+        cells=ordered,
+    )
 
 
 def _refuse_unfit(run: Run, rows: Sequence[Row], chosen: Choice | None) -> None:
@@ -166,64 +189,229 @@ def _refuse_unfit(run: Run, rows: Sequence[Row], chosen: Choice | None) -> None:
         raise UsageError(f"run {name}: nothing was measured, so nothing can be a baseline")
 
 
-def _source(manifest: Manifest, reason: str) -> Source:
-    environment = manifest.environment
-    cores = environment.cores
-    return Source(
-        run_id=manifest.run_id,
-        reason=reason,
-        date=manifest.started_at,
-        commit=environment.commit,
-        dirty=environment.dirty,
-        program_version=manifest.program_version,
-        machine=plain(f"{environment.cpu}, {cores} core{'s' if cores != 1 else ''}"),
-        platform=plain(environment.platform),
-        python=environment.python,
-        torch=environment.packages.get("torch"),
-        dataset=manifest.dataset.name,
-        recipe=manifest.matrix.recipe,
+def _digest(run: Run, reference: Cell) -> str:
+    """What a ratio to this cell of a run is a ratio to: of its settings and threads; empty: not measured."""
+    measured = run.ok.get(reference)
+    if not measured:
+        return ""
+    key = key_of(run.manifest, reference, next(iter(measured.values()))[1])
+    return digest([key.settings, key.threads])
+
+
+def _ratios(run: Run, cell: Cell, reference: Cell) -> Iterator[SessionRatio]:
+    """What each session says that timed both together; those of fewer rounds than an interval needs are left out."""
+    seeds = {trial: seed for seed, (trial, _) in run.ok[cell].items()}
+    for theirs, own in sorted(run.pairs(reference, cell), key=lambda pair: seeds[pair[1]]):
+        for session in run.index.together(theirs, own):
+            ratio = run.index.ratio(session, theirs, own)
+            if ratio is not None and ratio.variance is not None and ratio.interval.low is not None:
+                yield SessionRatio(
+                    seed=seeds[own],
+                    speedup=math.exp(ratio.interval.estimate),
+                    sd=math.sqrt(ratio.variance),
+                    rounds=ratio.rounds,
+                    noisy=bool(session.noisy),
+                )
+
+
+def _trimmed(side: SideEvidence) -> SideEvidence:
+    def brief(one: SessionRatio) -> SessionRatio:
+        return msgspec.structs.replace(one, speedup=_rounded(one.speedup, RATIO_DIGITS), sd=_rounded(one.sd, SD_DIGITS))
+
+    rounded = {name: _rounded(value, FIGURE_DIGITS) for name, value in side.figures.items()}
+    return msgspec.structs.replace(
+        side, reason=plain(side.reason), figures=rounded, ratios=tuple(map(brief, side.ratios))
     )
 
 
-def _cell(row: Row, indexed: Indexed) -> BaselineCell:
-    manifest = indexed.run.manifest
-    if row.status == "skipped":
-        return BaselineCell(cell=row.cell, run_id=manifest.run_id, status="skipped", reason=plain(row.reason))
-    measured = sorted(indexed.measured[row.cell.id].items())
-    reference = reference_of(manifest.matrix, row.cell)
-    return BaselineCell(
-        cell=row.cell,
-        run_id=manifest.run_id,
-        status="ok",
-        key=key_of(manifest, row.cell, measured[0][1][1]),
-        settings=telling_settings(manifest.matrix, row.cell),
-        step_ms_p50=None if row["step_ms_p50"] is None else rounded(row["step_ms_p50"], TIME_DIGITS),
-        seeds=tuple(SeedFigures(seed=seed, training=_brief(training_of(one))) for seed, (_, one) in measured),
-        ratios=None if reference is None else _ratios(row.cell, reference, indexed),
+def _rounded(value: float, digits: int) -> float:
+    return float(f"{value:.{digits}g}")
+
+
+# ── a run against a baseline ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def held_against(run: Run, baseline: Baseline, head: Check, chosen: Choice | None = None) -> Check:
+    """Every cell of the run and of the baseline, held against each other.
+
+    Args:
+        head: of the check: all but its cells, its notes and A's commit.
+        chosen: the cells to check; None: all.
+    """
+    before = {one.cell: one.a for one in baseline.cells}
+    rows = {row.cell: row for row in run.rows}
+    cells = (
+        _evidence(run, cell, before.get(cell), rows) for cell in {**rows, **before} if chosen is None or chosen(cell)
+    )
+    commits = {source.manifest.environment.commit for source in baseline.runs}
+    return msgspec.structs.replace(
+        head,
+        a=replace(head.a, commit=commits.pop() if len(commits) == 1 else None),
+        cells=tuple(cells),
+        notes=tuple(_notes(run, baseline)),
     )
 
 
-def _ratios(cell: Cell, reference: Cell, indexed: Indexed) -> CellRatios:
-    return CellRatios(
-        reference=reference.id,
-        reference_sha256=reference_sha256(reference, indexed),
-        sessions=tuple(map(_brief_ratio, session_ratios(cell, reference, indexed))),
+def _notes(run: Run, baseline: Baseline) -> Iterator[str]:
+    for source in baseline.runs:
+        yield f"The baseline is of {source.words}"
+    for name in ("filter", "shard"):
+        if value := getattr(run.manifest.options, name):
+            yield f"The run was made with --{name} {value}: cells that it left out are missing here."
+    yield (
+        "A ratio is held against a ratio, this cell's to its reference variant: a slow-down of both alike is not seen, "
+        "and what became slower may be a faster reference."
     )
 
 
-def _brief_ratio(session: SessionLogRatio) -> SessionLogRatio:
-    speedup = rounded(math.exp(-session.log_ratio), RATIO_DIGITS)  # as the file has it
-    return replace(session, log_ratio=-math.log(speedup), sd=rounded(session.sd, SD_DIGITS))
-
-
-def _brief(training: Training) -> Training:
-    device = training.device_peak_bytes
-    return replace(
-        training,
-        compile_s=None if training.compile_s is None else rounded(training.compile_s, TIME_DIGITS),
-        time_to_first_step_s=rounded(training.time_to_first_step_s, TIME_DIGITS),
-        train_samples_per_s=rounded(training.train_samples_per_s, TIME_DIGITS),
-        eval_samples_per_s=rounded(training.eval_samples_per_s, TIME_DIGITS),
-        host_peak_bytes=round(training.host_peak_bytes / MIB) * MIB,
-        device_peak_bytes=None if device is None else round(device / MIB) * MIB,
+def _evidence(run: Run, cell: Cell, before: SideEvidence | None, rows: dict[Cell, Row]) -> CellEvidence:
+    row = rows.get(cell)
+    if row is None:
+        return CellEvidence(cell=cell, a=before)
+    here = side_of_run(run, row)
+    one = CellEvidence(
+        cell=cell,
+        a=before,
+        b=here,
+        samples_per_s=here.figures.get("train_samples_per_s"),
+        **rules_of(run.manifest.matrix, cell),
     )
+    if before is None or before.status != "ok" or here.status != "ok":
+        return one
+    found = tuple(_differences(before, here))
+    return msgspec.structs.replace(
+        one, differences=found, why_no_ratio="" if found else _why_no_ratio(run, cell, before, here, rows)
+    )
+
+
+def _differences(before: SideEvidence, here: SideEvidence) -> Iterator[str]:
+    """Why the cell's figures may not be compared, what moves speed most first."""
+    found = differences(before.key, here.key) if before.key and here.key else ()
+    for one in found:
+        yield f"{one.name}: {one.a} in the baseline, {one.b} here (moves {one.affects})"
+    there, now = ({one.seed for one in side.trainings} for side in (before, here))
+    if not found and not there & now:
+        seeds = [", ".join(map(str, sorted(each))) for each in (there, now)]
+        yield f"seeds: {seeds[0]} in the baseline, {seeds[1]} here: none in common (moves accuracy)"
+
+
+def _why_no_ratio(run: Run, cell: Cell, before: SideEvidence, here: SideEvidence, rows: dict[Cell, Row]) -> str:
+    """Why a ratio is missing on one side, or the two are not of one kind; empty: they can be compared, or need not."""
+    variant = reference_variant(run.manifest.matrix)
+    if variant == cell.variant:
+        if not before.reference:
+            return ""
+        return "it is itself the reference variant here, and in the baseline it is not: update the baseline"
+    if variant is None:
+        return "this run has no reference variant to hold it against: name one with --reference"
+    if not before.reference:
+        return "the baseline holds it against no reference variant: update it"
+    if not before.ratios:
+        return f"the baseline has no ratio to {before.reference}: never timed together, or in too few rounds"
+    if here.ratios:
+        same = before.reference_sha256 == here.reference_sha256
+        return "" if same else f"the settings of its reference {here.reference} are others than in the baseline"
+    row = rows.get(replace(cell, variant=variant))
+    if row is None or row.status != "ok":
+        state = "not in this run" if row is None else f"{row.status} here: {row.reason}"
+        return f"its reference {here.reference} is {state}"
+    return f"it was never timed together with {here.reference} here (--solo, loader processes, or too few rounds)"
+
+
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One cell before and after an update; None: not there. ``differs``: what is measured otherwise, in words."""
+
+    cell: Cell
+    before: Row | None
+    after: Row | None
+    word: str
+    differs: str
+
+
+def shown(baseline: Baseline, name: str) -> Document:
+    """The whole baseline, as a run; ``name`` is its file's.
+
+    A ratio's 95 % interval is the gate's: what a session cannot show (processes differ) is in it.
+    """
+    rows = [_row(one.cell, one.a) for one in baseline.cells if one.a]
+    notes = results.notes(rows)
+    if lacking := without_ratio(baseline):
+        notes.append(f"no ratio (never timed together, or in too few rounds): {listed(lacking)}")
+    return Document(
+        title=f"Baseline {name}: {len(rows)} cells",
+        facts=[source.words for source in baseline.runs],
+        tables=(results.results("Cells", rows),),
+        notes=notes,
+    )
+
+
+def changed(old: Baseline | None, new: Baseline, name: str) -> Document:
+    """What an update changes, old -> new; cells that stay as they are are counted alone."""
+    before = {one.cell: one.a for one in (old.cells if old else ())}
+    after = {one.cell: one.a for one in new.cells}
+    found = [_change(cell, before.get(cell), after.get(cell)) for cell in sorted({**before, **after})]
+    told = [one for one in found if one.word != "same"]
+    counts = Counter(one.word for one in found)
+    words = [f"{counts[word]} {word}" for word in ("new", "changed", "removed", "same") if counts[word]]
+    columns = (
+        *figures.cell_columns(),
+        Column("change", right=False, key="change", value=lambda one: one.word),
+        *(column for key in COMPARED for column in _both(figures.BY_KEY[key])),
+        Column(None, key="differs", value=lambda one: one.differs),
+    )
+    return Document(
+        title=f"Baseline {name}: {', '.join(words)}",
+        tables=(Table("Old → new", columns, told),),
+        notes=[f"{one.cell.id}: {one.differs}" for one in told if one.differs],
+    )
+
+
+def without_ratio(baseline: Baseline) -> list[str]:
+    """The ids of the cells whose speed no check can judge, though they have a reference variant."""
+    return [one.cell.id for one in baseline.cells if one.a and one.a.reference and not one.a.ratios]
+
+
+def _row(cell: Cell, side: SideEvidence) -> Row:
+    """A cell as a line of ``results.csv``, its seeds together."""
+    found: dict[str, Any] = dict(side.figures)
+    if side.trainings:
+        found["test_accuracy"] = fmean(one.accuracy for one in side.trainings)
+    if side.ratios:
+        ratio = shift_of((side.ratios, 1)).faster
+        found |= {"speedup_vs_eager": ratio.estimate}
+        found |= {"speedup_vs_eager_low": ratio.low, "speedup_vs_eager_high": ratio.high}
+    return Row(cell=cell, status=side.status, reason=side.reason, seeds=len(side.trainings), figures=found)
+
+
+def _change(cell: Cell, before: SideEvidence | None, after: SideEvidence | None) -> Change:
+    was, now = (_row(cell, side) if side else None for side in (before, after))
+    if before is None or after is None:
+        return Change(cell, was, now, "new" if before is None else "removed", "")
+    differs = "; ".join(_changed_words(before, after))
+    return Change(cell, was, now, "same" if before == after else "changed", differs)
+
+
+def _changed_words(before: SideEvidence, after: SideEvidence) -> Iterator[str]:
+    if before.status != after.status:
+        yield f"{before.status} → {after.status}"
+    if before.key and after.key:
+        yield from (f"{one.name} {one.a} → {one.b}" for one in differences(before.key, after.key))
+    seeds = [", ".join(str(one.seed) for one in side.trainings) or "none" for side in (before, after)]
+    if seeds[0] != seeds[1]:
+        yield f"seeds {seeds[0]} → {seeds[1]}"
+
+
+def _both(figure: Figure) -> Iterator[Column[Change]]:
+    """Old → new, where it is another."""
+
+    def text(one: Change) -> str:
+        was, now = (figure.show(row) if row else "" for row in (one.before, one.after))
+        return now if one.before is None or was == now else f"{was or '-'} → {now or '-'}"
+
+    yield Column(figure.title, text, rank=figure.rank or 0, right=False)
+    yield Column(None, key=f"{figure.key}_before", value=lambda one: one.before and one.before[figure.key])
+    yield Column(None, key=f"{figure.key}_after", value=lambda one: one.after and one.after[figure.key])

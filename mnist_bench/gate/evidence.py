@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,6 +20,7 @@ from mnist_bench.analysis.keys import Key, settings
 from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, variant_of
+from mnist_bench.figures import Row
 from mnist_bench.records import (
     Cell,
     Manifest,
@@ -30,14 +31,14 @@ from mnist_bench.records import (
     Status,
     Tree,
     Trial,
+    decode,
 )
 from mnist_bench.stats import median
 
 # What is shown beside the verdicts and decides nothing: columns of a run's table.
 ADVISED = ("compile_s", "time_to_first_step_s", "eval_samples_per_s", "host_peak_mib", "device_peak_mib")
 ADVISED_OF_RUNS = ("step_ms_p50", "train_samples_per_s", *ADVISED)  # a check's trainings are deterministic, thus slower
-AXES = {"recipe": "recipe", "epochs": "epochs"}  # of the whole matrix, and what a person calls them
-WIDTH = 100  # of a line of a stored document
+WIDTH = 160  # of a line of a stored document: a seed stands on one
 
 # What a stored figure can be at all: beyond, a file was edited, and a judge that took it would overflow.
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -53,7 +54,13 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     """What the gate stores; a default is not written."""
 
 
-class Margins(Record, frozen=True):
+class Versioned(Struct, frozen=True, kw_only=True):
+    """The least that a stored document says."""
+
+    schema_version: Annotated[int, Meta(ge=1)]
+
+
+class Margins(Record, frozen=True, kw_only=True):
     """What is tolerated, what is certified, and how often each may be wrong.
 
     Args:
@@ -77,7 +84,7 @@ class Margins(Record, frozen=True):
             raise ValueError("margin < detect, drop < drop_detect and levels above 1e-9 are wanted")
 
 
-class Training(Record, frozen=True):
+class Training(Record, frozen=True, kw_only=True):
     """One side trained with one seed. ``images``: scored in one evaluation."""
 
     seed: int
@@ -94,7 +101,7 @@ class SeedPair:
     b: Training
 
 
-class Pair(Record, frozen=True):
+class Pair(Record, frozen=True, kw_only=True):
     """One fresh process of each side, alive together, passing the token: the unit of replication.
 
     The members of each round are (A, B). ``noisy`` are the disturbances found, each in words.
@@ -113,7 +120,7 @@ class Pair(Record, frozen=True):
         return median(round_log_ratios(self.rounds, 1, 0))
 
 
-class SessionRatio(Record, frozen=True):
+class SessionRatio(Record, frozen=True, kw_only=True):
     """What one session of a run says of a cell and its reference variant, which it timed together.
 
     ``sd`` is the standard error of the log, with what differs between two processes of the same code in it.
@@ -126,13 +133,12 @@ class SessionRatio(Record, frozen=True):
     noisy: bool = False  # the machine was disturbed
 
 
-class SideEvidence(Record, frozen=True):
+class SideEvidence(Record, frozen=True, kw_only=True):
     """One side of a cell: the worst of its trials, what its trainings gave, and figures that decide nothing.
 
     Args:
         run_id: of a run or a baseline; the rest as well.
         key: what a measurement must have in common with this one.
-        settings: what its names stand for, defaults left out: for the words of a difference. ``key`` decides.
         reference: the id of the cell that its time is held against; empty: it is itself of the reference variant.
         reference_sha256: of that cell's settings and threads.
     """
@@ -143,7 +149,6 @@ class SideEvidence(Record, frozen=True):
     figures: dict[str, Amount] = {}
     run_id: str = ""
     key: Key | None = None
-    settings: dict[str, str | int | float | bool | None] = {}
     reference: str = ""
     reference_sha256: str = ""
     ratios: tuple[SessionRatio, ...] = ()
@@ -157,7 +162,7 @@ class SideEvidence(Record, frozen=True):
         return self.status not in ("ok", "skipped")
 
 
-class CellEvidence(Record, frozen=True):
+class CellEvidence(Record, frozen=True, kw_only=True):
     """All that was measured of one cell.
 
     Args:
@@ -206,7 +211,7 @@ class CellEvidence(Record, frozen=True):
         return tuple(seed for seed in self.floor_seeds if seed not in known)
 
 
-class Check(Record, frozen=True):
+class Check(Record, frozen=True, kw_only=True):
     """One check, whole: its verdicts follow from this record alone. Times are UTC labels (ISO 8601)."""
 
     id: str
@@ -318,10 +323,9 @@ def side_of(trials: Sequence[Trial]) -> SideEvidence:
     )
 
 
-def advised(row: Any, names: Iterable[str]) -> dict[str, float]:
+def advised(row: Row, names: Iterable[str]) -> dict[str, float]:
     """The figures of a run's row that were measured."""
-    found = ((name, row[name]) for name in names)
-    return {name: value for name, value in found if value is not None}
+    return {name: row[name] for name in names if row[name] is not None}
 
 
 def _planned(cell: Cell, a: Matrix | None, b: Matrix | None, incomparable: str) -> CellEvidence:
@@ -334,18 +338,22 @@ def _planned(cell: Cell, a: Matrix | None, b: Matrix | None, incomparable: str) 
     before = margins_of(a, cell)
     return msgspec.structs.replace(
         one,
-        differences=(incomparable,) if incomparable else tuple(_differences(a, b, cell)),
+        differences=(incomparable,) if incomparable else tuple(differences(a, b, cell)),
         margins_before=before if before != one.margins else None,
     )
 
 
-def _differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
+def differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
     """What a cell's names stand for on each side, where it is not the same; and what cannot be paired."""
     before, after = (
-        {**settings(side, cell), "threads": variant_of(side, cell.variant).threads or "all cores"} for side in (a, b)
+        {
+            **settings(side, cell),
+            "threads": variant_of(side, cell.variant).threads or "all cores",
+            "recipe": side.recipe,
+            "epochs": side.epochs,
+        }
+        for side in (a, b)
     )
-    before |= {name: getattr(a, field) for field, name in AXES.items()}
-    after |= {name: getattr(b, field) for field, name in AXES.items()}
     for name in before:
         if before[name] != after[name]:
             yield f"{name}: {before[name]} in A, {after[name]} in B"
@@ -357,13 +365,10 @@ def _differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
 
 
 def _sides(manifest: Manifest, trials: Sequence[Trial]) -> dict[Cell, SideEvidence]:
-    by_cell: dict[Cell, list[Trial]] = {}
-    for trial in trials:
-        by_cell.setdefault(trial.cell, []).append(trial)
-    rows = {row.cell: row for row in Run(manifest=manifest, trials=trials, sessions=()).rows}
+    run = Run(manifest=manifest, trials=trials, sessions=())
     return {
-        cell: msgspec.structs.replace(side_of(own), figures=advised(rows[cell], ADVISED))
-        for cell, own in by_cell.items()
+        row.cell: msgspec.structs.replace(side_of(run.by_cell[row.cell]), figures=advised(row, ADVISED))
+        for row in run.rows
     }
 
 
@@ -400,25 +405,15 @@ def read(data: bytes, kind: type[_T], schema_version: int) -> _T:
     """The inverse of ``write``: one schema, held against all that comes from a file.
 
     Raises:
-        ValueError: no JSON, another schema version, a key that is missing, unknown or there twice, a value that is none
-            of its field or out of bounds; the message says where.
+        ValueError: no JSON, another schema version, a key that is missing or unknown, a value that is none of its field
+            or out of bounds; the message says where.
     """
-    try:
-        values = json.loads(data, object_pairs_hook=_once, parse_constant=_refuse)
-        version = values.get("schema_version") if isinstance(values, dict) else None
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise ValueError(f"schema_version: must be a whole number from 1, not {version!r:.40}")
-        if version != schema_version:
-            raise ValueError(
-                f"schema_version: is {version}, this mnist-bench reads {schema_version}: use the one that wrote it"
-            )
-        return msgspec.convert(values, kind)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON: {error}") from error
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error
+    version = decode(data, Versioned).schema_version
+    if version != schema_version:
+        raise ValueError(
+            f"schema_version: is {version}, this mnist-bench reads {schema_version}: use the one that wrote it"
+        )
+    return decode(data, kind)
 
 
 def _laid_out(value: Any, indent: int) -> str:
@@ -440,16 +435,3 @@ def _laid_out(value: Any, indent: int) -> str:
 def _scalar(value: Any) -> str:
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
     return json.dumps(int(value) if whole else value, ensure_ascii=False, allow_nan=False)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name!r:.60} stands there twice (a merge that went wrong?)")
-        found[name] = value
-    return found
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a figure")

@@ -1,61 +1,58 @@
-"""The evidence of a check -> a verdict per cell -> an exit code. Pure: a stored check is judged again identically."""
+"""The evidence of a check -> a verdict per cell, in words for a person who knows no statistics -> an exit code. Pure.
+
+A stored check is judged again identically. What stops a cell comes first: a failure, a missed floor, a cell that is
+gone. A speed verdict counts only where the accuracy has not failed. A missed floor of ``expect`` is ``failed``, not a
+``regression``: it is absolute, the reference may miss it too; both exit with 3.
+"""
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, get_args
 
 from mnist_bench import figures
-from mnist_bench.gate import words
-from mnist_bench.gate.accuracy import breach, find_accuracy
-from mnist_bench.gate.baseline_judge import judge_baseline
-from mnist_bench.gate.records import (
-    AccuracyFinding,
-    Advisory,
-    CellEvidence,
-    Check,
-    Margins,
-    SeedPair,
-    Side,
-    Solo,
-    SpeedFinding,
-    Training,
-    Verdict,
-    VerdictKind,
-)
-from mnist_bench.gate.speed import find_speed, looks
-from mnist_bench.records import Failure, Skip
-from mnist_bench.table import plain
+from mnist_bench.gate.accuracy import AccuracyFinding, find_accuracy
+from mnist_bench.gate.evidence import CellEvidence, Check, Margins, Record
+from mnist_bench.gate.speed import SpeedFinding, find_shift, find_speed, looks, seeds_needed
+from mnist_bench.records import Cell
+from mnist_bench.stats import Interval
+from mnist_bench.table import listed, plain
 
 ExitCode = Literal[0, 3, 4, 5, 130]
+# Worst first.
+VerdictKind = Literal["failed", "missing", "regression", "inconclusive", "not_comparable", "improvement", "new", "pass"]
+WORST_FIRST: tuple[VerdictKind, ...] = get_args(VerdictKind)
 Ruling = tuple[VerdictKind, str]  # and why, as the predicate of a sentence about the cell
 
-# What is shown of the trainings and decides nothing: name -> (unit, figure).
-ADVISORIES: dict[str, tuple[str, Callable[[Training], float | None]]] = {
-    "compile time": ("s", lambda t: t.compile_s),
-    "time to first step": ("s", lambda t: t.time_to_first_step_s),
-    "evaluation throughput": ("samples/s", lambda t: t.eval_samples_per_s),
-    "host memory": ("MiB", lambda t: t.host_peak_bytes / 2**20),
-    "device memory": ("MiB", lambda t: None if t.device_peak_bytes is None else t.device_peak_bytes / 2**20),
+# By exit code: the verdict on the whole, and what the code says (docs/cli.md).
+OVERALL: dict[int, tuple[str, str]] = {
+    0: ("PASS", "nothing is slower or less accurate"),
+    1: ("ERROR", "the program failed"),
+    3: ("FAIL", "something is slower, less accurate, missing or broken"),
+    4: ("INCONCLUSIVE", "too few samples for a verdict; that is no pass"),
+    5: ("NOTHING COMPARED", "no cell could be compared"),
+    130: ("INTERRUPTED", "interrupted; what was finished is kept"),
 }
+SIDES = {"against": ("the reference", "the change"), "baseline": ("the baseline", "the run")}
+FAR = 2.0  # a speed that differs by such a factor is said as one
+
+
+class Verdict(Record, frozen=True, kw_only=True):
+    """The verdict of one cell. ``text`` is a sentence about it."""
+
+    cell: Cell
+    kind: VerdictKind
+    text: str
+    speed: SpeedFinding | None = None
+    accuracy: AccuracyFinding | None = None
 
 
 def judge(check: Check) -> tuple[Verdict, ...]:
-    """The verdict of every cell of a check, in its order.
-
-    A speed verdict counts only where the accuracy has not failed. A missed floor of ``expect`` is ``failed``, not a
-    ``regression``: it is absolute, the reference may miss it too; both exit with 3. So is a failure of B whatever
-    became of A. A cell that the reference executes here and the change skips is ``missing``: it vanished.
-
-    Raises:
-        ValueError: a log ratio that is not finite.
-    """
-    if check.mode == "baseline":
-        return judge_baseline(check)
+    """The verdict of every cell of a check, in its order."""
     cells = max(1, cells_compared(check.cells))
-    return tuple(_unmeasured(one) or _measured(one, cells, check) for one in check.cells)
+    return tuple(_verdict(one, cells, check.mode) for one in check.cells)
 
 
 def cells_compared(cells: Iterable[CellEvidence]) -> int:
@@ -64,7 +61,7 @@ def cells_compared(cells: Iterable[CellEvidence]) -> int:
     A cell that fails or is skipped on the way counts all the same: how often is looked, and at which level, may not
     hang on what was found.
     """
-    return sum(one.sides == "both" and not one.differences for one in cells)
+    return sum(one.a is not None and one.b is not None and not one.differences for one in cells)
 
 
 def exit_code(check: Check, verdicts: Sequence[Verdict]) -> ExitCode:
@@ -79,157 +76,260 @@ def exit_code(check: Check, verdicts: Sequence[Verdict]) -> ExitCode:
     return 0 if kinds & {"pass", "improvement"} else 5
 
 
-def _unmeasured(evidence: CellEvidence) -> Verdict | None:
-    """The verdict of a cell of which nothing can be compared; None: it can be."""
-    found = _vanished(evidence) or _incomparable(evidence)
-    return None if found is None else Verdict(cell=evidence.cell, kind=found[0], text=_sentence(evidence, found[1]))
+def _verdict(one: CellEvidence, cells: int, mode: str) -> Verdict:
+    speed = accuracy = None
+    if one.comparable and one.a and one.b:
+        accuracy = find_accuracy(one.seeds, cells, one.margins)
+        if mode == "against":
+            speed = find_speed([pair.log_ratio for pair in one.pairs], cells, one.margins)
+        elif not one.why_no_ratio:
+            speed = find_shift(one.a.ratios, one.b.ratios, cells, one.margins)
+    kind, text = (
+        _failed(one, mode) or _apart(one, mode) or _incomparable(one, mode) or _joint(one, speed, accuracy, cells, mode)
+    )
+    return Verdict(cell=one.cell, kind=kind, text=f"{plain(one.cell.id)} {text}", speed=speed, accuracy=accuracy)
 
 
-def _vanished(evidence: CellEvidence) -> Ruling | None:
-    """Of a cell that failed with the change, or is not on both sides."""
-    a, b = (_outcome(evidence, side) for side in ("A", "B"))
-    if isinstance(b, Failure):
-        too = "; the reference failed too" if isinstance(a, Failure) else ""
-        return "failed", f"failed with the change ({b.kind}): {plain(b.reason)}{too}"
-    if evidence.sides == "only A":
-        return "missing", "is missing: the reference has this cell, the change has not"
-    if evidence.solo and (missed := _missed(evidence, [evidence.solo])):
-        return "failed", f"failed: {missed}"
-    if evidence.sides == "only B" and evidence.solo is None and b is None:
-        return (
-            "inconclusive",
-            "is new, and was not trained in time: go on with --resume and a larger --budget",
-        )
-    if evidence.sides == "only B":
-        return "new", "is new: the reference has no such cell"
-    if isinstance(b, Skip) and a is None and not evidence.differences:
-        return (
-            "missing",
-            f"is no longer executed here: the change skips it, unlike the reference: {plain(b.reason)}",
-        )
+def _failed(one: CellEvidence, mode: str) -> Ruling | None:
+    """Of a cell that failed, or missed a floor, whatever became of A."""
+    if one.b is None:
+        return None
+    if one.b.failed:
+        too = f"; {SIDES[mode][0]} failed too" if one.a and one.a.failed else ""
+        return "failed", f"failed ({one.b.status}): {plain(one.b.reason)}{too}"
+    missed = _missed_accuracy(one) or _missed_speed(one)
+    return ("failed", f"failed: {missed} of the matrix") if missed else None
+
+
+def _missed_accuracy(one: CellEvidence) -> str:
+    """Held, as in a run, over the matrix's own seeds; sooner where those to come could not mend it."""
+    floor, known = one.min_accuracy, {each.seed: each.accuracy for each in one.b.trainings} if one.b else {}
+    if floor is None or not known:
+        return ""
+    mean = statistics.fmean(known.get(seed, 1.0) for seed in one.floor_seeds)
+    if mean >= floor:
+        return ""
+    if not one.seeds_awaited:
+        return f"its accuracy {mean:.4f} is under the floor {floor:g}"
+    seeds = ", ".join(f"{accuracy:.4f} with seed {seed}" for seed, accuracy in known.items() if seed in one.floor_seeds)
+    return f"its accuracy, {seeds}, can no more reach the floor {floor:g}"
+
+
+def _missed_speed(one: CellEvidence) -> str:
+    floor, rate = one.min_train_samples_per_s, one.samples_per_s
+    if floor is None or rate is None or rate >= floor:
+        return ""
+    return f"its {figures.significant(rate)} training samples/s are under the floor {floor:g}"
+
+
+def _apart(one: CellEvidence, mode: str) -> Ruling | None:
+    """Of a cell that is on one side alone."""
+    a, b = SIDES[mode]
+    if one.b is None:
+        return "missing", f"is missing: {a} has this cell, {b} has not"
+    if one.a is None and one.b.status == "ok":
+        if not one.b.trainings or one.seeds_awaited:
+            return "inconclusive", "is new, and was not trained in time: go on with --resume and a larger --budget"
+        return "new", f"is new: {a} has no such cell"
+    if mode == "against" and one.a and one.a.status == "ok" and one.b.status == "skipped" and not one.differences:
+        reason = plain(one.b.reason)
+        return "missing", f"is no longer executed here: the change skips it, unlike the reference: {reason}"
     return None
 
 
-def _incomparable(evidence: CellEvidence) -> Ruling | None:
-    """Of a cell whose sides differ, or whose reference has no figures."""
-    a, b = (_outcome(evidence, side) for side in ("A", "B"))
-    if evidence.differences:
-        reason = "; ".join(plain(one) for one in evidence.differences)
-    elif isinstance(a, Failure):
-        reason = f"the reference failed ({a.kind}): {plain(a.reason)}"
-    elif isinstance(a, Skip):
-        reason = f"{'both sides skip' if isinstance(b, Skip) else 'the reference skips'} it: {plain(a.reason)}"
-    else:
-        broken = [seed.seed for seed in evidence.seeds if not math.isfinite(seed.a.accuracy)]
-        if not broken or not all(math.isfinite(seed.b.accuracy) for seed in evidence.seeds):
-            return None
-        reason = f"the reference's accuracy with seed {broken[0]} is not a number"
-    return "not_comparable", f"cannot be compared: {reason}"
-
-
-def _measured(evidence: CellEvidence, cells: int, check: Check) -> Verdict:
-    speed = find_speed(evidence.pairs, cells, check.margins)
-    accuracy = find_accuracy(evidence.seeds, cells, check.margins, evidence.min_accuracy)
-    missed = _missed(evidence, evidence.seeds)
-    kind, text = _joint(evidence, speed, accuracy, cells, check)
-    if missed:
-        kind, text = "failed", f"failed: {missed}"
-    numbers = accuracy is not None and math.isfinite(accuracy.a) and math.isfinite(accuracy.b)
-    return Verdict(
-        cell=evidence.cell,
-        kind=kind,
-        text=_sentence(evidence, text),
-        speed=speed,
-        accuracy=accuracy if numbers else None,
-        advisories=_advisories(evidence.seeds),
-    )
+def _incomparable(one: CellEvidence, mode: str) -> Ruling | None:
+    """Of a cell whose sides differ, or of which a side has no figures."""
+    name, a, b = SIDES[mode][0], one.a, one.b
+    reason = "; ".join(map(plain, one.differences))
+    if b and b.status == "skipped":
+        state = "lacks it" if a is None else "skipped it too" if a.status == "skipped" else "measured it"
+        reason = f"it is skipped here, and {name} {state}: {plain(b.reason)}"
+    elif a and a.status != "ok" and not reason:
+        reason = f"{name} {'skipped it' if a.status == 'skipped' else f'failed ({a.status})'}: {plain(a.reason)}"
+    return ("not_comparable", f"cannot be compared: {reason}") if reason else None
 
 
 def _joint(
-    evidence: CellEvidence, speed: SpeedFinding | None, accuracy: AccuracyFinding | None, cells: int, check: Check
+    one: CellEvidence, speed: SpeedFinding | None, accuracy: AccuracyFinding | None, cells: int, mode: str
 ) -> Ruling:
     """Accuracy first; then what is worse than undecided, undecided, and what is better."""
-    margins = check.margins
+    changed, margins = _changed_margins(one), one.margins
     if accuracy is not None and accuracy.decision == "fail":
-        return "regression", f"is {words.less_accurate(accuracy, margins)}{_beside(speed)}"
+        return "regression", f"is {_less_accurate(accuracy, margins)}{_beside(speed)}{changed}"
     if speed is not None and speed.decision == "fail":
-        return "regression", f"is {words.slower(speed, margins)}"
-    if speed is None or accuracy is None or "undecided" in (speed.decision, accuracy.decision):
-        return "inconclusive", _undecided(evidence, speed, accuracy, cells, margins)
-    equal = words.not_less_accurate(accuracy, margins)
+        return "regression", f"is {_measured(speed, one)}; up to {percent(margins.margin)} % is tolerated{changed}"
+    open_ = [*_undecided_speed(one, speed, cells, mode), *_undecided_accuracy(one, accuracy)]
+    if open_ or accuracy is None:
+        decided = []
+        if speed is not None and speed.decision != "undecided":
+            decided.append(f"speed passes: {_not_slower(speed, one)}")
+        if accuracy is not None and accuracy.decision == "pass":
+            decided.append(f"accuracy passes: {_not_less_accurate(accuracy, margins)}")
+        return "inconclusive", f"is inconclusive; {'; '.join([*open_, *decided])}{changed}"
+    equal = f"accuracy: {_not_less_accurate(accuracy, margins)}{changed}"
+    if speed is None:
+        return "pass", f"passes; {equal}; its own time is what others are held against, and not judged"
     if speed.decision == "improvement":
-        return "improvement", f"is {words.speed(speed)}; accuracy: {equal}"
-    return "pass", f"passes; speed: {words.not_slower(speed, margins)}; accuracy: {equal}"
+        stale = "; the baseline is stale: update it" if mode == "baseline" else ""
+        return "improvement", f"is {_measured(speed, one)}; {equal}{stale}"
+    return "pass", f"passes; speed: {_not_slower(speed, one)}; {equal}"
+
+
+# ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def counted(verdicts: Sequence[Verdict]) -> str:
+    """``1 regression, 2 inconclusive, 17 pass``, worst first."""
+    counts = Counter(one.kind for one in verdicts)
+    return ", ".join(f"{counts[one]:,} {one.replace('_', ' ')}" for one in WORST_FIRST if counts[one]) or "no cell"
+
+
+def overall(verdicts: Sequence[Verdict], code: int) -> str:
+    """``FAIL: 1 regression, 19 pass. Exit code 3: something is slower, ...``."""
+    word, meaning = OVERALL[code]
+    return f"{word}: {counted(verdicts)}. Exit code {code}: {meaning}."
+
+
+def percent(fraction: float) -> str:
+    """One decimal below 10: ``12``, ``4.2``, ``3``."""
+    return f"{100 * fraction:,.0f}" if fraction >= 0.0995 else f"{100 * fraction:.1f}".removesuffix(".0")
+
+
+def change(ratio: float) -> str:
+    """A speed against another: ``12 % slower``, ``4.2 % faster``, ``16x slower``, ``as fast``."""
+    size = _size(ratio)
+    return "as fast" if size == "0 %" else f"{size} {'faster' if ratio >= 1 else 'slower'}"
+
+
+def speed_words(found: SpeedFinding) -> str:
+    """``12 % slower (95 % interval 10-14 %, 16 pairs)``."""
+    return _with_interval(change(found.ratio.estimate), _bounds(found.ratio), _count(found.count, found.unit))
+
+
+def accuracy_words(found: AccuracyFinding) -> str:
+    """``0.62 pp less accurate (95 % interval 0.41-0.83 pp, 9 seeds)``."""
+    differing, seeds = found.seeds - found.identical, _count(found.seeds, "seed")
+    if not differing:
+        return f"equal predictions ({seeds})"
+    if found.identical:
+        seeds = f"over the {differing} of {seeds} whose predictions differ"
+    size, low, high = _points(found.change.estimate), found.change.low, found.change.high
+    estimate = (
+        "as accurate" if size == "0.00" else f"{size} pp {'less' if found.change.estimate < 0 else 'more'} accurate"
+    )
+    if low is None or high is None:
+        return _with_interval(estimate, "", seeds)
+    if low >= 0 or high <= 0:
+        return _with_interval(estimate, "-".join(sorted((_points(low), _points(high)))) + " pp", seeds)
+    return _with_interval(estimate, f"{_points(low)} pp less to {_points(high)} pp more", seeds)
+
+
+def _size(ratio: float) -> str:
+    factor = max(ratio, 1 / ratio)
+    return f"{figures.significant(factor, 2)}x" if factor >= FAR else f"{percent(factor - 1)} %"
+
+
+def _bounds(ratio: Interval) -> str:
+    if ratio.low is None or ratio.high is None:
+        return ""
+    if ratio.low < 1 < ratio.high:
+        return f"{change(ratio.low)} to {change(ratio.high)}"
+    ends = [_size(end) for end in sorted((ratio.low, ratio.high), key=lambda end: max(end, 1 / end))]
+    alike = ends[0][-1] == ends[1][-1]
+    return f"{ends[0].removesuffix(' %').removesuffix('x')}-{ends[1]}" if alike else " to ".join(ends)
+
+
+def _changed_margins(one: CellEvidence) -> str:
+    before, now = one.margins_before, one.margins
+    if before is None:
+        return ""
+    words = [f"{percent(each.margin)} % tolerated and {percent(each.detect)} % excluded" for each in (before, now)]
+    return f"; the change moves its margins: {words[0]} before, {words[1]} now"
+
+
+def _measured(speed: SpeedFinding, one: CellEvidence) -> str:
+    relative = (
+        f" against the baseline, relative to {plain(one.b.reference)}" if speed.unit == "session" and one.b else ""
+    )
+    return f"{speed_words(speed)}{relative}"
+
+
+def _not_slower(speed: SpeedFinding, one: CellEvidence) -> str:
+    return f"a slow-down of {percent(one.margins.detect)} % is ruled out: measured {_measured(speed, one)}"
+
+
+def _less_accurate(found: AccuracyFinding, margins: Margins) -> str:
+    whole = f" over all {found.seeds}" if found.identical else ""
+    both = f"{100 * found.a:.2f} % before, {100 * found.b:.2f} % now{whole}"
+    return f"{accuracy_words(found)}: {both}; up to {_points(margins.drop)} pp is tolerated"
+
+
+def _not_less_accurate(found: AccuracyFinding, margins: Margins) -> str:
+    words = accuracy_words(found)
+    equal = found.seeds == found.identical
+    return words if equal else f"a drop of {_points(margins.drop_detect)} pp is ruled out: measured {words}"
 
 
 def _beside(speed: SpeedFinding | None) -> str:
     """What is said of the speed of a cell whose accuracy failed."""
     if speed is None or speed.decision in ("undecided", "pass"):
         return ""
-    found = words.speed(speed)
+    found = speed_words(speed)
     return f"; it is also {found}" if speed.decision == "fail" else f"; that it is {found} does not count"
 
 
-def _undecided(
-    evidence: CellEvidence,
-    speed: SpeedFinding | None,
-    accuracy: AccuracyFinding | None,
-    cells: int,
-    margins: Margins,
-) -> str:
-    """What is not decided, and what is."""
-    parts = []
-    if speed is None or speed.decision == "undecided":
-        parts.append(words.undecided_speed(speed, evidence.pairs, looks(cells, margins)[0]))
-    else:
-        parts.append(f"speed passes: {words.not_slower(speed, margins)}")
-    if accuracy is None or accuracy.decision == "undecided":
-        parts.append(words.undecided_accuracy(accuracy))
-    else:
-        parts.append(f"accuracy passes: {words.not_less_accurate(accuracy, margins)}")
-    return f"is inconclusive; {'; '.join(parts)}"
+def _undecided_speed(one: CellEvidence, speed: SpeedFinding | None, cells: int, mode: str) -> Iterator[str]:
+    """What is not known, and what would help; nothing where speed is decided, or not to be judged."""
+    if speed is not None and speed.decision != "undecided":
+        return
+    if speed is None:
+        if one.why_no_ratio:
+            yield f"its speed cannot be judged: {plain(one.why_no_ratio)}"
+        elif mode == "against":
+            yield f"its speed was not measured ({_count(looks(cells, one.margins)[0], 'pair')} needed for a first look)"
+        return
+    noisy = sum(noise(one))
+    disturbed = (
+        f"; {noisy} of {_count(len(noise(one)), speed.unit)} disturbed by other work on the machine" if noisy else ""
+    )
+    yield f"its speed is not decided: measured {_measured(speed, one)}, {_more(one, speed, cells)}{disturbed}"
 
 
-def _missed(evidence: CellEvidence, seeds: Sequence[SeedPair | Solo]) -> str | None:
-    """Why B fails whatever the reference does."""
-    return breach(seeds, evidence.min_accuracy) or _too_slow(evidence, seeds)
+def _more(one: CellEvidence, speed: SpeedFinding, cells: int) -> str:
+    """What would decide."""
+    if one.a and one.b and speed.unit == "session":
+        needed = seeds_needed(one.a.ratios, one.b.ratios, cells, one.margins)
+        return f"about {needed} seeds in both would do" if needed else "too noisy to tell"
+    if speed.next_look is None:
+        return f"after the last look at {_count(speed.count, 'pair')}: too noisy to tell, try a quieter machine"
+    return f"{_count(speed.next_look - speed.count, 'more pair')} to the next look, at {speed.next_look}"
 
 
-def _too_slow(evidence: CellEvidence, seeds: Sequence[SeedPair | Solo]) -> str | None:
-    """Why B misses its floor of throughput."""
-    floor, rate = evidence.min_train_samples_per_s, _samples_per_s(evidence, seeds)
-    if floor is None or rate is None or rate >= floor:
-        return None
-    return f"its {figures.significant(rate)} training samples/s are under the floor {floor:g} of the matrix"
+def _undecided_accuracy(one: CellEvidence, found: AccuracyFinding | None) -> Iterator[str]:
+    if found is None:
+        yield "its accuracy was not measured"
+    elif found.decision == "undecided":
+        more = f"about {_count(found.more_seeds, 'more seed')} needed" if found.more_seeds else "no look is left"
+        yield f"its accuracy is not decided: measured {accuracy_words(found)}, {more}"
+    if one.seeds_awaited:
+        seeds = listed([str(seed) for seed in one.seeds_awaited])
+        yield f"its floor {one.min_accuracy:g} of accuracy waits for the matrix's other seeds: {seeds}"
 
 
-def _samples_per_s(evidence: CellEvidence, seeds: Sequence[SeedPair | Solo]) -> float | None:
-    """All of B's samples over all its seconds, of the pairs' blocks. Before there are any, of the trainings, whose
-    deterministic algorithms may be slower ones."""
-    rounds = [one for pair in evidence.pairs for one in pair.rounds]
-    seconds = math.fsum(one.seconds[1] for one in rounds)
-    if seconds > 0:
-        return evidence.cell.batch_size * sum(one.steps[1] for one in rounds) / seconds
-    rates = [seed.b.train_samples_per_s for seed in seeds]
-    return statistics.harmonic_mean(rates) if rates else None
+def noise(one: CellEvidence) -> list[bool]:
+    """Of each pair of a cell, and of each session that its ratios come from: was it disturbed?"""
+    sessions = [each for side in (one.a, one.b) if side for each in side.ratios]
+    return [bool(pair.noisy) for pair in one.pairs] + [session.noisy for session in sessions]
 
 
-def _advisories(seeds: Sequence[SeedPair]) -> tuple[Advisory, ...]:
-    """Those that were measured on both sides: the medians over the seeds that have both."""
-    found = []
-    for name, (unit, figure) in ADVISORIES.items():
-        both = [(figure(seed.a), figure(seed.b)) for seed in seeds]
-        known = [(a, b) for a, b in both if a is not None and b is not None]
-        if known:
-            a, b = (statistics.median(side) for side in zip(*known, strict=True))
-            found.append(Advisory(name=name, unit=unit, a=a, b=b))
-    return tuple(found)
+def _with_interval(estimate: str, bounds: str, count: str) -> str:
+    return f"{estimate} (95 % interval {bounds}, {count})" if bounds else f"{estimate} ({count})"
 
 
-def _outcome(evidence: CellEvidence, side: Side) -> Failure | Skip | None:
-    """What went wrong on a side."""
-    return next((fault.outcome for fault in evidence.faults if fault.side == side), None)
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
-def _sentence(evidence: CellEvidence, predicate: str) -> str:
-    return f"{plain(evidence.cell.id)} {predicate}"
+def _points(fraction: float) -> str:
+    """The size in percentage points."""
+    return f"{abs(100 * fraction):.2f}"

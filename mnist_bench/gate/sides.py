@@ -18,11 +18,11 @@ from pathlib import Path
 
 from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.executors.local import uninstalled_package
-from mnist_bench.gate.records import Side as SideName
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.models import ENTRY_POINT_GROUP, MODELS
 from mnist_bench.protocol import PROTOCOL_VERSION
 from mnist_bench.records import DataSet, Matrix
+from mnist_bench.records import Side as SideName
 from mnist_bench.table import plain
 
 PACKAGE = "mnist_bench"
@@ -54,12 +54,7 @@ if hasattr(worker, "__path__"):
     importlib.import_module("mnist_bench.worker.server")
 sys.path.insert(0, sys.argv[1])
 places = {{"mnist_bench": package.__file__}}
-for name in sys.argv[2:]:
-    try:
-        places[name] = importlib.util.find_spec(name).origin
-    except Exception:
-        pass  # the model's own failure: its cell will tell
-say(places)  # a plug-in may end the process
+say(places)  # a plug-in may end the process, or not import: its cell will tell
 for name in sys.argv[2:]:
     try:
         importlib.import_module(name)
@@ -70,7 +65,7 @@ for name, module in list(sys.modules.items()):
     try:
         place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
         if "." not in name or place.startswith(here):
-            places.setdefault(name, place)
+            places[name] = place
     except Exception:
         pass  # an object that is no usual module
 say(places)

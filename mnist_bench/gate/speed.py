@@ -1,7 +1,8 @@
-"""Is a cell slower? Exact tests over process pairs, looked at three times. Pure.
+"""Is a cell slower? Exact tests over process pairs, looked at four times; t tests over the sessions of two runs. Pure.
 
-A test at a look has the level alpha / 3K: K cells, three looks. However the cells and looks hang together, the chance
-of a false alarm over all of them is then at most alpha (Bonferroni).
+A test at a look has the level alpha / 4K: K cells, four looks. However the cells and looks hang together, the chance
+of a false alarm over all of them is then at most alpha (Bonferroni). The first look takes the fewest pairs of which a
+test can reject at all: it finds large differences, and most of what is unchanged.
 
 Sources: Wilcoxon (1945), Biometrics Bulletin 1, 80-83; Hollander, Wolfe & Chicken, *Nonparametric Statistical
 Methods*, 3rd ed., section 3.1; looks with a fixed share of the level each: Jennison & Turnbull, *Group Sequential
@@ -13,51 +14,69 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mnist_bench import stats
-from mnist_bench.gate.records import Decision, Margins, ProcessPair, SpeedFinding
+from mnist_bench.gate.evidence import Margins, Record, SessionRatio
 
-LOOKS = 3
-FEWEST_PAIRS = 12
+LOOKS = 4
+FEWEST_PAIRS = 12  # of the second look
 SPARE_PAIRS = 3  # beyond the fewest of which a test can reject at all: up to three small ranks may then point elsewhere
 DEFAULT = Margins()
+DRAWS = 2000  # of ``detectable``: the standard error of the slow-down at power 0.9 is then a few per cent of it
+# How well the standard error that a session states is known: as well as from a sample with so many degrees of freedom.
+# Most of it is ``PROCESS_SD``, which rests on a few dozen processes of two models (decision 0009).
+STATED_FREEDOM = 10
+MOST_SEEDS = 1000  # that are ever proposed
+WIDEST = 200.0  # end of an interval of a log: beyond, it says nothing, and exp() would overflow
+
+Decision = Literal["fail", "pass", "improvement", "undecided"]
 
 
-def looks(cells: int, margins: Margins = DEFAULT) -> tuple[int, int, int]:
+class SpeedFinding(Record, frozen=True, kw_only=True):
+    """What the pairs say, or the sessions of two runs (``unit``; ``count`` is that of the side with fewer).
+
+    ``ratio`` is B's speed / A's with its 95 % interval, above 1 where B is faster; of two runs, that of their ratios to
+    the reference variant. ``next_look`` is the number of pairs at which the cell is looked at again; None: never.
+    """
+
+    decision: Decision
+    ratio: stats.Interval
+    count: int
+    unit: Literal["pair", "session"] = "pair"
+    p_slower: float = 1.0  # of H0: seconds per step, B / A <= 1 + margin
+    p_within: float = 1.0  # of H0: >= 1 + detect
+    alpha: float  # the level of one test at one look
+    next_look: int | None = None
+
+
+def looks(cells: int, margins: Margins = DEFAULT) -> tuple[int, ...]:
     """The numbers of pairs at which a cell is tested; between them nothing is.
 
-    Of n pairs the smallest p-value is 2^-n, so the first look needs log2(3K / alpha) pairs to be able to decide at all.
+    Of n pairs the smallest p-value is 2^-n, so a first look needs log2(4K / alpha) pairs to be able to decide at all.
 
     Args:
         cells: K, how many the check compares; at least 1.
         margins: for alpha.
 
-    Raises:
-        ValueError: no cell.
-
     >>> looks(1), looks(20)
-    ((12, 21, 36), (16, 28, 48))
+    ((9, 12, 21, 36), (13, 16, 28, 48))
     """
-    first = max(FEWEST_PAIRS, math.ceil(-math.log2(level(cells, margins))) + SPARE_PAIRS)
-    return first, math.ceil(1.75 * first), 3 * first
-
-
-def next_look(pairs: int, cells: int, margins: Margins = DEFAULT) -> int | None:
-    """The number of pairs at which an undecided cell with so many is tested next; None: no look is left."""
-    return next((look for look in looks(cells, margins) if look > pairs), None)
+    fewest = math.ceil(-math.log2(level(cells, margins)))
+    second = max(FEWEST_PAIRS, fewest + SPARE_PAIRS)
+    return fewest, second, math.ceil(1.75 * second), 3 * second
 
 
 def level(cells: int, margins: Margins = DEFAULT) -> float:
     """Of one test of one cell at one look."""
-    if cells < 1:
-        raise ValueError(f"a check compares at least one cell, not {cells}")
     return margins.alpha / (LOOKS * cells)
 
 
-def find_speed(pairs: Sequence[ProcessPair], cells: int, margins: Margins = DEFAULT) -> SpeedFinding | None:
+def find_speed(logs: Sequence[float], cells: int, margins: Margins = DEFAULT) -> SpeedFinding | None:
     """What the process pairs of one cell say.
 
     At each look that its pairs have reached, in order: ``fail`` if a ratio <= 1 + margin is rejected; else
@@ -67,56 +86,45 @@ def find_speed(pairs: Sequence[ProcessPair], cells: int, margins: Margins = DEFA
     and the p-values are those of the last look (1 before the first).
 
     Args:
-        pairs: of one cell, in any order; their numbers say which came first.
+        logs: ln(seconds per step, B / A) of each pair, in the order of measuring.
         cells: K, how many the check compares.
         margins: what is tolerated, and how often this may be wrong.
 
     Returns:
         None without a pair.
-
-    Raises:
-        ValueError: a log ratio that is not finite, no cell.
     """
-    if not pairs:
+    if not logs:
         return None
-    logs = [pair.log_ratio for pair in sorted(pairs, key=lambda pair: pair.number)]
-    tested, used = _Tests(), len(logs)
+    alpha, used = level(cells, margins), len(logs)
+    decision: Decision = "undecided"
+    p_slower = p_within = 1.0
     for look in looks(cells, margins):
         if look > len(logs):
             break
-        tested = _test(logs[:look], level(cells, margins), margins)
-        if tested.decision != "undecided":
+        p_slower = p_above(logs[:look], math.log1p(margins.margin))
+        p_within = p_below(logs[:look], math.log1p(margins.detect))
+        decision = _decision(p_slower, p_within, p_below(logs[:look], -math.log1p(margins.detect)), alpha)
+        if decision != "undecided":
             used = look
             break
+    left = (look for look in looks(cells, margins) if look > used)
     return SpeedFinding(
-        decision=tested.decision,
-        ratio=stats.hodges_lehmann(logs[:used]).exp(),
-        pairs=used,
-        p_slower=tested.p_slower,
-        p_within=tested.p_within,
-        alpha=level(cells, margins),
-        next_look=next_look(used, cells, margins) if tested.decision == "undecided" else None,
+        decision=decision,
+        ratio=stats.hodges_lehmann(np.negative(logs[:used])).exp(),
+        count=used,
+        p_slower=p_slower,
+        p_within=p_within,
+        alpha=alpha,
+        next_look=next(left, None) if decision == "undecided" else None,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tests:
-    """Of one look."""
-
-    decision: Decision = "undecided"
-    p_slower: float = 1.0
-    p_within: float = 1.0
-
-
-def _test(logs: Sequence[float], alpha: float, margins: Margins) -> _Tests:
-    p_slower = p_above(logs, math.log1p(margins.margin))
-    p_within = p_below(logs, math.log1p(margins.detect))
-    decision: Decision = "undecided"
+def _decision(p_slower: float, p_within: float, p_faster: float, alpha: float) -> Decision:
     if p_slower <= alpha:
-        decision = "fail"
-    elif p_within <= alpha:
-        decision = "improvement" if p_below(logs, -math.log1p(margins.detect)) <= alpha else "pass"
-    return _Tests(decision=decision, p_slower=p_slower, p_within=p_within)
+        return "fail"
+    if p_within > alpha:
+        return "undecided"
+    return "improvement" if p_faster <= alpha else "pass"
 
 
 def p_above(values: ArrayLike, bound: float) -> float:
@@ -129,13 +137,15 @@ def p_above(values: ArrayLike, bound: float) -> float:
 
     Args:
         values: shape (n,), n >= 1, finite.
-
-    Raises:
-        ValueError: an empty or non-finite sample.
     """
     from scipy.stats import wilcoxon  # takes a second: only a verdict needs it
 
-    return float(wilcoxon(_signed_ranks(values, bound), alternative="greater", method="exact").pvalue)
+    shifted = np.asarray(values, dtype=np.float64) - bound
+    below = shifted <= 0
+    order = np.lexsort((below, np.abs(shifted)))  # by distance, the values above first
+    ranks = np.empty(shifted.size)
+    ranks[order] = np.arange(1, shifted.size + 1)
+    return float(wilcoxon(np.where(below, -ranks, ranks), alternative="greater", method="exact").pvalue)
 
 
 def p_below(values: ArrayLike, bound: float) -> float:
@@ -143,14 +153,156 @@ def p_below(values: ArrayLike, bound: float) -> float:
     return p_above(np.negative(values), -bound)
 
 
-def _signed_ranks(values: ArrayLike, bound: float) -> stats.FloatArray:
-    """1 to n by distance from the bound, each with its value's sign; ties and zeros as ``p_above`` says."""
-    shifted = np.asarray(values, dtype=np.float64) - bound
-    if shifted.ndim != 1 or not shifted.size or not np.isfinite(shifted).all():
-        raise ValueError("a sample is one-dimensional, not empty and finite")
-    below = shifted <= 0
-    order = np.lexsort((below, np.abs(shifted)))  # by distance, the values above first
-    ranks = np.empty(shifted.size)
-    ranks[order] = np.arange(1, shifted.size + 1)
-    signed: stats.FloatArray = np.where(below, -ranks, ranks)
-    return signed
+# ── what so many pairs can find: said before a check starts ──────────────────────────────────────────────────────────
+
+
+def detectable(pairs: int, cells: int, sd: float, margins: Margins = DEFAULT, power: float = 0.9) -> float:
+    """The smallest slow-down of a cell that so many pairs find with the given probability.
+
+    As ``find_speed`` decides: found where, at one of the looks that are reached, a ratio <= 1 + margin is rejected, and
+    a ratio >= 1 + detect was at none before, which is a pass. So more pairs than the first look's help less than one
+    might think: a slow-down of 5 % mostly passes there, as it may. Log ratios are taken as normal; spikes cost power.
+
+    Each draw of a fixed sample of the standard normal has a smallest shift from which on it is found. The test is
+    inverted for it: it rejects where the r-th smallest Walsh average, r by the critical rank sum, lies above the bound.
+
+    Args:
+        pairs: of one cell, all that the budget allows.
+        cells: K, how many the check compares.
+        sd: of a pair's log ratio (0.04: pairs differ by about 4 %).
+        margins: what is tolerated and certified.
+        power: the probability.
+
+    Returns:
+        As a fraction (0.1: 10 % slower); infinite where the pairs do not reach the first look.
+    """
+    found = np.full(DRAWS, math.inf)  # from which log ratio on
+    passed = np.full(DRAWS, -math.inf)  # below which one it has passed by then
+    planned = looks(cells, margins)
+    for look in planned:
+        if look > pairs:
+            break
+        low, high = _sample_ends(look, planned[-1], level(cells, margins))
+        found = np.minimum(found, np.maximum(math.log1p(margins.margin) - sd * low, passed))
+        passed = np.maximum(passed, math.log1p(margins.detect) - sd * high)
+    return math.expm1(float(np.quantile(found, power))) if pairs >= planned[0] else math.inf
+
+
+def critical_rank_sum(pairs: int, alpha: float) -> int:
+    """The smallest sum of positive ranks that the one-sided exact test rejects.
+
+    Raises:
+        ValueError: even all pairs on one side are not enough.
+    """
+    tails = np.cumsum(stats.signed_rank_distribution(pairs)[::-1])  # P(T >= largest), P(T >= largest - 1), ...
+    rejected = int(np.searchsorted(tails, alpha * (1 + 1e-12), side="right"))
+    if not rejected:
+        raise ValueError(f"{pairs} pairs cannot reject anything at the level {alpha:g}")
+    return tails.size - rejected
+
+
+@lru_cache(maxsize=64)
+def _sample_ends(look: int, last_look: int, alpha: float) -> tuple[stats.FloatArray, stats.FloatArray]:
+    """Of each draw of a standard normal sample: the Walsh average below which a centre is rejected, and above which."""
+    critical = critical_rank_sum(look, alpha)
+    # Each look has the last one's pairs.
+    sample = np.random.default_rng(0).standard_normal((DRAWS, last_look))[:, :look]
+    first, second = np.triu_indices(look)
+    walsh = (sample[:, first] + sample[:, second]) / 2
+    # As many of them lie above a bound as the sum of positive ranks about it says (Hollander & Wolfe, section 3.2).
+    ends = walsh.shape[1] - critical, critical - 1
+    part = np.partition(walsh, ends, axis=1)
+    return part[:, ends[0]], part[:, ends[1]]
+
+
+# ── two runs: a ratio of ratios ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """ln(ratio here / ratio in the baseline): estimate, standard error, degrees of freedom of that error."""
+
+    estimate: float
+    error: float
+    freedom: int
+
+    @property
+    def faster(self) -> stats.Interval:
+        """How much faster, with its 95 % interval."""
+        half = stats.student_quantile(self.freedom) * self.error
+        ends = max(-self.estimate - half, -WIDEST), min(-self.estimate + half, WIDEST)
+        return stats.Interval(-self.estimate, *ends).exp()
+
+
+def find_shift(
+    a: Sequence[SessionRatio], b: Sequence[SessionRatio], cells: int, margins: Margins
+) -> SpeedFinding | None:
+    """What the sessions of both sides say: Student's one-sided tests at ``margins.alpha / cells`` (Bonferroni).
+
+    What is compared is a ratio of ratios: (seconds per step, cell / its reference variant) here / in the baseline. Each
+    of the two was measured side by side, so the machine's drift between the two days is not in it; what is in it, and
+    in no interval, is what moves a cell and its reference differently (another microcode, a hotter machine). Nor can it
+    tell a slower cell from a faster reference: what is slower in both alike goes unseen.
+
+    Args:
+        cells: how many cells of the check have ratios on both sides.
+
+    Returns:
+        None where a side has no session.
+    """
+    from scipy.special import stdtr  # a fifth of a second, which --help need not wait for
+
+    if not a or not b:
+        return None
+    shift, alpha = shift_of((a, -1), (b, 1)), margins.alpha / cells
+    slower, detectable = math.log1p(margins.margin), math.log1p(margins.detect)
+    p_slower = float(stdtr(shift.freedom, (slower - shift.estimate) / shift.error))
+    p_within, p_faster = (
+        float(stdtr(shift.freedom, (shift.estimate - bound) / shift.error)) for bound in (detectable, -detectable)
+    )
+    return SpeedFinding(
+        decision=_decision(p_slower, p_within, p_faster, alpha),
+        ratio=shift.faster,
+        count=min(len(a), len(b)),
+        unit="session",
+        p_slower=p_slower,
+        p_within=p_within,
+        alpha=alpha,
+    )
+
+
+def shift_of(*sides: tuple[Sequence[SessionRatio], int]) -> Shift:
+    """The sum of the sides' means over sessions (of seconds per step), each with its sign.
+
+    Every session states its own error; the sides' errors add up. Where the sessions of a side scatter more than they
+    state, all errors are stretched by the root of the dispersion: (f + sum of squared residuals / stated variance) /
+    (f + d), never below 1, with f = ``STATED_FREEDOM`` and d the sessions less the sides. One session has no residual:
+    it is believed as far as the stated error is known, f degrees of freedom.
+
+    Sources: R. T. Birge, Phys. Rev. 40 (1932) 207 (errors stretched by their scatter); G. K. Smyth, Stat. Appl. Genet.
+    Mol. Biol. 3 (2004) 3, section 3 (a variance known beforehand as so many degrees of freedom of the t test).
+    """
+    estimate, stated, scatter = 0.0, 0.0, 0.0
+    for side, sign in sides:
+        logs = [-math.log(one.speedup) for one in side]
+        mean = math.fsum(logs) / len(side)
+        variance = math.fsum(one.sd**2 for one in side) / len(side)
+        estimate += sign * mean
+        stated += variance / len(side)
+        scatter += math.fsum((log - mean) ** 2 for log in logs) / variance
+    freedom = STATED_FREEDOM + sum(len(side) - 1 for side, _ in sides)
+    dispersion = max(1.0, (STATED_FREEDOM + scatter) / freedom)
+    return Shift(estimate, math.sqrt(stated * dispersion), freedom)
+
+
+def seeds_needed(a: Sequence[SessionRatio], b: Sequence[SessionRatio], cells: int, margins: Margins) -> int | None:
+    """About how many seeds on both sides would decide, if the estimate stayed what it is; None: over ``MOST_SEEDS``."""
+    shift = shift_of((a, -1), (b, 1))
+    distance = max(shift.estimate - math.log1p(margins.margin), math.log1p(margins.detect) - shift.estimate)
+    of_one_seed = shift.error / math.sqrt(1 / len(a) + 1 / len(b))
+    confidence = 1 - 2 * margins.alpha / cells  # of the interval whose ends are the one-sided tests
+    for seeds in range(1, MOST_SEEDS + 1):
+        quantile = stats.student_quantile(STATED_FREEDOM + 2 * seeds - 2, confidence)
+        if quantile * of_one_seed * math.sqrt(2 / seeds) < distance:
+            return seeds
+    return None

@@ -15,16 +15,14 @@ from statistics import median
 import numpy as np
 
 from mnist_bench import __version__
-from mnist_bench.checks import measure
-from mnist_bench.checks.cells import differences, union
-from mnist_bench.checks.events import CheckObserver
-from mnist_bench.checks.folder import CheckFolder, Head
-from mnist_bench.checks.workbench import Workbench
+from mnist_bench.cells import fingerprint
 from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, proven, raw_folder, read_labels, write_idx, write_sums
-from mnist_bench.disk.folder import new_run_id
+from mnist_bench.disk.folder import SCHEMA_VERSION, RunFolder, new_run_id
 from mnist_bench.errors import WorkerError
-from mnist_bench.gate.judge import judge
-from mnist_bench.gate.records import CHECK_SCHEMA_VERSION, Check, Margins, ProcessPair, SideInfo, Solo, Verdict
+from mnist_bench.gate import bench as benches
+from mnist_bench.gate.conduct import measure
+from mnist_bench.gate.evidence import Check, Pair, differences
+from mnist_bench.gate.judge import Verdict, judge
 from mnist_bench.gate.sides import Side
 from mnist_bench.interrupts import Interrupts
 from mnist_bench.labs.selftest_calibration import AIMS, calibrate, instrumented, loads
@@ -38,7 +36,19 @@ from mnist_bench.labs.selftest_report import (
     summarise,
 )
 from mnist_bench.machine import environment
-from mnist_bench.records import Cell, DataSet, Matrix, Skip
+from mnist_bench.records import (
+    Cell,
+    DataSet,
+    Manifest,
+    Matrix,
+    Measurement,
+    RunOptions,
+    Session,
+    Sides,
+    Skip,
+    Tree,
+    Trial,
+)
 from mnist_bench.runner import label
 
 DROP = 0.006  # of accuracy, at least, that mislabelled training data are to cost
@@ -58,7 +68,7 @@ class Bench:
     folder: Path
     allow_plugins: bool
     interrupts: Interrupts
-    emit: CheckObserver
+    emit: benches.Emit
     say: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
 
@@ -68,19 +78,20 @@ class Bench:
         environs = [{**self.plain.environ, **loads(self.matrix, each)} for each in (dict.fromkeys(rows, 0), rows)]
         return replace(side, name="A", environ=environs[0]), replace(side, name="B", environ=environs[1])
 
-    def pair(self, cell: Cell, rows: int, number: int) -> ProcessPair:
+    def pair(self, cell: Cell, rows: int, number: int) -> Pair:
         """A process of the plain model and one with extra work, timed in turns.
 
         Raises:
             NotHere: its device, or its compiler, is missing.
             WorkerError: one of them failed.
         """
-        found = self._workbench(*self.laden({cell: rows})).pair(cell, number)
-        if isinstance(found, ProcessPair):
-            return found
-        if isinstance(found[0].outcome, Skip):
-            raise NotHere(f"{cell.id}: {found[0].outcome.reason}")
-        raise WorkerError(f"{cell.id}: {found[0].outcome.reason}; logs: {self.folder}")
+        match self._at(*self.laden({cell: rows})).pair(cell, number)[0]:
+            case Session(rounds=rounds, noisy=noisy):
+                return Pair(rounds=rounds, noisy=noisy)
+            case Trial(outcome=Skip(reason=reason)):
+                raise NotHere(f"{cell.id}: {reason}")
+            case Trial(reason=reason):
+                raise WorkerError(f"{cell.id}: {reason}; logs: {self.folder}")
 
     def accuracy(self, cell: Cell, data: DataSet, seed: int) -> float:
         """Of a cell after its training on ``data``.
@@ -88,18 +99,30 @@ class Bench:
         Raises:
             WorkerError: the trial failed.
         """
-        match self._workbench(self.plain, replace(self.plain, name="B", data=data)).solo(cell, seed, math.inf):
-            case (Solo(b=trained),):
-                return trained.accuracy
+        match self._at(self.plain, replace(self.plain, name="B", data=data)).train(cell, seed, ["B"], math.inf):
+            case [Trial(outcome=Measurement(epochs=epochs))]:
+                return epochs.accuracy[-1]
             case found:
                 raise WorkerError(f"{cell.id}: its training failed: {found}; logs: {self.folder}")
 
     def check(self, a: Side, b: Side, cells: Sequence[Cell], budget_s: float) -> tuple[Check, Sequence[Verdict]]:
         """The gate itself, by the path that ``check --against`` takes below git.
 
-        Raises: as ``checks.measure.measure`` does.
+        Raises: as ``gate.conduct.measure`` does.
         """
-        setting = measure.Setting(
+        folder = RunFolder.create(self.folder / "checks", self._manifest(a, b, cells, budget_s))
+        check = measure(folder, self._setting(a, b, budget_s))
+        return check, judge(check)
+
+    def _at(self, a: Side, b: Side) -> benches.Bench:
+        """Where these sides are measured for calibration."""
+        (self.folder / "logs").mkdir(exist_ok=True)
+        return benches.Bench(RunFolder(self.folder), replace(self._setting(a, b, 0.0), emit=lambda event: None))
+
+    def _setting(self, a: Side, b: Side, budget_s: float) -> benches.Setting:
+        return benches.Setting(
+            a=a,
+            b=b,
             budget_s=budget_s,
             clock=self.clock,
             started_s=self.clock(),
@@ -107,50 +130,27 @@ class Bench:
             emit=self.emit,
             allow_plugins=self.allow_plugins,
         )
-        folder = CheckFolder.create(self.folder / "checks", _head(a, b, cells, budget_s))
-        check = measure.measure(folder, a, b, setting)
-        return check, judge(check)
 
-    def _workbench(self, a: Side, b: Side) -> Workbench:
-        return Workbench(
-            sides={"A": a, "B": b},
-            name="selftest",
-            logs=self.folder,
-            interrupts=self.interrupts,
-            emit=lambda event: None,
-            allow_plugins=self.allow_plugins,
-            timeout_s=None,
-            clock=self.clock,
-            unchanged=lambda: None,
+    def _manifest(self, a: Side, b: Side, cells: Sequence[Cell], budget_s: float) -> Manifest:
+        if a.matrix is None or b.matrix is None:
+            raise ValueError("both sides of a selftest have a matrix")
+        now, tree = datetime.now(UTC), Tree(label="selftest", commit=None)
+        return Manifest(
+            run_id=new_run_id(now, random.SystemRandom()),
+            schema_version=SCHEMA_VERSION,
+            program_version=__version__,
+            status="running",
+            matrix=replace(b.matrix, expect=()),  # a missed floor fails whatever the sides do
+            matrix_sha256=fingerprint(b.matrix),
+            matrix_path=str(b.matrix_path),
+            options=RunOptions(allow_plugins=self.allow_plugins),
+            environment=environment.describe(self.plain.environ),
+            dataset=b.data,
+            order=(),
+            trials=(),
+            started_at=label(now),
+            check=Sides(a=tree, b=tree, matrix=a.matrix, cells=tuple(cells), budget_s=budget_s),
         )
-
-
-def _head(a: Side, b: Side, cells: Sequence[Cell], budget_s: float) -> Head:
-    if a.matrix is None or b.matrix is None:
-        raise ValueError("both sides of a selftest have a matrix")
-    now = datetime.now(UTC)
-    known = {one.cell: one for one in union(a.matrix, b.matrix, None)}
-    # Less the floors of ``expect``: a missed one fails whatever the sides do.
-    planned = tuple(replace(known[cell], min_accuracy=None, min_train_samples_per_s=None) for cell in cells)
-    return Head(
-        id=new_run_id(now, random.SystemRandom()),
-        schema_version=CHECK_SCHEMA_VERSION,
-        program_version=__version__,
-        status="running",
-        a=SideInfo(label="selftest", commit=None),
-        b=SideInfo(label="selftest", commit=None),
-        content_sha256="",
-        untracked=(),
-        matrix_path=str(b.matrix_path),
-        dataset=b.data,
-        recipe=b.matrix.recipe,
-        margins=Margins(),
-        cells=planned,
-        seeds=b.matrix.seeds,
-        options={},
-        budget_s=budget_s,
-        started_at=label(now),
-    )
 
 
 # ── what is put on side B ────────────────────────────────────────────────────────────────────────────────────────────
@@ -333,7 +333,7 @@ def _said(check: Check, verdicts: Sequence[Verdict]) -> tuple[CellResult, ...]:
             kind=verdict.kind,
             pairs=len(evidence[verdict.cell].pairs),
             seeds=len(evidence[verdict.cell].seeds),
-            ratio=verdict.speed.ratio.estimate if verdict.speed else None,
+            ratio=1 / verdict.speed.ratio.estimate if verdict.speed else None,
             change=verdict.accuracy.change.estimate if verdict.accuracy else None,
         )
         for verdict in verdicts

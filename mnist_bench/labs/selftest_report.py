@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from mnist_bench.figures import significant
-from mnist_bench.gate.records import VerdictKind
+from mnist_bench.gate.judge import VerdictKind
 from mnist_bench.stats import CONFIDENCE, Interval
 from mnist_bench.table import Column, Document, Table, plain
 

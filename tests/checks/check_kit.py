@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mnist_bench.checks.events import CheckEvent, OutOfTime
-from mnist_bench.checks.rules import Rules
-from mnist_bench.gate.records import (
-    AccuracyFinding,
-    CellEvidence,
-    Decision,
-    ProcessPair,
-    SeedPair,
-    SideFault,
-    Solo,
-    SpeedFinding,
-    Training,
-)
-from mnist_bench.records import Cell, Failure, Round
-from mnist_bench.stats import Interval
+import pytest
+from record_factory import make_epochs, make_manifest, make_measurement, make_session, make_trial
+
+from mnist_bench import config
+from mnist_bench.cells import expand
+from mnist_bench.disk.folder import RunFolder
+from mnist_bench.events import Notice
+from mnist_bench.gate import conduct
+from mnist_bench.gate.bench import Setting
+from mnist_bench.gate.conduct import measure
+from mnist_bench.gate.evidence import CellEvidence, Check
+from mnist_bench.gate.sides import Side
+from mnist_bench.interrupts import Interrupts
+from mnist_bench.records import Cell, DataSet, Failure, Matrix, Outcome, Session, Sides, Tree, Trial
 
 MATRIX = """\
 version: 1
@@ -53,7 +53,7 @@ def clean_environ(**more: str) -> dict[str, str]:
 
 
 class Repo:
-    """A git repository with a matrix in it, and whatever else is written."""
+    """A git repository, and whatever is put into it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -66,14 +66,6 @@ class Repo:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
-
-    def write(self, **files: str) -> None:
-        """Files by name; ``__`` stands for a slash, a name without a dot is a Python file."""
-        for name, text in files.items():
-            path = self.root / name.replace("__", "/")
-            path = path if "." in path.name else path.with_suffix(".py")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
 
     def put(self, name: str, text: str) -> Path:
         path = self.root / name
@@ -93,143 +85,128 @@ class Repo:
 
 # ── a check whose measurements are made up ───────────────────────────────────────────────────────────────────────────
 
+CRASH = Failure(kind="crashed", reason="it fell over")
+DATA = DataSet(name="mnist", root="/nowhere", sha256="0" * 64)
+
+
+def parse(text: str = MATRIX) -> Matrix:
+    return config.parse(text, source="m.yaml", allow_plugins=True)
+
 
 def cell(model: str = "mlp") -> Cell:
     return Cell(model=model, device="cpu", batch_size=100, variant="eager")
 
 
-def process_pair(number: int, log_ratio: float = 0.0) -> ProcessPair:
-    one = Round(order=(0, 1), steps=(10, 10), seconds=(0.1, 0.1))
-    return ProcessPair(number=number, log_ratio=log_ratio, rounds=(one,))
-
-
-def training(accuracy: float = 0.95, predictions: str = "f" * 64) -> Training:
-    return Training(
-        accuracy=accuracy,
-        images=10_000,
-        predictions_sha256=predictions,
-        device_name="a CPU",
-        compile_s=None,
-        time_to_first_step_s=1.0,
-        train_samples_per_s=1000.0,
-        eval_samples_per_s=2000.0,
-        host_peak_bytes=1 << 30,
-        device_peak_bytes=None,
+def side(name: str, matrix: Matrix | None, root: Path = Path("/nowhere"), **environ: str) -> Side:
+    return Side(
+        name="A" if name == "A" else "B",
+        label=name,
+        root=root,
+        matrix_path=root / "m.yaml",
+        matrix=matrix,
+        environ=environ,
+        data=DATA,
     )
 
 
-def seed_pair(seed: int, *, same: bool = True) -> SeedPair:
-    return SeedPair(seed=seed, a=training(), b=training(predictions=("f" if same else "e") * 64))
-
-
-CRASH = SideFault(side="B", outcome=Failure(kind="crashed", reason="it fell over"))
+def trial(which: Cell, seed: int, name: str, outcome: Outcome | None = None, accuracy: float = 0.95) -> Trial:
+    predictions = hashlib.sha256(str(accuracy).encode()).hexdigest()
+    made = make_measurement(epochs=make_epochs([1.0], [accuracy]), awake_s=5.0, predictions_sha256=predictions)
+    return make_trial(which, seed, outcome or made, id=f"{which.id}/s{seed}@{name}", side=name)
 
 
 @dataclass(kw_only=True)
 class FakeBench:
-    """Everything takes ``seconds`` of a clock of its own; what is found is what the test says (None: the usual)."""
+    """A pair takes 10 s of a clock of its own, a training 5; what is found is what the test says.
 
-    seconds: float = 10.0
+    Args:
+        slower: ln of B's seconds / A's of a pair; or an outcome of B, or an error.
+        accuracy: of a side's training; or an outcome.
+    """
+
+    pair_s: float = 10.0
+    train_s: float = 5.0
     now: float = 0.0
     done: list[str] = field(default_factory=list)
-    pairs: Callable[[Cell, int], ProcessPair | tuple[SideFault, ...] | BaseException | None] = lambda cell, number: None
-    seeds: Callable[[Cell, int], SeedPair | tuple[SideFault | Solo, ...] | None] = lambda cell, seed: None
-    solos: Callable[[Cell, int], tuple[SideFault | Solo, ...] | None] = lambda cell, seed: None
-    trains_s: float | None = None  # None: as ``seconds``
+    slower: Callable[[Cell, int], float | Outcome | BaseException] = lambda which, number: 0.0
+    accuracy: Callable[[Cell, int, str], float | Outcome] = lambda which, seed, side: 0.95
 
     def clock(self) -> float:
         return self.now
 
-    def pair(self, cell: Cell, number: int) -> ProcessPair | tuple[SideFault, ...]:
-        self._spend(f"{cell.model} pair {number}")
-        found = self.pairs(cell, number)
+    def pair(self, which: Cell, number: int) -> list[Session | Trial]:
+        self._spend(f"{which.model} pair {number}", self.pair_s)
+        found = self.slower(which, number)
         if isinstance(found, BaseException):
             raise found
-        return process_pair(number) if found is None else found
+        if not isinstance(found, float):
+            return [trial(which, number, "B", found)]
+        ratio = 2.718281828 ** (found + 0.001 * number * (-1) ** number)  # no two alike
+        ids = [f"{which.id}/p{number}@{name}" for name in "AB"]
+        return [make_session(ids, [[10.0, 10.0 * ratio]], group=which.id, seconds=self.pair_s)]
 
-    def seed(self, cell: Cell, seed: int, within_s: float) -> SeedPair | tuple[SideFault | Solo, ...] | OutOfTime:
-        if not self._train(f"{cell.model} seed {seed}", within_s):
-            return OutOfTime()
-        found = self.seeds(cell, seed)
-        return seed_pair(seed) if found is None else found
+    def train(self, which: Cell, seed: int, names: Sequence[str], within_s: float) -> list[Session | Trial]:
+        takes_s = self.train_s * len(names)
+        self._spend(f"{which.model} {'seed' if len(names) > 1 else 'solo'} {seed}", min(takes_s, within_s))
+        if takes_s > within_s:
+            return []
+        found = {name: self.accuracy(which, seed, name) for name in names}
+        return [
+            trial(which, seed, name, accuracy=one) if isinstance(one, float) else trial(which, seed, name, one)
+            for name, one in found.items()
+        ]
 
-    def solo(self, cell: Cell, seed: int, within_s: float) -> tuple[SideFault | Solo, ...] | OutOfTime:
-        if not self._train(f"{cell.model} solo {seed}", within_s):
-            return OutOfTime()
-        found = self.solos(cell, seed)
-        return (Solo(seed=seed, b=training()),) if found is None else found
-
-    def _train(self, what: str, within_s: float) -> bool:
-        takes_s = self.seconds if self.trains_s is None else self.trains_s
-        self._spend(what, min(takes_s, within_s))
-        return takes_s <= within_s
-
-    def _spend(self, what: str, seconds: float | None = None) -> None:
-        self.now += self.seconds if seconds is None else seconds
+    def _spend(self, what: str, seconds: float) -> None:
+        self.now += seconds
         self.done.append(what)
 
     def count(self, what: str) -> int:
         return sum(what in line for line in self.done)
 
 
-def speed_finding(decision: Decision, pairs: int, next_look: int | None) -> SpeedFinding:
-    return SpeedFinding(
-        decision=decision,
-        ratio=Interval(1.0),
-        pairs=pairs,
-        p_slower=1.0,
-        p_within=1.0,
-        alpha=0.01,
-        next_look=next_look,
-    )
+class Scene:
+    """A check of two matrices in a folder; its cells cost what ``FakeBench`` says, and are guessed to."""
 
-
-def made_up_rules(
-    looks: tuple[int, ...] = (3, 5, 8),
-    *,
-    decisions: Mapping[int, Decision] | None = None,
-    detectable: Callable[[int, float], float] = lambda pairs, sd: 0.08,
-) -> Rules:
-    """Judges that decide at a look what ``decisions`` says of it; a pair above 0.5 fails, equal seeds pass.
-
-    Four seeds that differ pass, or fail where all of them are worse by 0.01.
-    """
-    known = {looks[0]: "pass"} if decisions is None else decisions
-
-    def speed(pairs: Sequence[ProcessPair]) -> SpeedFinding | None:
-        if not pairs:
-            return None
-        reached = [look for look in looks if look <= len(pairs)]
-        for look in reached:
-            slow = any(pair.log_ratio > 0.5 for pair in pairs[:look])
-            decision: Decision = "fail" if slow else known.get(look, "undecided")  # type: ignore[assignment]
-            if decision != "undecided":
-                return speed_finding(decision, look, None)
-        return speed_finding("undecided", len(pairs), next((look for look in looks if look > len(pairs)), None))
-
-    def accuracy(seeds: Sequence[SeedPair], floor: float | None) -> AccuracyFinding | None:
-        if not seeds:
-            return None
-        identical = sum(seed.a.predictions_sha256 == seed.b.predictions_sha256 for seed in seeds)
-        worse = all(seed.a.accuracy - seed.b.accuracy > 0.01 for seed in seeds)
-        failed = (floor is not None and seeds[-1].b.accuracy < floor) or (worse and len(seeds) >= 4)
-        passed = identical == len(seeds) or len(seeds) >= 4
-        return AccuracyFinding(
-            decision="fail" if failed else "pass" if passed else "undecided",
-            a=0.95,
-            b=0.95,
-            change=Interval(-0.02, -0.03, -0.01) if worse else Interval(0.0),
-            seeds=len(seeds),
-            identical=identical,
-            more_seeds=0 if failed or passed else 4 - len(seeds),
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, before: str | None = MATRIX, after: str = MATRIX):
+        self.bench, self.events = FakeBench(), []  # type: FakeBench, list[Any]
+        self.guess = 1.0  # of the true seconds
+        self.a, self.b = None if before is None else parse(before), parse(after)
+        cells = dict.fromkeys((*expand(self.b), *(expand(self.a) if self.a else ())))
+        check = Sides(
+            a=Tree(label="main", commit="a" * 40),
+            b=Tree(label="working tree", commit="b" * 40),
+            matrix=self.a,
+            cells=tuple(cells),
+            budget_s=0.0,
         )
+        manifest = make_manifest(matrix=self.b, order=(), check=check, status="running", dataset=DATA)
+        self.folder = RunFolder.create(folder / f"checks{len(list(folder.iterdir()))}", manifest)
+        monkeypatch.setattr(conduct, "Bench", lambda folder, setting: self.bench)
+        monkeypatch.setattr(conduct, "trial_s", self._guessed)
 
-    return Rules(looks=looks, speed=speed, accuracy=accuracy, detectable=detectable)
+    def _guessed(self, which: Cell, matrix: Matrix, epochs: int, cores: int) -> float:
+        true_s = self.bench.train_s if epochs else (self.bench.pair_s - 2 * conduct.PAIR_TOKEN_S) / 1.5
+        return self.guess * true_s
+
+    def run(self, budget_s: float = 10_000.0, unchanged: Callable[[], None] = lambda: None) -> Check:
+        self.events.clear()
+        with Interrupts() as interrupts:
+            setting = Setting(
+                a=side("A", self.a),
+                b=side("B", self.b),
+                budget_s=budget_s,
+                clock=self.bench.clock,
+                started_s=self.bench.now,
+                interrupts=interrupts,
+                emit=self.events.append,
+                unchanged=unchanged,
+            )
+            return measure(self.folder, setting)
+
+    @property
+    def said(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, Notice)]
 
 
-def evidence(*models: str, **changes: object) -> tuple[CellEvidence, ...]:
-    return tuple(CellEvidence(cell=cell(model), **changes) for model in models)  # type: ignore[arg-type]
-
-
-def of_kind(events: Sequence[CheckEvent], kind: type) -> list[CheckEvent]:
-    return [event for event in events if isinstance(event, kind)]
+def by_model(check: Check) -> dict[str, CellEvidence]:
+    return {one.cell.model: one for one in check.cells}

@@ -15,15 +15,13 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from check_kit import Repo, clean_environ, made_up_rules
+from check_kit import Repo, by_model, clean_environ
 
 from mnist_bench import data
-from mnist_bench.checks import plan, sitting, workbench
-from mnist_bench.checks.events import CheckEvent
-from mnist_bench.checks.folder import CheckFolder
 from mnist_bench.cli import build_parser
 from mnist_bench.cli import check as cli_check
-from mnist_bench.gate.records import SideFault
+from mnist_bench.gate import bench as workers
+from mnist_bench.gate import conduct, judge, plan, speed
 from mnist_bench.protocol import PROTOCOL_VERSION
 from mnist_bench.records import DataSet
 
@@ -144,9 +142,11 @@ def test_two_trees_are_measured_each_by_its_own_code(bench: Bench, monkeypatch: 
     """B does the work of a step many times over, and crashes in its second cell; A does neither."""
     bench.repo.commit()
     bench.set(factor=6, fragile=True)
-    monkeypatch.setattr(workbench, "PAIR_TOKEN_S", 0.5)
+    monkeypatch.setattr(workers, "PAIR_TOKEN_S", 0.5)
+    for module in (conduct, judge, speed):
+        monkeypatch.setattr(module, "looks", lambda cells, margins: (1,))  # which decides nothing
+    monkeypatch.setattr(conduct, "detectable", lambda *_: 0.1)
     monkeypatch.setenv("PYTHONPATH", bench.environ["PYTHONPATH"])
-    events: list[CheckEvent] = []
     request = plan.Request(
         here=bench.repo.root,
         environ=bench.environ,
@@ -158,22 +158,22 @@ def test_two_trees_are_measured_each_by_its_own_code(bench: Bench, monkeypatch: 
         offline=True,
         allow_plugins=True,
     )
-    folder, check = sitting.execute(plan.plan(request), events.append, lambda cells, margins: made_up_rules((1, 2, 3)))
-    good, fragile = check.cells
+    folder, check = plan.execute(plan.plan(request), lambda event: None)
+    good, fragile = (by_model(check)[f"parts.net.{name}"] for name in ("good", "fragile"))
     (pair,) = good.pairs
     assert pair.log_ratio > 0.2, pair
     (seed,) = good.seeds
     assert seed.a.accuracy == seed.b.accuracy > 0.3
     assert seed.a.predictions_sha256 == seed.b.predictions_sha256
-    (fault,) = fragile.faults
-    assert isinstance(fault, SideFault)
-    assert (fault.side, fault.outcome.reason) == (
-        "B",
+    assert fragile.b is not None
+    assert (fragile.b.status, fragile.b.reason) == (
+        "crashed",
         "exited with 7 in prepare (log: parts.net.fragile+cpu+b2000+single@B.log)",
     )
-    assert fragile.pairs == ()
+    assert fragile.a is not None
+    assert (fragile.a.status, fragile.pairs) == ("ok", ())
     assert check.b.changed == ("source files/parts/__init__.py",)
-    assert sorted(path.name for path in folder.logs.iterdir()) == sorted(
+    assert sorted(path.name for path in (folder.path / "logs").iterdir()) == sorted(
         f"parts.net.{model}+cpu+b2000+single@{side}.log" for model in ("good", "fragile") for side in "AB"
     )
     bench.tidy()
@@ -195,7 +195,7 @@ def test_interrupted_and_resumed(bench: Bench) -> None:
 
     code, out, errors = bench.run("--resume", "latest", "--allow-plugins", "--budget", "1s", "--json")
     assert code == 4, errors
-    assert "too little: a first look takes 12 pairs a cell" in errors
+    assert "too little for a verdict on every cell: it takes 9 pairs a cell" in errors
     (verdict,) = json.loads((bench.check() / "check.json").read_text())["verdicts"]
     assert verdict["kind"] == "inconclusive"
     assert json.loads(out)
@@ -210,8 +210,9 @@ def test_a_resumed_check_takes_the_data_that_it_began_with(
     own, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
     own.mkdir()
     dataset = DataSet(name="mnist", root=str(tmp_path / "gone" if where == "gone" else own), sha256="0")
-    head = SimpleNamespace(options={"allow_plugins": False}, budget_s=60.0, dataset=dataset)
-    monkeypatch.setattr(CheckFolder, "open", lambda *_: SimpleNamespace(head=lambda: head))
+    check, run_options = SimpleNamespace(budget_s=60.0), SimpleNamespace(allow_plugins=False)
+    manifest = SimpleNamespace(options=run_options, check=check, dataset=dataset)
+    monkeypatch.setattr(plan, "find_check", lambda *_: SimpleNamespace(manifest=lambda: manifest))
     monkeypatch.setattr(plan, "plan_again", lambda _folder, request: request)
     monkeypatch.setenv("MNIST_BENCH_DATA", str(elsewhere))
     asked = ["--data-dir", str(elsewhere)] if where == "another" else []
@@ -256,7 +257,7 @@ def test_a_reference_of_another_protocol_is_not_comparable(bench: Bench) -> None
     code, out, errors = bench.run("m.yaml", "--against", "main", "--allow-plugins", "--format", "csv", *good)
     assert code == 5, errors
     assert f"protocol version: 1 in A, {PROTOCOL_VERSION} in B" in out
-    assert "B alone, seed 0  parts.net.good/cpu/b2000/single  works" in errors
+    assert "B alone, seed 0  parts.net.good/cpu/b2000/single  B: works" in errors
     bench.tidy()
 
 
@@ -268,7 +269,7 @@ REFUSED = {
     ("--resume", "latest", "--replay", "x"): "--resume and --replay: a resumed check goes on with its own",
     ("--resume", "latest", "--seeds", "3"): "--seeds: a resumed check goes on with its own",
     ("--resume", "latest", "m.yaml"): "MATRIX: a resumed check goes on with its own",
-    ("--resume", "latest"): "no check 'latest' in results/checks (known: none)",
+    ("--resume", "latest"): "no check in results/checks yet: `mnist-bench check --against GIT_REF` makes one",
     ("m.yaml", "--against", "main", "--budget", "20"): "--budget: '20' is no time up to a week",
     ("m.yaml", "--against", "main", "--timeout", "soon"): "--timeout: 'soon' is not a number of seconds",
     ("m.yaml", "--against", "main", "--timeout", "nan"): "--timeout: 'nan' is not a number of seconds",

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from comparison_kit import make_matrix, records
+from gate_kit import make_check
 from msgspec import structs
 
 from mnist_bench.analysis.summary import Run
-from mnist_bench.gate.baseline import Baseline, baseline_of
-from mnist_bench.records import BUILTIN_VARIANTS, Manifest, Matrix, Measurement, Session, Trial
+from mnist_bench.gate.baseline import Baseline, baseline_of, held_against
+from mnist_bench.gate.evidence import Check
+from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Measurement, Session, Trial
 
 EAGER, COMPILED = "mlp/cpu/b100/eager", "mlp/cpu/b100/compile"
 OTHER = "lenet5/cpu/b100/compile"
-Records = tuple[Manifest, list[Trial], list[Session]]
 
 
 def small_matrix(**changes: Any) -> Matrix:
@@ -24,36 +25,43 @@ def small_matrix(**changes: Any) -> Matrix:
     return replace(matrix, **changes)
 
 
-def make(
+def make_run(
     matrix: Matrix | None = None,
     trouble: Mapping[str, tuple[str, str]] | None = None,
     *,
     slow: Mapping[str, float] | None = None,
     accuracy: Mapping[str, float] | None = None,
     salt: int = 0,
-) -> Records:
-    """The records of a run.
+    **changes: Any,
+) -> Run:
+    """A run.
 
     Args:
         trouble: by cell or trial id: (status, reason).
         slow: by cell id: the factor on its steps.
         accuracy: by cell id: what its accuracy changes by, in every seed, and its predictions with it.
+        changes: of the manifest.
     """
     manifest, trials, sessions = records(matrix or small_matrix(), trouble or {}, salt=salt)
-    sessions = [_slower(session, slow or {}) for session in sessions]
-    return manifest, [_worse(trial, accuracy or {}) for trial in trials], sessions
-
-
-def as_run(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> Run:
-    return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions))
-
-
-def make_run(*args: Any, **kwargs: Any) -> Run:
-    return as_run(*make(*args, **kwargs))
+    return Run(
+        manifest=replace(manifest, **changes),
+        trials=tuple(_worse(trial, accuracy or {}) for trial in trials),
+        sessions=tuple(_slower(session, slow or {}) for session in sessions),
+    )
 
 
 def make_baseline(*args: Any, **kwargs: Any) -> Baseline:
     return baseline_of(make_run(*args, **kwargs), "for tests")
+
+
+def check_of(run: Run, baseline: Baseline, **kwargs: Any) -> Check:
+    return held_against(run, baseline, make_check(mode="baseline", spent_s=0.0), **kwargs)
+
+
+def rewritten(run: Run, **changes: Any) -> Run:
+    """A run whose manifest says something else, or that has other lines."""
+    own = {name: changes.pop(name) for name in ("trials", "sessions") if name in changes}
+    return replace(run, manifest=replace(run.manifest, **changes), **own)
 
 
 def _slower(session: Session, slow: Mapping[str, float]) -> Session:

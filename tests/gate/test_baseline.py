@@ -1,96 +1,94 @@
-"""What a baseline takes from a run, what it refuses, and what an update leaves and replaces."""
+"""A baseline: what it takes from a run, what it refuses, its file, an update, and a run held against it."""
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from baseline_kit import COMPILED, EAGER, OTHER, as_run, make, make_baseline, make_run, small_matrix
+from baseline_kit import COMPILED, EAGER, OTHER, check_of, make_baseline, make_run, rewritten, small_matrix
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
 from record_factory import RUN_ID
 
-from mnist_bench import stats
-from mnist_bench.analysis import ratios
+from mnist_bench.analysis.summary import Run
 from mnist_bench.errors import UsageError
-from mnist_bench.gate.baseline import Baseline, BaselineCell, baseline_of, updated
-from mnist_bench.gate.baseline_tables import baseline_records, baseline_sheet, change_records, changes, to_csv
-from mnist_bench.gate.run_figures import cell_of
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Measurement
-from mnist_bench.sheets import to_markdown
+from mnist_bench.gate.baseline import Baseline, baseline_of, changed, decode, encode, shown, updated
+from mnist_bench.gate.evidence import CellEvidence, SideEvidence
+from mnist_bench.gate.judge import Verdict, exit_code, judge
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, Measurement, RunOptions, Variant
+
+ONE = {"models": small_matrix().models[:1]}  # mlp alone: two cells, one ratio
+SMALL = encode(make_baseline(small_matrix(**ONE)))
+LATER = "20261201T000000Z-bbbbbb"
 
 
-def cell_in(baseline: Baseline, cell_id: str) -> BaselineCell:
-    return next(one for one in baseline.cells if one.cell.id == cell_id)
+def side_of(baseline: Baseline, cell_id: str) -> SideEvidence:
+    found = next(one.a for one in baseline.cells if one.cell.id == cell_id)
+    assert found is not None
+    return found
 
 
 def of_mlp(cell: Cell) -> bool:
     return cell.model == "mlp"
 
 
+def verdicts_of(run: Run, baseline: Baseline) -> dict[str, Verdict]:
+    return {one.cell.id: one for one in judge(check_of(run, baseline))}
+
+
+def code_of(run: Run, baseline: Baseline) -> int:
+    check = check_of(run, baseline)
+    return exit_code(check, judge(check))
+
+
+def evidence_of(run: Run, baseline: Baseline, cell_id: str) -> CellEvidence:
+    return next(one for one in check_of(run, baseline).cells if one.cell.id == cell_id)
+
+
 class TestContent:
     def test_is_where_it_comes_from_and_why(self) -> None:
-        (source,) = make_baseline().sources
-        assert (source.run_id, source.reason, source.date) == (RUN_ID, "for tests", "2026-11-23T10:15:00Z")
-        assert (source.machine, source.torch, source.dirty) == ("AMD EPYC, 2 cores", "2.13.0+cpu", True)
+        (source,) = make_baseline().runs
+        assert (source.manifest.run_id, source.reason, source.manifest.trials) == (RUN_ID, "for tests", ())
+        assert source.words.startswith("2026-11-23, run 20261123T101500Z-a1b2c3; AMD EPYC, 2 cores, Python")
 
-    def test_has_the_figures_of_every_seed(self) -> None:
+    def test_has_the_trainings_of_every_seed(self) -> None:
         run = make_run()
-        one = cell_in(baseline_of(run, "why"), EAGER)
         trials = [trial for trial in run.trials if trial.cell.id == EAGER]
-        for seed, trial in zip(one.seeds, trials, strict=True):
+        for training, trial in zip(side_of(baseline_of(run, "why"), EAGER).trainings, trials, strict=True):
             outcome = trial.outcome
             assert isinstance(outcome, Measurement)
-            assert seed.seed == trial.seed
-            assert seed.training.accuracy == outcome.epochs.accuracy[-1]
-            assert seed.training.predictions_sha256 == outcome.predictions_sha256
-            assert seed.training.images == 10_000
-            rate = outcome.train_samples / sum(outcome.epochs.train_s)
-            assert seed.training.train_samples_per_s == pytest.approx(rate, rel=1e-3)
+            assert (training.seed, training.images) == (trial.seed, 10_000)
+            assert training.accuracy == outcome.epochs.accuracy[-1]
+            assert training.predictions_sha256 == outcome.predictions_sha256
 
-    def test_ratio_is_that_of_the_sessions_upside_down(self) -> None:
-        run = make_run()
-        one = cell_in(baseline_of(run, "why"), COMPILED)
-        assert one.ratios is not None
-        assert one.ratios.reference == EAGER
-        assert [session.seed for session in one.ratios.sessions] == [0, 1, 2]
-        for session, measured in zip(one.ratios.sessions, (s for s in run.sessions if "mlp" in s.group), strict=True):
-            seed = session.seed
-            logs = log_ratios_of(measured, f"{COMPILED}/s{seed}", f"{EAGER}/s{seed}")
-            assert session.log_ratio == pytest.approx(stats.median(logs), abs=1e-4)
-            assert session.sd > ratios.PROCESS_SD
+    def test_ratios_are_those_of_the_sessions(self) -> None:
+        one = side_of(make_baseline(slow={COMPILED: 2.0}), COMPILED)
+        assert one.reference == EAGER
+        assert [session.seed for session in one.ratios] == [0, 1, 2]
+        whole = side_of(make_baseline(), COMPILED)
+        for slow, session in zip(one.ratios, whole.ratios, strict=True):
+            assert slow.speedup == pytest.approx(session.speedup / 2, rel=1e-4)
+            assert session.sd > 0.015
             assert session.rounds == 16
-        assert cell_in(baseline_of(run, "why"), EAGER).ratios is None
+        assert side_of(make_baseline(), EAGER).ratios == ()
 
-    def test_an_unpaired_session_gives_no_ratio(self) -> None:
-        manifest, trials, sessions = make()
-        solo = [replace(session, paired=False) for session in sessions]
-        one = cell_in(baseline_of(as_run(manifest, trials, solo), "why"), COMPILED)
-        assert one.ratios is not None
-        assert one.ratios.sessions == ()
+    @pytest.mark.parametrize("change", [{"paired": False}, {"rounds": 5}])
+    def test_an_unpaired_or_short_session_gives_no_ratio(self, change: dict[str, Any]) -> None:
+        run = make_run()
+        sessions = [
+            replace(one, paired=False) if "paired" in change else replace(one, rounds=one.rounds[:5])
+            for one in run.sessions
+        ]
+        assert side_of(baseline_of(rewritten(run, sessions=sessions), "why"), COMPILED).ratios == ()
 
-    def test_few_rounds_give_no_ratio(self) -> None:
-        manifest, trials, sessions = make()
-        short = [replace(session, rounds=session.rounds[:5]) for session in sessions]
-        one = cell_in(baseline_of(as_run(manifest, trials, short), "why"), COMPILED)
-        assert one.ratios is not None
-        assert one.ratios.sessions == ()
-
-    def test_settings_are_those_that_tell_it_apart(self) -> None:
-        baseline = make_baseline()
-        assert cell_in(baseline, COMPILED).settings == {
-            "model": "mlp",
-            "optimizer": "sgd",
-            "lr": 0.01,
-            "execution": "compile",
-        }
-        assert cell_in(baseline, EAGER).settings == {"model": "mlp", "optimizer": "sgd", "lr": 0.01}
-
-    def test_without_a_reference_variant_no_cell_has_a_ratio(self) -> None:
-        baseline = make_baseline(small_matrix(variants=(BUILTIN_VARIANTS["compile"],)))
-        assert [one.ratios for one in baseline.cells] == [None, None]
+    def test_figures_have_the_digits_that_they_are_worth(self) -> None:
+        for value in side_of(make_baseline(), COMPILED).figures.values():
+            assert float(f"{value:.4g}") == value
 
 
 class TestRefused:
@@ -106,114 +104,296 @@ class TestRefused:
         lines = str(caught.value).splitlines()
         assert "leave it out with --filter" in lines[0]
         assert sorted(lines[1:]) == [f"  {OTHER}: crashed: signal 11", f"  {COMPILED}: oom: take a smaller batch"]
-
-    def test_a_filter_leaves_failed_cells_out(self) -> None:
-        run = make_run(trouble={OTHER: ("oom", "take a smaller batch")})
-        assert [one.cell.id for one in baseline_of(run, "why", of_mlp).cells] == [COMPILED, EAGER]
+        assert [one.cell.id for one in baseline_of(make_run(trouble={OTHER: ("oom", "x")}), "y", of_mlp).cells] == [
+            COMPILED,
+            EAGER,
+        ]
 
     def test_unfinished(self) -> None:
-        manifest, trials, sessions = make()
-        run = as_run(replace(manifest, status="interrupted"), trials[:-2], sessions)
+        run = make_run()
+        run = rewritten(run, status="interrupted", trials=run.trials[:-2])
         with pytest.raises(UsageError, match=r"is interrupted, not finished: 2 trials are missing \(lenet5.*--resume"):
             baseline_of(run, "why")
         assert len(baseline_of(run, "why", of_mlp).cells) == 2
 
     def test_nothing_measured(self) -> None:
-        ids = ("mlp/cpu/b100/eager", "mlp/cpu/b100/compile", "lenet5/cpu/b100/eager", "lenet5/cpu/b100/compile")
-        run = make_run(trouble=dict.fromkeys(ids, ("skipped", "no device")))
+        ids = (EAGER, COMPILED, OTHER, "lenet5/cpu/b100/eager")
         with pytest.raises(UsageError, match="nothing was measured"):
-            baseline_of(run, "why")
+            baseline_of(make_run(trouble=dict.fromkeys(ids, ("skipped", "no device"))), "why")
 
 
 class TestUpdate:
     def test_whole_replaces_everything(self) -> None:
-        old, new = make_baseline(), make_baseline(small_matrix(models=small_matrix().models[:1]), salt=1)
-        assert updated(old, new, None) == new
-        assert updated(None, new, None) == new
+        old, new = make_baseline(), make_baseline(small_matrix(**ONE), salt=1)
+        assert updated(old, new, None) == updated(None, new, None) == new
 
     def test_filtered_keeps_the_others_and_their_source(self) -> None:
         old = make_baseline()
-        manifest, trials, sessions = make(salt=1)
-        run = as_run(replace(manifest, run_id="20261201T000000Z-bbbbbb"), trials, sessions)
-        new = updated(old, baseline_of(run, "mlp only", of_mlp), of_mlp)
-        assert [source.run_id for source in new.sources] == [RUN_ID, "20261201T000000Z-bbbbbb"]
-        assert [source.reason for source in new.sources] == ["for tests", "mlp only"]
-        assert cell_in(new, OTHER) == cell_in(old, OTHER)
-        assert new.source_of(cell_in(new, COMPILED)).reason == "mlp only"
+        new = updated(old, baseline_of(make_run(salt=1, run_id=LATER), "mlp only", of_mlp), of_mlp)
+        assert [(source.manifest.run_id, source.reason) for source in new.runs] == [
+            (RUN_ID, "for tests"),
+            (LATER, "mlp only"),
+        ]
+        assert side_of(new, OTHER) == side_of(old, OTHER)
+        assert side_of(new, COMPILED).run_id == LATER
 
-    def test_filtered_drops_what_the_run_no_longer_has(self) -> None:
-        old = make_baseline()
-        run = make_run(small_matrix(variants=(BUILTIN_VARIANTS["eager"],)))
-        new = updated(old, baseline_of(run, "no compile", of_mlp), of_mlp)
-        assert [one.cell.id for one in new.cells] == [OTHER, "lenet5/cpu/b100/eager", EAGER]
+    def test_filtered_drops_what_the_run_no_longer_has_and_sources_that_no_cell_needs(self) -> None:
+        run = make_run(small_matrix(variants=(BUILTIN_VARIANTS["eager"],)), run_id=LATER)
+        new = updated(make_baseline(small_matrix(**ONE)), baseline_of(run, "no compile", of_mlp), of_mlp)
+        assert [one.cell.id for one in new.cells] == [EAGER]
+        assert [source.manifest.run_id for source in new.runs] == [LATER]
 
-    def test_sources_that_no_cell_needs_go(self) -> None:
-        old = make_baseline(small_matrix(models=small_matrix().models[:1]))
-        manifest, trials, sessions = make(salt=1)
-        run = as_run(replace(manifest, run_id="20261201T000000Z-bbbbbb"), trials, sessions)
-        new = updated(old, baseline_of(run, "mlp only", of_mlp), of_mlp)
-        assert [source.run_id for source in new.sources] == ["20261201T000000Z-bbbbbb"]
-
-
-class TestChanges:
-    def test_are_told_cell_by_cell(self) -> None:
-        old = baseline_of(make_run(), "mlp alone", of_mlp)
-        new = make_baseline(slow={COMPILED: 1.5})
-        found = {one.cell.id: one.change for one in changes(old, new)}
-        assert found == {COMPILED: "changed", EAGER: "same", OTHER: "new", "lenet5/cpu/b100/eager": "new"}
-        assert {one.change for one in changes(new, old)} == {"changed", "same", "removed"}
-        record = next(one for one in change_records(changes(old, new)) if one["change"] == "changed")
-        assert record["speedup_before"] / record["speedup_after"] == pytest.approx(1.5, rel=1e-3)
+    def test_is_told_cell_by_cell(self) -> None:
+        old, new = baseline_of(make_run(), "mlp alone", of_mlp), make_baseline(slow={COMPILED: 1.5})
+        document = changed(old, new, "b.json")
+        assert document.title == "Baseline b.json: 2 new, 1 changed, 1 same"
+        assert changed(new, old, "b.json").title == "Baseline b.json: 1 changed, 2 removed, 1 same"
+        (table,) = document.tables
+        record = next(one for one in table.records() if one["change"] == "changed")
+        assert record["speedup_vs_eager_before"] / record["speedup_vs_eager_after"] == pytest.approx(1.5, rel=1e-3)
         assert record["test_accuracy_before"] == record["test_accuracy_after"]
+        assert re.search(r"\| 1\.\d\dx → 0\.\d\dx \|", table.markdown())
 
-    def test_name_the_conditions_that_changed(self) -> None:
-        manifest, trials, sessions = make(small_matrix(seeds=(0, 1)))
-        environment = replace(manifest.environment, packages={"torch": "2.14.0"}, cores=4)
-        new = baseline_of(as_run(replace(manifest, environment=environment), trials, sessions), "new torch")
-        one = next(one for one in changes(make_baseline(), new) if one.cell.id == COMPILED)
-        assert one.differs == "cores 2 → 4; torch 2.13.0+cpu → 2.14.0; seeds 0, 1, 2 → 0, 1"
-
-    def test_a_skipped_cell_that_is_measured_now(self) -> None:
+    def test_names_the_conditions_that_changed(self) -> None:
+        run = make_run(small_matrix(seeds=(0, 1)))
+        environment = replace(run.manifest.environment, packages={"torch": "2.14.0"}, cores=4)
+        new = baseline_of(rewritten(run, environment=environment), "new torch")
+        notes = changed(make_baseline(), new, "b.json").notes
+        assert f"{COMPILED}: cores 2 → 4; torch 2.13.0+cpu → 2.14.0; seeds 0, 1, 2 → 0, 1" in notes
         old = make_baseline(trouble={COMPILED: ("skipped", "no compiler")})
-        one = next(one for one in changes(old, make_baseline()) if one.cell.id == COMPILED)
-        assert one.differs == "skipped → ok; seeds none → 0, 1, 2"
+        assert f"{COMPILED}: skipped → ok; seeds none → 0, 1, 2" in changed(old, make_baseline(), "b.json").notes
 
 
-class TestShown:
-    def test_speedup_has_an_interval_about_it(self) -> None:
-        record = next(one for one in baseline_records(make_baseline()) if one["variant"] == "compile")
-        assert record["speedup_low"] < record["speedup"] < record["speedup_high"]
-        one = cell_in(make_baseline(), OTHER)
-        assert one.ratios is not None
-        logs = [session.log_ratio for session in one.ratios.sessions]
-        assert record["speedup"] == pytest.approx(math.exp(-sum(logs) / 3))
+class TestFile:
+    def test_there_and_back(self) -> None:
+        baseline = make_baseline(trouble={OTHER: ("skipped", "no compiler")})
+        assert decode(encode(baseline)) == baseline
 
-    def test_hostile_text_is_harmless(self) -> None:
-        baseline = make_baseline(trouble={COMPILED: ("skipped", "=cmd|'/c calc'!A1 <b>x</b>\x1b[31m")})
-        (row,) = [row for row in csv.DictReader(io.StringIO(to_csv(baseline_records(baseline)))) if row["reason"]]
-        assert row["reason"].startswith("'=cmd")
-        text = to_markdown(baseline_sheet(baseline, "<i>.json"))
-        assert "<b>" not in text
-        assert "<i>" not in text
-        assert "\x1b" not in text
+    @given(st.text(max_size=30), st.floats(0.001, 1e3), st.floats(0, 1))
+    def test_whatever_a_run_is_called_and_measured(self, text: str, speedup: float, accuracy: float) -> None:
+        made = json.loads(SMALL)
+        made["runs"][0]["reason"] = made["runs"][0]["manifest"]["matrix_path"] = text
+        cell = next(one["a"] for one in made["cells"] if one["a"].get("ratios"))
+        cell["ratios"][0]["speedup"], cell["trainings"][0]["accuracy"] = speedup, accuracy
+        baseline = decode(json.dumps(made).encode())
+        assert decode(encode(baseline)) == baseline
 
-    def test_cells_that_were_skipped_alike_share_a_note(self) -> None:
-        reason = ("skipped", "no compiler")
-        notes = baseline_sheet(make_baseline(trouble={COMPILED: reason, OTHER: reason}), "x").notes
-        assert notes[0] == f"skipped: {OTHER}, {COMPILED}: no compiler"
+    def test_a_seed_is_a_line_and_another_time_leaves_it_alone(self) -> None:
+        before, after = (encode(make_baseline(slow=slow)).decode().splitlines() for slow in ({}, {COMPILED: 1.1}))
+        assert max(map(len, before)) <= 180
+        lines = [line for line in before if '"accuracy"' in line]
+        assert len(lines) == 12
+        assert lines == [line for line in after if '"accuracy"' in line]
+        assert len(before) == len(after)
+        assert 0 < sum(one != other for one, other in zip(before, after, strict=True)) < 10
 
-    def test_nothing_is_an_empty_csv(self) -> None:
-        assert to_csv([]) == ""
+    @pytest.mark.parametrize(
+        ("old", "new", "words"),
+        [
+            (r'"format": "[^"]*"', '"format": "x"', "format"),
+            (r'"schema_version": 1', '"schema_version": 2', "schema_version: is 2, this mnist-bench reads 1"),
+            (r'"accuracy": [0-9.]+', '"accuracy": 1e999', "trainings[0].accuracy"),
+            (r'"accuracy": [0-9.]+', '"accuracy": null', "trainings[0].accuracy"),
+            (r'"accuracy": [0-9.]+, ', "", "trainings[0]"),  # missing
+            (r'"images": [0-9]+', '"images": 0', "images"),
+            (r'"images": [0-9]+', '"images": ' + "9" * 400, "images"),
+            (r'"speedup": [0-9.]+', '"speedup": 0', "ratios[0].speedup"),
+            (r'"speedup": [0-9.]+', '"speedup": 1e99', "ratios[0].speedup"),
+            (r'"sd": [0-9.]+', '"sd": -1', "ratios[0].sd"),
+            (r'"status": "skipped"', '"status": "oom"', "cells[0]"),
+            (r'"seed": 1,', '"seed": 0,', "a seed stands there twice"),
+            (r'"step_ms_p50": [0-9.]+', '"step_ms_p50": [1]', "figures"),
+            (r'"cores": 2', '"cores": "2"', "environment.cores"),
+            (r'"batch_size": 100', '"batch_size": "100"', "cell.batch_size"),
+            (r'"variant": "eager"', '"variant": "compile"', "a cell stands there twice"),
+            (r'"trainings"', '"training"', "training"),
+        ],
+    )
+    def test_a_broken_file_is_refused_by_its_field(self, old: str, new: str, words: str) -> None:
+        text = encode(make_baseline(trouble={OTHER: ("skipped", "no compiler")})).decode()
+        broken = re.sub(old, lambda _: new, text, count=1)
+        assert broken != text
+        with pytest.raises(ValueError, match=re.escape(words)):
+            decode(broken.encode())
+
+    def test_a_cell_of_a_run_that_is_not_named(self) -> None:
+        values = json.loads(encode(make_baseline()))
+        values["runs"][0]["manifest"]["run_id"] = LATER
+        with pytest.raises(ValueError, match=r"cells\[0\].a.run_id: '2026.*is not among the runs"):
+            decode(json.dumps(values).encode())
 
 
-@pytest.mark.parametrize(
-    "text", ["", "mlp", "mlp/cpu/100/eager", "/cpu/b1/x", "a/b/b1/", "a/b/b-1/c", "a/b/b1/c/d", "a/b/b²/c"]
-)
-def test_what_is_no_cell(text: str) -> None:
-    with pytest.raises(ValueError, match="is no cell"):
-        cell_of(text)
+class TestHeldAgainst:
+    def test_the_same_code_passes(self) -> None:
+        baseline, run = make_baseline(), make_run(salt=1)
+        found = verdicts_of(run, baseline)
+        assert {one.kind for one in found.values()} == {"pass"}
+        assert code_of(run, baseline) == 0
+        text = found[COMPILED].text
+        assert text.startswith(f"{COMPILED} passes; speed: a slow-down of 10 % is ruled out: measured")
+        assert f"3 sessions) against the baseline, relative to {EAGER}; accuracy: equal predictions" in text
+        assert found[EAGER].speed is None
+
+    def test_a_slower_variant_is_a_regression(self) -> None:
+        found = verdicts_of(make_run(slow={COMPILED: 1.2}, salt=1), make_baseline())
+        assert [found[name].kind for name in (COMPILED, EAGER, OTHER)] == ["regression", "pass", "pass"]
+        assert found[COMPILED].speed is not None
+        assert found[COMPILED].speed.ratio.estimate == pytest.approx(1 / 1.2, rel=0.03)
+
+    def test_what_slows_everything_down_is_not_seen_but_shown(self) -> None:
+        """Said in the notes, and in docs/baselines.md: the light mode's blind spot."""
+        slow = dict.fromkeys((EAGER, COMPILED), 1.5)
+        run, baseline = make_run(small_matrix(**ONE), slow=slow, salt=1), make_baseline(small_matrix(**ONE))
+        assert {one.kind for one in verdicts_of(run, baseline).values()} == {"pass"}
+        assert any("a slow-down of both alike is not seen" in note for note in check_of(run, baseline).notes)
+        one = evidence_of(run, baseline, EAGER)
+        assert one.a is not None
+        assert one.b is not None
+        assert one.b.figures["step_ms_p50"] > 1.3 * one.a.figures["step_ms_p50"]
+
+    def test_less_accurate_is_a_regression_whatever_the_speed(self) -> None:
+        seeds = small_matrix(seeds=tuple(range(9)))
+        run = make_run(seeds, accuracy={COMPILED: -0.05}, slow={COMPILED: 0.5}, salt=1)
+        assert "pp less accurate" in verdicts_of(run, make_baseline(seeds))[COMPILED].text
+        found = verdicts_of(make_run(accuracy={EAGER: -0.0002}, salt=1), make_baseline())[EAGER]
+        assert found.kind == "inconclusive"
+        assert "its accuracy is not decided" in found.text
+
+    def test_missing_new_and_failed(self) -> None:
+        fewer = small_matrix(**ONE)
+        assert verdicts_of(make_run(fewer, salt=1), make_baseline())[OTHER].kind == "missing"
+        assert verdicts_of(make_run(salt=1), make_baseline(fewer))[OTHER].kind == "new"
+        found = verdicts_of(make_run(trouble={f"{COMPILED}/s1": ("crashed", "signal 11")}, salt=1), make_baseline())
+        assert (found[COMPILED].kind, found[EAGER].kind) == ("failed", "pass")
+        assert found[COMPILED].text == f"{COMPILED} failed (crashed): signal 11"
+
+    @pytest.mark.parametrize(
+        ("there", "here", "words"),
+        [
+            (True, False, "the baseline skipped it: no device"),
+            (True, True, "it is skipped here, and the baseline skipped it too: no device"),
+            (False, True, "it is skipped here, and the baseline measured it: no device"),
+        ],
+    )
+    def test_skipped(self, there: bool, here: bool, words: str) -> None:
+        skipped = {COMPILED: ("skipped", "no device")}
+        run, baseline = (make_run(trouble=skipped if side else {}) for side in (here, there))
+        one = verdicts_of(run, baseline_of(baseline, "why"))[COMPILED]
+        assert (one.kind, one.text) == ("not_comparable", f"{COMPILED} cannot be compared: {words}")
+
+    def test_differences_are_ranked_and_in_words(self) -> None:
+        run = make_run(small_matrix(epochs=5), salt=1)
+        environment = replace(run.manifest.environment, cpu="Intel Xeon", cores=8, packages={"torch": "2.14.0"})
+        run = rewritten(run, environment=environment)
+        assert evidence_of(run, make_baseline(), COMPILED).differences == (
+            "CPU: AMD EPYC in the baseline, Intel Xeon here (moves speed)",
+            "cores: 2 in the baseline, 8 here (moves speed)",
+            "torch: 2.13.0+cpu in the baseline, 2.14.0 here (moves speed and accuracy)",
+            "epochs: 2 in the baseline, 5 here (moves accuracy)",
+        )
+        assert code_of(run, make_baseline()) == 5
+
+    def test_settings_are_named_not_hashed(self) -> None:
+        faster = replace(BUILTIN_VARIANTS["compile"], precision="bf16")
+        run = rewritten(make_run(salt=1), matrix=small_matrix(variants=(BUILTIN_VARIANTS["eager"], faster)))
+        (found,) = evidence_of(run, make_baseline(), COMPILED).differences
+        assert (
+            found
+            == "settings of the cell: precision fp32 in the baseline, precision bf16 here (moves speed and accuracy)"
+        )
+
+    def test_seeds(self) -> None:
+        assert evidence_of(make_run(small_matrix(seeds=(7, 8)), salt=1), make_baseline(), COMPILED).differences == (
+            "seeds: 0, 1, 2 in the baseline, 7, 8 here: none in common (moves accuracy)",
+        )
+        one = evidence_of(make_run(small_matrix(seeds=(1, 2, 9)), salt=1), make_baseline(), COMPILED)
+        assert [pair.a.seed for pair in one.seeds] == [1, 2]
+        assert one.b is not None
+        assert [session.seed for session in one.b.ratios] == [1, 2, 9]
+
+    def test_a_filter_chooses_the_cells(self) -> None:
+        check = check_of(make_run(salt=1), make_baseline(), chosen=of_mlp)
+        assert {one.cell.id for one in check.cells} == {COMPILED, EAGER}
+
+    def test_floors_hold_whatever_is_comparable(self) -> None:
+        for floor, kinds in ((0.9, {"pass"}), (0.99, {"failed", "pass"})):
+            run = make_run(small_matrix(expect=(Floor(model="mlp", min_accuracy=floor),)), salt=1)
+            assert {one.kind for one in verdicts_of(run, make_baseline()).values()} == kinds
+        assert verdicts_of(run, make_baseline(small_matrix(models=small_matrix().models[1:])))[EAGER].kind == "failed"
+        rates = make_run(small_matrix(expect=(Floor(min_train_samples_per_s=1e9),)), salt=1)
+        assert "training samples/s are under the floor 1e+09" in verdicts_of(rates, make_baseline())[COMPILED].text
+
+    def test_notes_say_where_the_baseline_is_from_and_what_the_run_left_out(self) -> None:
+        run = make_run(small_matrix(**ONE), salt=1, options=RunOptions(filter="model=mlp"))
+        check = check_of(run, make_baseline())
+        assert check.notes[0].startswith("The baseline is of 2026-11-23, run 20261123T101500Z-a1b2c3; AMD EPYC")
+        assert check.notes[1] == "The run was made with --filter model=mlp: cells that it left out are missing here."
+        assert check.a.commit == run.manifest.environment.commit
 
 
-def log_ratios_of(session: Any, numerator: str, denominator: str) -> Any:
-    members = session.members
-    return ratios.round_log_ratios(session.rounds, members.index(numerator), members.index(denominator))
+class TestNoRatio:
+    """A cell whose time cannot be judged is not a pass."""
+
+    def why(self, run: Run, baseline: Baseline | None = None) -> str:
+        baseline = baseline or make_baseline()
+        found = verdicts_of(run, baseline)[COMPILED]
+        why = evidence_of(run, baseline, COMPILED).why_no_ratio
+        assert found.kind == "inconclusive"
+        assert f"its speed cannot be judged: {why}" in found.text
+        return why
+
+    def test_reference_failed_or_left_out(self) -> None:
+        run = make_run(trouble={EAGER: ("oom", "take less")}, salt=1)
+        assert self.why(run) == f"its reference {EAGER} is oom here: take less"
+        run = make_run(salt=1)
+        kept = [one for one in run.trials if one.cell.id != EAGER]
+        run = replace(run, trials=kept, manifest=replace(run.manifest, trials=tuple(one.id for one in kept)))
+        assert self.why(run) == f"its reference {EAGER} is not in this run"
+
+    def test_never_timed_together(self) -> None:
+        run = make_run(salt=1)
+        solo = rewritten(run, sessions=[replace(one, paired=False) for one in run.sessions])
+        assert self.why(solo).startswith(f"it was never timed together with {EAGER} here (--solo")
+        why = self.why(make_run(), baseline_of(solo, "solo"))
+        assert why == f"the baseline has no ratio to {EAGER}: never timed together, or in too few rounds"
+
+    def test_no_reference_variant(self) -> None:
+        alone = small_matrix(variants=(BUILTIN_VARIANTS["compile"],))
+        why = self.why(make_run(salt=1), make_baseline(alone))
+        assert why == "the baseline holds it against no reference variant: update it"
+        for baseline in (make_baseline(), make_baseline(alone)):
+            why = self.why(make_run(alone, salt=1), baseline)
+            assert why == "this run has no reference variant to hold it against: name one with --reference"
+
+    def test_another_reference(self) -> None:
+        """The cell is what it was; what it is held against is not."""
+        like = Variant(name="tf32")  # in name alone
+        baseline = make_baseline(small_matrix(variants=(BUILTIN_VARIANTS["eager"], like)))
+        found = verdicts_of(make_run(small_matrix(variants=(like,)), salt=1), baseline)["mlp/cpu/b100/tf32"]
+        assert "it is itself the reference variant here, and in the baseline it is not" in found.text
+        run = make_run(salt=1)
+        trials = [
+            replace(one, outcome=structs.replace(one.outcome, numerics={"threads": 1})) if one.cell.id == EAGER else one
+            for one in run.trials
+        ]
+        why = self.why(rewritten(run, trials=trials))
+        assert why == f"the settings of its reference {EAGER} are others than in the baseline"
+
+
+def test_a_run_against_itself_has_not_changed() -> None:
+    run = make_run()
+    for one in check_of(run, baseline_of(run, "itself")).cells:
+        assert one.a is not None
+        assert one.b is not None
+        assert set(one.a.figures) >= {"step_ms_p50", "train_samples_per_s", "eval_samples_per_s"}
+        assert one.b.figures == pytest.approx(one.a.figures, rel=1e-3)
+
+
+def test_what_a_baseline_holds_is_shown_to_people_and_programs() -> None:
+    document = shown(make_baseline(trouble={OTHER: ("skipped", "no compiler")}), "b.json")
+    (table,) = document.tables
+    record = next(one for one in table.records() if one["variant"] == "compile" and one["model"] == "mlp")
+    assert record["speedup_vs_eager_low"] < record["speedup_vs_eager"] < record["speedup_vs_eager_high"]
+    assert math.isclose(record["test_accuracy"], 0.972, abs_tol=0.01)
+    assert f"{OTHER}: skipped: no compiler" in document.notes
+    assert document.facts[0].endswith(": for tests")

@@ -14,22 +14,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import scipy.stats
-from simulation import (
+from gate_kit import (
     MARGINS,
     Array,
     accuracy_decisions,
     checks,
     pair_logs,
-    process_pairs,
     rate_bounds,
     seed_accuracies,
     seed_pairs,
     speed_decisions,
+    two_humped,
 )
 
 from mnist_bench import stats
 from mnist_bench.gate import accuracy, speed
-from mnist_bench.gate.power import critical_rank_sum, detectable
+from mnist_bench.gate.speed import critical_rank_sum, detectable
 
 CHECKS = 4000
 CELLS = (1, 20)
@@ -64,7 +64,7 @@ class TestSimulationIsTheGate:
         rng = np.random.default_rng(1)
         ratios = np.repeat([0.85, 1.0, 1.05, 1.08], 25)[:, np.newaxis]
         logs = np.log(ratios) + pair_logs(rng, (100, speed.looks(cells)[-1]), ratio=1.0, sd=0.07)
-        found = [speed.find_speed(process_pairs(row), cells) for row in logs]
+        found = [speed.find_speed(row.tolist(), cells) for row in logs]
         assert [one.decision for one in found if one] == list(speed_decisions(logs, cells))
         assert {one.decision for one in found if one} == {"fail", "pass", "improvement", "undecided"}
 
@@ -133,9 +133,9 @@ class TestSpeed:
     ) -> None:
         decisions = speed_decisions(logs_of_checks(cells, ratio=1.10, sd=sd, seed=12), cells)
         assert at_least(found, int((decisions == "fail").sum()), decisions.size)
-        assert at_most(0.01, int(np.isin(decisions, ["pass", "improvement"]).sum()), decisions.size)
+        assert not_above(0.01, int(np.isin(decisions, ["pass", "improvement"]).sum()), decisions.size)  # by design
 
-    @pytest.mark.parametrize("pairs", [12, 16, 21, 28, 48])
+    @pytest.mark.parametrize("pairs", [9, 12, 16, 28, 48])
     @pytest.mark.parametrize("sd", SDS)
     def test_intervals_cover(self, pairs: int, sd: float) -> None:
         rng = np.random.default_rng([13, pairs, round(1000 * sd)])
@@ -154,7 +154,7 @@ class TestSpeed:
             used[speed_decisions(logs[:, :look], cells) != "undecided"] = look
         intervals = [stats.hodges_lehmann(row[:pairs]) for row, pairs in zip(logs, used, strict=True)]
         covered = sum((i.low or 0.0) <= math.log(ratio) <= (i.high or 0.0) for i in intervals)
-        assert at_least(0.92, covered, CHECKS)
+        assert at_least(0.91, covered, CHECKS)
         assert at_most(0.975, covered, CHECKS)
 
     @pytest.mark.parametrize("sd", [0.015, 0.04])
@@ -267,6 +267,18 @@ class TestAccuracy:
         for look in reversed(accuracy.LOOKS):
             used[accuracy_decisions(a[:, :look], b[:, :look], 20) != "undecided"] = look
         assert used.mean() <= mean
+
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+    def test_trainings_that_may_end_on_a_plateau_hardly_ever_fail(self, cells: int, share: float) -> None:
+        rng = np.random.default_rng([33, cells, round(10 * share)])
+        a, b = (two_humped(rng, (CHECKS * cells, accuracy.LOOKS[-1]), share) for _ in "AB")
+        assert not_above(MARGINS.drop_alpha, checks(accuracy_decisions(a, b, cells), cells, "fail"), CHECKS)
+
+    def test_students_t_alone_would_cry_wolf_over_plateaus(self) -> None:
+        """The control: 8 of 100 checks of 20 such cells."""
+        a, b = (two_humped(np.random.default_rng(34 + n), (CHECKS * 20, accuracy.LOOKS[-1]), 0.5) for n in range(2))
+        assert at_least(0.05, checks(accuracy_decisions(a, b, 20, humps=False), 20, "fail"), CHECKS)
 
     def test_all_looks_at_the_plain_level_would_cry_wolf(self) -> None:
         """The control: what the share of the level is for."""

@@ -17,16 +17,17 @@ from typing import Any
 
 import numpy as np
 import yaml
-from gate_factory import SOLO, make_check, make_evidence, make_pairs, make_seeds
+from gate_kit import evidence, logs, make_check, pair, side
+from msgspec import structs
 from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
 
 from mnist_bench import cells, config
 from mnist_bench.disk.folder import RunFolder
+from mnist_bench.gate.evidence import Check, SideEvidence
 from mnist_bench.gate.judge import judge
-from mnist_bench.gate.output.codec import encode
-from mnist_bench.gate.records import Check, SideFault, SideInfo
+from mnist_bench.gate.outputs import encode
 from mnist_bench.labs import reproduce
-from mnist_bench.records import Cell, Failure, ImageSets, Matrix, RunOptions, Session, Skip, Trial, group_id
+from mnist_bench.records import Cell, Failure, ImageSets, Matrix, RunOptions, Session, Skip, Tree, Trial, group_id
 from mnist_bench.samples import SAMPLES, SESSION
 
 INPUTS = Path(__file__).parent / "inputs"
@@ -150,40 +151,44 @@ def reproduction(results: Path) -> None:
 
 def checks() -> dict[str, Check]:
     """One with a cell of every verdict and of every reason for one; some of the other exit codes."""
-    none: dict[str, Any] = {"pairs": (), "seeds": ()}
-    oom = SideFault(side="B", outcome=Failure(kind="oom", reason="8.1 GiB were asked for:\n4 GiB | are <free>"))
-    crash = SideFault(side="A", outcome=Failure(kind="crashed", reason="signal 11"))
-    gone = SideFault(side="B", outcome=Skip(reason="no NVIDIA driver was found"))
+    costs = {"compile_s": 10.4, "time_to_first_step_s": 3.0, "eval_samples_per_s": 21_000.0, "host_peak_mib": 512.0}
+    a, b = side(figures=costs), side(figures=costs | {"compile_s": 11.1})
+    oom = SideEvidence(status="oom", reason="8.1 GiB were asked for:\n4 GiB | are <free>")
+    crash = SideEvidence(status="crashed", reason="signal 11")
+    gone = SideEvidence(status="skipped", reason="no NVIDIA driver was found")
     changes: tuple[dict[str, Any], ...] = (
-        {},
-        {"pairs": make_pairs(0.8)},
-        {"pairs": make_pairs(1.065, spread=0.2)},
-        {"sides": "only B", "solo": SOLO, **none},
-        {"pairs": make_pairs(1.12)},
-        {"pairs": make_pairs(2.5, 8)},
-        {"seeds": make_seeds(-0.02, 12)},
-        {"seeds": make_seeds(-0.0004)},
-        {"sides": "only A", **none},
-        {"faults": (oom,), "seeds": ()},
-        {"faults": (crash,), "solo": SOLO, **none},
-        {"faults": (gone,), **none},
-        {"differences": ("protocol versions 2 and 3",), "solo": SOLO, **none},
-        {"min_accuracy": 0.99},
-        {"min_train_samples_per_s": 1e6},
+        {"a": a, "b": b},
+        {"ratio": 0.8},
+        {"pairs": [pair(log, ["load"]) for log in logs(1.065, sd=0.2)]},
+        {"a": None},
+        {"ratio": 1.12},
+        {"pairs": [pair(log) for log in logs(2.5, 8)]},
+        {"ratio": 16.0},
+        {"change": -0.02, "seeds": 12},
+        {"change": -0.0004},
+        {"b": None},
+        {"b": oom},
+        {"a": crash},
+        {"b": gone},
+        {"a": gone, "b": gone},
+        {"differences": ("protocol versions 2 and 3",)},
+        {"min_accuracy": 0.99, "floor_seeds": (0, 1, 2)},
+        {"min_train_samples_per_s": 1e6, "samples_per_s": 6400.0},
     )
+    cells = [evidence(cell=make_cell("lenet5", batch_size=100 + n), **change) for n, change in enumerate(changes)]
     whole = make_check(
-        [make_evidence(make_cell("lenet5", batch_size=100 + n), **change) for n, change in enumerate(changes)],
+        *cells,
         id="20010701T101500Z-check0",
         started_at="2001-07-01T10:15:00Z",
         ended_at="2001-07-01T10:27:30Z",
         notes=("the working tree has 2 files that git does not know",),
-        b=SideInfo(label="working tree", commit="f00d" * 10, changed=("mnist_bench/models/lenet5.py", "x | y.py")),
+        b=Tree(label="working tree", commit="f00d" * 10, changed=("mnist_bench/models/lenet5.py", "x | y.py")),
     )
-    started = make_evidence(make_cell("cnn"), pairs=make_pairs(1.0, 4)), make_evidence(**none)
+    started = evidence(cell=make_cell("cnn"), pairs=whole.cells[0].pairs[:4]), evidence(None, 0, 0, cell=make_cell())
     return {
         "check": whole,
-        "passed": replace(whole, cells=whole.cells[:2], notes=()),
-        "undecided": replace(whole, cells=whole.cells[:3]),
-        "new": replace(whole, cells=whole.cells[3:4]),
-        "interrupted": replace(whole, status="interrupted", cells=(*whole.cells[:2], *started)),
+        "passed": structs.replace(whole, cells=whole.cells[:2], notes=()),
+        "undecided": structs.replace(whole, cells=whole.cells[:3]),
+        "new": structs.replace(whole, cells=whole.cells[3:4]),
+        "interrupted": structs.replace(whole, status="interrupted", cells=(*whole.cells[:2], *started)),
     }

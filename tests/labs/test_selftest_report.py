@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from mnist_bench.gate.records import VerdictKind
+from mnist_bench.gate.judge import VerdictKind
 from mnist_bench.labs.selftest_report import (
     CellResult,
     CheckResult,

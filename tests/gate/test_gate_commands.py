@@ -1,0 +1,287 @@
+"""``baseline``, ``check --baseline`` and ``check --replay`` as they are called: files, what goes where, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from baseline_kit import COMPILED, EAGER, OTHER, make_run, rewritten, small_matrix
+from comparison_kit import write
+from gate_kit import evidence, logs, make_check, pair
+from msgspec import structs
+
+from mnist_bench.analysis.summary import Run
+from mnist_bench.cli import main
+from mnist_bench.gate.judge import judge
+from mnist_bench.gate.outputs import decode, encode
+from mnist_bench.records import Floor
+
+FIRST, SECOND = "20261124T101500Z-aaaaaa", "20261125T101500Z-bbbbbb"
+HOSTILE = "=cmd|'/c calc'!A1 <script>x</script> [red]b[/] \x1b[31m| \u202e`y`"
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Calls the program in an empty folder."""
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str, columns: int = 160) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        try:
+            code = main([*words])
+        except SystemExit as stop:  # argparse
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def keep(run: Run, run_id: str) -> None:
+    write(Path("results"), run.manifest, run.trials, run.sessions, run_id)
+
+
+@pytest.fixture
+def first(call: Call) -> Path:
+    """A run, and the baseline of it."""
+    keep(make_run(), FIRST)
+    assert call("baseline", "update", "--reason", "first")[0] == 0
+    return Path("baseline.json")
+
+
+class TestBaseline:
+    def test_update_writes_the_file_and_tells_what_is_new(self, call: Call) -> None:
+        keep(make_run(), FIRST)
+        code, out, err = call("baseline", "update", "--reason", "first")
+        assert code == 0
+        assert out.startswith("Baseline baseline.json: 4 new\n")
+        assert err == "mnist-bench: wrote baseline.json\n"
+        assert json.loads(Path("baseline.json").read_bytes())["runs"][0]["reason"] == "first"
+
+    def test_update_tells_old_and_new_cell_by_cell(self, call: Call, first: Path) -> None:
+        keep(make_run(slow={COMPILED: 1.5}, accuracy={EAGER: -0.01}), SECOND)
+        code, out, _ = call("baseline", "update", SECOND, "--reason", "a slower compiler")
+        assert code == 0
+        assert "4 changed" in out.splitlines()[0]
+        assert "x → 0.8" in next(line for line in out.splitlines() if "compile" in line and "mlp" in line)
+        assert "0.9720 → 0.9620" in next(line for line in out.splitlines() if "eager" in line and "mlp" in line)
+
+    def test_filter_touches_no_other_cell(self, call: Call, first: Path) -> None:
+        before = json.loads(first.read_bytes())["cells"]
+        keep(make_run(slow={COMPILED: 1.5}, trouble={OTHER: ("oom", "less")}), SECOND)
+        code, out, _ = call("baseline", "update", SECOND, "--filter", "model=mlp", "--reason", "mlp")
+        after = json.loads(first.read_bytes())["cells"]
+        assert code == 0
+        assert "2 changed, 2 same" in out.splitlines()[0]
+        assert [one for one in after if one["cell"]["model"] == "lenet5"] == before[:2]
+        assert after[2]["a"]["run_id"] == SECOND
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--reason", ""], "--reason"),
+            ([], "--reason"),
+            (["--reason", "x", "--output", "results"], "results"),
+            (["--reason", "x", "--output", "foreign.json"], "delete it and write it anew"),
+            (["--reason", "x", "--filter", "model=resnet"], "resnet"),
+        ],
+    )
+    def test_update_refuses(self, call: Call, words: list[str], message: str) -> None:
+        keep(make_run(), FIRST)
+        Path("foreign.json").write_text('{"name": "package"}')
+        code, _, err = call("baseline", "update", FIRST, *words)
+        assert code == 2
+        assert message in err
+        assert Path("foreign.json").read_text() == '{"name": "package"}'
+
+    def test_update_leaves_the_file_alone_when_it_refuses(self, call: Call, first: Path) -> None:
+        before = first.read_bytes()
+        keep(make_run(trouble={OTHER: ("oom", "less")}), SECOND)
+        code, out, err = call("baseline", "update", SECOND, "--reason", "x")
+        assert (code, out) == (2, "")
+        assert err.splitlines()[1] == f"mnist-bench:   {OTHER}: oom: less"
+        assert first.read_bytes() == before
+
+    def test_update_makes_the_folder_and_warns_of_what_cannot_be_judged(self, call: Call) -> None:
+        run = make_run(small_matrix(seeds=(0,)))
+        keep(rewritten(run, sessions=[one for one in run.sessions if "mlp" in one.group]), FIRST)
+        code, _, err = call("baseline", "update", "--reason", "x", "--output", "ci/cpu.json")
+        assert code == 0
+        assert Path("ci/cpu.json").exists()
+        assert "fewer than 3 seeds" in err
+        assert f"no speed can be judged of {OTHER}: never timed" in err
+
+    def test_show(self, call: Call, first: Path) -> None:
+        code, out, err = call("baseline", "show")
+        assert (code, err) == (0, "")
+        assert out.startswith("Baseline baseline.json: 4 cells\n")
+        records = json.loads(call("baseline", "show", "--json")[1])
+        rows = list(csv.DictReader(io.StringIO(call("baseline", "show", "--format", "csv")[1])))
+        assert len(records) == len(rows) == 4
+        assert list(records[0]) == list(rows[0])
+        assert call("baseline", "show", "--format", "md")[1].startswith("# Baseline")
+
+    @pytest.mark.parametrize("columns", [80, 120])
+    def test_fits_the_terminal(self, call: Call, first: Path, columns: int) -> None:
+        _, out, _ = call("baseline", "show", columns=columns)
+        assert max(map(len, out.splitlines())) <= columns
+        assert "[1." in out
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"[" * 100_000, b"\xff", b'{"schema_version": 1}', b'{"format": 3, "schema_version": 1}', None]
+    )
+    def test_a_broken_file_is_refused(self, call: Call, data: bytes | None) -> None:
+        if data is None:
+            os.mkfifo("baseline.json")
+        else:
+            Path("baseline.json").write_bytes(data)
+        code, out, err = call("baseline", "show")
+        assert (code, out) == (2, "")
+        assert err.startswith("mnist-bench: baseline.json: ")
+
+    def test_there_is_none(self, call: Call) -> None:
+        code, _, err = call("baseline", "show", "no.json")
+        assert code == 2
+        assert "baseline update latest --reason" in err
+
+    def test_hostile_reasons_are_shown_literally(self, call: Call) -> None:
+        keep(make_run(trouble={OTHER: ("skipped", HOSTILE)}), FIRST)
+        call("baseline", "update", "--reason", HOSTILE)
+        for format_ in ("table", "csv", "json", "md"):
+            out = call("baseline", "show", "--format", format_)[1]
+            assert "\x1b" not in out
+            assert "\u202e" not in out
+        assert "<script>" not in out
+
+
+class TestCheckBaseline:
+    @pytest.mark.parametrize(
+        ("changes", "code", "words"),
+        [
+            ({}, 0, "PASS: 4 pass"),
+            ({"slow": {COMPILED: 1.3}}, 3, "FAIL: 1 regression, 3 pass"),
+            ({"matrix": small_matrix(expect=(Floor(model="mlp", min_accuracy=0.999),))}, 3, "FAIL: 2 failed"),
+            ({"slow": {COMPILED: 1.06}, "matrix": small_matrix(seeds=(0,))}, 4, "INCONCLUSIVE"),
+        ],
+    )
+    def test_exit_codes(self, call: Call, first: Path, changes: dict[str, Any], code: int, words: str) -> None:
+        keep(make_run(salt=1, **changes), SECOND)
+        found, out, err = call("check", "--baseline")
+        assert found == code
+        assert words in out
+        assert err.endswith(f"results/{SECOND}/check.json\n")
+
+    def test_another_machine_exits_5(self, call: Call, first: Path) -> None:
+        run = make_run(salt=1)
+        keep(rewritten(run, environment=replace(run.manifest.environment, cpu="Intel Xeon")), SECOND)
+        code, out, _ = call("check", SECOND, "--baseline", "baseline.json")
+        assert code == 5
+        assert "CPU: AMD EPYC in the baseline, Intel Xeon here (moves speed)" in out
+
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_annotations_name_the_matrix_from_the_root(
+        self, call: Call, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+    ) -> None:
+        """GitHub finds files from the root of the repository, wherever the run and the check were called."""
+        folder = tmp_path / "the repo" / "bench"
+        folder.mkdir(parents=True)
+        (folder / "m.yaml").write_text("")
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+        if inside:
+            subprocess.run(["git", "init", "--quiet", str(folder.parent)], check=True)
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        keep(make_run(slow={COMPILED: 1.3}, salt=1, matrix_path="m.yaml"), SECOND)
+        monkeypatch.chdir(folder)
+        _, out, _ = call("check", "--baseline", str(tmp_path / first), "-o", str(tmp_path / "results"))
+        assert f"::error file={'bench/m.yaml' if inside else 'm.yaml'},title=regression" in out
+
+    def test_filter(self, call: Call, first: Path) -> None:
+        keep(make_run(slow={COMPILED: 1.3}, salt=1), SECOND)
+        assert call("check", "--baseline", "--filter", "model=lenet5")[0] == 0
+        code, _, err = call("check", "--baseline", "--filter", "model=resnet")
+        assert code == 2
+        assert "resnet" in err
+
+    def test_bad_usage_exits_2(self, call: Call, first: Path) -> None:
+        for words, message in (
+            (["nosuchrun", "--baseline"], "no run 'nosuchrun'"),
+            (["--budget", "5m", "--baseline"], "--budget"),
+            (["--baseline", "no.json"], "there is no such baseline"),
+        ):
+            code, out, err = call("check", *words)
+            assert (code, out) == (2, "")
+            assert message in err
+        run = make_run(salt=1)
+        keep(rewritten(run, status="interrupted", trials=run.trials[:-1]), SECOND)
+        code, _, err = call("check", "--baseline")
+        assert code == 2
+        assert "is interrupted, not finished: 1 trials are missing" in err
+        assert f"run --resume {SECOND}" in err
+
+    @pytest.mark.parametrize("format_", ["csv", "json", "md"])
+    def test_other_outputs(self, call: Call, first: Path, format_: str) -> None:
+        keep(make_run(slow={COMPILED: 1.3}, salt=1), SECOND)
+        code, out, _ = call("check", "--baseline", "--format", format_, "--junit", "j.xml", "--comment", "c.md")
+        assert code == 3
+        assert "compile" in out
+        assert "slower" in Path("j.xml").read_text("utf-8")
+        assert "slower" in Path("c.md").read_text("utf-8")
+
+
+class TestReplay:
+    def test_the_code_of_the_check(self, call: Call, first: Path) -> None:
+        keep(make_run(slow={COMPILED: 1.3}, trouble={OTHER: ("skipped", "no compiler")}, salt=1), SECOND)
+        assert call("check", "--baseline")[0] == 3
+        file = Path(f"results/{SECOND}/check.json")
+        stored, verdicts = decode(file.read_bytes())
+        assert judge(stored) == verdicts
+        code, out, err = call("check", "--replay", str(file))
+        assert code == 3
+        assert "FAIL: 1 regression" in out
+        assert "every verdict follows from the samples" in err
+        assert not Path("check.json").exists()
+
+    def test_an_edited_verdict_is_told(self, call: Call) -> None:
+        check = make_check(evidence(1.12))
+        data = encode(check, judge(check)).replace(b'"regression"', b'"pass"')
+        Path("check.json").write_bytes(data)
+        code, out, err = call("check", "--replay", "check.json")
+        assert (code, out) == (1, "")
+        assert "judged again, it differs from what is stored in 1 place:" in err
+        assert "kind: stored 'pass', judged 'regression'" in err
+        assert "the file was edited" in err
+        check = structs.replace(check, program_version="0.0.1")
+        Path("check.json").write_bytes(encode(check, ()))
+        assert "mnist-bench 0.0.1 wrote the file" in call("check", "--replay", "check.json")[2]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "field"),
+        [
+            ('"seconds": [0.1', '"seconds": [-1', "check.cells[0].pairs[0]"),
+            ('"accuracy": 0.97', '"accuracy": 97', "check.cells[0].a.trainings[0].accuracy"),
+            ('"kind": "regression"', '"kind": "bad"', "verdicts[0].kind"),
+            ('"schema_version": 1', '"schema_version": 2', "schema_version: is 2"),
+            ('"mode": "against"', '"mode": "x"', "check.mode"),
+            ('"device": "cpu"', '"device": null', "cell.device"),
+        ],
+    )
+    def test_a_broken_file_is_refused_by_its_field(self, call: Call, old: str, new: str, field: str) -> None:
+        check = make_check(evidence(pairs=[pair(log) for log in logs(1.12)]))
+        text = encode(check, judge(check)).decode()
+        assert old in text
+        Path("check.json").write_text(text.replace(old, new, 1))
+        code, out, err = call("check", "--replay", "check.json")
+        assert (code, out) == (2, "")
+        assert err.startswith("mnist-bench: check.json: ")
+        assert field in err
