@@ -388,9 +388,6 @@ def temporary(facts: Facts) -> Found:
         mend = "make room in /tmp, or set TMPDIR to a folder"
         yield Diagnosis("error", "no folder for temporary files can be written to", mend)
         return
-    if " " in folder:
-        what = f"{folder!r} has a space in its name: torch.compile cannot build there, and its cells will fail"
-        yield Diagnosis("warning", what, "set TMPDIR to a folder without one")
     if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
         what = f"{folder} is mounted noexec: what torch.compile builds there cannot be loaded"
         yield Diagnosis("warning", what, "set TMPDIR to a folder that allows it")

@@ -190,7 +190,6 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("results", "error", "full (5 MiB", "--output-dir", system(shutil__disk_usage=Usage(GIB, 5 << 20))),
     ("results", "warning", "500 MiB", "--output-dir", system(shutil__disk_usage=Usage(GIB, 500 << 20))),
     ("temporary", "warning", "noexec", "TMPDIR", system(os__statvfs=SimpleNamespace(f_flag=os.ST_NOEXEC))),
-    ("temporary", "warning", "'/my tmp' has a space", "TMPDIR", system(tempfile__gettempdir="/my tmp")),
     ("variables", "warning", "OMP_WAIT_POLICY=ACTIVE", "unset OMP", {"environ": {"OMP_WAIT_POLICY": "ACTIVE"}}),
     ("variables", "warning", "spin", "unset KMP_B", {"environ": {"KMP_BLOCKTIME": "200"}}),
     ("variables", "info", "slower", "unset KMP_B", {"environ": {"KMP_BLOCKTIME": "0"}}),
