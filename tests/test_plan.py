@@ -178,21 +178,14 @@ class TestPlan:
 
 
 class TestBadMatrices:
-    @pytest.mark.parametrize(
-        ("text", "prefix", "phrase"),
-        [case[1:] for case in random.Random(5).sample(CASES, 40)],
-        ids=[case[0] for case in random.Random(5).sample(CASES, 40)],
-    )
-    def test_exit_2_and_nothing_written(
-        self, here: Path, capsys: pytest.CaptureFixture[str], text: str, prefix: str, phrase: str
-    ) -> None:
-        (here / "benchmarks.yaml").write_bytes(text.encode())
-        assert main(["plan"]) == 2
-        captured = capsys.readouterr()
-        assert captured.err.startswith(prefix)
-        assert phrase in captured.err
-        assert "Traceback" not in captured.err
-        assert captured.out == ""
+    def test_exit_2_and_nothing_written(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for _, text, prefix, phrase in random.Random(5).sample(CASES, 40):
+            (here / "benchmarks.yaml").write_bytes(text.encode())
+            assert main(["plan"]) == 2
+            captured = capsys.readouterr()
+            assert captured.err.startswith(prefix)
+            assert phrase in captured.err
+            assert ("Traceback" in captured.err, captured.out) == (False, "")
         assert [path.name for path in here.iterdir()] == ["benchmarks.yaml"]
 
     def test_missing_file(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,27 +273,19 @@ class TestConsole:
         assert ("\x1b[" in stream.getvalue()) == colored
 
     @pytest.mark.parametrize(
-        ("flags", "environment", "terminal", "moves"),
+        ("flags", "ci", "terminal", "moves"),
         [
-            ({}, {}, True, True),
-            ({}, {}, False, False),
-            ({}, {"CI": "true"}, True, False),
-            ({}, {"CI": ""}, True, True),
-            ({"quiet": True, "no_progress": False}, {}, True, False),
-            ({"quiet": False, "no_progress": True}, {}, True, False),
+            ({}, "", True, True),
+            ({}, "", False, False),
+            ({}, "true", True, False),
+            ({"quiet": True, "no_progress": False}, "", True, False),
+            ({"quiet": False, "no_progress": True}, "", True, False),
         ],
     )
     def test_what_moves(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        flags: dict[str, bool],
-        environment: dict[str, str],
-        terminal: bool,
-        moves: bool,
+        self, monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool], ci: str, terminal: bool, moves: bool
     ) -> None:
-        monkeypatch.delenv("CI", raising=False)
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("CI", ci)
         assert console.animates(argparse.Namespace(**flags), Terminal() if terminal else io.StringIO()) == moves
 
     @pytest.mark.parametrize(("environment", "kind"), [("", Display), ("true", Lines)])

@@ -30,15 +30,9 @@ def _models() -> list[dict[str, object]]:
 
     found = [(name, model, "built-in") for name, model in MODELS.items()]
     found += [(name, PLUG_IN, "plug-in (needs --allow-plugins)") for name in plugin_names()]
+    facts = ("parameters", "optimizer", "lr")
     return [
-        {
-            "model": name,
-            "parameters": model.parameters,
-            "optimizer": model.optimizer,
-            "lr": model.lr,
-            "origin": origin,
-            "title": model.title,
-        }
+        {"model": name, **{fact: getattr(model, fact) for fact in facts}, "origin": origin, "title": model.title}
         for name, model, origin in found
     ]
 
@@ -47,29 +41,21 @@ def _devices() -> list[dict[str, object]]:
     from mnist_bench.catalogue import device_names
     from mnist_bench.machine.forecast import device_doubt, this_host
 
-    sure, host = {"cpu": "always there"}, this_host()
-    ask = "mnist-bench doctor tells what torch sees"
-    return [
-        {
-            "device": name,
-            "meaning": meaning,
-            "here": sure.get(name) or device_doubt(name.replace(":N", ""), host) or ask,
-        }
-        for name, meaning in device_names().items()
-    ]
+    host, ask = this_host(), "mnist-bench doctor tells what torch sees"
+    here = {name: device_doubt(name.replace(":N", ""), host) or ask for name in device_names()} | {
+        "cpu": "always there"
+    }
+    return [{"device": name, "meaning": meaning, "here": here[name]} for name, meaning in device_names().items()]
 
 
 def _variants() -> list[dict[str, object]]:
     from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Variant
 
-    plain, plain_compile = Variant(name=""), CompileOptions()
     rows: list[dict[str, object]] = []
     for name, variant in BUILTIN_VARIANTS.items():
-        changed = [
-            *_changed(variant, plain, ("name", "compile")),
-            *_changed(variant.compile, plain_compile, (), "compile."),
-        ]
-        rows.append({"variant": name, "settings": ", ".join(changed) or "the defaults"})
+        own = _changed(variant, Variant(name=""), ("name", "compile"))
+        own += _changed(variant.compile, CompileOptions(), (), "compile.")
+        rows.append({"variant": name, "settings": ", ".join(own) or "the defaults"})
     return rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench.cli import options
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 UNKNOWN = "What only torch can tell (whether a device works, whether a model compiles) is not known before the run."
 
 Row = dict[str, Any]
+KEYS = ("cell", "model", "device", "batch_size", "variant", "seeds", "seconds", "seconds_from", "skip")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,10 +64,7 @@ def _rows(matrix: Matrix, args: argparse.Namespace) -> list[Row]:
         guess = estimate(cell, matrix, len(own), cores=available_cores(), past=past.get(cell, ()))
         row = {
             "cell": cell.id,
-            "model": cell.model,
-            "device": cell.device,
-            "batch_size": cell.batch_size,
-            "variant": cell.variant,
+            **asdict(cell),
             "seeds": own,
             "seconds": round(guess.seconds, 1),
             "seconds_from": guess.source,
@@ -85,17 +84,9 @@ def _columns(reasons: Sequence[str]) -> tuple[Column[Row], ...]:
         right = key in ("batch_size", "seeds", "seconds")
         return Column(title, text, right=right, key=key, value=lambda row: row[key])
 
-    return (
-        column("cell", None),
-        column("model", "model"),
-        column("device", "device"),
-        column("batch_size", "batch"),
-        column("variant", "variant"),
-        column("seeds", "seeds", lambda row: str(len(row["seeds"]))),
-        column("seconds", "about", about),
-        column("seconds_from", None),
-        column("skip", None),
-    )
+    titles = {"cell": None, "batch_size": "batch", "seconds": "about", "seconds_from": None, "skip": None}
+    texts = {"seeds": lambda row: str(len(row["seeds"])), "seconds": about}
+    return tuple(column(key, titles.get(key, key), texts.get(key)) for key in KEYS)
 
 
 def duration(seconds: float) -> str:
