@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 
 from mnist_bench import config
 from mnist_bench.cells import expand
-from mnist_bench.config import checked, positions, schema
+from mnist_bench.config import checked, positions, rules, schema
 from mnist_bench.config.positions import read_yaml11, read_yaml12
 from mnist_bench.errors import ConfigError
 from mnist_bench.models import ENTRY_POINT_GROUP
@@ -240,6 +240,11 @@ class TestBadFiles:
         for name, text, _, _ in CASES:
             if not name.startswith("include-without"):
                 assert len(problems(text)) == 1, name
+
+    def test_vast_axes_are_never_multiplied_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rules, "expand", lambda matrix: pytest.fail("expanded"))
+        sizes = ", ".join(map(str, range(1, 5001)))
+        assert "20,000 cells" in problems(changed(4, f"batch_sizes: [{sizes}]").replace("[cpu, cuda]", "[cpu]"))[0]
 
     def test_faults_in_axes_and_cells_together(self) -> None:
         found = problems(changed(1, "version: 3") + "exclude: [{model: lenet5}]\n")
