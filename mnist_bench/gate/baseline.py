@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
-import msgspec
+from msgspec import structs
 
 from mnist_bench import figures
 from mnist_bench.analysis import results
@@ -127,13 +127,13 @@ def updated(old: Baseline | None, new: Baseline, chosen: Choice | None) -> Basel
 
 def side_of_run(run: Run, row: Row) -> SideEvidence:
     """A cell of a run as one side of a check."""
-    side = msgspec.structs.replace(side_of(run.by_cell[row.cell]), run_id=run.manifest.run_id)
-    side = msgspec.structs.replace(side, status=row.status, reason=row.reason)
+    side = structs.replace(side_of(run.by_cell[row.cell]), run_id=run.manifest.run_id)
+    side = structs.replace(side, status=row.status, reason=row.reason)
     if row.status != "ok":
         return side
     key = key_of(run.manifest, row.cell, next(iter(run.ok[row.cell].values()))[1])
     reference = reference_of(run.manifest.matrix, row.cell)
-    return msgspec.structs.replace(
+    return structs.replace(
         side,
         key=key,
         figures=advised(row, ADVISED_OF_RUNS),
@@ -216,12 +216,10 @@ def _ratios(run: Run, cell: Cell, reference: Cell) -> Iterator[SessionRatio]:
 
 def _trimmed(side: SideEvidence) -> SideEvidence:
     def brief(one: SessionRatio) -> SessionRatio:
-        return msgspec.structs.replace(one, speedup=_rounded(one.speedup, RATIO_DIGITS), sd=_rounded(one.sd, SD_DIGITS))
+        return structs.replace(one, speedup=_rounded(one.speedup, RATIO_DIGITS), sd=_rounded(one.sd, SD_DIGITS))
 
     rounded = {name: _rounded(value, FIGURE_DIGITS) for name, value in side.figures.items()}
-    return msgspec.structs.replace(
-        side, reason=plain(side.reason), figures=rounded, ratios=tuple(map(brief, side.ratios))
-    )
+    return structs.replace(side, reason=plain(side.reason), figures=rounded, ratios=tuple(map(brief, side.ratios)))
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -244,7 +242,7 @@ def held_against(run: Run, baseline: Baseline, head: Check, chosen: Choice | Non
         _evidence(run, cell, before.get(cell), rows) for cell in {**rows, **before} if chosen is None or chosen(cell)
     )
     commits = {source.manifest.environment.commit for source in baseline.runs}
-    return msgspec.structs.replace(
+    return structs.replace(
         head,
         a=replace(head.a, commit=commits.pop() if len(commits) == 1 else None),
         cells=tuple(cells),
@@ -279,7 +277,7 @@ def _evidence(run: Run, cell: Cell, before: SideEvidence | None, rows: dict[Cell
     if before is None or before.status != "ok" or here.status != "ok":
         return one
     found = tuple(_differences(before, here))
-    return msgspec.structs.replace(
+    return structs.replace(
         one, differences=found, why_no_ratio="" if found else _why_no_ratio(run, cell, before, here, rows)
     )
 

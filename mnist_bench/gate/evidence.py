@@ -15,11 +15,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from mnist_bench.analysis.keys import Key, settings
 from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, variant_of
+from mnist_bench.errors import UsageError
 from mnist_bench.figures import Row
 from mnist_bench.records import (
     Cell,
@@ -245,13 +247,18 @@ def gather(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Sessi
         manifest: with ``check``.
         trials: those of side A and of side B. The first of a cell and side that is not ok speaks for it.
         sessions: process pairs; ``group`` is the cell's id.
+
+    Raises:
+        UsageError: a line is none of a check.
     """
     check = manifest.check
     assert check is not None
-    pairs: dict[str, list[Pair]] = {}
-    for session in sessions:
-        pairs.setdefault(session.group, []).append(Pair(rounds=session.rounds, noisy=session.noisy))
-    sides = {side: _sides(manifest, [one for one in trials if one.side == side]) for side in ("A", "B")}
+    try:
+        cells = tuple(_cells(manifest, trials, sessions))
+    except ValueError as error:
+        raise UsageError(
+            f"check {manifest.run_id}: a broken line: {error}; restore its files, or start anew"
+        ) from error
     return Check(
         id=manifest.run_id,
         program_version=manifest.program_version,
@@ -262,10 +269,7 @@ def gather(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Sessi
         matrix_path=manifest.matrix_path,
         dataset=manifest.dataset.name,
         recipe=manifest.matrix.recipe,
-        cells=tuple(
-            _measured(one, sides["A"].get(one.cell), sides["B"].get(one.cell), pairs.get(one.cell.id, ()))
-            for one in planned(manifest)
-        ),
+        cells=cells,
         started_at=manifest.started_at,
         ended_at=manifest.ended_at,
         budget_s=check.budget_s,
@@ -332,11 +336,11 @@ def _planned(cell: Cell, a: Matrix | None, b: Matrix | None, incomparable: str) 
     one = CellEvidence(cell=cell, a=SideEvidence() if a else None, b=SideEvidence() if b else None)
     if b is None:
         return one
-    one = msgspec.structs.replace(one, **rules_of(b, cell))
+    one = replace(one, **rules_of(b, cell))
     if a is None:
         return one
     before = margins_of(a, cell)
-    return msgspec.structs.replace(
+    return replace(
         one,
         differences=(incomparable,) if incomparable else tuple(differences(a, b, cell)),
         margins_before=before if before != one.margins else None,
@@ -366,19 +370,25 @@ def differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
 
 def _sides(manifest: Manifest, trials: Sequence[Trial]) -> dict[Cell, SideEvidence]:
     run = Run(manifest=manifest, trials=trials, sessions=())
-    return {
-        row.cell: msgspec.structs.replace(side_of(run.by_cell[row.cell]), figures=advised(row, ADVISED))
-        for row in run.rows
-    }
+    return {row.cell: replace(side_of(run.by_cell[row.cell]), figures=advised(row, ADVISED)) for row in run.rows}
 
 
-def _measured(one: CellEvidence, a: SideEvidence | None, b: SideEvidence | None, pairs: Sequence[Pair]) -> CellEvidence:
-    rounds = [each for pair in pairs for each in pair.rounds]
-    seconds = math.fsum(each.seconds[1] for each in rounds)
-    samples = one.cell.batch_size * sum(each.steps[1] for each in rounds)
-    return msgspec.structs.replace(
-        one, a=a or one.a, b=b or one.b, pairs=tuple(pairs), samples_per_s=samples / seconds if seconds else None
-    )
+def _cells(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Session]) -> Iterator[CellEvidence]:
+    pairs: dict[str, list[Pair]] = {}
+    for session in sessions:
+        pairs.setdefault(session.group, []).append(Pair(rounds=session.rounds, noisy=session.noisy))
+    a, b = (_sides(manifest, [one for one in trials if one.side == side]) for side in ("A", "B"))
+    for one in planned(manifest):
+        own = tuple(pairs.get(one.cell.id, ()))
+        seconds = math.fsum(each.seconds[1] for pair in own for each in pair.rounds)
+        samples = one.cell.batch_size * sum(each.steps[1] for pair in own for each in pair.rounds)
+        yield replace(
+            one,
+            a=a.get(one.cell, one.a),
+            b=b.get(one.cell, one.b),
+            pairs=own,
+            samples_per_s=samples / seconds if seconds else None,
+        )
 
 
 def _sound(one: Round) -> bool:

@@ -7,27 +7,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import product
+from itertools import accumulate, product
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from mnist_bench import figures
+from mnist_bench.gate import judge as gate
 from mnist_bench.gate.evidence import ADVISED_OF_RUNS, CellEvidence, Check, Record, read, write
-from mnist_bench.gate.judge import (
-    FAR,
-    OVERALL,
-    WORST_FIRST,
-    Verdict,
-    VerdictKind,
-    change,
-    counted,
-    exit_code,
-    judge,
-    noise,
-    overall,
-    percent,
-)
+from mnist_bench.gate.judge import WORST_FIRST, Verdict, VerdictKind, change, noise
 from mnist_bench.records import Cell, Tree
 from mnist_bench.stats import Interval
 from mnist_bench.table import Column, Document, Table, by_reason, escape, joined, listed, plain, shortened, wrapped
@@ -104,7 +92,9 @@ def decode(data: bytes) -> tuple[Check, tuple[Verdict, ...]]:
 
 def disagreements(check: Check, stored: Sequence[Verdict]) -> Iterator[str]:
     """Every place where the verdicts do not follow from the evidence, in words; none: all is as stored."""
-    before, now = ({one.cell.id: _flat(msgspec.to_builtins(one)) for one in side} for side in (stored, judge(check)))
+    before, now = (
+        {one.cell.id: _flat(msgspec.to_builtins(one)) for one in side} for side in (stored, gate.judge(check))
+    )
     for cell in {**now, **before}:
         was, is_ = before.get(cell, {}), now.get(cell, {})
         for name in {**is_, **was}:
@@ -199,13 +189,13 @@ def advisory_table(lines: Sequence[Line]) -> Table[Line]:
 
 def to_json(check: Check, verdicts: Sequence[Verdict]) -> str:
     """One document; a figure that is not known is null."""
-    code, lines = exit_code(check, verdicts), ordered(check, verdicts)
+    code, lines = gate.exit_code(check, verdicts), ordered(check, verdicts)
     head = {name: getattr(check, name) for name in check.__struct_fields__ if name not in ("cells", "a", "b")}
     document = {
         "schema_version": SCHEMA_VERSION,
         **head,
         "exit_code": code,
-        "overall": overall(verdicts, code),
+        "overall": gate.overall(verdicts, code),
         "a": asdict(check.a),
         "b": asdict(check.b),
         "cells": verdicts_table(check, lines).records(),
@@ -222,7 +212,7 @@ def terminal(check: Check, verdicts: Sequence[Verdict], width: int) -> Iterator[
     """
     from rich.text import Text
 
-    code, lines = exit_code(check, verdicts), ordered(check, verdicts)
+    code, lines = gate.exit_code(check, verdicts), ordered(check, verdicts)
     told = [line for line in lines if not line.skipped]
     document = Document(
         title=f"Check {check.id}: {check.b.label} (B) against {check.a.label} (A)",
@@ -241,7 +231,7 @@ def terminal(check: Check, verdicts: Sequence[Verdict], width: int) -> Iterator[
         yield from (Text(line.plain, "dim") for line in advisory.terminal(width))
     yield Text()
     style = {0: "green", 4: "yellow", 5: "yellow"}.get(code, "red")
-    yield from (Text(line, f"bold {style}") for line in wrapped(overall(verdicts, code), width))
+    yield from (Text(line, f"bold {style}") for line in wrapped(gate.overall(verdicts, code), width))
 
 
 def page(check: Check, verdicts: Sequence[Verdict], limit: int = SUMMARY_BYTES) -> str:
@@ -253,25 +243,31 @@ def page(check: Check, verdicts: Sequence[Verdict], limit: int = SUMMARY_BYTES) 
     Args:
         limit: bytes of UTF-8 that it may take, ``HEAD_BYTES`` and some thousands more at least.
     """
-    code, lines = exit_code(check, verdicts), ordered(check, verdicts)
+    code, lines = gate.exit_code(check, verdicts), ordered(check, verdicts)
     told = [line for line in lines if not line.skipped]
     passes = [line for line in told if line.verdict.kind == "pass"]
     others = [line for line in told if line.verdict.kind != "pass"]
-    heading = f"### {OVERALL[code][0]}: {_text(check.b.label)} against {_text(check.a.label)}"
-    remarks = filter(None, (overall(verdicts, code), _unfinished(check), noise_words(check), *_skips(lines)))
-    parts, head = [heading, *map(_text, remarks)], _head(check)
+    heading = f"### {gate.OVERALL[code][0]}: {_text(check.b.label)} against {_text(check.a.label)}"
+    remarks = filter(None, (gate.overall(verdicts, code), _unfinished(check), noise_words(check), *_skips(lines)))
+    told_facts = [f"- {_text(fact)}" for fact in facts(check)]
+    kept = _fitting(told_facts, HEAD_BYTES)
+    if len(kept) < len(told_facts):
+        kept.append(f"- {len(told_facts) - len(kept):,} more facts stand in check.json")
+    parts, head = [heading, *map(_text, remarks)], _folded("What was compared", "\n".join(kept))
     room = limit - sum(_size(part) + 2 for part in [*parts, head]) - 300  # what is said of lines left out
-    shown: dict[str, str] = {}
-    left_out = []
+    shown, left_out = {}, []
     for name, fold, table in (
         ("cells", "", verdicts_table(check, others, why=True)),
         ("advisory lines", "Advisory figures (A → B): none of them decides", advisory_table(told)),
         ("passes", f"{len(passes):,} pass", verdicts_table(check, passes)),
     ):
-        shown[name], kept = _fitting(table, fold, room)
+        frame = _folded(fold, "{}") if fold else "{}"
+        start, rule, *rows = table.markdown().splitlines() if table.rows else ["", ""]
+        kept = _fitting(rows, room - _size(frame + start + rule) - 4)
+        shown[name] = frame.replace("{}", "\n".join([start, rule, *kept])) if kept else ""
         room -= _size(shown[name]) + 2
-        if kept < len(table.rows):
-            left_out.append(f"{len(table.rows) - kept:,} of {len(table.rows):,} {name}")
+        if len(kept) < len(rows):
+            left_out.append(f"{len(rows) - len(kept):,} of {len(rows):,} {name}")
     if left_out:
         parts.append(f"Left out for want of room: {', '.join(left_out)}. check.json has them.")
     parts += [shown["cells"], shown["passes"], shown["advisory lines"], head]
@@ -289,8 +285,10 @@ def facts(check: Check) -> list[str]:
     if check.spent_s:  # a run against a baseline takes none
         budget = f" of {_minutes(check.budget_s)}" if check.budget_s is not None else ""
         time = f"; {_minutes(check.spent_s)} min spent{budget}"
-    margins = {(one.margins.margin, one.margins.detect) for one in check.cells} or {(0.03, 0.10)}
-    tolerated, seen = (" to ".join(dict.fromkeys(map(percent, (min(e), max(e))))) for e in zip(*margins, strict=True))
+    tolerated, seen = (
+        " to ".join(sorted({gate.percent(getattr(one.margins, name)) for one in check.cells}, key=float))
+        for name in ("margin", "detect")
+    )
     relative = "" if check.mode == "against" else " relative to the reference variant's"
     return [
         f"A: {_side(check.a)}",
@@ -325,7 +323,7 @@ def _figure(name: str, side: str, line: Line) -> float | None:
 
 def _speed(ratio: float) -> str:
     """``0.89x``, above 1 where B is faster; a far one in words: ``16x slower``."""
-    return figures.ratio(ratio) if 1 / FAR < ratio < FAR else change(ratio)
+    return figures.ratio(ratio) if 1 / gate.FAR < ratio < gate.FAR else change(ratio)
 
 
 def _accuracy(line: Line) -> str:
@@ -370,33 +368,14 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:,.1f}".removesuffix(".0")
 
 
-def _fitting(table: Table[Line], fold: str, room: int) -> tuple[str, int]:
-    """As many of a table's lines as fit, folded under a title if there is one; and how many these are."""
-    if not table.rows:
-        return "", 0
-    head, rule, *lines = table.markdown().splitlines()
-    frame = f"<details><summary>{fold}</summary>\n\n{{}}\n\n</details>" if fold else "{}"
-    room -= _size(frame) + _size(head) + _size(rule) + 4
-    kept = []
-    for line in lines:
-        room -= _size(line) + 1
-        if room < 0:
-            break
-        kept.append(line)
-    return (frame.replace("{}", "\n".join([head, rule, *kept])), len(kept)) if kept else ("", 0)
+def _fitting(lines: Sequence[str], room: int) -> list[str]:
+    """The first lines that fit into so many bytes."""
+    taken = accumulate(_size(line) + 1 for line in lines)
+    return [line for line, end in zip(lines, taken, strict=True) if end <= room]
 
 
-def _head(check: Check) -> str:
-    """The facts, folded; those that do not fit are counted."""
-    lines: list[str] = []
-    room, found = HEAD_BYTES - 300, [f"- {_text(fact)}" for fact in facts(check)]
-    for line in found:
-        room -= _size(line) + 1
-        if room < 0:
-            lines.append(f"- {len(found) - len(lines):,} more facts stand in check.json")
-            break
-        lines.append(line)
-    return "<details><summary>What was compared</summary>\n\n{}\n\n</details>".format("\n".join(lines))
+def _folded(title: str, body: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
 
 
 def _text(text: str) -> str:
@@ -425,7 +404,9 @@ def commands(check: Check, verdicts: Sequence[Verdict]) -> Iterator[str]:
         for one in shown:
             yield _command(level, check.matrix_path, f"{one.kind.replace('_', ' ')}: {one.cell.id}", one.text)
         if rest := own[len(shown) :]:
-            text = f"{len(rest)} more cells: {counted(rest)}. GitHub shows {MOST_ANNOTATIONS} annotations of a kind; "
+            text = (
+                f"{len(rest)} more cells: {gate.counted(rest)}. GitHub shows {MOST_ANNOTATIONS} annotations of a kind; "
+            )
             yield _command(level, check.matrix_path, "more cells", text + "check.json has every cell.")
 
 

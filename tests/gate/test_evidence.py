@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from mnist_bench.cells import expand
+from mnist_bench.errors import UsageError
 from mnist_bench.gate.evidence import Check, Margins, Pair, Record, gather, read, write
 from mnist_bench.records import (
     Cell,
@@ -117,6 +118,13 @@ def test_the_first_fault_of_a_side_speaks_for_it() -> None:
     assert one.b is not None
     assert (one.a.status, one.b.status, one.b.reason, one.b.failed) == ("ok", "oom", "too large", True)
     assert not one.comparable
+
+
+def test_a_line_that_is_none_of_a_check_is_refused() -> None:
+    matrix = make_matrix()
+    for trials, sessions in (([], [paired((1.0, -1.0))]), ([trained("A"), trained("A")], [])):
+        with pytest.raises(UsageError, match="a broken line"):
+            gather(checked(matrix, matrix), trials, sessions)
 
 
 def test_margins_and_floors_come_from_b_and_a_change_is_kept() -> None:

@@ -80,27 +80,6 @@ class TestSimulationIsTheGate:
             kinds |= {one.decision for one in found if one}
         assert kinds >= {"fail", "pass"}
 
-    @pytest.mark.parametrize(("cells", "pairs"), [(cells, look) for cells in CELLS for look in speed.looks(cells)])
-    def test_critical_rank_sum_is_scipys(self, cells: int, pairs: int) -> None:
-        """Of every rank sum about the critical one, scipy's exact p-value is on the same side of the level."""
-        alpha = speed.level(cells)
-        critical = critical_rank_sum(pairs, alpha)
-        for rank_sum in range(critical - 3, min(critical + 4, pairs * (pairs + 1) // 2 + 1)):
-            values = signs_with_rank_sum(pairs, rank_sum)
-            p = scipy.stats.wilcoxon(values, alternative="greater", method="exact").pvalue
-            assert speed.p_above(values, 0.0) == p
-            assert (p <= alpha) == (rank_sum >= critical)
-
-
-def signs_with_rank_sum(pairs: int, rank_sum: int) -> Array:
-    """The values 1 to n with signs whose positive ones add up to the rank sum."""
-    values = -np.arange(1.0, pairs + 1)
-    for rank in range(pairs, 0, -1):
-        if rank <= rank_sum:
-            values[rank - 1] = rank
-            rank_sum -= rank
-    return values
-
 
 class TestSpeed:
     @pytest.mark.parametrize("cells", CELLS)
@@ -291,19 +270,3 @@ class TestAccuracy:
             t = x.mean(axis=1) / np.sqrt(x.var(axis=1, ddof=1) / look)
             alarms |= t > scipy.stats.t.isf(MARGINS.drop_alpha, look - 1)
         assert at_least(2 * MARGINS.drop_alpha, int(alarms.sum()), CHECKS)
-
-
-class TestBounds:
-    """The bounds by which the rates are judged."""
-
-    @pytest.mark.parametrize("rate", [0.01, 0.5, 0.98])
-    def test_hold_the_rate_as_often_as_they_say(self, rate: float) -> None:
-        counts = np.arange(*scipy.stats.binom.ppf([1e-9, 1 - 1e-9], 4000, rate).astype(int))
-        weights = scipy.stats.binom.pmf(counts, 4000, rate)
-        low, high = np.array([rate_bounds(int(count), 4000) for count in counts]).T
-        assert 0.95 <= weights[low <= rate].sum() <= 0.965
-        assert 0.95 <= weights[high >= rate].sum() <= 0.965
-
-    def test_none_of_4000_is_not_never(self) -> None:
-        assert rate_bounds(0, 4000)[1] == pytest.approx(1 - 0.05 ** (1 / 4000))
-        assert rate_bounds(4000, 4000) == (pytest.approx(0.05 ** (1 / 4000)), 1.0)
