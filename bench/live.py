@@ -1,4 +1,4 @@
-"""Real workers for the proofs: every session and every epoch goes through ``mnist_bench.group.run_group``."""
+"""Real workers for the proofs: every session and every epoch goes through ``mnist_bench.run.group.run_group``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ from typing import Any
 import numpy as np
 
 from mnist_bench.errors import WorkerError
-from mnist_bench.executors.local import LocalWorker
-from mnist_bench.group import NS, Finding, Settings, run_group
-from mnist_bench.interrupts import Interrupts
 from mnist_bench.machine import environment, noise
-from mnist_bench.protocol import Reply, Request
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     TRAIN_IMAGES,
@@ -30,11 +26,15 @@ from mnist_bench.records import (
     ModelEntry,
     Recipe,
     Session,
+    Trial,
     TrialSpec,
     Variant,
     group_id,
     trial_id,
 )
+from mnist_bench.run.group import NS, Settings, run_group
+from mnist_bench.run.process import Interrupts, LocalWorker
+from mnist_bench.run.protocol import Reply, Request
 
 BATCH_SIZE = 100
 EAGER = BUILTIN_VARIANTS["eager"]
@@ -165,7 +165,7 @@ def train(spec: TrialSpec, workshop: Workshop) -> Trained:
     with _ended(workers):
         finding = next(run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id)))
     machine, _ = noise.compare(before, noise.read(()), settings.cores)
-    if not isinstance(finding, Finding) or not isinstance(finding.outcome, Measurement):
+    if not isinstance(finding, Trial) or not isinstance(finding.outcome, Measurement):
         raise _failed(finding)
     return Trained(
         measurement=finding.outcome,
@@ -200,7 +200,6 @@ def _settings(
         cores=os.cpu_count() or 1,
         reference=reference,
         launch=launch,
-        emit=lambda event: None,
     )
 
 
@@ -215,7 +214,7 @@ def step_seconds(spec: TrialSpec) -> tuple[float, ...]:
     return tuple(float(steps[samples["index"] == epoch].sum()) for epoch in range(spec.epochs))
 
 
-def _failed(result: Session | Finding) -> WorkerError:
+def _failed(result: Session | Trial) -> WorkerError:
     if isinstance(result, Session) or isinstance(result.outcome, Measurement):
         return WorkerError(f"the group gave an unexpected {type(result).__name__}")
     return WorkerError(f"{result.spec.id}: {result.outcome.reason}")

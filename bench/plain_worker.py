@@ -7,12 +7,12 @@ import os
 import random
 from typing import TYPE_CHECKING, BinaryIO
 
-from mnist_bench import guardian
+from mnist_bench.run import guardian
 
 if TYPE_CHECKING:  # torch is loaded after the fork, as in the real worker
     from bench.plain_loop import PlainLoop
-    from mnist_bench.protocol import BlockDone, Prepared
     from mnist_bench.records import TrialSpec
+    from mnist_bench.run.protocol import BlockDone, Prepared
 
 
 def main() -> None:
@@ -27,7 +27,8 @@ def main() -> None:
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answers until the runner closes ``requests``."""
-    from mnist_bench.protocol import Block, EndSession, Prepare, SessionEnded, decode_request, encode_reply
+    from mnist_bench.records import encode
+    from mnist_bench.run.protocol import Block, EndSession, Prepare, SessionEnded, decode_request
 
     loop: PlainLoop | None = None
     steps = 0
@@ -37,11 +38,11 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
                 loop = build(spec)
                 reply = warm_up(loop)
                 steps = reply.block_steps
-                replies.write(encode_reply(reply))
+                replies.write(encode(reply))
             case Block(seed=seed) if loop is not None:
-                replies.write(encode_reply(block(loop, steps, random.Random(seed))))
+                replies.write(encode(block(loop, steps, random.Random(seed))))
             case EndSession():
-                replies.write(encode_reply(SessionEnded(step_times=None)))
+                replies.write(encode(SessionEnded(step_times=None)))
             case other:
                 raise SystemExit(f"the plain loop cannot {other.type}")
 
@@ -85,8 +86,8 @@ def warm_up(loop: PlainLoop) -> Prepared:
     """
     import torch
 
-    from mnist_bench.protocol import Prepared
     from mnist_bench.records import EVALUATION_BATCH_SIZE
+    from mnist_bench.run.protocol import Prepared
     from mnist_bench.worker import clocks
     from mnist_bench.worker.state import Snapshot
 
@@ -109,7 +110,7 @@ def warm_up(loop: PlainLoop) -> Prepared:
 
 def block(loop: PlainLoop, steps: int, rng: random.Random) -> BlockDone:
     """As the harness's block: fresh memory, a step that does not count, then those that do."""
-    from mnist_bench.protocol import BlockDone
+    from mnist_bench.run.protocol import BlockDone
     from mnist_bench.worker.process import on_random_core
 
     with on_random_core(rng):  # first of all draws, as the harness: both sides take the same core

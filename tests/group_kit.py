@@ -7,9 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mnist_bench.events import Event
-from mnist_bench.group import Finding, Settings, run_group
-from mnist_bench.protocol import (
+from mnist_bench.records import (
+    Cell,
+    DataSet,
+    Group,
+    ModelEntry,
+    Session,
+    StepTimes,
+    Trial,
+    TrialSpec,
+    Variant,
+    trial_id,
+)
+from mnist_bench.run.group import Settings, run_group
+from mnist_bench.run.observer import Observer
+from mnist_bench.run.protocol import (
     Block,
     BlockDone,
     EndSession,
@@ -25,7 +37,6 @@ from mnist_bench.protocol import (
     SessionEnded,
     TrainEpoch,
 )
-from mnist_bench.records import Cell, DataSet, Group, ModelEntry, Session, StepTimes, TrialSpec, Variant, trial_id
 
 Script = Callable[[Request, int], Reply | BaseException | None]  # (request, how many of its kind before); None: usual
 SECOND_NS = 1_000_000_000
@@ -95,7 +106,7 @@ class FakeWorker:
                 times = StepTimes(p50_ms=1.0, p95_ms=2.0, p99_ms=3.0, count=10)
                 return SessionEnded(step_times=times if Block in self._seen else None)
             case TrainEpoch(epoch=epoch):
-                return EpochDone(seconds=4.0, loader_s=0.5, loss=1.0 / (epoch + 1), samples=60_000)
+                return EpochDone(seconds=1.0, loader_s=0.125, loss=1.0 / (epoch + 1), samples=60_000)
             case Evaluate():
                 return Evaluated(seconds=0.5, correct=9500, samples=10_000, predictions_sha256="f" * 64)
             case Finish():
@@ -125,18 +136,34 @@ class FakeWorker:
         self._alive = False
 
 
+class Heard(Observer):
+    """What was told, as tuples."""
+
+    def __init__(self, events: list[tuple[Any, ...]]) -> None:
+        self._events = events
+
+    def stage(self, stage: str, trial_id: str) -> None:
+        self._events.append(("stage", stage))
+
+    def detail(self, words: str, share: float) -> None:
+        self._events.append(("detail", words, share))
+
+    def session(self, session: Session) -> None:
+        self._events.append(("session", session.group))
+
+
 @dataclass(kw_only=True)
 class Scene:
     """What happened: ``results`` as they came, the ``log``, the ``events``."""
 
-    results: list[Session | Finding] = field(default_factory=list)
+    results: list[Session | Trial] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: list[tuple[Any, ...]] = field(default_factory=list)
     workers: dict[str, FakeWorker] = field(default_factory=dict)
 
     @property
     def findings(self) -> dict[str, Any]:
-        return {each.spec.id: each.outcome for each in self.results if isinstance(each, Finding)}
+        return {each.id: each.outcome for each in self.results if isinstance(each, Trial)}
 
     @property
     def sessions(self) -> list[Session]:
@@ -156,7 +183,7 @@ def stream(
     timed: frozenset[str] = frozenset(),
     unavailable: dict[str, str] | None = None,
     **changes: Any,
-) -> Iterator[Session | Finding]:
+) -> Iterator[Session | Trial]:
     """Runs a group, result by result; ``scripts`` by trial id, ``changes`` of the settings."""
     known = scripts or {}
 
@@ -174,7 +201,7 @@ def stream(
             cores=2,
             reference="eager",
             launch=launch,
-            emit=scene.events.append,
+            observer=Heard(scene.events),
             unavailable={} if unavailable is None else unavailable,
         ),
         **changes,

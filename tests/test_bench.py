@@ -29,8 +29,8 @@ from mnist_bench import config
 from mnist_bench.analysis.ratios import SpeedUp
 from mnist_bench.cells import expand
 from mnist_bench.errors import DataError, WorkerError
-from mnist_bench.interrupts import Interrupts
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, ModelEntry
+from mnist_bench.run.process import Interrupts
 from mnist_bench.worker.building import build_model, build_optimizer
 from mnist_bench.worker.executions import build_program, missing_compiler
 from mnist_bench.worker.pipelines import epoch_order

@@ -8,27 +8,27 @@ from typing import Any
 
 import pytest
 from group_kit import PREPARED, Scene, Script, make_spec, play, stream
+from msgspec import structs
 
-from mnist_bench import group
 from mnist_bench.errors import Interrupted
-from mnist_bench.events import EpochFinished, SessionProgress, StageStarted
 from mnist_bench.machine import noise
-from mnist_bench.protocol import (
+from mnist_bench.records import Failure, ImageSets, Measurement, Skip
+from mnist_bench.run import group
+from mnist_bench.run.protocol import (
     Block,
     BlockDone,
     EndSession,
+    EpochDone,
     Evaluate,
     Evaluated,
     Failed,
     Finish,
     Prepare,
-    Prepared,
     Reply,
     Request,
     TrainEpoch,
     Unavailable,
 )
-from mnist_bench.records import Failure, ImageSets, Measurement, Skip
 
 EAGER, COMPILE, PLAIN = make_spec(), make_spec(variant="compile"), make_spec(variant="tutorial")
 CUDA = [make_spec("cuda", variant) for variant in ("eager", "compile")]
@@ -66,7 +66,7 @@ def test_all_are_alive_for_the_session_and_trained_one_by_one() -> None:
     assert [line.partition(" ")[0] for line in training] == each * 3
     for start in (0, 7, 14):
         assert len({line.partition(" ")[2] for line in training[start : start + 7]}) == 1
-    assert [type(each).__name__ for each in scene.results] == ["Session", "Finding", "Finding", "Finding"]
+    assert [type(each).__name__ for each in scene.results] == ["Session", "Trial", "Trial", "Trial"]
     assert scene.survivors == set()
 
 
@@ -84,8 +84,8 @@ def test_the_session_stands_as_it_was() -> None:
 def test_the_measurement_is_made_of_what_the_worker_said() -> None:
     outcome = play([EAGER]).findings[EAGER.id]
     assert isinstance(outcome, Measurement)
-    assert outcome.epochs.train_s == (4.0, 4.0)
-    assert outcome.epochs.loader_s == (0.5, 0.5)
+    assert outcome.epochs.train_s == (1.0, 1.0)
+    assert outcome.epochs.loader_s == (0.125, 0.125)
     assert outcome.epochs.loss == (1.0, 0.5)
     assert outcome.epochs.accuracy == (0.95, 0.95)
     assert (outcome.train_samples, outcome.eval_samples) == (120_000, 20_000)
@@ -124,15 +124,38 @@ def test_the_other_set_that_cannot_be_scored_fails_the_trial() -> None:
     assert scene.survivors == set()
 
 
-def test_events_come_between_the_spans() -> None:
+def test_what_is_told_comes_between_the_spans() -> None:
     scene = play([EAGER], budget_s=30.0)
-    stages = [event.stage for event in scene.events if isinstance(event, StageStarted)]
-    assert stages == ["preparing", "timing", "training"]
-    progress = [event for event in scene.events if isinstance(event, SessionProgress)]
-    assert progress
-    assert progress[-1].budget_s == 30.0
-    epochs = [event for event in scene.events if isinstance(event, EpochFinished)]
-    assert [(event.epoch, event.epochs, event.samples_per_s) for event in epochs] == [(1, 2, 15_000), (2, 2, 15_000)]
+    told = [event for event in scene.events if event[0] != "detail"]
+    assert told == [("stage", "preparing"), ("stage", "timing"), ("session", "mlp/b100/s0"), ("stage", "training")]
+    details = [event[1:] for event in scene.events if event[0] == "detail"]
+    assert details[0][0].startswith("round 16, known to ±0.0%, ")
+    assert details[-2:] == [
+        ("epoch 1/2: 60,000 samples/s, loss 1.0000, accuracy 0.9500", 0.5),
+        ("epoch 2/2: 60,000 samples/s, loss 0.5000, accuracy 0.9500", 1.0),
+    ]
+
+
+@pytest.mark.parametrize(("said_s", "believed"), [(60.0, True), (49.0, True), (46.0, False), (62.0, False)])
+def test_an_epoch_that_the_runners_clock_does_not_know_fails_the_trial(said_s: float, believed: bool) -> None:
+    """A plug-in may replace what its process's clock says, but not how long the runner waits."""
+
+    def script(scene: Scene) -> Script:
+        def train(request: Request, number: int) -> Reply | None:
+            if not isinstance(request, TrainEpoch):
+                return None
+            scene.workers[EAGER.id].token_ns += 59 * 10**9  # a minute, with the second that every request costs
+            return EpochDone(seconds=said_s, loader_s=0.0, loss=0.5, samples=60_000)
+
+        return train
+
+    scene = Scene()
+    outcome = play([EAGER], {EAGER.id: script(scene)}, scene=scene).findings[EAGER.id]
+    assert isinstance(outcome, Measurement) == believed
+    if isinstance(outcome, Failure):
+        assert outcome.reason.startswith(
+            f"epoch 1 took {said_s:.2f} s by the worker's clock and 60.00 s by the runner's"
+        )
 
 
 def test_trials_with_a_session_are_trained_only() -> None:
@@ -159,14 +182,10 @@ def test_apart_each_trial_is_done_before_the_next_begins() -> None:
 
 
 def test_a_trial_with_loader_processes_has_a_session_of_its_own() -> None:
-    alone = Prepared(**{**_fields(PREPARED), "pairable": False})
+    alone = structs.replace(PREPARED, pairable=False)
     scene = play([EAGER, PLAIN, COMPILE], {PLAIN.id: answers(Prepare, alone)})
     assert [session.members for session in scene.sessions] == [(EAGER.id, COMPILE.id), (PLAIN.id,)]
     assert [session.paired for session in scene.sessions] == [True, False]
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
 # ── what this machine cannot do ──────────────────────────────────────────────────────────────────────────────────────

@@ -16,16 +16,15 @@ import pytest
 from group_kit import make_spec
 
 from mnist_bench.errors import Interrupted
-from mnist_bench.executors import local
-from mnist_bench.executors.local import MALLOC, LocalWorker, worker_environment
-from mnist_bench.interrupts import Interrupts
-from mnist_bench.protocol import Block, BlockDone, Failed
 from mnist_bench.records import Variant
+from mnist_bench.run import process
+from mnist_bench.run.process import MALLOC, Interrupts, LocalWorker, worker_environment
+from mnist_bench.run.protocol import Block, BlockDone, Failed
 
 # argv: requests, replies, lifeline, scratch. Under the real guardian, as the worker is.
 PRELUDE = """
 import os, signal, sys, time
-from mnist_bench import guardian
+from mnist_bench.run import guardian
 requests, replies, lifeline = map(int, sys.argv[1:4])
 guardian.split(lifeline, (requests, replies), sys.argv[4])
 def say(text):
@@ -55,7 +54,7 @@ def start(tmp_path: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatc
             return [sys.executable, "-c", program, *map(str, (requests, replies, lifeline)), worker._cache]
 
         monkeypatch.setattr(LocalWorker, "_command", command)
-        monkeypatch.setattr(local.tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
         started.append(LocalWorker(make_spec(), tmp_path / "worker.log", os.environ, timeout_s, interrupts))
         return started[-1]
 
@@ -93,7 +92,7 @@ def test_close_waits_for_the_end(start: Start) -> None:
 
 
 def test_one_that_lingers_is_ended(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "EXIT_SECONDS", 0.5)
+    monkeypatch.setattr(process, "EXIT_SECONDS", 0.5)
     worker = start("done(1); time.sleep(1000)")
     worker.call(Block(seed=1))
     assert worker.close() >= 500_000_000
@@ -150,7 +149,7 @@ def test_one_that_breaks_the_protocol_is_ended(babble: str, start: Start) -> Non
 
 
 def test_a_line_without_end_is_not_read_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "DEATH_SECONDS", 0.2)
+    monkeypatch.setattr(process, "DEATH_SECONDS", 0.2)
     begin = time.monotonic()
     reply = start("while True: say(b'x' * 65536)").call(Block(seed=1))
     assert isinstance(reply, Failed)

@@ -26,7 +26,6 @@ from record_factory import (
 )
 
 from mnist_bench import cells as matrices
-from mnist_bench import runner
 from mnist_bench.analysis.results import files
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
@@ -34,7 +33,8 @@ from mnist_bench.disk.folder import RunFolder, known_runs
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.merge import merge
 from mnist_bench.records import DataSet, Manifest, Matrix, RunOptions, Skip, trial_id
-from mnist_bench.runner import Options
+from mnist_bench.run import runner
+from mnist_bench.run.runner import Options
 
 MATRIX = make_matrix(batch_sizes=(100, 1000), seeds=(0, 1, 2))
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -319,9 +319,9 @@ def test_shard_that_changes_meanwhile_is_noticed(
 
 def test_resume_of_a_merged_run_is_refused(results: Path, shards: tuple[RunFolder, RunFolder]) -> None:
     merged = merged_of(results)
-    options = Options(matrix_path="m", plugin_path="p", output_dir=results, data_root=results)
+    options = Options(run=RunOptions(), matrix_path="m", output_dir=results, data_root=results)
     with pytest.raises(UsageError, match=f"a merged run is complete.*{IDS[0]}, {IDS[1]}"):
-        runner.resumed(merged, options)
+        runner.resume(merged, options)
     assert main(["run", "--resume", "latest", "-o", str(results)]) == 2
 
 

@@ -17,11 +17,9 @@ from pathlib import Path
 import pytest
 from bad_matrices import CASES, GOOD, changed
 from record_factory import make_measurement
-from rich.console import Console
 
 from mnist_bench.cells import expand
 from mnist_bench.cli import console, main, options, plan
-from mnist_bench.cli.terminal import Display, Lines, watch
 from mnist_bench.config import parse, schema
 from mnist_bench.errors import UsageError
 from mnist_bench.machine import forecast
@@ -287,15 +285,6 @@ class TestConsole:
     ) -> None:
         monkeypatch.setenv("CI", ci)
         assert console.animates(argparse.Namespace(**flags), Terminal() if terminal else io.StringIO()) == moves
-
-    @pytest.mark.parametrize(("environment", "kind"), [("", Display), ("true", Lines)])
-    def test_under_ci_a_run_is_told_in_lines(
-        self, monkeypatch: pytest.MonkeyPatch, environment: str, kind: type
-    ) -> None:
-        monkeypatch.setenv("CI", environment)
-        args = argparse.Namespace(quiet=False, verbose=0, no_progress=False)
-        with watch(Console(file=Terminal()), args) as emit:
-            assert isinstance(emit, kind)
 
     def test_width(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdout", io.StringIO())

@@ -9,10 +9,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from msgspec import structs
 
-from mnist_bench import protocol
-from mnist_bench.protocol import (
+from mnist_bench.records import Cell, CompileOptions, DataSet, ModelEntry, StepTimes, TrialSpec, Variant, encode
+from mnist_bench.run import protocol
+from mnist_bench.run.protocol import (
     PROTOCOL_VERSION,
     Block,
     BlockDone,
@@ -21,16 +22,11 @@ from mnist_bench.protocol import (
     Request,
     decode_reply,
     decode_request,
-    encode_reply,
-    encode_request,
 )
-from mnist_bench.records import Cell, CompileOptions, DataSet, ModelEntry, TrialSpec, Variant
 
-FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-# Lone surrogates too; two of them that make a pair are one character to JSON.
-TEXT = (st.text(max_size=60) | st.text(st.characters(categories=["Cs"]), max_size=4)).map(
-    lambda text: json.loads(json.dumps(text))
-)
+FLOATS = st.floats(0, 1e11)
+TIMES = st.builds(StepTimes, p50_ms=FLOATS, p95_ms=FLOATS, p99_ms=FLOATS, count=st.integers(0, 10**9))
+TEXT = st.text(max_size=60)
 SPEC = TrialSpec(
     id="mine.build/cuda:1/b100/compile-max/s7@A",
     side="A",
@@ -51,6 +47,7 @@ SPEC = TrialSpec(
 )
 st.register_type_strategy(float, FLOATS)
 st.register_type_strategy(str, TEXT)
+st.register_type_strategy(StepTimes, TIMES)
 
 
 def built(kind: type) -> st.SearchStrategy:  # type: ignore[type-arg]
@@ -58,14 +55,14 @@ def built(kind: type) -> st.SearchStrategy:  # type: ignore[type-arg]
     given_fields = {"spec": st.just(SPEC), "protocol": st.integers()}
     if kind is protocol.Finished:
         given_fields["numerics"] = st.dictionaries(TEXT, st.one_of(TEXT, st.booleans(), st.integers(), FLOATS))
-    fields = {field.name for field in dataclasses.fields(kind)}
+    fields = {field.name for field in structs.fields(kind)}
     own = {name: strategy for name, strategy in given_fields.items() if name in fields}
-    return st.builds(kind, **own, type=st.just(kind.__dataclass_fields__["type"].default))  # type: ignore[attr-defined]
+    return st.builds(kind, **own)
 
 
 @given(st.one_of(*map(built, Request.__args__)))
 def test_requests_arrive_as_they_were_sent(request: Request) -> None:
-    line = encode_request(request)
+    line = encode(request)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert decode_request(line) == request
@@ -73,30 +70,30 @@ def test_requests_arrive_as_they_were_sent(request: Request) -> None:
 
 @given(st.one_of(*map(built, Reply.__args__)))
 def test_replies_arrive_as_they_were_sent(reply: Reply) -> None:
-    line = encode_reply(reply)
+    line = encode(reply)
     assert line.count(b"\n") == 1
     assert decode_reply(line) == reply
 
 
 def test_paths_that_are_no_unicode_arrive() -> None:
     spec = dataclasses.replace(SPEC, plugin_path="/caf\udce9", samples_path="/caf\udce9/y.npy")
-    assert decode_request(encode_request(Prepare(spec=spec))) == Prepare(spec=spec)
+    assert decode_request(encode(Prepare(spec=spec))) == Prepare(spec=spec)
 
 
 @pytest.mark.parametrize("figure", [math.nan, math.inf, -math.inf])
 def test_what_is_no_figure_is_refused(figure: float) -> None:
-    with pytest.raises(ValidationError):
-        decode_reply(encode_reply(BlockDone(steps=1, seconds=figure)))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode(BlockDone(steps=1, seconds=figure))
 
 
 def test_kinds_are_told_apart_by_their_type() -> None:
     for union in (Request, Reply):
-        names = [kind.__dataclass_fields__["type"].default for kind in union.__args__]
+        names = [kind.__struct_config__.tag for kind in union.__args__]
         assert len(set(names)) == len(names)
 
 
 def test_the_version_travels_with_the_first_request() -> None:
-    assert json.loads(encode_request(Prepare(spec=SPEC)))["protocol"] == PROTOCOL_VERSION
+    assert json.loads(encode(Prepare(spec=SPEC)))["protocol"] == PROTOCOL_VERSION
 
 
 GARBAGE = [
@@ -125,20 +122,20 @@ GARBAGE = [
 
 @pytest.mark.parametrize("line", GARBAGE, ids=range(len(GARBAGE)))
 def test_garbage_is_no_reply(line: bytes) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValueError, match=r"."):
         decode_reply(line)
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_neither(line: bytes) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValueError, match=r"."):
         decode_reply(line)
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValueError, match=r"."):
         decode_request(line)
 
 
 def test_a_reply_is_no_request() -> None:
-    with pytest.raises(ValidationError):
-        decode_request(encode_reply(BlockDone(steps=1, seconds=1.0)))
-    with pytest.raises(ValidationError):
-        decode_reply(encode_request(Block(seed=1)))
+    with pytest.raises(ValueError, match=r"."):
+        decode_request(encode(BlockDone(steps=1, seconds=1.0)))
+    with pytest.raises(ValueError, match=r"."):
+        decode_reply(encode(Block(seed=1)))

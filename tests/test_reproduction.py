@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
 
-from mnist_bench import cells, runner, stats
+from mnist_bench import cells, stats
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
@@ -43,6 +43,8 @@ from mnist_bench.labs.reproduce import (
     tutorial_matrix,
 )
 from mnist_bench.records import DataSet, ImageSets, Manifest, Matrix, Measurement, RunOptions, Trial
+from mnist_bench.run import runner
+from mnist_bench.run.observer import Observer
 
 FIGURES = lab.read()
 TUTORIAL, STANDARD = "20261123T101500Z-aaaaaa", "20261123T101500Z-bbbbbb"
@@ -527,16 +529,15 @@ def test_both_image_sets_are_scored_by_real_workers(
     )
     for matrix in (shortened, replace(shortened, recipe="standard")):
         options = runner.Options(
+            run=RunOptions(score_both=True),
             matrix_path="test",
-            plugin_path="",
             output_dir=tmp_path / "results",
             data_root=Path(environ["MNIST_BENCH_DATA"]),
             offline=True,
-            score_both=True,
         )
-        folder = runner.start(replace(matrix, dataset="auto"), options, lambda event: None, environ)
-        runner.execute(folder, options, lambda event: None, environ)
-        (trial,) = folder.trials()
+        drafted = runner.draft(replace(matrix, dataset="auto"), options.run)
+        plan = runner.start(drafted, options, Observer(), environ)
+        (trial,) = runner.execute(plan, Observer(), environ).trials
         assert isinstance(trial.outcome, Measurement), trial.reason
         assert trial.outcome.marks == ()
         assert trial.outcome.final is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,11 +14,11 @@ from bad_matrices import GOOD
 from record_factory import RUN_ID, make_cell, make_manifest, make_matrix, make_trial
 
 from mnist_bench import cells as matrices
-from mnist_bench import runner
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import DataError, Interrupted
 from mnist_bench.records import BUILTIN_VARIANTS, RunOptions
+from mnist_bench.run import runner
 
 Start = Callable[..., list[str]]
 
@@ -140,3 +141,45 @@ def test_a_download_has_its_bar_on_a_terminal(
     (tmp_path / "matrix.yaml").write_text(GOOD)
     assert main(["run", str(tmp_path / "matrix.yaml"), "-o", str(tmp_path / "results"), *flags]) == 2
     assert asked == [bar]
+
+
+def test_a_summary_that_cannot_be_written_keeps_the_exit_code(
+    resume: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = tmp_path / "summary.md"
+    full.write_bytes(b"x" * (1 << 20))
+    command = resume()
+    for path, why in ((tmp_path / "gone" / "summary.md", "No such file"), (full, "more than 1 MiB")):
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(path))
+        assert main(command) == 0
+        assert f"warning: GITHUB_STEP_SUMMARY: {why}" in capsys.readouterr().err
+    assert full.stat().st_size == 1 << 20
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "new.md"))
+    assert main(command) == 0
+    assert (tmp_path / "new.md").read_text().startswith("# MNIST benchmark")
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mnist_bench.machine.lock.alone", lambda **_: pytest.fail("waited"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "matrix.yaml").write_text(GOOD)
+    assert main(["run", str(tmp_path / "matrix.yaml"), "-o", str(tmp_path / "file" / "results")]) == 2
+    assert "a run cannot be made here" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_manifest_that_names_code_needs_the_flag_whatever_it_says_itself(
+    resume: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str], said: bool
+) -> None:
+    command = resume(1, allow_plugins=said)
+    path = tmp_path / "results" / RUN_ID / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["matrix"]["models"][0]["model"] = "evil:build"
+    path.write_text(json.dumps(manifest))
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert "--allow-plugins" in message
+    assert said or "manifest.json: matrix" in message

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bench.protocol import BlockDone
 from mnist_bench.records import Round
-from mnist_bench.session import LOOK_EVERY, MIN_ROUNDS, Plan, time_session
+from mnist_bench.run.protocol import BlockDone
+from mnist_bench.run.session import LOOK_EVERY, MIN_ROUNDS, Plan, time_session
 
 Seconds = Callable[[int], float | None]  # of the n-th block; None: the member fails in it
 

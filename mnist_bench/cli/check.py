@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,9 @@ from mnist_bench.cli import baseline, check_output, options
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleRenderable
+    from rich.console import Console
 
     from mnist_bench.disk.folder import RunFolder
-    from mnist_bench.gate.bench import Emit, Working
     from mnist_bench.gate.plan import Plan, Request
 
 DEFAULT_MATRIX = Path("benchmarks.yaml")
@@ -82,6 +80,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _against(args: argparse.Namespace) -> int:
     from mnist_bench.cli.console import make_console
+    from mnist_bench.cli.progress import CheckProgress, Screen
     from mnist_bench.gate import plan
     from mnist_bench.gate.judge import judge
     from mnist_bench.machine.lock import alone
@@ -89,8 +88,8 @@ def _against(args: argparse.Namespace) -> int:
     check_output.preflight(args)
     errors = make_console(args, stderr=True)
     planned = _resumed(args) if args.resume else plan.plan(_request(args))
-    with alone(wait=not args.no_wait, tell=errors.print), _watch(errors, args) as emit:
-        folder, check = plan.execute(planned, emit)
+    with alone(wait=not args.no_wait, tell=errors.print), Screen(errors, args) as screen:
+        folder, check = plan.execute(planned, CheckProgress(screen))
     code = check_output.tell(check, judge(check), args, folder.check_path)
     _say_where(folder, check.status, args, errors)
     return code
@@ -150,59 +149,3 @@ def _say_where(folder: RunFolder, status: str, args: argparse.Namespace, errors:
         plugins = " --allow-plugins" if args.allow_plugins else ""
         command = f"mnist-bench check --resume {folder.run_id}{where}{plugins}"
         errors.print(f"interrupted; go on with: {command}", soft_wrap=True)
-
-
-# ── while it goes on ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextlib.contextmanager
-def _watch(console: Console, args: argparse.Namespace) -> Iterator[Emit]:
-    """A line on stderr for each pair and seed (``-q``: warnings and faults alone); on a terminal, below them, what is
-    measured now."""
-    from rich.live import Live
-    from rich.text import Text
-
-    from mnist_bench.cli.console import animates
-    from mnist_bench.events import Event, Notice, StageStarted
-    from mnist_bench.gate.bench import Working
-    from mnist_bench.table import plain
-
-    moves = animates(args, console.file)
-    now, stage = Working(now="making the reference's worktree", left_s=0.0, budget_s=0.0), ""
-
-    def emit(event: Event | Working) -> None:
-        nonlocal now, stage
-        match event:
-            case Notice(level=level, text=text) if level != "info" or not args.quiet:
-                mark = Text("" if level == "info" else f"{level}: ", style="bold yellow")
-                console.print(mark + Text(plain(text)), soft_wrap=not console.file.isatty())
-            case Working():
-                now, stage = event, ""
-            case StageStarted():
-                stage = f"{event.stage} {event.trial_id}"
-        if live is not None:
-            live.update(_moving(now, plain(stage)), refresh=True)
-
-    with Live(console=console, auto_refresh=False, transient=True) if moves else contextlib.nullcontext() as live:
-        yield emit
-
-
-def _moving(now: Working, stage: str) -> ConsoleRenderable:
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
-    from mnist_bench.figures import duration
-
-    lines = [Text(now.now, style="bold cyan"), Text(f"  {stage}")]
-    for line in lines:
-        line.no_wrap, line.overflow = True, "ellipsis"
-    if not now.budget_s:
-        return Group(*lines)
-    left = Table.grid(padding=(0, 1))
-    left.add_row(
-        ProgressBar(total=now.budget_s, completed=min(now.budget_s - now.left_s, now.budget_s), width=20),
-        Text(f"{duration(now.left_s)} of the budget of {duration(now.budget_s)} left", no_wrap=True),
-    )
-    return Group(*lines, left)

@@ -33,12 +33,12 @@ def execute(args: argparse.Namespace) -> int:
     errors = make_console(args, stderr=True)
     rng = random.SystemRandom()
     merged = merge(args.output_dir, args.runs, across_machines=args.across_machines, now=datetime.now(UTC), rng=rng)
-    folder, manifest = merged.folder, merged.folder.manifest()
+    folder = merged.folder
     run = Run.read(folder)
-    results = floors(manifest.matrix, run.rows)
+    results = floors(run.manifest.matrix, run.rows)
     print_table(run, args)
     print_floors(results, errors)
     for note in merged.notes:
         errors.print(note, soft_wrap=True)
     errors.print(f"merged: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
-    return exit_code(manifest, run.trials, results)
+    return exit_code(run, results)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mnist_bench.analysis.summary import Run
     from mnist_bench.cells import Filter
     from mnist_bench.records import Cell, Matrix
-    from mnist_bench.runner import Options
+    from mnist_bench.run.runner import Options
 
 FORMATS = ("table", "csv", "json", "md")
 DEFAULT_MATRIX = Path("benchmarks.yaml")
@@ -152,11 +152,12 @@ def add_execution(parser: argparse.ArgumentParser, *, of: str) -> None:
 def executed(args: argparse.Namespace, matrix_path: str, plugin_path: str) -> Options:
     """What ``add_execution`` decides beyond the matrix."""
     from mnist_bench.data import default_root
-    from mnist_bench.runner import Options
+    from mnist_bench.records import RunOptions
+    from mnist_bench.run.runner import Options
 
     return Options(
+        run=RunOptions(plugin_path=plugin_path),
         matrix_path=matrix_path,
-        plugin_path=plugin_path,
         output_dir=args.output_dir,
         data_root=default_root(args.data_dir, os.environ),
         offline=args.offline,

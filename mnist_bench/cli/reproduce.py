@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mnist_bench.disk.folder import RunFolder
-    from mnist_bench.events import Observer
     from mnist_bench.labs.reproduce import Reproduction
     from mnist_bench.records import Matrix
-    from mnist_bench.runner import Options
+    from mnist_bench.run.observer import Observer
+    from mnist_bench.run.runner import Options, RunPlan
 
 EPOCHS = 10  # as in labs/reproduce.py, which is not imported here: numpy would slow every --help
 PNG_SCALE = 2.0
@@ -27,10 +27,10 @@ OWN = ("seeds", "epochs", "pipeline")  # what a resumed reproduction has decided
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """The two runs of a reproduction, each with its options: one run has one recipe."""
+    """The two runs of a reproduction: one run has one recipe."""
 
-    tutorial: tuple[RunFolder, Options]
-    standard: tuple[RunFolder, Options]
+    tutorial: RunPlan
+    standard: RunPlan
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -50,17 +50,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.cli.console import make_console
-    from mnist_bench.cli.terminal import watch
+    from mnist_bench.cli.progress import RunProgress, Screen
     from mnist_bench.machine.lock import alone
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
     with alone(wait=not args.no_wait, tell=errors.print):
-        with watch(errors, args) as emit:
-            pair = begin(emit)
+        with Screen(errors, args) as screen:
+            pair = begin(RunProgress(screen))
         _run(pair, args, errors)
     result = _result(pair)
-    folder = pair.tutorial[0]
+    folder = pair.tutorial.folder
     if result.models:
         _write(folder, result)
         _print(result, args)
@@ -85,9 +85,9 @@ def exit_code(result: Reproduction) -> int:
 
 def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     """Refuses bad input now; the folders are made later, when the machine is ours."""
-    from mnist_bench import runner
     from mnist_bench.errors import UsageError
     from mnist_bench.labs import reproduce
+    from mnist_bench.run import runner
 
     tutorial = options.overrides(reproduce.tutorial_matrix(args.pipeline or "resident"), args)
     if tutorial.epochs > EPOCHS:
@@ -95,21 +95,21 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     standard = reproduce.standard_matrix(tutorial)
     run_options = _options(args)
 
-    def start(matrix: Matrix, emit: Observer, companion: str | None) -> tuple[RunFolder, Options]:
-        own = replace(run_options, companion=companion)
-        return runner.start(matrix, own, emit, os.environ), own
+    def start(matrix: Matrix, observer: Observer, companion: str | None) -> RunPlan:
+        own = replace(run_options, run=replace(run_options.run, companion=companion))
+        return runner.start(runner.draft(matrix, own.run), own, observer, os.environ)
 
-    def begin(emit: Observer) -> Pair:
-        beside = start(standard, emit, None)  # first, so that `latest` is the run that names the other
-        return Pair(tutorial=start(tutorial, emit, beside[0].run_id), standard=beside)
+    def begin(observer: Observer) -> Pair:
+        beside = start(standard, observer, None)  # first, so that `latest` is the run that names the other
+        return Pair(tutorial=start(tutorial, observer, beside.folder.run_id), standard=beside)
 
     return begin
 
 
 def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
-    from mnist_bench import runner
     from mnist_bench.disk.folder import RunFolder
     from mnist_bench.errors import UsageError
+    from mnist_bench.run import runner
 
     for flag in OWN:
         if getattr(args, flag) is not None:
@@ -123,24 +123,25 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
         )
     beside = RunFolder.open(folder.path.parent, companion)
     pair = Pair(
-        tutorial=(folder, runner.resumed(folder, _options(args))),
-        standard=(beside, runner.resumed(beside, _options(args))),
+        tutorial=runner.resume(folder, _options(args)),
+        standard=runner.resume(beside, _options(args)),
     )
-    return lambda emit: pair
+    return lambda observer: pair
 
 
 def _options(args: argparse.Namespace) -> Options:
-    return replace(options.executed(args, matrix_path="mnist-bench reproduce", plugin_path=""), score_both=True)
+    found = options.executed(args, matrix_path="mnist-bench reproduce", plugin_path="")
+    return replace(found, run=replace(found.run, score_both=True))
 
 
 def _run(pair: Pair, args: argparse.Namespace, errors: Console) -> None:
     """One run after the other; interrupted, the second waits for ``--resume``."""
-    from mnist_bench import runner
-    from mnist_bench.cli.terminal import watch
+    from mnist_bench.cli.progress import RunProgress, Screen
+    from mnist_bench.run import runner
 
-    for folder, run_options in (pair.tutorial, pair.standard):
-        with watch(errors, args) as emit:
-            if runner.execute(folder, run_options, emit, os.environ).status != "complete":
+    for plan in (pair.tutorial, pair.standard):
+        with Screen(errors, args) as screen:
+            if runner.execute(plan, RunProgress(screen), os.environ).manifest.status != "complete":
                 return
 
 
@@ -148,7 +149,7 @@ def _result(pair: Pair) -> Reproduction:
     from mnist_bench.analysis.summary import Run
     from mnist_bench.labs import reproduce
 
-    tutorial, standard = (Run.read(folder) for folder, _ in (pair.tutorial, pair.standard))
+    tutorial, standard = (Run.read(plan.folder) for plan in (pair.tutorial, pair.standard))
     return reproduce.reproduction(reproduce.read(), tutorial, standard)
 
 

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mnist_bench.analysis.summary import FloorResult, Run
+    from mnist_bench.cli.progress import Screen
     from mnist_bench.disk.folder import RunFolder
-    from mnist_bench.events import Observer
-    from mnist_bench.records import Manifest, Matrix, Trial
-    from mnist_bench.runner import Options
+    from mnist_bench.records import Matrix
+    from mnist_bench.run.observer import Observer
+    from mnist_bench.run.runner import Options, RunPlan
 
 DEFAULT_MATRIX = Path("benchmarks.yaml")
+SUMMARY_LIMIT = 1 << 20  # bytes of a step's summary that GitHub takes
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,62 +42,65 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench import runner
-    from mnist_bench.analysis.summary import Run, floors
+    from mnist_bench.analysis.summary import floors
     from mnist_bench.cli.console import make_console
-    from mnist_bench.cli.terminal import Lines, watch
+    from mnist_bench.cli.progress import RunProgress, Screen
+    from mnist_bench.disk.files import try_folder
+    from mnist_bench.disk.folder import no_place
     from mnist_bench.machine.lock import alone
+    from mnist_bench.run import runner
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
+    try:
+        try_folder(args.output_dir)
+    except OSError as error:
+        raise no_place(args.output_dir, error) from error
+    screen = Screen(errors, args)
     with alone(wait=not args.no_wait, tell=errors.print):
-        folder, run_options = begin(Lines(errors, quiet=args.quiet, verbose=args.verbose))  # a download has its own bar
-        with watch(errors, args) as emit:
-            manifest = runner.execute(folder, run_options, emit, os.environ)
-    run = Run.read(folder)
-    results = floors(manifest.matrix, run.rows)
+        plan = begin(RunProgress(screen))  # a download has its own bar
+        with screen:
+            run = runner.execute(plan, RunProgress(screen), os.environ)
+    results = floors(run.manifest.matrix, run.rows)
     print_table(run, args)
     print_floors(results, errors)
-    _write_step_summary(folder)
+    _write_step_summary(plan.folder, screen)
     if not args.quiet:
-        errors.print(f"results: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
-    if manifest.status != "complete":
-        errors.print(f"{manifest.status}; go on with: {_resume_command(manifest, args)}", soft_wrap=True)
-    return exit_code(manifest, run.trials, results)
+        errors.print(f"results: {shortest(plan.folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
+    if run.manifest.status != "complete":
+        errors.print(f"{run.manifest.status}; go on with: {_resume_command(plan, args)}", soft_wrap=True)
+    return exit_code(run, results)
 
 
-def _resume_command(manifest: Manifest, args: argparse.Namespace) -> str:
+def _resume_command(plan: RunPlan, args: argparse.Namespace) -> str:
     where = "" if args.output_dir == Path("results") else f" -o {shlex.quote(str(args.output_dir))}"
-    plugins = " --allow-plugins" if manifest.options.allow_plugins else ""
-    return f"mnist-bench run --resume {manifest.run_id}{where}{plugins}"
+    plugins = " --allow-plugins" if plan.options.run.allow_plugins else ""
+    return f"mnist-bench run --resume {plan.folder.run_id}{where}{plugins}"
 
 
-def _new(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, Options]]:
+def _new(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:
     """Refuses bad input now; the run's folder is made later, when the machine is ours."""
-    from mnist_bench import config, runner
+    from mnist_bench import config
+    from mnist_bench.run import runner
 
     path = args.matrix or DEFAULT_MATRIX
     matrix = options.overrides(config.load(path, allow_plugins=args.allow_plugins), args)
     run_options = _options(args, path)
-    runner.plan(matrix, run_options)
-
-    def begin(emit: Observer) -> tuple[RunFolder, Options]:
-        return runner.start(matrix, run_options, emit, os.environ), run_options
-
-    return begin
+    drafted = runner.draft(matrix, run_options.run)
+    return lambda observer: runner.start(drafted, run_options, observer, os.environ)
 
 
-def _resume(args: argparse.Namespace) -> Callable[[Observer], tuple[RunFolder, Options]]:
-    from mnist_bench import runner
+def _resume(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:
     from mnist_bench.disk.folder import RunFolder
     from mnist_bench.errors import UsageError
+    from mnist_bench.run import runner
 
     folder = RunFolder.open(args.output_dir, args.resume)
     if folder.manifest().options.allow_plugins and not args.allow_plugins:
         raise UsageError(f"--resume {args.resume}: this run executes plug-ins: say --allow-plugins again")
-    run_options = runner.resumed(folder, _options(args, args.matrix or DEFAULT_MATRIX))
+    plan = runner.resume(folder, _options(args, args.matrix or DEFAULT_MATRIX))
     _refuse_another_matrix(args, folder)
-    return lambda emit: (folder, run_options)
+    return lambda observer: plan
 
 
 def _refuse_another_matrix(args: argparse.Namespace, folder: RunFolder) -> None:
@@ -115,33 +120,24 @@ def _refuse_another_matrix(args: argparse.Namespace, folder: RunFolder) -> None:
             raise UsageError(f"{flag}: a resumed run goes on as it was started; leave {flag} out, or start anew")
     given: Matrix = manifest.matrix
     if args.matrix is not None:
-        given = config.load(args.matrix, allow_plugins=bool(manifest.options.allow_plugins))
+        given = config.load(args.matrix, allow_plugins=args.allow_plugins)
     wanted = options.overrides(given, args)
-    timeout_only = manifest.matrix.limits if args.timeout is not None else wanted.limits
-    if fingerprint(_with_limits(wanted, timeout_only)) != manifest.matrix_sha256:
+    if args.timeout is not None:
+        wanted = replace(wanted, limits=manifest.matrix.limits)
+    if fingerprint(wanted) != manifest.matrix_sha256:
         raise UsageError(
             f"--resume {folder.run_id}: the matrix differs from the one that the run was started with "
             f"({manifest.matrix_path}): leave MATRIX, --seeds and --epochs out, or start a new run"
         )
 
 
-def _with_limits(matrix: Matrix, limits: object) -> Matrix:
-    return replace(matrix, limits=limits)  # type: ignore[arg-type]
-
-
 def _options(args: argparse.Namespace, path: Path) -> Options:
     from mnist_bench.cli.console import animates
 
-    return replace(
-        options.executed(args, matrix_path=str(path), plugin_path=str(path.resolve().parent)),
-        filter=args.filter,
-        shard=args.shard,
-        allow_plugins=args.allow_plugins,
-        solo=args.solo,
-        strict_devices=args.strict_devices,
-        fail_fast=args.fail_fast,
-        progress=animates(args, sys.stderr),
-    )
+    found = options.executed(args, matrix_path=str(path), plugin_path=str(path.resolve().parent))
+    asked = ("filter", "shard", "allow_plugins", "solo", "strict_devices")
+    own = replace(found.run, **{name: getattr(args, name) for name in asked})
+    return replace(found, run=own, fail_fast=args.fail_fast, progress=animates(args, sys.stderr))
 
 
 def print_table(run: Run, args: argparse.Namespace) -> None:
@@ -174,19 +170,27 @@ def shortest(path: Path) -> Path:
     return path.resolve().relative_to(Path.cwd()) if path.resolve().is_relative_to(Path.cwd()) else path
 
 
-def _write_step_summary(folder: RunFolder) -> None:
-    """Under GitHub Actions the table stands on the job's page too."""
+def _write_step_summary(folder: RunFolder, screen: Screen) -> None:
+    """Under GitHub Actions the table stands on the job's page too; where it cannot, the run is as good."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(path).open("a", encoding="utf-8") as summary:
-            summary.write((folder.path / "results.md").read_text("utf-8") + "\n")
+        try:
+            text = (folder.path / "results.md").read_bytes() + b"\n"
+            with Path(path).open("ab") as summary:
+                if summary.tell() + len(text) > SUMMARY_LIMIT:
+                    raise OSError(f"more than {SUMMARY_LIMIT >> 20} MiB, which GitHub would refuse")
+                summary.write(text)
+        except OSError as error:
+            why = error.strerror or error
+            screen.notice(f"GITHUB_STEP_SUMMARY: {why}: the table is not on the job's page", warning=True)
 
 
-def exit_code(manifest: Manifest, trials: Sequence[Trial], results: Sequence[FloorResult]) -> int:
+def exit_code(run: Run, results: Sequence[FloorResult]) -> int:
     """The contract's: interrupted 130, a floor missed 3, a failed trial 1, nothing measured 5, else 0."""
-    if manifest.status == "interrupted":
+    statuses = {row.status for row in run.rows}  # of a cell: the worst of its seeds
+    if run.manifest.status == "interrupted":
         return 130
     if any(result.verdict == "missed" for result in results):
         return 3
-    if any(trial.status not in ("ok", "skipped") for trial in trials):
+    if statuses - {"ok", "skipped"}:
         return 1
-    return 0 if any(trial.status == "ok" for trial in trials) else 5
+    return 0 if any(trial.status == "ok" for trial in run.trials) else 5

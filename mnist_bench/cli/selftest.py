@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 from mnist_bench.cli import options
 
 if TYPE_CHECKING:
-    from mnist_bench.events import Event
-    from mnist_bench.gate.bench import Working
-    from mnist_bench.interrupts import Interrupts
     from mnist_bench.labs.selftest import Bench
     from mnist_bench.labs.selftest_report import Report
     from mnist_bench.records import Matrix
+    from mnist_bench.run.process import Interrupts
 
 CHECKS = 3
 BUDGET = "8m"
@@ -56,10 +54,10 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.cells import expand, select
     from mnist_bench.errors import Interrupted
     from mnist_bench.gate.plan import parse_budget
-    from mnist_bench.interrupts import Interrupts
     from mnist_bench.labs.selftest import measure_gate
     from mnist_bench.labs.selftest_calibration import instrumented
     from mnist_bench.machine.lock import alone
+    from mnist_bench.run.process import Interrupts
 
     matrix = config.load(args.matrix, allow_plugins=args.allow_plugins)
     cells = select(expand(matrix), options.chosen(args))
@@ -124,17 +122,8 @@ def _bench(args: argparse.Namespace, matrix: Matrix, folder: Path, interrupts: I
         folder=folder,
         allow_plugins=args.allow_plugins,
         interrupts=interrupts,
-        emit=_heard,
         say=_say,
     )
-
-
-def _heard(event: Event | Working) -> None:
-    """Of a check, its warnings: a selftest that can decide nothing should not take hours."""
-    from mnist_bench.events import Notice
-
-    if isinstance(event, Notice) and event.level == "warning":
-        _say(event.text)
 
 
 def _print(report: Report, args: argparse.Namespace) -> None:

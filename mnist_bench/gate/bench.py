@@ -7,35 +7,27 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 
 from mnist_bench.cells import model_of, variant_of
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.events import Event, StageStarted
-from mnist_bench.executors.local import LocalWorker
 from mnist_bench.gate.sides import Side
-from mnist_bench.group import Finding, Settings, Worker, run_group, time_group
-from mnist_bench.interrupts import Interrupts
 from mnist_bench.machine import environment
 from mnist_bench.records import Cell, Failure, Group, Round, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
-from mnist_bench.runner import label
+from mnist_bench.run.group import Settings, Worker, run_group, time_group
+from mnist_bench.run.observer import Observer
+from mnist_bench.run.process import Interrupts, LocalWorker
 
 PAIR_TOKEN_S = 2.0  # of each side of a process pair: rounds of blocks (docs/decisions/0016)
 NAMES: tuple[SideName, SideName] = ("A", "B")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Working:
-    """What is measured now, and how much of the budget is left."""
+class CheckObserver(Observer):
+    """Hears what a run tells, and what is measured of two sides."""
 
-    now: str
-    left_s: float
-    budget_s: float
-
-
-Emit = Callable[[Event | Working], None]
+    def working(self, now: str, left_s: float, budget_s: float) -> None:
+        """What is measured now, and how much of the budget is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +47,7 @@ class Setting:
     clock: Callable[[], float]
     started_s: float
     interrupts: Interrupts
-    emit: Emit
+    observer: CheckObserver
     allow_plugins: bool = False
     timeout_s: float | None = None
     unchanged: Callable[[], None] = lambda: None
@@ -79,7 +71,7 @@ class Bench:
         group = Group(id=cell.id, specs=tuple(specs if number % 2 else specs[::-1]))
         rng = random.Random(f"{self._folder.run_id}/{cell.id}/p{number}")
         begin = self._setting.clock()
-        found = [_line(one) for one in time_group(group, settings=self._settings(PAIR_TOKEN_S, {}), rng=rng)]
+        found = list(time_group(group, settings=self._settings(PAIR_TOKEN_S, {}), rng=rng))
         if failed := [line for line in found if isinstance(line, Trial)]:
             return list(failed)
         (session,) = (line for line in found if isinstance(line, Session))
@@ -111,8 +103,7 @@ class Bench:
         spec = self._spec(name, cell, seed, f"{cell.id}/s{seed}@{name}", deterministic=True)
         settings = self._settings(0.0, self._missing[name], within_s)
         group = Group(id=cell.id, specs=(spec,))
-        (found,) = run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id))
-        trial = _line(found)
+        (trial,) = run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id))
         assert isinstance(trial, Trial)
         timed_out = isinstance(trial.outcome, Failure) and trial.outcome.kind == "timeout"
         return None if timed_out and within_s < self._limit_s(name) else trial
@@ -150,7 +141,7 @@ class Bench:
             cores=os.cpu_count() or 1,
             reference=None,
             launch=partial(self._launch, within_s=within_s),
-            emit=self._heard,
+            observer=self._setting.observer,
             unavailable=missing,
         )
 
@@ -163,28 +154,6 @@ class Bench:
         timeout_s = min(within_s, self._limit_s(side.name))
         log = self._folder.log_path(f"{spec.cell.id}@{side.name}")
         return LocalWorker(spec, log.resolve(), side.environ, timeout_s, self._setting.interrupts, side.root)
-
-    def _heard(self, event: Event) -> None:
-        if isinstance(event, StageStarted):
-            self._setting.emit(event)
-
-
-def _line(found: Session | Finding) -> Session | Trial:
-    if isinstance(found, Session):
-        return found
-    spec, now = found.spec, label(datetime.now(UTC))
-    return Trial(
-        id=spec.id,
-        side=spec.side,
-        cell=spec.cell,
-        seed=spec.seed,
-        recipe=spec.recipe,
-        dataset=spec.data.name,
-        dataset_sha256=spec.data.sha256,
-        outcome=found.outcome,
-        started_at=now,
-        ended_at=now,
-    )
 
 
 def in_order(session: Session, members: Sequence[str]) -> Session:

@@ -23,16 +23,15 @@ from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.cells import expand
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted
-from mnist_bench.events import Notice
 from mnist_bench.figures import duration
-from mnist_bench.gate.bench import NAMES, PAIR_TOKEN_S, Bench, Setting, Working
+from mnist_bench.gate.bench import NAMES, PAIR_TOKEN_S, Bench, Setting
 from mnist_bench.gate.evidence import CellEvidence, Check, gather
 from mnist_bench.gate.judge import Verdict, cells_compared, change, judge
 from mnist_bench.gate.speed import detectable, looks
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
 from mnist_bench.records import Cell, Matrix, Measurement, Session, Trial
-from mnist_bench.runner import label
+from mnist_bench.run.group import label
 
 ASSUMED_SD = 0.03  # of a pair's log ratio, until some are measured: identical code here (docs/decisions/0016)
 KNOWN_AFTER = 4  # pairs of every cell, then the forecast is made again
@@ -184,7 +183,7 @@ class Conductor:
         until = f"/{next((look for look in self._looks[cell] if look >= number), number)}" if task == "pair" else ""
         name = f"{SHOWN[task]} {number}{until}  {cell.id}"
         setting = self._setting
-        setting.emit(Working(now=name, left_s=self.left_s(), budget_s=setting.budget_s))
+        setting.observer.working(name, self.left_s(), setting.budget_s)
         begin = self.spent_s()
         if task == "pair":
             lines = self._bench.pair(cell, number)
@@ -196,7 +195,7 @@ class Conductor:
         self.keep()
         faults = any(isinstance(line, Trial) and line.status != "ok" for line in lines)
         text = f"{name}  {_found(lines)}  {self.spent_s() - begin:.0f} s, {duration(self.left_s())} left"
-        setting.emit(Notice(level="warning" if faults else "info", text=text))
+        setting.observer.notice(text, warning=faults)
         return True
 
     def _take(self, line: Session | Trial) -> None:
@@ -237,7 +236,7 @@ class Conductor:
                 f"{budget}: too little for a verdict on every cell: it takes {planned[0]} pairs a cell and a training "
                 f"of both sides, about {duration(needs_s)} in all: raise --budget or choose cells with --filter"
             )
-            self._setting.emit(Notice(level="warning", text=text))
+            self._setting.observer.notice(text, warning=True)
             return
         found = max(detectable(pairs, self._compared, sd, one.margins, POWER) for one in cells)
         seen = (
@@ -245,7 +244,7 @@ class Conductor:
             f"spread by {100 * sd:.1f} %: {100 * found:.1f} %"
         )
         text = f"{budget}: about {pairs} pairs a cell fit, {planned[0]} make a first look; {seen}"
-        self._setting.emit(Notice(level="info", text=text))
+        self._setting.observer.notice(text)
 
     def _needs(self) -> list[str]:
         """A note of what would bring the cells that are undecided to their next look; none: nothing would."""

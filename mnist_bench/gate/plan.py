@@ -16,18 +16,18 @@ from mnist_bench import __version__, config, data
 from mnist_bench.cells import expand, fingerprint, parse_filter, select
 from mnist_bench.disk.folder import SCHEMA_VERSION, RunFolder, known_runs, new_run_id
 from mnist_bench.errors import BenchError, ConfigError, UsageError
-from mnist_bench.events import DataReady, Notice
 from mnist_bench.gate import sides, trees
-from mnist_bench.gate.bench import Emit, Setting
+from mnist_bench.gate.bench import CheckObserver, Setting
 from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import Check
 from mnist_bench.gate.sides import Side
 from mnist_bench.gate.trees import Git, State
-from mnist_bench.interrupts import Interrupts
 from mnist_bench.machine import environment
 from mnist_bench.records import DataSet, Manifest, Matrix, RunOptions, Sides, Tree
 from mnist_bench.records import Side as SideName
-from mnist_bench.runner import label
+from mnist_bench.run.group import label
+from mnist_bench.run.process import Interrupts
+from mnist_bench.run.runner import tell
 
 CHECKS = "checks"  # in the output folder; it holds no manifest.json, so it is no run
 WORKTREES = "worktrees"  # in the program's cache folder
@@ -195,7 +195,7 @@ def parse_budget(text: str) -> float:
 # ── one sitting ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def execute(planned: Plan, emit: Emit) -> tuple[RunFolder, Check]:
+def execute(planned: Plan, observer: CheckObserver) -> tuple[RunFolder, Check]:
     """Measures until the check is decided, interrupted, or out of budget; what it then knows is on disk.
 
     Raises:
@@ -207,14 +207,14 @@ def execute(planned: Plan, emit: Emit) -> tuple[RunFolder, Check]:
     if planned.outdated():
         raise UsageError("the working tree was changed while the check waited for its turn: start it again")
     name = planned.resumed.run_id if planned.resumed else new_run_id(datetime.now(UTC), random.SystemRandom())
-    dataset = _data(planned, emit)
+    dataset = _data(planned, observer)
     with Interrupts() as interrupts, _sides(planned, name, dataset) as (a, b, notes):
         incomparable, loaded = _prove(a, b, interrupts)
         notes = (*notes, *_only_in_b(planned, a, loaded))
         for note in notes:
-            emit(Notice(level="warning", text=note))
+            observer.notice(note, warning=True)
         folder = planned.resumed or _make(planned, name, a, b, notes, incomparable)
-        emit(Notice(level="info", text=_outline(folder)))
+        observer.notice(_outline(folder))
         setting = Setting(
             a=a,
             b=b,
@@ -222,7 +222,7 @@ def execute(planned: Plan, emit: Emit) -> tuple[RunFolder, Check]:
             clock=time.monotonic,
             started_s=begin,
             interrupts=interrupts,
-            emit=emit,
+            observer=observer,
             allow_plugins=request.allow_plugins,
             timeout_s=request.timeout_s,
             unchanged=lambda: _refuse_changes(planned),
@@ -242,25 +242,20 @@ def _own_matrix(root: Path, path: PurePosixPath, shown: str, request: Request) -
         raise ConfigError([problem.replace(str(root / path), shown, 1) for problem in error.problems]) from error
 
 
-def _data(planned: Plan, emit: Emit) -> DataSet:
+def _data(planned: Plan, observer: CheckObserver) -> DataSet:
     """One data set for both sides, verified."""
     request = planned.request
-
-    def notify(text: str) -> None:
-        warning = text.removeprefix("WARNING: ")
-        emit(Notice(level="info" if warning == text else "warning", text=warning.strip()))
 
     before = planned.resumed.manifest().dataset if planned.resumed else None
     found = data.resolve(
         planned.matrix.dataset if before is None or before.name == "mislabelled" else before.name,
         root=request.data_root,
         offline=request.offline,
-        notify=notify,
+        notify=lambda text: tell(observer, text),
         environ=request.environ,
     )
     if before is not None and before.sha256 != found.sha256:
         raise UsageError(f"--resume: the data set at {found.root} is another one than it was: start a new check")
-    emit(DataReady(data=found))
     return found
 
 

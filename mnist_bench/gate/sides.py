@@ -17,12 +17,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mnist_bench.errors import BenchError, Interrupted, UsageError
-from mnist_bench.executors.local import uninstalled_package
-from mnist_bench.interrupts import Interrupts
 from mnist_bench.models import ENTRY_POINT_GROUP, MODELS
-from mnist_bench.protocol import PROTOCOL_VERSION
 from mnist_bench.records import DataSet, Matrix
 from mnist_bench.records import Side as SideName
+from mnist_bench.run.process import Interrupts, uninstalled_package
+from mnist_bench.run.protocol import PROTOCOL_VERSION
 from mnist_bench.table import plain
 
 PACKAGE = "mnist_bench"
@@ -48,7 +47,7 @@ def say(places):
     print("{SIGN}" + json.dumps(found), flush=True)
 
 package = importlib.import_module("mnist_bench")
-protocol = importlib.import_module("mnist_bench.protocol")
+protocol = importlib.import_module("mnist_bench.run.protocol")
 worker = importlib.import_module("mnist_bench.worker")
 if hasattr(worker, "__path__"):
     importlib.import_module("mnist_bench.worker.server")

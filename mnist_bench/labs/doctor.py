@@ -24,8 +24,8 @@ from mnist_bench.errors import DataError
 from mnist_bench.labs.doctor_facts import Facts
 from mnist_bench.machine import environment, forecast
 from mnist_bench.machine.noise import foreign_gpu_processes
-from mnist_bench.protocol import ProbeFailure, TorchReport
 from mnist_bench.records import BUILTIN_VARIANTS
+from mnist_bench.run.protocol import ProbeFailure, TorchReport
 from mnist_bench.table import listed
 
 Level = Literal["ok", "info", "warning", "error"]

@@ -18,8 +18,8 @@ import msgspec
 
 from mnist_bench.machine import noise as machine_noise
 from mnist_bench.machine.environment import ROOT, describe, read
-from mnist_bench.protocol import PROBE_STAGE, ProbeFailure, TorchReport
 from mnist_bench.records import Environment
+from mnist_bench.run.protocol import PROBE_STAGE, ProbeFailure, TorchReport
 
 NOISE_SECONDS = 1.0
 SLICE_ITEMS = 100_000  # a few milliseconds: long against the clock, short against the kernel's time slices

@@ -24,7 +24,6 @@ from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import Check, Pair, differences
 from mnist_bench.gate.judge import Verdict, judge
 from mnist_bench.gate.sides import Side
-from mnist_bench.interrupts import Interrupts
 from mnist_bench.labs.selftest_calibration import AIMS, calibrate, instrumented, loads
 from mnist_bench.labs.selftest_report import (
     MISLABELLED,
@@ -49,7 +48,8 @@ from mnist_bench.records import (
     Tree,
     Trial,
 )
-from mnist_bench.runner import label
+from mnist_bench.run.group import label
+from mnist_bench.run.process import Interrupts
 
 DROP = 0.006  # of accuracy, at least, that mislabelled training data are to cost
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)  # of the training labels that are shuffled, until the accuracy has dropped
@@ -57,6 +57,17 @@ SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)  # of the training labels that are shuffled, 
 
 class NotHere(WorkerError):
     """This machine cannot execute the cell."""
+
+
+class Warned(benches.CheckObserver):
+    """Of a check, its warnings: a selftest that can decide nothing should not take hours."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def notice(self, text: str, *, warning: bool = False) -> None:
+        if warning:
+            self._say(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +79,6 @@ class Bench:
     folder: Path
     allow_plugins: bool
     interrupts: Interrupts
-    emit: benches.Emit
     say: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
 
@@ -117,7 +127,8 @@ class Bench:
     def _at(self, a: Side, b: Side) -> benches.Bench:
         """Where these sides are measured for calibration."""
         (self.folder / "logs").mkdir(exist_ok=True)
-        return benches.Bench(RunFolder(self.folder), replace(self._setting(a, b, 0.0), emit=lambda event: None))
+        setting = replace(self._setting(a, b, 0.0), observer=benches.CheckObserver())
+        return benches.Bench(RunFolder(self.folder), setting)
 
     def _setting(self, a: Side, b: Side, budget_s: float) -> benches.Setting:
         return benches.Setting(
@@ -127,7 +138,7 @@ class Bench:
             clock=self.clock,
             started_s=self.clock(),
             interrupts=self.interrupts,
-            emit=self.emit,
+            observer=Warned(self.say),
             allow_plugins=self.allow_plugins,
         )
 

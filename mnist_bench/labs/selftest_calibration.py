@@ -18,8 +18,8 @@ from mnist_bench.analysis.ratios import PROCESS_SD
 from mnist_bench.cells import model_of
 from mnist_bench.errors import UsageError
 from mnist_bench.models import SELFTEST, training_of
-from mnist_bench.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
 from mnist_bench.records import Cell, Matrix, ModelEntry, Selector
+from mnist_bench.run.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
 from mnist_bench.stats import Interval, t_interval
 
 AIMS = (1.05, 1.10, 1.20)  # seconds per step, B / A

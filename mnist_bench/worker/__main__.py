@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from mnist_bench import guardian
+from mnist_bench.run import guardian
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int) -> None:
     """Answers requests until ``finish``, a failure, or the end of ``requests``."""
-    from mnist_bench.protocol import Failed, Finished, Unavailable, decode_request, encode_reply
+    from mnist_bench.records import encode
+    from mnist_bench.run.protocol import Failed, Finished, Unavailable, decode_request
     from mnist_bench.worker.clocks import Waterfall, clock
     from mnist_bench.worker.server import Server  # torch: 1 to 2 s, after the fork
 
@@ -39,7 +40,7 @@ def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int) -> None:
         if not line:
             return
         reply = server.answer(decode_request(line))
-        replies.write(encode_reply(reply))
+        replies.write(encode(reply))
         if isinstance(reply, Failed | Finished | Unavailable):
             return
 

@@ -8,8 +8,8 @@ import os
 import torch
 from torch import nn
 
-from mnist_bench.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
 from mnist_bench.records import CELL_VARIABLE, ModelEntry
+from mnist_bench.run.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
 from mnist_bench.worker.building import build_model
 
 

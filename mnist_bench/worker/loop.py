@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mnist_bench.protocol import Evaluated
+from mnist_bench.run.protocol import Evaluated
 from mnist_bench.worker.clocks import NS, clock
 
 Batch = tuple[torch.Tensor, torch.Tensor]

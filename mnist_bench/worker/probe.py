@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from mnist_bench.protocol import PROBE_STAGE, DeviceReport, ProbeFailure, TorchReport
+from mnist_bench.run.protocol import PROBE_STAGE, DeviceReport, ProbeFailure, TorchReport
 
 _LONGEST = 300  # characters of an error
 

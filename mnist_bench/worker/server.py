@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from mnist_bench import protocol
 from mnist_bench.errors import BenchError, Diverged, TrialError
 from mnist_bench.records import FailureKind
+from mnist_bench.run import protocol
 from mnist_bench.worker.clocks import Waterfall
 from mnist_bench.worker.executions import is_compile_error
 from mnist_bench.worker.trial import LiveTrial

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from record_factory import make_epochs, make_manifest, make_measurement, make_session, make_trial
@@ -15,14 +16,13 @@ from record_factory import make_epochs, make_manifest, make_measurement, make_se
 from mnist_bench import config
 from mnist_bench.cells import expand
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.events import Notice
 from mnist_bench.gate import conduct
-from mnist_bench.gate.bench import Setting
+from mnist_bench.gate.bench import CheckObserver, Setting
 from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import CellEvidence, Check
 from mnist_bench.gate.sides import Side
-from mnist_bench.interrupts import Interrupts
 from mnist_bench.records import Cell, DataSet, Failure, Matrix, Outcome, Session, Sides, Tree, Trial
+from mnist_bench.run.process import Interrupts
 
 MATRIX = """\
 version: 1
@@ -164,6 +164,22 @@ class FakeBench:
         return sum(what in line for line in self.done)
 
 
+class Told(CheckObserver):
+    """What was told, as tuples: its kind and its words."""
+
+    def __init__(self, events: list[Any]) -> None:
+        self._events = events
+
+    def notice(self, text: str, *, warning: bool = False) -> None:
+        self._events.append(("warning" if warning else "info", text))
+
+    def working(self, now: str, left_s: float, budget_s: float) -> None:
+        self._events.append(("working", now))
+
+    def stage(self, stage: str, trial_id: str) -> None:
+        self._events.append(("stage", f"{stage} {trial_id}"))
+
+
 class Scene:
     """A check of two matrices in a folder; its cells cost what ``FakeBench`` says, and are guessed to."""
 
@@ -198,14 +214,14 @@ class Scene:
                 clock=self.bench.clock,
                 started_s=self.bench.now,
                 interrupts=interrupts,
-                emit=self.events.append,
+                observer=Told(self.events),
                 unchanged=unchanged,
             )
             return measure(self.folder, setting)
 
     @property
     def said(self) -> list[str]:
-        return [event.text for event in self.events if isinstance(event, Notice)]
+        return [text for kind, text, *_ in self.events if kind in ("info", "warning")]
 
 
 def by_model(check: Check) -> dict[str, CellEvidence]:

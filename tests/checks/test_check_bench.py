@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from check_kit import MATRIX, cell, parse, side
+from check_kit import MATRIX, Told, cell, parse, side
 from group_kit import FakeWorker
 from record_factory import make_manifest
 
@@ -19,9 +19,9 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted
 from mnist_bench.gate import bench
 from mnist_bench.gate.bench import Bench, Setting, in_order
-from mnist_bench.interrupts import Interrupts
-from mnist_bench.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request, Unavailable
 from mnist_bench.records import Measurement, Session, Trial, TrialSpec
+from mnist_bench.run.process import Interrupts
+from mnist_bench.run.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request, Unavailable
 
 SLOWER = 1.25
 HOUR = 3600.0
@@ -47,7 +47,7 @@ class Scene:
             clock=lambda: self.now,
             started_s=0.0,
             interrupts=interrupts,
-            emit=self.events.append,
+            observer=Told(self.events),
         )
         self.bench = Bench(RunFolder.create(folder / "checks", make_manifest()), setting)
 

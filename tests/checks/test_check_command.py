@@ -22,8 +22,8 @@ from mnist_bench.cli import build_parser
 from mnist_bench.cli import check as cli_check
 from mnist_bench.gate import bench as workers
 from mnist_bench.gate import conduct, judge, plan, speed
-from mnist_bench.protocol import PROTOCOL_VERSION
 from mnist_bench.records import DataSet
+from mnist_bench.run.protocol import PROTOCOL_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MNIST_BENCH_TEST_MARK"
@@ -226,7 +226,12 @@ def test_a_resumed_check_takes_the_data_that_it_began_with(
 
 def own_package(bench: Bench, protocol: int, worker: str = "") -> None:
     """A package of the tree's own, which only says what it must."""
-    for name, text in {"__init__": "", "protocol": f"PROTOCOL_VERSION = {protocol}", "worker": worker}.items():
+    for name, text in {
+        "__init__": "",
+        "run/__init__": "",
+        "run/protocol": f"PROTOCOL_VERSION = {protocol}",
+        "worker": worker,
+    }.items():
         bench.repo.put(f"mnist_bench/{name}.py", text + "\n")
 
 

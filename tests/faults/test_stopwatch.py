@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from fault_kit import Bench
 
-from mnist_bench import config, runner
-from mnist_bench.executors.local import LocalWorker
-from mnist_bench.records import Measurement
+from mnist_bench import config
+from mnist_bench.records import Measurement, RunOptions
+from mnist_bench.run import runner
+from mnist_bench.run.observer import Observer
+from mnist_bench.run.process import LocalWorker
 
 
 class Stopwatch:
@@ -56,16 +58,15 @@ def test_the_waterfall_is_what_a_stopwatch_says(bench: Bench, tmp_path: Path, mo
         "timing: {precision: 0.0001, budget_seconds: 3.5}\n"  # never precise enough: each works more than 5 s
     )
     options = runner.Options(
+        run=RunOptions(plugin_path=str(tmp_path)),
         matrix_path="matrix.yaml",
-        plugin_path=str(tmp_path),
         output_dir=tmp_path / "results",
         data_root=Path(environ["MNIST_BENCH_DATA"]),
         offline=True,
     )
     matrix = config.load(tmp_path / "matrix.yaml", allow_plugins=False)
-    folder = runner.start(matrix, options, lambda event: None, environ)
-    runner.execute(folder, options, lambda event: None, environ)
-    trials = folder.trials()
+    plan = runner.start(runner.draft(matrix, options.run), options, Observer(), environ)
+    trials = runner.execute(plan, Observer(), environ).trials
     assert len(trials) == 2
     for trial in trials:
         measured = trial.outcome

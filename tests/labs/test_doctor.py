@@ -27,8 +27,8 @@ from mnist_bench.data.synthetic import write_set
 from mnist_bench.labs import doctor, doctor_facts
 from mnist_bench.labs.doctor import CHECKS, Diagnosis, diagnose
 from mnist_bench.labs.doctor_facts import Facts, Noise, ask_torch, measure_noise
-from mnist_bench.protocol import DeviceReport, ProbeFailure, TorchReport
 from mnist_bench.records import Environment
+from mnist_bench.run.protocol import DeviceReport, ProbeFailure, TorchReport
 from mnist_bench.worker import probe
 
 GIB = 1 << 30

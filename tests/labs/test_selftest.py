@@ -24,11 +24,12 @@ from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, proven, read_l
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError, Interrupted, UsageError, WorkerError
 from mnist_bench.gate.sides import Side
-from mnist_bench.interrupts import Interrupts
 from mnist_bench.labs.selftest import Bench, spoil
 from mnist_bench.labs.selftest_calibration import instrumented
 from mnist_bench.models import SELFTEST
-from mnist_bench.protocol import (
+from mnist_bench.records import BUILTIN_VARIANTS, DataSet, Matrix, ModelEntry, TrialSpec
+from mnist_bench.run.process import Interrupts
+from mnist_bench.run.protocol import (
     LOAD_VARIABLE,
     Block,
     BlockDone,
@@ -39,7 +40,6 @@ from mnist_bench.protocol import (
     Request,
     Unavailable,
 )
-from mnist_bench.records import BUILTIN_VARIANTS, DataSet, Matrix, ModelEntry, TrialSpec
 
 MLP, LENET5 = make_cell("mlp"), make_cell("lenet5")
 MATRIX = Matrix(
@@ -147,7 +147,7 @@ def test_from_calibration_to_the_last_check(run: Run, machine: Machine, images: 
     assert min(cell["pairs"] for cell in found["checks"][0]["cells"]) >= 10
     # What reached whom: work and wrong labels side B alone, all else both alike.
     assert (machine.loads("A", "mlp"), machine.loads("B", "mlp")) == ([0], [50, 100, 200])
-    assert {spec.data.sha256 for spec, *_ in machine.started if spec.cell.variant.endswith("@A")} == {images.sha256}
+    assert {spec.data.sha256 for spec, *_ in machine.started if spec.side == "A"} == {images.sha256}
     assert {root for *_, root in machine.started} == {tmp_path / "here"}
     assert {spec.plugin_path for spec, *_ in machine.started} == {str(tmp_path / "here")}
     assert not list(tmp_path.glob("mnist-bench-selftest-*")), "nothing is left"
@@ -305,7 +305,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
             folder=tmp_path,
             allow_plugins=False,
             interrupts=interrupts,
-            emit=lambda event: None,
             say=print,
         )
 

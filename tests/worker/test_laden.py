@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mnist_bench.machine import forecast
-from mnist_bench.protocol import LOAD_VARIABLE
 from mnist_bench.records import CELL_VARIABLE, ModelEntry
+from mnist_bench.run.protocol import LOAD_VARIABLE
 from mnist_bench.worker.building import build_model
 from mnist_bench.worker.laden import Laden, build
 

@@ -15,8 +15,8 @@ import torch
 from worker_kit import make_spec
 
 from mnist_bench.errors import TrialError
-from mnist_bench.executors.local import uninstalled_package, worker_environment
 from mnist_bench.records import DataSet, Variant
+from mnist_bench.run.process import uninstalled_package, worker_environment
 from mnist_bench.worker.process import apply_numerics, describe_numerics, on_random_core, tree_peak_bytes
 
 CPU = torch.device("cpu")

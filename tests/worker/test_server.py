@@ -14,8 +14,8 @@ from worker_kit import make_spec, new_waterfall
 
 from mnist_bench.errors import DataError, Diverged, TrialError
 from mnist_bench.machine import forecast
-from mnist_bench.protocol import Failed, Prepare, Unavailable
 from mnist_bench.records import CompileOptions, DataSet, Variant
+from mnist_bench.run.protocol import Failed, Prepare, Unavailable
 from mnist_bench.worker import executions
 from mnist_bench.worker.executions import is_compile_error, missing_compiler
 from mnist_bench.worker.server import REASON_LENGTH, Server, classify, explain

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mnist_bench.data.mnist import write_idx
-from mnist_bench.protocol import Evaluated, Prepared
 from mnist_bench.records import Cell, DataSet, ModelEntry, TrialSpec, Variant, trial_id
+from mnist_bench.run.protocol import Evaluated, Prepared
 from mnist_bench.worker.clocks import Waterfall, clock
 from mnist_bench.worker.trial import LiveTrial
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from mnist_bench.analysis.ratios import widest_half_width
-from mnist_bench.protocol import BlockDone
 from mnist_bench.records import Round
+from mnist_bench.run.protocol import BlockDone
 from mnist_bench.stats import hodges_lehmann
 
 MIN_ROUNDS = 16  # before the widths are looked at: an early look at few rounds is a lucky one

@@ -1,4 +1,4 @@
-"""A worker in a process of its own on this machine."""
+"""A worker in a process of its own on this machine, and what interrupts the wait for it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
-
-from pydantic import ValidationError
+from types import FrameType
+from typing import Any, Self
 
 from mnist_bench.catalogue import EXECUTIONS
-from mnist_bench.errors import Interrupted
-from mnist_bench.guardian import SIGNALLED
-from mnist_bench.interrupts import Interrupts
-from mnist_bench.protocol import Failed, Reply, Request, decode_reply, encode_request
-from mnist_bench.records import CELL_VARIABLE, TrialSpec
+from mnist_bench.disk.files import open_regular
+from mnist_bench.errors import Interrupted, WorkerError
+from mnist_bench.records import CELL_VARIABLE, TrialSpec, encode
+from mnist_bench.run.guardian import SIGNALLED
+from mnist_bench.run.protocol import Failed, Reply, Request, decode_reply
 
 EXIT_SECONDS = 20.0  # a worker that has said its last word may take so long to exit
 DEATH_SECONDS = 5.0  # and its guardian so long to tell how it died
@@ -33,7 +33,44 @@ LINE_LIMIT = 1 << 20
 # two identical processes one may fault 2,700 pages a step and take 1.5 times as long (docs/decisions/0008). Fixed, at
 # the largest values that it takes for mmap and far above a trial's needs for the heap's top, none does.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NO_SPACE = "No space left on device"
 NS = 1e-9
+
+
+class Interrupts:
+    """Within ``with Interrupts() as interrupts:`` a signal sets ``requested`` and makes ``descriptor`` readable.
+
+    A wait that selects on ``descriptor`` wakes up; nothing is raised inside a write to a run's folder. On the second
+    signal ``last_word`` is called and the process exits with 130 there and then; the workers' lifelines close with it.
+    A signal that is ignored (of ``nohup``, say) stays so.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.last_word: Callable[[], None] = lambda: None
+        self.descriptor, self._write = os.pipe()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        heard = [each for each in SIGNALS if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN]
+        self._before = {each: signal.signal(each, self._handle) for each in heard}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self.descriptor)
+        os.close(self._write)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            try:
+                self.last_word()
+            finally:
+                os._exit(130)
+        self.requested = True
+        os.write(self._write, b"!")
 
 
 class LocalWorker:
@@ -41,10 +78,13 @@ class LocalWorker:
 
     Args:
         spec: its ``cache_dir`` is replaced by an empty folder of this worker's own.
-        log: the file that takes whatever the worker prints.
+        log: the file that takes whatever the worker prints; no link is followed there.
         environ: the parent's environment.
         timeout_s: of time with the token, over all calls.
         root: the folder that it is started in, which comes first on its path (None: the parent's).
+
+    Raises:
+        WorkerError: it cannot be started; nothing of it is left.
     """
 
     def __init__(
@@ -56,32 +96,35 @@ class LocalWorker:
         interrupts: Interrupts,
         root: Path | None = None,
     ) -> None:
-        self._cache = tempfile.mkdtemp(prefix="mnist-bench-")
-        self.spec = replace(spec, cache_dir=self._cache)
         self._log, self._timeout_s, self._interrupts = log, timeout_s, interrupts
         self._buffer = b""
         self.token_ns = 0
         self.exited = True
-        requests_read, self._requests = os.pipe()
-        self._replies, replies_write = os.pipe()
-        lifeline_read, self._lifeline = os.pipe()
-        handed = (requests_read, replies_write, lifeline_read)
         self.started_ns = perf_counter_ns()
-        try:
-            with log.open("ab") as output:
+        with contextlib.ExitStack() as undone, contextlib.ExitStack() as handed:
+            try:
+                self._cache = tempfile.mkdtemp(prefix="mnist-bench-")
+                undone.callback(shutil.rmtree, self._cache, ignore_errors=True)
+                self.spec = replace(spec, cache_dir=self._cache)
+                requests, self._requests = _pipe(handed, undone)
+                self._replies, replies = _pipe(undone, handed)
+                lifeline, self._lifeline = _pipe(handed, undone)
+                output = open_regular(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+                handed.callback(os.close, output)
+                self._log_start = os.fstat(output).st_size  # what an earlier attempt printed says nothing of this one
                 self._process = subprocess.Popen(
-                    self._command(*handed),
+                    self._command(requests, replies, lifeline),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     env=worker_environment(environ, self.spec, [] if root else uninstalled_package()),
                     cwd=root,
-                    pass_fds=handed,
+                    pass_fds=(requests, replies, lifeline),
                     start_new_session=True,  # the terminal's Ctrl-C is the runner's to act on
                 )
-        finally:
-            for descriptor in handed:
-                os.close(descriptor)
+            except OSError as error:
+                raise WorkerError(f"{spec.id}: its worker cannot be started: {error}") from error
+            undone.pop_all()
 
     def _command(self, requests: int, replies: int, lifeline: int) -> list[str]:
         pipes = [f"--requests={requests}", f"--replies={replies}", f"--lifeline={lifeline}"]
@@ -98,22 +141,26 @@ class LocalWorker:
 
         Raises:
             Interrupted: the user wants to stop; the worker may be in the middle of something.
+            WorkerError: the disk is full, which is no fault of the trial's.
         """
         begin = self.started_ns if self.token_ns == 0 else perf_counter_ns()
         try:
-            line = self._exchange(encode_request(request), begin)
+            line = self._exchange(encode(request), begin)
+            reply = decode_reply(line)
         except TimeoutError:
             self.kill()
             return Failed(kind="timeout", reason=self._timeout_reason(request))
         except (BrokenPipeError, EOFError):
-            return self._died(request)
+            reply = self._died(request)
+        except ValueError as error:
+            self.kill()
+            return Failed(kind="failed", reason=f"the worker broke the protocol: {error}")
         finally:
             self.token_ns += perf_counter_ns() - begin
-        try:
-            return decode_reply(line)
-        except ValidationError as error:
+        if isinstance(reply, Failed) and NO_SPACE in reply.reason + self._tail():
             self.kill()
-            return Failed(kind="failed", reason=f"the worker broke the protocol: {error.errors()[0]['msg']}")
+            raise WorkerError(f"the disk is full ({self.spec.id} has not finished): make room")
+        return reply
 
     def close(self) -> int:
         """Waits for the exit after the last reply, ends whatever is left; returns the ns waited (token time)."""
@@ -179,7 +226,7 @@ class LocalWorker:
             self._process.wait(DEATH_SECONDS)
         self.kill()
         code = self._process.returncode
-        tail = _tail(self._log)
+        tail = self._tail()
         if "bad_alloc" in tail or "MemoryError" in tail:
             return Failed(kind="oom", reason=f"out of memory in {request.type}: raise limits.memory_gib")
         number = code - SIGNALLED if code > SIGNALLED else -code
@@ -188,6 +235,11 @@ class LocalWorker:
             hint = "; the kernel's out-of-memory killer, perhaps" if name == "SIGKILL" else ""
             return Failed(kind="crashed", reason=f"killed by {name} in {request.type}{hint} (log: {self._log.name})")
         return Failed(kind="crashed", reason=f"exited with {code} in {request.type} (log: {self._log.name})")
+
+    def _tail(self, size: int = 4096) -> str:
+        with self._log.open("rb") as file:
+            file.seek(max(self._log_start, self._log.stat().st_size - size))
+            return file.read().decode(errors="replace")
 
 
 def uninstalled_package() -> list[str]:
@@ -205,25 +257,27 @@ def worker_environment(environ: Mapping[str, str], spec: TrialSpec, path: Sequen
     """
     named = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]  # an empty one is the folder
     own = {
-        "PYTHONSAFEPATH": "1",
-        "PYTHONPATH": os.pathsep.join([*path, *named]),
         **{name: value for name, value in MALLOC.items() if name not in environ},
         CELL_VARIABLE: spec.cell.id,
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join([*path, *named]),
         "PYTHONUNBUFFERED": "1",  # what a model printed before a crash is in the log
         "PYTORCH_ENABLE_MPS_FALLBACK": "0",  # a cell of a GPU fails where the CPU would do its work
         "TORCHINDUCTOR_CACHE_DIR": str(Path(spec.cache_dir) / "inductor"),
         "TRITON_CACHE_DIR": str(Path(spec.cache_dir) / "triton"),
     }
-    if spec.variant.threads is not None:
-        own["OMP_NUM_THREADS"] = own["MKL_NUM_THREADS"] = str(spec.variant.threads)
     if EXECUTIONS[spec.variant.execution].compiles:
         own["TMPDIR"] = spec.cache_dir  # torch keeps precompiled headers there: a cold start has none, and leaves none
+    if spec.variant.threads is not None:
+        own["OMP_NUM_THREADS"] = own["MKL_NUM_THREADS"] = str(spec.variant.threads)
     if spec.variant.deterministic:
         own["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch asks for it
     return {**environ, **own}
 
 
-def _tail(log: Path, size: int = 4096) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - size))
-        return file.read().decode(errors="replace")
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose ends are closed with these stacks."""
+    ends = os.pipe()
+    for stack, descriptor in zip((reader, writer), ends, strict=True):
+        stack.callback(os.close, descriptor)
+    return ends

@@ -5,15 +5,29 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import pairwise
+from time import perf_counter_ns
 from typing import Literal, Protocol
 
-from msgspec import structs
-
-from mnist_bench.events import EpochFinished, Observer, SessionProgress, StageStarted
 from mnist_bench.machine import noise
 from mnist_bench.models import training_of
-from mnist_bench.protocol import (
+from mnist_bench.records import (
+    Cell,
+    Epochs,
+    Failure,
+    Group,
+    ImageSets,
+    Measurement,
+    Outcome,
+    Session,
+    Skip,
+    StepTimes,
+    Trial,
+    TrialSpec,
+)
+from mnist_bench.run.observer import Observer
+from mnist_bench.run.protocol import (
     Block,
     BlockDone,
     EndSession,
@@ -31,24 +45,13 @@ from mnist_bench.protocol import (
     TrainEpoch,
     Unavailable,
 )
-from mnist_bench.records import (
-    Cell,
-    Epochs,
-    Failure,
-    Group,
-    ImageSets,
-    Measurement,
-    Outcome,
-    Session,
-    Skip,
-    StepTimes,
-    TrialSpec,
-)
-from mnist_bench.session import Plan, time_session
+from mnist_bench.run.session import Plan, time_session
 
 NS = 1e-9
 WATERFALL_TOLERANCE = 0.02
-Stopped = Literal["precise", "budget"]
+# An epoch by the worker's clock against the runner's: what a plug-in that has replaced the clock cannot hide. The
+# runner's has the audits beside the epoch in it, and what the machine's load makes of them.
+CLOCK_SHARE, CLOCK_SLACK_S = 0.2, 1.0
 
 
 class Worker(Protocol):
@@ -65,12 +68,9 @@ class Worker(Protocol):
     def kill(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """The outcome of one trial of the group."""
-
-    spec: TrialSpec
-    outcome: Outcome
+def label(moment: datetime) -> str:
+    """Wall time only labels: ISO 8601, UTC, whole seconds."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,8 @@ class Settings:
     cores: int  # of the machine
     reference: str | None  # the variant that the others are compared with
     launch: Callable[[TrialSpec], Worker]
-    emit: Observer
+    observer: Observer = field(default_factory=Observer)
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)  # for labels alone
     # What no trial need ask again: a device, or its compiler, found to be missing.
     unavailable: dict[str, str] = field(default_factory=dict)
 
@@ -121,58 +122,84 @@ class Live:
 
 def run_group(
     group: Group, *, timed: frozenset[str], settings: Settings, rng: random.Random
-) -> Iterator[Session | Finding]:
+) -> Iterator[Session | Trial]:
     """Executes the trials of ``group``; yields each result as soon as it stands.
 
     Args:
         timed: ids of trials that have a finished session already; they are trained only.
 
     Raises:
-        Interrupted: as the executor does; every worker has ended.
+        Interrupted, WorkerError: as the executor does; every worker has ended.
     """
     batches = [group.specs] if settings.together else [(spec,) for spec in group.specs]
+    started_at = label(settings.now())
     for specs in batches:
         live: list[Live] = []
+        begin_ns = perf_counter_ns()
         try:
-            yield from _prepare(specs, live, settings)
+            for spec, missing in _prepare(specs, live, settings, settings.launch):
+                yield _trial(spec, missing, started_at, settings)
             if settings.budget_s > 0:
-                yield from _time(group.id, [m for m in live if m.id not in timed], settings, rng)
-            yield from _train(live, settings, rng)
+                yield from _time(group.id, [m for m in live if m.id not in timed], settings, rng, begin_ns)
+            for member in rng.sample(live, len(live)):
+                outcome = member.failure or _train(member, settings)
+                member.worker.kill()
+                yield _trial(member.worker.spec, outcome, started_at, settings)
         finally:
             for member in live:
                 member.worker.kill()
 
 
-def time_group(group: Group, *, settings: Settings, rng: random.Random) -> Iterator[Session | Finding]:
-    """The sessions of ``group`` alone: nothing is trained, and only a trial that failed, or cannot be, is a finding.
+def time_group(group: Group, *, settings: Settings, rng: random.Random) -> Iterator[Session | Trial]:
+    """The sessions of ``group`` alone: nothing is trained, and only a trial that failed, or cannot be, is a result.
 
     The workers are all started before the first is prepared: imports, most of a short session's cost, go side by side.
 
     Raises:
-        Interrupted: as the executor does; every worker has ended.
+        Interrupted, WorkerError: as the executor does; every worker has ended.
     """
     started: dict[str, Worker] = {}
     live: list[Live] = []
+    started_at, begin_ns = label(settings.now()), perf_counter_ns()
     try:
         for spec in group.specs:
             started[spec.id] = settings.launch(spec)
-        yield from _prepare(group.specs, live, replace(settings, launch=lambda spec: started[spec.id]))
-        yield from _time(group.id, live, settings, rng)
+        for spec, outcome in _prepare(group.specs, live, settings, lambda spec: started[spec.id]):
+            yield _trial(spec, outcome, started_at, settings)
+        yield from _time(group.id, live, settings, rng, begin_ns)
         for member in live:
             if member.failure is not None:
-                yield Finding(spec=member.worker.spec, outcome=member.failure)
+                yield _trial(member.worker.spec, member.failure, started_at, settings)
     finally:
         for worker in started.values():
             worker.kill()
 
 
-def _prepare(specs: Sequence[TrialSpec], live: list[Live], settings: Settings) -> Iterator[Finding]:
+def _trial(spec: TrialSpec, outcome: Outcome, started_at: str, settings: Settings) -> Trial:
+    return Trial(
+        id=spec.id,
+        cell=spec.cell,
+        seed=spec.seed,
+        side=spec.side,
+        recipe=spec.recipe,
+        dataset=spec.data.name,
+        dataset_sha256=spec.data.sha256,
+        outcome=outcome,
+        started_at=started_at,
+        ended_at=label(settings.now()),
+    )
+
+
+def _prepare(
+    specs: Sequence[TrialSpec], live: list[Live], settings: Settings, launch: Callable[[TrialSpec], Worker]
+) -> Iterator[tuple[TrialSpec, Failure | Skip]]:
+    """Adds to ``live`` the workers that are ready; yields the outcomes of the others."""
     for spec in specs:
         if known := _known_missing(spec, settings):
-            yield Finding(spec=spec, outcome=_skip(known, settings))
+            yield spec, _skip(known, settings)
             continue
-        settings.emit(StageStarted(trial_id=spec.id, stage="preparing"))
-        worker = settings.launch(spec)
+        settings.observer.stage("preparing", spec.id)
+        worker = launch(spec)
         try:
             reply = worker.call(Prepare(spec=worker.spec))
         except BaseException:
@@ -184,11 +211,11 @@ def _prepare(specs: Sequence[TrialSpec], live: list[Live], settings: Settings) -
                 continue
             case Unavailable(scope=scope, reason=reason):
                 settings.unavailable[_missing_key(spec, scope)] = reason
-                outcome: Outcome = _skip(reason, settings)
+                outcome: Failure | Skip = _skip(reason, settings)
             case other:
                 outcome = _failure(other)
         worker.kill()
-        yield Finding(spec=spec, outcome=outcome)
+        yield spec, outcome
 
 
 def _missing_key(spec: TrialSpec, scope: Literal["device", "compile"]) -> str:
@@ -201,31 +228,31 @@ def _known_missing(spec: TrialSpec, settings: Settings) -> str | None:
 
 
 def _skip(reason: str, settings: Settings) -> Skip | Failure:
-    return (
-        Failure(kind="failed", reason=f"{reason} (--strict-devices)")
-        if settings.strict_devices
-        else Skip(reason=reason)
-    )
+    if settings.strict_devices:
+        return Failure(kind="failed", reason=f"{reason} (--strict-devices)")
+    return Skip(reason=reason)
 
 
-def _time(group: str, live: Sequence[Live], settings: Settings, rng: random.Random) -> Iterator[Session]:
+def _time(group: str, live: Sequence[Live], settings: Settings, rng: random.Random, begin_ns: int) -> Iterator[Session]:
     """One paired session of all that can pair, a solo session for each of the others."""
     together = [member for member in live if member.prepared.pairable]
     alone = [[member] for member in live if not member.prepared.pairable]
     for members in [together, *alone]:
         if members:
-            yield _session(group, members, settings, rng)
+            session = _session(group, members, settings, rng)
+            settings.observer.session(session)
+            yield replace(session, seconds=(perf_counter_ns() - begin_ns) * NS)
 
 
 def _session(group: str, members: Sequence[Live], settings: Settings, rng: random.Random) -> Session:
     for member in members:
         member.session_start_ns = member.worker.token_ns
-    settings.emit(StageStarted(trial_id=members[0].id, stage="timing"))
+    settings.observer.stage("timing", members[0].id)
 
     def progress(rounds: int, width: float | None, used: float) -> None:
-        settings.emit(
-            SessionProgress(group=group, rounds=rounds, half_width=width, token_s=used, budget_s=settings.budget_s)
-        )
+        known = "" if width is None else f", known to ±{width:.1%}"
+        words = f"round {rounds}{known}, {used:.1f} of at most {settings.budget_s:.1f} s a trial"
+        settings.observer.detail(words, min(1.0, used / settings.budget_s))
 
     pids = tuple(member.worker.pid for member in members)
     before = noise.read(pids)
@@ -261,14 +288,7 @@ def _pairs(members: Sequence[Live], reference: str | None) -> tuple[tuple[int, i
     return tuple(pairs)
 
 
-def _train(live: Sequence[Live], settings: Settings, rng: random.Random) -> Iterator[Finding]:
-    for member in rng.sample(list(live), len(live)):
-        outcome = member.failure or _train_one(member, settings)
-        member.worker.kill()
-        yield Finding(spec=member.worker.spec, outcome=outcome)
-
-
-def _train_one(member: Live, settings: Settings) -> Measurement | Failure:
+def _train(member: Live, settings: Settings) -> Measurement | Failure:
     spec, worker = member.worker.spec, member.worker
     readings = [noise.read((worker.pid,))]
     trained: list[EpochDone] = []
@@ -277,27 +297,21 @@ def _train_one(member: Live, settings: Settings) -> Measurement | Failure:
         reply = worker.call(EndSession())
         if not isinstance(reply, SessionEnded):
             return _failure(reply)
-    settings.emit(StageStarted(trial_id=spec.id, stage="training"))
+    settings.observer.stage("training", spec.id)
     for epoch in range(spec.epochs):
+        before_ns = worker.token_ns
         done = worker.call(TrainEpoch(epoch=epoch))
         if not isinstance(done, EpochDone):
             return _failure(done)
+        if doubt := _clock_doubt(epoch, done.seconds, (worker.token_ns - before_ns) * NS):
+            return Failure(kind="failed", reason=doubt)
         score = worker.call(Evaluate())
         if not isinstance(score, Evaluated):
             return _failure(score)
         trained.append(done)
         scored.append(score)
         readings.append(noise.read((worker.pid,)))
-        settings.emit(
-            EpochFinished(
-                trial_id=spec.id,
-                epoch=epoch + 1,
-                epochs=spec.epochs,
-                samples_per_s=done.samples / done.seconds,
-                loss=done.loss,
-                accuracy=score.correct / score.samples,
-            )
-        )
+        settings.observer.detail(_epoch_words(epoch, spec.epochs, done, score), (epoch + 1) / spec.epochs)
     final = None
     if spec.score_both:
         other = worker.call(Evaluate(other_set=True))
@@ -307,8 +321,22 @@ def _train_one(member: Live, settings: Settings) -> Measurement | Failure:
     finished = worker.call(Finish())
     if not isinstance(finished, Finished):
         return _failure(finished)
-    measurement = _measurement(member, trained, scored, finished, worker.close(), readings, settings.cores)
-    return structs.replace(measurement, final=final)
+    return _measurement(member, trained, scored, finished, readings, settings.cores, final)
+
+
+def _epoch_words(epoch: int, epochs: int, done: EpochDone, score: Evaluated) -> str:
+    rate, accuracy = done.samples / done.seconds, score.correct / score.samples
+    return f"epoch {epoch + 1}/{epochs}: {rate:,.0f} samples/s, loss {done.loss:.4f}, accuracy {accuracy:.4f}"
+
+
+def _clock_doubt(epoch: int, said_s: float, seen_s: float) -> str | None:
+    """Why the worker's clock is not believed: no epoch is longer than the wait for it, nor far shorter."""
+    if seen_s * (1 - CLOCK_SHARE) - CLOCK_SLACK_S <= said_s <= seen_s * (1 + WATERFALL_TOLERANCE):
+        return None
+    return (
+        f"epoch {epoch + 1} took {said_s:.2f} s by the worker's clock and {seen_s:.2f} s by the runner's: does the "
+        "model replace a clock?"
+    )
 
 
 def _image_sets(spec: TrialSpec, scored: Evaluated, other: Evaluated) -> ImageSets:
@@ -323,10 +351,11 @@ def _measurement(
     trained: Sequence[EpochDone],
     scored: Sequence[Evaluated],
     finished: Finished,
-    exit_ns: int,
     readings: Sequence[noise.Counters],
     cores: int,
+    final: ImageSets | None,
 ) -> Measurement:
+    exit_ns = member.worker.close()
     phases = {**finished.phases, "teardown": finished.phases.get("teardown", 0.0) + exit_ns * NS}
     awake_s = finished.elapsed_s - finished.asleep_s + exit_ns * NS
     token_s = member.worker.token_ns * NS
@@ -363,6 +392,7 @@ def _measurement(
         interference=found,
         noisy=tuple(dict.fromkeys(noisy)),
         marks=_marks(phases, awake_s, token_s, exited=member.worker.exited),
+        final=final,
     )
 
 

@@ -1,1 +1,0 @@
-"""Where workers run: one file each."""

@@ -1,0 +1,308 @@
+"""A run: a plan made once, its groups executed one by one; everything finished is on disk before the next begins."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Literal
+
+import psutil
+
+from mnist_bench import __version__, cells, config, data
+from mnist_bench.analysis import results
+from mnist_bench.analysis.summary import Run
+from mnist_bench.disk.folder import MANIFEST, SCHEMA_VERSION, RunFolder, new_run_id
+from mnist_bench.errors import BenchError, Interrupted, UsageError, WorkerError
+from mnist_bench.machine import environment
+from mnist_bench.machine.forecast import skip_reason, this_host
+from mnist_bench.records import Cell, Group, Manifest, Matrix, RunOptions, Session, Trial, TrialSpec, trial_id
+from mnist_bench.run.group import Settings, Worker, label, run_group
+from mnist_bench.run.observer import Observer
+from mnist_bench.run.process import Interrupts, LocalWorker
+
+WORKER_BYTES = 1536 << 20  # of host memory, about, for a live trial with its data, torch and a compiler's leavings
+TABLES_S, TABLES_SHARE = 60.0, 0.02  # the tables are written after so long, and take at most such a share of the time
+Launch = Callable[[TrialSpec, Interrupts], Worker]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a run is asked for beyond its matrix: ``run`` is what its manifest keeps."""
+
+    run: RunOptions
+    matrix_path: str
+    output_dir: Path
+    data_root: Path
+    fail_fast: bool = False
+    offline: bool = False
+    timeout_s: float | None = None
+    progress: bool = False  # a bar on stderr while the data set is downloaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a matrix makes of a run before there is a folder: its groups in matrix order."""
+
+    matrix: Matrix
+    groups: tuple[cells.GroupTrials, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """All that a run will execute. ``groups``: in their order, with everything that a worker must know."""
+
+    folder: RunFolder
+    manifest: Manifest
+    groups: tuple[Group, ...]
+    options: Options
+
+    @property
+    def specs(self) -> Iterator[TrialSpec]:
+        return (spec for group in self.groups for spec in group.specs)
+
+
+def draft(matrix: Matrix, options: RunOptions) -> Draft:
+    """The groups of a run after ``--filter`` and ``--shard``.
+
+    Raises:
+        UsageError: nothing is left to run.
+    """
+    groups = cells.planned(matrix, options.filter, options.shard)
+    if not groups:
+        raise UsageError("nothing to run: this shard of the matrix is empty")
+    return Draft(matrix=matrix, groups=groups)
+
+
+def start(drafted: Draft, options: Options, observer: Observer, environ: Mapping[str, str]) -> RunPlan:
+    """Makes the folder of a new run: data set found, environment described, order drawn.
+
+    Raises:
+        UsageError: no place to write to.
+        DataError, DownloadError: no usable data set.
+    """
+    matrix = drafted.matrix
+    dataset = data.resolve(
+        matrix.dataset,
+        root=options.data_root,
+        offline=options.offline,
+        notify=lambda text: tell(observer, text),
+        environ=environ,
+        progress=options.progress,
+    )
+    now = datetime.now(UTC)
+    run_id = new_run_id(now, random.SystemRandom())
+    order = cells.order(drafted.groups, random.Random(run_id))
+    manifest = Manifest(
+        run_id=run_id,
+        schema_version=SCHEMA_VERSION,
+        program_version=__version__,
+        status="interrupted",  # until it is executed
+        matrix=matrix,
+        matrix_sha256=cells.fingerprint(matrix),
+        matrix_path=options.matrix_path,
+        options=options.run,
+        environment=environment.describe(environ),
+        dataset=dataset,
+        order=tuple(group for group, _ in order),
+        trials=tuple(trial_id(*pair) for _, pairs in drafted.groups for pair in pairs),
+        started_at=label(now),
+    )
+    return _plan(RunFolder.create(options.output_dir, manifest), manifest, order, options)
+
+
+def resume(folder: RunFolder, options: Options) -> RunPlan:
+    """The plan of a run that goes on, with the run's own options where they decide what is measured.
+
+    Raises:
+        UsageError: it was merged: its shards go on, each where it was measured.
+        ConfigError: its matrix is none, or names code that may not be executed.
+    """
+    manifest = folder.manifest()
+    if sources := manifest.options.merged_from:
+        raise UsageError(
+            f"--resume {folder.run_id}: a merged run is complete as its shards were; to measure more, run another "
+            f"shard and merge it with these: {', '.join(sources)}"
+        )
+    allowed = options.run.allow_plugins  # of this command line, whatever the manifest says
+    config.checked(manifest.matrix, source=f"{folder.path / MANIFEST}: matrix", allow_plugins=allowed)
+    own = replace(options, run=replace(manifest.options, allow_plugins=allowed), matrix_path=manifest.matrix_path)
+    planned = dict(draft(manifest.matrix, own.run).groups)
+    return _plan(folder, manifest, [(name, planned[name]) for name in manifest.order], own)
+
+
+def tell(observer: Observer, text: str) -> None:
+    """A line of the data set's: a warning where it says so itself."""
+    warning = text.removeprefix("WARNING: ")
+    observer.notice(warning.strip(), warning=warning != text)
+
+
+def _plan(folder: RunFolder, manifest: Manifest, order: Sequence[cells.GroupTrials], options: Options) -> RunPlan:
+    matrix, place = manifest.matrix, RunFolder(folder.path.resolve())
+    cores = environment.available_cores()
+
+    def spec_of(cell: Cell, seed: int) -> TrialSpec:
+        variant = cells.variant_of(matrix, cell.variant)
+        return TrialSpec(
+            id=trial_id(cell, seed),
+            cell=cell,
+            seed=seed,
+            model=cells.model_of(matrix, cell.model),
+            variant=variant if variant.threads else replace(variant, threads=cores),
+            recipe=matrix.recipe,
+            epochs=matrix.epochs,
+            data=manifest.dataset,
+            memory_bytes=int(matrix.limits.memory_gib * (1 << 30)),
+            plugin_path=options.run.plugin_path,
+            allow_plugins=options.run.allow_plugins,
+            score_both=options.run.score_both,
+            samples_path=str(place.samples_path(trial_id(cell, seed))),
+        )
+
+    groups = tuple(Group(id=name, specs=tuple(spec_of(*pair) for pair in pairs)) for name, pairs in order)
+    return RunPlan(folder=folder, manifest=manifest, groups=groups, options=options)
+
+
+def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launch: Launch | None = None) -> Run:
+    """Executes what is not yet finished; returns the run as it then stands.
+
+    Interrupted or stopped, the tables hold what is finished, and the status says so.
+
+    Args:
+        launch: what starts a worker; None: a process on this machine.
+
+    Raises:
+        BenchError: the disk is full, or a worker could not be started; what was finished is kept.
+    """
+    folder = plan.folder
+    with folder.lock(), Interrupts() as interrupts:
+        progress = _Progress(plan, observer)
+        if progress.left:
+            data.verify(plan.manifest.dataset)
+        try:
+            interrupts.last_word = lambda: _close(folder, "interrupted")
+            folder.update_manifest(status="running", ended_at=None)
+            progress.execute(_settings(plan, progress, observer, environ, interrupts, launch), interrupts)
+        except Interrupted:
+            progress.status = "interrupted"
+        except (WorkerError, OSError) as error:
+            raise BenchError(
+                f"{error}; {len(progress.done)} of {len(plan.manifest.trials)} trials are finished and kept: "
+                f"--resume {folder.run_id} goes on"
+            ) from error
+        finally:
+            _close(folder, progress.status)
+        return write_tables(folder)
+
+
+def _close(folder: RunFolder, status: Literal["complete", "interrupted", "stopped"]) -> None:
+    with contextlib.suppress(OSError):  # of a full disk: what was raised before says so
+        folder.update_manifest(status=status, ended_at=label(datetime.now(UTC)))
+
+
+def write_tables(folder: RunFolder) -> Run:
+    """Derives the tables of a run from its lines."""
+    run = Run.read(folder)
+    folder.write_tables(results.files(run))
+    return run
+
+
+class _Progress:
+    """What is finished of a plan and what is left: a finished trial costs the same, however many there are."""
+
+    def __init__(self, plan: RunPlan, observer: Observer) -> None:
+        self._plan, self._observer = plan, observer
+        self.status: Literal["complete", "interrupted", "stopped"] = "stopped"
+        self.done = {trial.id for trial in plan.folder.trials()}
+        self._timed = frozenset(member for session in plan.folder.sessions() for member in session.members)
+        self.left = [
+            replace(group, specs=specs)
+            for group in plan.groups
+            if (specs := tuple(spec for spec in group.specs if spec.id not in self.done))
+        ]
+        self._written_s, self._cost_s = monotonic(), 0.0
+        observer.started(plan, self.done)
+
+    def execute(self, settings: Settings, interrupts: Interrupts) -> None:
+        """Executes what is left; ``status`` says how it ended.
+
+        Raises:
+            Interrupted: between two trials, or by the executor.
+        """
+        for group in self.left:
+            if interrupts.requested:
+                raise Interrupted("interrupted")
+            rng = random.Random(f"{self._plan.manifest.run_id}/{group.id}")
+            # Started in random order: the side that is started first has come out slower (docs/log.md).
+            shuffled = replace(group, specs=tuple(rng.sample(group.specs, len(group.specs))))
+            for result in run_group(shuffled, timed=self._timed, settings=settings, rng=rng):
+                if isinstance(result, Session):
+                    self._plan.folder.append(result)
+                    continue
+                self._finish(self._plan.folder.append(result))
+                if self._plan.options.fail_fast and result.status not in ("ok", "skipped"):
+                    return
+            self._refresh_tables()
+        self.status = "complete"
+
+    def _finish(self, trial: Trial) -> None:
+        self.done.add(trial.id)
+        self._observer.finished(trial)
+
+    def _refresh_tables(self) -> None:
+        """The tables of a long run, now and then: they are derived, and a kill loses no more than them."""
+        begin = monotonic()
+        if begin - self._written_s > max(TABLES_S, self._cost_s / TABLES_SHARE):
+            write_tables(self._plan.folder)
+            self._written_s = monotonic()
+            self._cost_s = self._written_s - begin
+
+
+def _settings(
+    plan: RunPlan,
+    progress: _Progress,
+    observer: Observer,
+    environ: Mapping[str, str],
+    interrupts: Interrupts,
+    launch: Launch | None,
+) -> Settings:
+    matrix, folder = plan.manifest.matrix, plan.folder
+    timeout_s = plan.options.timeout_s or matrix.limits.timeout_seconds
+
+    def local(spec: TrialSpec, interrupts: Interrupts) -> Worker:
+        Path(spec.samples_path).unlink(missing_ok=True)  # a stranger's link there would lead elsewhere
+        return LocalWorker(spec, folder.log_path(spec.id), environ, timeout_s, interrupts)
+
+    starter = launch or local
+    return Settings(
+        precision=matrix.timing.precision,
+        budget_s=matrix.timing.budget_seconds / len(matrix.seeds),
+        together=not plan.options.run.solo and _fits(progress.left, plan.manifest, observer),
+        strict_devices=plan.options.run.strict_devices,
+        cores=os.cpu_count() or 1,
+        reference=cells.reference_variant(matrix),
+        launch=lambda spec: starter(spec, interrupts),
+        observer=observer,
+    )
+
+
+def _fits(groups: list[Group], manifest: Manifest, observer: Observer) -> bool:
+    """Whether the trials of the largest group that will live can do so together in this machine's memory."""
+    host = this_host()
+    lives = [sum(skip_reason(spec.cell, spec.variant, host) is None for spec in group.specs) for group in groups]
+    largest = max(lives, default=0)
+    needed = largest * WORKER_BYTES
+    available = min(psutil.virtual_memory().available, manifest.environment.memory_bytes)
+    if needed <= available:
+        return True
+    observer.notice(
+        f"{largest} live trials need about {needed / 2**30:.0f} GiB, {available / 2**30:.0f} GiB are free: "
+        "they are timed one by one, and their speed-ups are marked unpaired",
+        warning=True,
+    )
+    return False

@@ -1,0 +1,254 @@
+"""A run with workers made up: what is left after each way to end, and that its bookkeeping does not grow."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from group_kit import FakeWorker, Script
+from record_factory import make_manifest, make_matrix
+
+from mnist_bench import cells
+from mnist_bench.disk import files, folder
+from mnist_bench.disk.folder import RunFolder
+from mnist_bench.errors import BenchError, DataError, Interrupted, WorkerError
+from mnist_bench.machine import noise
+from mnist_bench.machine.forecast import Host
+from mnist_bench.records import BUILTIN_VARIANTS, Matrix, RunOptions, Trial, TrialSpec, Variant, trial_id
+from mnist_bench.run import group, runner
+from mnist_bench.run.observer import Observer
+from mnist_bench.run.protocol import Failed, Prepare, Reply, Request, TrainEpoch
+
+CALM = noise.Counters(at_s=0, busy_s=0, steal_s=0, own_s=0, pressure_s=0, load_1min=0, throttled=None)
+EAGER = (BUILTIN_VARIANTS["eager"],)
+
+
+@pytest.fixture(autouse=True)
+def _data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data set is looked at, and no machine."""
+    monkeypatch.setattr(runner.data, "verify", lambda dataset: None)
+    monkeypatch.setattr(group.noise, "read", lambda pids: CALM)
+
+
+def planned(results: Path, matrix: Matrix, **options: Any) -> runner.RunPlan:
+    asked = runner.Options(run=RunOptions(), matrix_path="m", output_dir=results, data_root=results, **options)
+    drafted = runner.draft(matrix, asked.run)
+    manifest = make_manifest(
+        [trial_id(*pair) for _, pairs in drafted.groups for pair in pairs],
+        matrix=matrix,
+        matrix_sha256=cells.fingerprint(matrix),
+        order=tuple(name for name, _ in drafted.groups),
+        status="interrupted",
+    )
+    return runner.resume(RunFolder.create(results, manifest), asked)
+
+
+def execute(plan: runner.RunPlan, script: Script = lambda request, number: None, **kept: Any) -> Any:
+    def launch(spec: TrialSpec, _: object) -> FakeWorker:
+        return FakeWorker(spec, script, [])
+
+    return runner.execute(plan, kept.get("observer", Observer()), {}, launch)
+
+
+def test_a_run_ends_with_its_tables_and_is_not_begun_anew(tmp_path: Path) -> None:
+    plan = planned(tmp_path, make_matrix(seeds=(0, 1)))
+    run = execute(plan)
+    assert (run.manifest.status, len(run.trials), len(run.sessions)) == ("complete", 4, 2)
+    before = {name: (plan.folder.path / name).read_bytes() for name in ("trials.jsonl", "results.csv")}
+    again = execute(runner.resume(plan.folder, plan.options), lambda request, number: pytest.fail("measured again"))
+    assert again.trials == run.trials
+    assert {name: (plan.folder.path / name).read_bytes() for name in before} == before
+
+
+def failing_at(number: int, error: BaseException) -> Script:
+    """The ``number``-th trial that is prepared cannot be."""
+    seen = Counter[str]()
+
+    def script(request: Request, _: int) -> Reply | BaseException | None:
+        seen[type(request).__name__] += 1
+        return error if isinstance(request, Prepare) and seen["Prepare"] == number else None
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "status"),
+    [
+        (Interrupted("interrupted"), None, "interrupted"),
+        (WorkerError("the disk is full"), BenchError, "stopped"),
+        (OSError(errno.ENOSPC, "No space left on device"), BenchError, "stopped"),
+        (KeyboardInterrupt(), KeyboardInterrupt, "stopped"),
+        (RuntimeError("a bug"), RuntimeError, "stopped"),
+    ],
+)
+def test_no_end_leaves_a_run_running(
+    tmp_path: Path, error: BaseException, raised: type[BaseException] | None, status: str
+) -> None:
+    plan = planned(tmp_path, make_matrix(seeds=(0, 1), variants=EAGER))
+    if raised is None:
+        assert len(execute(plan, failing_at(2, error)).trials) == 1
+        assert "mlp" in (plan.folder.path / "results.csv").read_text()
+    else:
+        with pytest.raises(raised, match="1 of 2 trials are finished and kept" if raised is BenchError else None):
+            execute(plan, failing_at(2, error))
+    assert plan.folder.manifest().status == status
+    assert len(execute(runner.resume(plan.folder, plan.options)).trials) == 2
+
+
+def test_a_line_that_does_not_fit_the_disk_is_not_a_finished_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(tmp_path, make_matrix(seeds=(0,), variants=EAGER))
+
+    def full(path: Path, line: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "append_line", full)
+        with pytest.raises(BenchError, match=r"No space left .* 0 of 1 trials"):
+            execute(plan)
+    assert plan.folder.trials() == ()
+    assert execute(runner.resume(plan.folder, plan.options)).manifest.status == "complete"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_between_two_trials(tmp_path: Path, number: signal.Signals) -> None:
+    class Sends(Observer):
+        def finished(self, trial: Trial) -> None:
+            os.kill(os.getpid(), number)
+
+    plan = planned(tmp_path, make_matrix(seeds=(0, 1, 2), variants=EAGER))
+    run = execute(plan, observer=Sends())
+    assert (run.manifest.status, len(run.trials)) == ("interrupted", 1)
+
+
+def test_the_second_signal_leaves_its_word(tmp_path: Path) -> None:
+    plan = planned(tmp_path, make_matrix(seeds=(0, 1), variants=EAGER))
+    if (child := os.fork()) == 0:
+
+        def twice(request: Request, number: int) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(60)
+
+        execute(plan, twice)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert plan.folder.manifest().status == "interrupted"
+
+
+def test_a_finished_run_needs_no_data_set_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tmp_path, make_matrix(seeds=(0, 1), variants=EAGER))
+    execute(plan)
+
+    def gone(dataset: object) -> None:
+        raise DataError("gone")
+
+    monkeypatch.setattr(runner.data, "verify", gone)
+    assert execute(runner.resume(plan.folder, plan.options)).manifest.status == "complete"
+    lines = (plan.folder.path / "trials.jsonl").read_bytes().splitlines(keepends=True)
+    (plan.folder.path / "trials.jsonl").write_bytes(lines[0])
+    with pytest.raises(DataError):
+        execute(runner.resume(plan.folder, plan.options))
+    assert plan.folder.manifest().status == "complete"  # as it was: nothing has begun
+
+
+def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
+    plan = planned(tmp_path, make_matrix(seeds=(0, 1), variants=EAGER), fail_fast=True)
+    failed = Failed(kind="failed", reason="mine")
+    run = execute(plan, lambda request, number: failed if isinstance(request, TrainEpoch) else None)
+    assert (run.manifest.status, [trial.status for trial in run.trials]) == ("stopped", ["failed"])
+
+
+def test_only_trials_that_will_live_count_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of four are on a GPU that is not here: with memory for two they are timed together."""
+    host = Host(platform="linux", torch_version="2.10.0+cpu", find_program=lambda name: name, environ={})
+    monkeypatch.setattr(runner, "this_host", lambda: host)
+    monkeypatch.setattr(runner, "WORKER_BYTES", make_manifest().environment.memory_bytes // 2)
+
+    class Memory:
+        available = make_manifest().environment.memory_bytes
+
+    monkeypatch.setattr(runner.psutil, "virtual_memory", Memory)
+    variants = (BUILTIN_VARIANTS["eager"], Variant(name="plain", fused_optimizer=False))
+    plan = planned(tmp_path, make_matrix(devices=("cpu", "cuda"), variants=variants, seeds=(0,)))
+    notices: list[str] = []
+    observer = Observer()
+    monkeypatch.setattr(observer, "notice", lambda text, *, warning=False: notices.append(text), raising=False)
+    progress = runner._Progress(plan, observer)
+    assert runner._fits(progress.left, plan.manifest, observer)
+    monkeypatch.setattr(Memory, "available", 1)
+    assert not runner._fits(progress.left, plan.manifest, observer)
+    assert notices[0].startswith("2 live trials need about")
+
+
+def test_a_link_where_samples_go_is_removed_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tmp_path / "results", make_matrix(seeds=(0,), variants=EAGER))
+    (spec,) = plan.specs
+    Path(spec.samples_path).symlink_to(tmp_path / "elsewhere")
+    again = runner.resume(plan.folder, plan.options)
+    (spec,) = again.specs
+    assert Path(spec.samples_path).parent == plan.folder.path.resolve() / "samples"
+    started: list[TrialSpec] = []
+    monkeypatch.setattr(runner, "LocalWorker", lambda spec, *_: (started.append(spec), FakeWorker(spec, usual, []))[1])
+    runner.execute(again, Observer(), {})
+    assert started == [spec]
+    assert not Path(spec.samples_path).is_symlink()
+
+
+def usual(request: Request, number: int) -> None:
+    return None
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts what a run does to its files."""
+    done = Counter[str]()
+
+    def counted(owner: Any, name: str, amount: Callable[..., int] = lambda *_: 1) -> None:
+        real = getattr(owner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            done[name] += amount(*arguments)
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(os, "write", lambda _, data: len(data))
+    counted(os, "fsync")
+    counted(files, "read_regular")
+    counted(folder, "whole_lines")
+    counted(folder, "write_atomically")
+    counted(folder.msgspec, "to_builtins")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    return done
+
+
+def test_the_bookkeeping_of_a_trial_does_not_grow(tmp_path: Path, work: Counter[str]) -> None:
+    """5,000 trials: the last 500 cost what the first 500 did, in bytes written, files read and records made."""
+    counts: list[Counter[str]] = []
+
+    class Counts(Observer):
+        def finished(self, trial: Trial) -> None:
+            counts.append(Counter(work))
+
+    sizes = tuple(range(1, 51))
+    matrix = make_matrix(batch_sizes=sizes, variants=EAGER, seeds=tuple(range(100)))
+    matrix = replace(matrix, timing=replace(matrix.timing, budget_seconds=0.001))
+    run = execute(planned(tmp_path, matrix), observer=Counts())
+    assert len(run.trials) == len(counts) == 5000
+    first, last = (counts[end] - counts[begin] for begin, end in ((0, 500), (-501, -1)))
+    assert first["write"] > 0
+    assert first["to_builtins"] > 0
+    for what in {*first, *last}:
+        assert last[what] <= 1.2 * first[what], (what, first, last)
+    assert last["whole_lines"] == last["write_atomically"] == last["read_regular"] == 0
