@@ -49,7 +49,7 @@ class Measured:
     ok: Sequence[Measurement]
     steps: Sequence[StepTimes] = ()
     noise: Sequence[Sequence[str]] = ()
-    doubt: str | None = None
+    doubts: Sequence[str] = ()
     class_: VariantClass | None = None
     threads: int | None = None
     vs_eager: Interval | None = None
@@ -187,7 +187,7 @@ def _train_loss(one: Measured) -> float | None:
     return statistics.fmean(losses) if losses else None
 
 
-def _throughput(one: Measured) -> Interval | None:
+def throughput(one: Measured) -> Interval | None:
     """All samples / all seconds; the interval is that of the mean over seeds, stretched to hold it."""
     rate = _quotient(sum(m.train_samples for m in one.ok), one.sum(lambda m: m.epochs.train_s))
     rates = [found for m in one.ok if (found := _quotient(m.train_samples, sum(m.epochs.train_s))) is not None]
@@ -223,8 +223,8 @@ def time_to_accuracy(measurement: Measurement) -> float | None:
 
 
 def _doubts(one: Measured) -> str | None:
-    found = [*(why for seed in one.noise for why in seed), *(mark for m in one.ok for mark in m.marks), one.doubt]
-    return "; ".join(dict.fromkeys(why for why in found if why)) or None
+    found = [*(why for seed in one.noise for why in seed), *(mark for m in one.ok for mark in m.marks), *one.doubts]
+    return "; ".join(dict.fromkeys(found)) or None
 
 
 def _step(percentile: Callable[[StepTimes], float]) -> Callable[[Measured], float | None]:
@@ -266,7 +266,7 @@ FIGURES: tuple[Figure, ...] = (
         "samples/s",
         "samples/s",
         "higher",
-        _throughput,
+        throughput,
         4,
         rank_beside=10,
         help=_RATE,

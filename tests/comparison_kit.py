@@ -10,6 +10,7 @@ from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
+import record_factory
 from record_factory import RUN_ID, make_epochs, make_failed, make_manifest, make_measurement, make_session, make_trial
 
 from mnist_bench.analysis.summary import Run
@@ -84,6 +85,11 @@ def make_run(*args: Any, **kwargs: Any) -> Run:
 
 def as_run(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> Run:
     return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions))
+
+
+def run_of(trials: Sequence[Trial], sessions: Sequence[Session] = (), **changes: Any) -> Run:
+    """A run of these records; its matrix has their cells, and ``changes``."""
+    return as_run(make_manifest(trials, matrix=record_factory.make_matrix(**changes)), trials, sessions)
 
 
 def write(

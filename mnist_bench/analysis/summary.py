@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from mnist_bench.analysis.ratios import SessionIndex, speed_up, weakest
+from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up, weakest
 from mnist_bench.cells import reference_variant
-from mnist_bench.figures import BY_KEY, FIGURES, Figure, Measured, Row, take
+from mnist_bench.figures import BY_KEY, FIGURES, Figure, Measured, Row, bounds, ratio, take, throughput
 from mnist_bench.records import STATUSES, Cell, Manifest, Matrix, Measurement, Session, Trial, VariantClass
+from mnist_bench.table import joined
 
 if TYPE_CHECKING:
     from mnist_bench.disk.folder import RunFolder
@@ -108,22 +110,39 @@ def _measured(run: Run, cell: Cell, reference: Cell, ratios: bool) -> Measured:
     if not one.ok:
         return one
     sessions = {trial_id: run.index.get(trial_id, ()) for trial_id, _ in run.ok[cell].values()}
-    class_, doubt = _class(run, cell, reference)
+    class_, doubts = _class(run, cell, reference)
     eager = speed_up(run.pairs(reference, cell), run.index) if ratios else None
     cpu = speed_up(run.pairs(replace(cell, device="cpu"), cell), run.index) if ratios else None
+    noise = [
+        (*m.noisy, *(why for session in sessions[id_] for why in session.noisy)) for id_, m in run.ok[cell].values()
+    ]
+    if eager is not None and any(noise):
+        doubts += _disagreement(one, [m for _, m in run.ok[reference].values()], eager)
     return replace(
         one,
         steps=[times for id_, found in sessions.items() for session in found if (times := session.steps.get(id_))],
-        noise=[
-            (*m.noisy, *(why for session in sessions[id_] for why in session.noisy)) for id_, m in run.ok[cell].values()
-        ],
+        noise=noise,
         class_=class_,
-        doubt=doubt,
+        doubts=doubts,
         threads=_threads(one.ok[0], run.manifest.matrix, cell),
         vs_eager=eager.interval if eager else None,
         vs_cpu=cpu.interval if cpu else None,
         paired=weakest(eager, cpu),
     )
+
+
+def _disagreement(one: Measured, reference: Sequence[Measurement], eager: SpeedUp) -> tuple[str, ...]:
+    """Which figure to trust where samples/s says faster or slower and the steps timed in turn do not."""
+    this, other = throughput(one), throughput(replace(one, ok=reference))
+    low, high = eager.interval.low, eager.interval.high
+    if this is None or other is None or low is None or high is None or eager.paired == "unpaired":
+        return ()
+    by_rate = this.estimate / other.estimate
+    slower, faster = by_rate < min(low, 1.0) and high >= 1, by_rate > max(high, 1.0) and low <= 1
+    if not slower and not faster:
+        return ()
+    turns = joined(ratio(eager.interval.estimate), bounds(low, high))
+    return (f"{ratio(by_rate)} the reference's samples/s, but {turns} by steps timed in turn: trust the latter",)
 
 
 def _threads(measurement: Measurement, matrix: Matrix, cell: Cell) -> int | None:
@@ -133,15 +152,15 @@ def _threads(measurement: Measurement, matrix: Matrix, cell: Cell) -> int | None
     return next((variant.threads for variant in matrix.variants if variant.name == cell.variant), None)
 
 
-def _class(run: Run, cell: Cell, reference: Cell) -> tuple[VariantClass, str | None]:
+def _class(run: Run, cell: Cell, reference: Cell) -> tuple[VariantClass, tuple[str, ...]]:
     """The class of a cell by its settings (the least alike of the seeds), held against its loss traces (rule 8)."""
     by_settings: VariantClass = max(measurement.class_ for _, measurement in run.ok[cell].values())
     theirs = run.ok.get(reference, {})
     pairs = ((own, theirs[seed][1]) for seed, (_, own) in run.ok[cell].items() if seed in theirs)
     worst = max((trace_difference(this, other) for this, other in pairs), default=0.0)
     if by_settings != "A" or worst <= TRACE_RTOL:
-        return by_settings, None
-    return "B", f"its losses differ from the reference variant's by up to {worst:.1%} in the first steps: class B"
+        return by_settings, ()
+    return "B", (f"its losses differ from the reference variant's by up to {worst:.1%} in the first steps: class B",)
 
 
 def trace_difference(one: Measurement, other: Measurement) -> float:
@@ -157,25 +176,26 @@ def _with_fastest(run: Run, rows: Sequence[Row]) -> tuple[Row, ...]:
     """Marks, of each model and batch size with several cells of class A, the fastest and those not told from it."""
     together: dict[tuple[str, int], dict[Cell, float]] = {}
     for row in rows:
-        logs = [run.index.log_step_s(trial_id) for trial_id, _ in run.ok[row.cell].values()]
-        known = [log for log in logs if log is not None]
-        if row.status == "ok" and row["class"] == "A" and known:
-            together.setdefault((row.cell.model, row.cell.batch_size), {})[row.cell] = sum(known) / len(known)
-    leaders = {
-        cell: min(cells, key=cells.__getitem__) for cells in together.values() if len(cells) > 1 for cell in cells
-    }
-    run.index.measure(pair for cell, leader in leaders.items() for pair in run.pairs(leader, cell))
-
-    def fastest(cell: Cell) -> bool:
-        against = speed_up(run.pairs(leaders[cell], cell), run.index)
-        return cell == leaders[cell] or (against is not None and against.shown != "slower")
-
+        logs = [log for id_, _ in run.ok[row.cell].values() if (log := run.index.log_step_s(id_)) is not None]
+        if row.status == "ok" and row["class"] == "A" and logs:
+            together.setdefault((row.cell.model, row.cell.batch_size), {})[row.cell] = math.fsum(logs) / len(logs)
+    fastest = {cell for cells in together.values() if len(cells) > 1 for cell in _fastest(run, cells)}
     return tuple(
-        replace(row, figures={**row.figures, "fastest": row.cell in leaders and fastest(row.cell)})
-        if row.seeds
-        else row
-        for row in rows
+        replace(row, figures={**row.figures, "fastest": row.cell in fastest}) if row.seeds else row for row in rows
     )
+
+
+def _fastest(run: Run, log_step_s: Mapping[Cell, float]) -> list[Cell]:
+    """The cell with the shortest step, or the one that was shown to be faster than that, and all not told from it."""
+    leader = min(log_step_s, key=log_step_s.__getitem__)
+    for _ in log_step_s:
+        run.index.measure(pair for cell in log_step_s for pair in run.pairs(leader, cell))
+        ratios = {cell: speed_up(run.pairs(leader, cell), run.index) for cell in log_step_s if cell != leader}
+        faster = {cell: one.interval.estimate for cell, one in ratios.items() if one and one.shown == "faster"}
+        if not faster:
+            break
+        leader = max(faster, key=faster.__getitem__)
+    return [leader, *(cell for cell, one in ratios.items() if one and one.shown != "slower")]
 
 
 def epochs(trials: Iterable[Trial]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,328 @@
+"""Cells and runs against each other: the right lines, and the figures that pandas gets from the files alone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from comparison_kit import TROUBLE, as_run, make_matrix, make_run, records, write
+from record_factory import make_measurement, make_trial
+
+from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by
+from mnist_bench.analysis.ratios import PROCESS_SD
+from mnist_bench.analysis.summary import Run
+from mnist_bench.disk.folder import RunFolder
+from mnist_bench.records import BUILTIN_VARIANTS, Variant
+from mnist_bench.stats import Interval
+
+BY = ("device", "variant", "batch_size", "model")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return write(tmp_path_factory.mktemp("results"), *records())
+
+
+@pytest.fixture(scope="module")
+def run(folder: RunFolder) -> Run:
+    return Run.read(folder)
+
+
+@pytest.fixture(scope="module")
+def b() -> Run:
+    return make_run(factor=1.1, salt=1)
+
+
+class Files:
+    """A run by pandas and numpy alone: nothing of the package computes here."""
+
+    def __init__(self, path: Path) -> None:
+        trials = pd.json_normalize(
+            [json.loads(line) for line in (path / "trials.jsonl").read_text("utf-8").splitlines()]
+        )
+        trials.index = pd.MultiIndex.from_frame(trials["id"].str.rsplit("/s", n=1, expand=True))
+        ok = trials["outcome.type"] == "measurement"
+        self.good = [cell for cell, all_ok in ok.groupby(level=0).all().items() if all_ok]
+        self.accuracy = trials.loc[ok, "outcome.epochs.accuracy"].str[-1]
+        self.rate = 120_000 / trials.loc[ok, "outcome.epochs.train_s"].map(sum)
+        self.compile_s = trials["outcome.compile_s"].dropna()
+        sessions = [json.loads(line) for line in (path / "sessions.jsonl").read_text("utf-8").splitlines()]
+        blocks = [
+            (*member.rsplit("/s", 1), number, each["seconds"][index] / each["steps"][index])
+            for session in sessions
+            for number, each in enumerate(session["rounds"])
+            for index, member in enumerate(session["members"])
+        ]
+        frame = pd.DataFrame(blocks, columns=["cell", "seed", "round", "step_s"])
+        self.blocks = frame.pivot(index=["seed", "round"], columns="cell", values="step_s")
+        self.step_s = self.blocks.groupby("seed").median()
+
+    def ratio(self, reference: str, this: str) -> tuple[float, ...]:
+        """The paired ratio over seeds and its interval (docs/measurement.md, Statistics)."""
+        logs = np.log(self.blocks[reference] / self.blocks[this]).dropna()
+        medians = logs.groupby("seed").median()
+        within = logs.groupby("seed").apply(lambda rounds: hodges_lehmann_variance(rounds.to_numpy())).mean()
+        return around(medians, math.sqrt(max(medians.var(), within + PROCESS_SD**2) / len(medians)))
+
+    def rate_ratio(self, reference: str, this: str) -> tuple[float, ...]:
+        """Samples per second of two batch sizes or models, seed by seed."""
+        sizes = [int(cell.split("/b")[1].split("/")[0]) for cell in (reference, this)]
+        logs = np.log(sizes[1] / self.step_s[this] / (sizes[0] / self.step_s[reference]))
+        return around(logs, scipy.stats.sem(logs))
+
+
+def around(logs: pd.Series, error: float) -> tuple[float, ...]:
+    half = scipy.stats.t.ppf(0.975, len(logs) - 1) * error
+    return tuple(np.exp([logs.mean(), logs.mean() - half, logs.mean() + half]))
+
+
+def hodges_lehmann_variance(values: np.ndarray) -> float:
+    n = len(values)
+    counts = [1] + [0] * (n * (n + 1) // 2)  # subsets of the ranks 1 ... n by their sum
+    for rank in range(1, n + 1):
+        counts = [c + (counts[t - rank] if t >= rank else 0) for t, c in enumerate(counts)]
+    below = sum(total <= 0.025 * 2**n for total in itertools.accumulate(counts))
+    walsh = sorted((a + b) / 2 for i, a in enumerate(values) for b in values[i:])
+    low, high = min(walsh[below - 1], np.median(values)), max(walsh[-below], np.median(values))
+    return ((high - low) / (2 * scipy.stats.norm.ppf(0.975))) ** 2
+
+
+def lines(comparison: Comparison) -> dict[str, Line]:
+    return {one.cell.id: one for one in comparison.lines}
+
+
+def numbers(interval: Interval | None) -> tuple[float | None, ...]:
+    assert interval is not None
+    return interval.estimate, interval.low, interval.high
+
+
+def ratios(comparison: Comparison) -> dict[str, tuple[float | None, ...]]:
+    return {name: numbers(one.speed_up.interval) for name, one in lines(comparison).items() if one.speed_up}
+
+
+def reference_of(cell: str, by: str) -> str:
+    model, device, batch, variant = cell.split("/")
+    changed = {"device": (model, "cpu", batch, variant), "variant": (model, device, batch, "eager")}
+    changed |= {"batch_size": (model, device, "b100", variant), "model": ("mlp", device, batch, variant)}
+    return "/".join(changed[by])
+
+
+class TestAgainstPandas:
+    @pytest.mark.parametrize("by", BY)
+    def test_ratios_intervals_and_accuracies(self, folder: RunFolder, run: Run, by: Any) -> None:
+        files = Files(folder.path)
+        pairs = {cell: reference_of(cell, by) for cell in files.good}
+        compute = files.ratio if by in ("device", "variant") else files.rate_ratio
+        expected = {cell: compute(other, cell) for cell, other in pairs.items() if other in pairs and other != cell}
+        comparison = compare_cells(run, by)
+        found = ratios(comparison)
+        assert len(expected) >= 5
+        assert found.keys() == expected.keys()
+        for cell, figures in expected.items():
+            assert found[cell] == pytest.approx(figures, rel=1e-9), cell
+            one, this, reference = lines(comparison)[cell].accuracy, files.accuracy[cell], files.accuracy[pairs[cell]]
+            assert one is not None
+            assert (one.this, one.reference) == pytest.approx((this.mean(), reference.mean()))
+            assert one.difference.estimate == pytest.approx((this - reference).mean(), abs=1e-12)
+
+    @pytest.mark.parametrize(("by", "column"), [("device", "speedup_vs_cpu"), ("variant", "speedup_vs_eager")])
+    def test_same_figures_as_the_runs_table(self, run: Run, by: Any, column: str) -> None:
+        rows = {row.cell.id: row for row in run.rows}
+        for cell, found in ratios(compare_cells(run, by)).items():
+            assert found == tuple(rows[cell][column + end] for end in ("", "_low", "_high"))
+
+    def test_break_even(self, folder: RunFolder, run: Run) -> None:
+        files, names = Files(folder.path), ("mlp/cpu/b100/eager", "mlp/cpu/b100/compile")
+        one = next(one for one in compare_cells(run, "variant").break_evens if one.cell.id == names[1])
+        ratio, low, high = files.ratio(*names)
+        eager_s = files.step_s[names[0]].median()
+        steps = np.array([files.compile_s[names[1]].median() / (eager_s - eager_s / r) for r in (ratio, high, low)])
+        assert numbers(one.steps) == pytest.approx(tuple(steps))
+        assert numbers(one.epochs) == pytest.approx(tuple(steps / 600))
+        assert numbers(one.seconds) == pytest.approx(tuple(steps * eager_s))
+
+    @pytest.mark.parametrize("figure", ["throughput", "speed_up"])
+    def test_two_runs_have_welchs_intervals(self, tmp_path: Path, figure: str) -> None:
+        folders = [write(tmp_path / f"{n}", *records(factor=1 + n, salt=n)) for n in (0, 1)]
+        files = [Files(one.path) for one in folders]
+        logs = [np.log(one.rate if figure == "throughput" else 1 / one.step_s.T.stack()) for one in files]
+        comparison, seen = compare_runs(*map(Run.read, folders)), 0
+        for name, one in lines(comparison).items():
+            if (speed := getattr(one, figure)) is not None:
+                x, y = (log[name].to_numpy() for log in logs)
+                low, high = scipy.stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
+                expected = tuple(np.exp([y.mean() - x.mean(), low, high]))
+                assert numbers(speed.interval) == pytest.approx(expected, rel=1e-9)
+                seen += 1
+        assert seen >= 10
+
+
+class TestCells:
+    @pytest.mark.parametrize("by", BY)
+    def test_no_ratio_from_a_cell_that_is_not_ok_and_each_says_why(self, run: Run, by: Any) -> None:
+        rows, found = {row.cell.id: row for row in run.rows}, lines(compare_cells(run, by))
+        for one in found.values():
+            assert one.speed_up is None or rows[one.cell.id].status == rows[one.reference.id].status == "ok"
+            assert one.speed_up or one.reason
+        assert {name for name, one in found.items() if one.status != "ok"} == {
+            r for r in rows if rows[r].status != "ok"
+        }
+        assert list(found) == sorted(found, key=list(rows).index)
+        for name, (status, reason) in TROUBLE.items():
+            one = found[name.partition("/s")[0]]
+            assert (one.status, one.reason, one.speed_up, one.accuracy, one.marks) == (status, reason, None, None, "")
+
+    def test_seeds_that_are_ok_speak_where_they_are_asked(self, run: Run) -> None:
+        plain, asked = (lines(compare_cells(run, "variant", partial=partial)) for partial in (False, True))
+        one, row = asked["mlp/cuda/b100/compile"], next(r for r in run.rows if r.cell.id == "mlp/cuda/b100/compile")
+        assert one.speed_up is not None
+        assert one.speed_up.interval.estimate == row["speedup_vs_eager"]
+        assert (one.status, one.reason, one.partial) == ("crashed", "signal 11: see its log", True)
+        assert {name for name in asked if asked[name] != plain[name]} == {one.cell.id}
+
+    @pytest.mark.parametrize(
+        ("changes", "by", "cell", "says"),
+        [
+            ({"devices": ("cuda",)}, "device", "mlp/cuda/b100/eager", "mlp/cpu/b100/eager is not in this run"),
+            ({}, "variant", "lenet5/cpu/b1000/compile", "lenet5/cpu/b1000/eager is not ok: timeout: over 1800 s"),
+        ],
+    )
+    def test_a_reference_that_is_not_there_is_named(self, changes: Any, by: Any, cell: str, says: str) -> None:
+        one = lines(compare_cells(make_run(make_matrix(**changes)), by))[cell]
+        assert one.speed_up is None
+        assert says in one.reason
+
+    def test_smallest_batch_size_that_is_ok_is_the_reference(self) -> None:
+        run = make_run(make_matrix(batch_sizes=(1000, 100, 5000)), {"mlp/cpu/b100/eager": ("oom", "no memory")})
+        found = lines(compare_cells(run, "batch_size"))
+        assert "mlp/cpu/b1000/eager" not in found
+        assert found["mlp/cpu/b5000/eager"].reference.batch_size == 1000
+        assert found["mlp/cuda/b1000/eager"].reference.batch_size == 100
+        assert {one.speed_up.paired for one in found.values() if one.speed_up} == {"unpaired"}
+
+    def test_reference_is_named_or_missed(self, run: Run) -> None:
+        named = compare_cells(run, "variant", reference="compile")
+        assert named.reference == "the variant compile"
+        there, back = ratios(named), ratios(compare_cells(run, "variant"))
+        inverse = [1 / ratio for ratio in back["mlp/cpu/b100/compile"]]
+        assert there["mlp/cpu/b100/eager"] == pytest.approx((inverse[0], inverse[2], inverse[1]))
+        variants = (BUILTIN_VARIANTS["compile"], Variant(name="tf32", precision="tf32"))
+        none = compare_cells(make_run(make_matrix(variants=variants), {"mlp/cpu/b100/tf32": ("oom", "no")}), "variant")
+        assert [(one.cell.id, one.reference) for one in none.lines] == [("mlp/cpu/b100/tf32", None)]
+        assert not none.comparable
+        assert "--reference" in none.reference
+
+    def test_what_was_never_timed_or_shares_no_seed_says_so(self) -> None:
+        manifest, trials, sessions = records(trouble={})
+        untimed = compare_cells(as_run(manifest, trials, []), "variant")
+        assert {"never timed" in one.reason and one.accuracy is not None for one in untimed.lines} == {True}
+        kept = [t for t in trials if (t.seed == 0) == (t.cell.variant == "eager")]
+        apart = compare_cells(as_run(manifest, kept, sessions), "variant")
+        assert {one.reason.partition(" with ")[0] for one in apart.lines} == {"no seed in common"}
+
+    def test_filter_does_not_take_the_reference_away(self, run: Run) -> None:
+        some, whole = compare_cells(run, "device", lambda cell: cell.device == "cuda"), compare_cells(run, "device")
+        assert (ratios(some), some.crossovers) == (ratios(whole), whole.crossovers)
+        assert {one.cell.device for one in some.lines} == {"cuda"}
+
+    def test_noise_and_class_are_those_of_the_worse_side(self, run: Run) -> None:
+        classes = {one.cell.variant: one.class_ for one in compare_cells(run, "variant").lines if one.speed_up}
+        assert classes == {"compile": "A", "tf32": "B"}
+        manifest, trials, sessions = records(trouble={})
+        noisy = make_measurement(noisy=("steal 9 %",))
+        trials = [make_trial(t.cell, t.seed, noisy) if t.id == "mlp/cpu/b100/eager/s0" else t for t in trials]
+        found = lines(compare_cells(as_run(manifest, trials, sessions), "variant"))
+        assert (found["mlp/cpu/b100/compile"].noisy, found["mlp/cpu/b1000/compile"].noisy) == (True, False)
+
+    def test_default_is_the_device_then_the_variant_then_the_batch_size(self, run: Run) -> None:
+        rows = run.rows
+        assert default_by(rows) == default_by(rows, lambda cell: cell.device == "cuda") == "device"
+        assert default_by(rows, lambda cell: cell.device == "cpu") == "variant"
+        assert default_by([row for row in rows if row.cell.device == "cuda"]) == "variant"
+        assert (
+            default_by(row if row.cell.device == "cpu" else replace(row, status="skipped") for row in rows) == "variant"
+        )
+        assert (
+            default_by(row for row in rows if (row.cell.device, row.cell.variant) == ("cpu", "eager")) == "batch_size"
+        )
+
+    def test_geometric_means_are_of_each_class_and_carry_the_signs_of_their_cells(self, run: Run) -> None:
+        comparison = compare_cells(run, "variant")
+        found = [(mean.of, mean.class_, mean.cells) for mean in comparison.means]
+        assert found == [("compile", "A", 5), ("tf32", "B", 4)]
+        for mean in comparison.means:
+            own = [one for one in comparison.lines if one.speed_up and one.cell.variant == mean.of]
+            assert mean.mean.estimate == pytest.approx(
+                scipy.stats.gmean([one.speed_up.interval.estimate for one in own])
+            )
+            assert mean.marks == "".join(sign for sign in "†‡§↓?" if any(sign in one.marks for one in own))
+        assert comparison.means[1].marks == "§↓"
+
+
+def on(run: Run, **environment: Any) -> Run:
+    return replace(run, manifest=replace(run.manifest, environment=replace(run.manifest.environment, **environment)))
+
+
+class TestRuns:
+    def test_a_slower_run_and_back(self, run: Run, b: Run) -> None:
+        comparison, back = compare_runs(run, b), lines(compare_runs(b, run))
+        assert [mean.class_ for mean in comparison.means] == ["A", "B"]
+        assert comparison.means[0].mean.estimate == pytest.approx(1 / 1.1, rel=0.01)
+        for name, one in lines(comparison).items():
+            if one.speed_up is not None:
+                assert (one.speed_up.paired, one.shown, back[name].shown) == ("unpaired", "slower", "faster")
+                low, high = (1 / bound for bound in (one.speed_up.interval.high, one.speed_up.interval.low))
+                inverse = (1 / one.speed_up.interval.estimate, low, high)
+                assert numbers(back[name].speed_up.interval) == pytest.approx(inverse)
+
+    @pytest.mark.parametrize(("seeds", "half"), [((0,), math.sqrt(2)), ((0, 1), 1.0)])
+    def test_few_seeds_have_what_a_session_can_show(self, seeds: tuple[int, ...], half: float) -> None:
+        made = [make_run(make_matrix(seeds=seeds), {}, factor=factor, salt=2) for factor in (1.0, 1.0, 1.1)]
+        same, slower = (lines(compare_runs(made[0], other))["mlp/cpu/b100/eager"] for other in made[1:])
+        width = math.exp(scipy.stats.norm.ppf(0.975) * PROCESS_SD * half)
+        assert numbers(same.speed_up.interval) == pytest.approx((1.0, 1 / width, width))
+        assert (same.shown, slower.shown) == ("not told apart", "slower")
+        assert same.throughput.interval.low is None
+
+    def test_status_of_both(self, run: Run, b: Run) -> None:
+        both = lines(compare_runs(run, b))["lenet5/cuda/b1000/compile"]
+        assert (both.status, both.throughput, both.speed_up, both.accuracy) == ("oom", None, None, None)
+        assert both.reason.startswith("run A: oom: 8.1 GiB")
+        alone = lines(compare_runs(run, make_run(trouble={}, salt=1)))["lenet5/cuda/b1000/compile"]
+        assert (alone.status, alone.speed_up, "run B" in alone.reason) == ("oom, ok", None, False)
+        found = lines(compare_runs(run, make_run(make_matrix(batch_sizes=(100, 5000)), {}, salt=1)))
+        assert [found[f"mlp/cpu/b{size}/eager"].reason for size in (1000, 5000)] == ["only in run A", "only in run B"]
+        some = compare_runs(run, b, chosen=lambda cell: cell.model == "mlp")
+        assert {one.cell.model for one in some.lines} == {"mlp"}
+
+    def test_another_machine_is_compared_only_where_asked(self, run: Run, b: Run) -> None:
+        other = on(b, cpu="Intel", cores=8)
+        refused, asked = compare_runs(run, other), compare_runs(run, other, across_machines=True)
+        assert (refused.comparable, asked.comparable, compare_runs(run, b).differences) == (False, True, ())
+        for comparison in (refused, asked):
+            assert [one.field for one in comparison.differences] == ["cpu", "cores"]
+        assert "not comparable: CPU, cores" in {one.reason for one in refused.lines}
+        assert ratios(asked) == ratios(compare_runs(run, b))
+
+    def test_only_the_cells_that_differ_are_left_out(self, run: Run) -> None:
+        variants = (BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"], Variant(name="tf32", precision="bf16"))
+        comparison = compare_runs(run, make_run(make_matrix(variants=variants), salt=1))
+        found = lines(comparison)
+        assert found["mlp/cuda/b100/eager"].speed_up is not None
+        assert found["mlp/cuda/b100/tf32"].speed_up is None
+        (difference,) = comparison.differences
+        assert (difference.field, difference.a, difference.b) == ("settings", "precision tf32", "precision bf16")
+
+    def test_accuracies_on_other_images_show_nothing(self, run: Run, b: Run) -> None:
+        dataset = replace(b.manifest.dataset, name="synthetic", sha256="f" * 64)
+        other = replace(b, manifest=replace(b.manifest, dataset=dataset))
+        comparison = compare_runs(run, other, across_machines=True)
+        assert {one.accuracy.verdict for one in comparison.lines if one.accuracy} == {"incomparable"}

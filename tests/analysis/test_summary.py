@@ -1,0 +1,307 @@
+"""Trials and sessions to a row per cell."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import pytest
+from comparison_kit import run_of
+from hypothesis import given
+from hypothesis import strategies as st
+from record_factory import (
+    make_cell,
+    make_epochs,
+    make_failed,
+    make_manifest,
+    make_measurement,
+    make_session,
+    make_trial,
+)
+
+from mnist_bench import stats
+from mnist_bench.analysis.summary import OUTLINE, Run, epochs, floors
+from mnist_bench.figures import Row
+from mnist_bench.records import STATUSES, Cell, Floor, Session, Skip, StepTimes, Trial, Variant
+
+EAGER, COMPILE, CUDA = make_cell(), make_cell(variant="compile"), make_cell(device="cuda")
+
+
+def seeds_of(cell: Cell, count: int = 3, **changes: Any) -> list[Trial]:
+    return [make_trial(cell, seed, make_measurement(**changes)) for seed in range(count)]
+
+
+def only_row(trials: list[Trial], *sessions: Session, **matrix: Any) -> Row:
+    (row,) = run_of(trials, sessions, **matrix).rows
+    return row
+
+
+def rows(trials: list[Trial], *sessions: Session, **matrix: Any) -> dict[Cell, Row]:
+    return {row.cell: row for row in run_of(trials, sessions, **matrix).rows}
+
+
+def timed(*ms: tuple[Cell, float], seeds: int = 1, **changes: Any) -> tuple[list[Trial], list[Session]]:
+    """A session of all these cells for each seed, 8 rounds of it."""
+    cells, rounds = [cell for cell, _ in ms], [[one for _, one in ms]] * 8
+    trials = [make_trial(cell, seed, make_measurement(**changes)) for seed in range(seeds) for cell in cells]
+    groups = [trials[n : n + len(cells)] for n in range(0, len(trials), len(cells))]
+    return trials, [make_session(own, rounds, group=f"{n}") for n, own in enumerate(groups)]
+
+
+class TestRows:
+    def test_order_is_that_of_the_matrix_and_what_is_not_finished_is_pending(self) -> None:
+        cells = [make_cell(variant="compile"), make_cell("cnn"), make_cell()]
+        planned = [make_trial(cell, seed) for cell in cells for seed in (0, 1)]
+        done = [make_trial(cell, 1) for cell in reversed(cells[:2])]
+        run = Run(manifest=make_manifest(planned), trials=done, sessions=())
+        assert [(row.cell, row.seeds) for row in run.rows] == [(cells[0], 1), (cells[1], 1)]
+        assert set(run.pending) == {trial.id for trial in planned} - {trial.id for trial in done}
+        assert [row.cell for row in Run(manifest=make_manifest(), trials=[make_trial()], sessions=()).rows] == [EAGER]
+
+    @pytest.mark.parametrize(("better", "worse"), [*combinations(STATUSES, 2)])
+    def test_status_is_the_worst_of_the_seeds(self, better: Any, worse: Any) -> None:
+        def trial(seed: int, status: Any) -> Trial:
+            if status in ("ok", "skipped"):
+                return make_trial(seed=seed, outcome=make_measurement() if status == "ok" else Skip(reason="skipped"))
+            return make_failed(seed=seed, kind=status, reason=status)
+
+        row = only_row([trial(0, better), trial(1, worse), trial(2, better)])
+        assert (row.status, row.reason, row.seeds) == (worse, worse, 2 if better == "ok" else 0)
+
+    def test_figures_come_from_the_seeds_that_are_ok(self) -> None:
+        ok = seeds_of(EAGER, 2)
+        row = only_row([*ok, make_failed(seed=2, kind="timeout")])
+        assert (row.seeds, row.figures) == (2, only_row(ok).figures)
+
+    def test_nothing_measured_is_nothing_but_words(self) -> None:
+        row = only_row([make_failed(reason="why")])
+        assert row.figures.keys() == {"dataset", "recipe", "dataset_sha256"}
+        assert (row["epoch_s"], row.seeds) == (None, 0)
+        with pytest.raises(KeyError, match="no figure is called 'epochs'"):
+            row["epochs"]
+
+    def test_outline_is_the_summary_with_fewer_figures(self) -> None:
+        trials, sessions = timed((EAGER, 2.0), (COMPILE, 1.0), compile_s=9.0, noisy=("steal 4 %",))
+        run = run_of([*trials, make_failed(CUDA)], sessions)
+        for brief, full in zip(run.outline, run.rows, strict=True):
+            assert replace(brief, figures={}) == replace(full, figures={})
+            assert brief.figures.items() <= full.figures.items()
+        assert [row.figures.keys() for row in run.outline] == [{one.key for one in OUTLINE}] * 2 + [{"dataset"}]
+
+
+class TestFigures:
+    def test_throughput_and_epochs(self) -> None:
+        took = enumerate([(2.0, 4.0), (3.0, 3.0), (3.0, 5.0)])
+        row = only_row([make_trial(seed=s, outcome=make_measurement(epochs=make_epochs(t))) for s, t in took])
+        assert row["epoch_s"] == pytest.approx(20 / 6)
+        assert row["train_samples_per_s"] == pytest.approx(360_000 / 20)
+        rates = stats.t_interval([20_000, 20_000, 15_000])
+        assert (row["train_samples_per_s_low"], row["train_samples_per_s_high"]) == (rates.low, rates.high)
+        assert row["eval_samples_per_s"] == pytest.approx(60_000 / 1.5)
+        assert row["loader_share"] == pytest.approx(3 / 20)
+
+    @given(st.lists(st.tuples(st.floats(0.01, 1e4), st.floats(0.01, 1e4)), min_size=1, max_size=6))
+    def test_an_epoch_is_all_images(self, took: list[tuple[float, float]]) -> None:
+        trials = [make_trial(seed=s, outcome=make_measurement(epochs=make_epochs(t))) for s, t in enumerate(took)]
+        row = only_row(trials)
+        assert row["epoch_s"] * row["train_samples_per_s"] == pytest.approx(60_000, rel=1e-12)
+        low, high = row["train_samples_per_s_low"], row["train_samples_per_s_high"]
+        assert (low is None) == (high is None) == (len(took) < 3)
+        if low is not None:
+            assert 0 <= low <= row["train_samples_per_s"] <= high
+
+    def test_accuracy_is_that_of_the_last_epoch(self) -> None:
+        last = [0.91, 0.92, 0.96]
+        outcomes = [make_measurement(epochs=make_epochs(accuracy=(0.99, a))) for a in last]
+        row = only_row([make_trial(seed=s, outcome=one) for s, one in enumerate(outcomes)])
+        assert row["test_accuracy"] == pytest.approx(0.93)
+        assert row["test_accuracy_std"] == pytest.approx(statistics.stdev(last))
+        assert (row["train_loss"], only_row(seeds_of(EAGER, 1))["test_accuracy_std"]) == (0.25, None)
+
+    def test_costs(self) -> None:
+        def outcome(compile_s: float | None, total: float, peak: int, on_device: int | None) -> Any:
+            costs = {"compile_s": compile_s, "total_s": total, "time_to_first_step_s": total / 2}
+            return make_measurement(**costs, host_peak_bytes=peak << 20, device_peak_bytes=on_device)
+
+        outcomes = outcome(None, 10, 100, None), outcome(7.0, 30, 300, 600 << 20), outcome(9.0, 14, 200, 400 << 20)
+        row = only_row([make_trial(seed=s, outcome=one) for s, one in enumerate(outcomes)])
+        assert (row["compile_s"], row["total_s"], row["time_to_first_step_s"]) == (8.0, 14, 7)
+        assert (row["host_peak_mib"], row["device_peak_mib"]) == (300, 600)
+
+    def test_time_to_accuracy_is_unknown_where_a_seed_never_got_there(self) -> None:
+        def trial(seed: int, *accuracy: float) -> Trial:
+            return make_trial(seed=seed, outcome=make_measurement(epochs=make_epochs((2.0, 4.0, 8.0), accuracy)))
+
+        soon, late, never = trial(0, 0.97, 0.9, 0.9), trial(1, 0.1, 0.9, 0.98), trial(2, 0.1, 0.2, 0.9699)
+        found = [only_row(list(own))["time_to_accuracy_s"] for own in ((soon,), (soon, late), (soon, late, never))]
+        assert found == [2.0, (2 + 14) / 2, None]
+
+    def test_no_epochs_are_no_figures(self) -> None:
+        row = only_row([make_trial(outcome=make_measurement(epochs=make_epochs((), ())))])
+        keys = ("epoch_s", "train_samples_per_s", "train_samples_per_s_high", "test_accuracy", "train_loss")
+        assert [row[key] for key in (*keys, "eval_samples_per_s", "loader_share")] == [None] * 7
+        assert row.seeds == 1
+
+    def test_facts(self) -> None:
+        row = only_row(seeds_of(EAGER))
+        assert (row["device_name"], row["threads"], row["parameters"]) == ("AMD EPYC", 2, 235_146)
+        assert only_row(seeds_of(EAGER, numerics={}), variants=(Variant(name="eager", threads=5),))["threads"] == 5
+
+    def test_step_times_are_medians_over_sessions_less_those_that_a_member_left(self) -> None:
+        trials = seeds_of(EAGER)
+        sessions = [make_session([t], [[ms]], paired=False) for t, ms in zip(trials, (3.0, 1.0, 2.0), strict=True)]
+        left = StepTimes(p50_ms=0, p95_ms=0, p99_ms=0, count=0)
+        beside = (
+            make_session([trials[0]], [[0]], steps={}),
+            make_session([trials[0]], [[0]], steps={trials[0].id: left}),
+        )
+        row = only_row(trials, *sessions, *beside)
+        assert (row["step_ms_p50"], row["step_ms_p95"], row["step_ms_p99"]) == (2.0, 3.0, 4.0)
+        assert only_row(trials, *beside)["step_ms_p50"] is None
+
+
+class TestDoubts:
+    def test_noise_of_trials_and_sessions_counts_and_marks_are_doubts_alone(self) -> None:
+        trials = [make_trial(), make_trial(seed=1, outcome=make_measurement(noisy=("load",))), make_trial(seed=2)]
+        row = only_row(trials, make_session([trials[2]], [[1.0]], noisy=("steal", "load")))
+        assert (row["noisy"], row["noisy_trials"], row["doubts"]) == (True, 2, "load; steal")
+        row = only_row(seeds_of(EAGER, marks=("the waterfall lacks 5 %",)))
+        assert (row["noisy"], row["noisy_trials"], row["doubts"]) == (False, 0, "the waterfall lacks 5 %")
+
+    @pytest.mark.parametrize(
+        ("epoch_s", "step_ms", "noisy", "says"),
+        [
+            (1.163, 2.0, "load", "0.86x the reference's samples/s, but 1.00x [0.96, 1.04] by steps timed in turn"),
+            (1.163, 1.1, "load", "0.86x the reference's samples/s, but 1.82x [1.75, 1.89] by steps timed in turn"),
+            (0.5, 2.2, "load", "2.00x the reference's samples/s, but 0.91x [0.88, 0.94] by steps timed in turn"),
+            (0.5, 1.1, "load", ""),  # faster by both
+            (1.01, 2.0, "load", ""),  # within the interval
+            (1.163, 1.1, "", ""),  # nothing disturbed it
+        ],
+    )
+    def test_a_noisy_row_says_what_to_trust(self, epoch_s: float, step_ms: float, noisy: str, says: str) -> None:
+        trials, sessions = timed((EAGER, 2.0), (COMPILE, step_ms), seeds=3)
+        own = make_measurement(epochs=make_epochs((3 * epoch_s, 3 * epoch_s)), noisy=(noisy,) if noisy else ())
+        trials = [replace(one, outcome=own) if one.cell == COMPILE else one for one in trials]
+        doubts = rows(trials, *sessions)[COMPILE]["doubts"] or ""
+        assert doubts == "; ".join(filter(None, [noisy, says and f"{says}: trust the latter"]))
+
+
+class TestClass:
+    @pytest.mark.parametrize(
+        ("trace", "class_"),
+        [((2.3, 2.0, 1.5), "A"), ((2.302, 2.0, 1.499), "A"), ((2.3, 2.0, 1.51), "B"), ((2.3, 2.0), "B")],
+    )
+    def test_a_trace_that_differs_is_no_class_a(self, trace: tuple[float, ...], class_: str) -> None:
+        reference = make_trial(EAGER, outcome=make_measurement(loss_trace=(2.3, 2.0, 1.5)))
+        row = rows([reference, make_trial(COMPILE, outcome=make_measurement(loss_trace=trace))])[COMPILE]
+        assert (row["class"], row["doubts"] is None) == (class_, class_ == "A")
+
+    def test_by_settings_the_least_alike_of_the_seeds_and_never_raised(self) -> None:
+        classes = enumerate(["A", "C", "B"])
+        assert only_row([make_trial(seed=s, outcome=make_measurement(class_=c)) for s, c in classes])["class"] == "C"
+        row = rows([make_trial(EAGER), make_trial(COMPILE, outcome=make_measurement(class_="B", loss_trace=(1.0,)))])
+        assert (row[COMPILE]["class"], row[COMPILE]["doubts"]) == ("B", None)
+
+
+class TestSpeedUps:
+    def test_against_the_reference_and_the_cpu_with_the_weaker_word(self) -> None:
+        on_cpu, on_gpu, plain = make_trial(COMPILE), make_trial(replace(COMPILE, device="cuda")), make_trial(CUDA)
+        session = make_session([on_cpu, on_gpu], [[8.0, 2.0]])
+        found = rows([on_cpu, on_gpu, plain], session, make_session([plain], [[3.0]], paired=False))
+        row = found[on_gpu.cell]
+        assert (row["speedup_vs_cpu"], row["speedup_vs_eager"]) == (pytest.approx(4.0), pytest.approx(1.5))
+        assert row["paired"] == "unpaired"
+        assert [found[CUDA][key] for key in ("speedup_vs_eager", "speedup_vs_cpu", "paired")] == [None] * 3
+        assert rows([on_cpu, on_gpu], session)[on_gpu.cell]["paired"] == "within"
+
+    @pytest.mark.parametrize("failed", [EAGER, COMPILE])
+    def test_a_failed_side_is_no_ratio(self, failed: Cell) -> None:
+        trials = [make_failed(cell) if cell == failed else make_trial(cell) for cell in (EAGER, COMPILE)]
+        assert rows(trials, make_session(trials, [[2.0, 1.0]]))[COMPILE]["speedup_vs_eager"] is None
+
+    def test_other_models_and_batches_are_no_reference(self) -> None:
+        others = [make_trial(make_cell("cnn")), make_trial(make_cell(batch_size=1000)), make_trial(COMPILE)]
+        assert rows(others, make_session(others, [[2.0, 2.0, 1.0]]))[COMPILE]["speedup_vs_eager"] is None
+
+    def test_reference_is_the_one_that_the_matrix_names_or_eagers_like(self) -> None:
+        plain, compiled = Variant(name="plain"), Variant(name="compile", execution="compile")
+        trials, sessions = timed((make_cell(variant="plain"), 2.0), (COMPILE, 1.0))
+        ratio = pytest.approx(2.0)
+        found = rows(trials, *sessions, variants=(compiled, plain))
+        assert found[COMPILE]["speedup_vs_eager"] == ratio
+        one = Variant(name="plain", threads=1)
+        assert rows(trials, *sessions, variants=(compiled, one))[COMPILE]["speedup_vs_eager"] is None
+        named = rows(trials, *sessions, variants=(compiled, one), reference="compile")
+        assert named[make_cell(variant="plain")]["speedup_vs_eager"] == pytest.approx(0.5)
+
+
+class TestFastest:
+    def fastest(self, trials: list[Trial], *sessions: Session) -> set[str]:
+        return {cell.variant for cell, row in rows(trials, *sessions).items() if row["fastest"]}
+
+    def test_is_shared_by_those_that_cannot_be_told_apart(self) -> None:
+        cells = [make_cell(variant=name) for name in ("eager", "near", "slow")]
+        trials, sessions = timed(*zip(cells, (1.0, 1.02, 1.3), strict=True), seeds=3)
+        assert self.fastest(trials, *sessions) == {"eager", "near"}
+
+    def test_samples_per_second_do_not_decide(self) -> None:
+        trials, sessions = timed((EAGER, 1.3), (COMPILE, 1.0), seeds=3)
+        quick = make_measurement(epochs=make_epochs((0.1, 0.1)))
+        assert self.fastest([replace(t, outcome=quick) if t.cell == EAGER else t for t in trials], *sessions) == {
+            "compile"
+        }
+
+    def test_paired_ratios_overrule_steps_of_sessions_apart(self) -> None:
+        trials, sessions = timed((EAGER, 1.0), (COMPILE, 0.8), seeds=3)
+        alone = [make_session([t], [[0.1]] * 40, paired=False) for t in trials if t.cell == EAGER]  # a quiet hour
+        assert self.fastest(trials, *sessions, *alone) == {"compile"}
+
+    def test_other_classes_failed_and_single_cells_have_none(self) -> None:
+        trials, sessions = timed((EAGER, 2.0), (COMPILE, 2.5), (make_cell(variant="tf32"), 1.0))
+        tf32 = make_measurement(class_="B")
+        changed = [replace(t, outcome=tf32) if t.cell.variant == "tf32" else t for t in trials]
+        assert self.fastest(changed, *sessions) == {"eager"}
+        assert self.fastest([*trials[:2], make_failed(COMPILE, 1)], *sessions) == set()
+        assert self.fastest(trials[:1]) == set()
+
+
+class TestFloors:
+    def check(self, trials: list[Trial], *expect: Floor) -> list[tuple[str, str]]:
+        run = run_of(trials, expect=expect)
+        return [
+            (one.verdict, one.message.removeprefix("mlp/cpu/b100/")) for one in floors(run.manifest.matrix, run.rows)
+        ]
+
+    def test_of_a_measured_cell(self) -> None:
+        floors = [Floor(min_accuracy=0.975), Floor(min_accuracy=0.98), Floor(min_train_samples_per_s=20_001)]
+        assert self.check([make_trial()], *floors) == [
+            ("held", "eager: test accuracy 0.975 holds the floor 0.975"),
+            ("missed", "eager: test accuracy 0.975 is below the floor 0.98"),
+            ("missed", "eager: training samples per second 20000 is below the floor 20001"),
+        ]
+
+    def test_every_floor_and_every_row_that_matches(self) -> None:
+        trials = [make_trial(EAGER), make_trial(COMPILE), make_trial(make_cell("cnn"))]
+        everywhere = Floor(min_accuracy=0.1, min_train_samples_per_s=1)
+        mlp = Floor(model="mlp", variant="eager", min_accuracy=0.99)
+        assert [verdict for verdict, _ in self.check(trials, everywhere, mlp)] == ["held"] * 2 + ["missed"] + [
+            "held"
+        ] * 4
+
+    def test_a_missing_figure_misses_but_for_a_skipped_cell(self) -> None:
+        floor = Floor(min_accuracy=0.5)
+        missed = "eager: test accuracy was not measured (crashed), so the floor 0.5 is missed"
+        assert self.check([make_failed(kind="crashed")], floor) == [("missed", missed)]
+        ((verdict, says),) = self.check([make_trial(outcome=Skip(reason="no GPU"))], floor)
+        assert (verdict, says.endswith("was not tested: no GPU")) == ("skipped", True)
+
+
+def test_epochs() -> None:
+    first, second = epochs([make_trial(COMPILE, 4), make_failed(seed=1)])
+    assert (first["trial"], first["epoch"], first["seed"]) == ("mlp/cpu/b100/compile/s4", 1, 4)
+    assert (second["epoch"], second["train_s"], second["train_samples_per_s"]) == (2, 4.0, 15_000)
+    assert [second[key] for key in ("loader_s", "loss", "eval_s", "accuracy")] == [0.5, 0.25, 0.25, 0.975]
+    assert (second["dataset"], second["recipe"], second["variant"]) == ("mnist", "standard", "compile")

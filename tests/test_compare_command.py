@@ -1,0 +1,156 @@
+"""``compare`` as it is called: exit codes, formats, what goes where."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparison_kit import make_matrix, records, write
+from markdown_it import MarkdownIt
+from record_factory import RUN_ID
+
+from mnist_bench.cli import main
+
+OTHER, ELSEWHERE, LONELY = "20261124T101500Z-bbbbbb", "20261125T101500Z-cccccc", "20261126T101500Z-dddddd"
+HOSTILE = "=cmd|'/c calc'!A1 <script>x</script> [red]b[/] \x1b[31m| \u202e`y`\nz"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs A, a slower one, one of another machine, and one without anything to compare."""
+    output_dir = tmp_path_factory.mktemp("results")
+    manifest, trials, sessions = records()
+    write(output_dir, manifest, trials, sessions)
+    write(output_dir, *records(factor=1.1, salt=1), OTHER)
+    environment = replace(manifest.environment, cpu="Intel Xeon", cores=8)
+    write(output_dir, replace(manifest, environment=environment), trials, sessions, ELSEWHERE)
+    single = make_matrix(devices=("cuda",), batch_sizes=(100,))
+    write(output_dir, *records(single, {"mlp/cuda/b100/eager": ("oom", HOSTILE)}), LONELY)
+    return output_dir
+
+
+@pytest.fixture
+def compare(results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    def call(*words: str, columns: int = 120) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        try:
+            code = main(["compare", "-o", str(results), *words])
+        except SystemExit as error:  # argparse
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "never"),
+    [
+        (
+            ("--by", "device"),
+            ("against the same cell on the CPU", "Crossover", "oom: 8.1 GiB"),
+            "Break-even",
+        ),
+        (("--by", "variant"), ("against the variant eager", "Break-even", "↓ accuracy shown to be worse"), "Crossover"),
+        (("--by", "batch_size"), ("Ratios of samples per second", "‡ unpaired"), "Crossover"),
+        (("--by", "model"), ("against the model mlp", "Ratios of samples per second", "‡ unpaired"), "Break-even"),
+        (("--by", "variant", "--reference", "compile"), ("against the variant compile",), "Crossover"),
+        ((OTHER,), (f"Run {OTHER} (B) against run {RUN_ID} (A)", "lie apart in time", "slower"), "Across machines"),
+    ],
+)
+def test_says_by_what_and_against_what(compare: Any, words: tuple[str, ...], says: tuple[str, ...], never: str) -> None:
+    for columns in (80, 100, 120):
+        code, out, err = compare(RUN_ID, *words, columns=columns)
+        assert (code, err) == (0, "")
+        assert max(map(len, out.splitlines())) <= columns
+        head = next(line for line in out.splitlines() if line.startswith("model"))
+        assert all(title in head for title in ("variant", "speed-up", "95 %", "accuracy"))
+    assert all(part in out for part in says)
+    assert never not in out
+
+
+def test_csv_has_every_line(compare: Any) -> None:
+    code, out, _ = compare(RUN_ID, "--by", "variant", "--format", "csv")
+    lines = list(csv.DictReader(io.StringIO(out)))
+    failed = next(line for line in lines if line["status"] == "oom")
+    good = next(line for line in lines if line["variant"] == "tf32" and line["speedup"])
+    assert (code, len(lines)) == (0, 17)
+    assert [failed[key] for key in ("status", "speedup", "shown", "accuracy", "paired")] == ["oom", "", "", "", ""]
+    assert [good[key] for key in ("status", "paired", "class", "noisy")] == ["ok", "between", "B", "false"]
+    assert float(good["accuracy_difference"]) == pytest.approx(-0.02)
+    assert float(good["speedup_low"]) < float(good["speedup"]) < float(good["speedup_high"])
+
+
+def test_json_is_one_document(compare: Any) -> None:
+    calls = (), ("--by", "variant"), (OTHER,)
+    by_device, by_variant, two = (json.loads(compare(RUN_ID, *words, "--json")[1]) for words in calls)
+    assert (by_device["runs"], by_device["by"], two["runs"]) == ([RUN_ID], "device", [RUN_ID, OTHER])
+    found = next(one for one in by_device["crossovers"] if (one["model"], one["variant"]) == ("mlp", "eager"))
+    sizes = [found[key]["batch_size"] for key in ("batch_size_low", "batch_size", "batch_size_high")]
+    assert 100 < sizes[0] < sizes[1] < sizes[2] < 1000
+    assert by_device["break_evens"] == by_variant["crossovers"] == two["differences"] == []
+    assert "after" in {one["verdict"] for one in by_variant["break_evens"]} <= {"after", "unproven"}
+    assert len(two["cells"]) == 24
+    assert two["geometric_means"][0]["ratio"] == pytest.approx(1 / 1.1, rel=0.01)
+
+
+def test_filter_and_the_choice_of_what_is_compared(compare: Any) -> None:
+    code, out, err = compare(RUN_ID, "--filter", "device=cpu")
+    assert (code, err) == (0, "compared by variant; choose with --by\n")
+    code, out, _ = compare(RUN_ID, "--filter", "model=mlp,device=cuda", "--format", "csv")
+    lines = list(csv.DictReader(io.StringIO(out)))
+    assert {(line["model"], line["device"]) for line in lines} == {("mlp", "cuda")}
+    assert sum(line["speedup"] != "" for line in lines) == 3
+
+
+def test_another_machine_is_refused_with_the_fields_and_a_hint(compare: Any) -> None:
+    code, out, err = compare(RUN_ID, ELSEWHERE)
+    assert (code, "not comparable: CPU, cores" in out) == (5, True)
+    assert err.splitlines()[1:3] == [
+        "mnist-bench:   CPU: A AMD EPYC, B Intel Xeon (moves speed)",
+        "mnist-bench:   cores: A 2, B 8 (moves speed)",
+    ]
+    assert "--across-machines" in err
+    code, out, err = compare(RUN_ID, ELSEWHERE, "--across-machines")
+    assert (code, err) == (0, "")
+    ranks = [line.split()[0] for line in out.partition("Across machines")[2].splitlines()[3:5]]
+    assert (ranks, "1.00x" in out) == (["CPU", "cores"], True)
+    _, out, _ = compare(RUN_ID, ELSEWHERE, "--across-machines", "--format", "csv")
+    assert {line["differs"] for line in csv.DictReader(io.StringIO(out))} == {"cpu, cores", ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ((RUN_ID, RUN_ID), 2, "the same run"),
+        ((RUN_ID, OTHER, "--by", "device"), 2, "--by"),
+        ((RUN_ID, OTHER, "--reference", "eager"), 2, "--reference"),
+        ((RUN_ID, "--reference", "nothing"), 2, "unknown variant 'nothing'"),
+        ((RUN_ID, "--across-machines"), 2, "--across-machines"),
+        (("nowhere",), 2, "no run 'nowhere'"),
+        ((RUN_ID, "--filter", "model=cnn"), 2, "cnn"),
+        ((RUN_ID, "--by", "colour"), 2, "colour"),
+        ((LONELY, "--by", "device"), 5, "nothing comparable by device"),
+    ],
+)
+def test_refusals(compare: Any, words: tuple[str, ...], code: int, says: str) -> None:
+    found, _, err = compare(*words)
+    assert (found, says in err, "Traceback" in err) == (code, True, False)
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "md", "json"])
+def test_hostile_text_is_text(compare: Any, format_: str) -> None:
+    _, out, err = compare("--by", "variant", "--format", format_)  # the latest
+    assert not set("\x1b\u202e") & set(out + err)
+    match format_:
+        case "csv":
+            assert any(line["reason"].startswith("'=cmd") for line in csv.DictReader(io.StringIO(out)))
+        case "md":
+            html = MarkdownIt("commonmark").enable("table").render(out)
+            assert ("<script>" in html, html.count("<table>")) == (False, 3)
+        case "json":
+            assert HOSTILE in {one["reason"] for one in json.loads(out)["cells"]}

@@ -1,0 +1,425 @@
+"""Exports, read by the tools that they are for: pytest-benchmark, Bencher's and the action's rules, JUnit, parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import junitparser
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from comparison_kit import run_of, write
+from hypothesis import given
+from hypothesis import strategies as st
+from lxml import etree
+from pytest_benchmark.logger import Logger
+from pytest_benchmark.stats import Stats
+from pytest_benchmark.storage.file import FileStorage
+from record_factory import RUN_ID, make_cell, make_epochs, make_failed, make_measurement, make_session, make_trial
+
+from mnist_bench.analysis import results
+from mnist_bench.analysis.summary import Run
+from mnist_bench.cli import export as command
+from mnist_bench.cli import main
+from mnist_bench.disk.folder import RunFolder
+from mnist_bench.export import EXPORTERS, statistics_of
+from mnist_bench.records import BUILTIN_VARIANTS, Floor, ModelEntry, Skip
+
+ROOT = Path(__file__).resolve().parents[1]
+JUNIT = etree.XMLSchema(etree.parse(str(Path(__file__).with_name("junit.xsd"))))
+FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "junit", "csv", "parquet")
+ACTION = "github-action-benchmark"
+ONE_FILE = [name for name in FORMATS if name != ACTION]
+HOSTILE = (
+    *('=HYPERLINK("http://evil.example","click")', "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1:A9)", "\t=1+1"),
+    *("\r=1+1", " =1+1", '"=1+1', "a;=1+1", 'a; "@SUM(A1)', "＝1+1", "</script><img src=x onerror=alert(1)>"),  # noqa: RUF001
+    *("]]><!-- & -->", "two\nlines", "\x00\x1b[31mred\x07", "\ud800\ufffe", "\n", "\r"),
+)
+STEP_MS = {  # of EVERY, by hand: seeds one after the other, rounds in order, the missed ones left out
+    "mlp/cpu/b100/eager": [3.0, 3.2, 2.9, 3.4, 3.1, 3.2, 2.9, 3.4, 3.2, 3.2, 2.9, 3.4],
+    "mlp/cpu/b100/compile": [2.0, 2.1, 2.2] * 3,
+}
+
+
+def every_kind() -> Run:
+    """Two cells timed over three seeds, one of them under a floor; one never timed, one skipped, one failed."""
+    trials, sessions = [], []
+    for seed in range(3):
+        epochs = make_epochs(train_s=(2.0, 4.0 + seed * 20), accuracy=(0.9, 0.95 + seed / 100))
+        noisy = make_measurement(epochs=epochs, compile_s=9.5, noisy=("others used 11 % of the cores",))
+        pair = make_trial(make_cell(), seed), make_trial(make_cell(variant="compile"), seed, noisy)
+        trials += pair
+        rounds = [(3.0 + 0.1 * seed, 2.0), (3.2, 2.1), (2.9, 0.0), (3.4, 2.2)]  # compile misses one round
+        sessions.append(make_session(pair, rounds, group=f"mlp/b100/s{seed}"))
+    skipped = make_trial(make_cell(device="cuda"), outcome=Skip(reason="no NVIDIA driver"))
+    failed = make_failed(make_cell(batch_size=1000), kind="oom", reason="out of memory: use less")
+    models = (ModelEntry(name="mlp", model="mlp"), ModelEntry(name="cnn", model="cnn"))
+    trials += [make_trial(make_cell("cnn")), skipped, failed]
+    return run_of(
+        trials, sessions, models=models, devices=("cpu",), expect=(Floor(variant="compile", min_accuracy=0.99),)
+    )
+
+
+def hostile() -> Run:
+    """A cell for each hostile name, which is its model, its variant and its reason; with a session where it is ok."""
+    trials, sessions = [], []
+    for number, name in enumerate(HOSTILE):
+        ok = make_trial(make_cell(model=name, variant=name), outcome=make_measurement(device_name=name, marks=(name,)))
+        trials += [ok, make_failed(make_cell(model=name, variant=f"{number}"), reason=name)]
+        sessions.append(make_session([ok], [(2.0 + number,), (3.0,)], paired=False, group=f"{name}/b100/s0"))
+    run = run_of([], name=HOSTILE[0], variants=(BUILTIN_VARIANTS["eager"],))
+    return Run(manifest=run.manifest, trials=trials, sessions=sessions)
+
+
+EVERY, EVIL = every_kind(), hostile()
+NOTHING = run_of([make_trial(make_cell(device="cuda"), outcome=Skip(reason="no NVIDIA driver"))])
+
+
+def exported(name: str, run: Run = EVERY, file: int = 0) -> bytes:
+    return list(EXPORTERS[name].files.values())[file](run, run.rows)
+
+
+class TestPytestBenchmark:
+    def compare(self, *arguments: str | Path) -> str:
+        words = [sys.executable, "-m", "pytest_benchmark", "compare", *map(str, arguments)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def test_read_back_by_its_storage(self, tmp_path: Path) -> None:
+        (tmp_path / "0001_run.json").write_bytes(exported("pytest-benchmark"))
+        benchmarks = list(FileStorage(str(tmp_path), Logger(Logger.QUIET)).load_benchmarks())
+        assert {bench["name"]: [round(1000 * one, 9) for one in bench["data"]] for bench in benchmarks} == STEP_MS
+        for bench in benchmarks:
+            assert bench["mean"] == pytest.approx(statistics.mean(STEP_MS[bench["name"]]) / 1000)
+            assert (bench["iterations"], bench["rounds"]) == (10, len(bench["data"]))
+
+    def test_compare_shows_cells_side_by_side_and_two_runs(self, tmp_path: Path) -> None:
+        one, two, evil = (tmp_path / f"{name}.json" for name in ("one", "two", "evil"))
+        for path, run in ((one, EVERY), (two, EVERY), (evil, EVIL)):
+            path.write_bytes(exported("pytest-benchmark", run))
+        out = self.compare(one, "--group-by", "param:variant,group", "--csv", tmp_path / "out.csv")
+        assert re.search(r"^mlp/cpu/b100/compile \S+ +2\.0000 .* 2\.2000 ", out, re.MULTILINE)
+        header, *lines = (tmp_path / "out.csv").read_text().splitlines()
+        assert header.startswith("name,param:batch_size,param:device,param:model,param:variant,min,max,mean")
+        assert len(lines) == 2
+        assert "benchmark 'mlp/b100': 4 tests" in self.compare(one, two)
+        assert set(filter(lambda c: not c.isprintable(), self.compare(evil))) == {"\n"}
+        names = [bench["name"] for bench in json.loads(evil.read_text())["benchmarks"]]
+        assert len(names) == len({*names}) == len(HOSTILE)
+
+    def test_same_fields_as_its_own_file_and_loaded_by_benchmark_compare(self, tmp_path: Path) -> None:
+        """pytest with the plug-in reads our file, and what it then writes has our keys."""
+        (tmp_path / "ours.json").write_bytes(exported("pytest-benchmark"))
+        (tmp_path / "test_it.py").write_text("def test_it(benchmark):\n    benchmark.pedantic(int, rounds=3)\n")
+        words = [sys.executable, "-m", "pytest", "test_it.py", "-p", "no:cacheprovider", "--benchmark-json=theirs.json"]
+        words += [f"--benchmark-compare={tmp_path / 'ours.json'}"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Comparing against benchmarks from:" in done.stdout + done.stderr
+        mine, theirs = (json.loads((tmp_path / name).read_text()) for name in ("ours.json", "theirs.json"))
+        assert (set(mine), set(mine["commit_info"])) == (set(theirs), set(theirs["commit_info"]))
+        assert set(mine["benchmarks"][0]) == set(theirs["benchmarks"][0])
+        assert set(mine["benchmarks"][0]["stats"]) == set(theirs["benchmarks"][0]["stats"])
+
+    @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40))
+    def test_statistics_are_its_own(self, seconds: list[float]) -> None:
+        theirs = Stats()
+        for one in seconds:
+            theirs.update(one)
+        mine = statistics_of(seconds)
+        assert (mine.pop("data"), mine.pop("outliers")) == (seconds, theirs.outliers)
+        assert mine == pytest.approx({name: value for name, value in theirs.as_dict().items() if name != "outliers"})
+
+    def test_says_where_it_comes_from(self) -> None:
+        document = json.loads(exported("pytest-benchmark"))
+        assert (document["commit_info"]["id"], document["commit_info"]["dirty"]) == ("c0ffee" * 6 + "beef", True)
+        assert document["machine_info"]["cpu"] == {"brand_raw": "AMD EPYC", "count": 2}
+        bench = document["benchmarks"][1]
+        assert bench["params"] == {"model": "mlp", "device": "cpu", "batch_size": 100, "variant": "compile"}
+        assert (bench["extra_info"]["run_id"], bench["extra_info"]["noisy"]) == (RUN_ID, True)
+        assert bench["extra_info"]["speedup_vs_eager"] > 1.3
+
+    def test_blocks_of_several_lengths_have_their_middle_one(self) -> None:
+        trials, sessions = [make_trial(seed=seed) for seed in range(3)], []
+        for trial, steps in zip(trials, (5, 20, 30), strict=True):
+            session = make_session([trial], [(2.0,)], paired=False, group=trial.id)
+            block = replace(session.rounds[0], steps=(steps,), seconds=(0.002 * steps,))
+            sessions.append(replace(session, rounds=(block,)))
+        (bench,) = json.loads(exported("pytest-benchmark", run_of(trials, sessions)))["benchmarks"]
+        assert bench["stats"]["iterations"] == 20
+        assert bench["stats"]["data"] == pytest.approx([0.002] * 3)
+
+
+# Written after https://bencher.dev/docs/reference/bencher-metric-format (an object of benchmarks, of measures, with
+# ``value`` required), and stricter: no other keys, and the lengths that the page gives for names.
+METRIC = {"type": "object", "required": ["value"], "additionalProperties": False}
+METRIC |= {"properties": {name: {"type": "number"} for name in ("value", "lower_value", "upper_value")}}
+SLUG = {"pattern": "^[a-z0-9]+(-[a-z0-9]+)*$", "maxLength": 64}
+MEASURES = {"type": "object", "minProperties": 1, "propertyNames": SLUG, "additionalProperties": METRIC}
+BMF = {"type": "object", "propertyNames": {"minLength": 1, "maxLength": 1024}, "additionalProperties": MEASURES}
+
+
+def test_bmf() -> None:
+    found, evil, nothing = (json.loads(exported("bmf", run)) for run in (EVERY, EVIL, NOTHING))
+    for document in (found, evil, nothing):
+        jsonschema.Draft7Validator(BMF).validate(document)
+    assert set(found) == {*STEP_MS, "cnn/cpu/b100/eager"}
+    compiled, eager = found["mlp/cpu/b100/compile"], found["mlp/cpu/b100/eager"]
+    assert compiled["latency"] == {"value": pytest.approx(2.0e6)}  # nanoseconds: 2 ms a step
+    assert compiled["compile-seconds"] == {"value": 9.5}
+    assert tuple(compiled["test-accuracy"].values()) == pytest.approx((0.96, 0.95, 0.97))
+    assert found["cnn/cpu/b100/eager"]["throughput"] == {"value": 20_000}  # one seed has no interval
+    assert ("compile-seconds" in eager, "latency" in found["cnn/cpu/b100/eager"], nothing) == (False, False, {})
+    bounded = [metric for cell in found.values() for metric in cell.values() if "lower_value" in metric]
+    assert all(metric["lower_value"] <= metric["value"] <= metric["upper_value"] for metric in bounded)
+    assert len(bounded) == 4
+    assert len(evil) == len(HOSTILE)
+    assert all(name.isprintable() and name == name.strip() for name in evil)
+
+
+class TestGithubAction:
+    """The action is no package of npm: ``extracted`` does what ``src/extract.ts`` (custom tools) and
+    ``src/extractRangeInfo.ts`` say."""
+
+    def extracted(self, file: int, run: Run = EVERY) -> dict[str, dict[str, Any]]:
+        entries = json.loads(exported(ACTION, run, file))
+        for entry in entries:
+            assert {"name", "value", "unit"} <= set(entry) <= {"name", "value", "unit", "range", "extra"}
+            assert isinstance(entry["value"], int | float)
+            assert all(isinstance(entry[key], str) for key in set(entry) - {"value"})
+            assert entry["name"].isprintable()
+            assert all(line.isprintable() for line in entry["extra"].split("\n"))
+            if "range" in entry:
+                found = re.search(r"(?P<prefix>(\+-|±)\s*)(?P<value>\d.+)", entry["range"])
+                assert found is not None
+                entry["half"] = float(found["value"])
+        named = {entry["name"]: entry for entry in entries}  # it finds the value before by its name
+        assert len(named) == len(entries)
+        return named
+
+    def test_each_figure_is_in_the_file_of_its_direction(self) -> None:
+        smaller, bigger = self.extracted(0), self.extracted(1)
+        step = smaller["mlp/cpu/b100/compile · step ms"]
+        assert (step["value"], step["unit"], "range" in step) == (pytest.approx(2.0), "ms", False)
+        assert {entry["unit"] for entry in smaller.values()} == {"ms", "s", "MiB"}
+        accuracy = bigger["mlp/cpu/b100/compile · accuracy"]
+        assert (accuracy["value"], accuracy["half"]) == (pytest.approx(0.96), pytest.approx(0.01))
+        assert {entry["unit"] for entry in bigger.values()} == {"samples/s", "fraction"}
+        assert not set(smaller) & set(bigger)
+        extra = smaller["mlp/cpu/b100/compile · epoch s"]["extra"].splitlines()
+        assert extra[:2] == [f"run: {RUN_ID}", "seeds: 3"]
+        assert any(line.startswith("† noisy") for line in extra)
+
+    def test_range_of_an_interval_that_was_cut_off_at_0_is_its_whole_half(self) -> None:
+        rate = self.extracted(1)["mlp/cpu/b100/compile · samples/s"]
+        row = next(row for row in EVERY.rows if row.cell.variant == "compile")
+        low, high = row["train_samples_per_s_low"], row["train_samples_per_s_high"]
+        assert low == 0.0
+        assert rate["half"] == pytest.approx(high - row["train_samples_per_s"])
+        assert rate["half"] > row["train_samples_per_s"]
+
+    @pytest.mark.parametrize("file", [0, 1])
+    def test_hostile_names_and_nothing(self, file: int) -> None:
+        assert self.extracted(file, EVIL)
+        assert self.extracted(file, NOTHING) == {}
+
+
+class TestJunit:
+    def cases(self, run: Run) -> dict[str, junitparser.TestCase]:
+        data = exported("junit", run)
+        JUNIT.assertValid(etree.fromstring(data))
+        return {f"{suite.name}/{case.name}": case for suite in junitparser.JUnitXml.fromstring(data) for case in suite}
+
+    def test_a_case_per_cell_with_its_result_and_reason(self) -> None:
+        found = self.cases(EVERY)
+        assert sorted(found) == sorted(row.cell.id for row in EVERY.rows)
+        below = "mlp/cpu/b100/compile: test accuracy 0.96 is below the floor 0.99"
+        assert {name: [(type(one), one.type, one.message) for one in case.result] for name, case in found.items()} == {
+            "mlp/cpu/b100/eager": [],
+            "cnn/cpu/b100/eager": [],
+            "mlp/cuda/b100/eager": [(junitparser.Skipped, "skipped", "no NVIDIA driver")],
+            "mlp/cpu/b1000/eager": [(junitparser.Error, "oom", "out of memory: use less")],
+            "mlp/cpu/b100/compile": [(junitparser.Failure, "expect", below)],
+        }
+        times = {name: case.time for name, case in found.items() if case.time}  # three trials of 15 s
+        assert times == {"mlp/cpu/b100/eager": 45.0, "mlp/cpu/b100/compile": 45.0, "cnn/cpu/b100/eager": 15.0}
+        everywhere = replace(EVERY.manifest.matrix, expect=(Floor(min_accuracy=0.99),))
+        worst = self.cases(replace(EVERY, manifest=replace(EVERY.manifest, matrix=everywhere)))
+        assert isinstance(worst["mlp/cpu/b1000/eager"].result[0], junitparser.Error)
+        assert self.cases(run_of([])) == {}
+
+    def test_counts_and_properties_of_a_suite(self) -> None:
+        mlp, cnn = junitparser.JUnitXml.fromstring(exported("junit"))
+        assert (mlp.tests, mlp.failures, mlp.errors, mlp.skipped, mlp.time) == (4, 1, 1, 1, 90.0)
+        assert (cnn.tests, cnn.failures, cnn.errors, cnn.skipped) == (1, 0, 0, 0)
+        found = {one.name: one.value for one in mlp.properties()}
+        assert (found["run_id"], found["package.torch"]) == (RUN_ID, "2.13.0+cpu")
+        assert (found["cpu/b100/compile compile_s"], found["cpu/b100/compile noisy"]) == ("9.5", "true")
+        assert float(found["cpu/b100/compile speedup_vs_eager"]) > 1.3
+        assert "cpu/b100/eager compile_s" not in found
+
+    def test_hostile_names_stay_text_and_seconds_are_decimal(self) -> None:
+        self.cases(EVIL)
+        texts = [
+            value for element in etree.fromstring(exported("junit", EVIL)).iter() for value in element.attrib.values()
+        ]
+        assert all(text.isprintable() for text in texts)
+        assert any("</script><img src=x onerror=alert(1)>" in text for text in texts)
+        for seconds in (0.0, 0.0004, 123456.7894):
+            self.cases(run_of([make_trial(outcome=make_measurement(total_s=seconds))]))
+
+
+def test_csv_is_results_csv_without_a_formula_whatever_ends_a_cell() -> None:
+    assert exported("csv").decode() == results.to_csv(EVERY.rows)
+    text = exported("csv", EVIL).decode()
+    for delimiter in ",;\t|":
+        for cell in (cell for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) for cell in line):
+            assert re.fullmatch(r"-?[\d.e-]+", cell) or not cell.lstrip(' "').startswith(tuple("=+-@\t\r＝＋－＠"))  # noqa: RUF001
+    lines = text.split("\n")
+    assert len(lines) == len(EVIL.rows) + 2  # a header, and the end of the last line
+    assert all(line.isprintable() for line in lines)
+
+
+class TestParquet:
+    @pytest.mark.parametrize("run", [EVERY, NOTHING, run_of([])], ids=["all", "skipped", "none"])
+    def test_types_do_not_depend_on_what_was_measured(self, run: Run) -> None:
+        table = pq.read_table(io.BytesIO(exported("parquet", run)))
+        kinds = {"model": pa.string(), "batch_size": pa.int64(), "test_accuracy": pa.float64(), "noisy": pa.bool_()}
+        kinds |= {"paired": pa.string(), "class": pa.string(), "parameters": pa.int64(), "doubts": pa.string()}
+        assert {name: table.schema.field(name).type for name in kinds} == kinds
+        assert (table.schema.field("test_accuracy").nullable, table.schema.field("model").nullable) == (True, False)
+        assert table.to_pylist() == results.records(run.rows)
+        assert table.schema.metadata[b"mnist_bench.run_id"] == RUN_ID.encode()
+
+    def test_pandas_reads_it_and_hostile_texts_stay_as_they_are(self) -> None:
+        frame = pd.read_parquet(io.BytesIO(exported("parquet")))
+        assert frame["speedup_vs_eager"].tolist()[1] == pytest.approx(EVERY.rows[1]["speedup_vs_eager"])
+        models = pd.read_parquet(io.BytesIO(exported("parquet", EVIL)))["model"].tolist()
+        assert models == [row.cell.model.encode("utf-8", "backslashreplace").decode() for row in EVIL.rows]
+
+
+class TestCommand:
+    @pytest.fixture
+    def here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder with a run in ``results/``, which is the current one."""
+        monkeypatch.chdir(tmp_path)
+        write(tmp_path / "results", EVERY.manifest, EVERY.trials, EVERY.sessions)
+        return tmp_path
+
+    @pytest.fixture
+    def call(self, here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
+        def called(*words: str) -> tuple[int, bytes, str]:
+            try:
+                code = main(["export", *words])
+            except SystemExit as error:  # argparse
+                code = error.code
+            out, err = capfdbinary.readouterr()
+            assert "Traceback" not in err.decode()
+            return code, out, err.decode()
+
+        return called
+
+    def test_formats_are_those_of_the_contract_and_documented(self) -> None:
+        assert tuple(EXPORTERS) == command.FORMATS == FORMATS
+        text = (ROOT / "docs" / "exports.md").read_text("utf-8")
+        for name, exporter in EXPORTERS.items():
+            assert f"## {name}" in text
+            assert all(f"`{file}`" in text for file in exporter.files)
+
+    @pytest.mark.parametrize("name", ONE_FILE)
+    def test_stdout_and_file_are_the_same(self, name: str, here: Path, call: Any) -> None:
+        code, out, _ = call("--format", name)
+        assert (code, call("latest", "--format", name, "--output", "out/file")[:2]) == (0, (0, b""))
+        stored = Run.read(RunFolder.open(here / "results", "latest"))  # figures of 6 digits
+        assert out == exported(name, stored) == (here / "out" / "file").read_bytes()
+        assert [path.name for path in (here / "out").iterdir()] == ["file"]  # nothing temporary is left
+
+    def test_what_is_left_out_is_said(self, call: Any) -> None:
+        said = [call("--format", name)[2] for name in ("pytest-benchmark", "bmf", "csv")]
+        assert "3 of 5 cells are left out: without a finished timing session" in said[0]
+        assert "2 of 5 cells are left out: without a measured figure" in said[1]
+        assert said[2] == ""
+        assert list(json.loads(call("--format", "bmf", "--filter", "variant=compile")[1])) == ["mlp/cpu/b100/compile"]
+
+    def test_two_files_need_a_folder_or_a_direction(self, here: Path, call: Any) -> None:
+        assert call("--format", ACTION, "--output", "out")[:2] == (0, b"")
+        assert sorted(path.name for path in (here / "out").iterdir()) == [
+            "bigger-is-better.json",
+            "smaller-is-better.json",
+        ]
+        for direction in command.DIRECTIONS:
+            code, out, _ = call("--format", ACTION, "--direction", direction)
+            assert (code, out) == (0, (here / "out" / f"{direction}-is-better.json").read_bytes())
+        assert call("--format", "junit", "--output", ".")[0] == 0
+        assert (here / "junit.xml").is_file()
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (["--format", ACTION], "--direction smaller or --direction bigger"),
+            (["--format", ACTION, "--output", "file"], "is no folder"),
+            (["--format", "csv", "--direction", "bigger"], "leave --direction out"),
+            (["--format", "parquet"], "is binary: name a file with --output"),
+            (["--format", "csv", "--output", "file/out.csv"], "--output file/out.csv: cannot be written:"),
+            (["nowhere", "--format", "csv"], "no run 'nowhere'"),
+            (["--format", "bmf", "--filter", "model=lenet"], "lenet"),
+            (["--format", "xml"], "xml"),
+            ([], "--format"),
+        ],
+    )
+    def test_refusals(
+        self, words: list[str], says: str, here: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "file").write_text("mine")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        code, out, err = call(*words)
+        assert (code, out, (here / "file").read_text()) == (2, b"", "mine")
+        assert says in err
+
+    def test_a_link_is_followed_a_pipe_stays_and_a_failed_write_leaves_what_was_there(
+        self, here: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "link").symlink_to("target.csv")
+        assert call("--format", "csv", "--output", "link")[0] == 0
+        before = (here / "target.csv").read_bytes()
+        assert (here / "link").is_symlink()
+        os.mkfifo(here / "pipe")
+        reader = os.open(here / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+        assert call("--format", "csv", "--output", "pipe")[0] == 0
+        assert os.read(reader, 1 << 16) == before
+        os.close(reader)
+
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        code, _, err = call("--format", "bmf", "--output", "target.csv")
+        assert (code, "No space left on device" in err) == (2, True)
+        assert (here / "target.csv").read_bytes() == before
+        assert sorted(path.name for path in here.iterdir()) == ["link", "pipe", "results", "target.csv"]
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_nothing_measured_and_never_timed(self, name: str, here: Path, call: Any) -> None:
+        write(here / "other", NOTHING.manifest, NOTHING.trials, [])
+        code, _, err = call("-o", "other", "--format", name, "--output", "out")
+        assert code == 5
+        assert "no cell has a" in err
+        assert (here / "out").exists() == (name in ("junit", "csv", "parquet"))
+        stopped = replace(EVERY.manifest, status="interrupted")
+        write(here / "untimed", stopped, [make_trial()], [])
+        code, _, err = call("-o", "untimed", "--format", name, "--output", "out2/")
+        assert code == (5 if name == "pytest-benchmark" else 0)
+        assert "the run is interrupted" in err

@@ -1,0 +1,165 @@
+"""Figures as people and programs read them: formats, signs, and the tables of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from comparison_kit import run_of
+from record_factory import (
+    RUN_ID,
+    make_cell,
+    make_failed,
+    make_manifest,
+    make_matrix,
+    make_measurement,
+    make_session,
+    make_trial,
+)
+from rich.console import Console
+
+from mnist_bench import figures
+from mnist_bench.analysis import results
+from mnist_bench.analysis.summary import Run
+from mnist_bench.records import DataSet, Skip
+from mnist_bench.table import plain
+
+# docs of results/ in the contract, word for word.
+CONTRACT = (
+    "model, device, batch_size, variant, status, reason, seeds, test_accuracy, test_accuracy_std, "
+    "train_samples_per_s, train_samples_per_s_low, train_samples_per_s_high, step_ms_p50, step_ms_p95, step_ms_p99, "
+    "epoch_s, eval_samples_per_s, compile_s, time_to_first_step_s, total_s, loader_share, host_peak_mib, "
+    "device_peak_mib, speedup_vs_eager, speedup_vs_eager_low, speedup_vs_eager_high, speedup_vs_cpu, "
+    "speedup_vs_cpu_low, speedup_vs_cpu_high, paired, noisy, class, dataset, recipe"
+)
+NASTY = "no g++ | <b>x</b> `a` @octocat https://x.y\n\x1b[31mi\ttwo"
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    """Two cells of three seeds, one of them noisy; one that failed, one that was skipped."""
+    cells, trials, sessions = (make_cell(), make_cell(variant="compile")), [], []
+    for seed in range(3):
+        noisy = make_measurement(compile_s=9.5, noisy=("load 3.1",))
+        pair = [make_trial(cells[0], seed), make_trial(cells[1], seed, noisy)]
+        trials, sessions = (
+            [*trials, *pair],
+            [*sessions, make_session(pair, [[8.0, 5.0]] * 8, group=f"mlp/b100/s{seed}")],
+        )
+    failed = make_failed(make_cell("cnn"), kind="compile_error", reason=NASTY)
+    return run_of([*trials, failed, make_trial(make_cell("cnn", "cuda"), outcome=Skip(reason="no driver"))], sessions)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            figures.significant,
+            {None: "", 0.0: "0", 12345.6: "12,346", 12.345: "12.3", 0.012345: "0.0123", -1.5: "-1.50"},
+        ),
+        (figures.significant, {1e-12: "0.000000000", 123.4: "123", 999.9: "1,000", 100.0: "100"}),
+        (figures.ratio, {None: "", 1.4321: "1.43x", 12.0: "12.00x", 0.1: "0.10x", 0.0123: "0.012x"}),
+        (figures.accuracy, {None: "", 0.97531: "0.9753"}),
+        (lambda value: figures.bounds(1.38, value), {None: "", 1.494: "[1.38, 1.49]"}),
+    ],
+)
+def test_formats(text: Any, shown: dict[float | None, str]) -> None:
+    assert {value: text(value) for value in shown} == shown
+
+
+def test_figures_are_named_once_in_the_contracts_order() -> None:
+    keys = [column.key for column in (*figures.names(), *figures.columns()) if column.key]
+    assert ", ".join(keys).startswith(f"{CONTRACT}, ")
+    slugs = [figure.slug for figure in figures.FOLLOWED]
+    assert len({*keys}) == len(keys)
+    assert len({*slugs}) == len(slugs)
+
+
+def test_csv_is_what_pandas_reads(run: Run) -> None:
+    text = results.files(run)["results.csv"]
+    frame = pd.read_csv(io.StringIO(text))
+    assert frame["noisy"].tolist()[:2] == [False, True]
+    assert frame["speedup_vs_eager"].tolist()[1] == pytest.approx(1.6)
+    assert frame["test_accuracy"].isna().tolist() == [False, False, True, True]
+    failed = list(csv.DictReader(io.StringIO(text)))[2]
+    known = {"model", "device", "batch_size", "variant", "status", "reason", "seeds", "dataset", "recipe"}
+    assert {key for key, value in failed.items() if value} == {*known, "dataset_sha256"}
+    assert results.to_csv([]) == text.splitlines()[0] + "\n"
+    epochs = pd.read_csv(io.StringIO(results.files(run)["epochs.csv"]))
+    assert epochs["epoch"].tolist() == [1, 2] * 6
+
+
+def test_json_is_one_document(run: Run) -> None:
+    document = json.loads(results.files(run)["results.json"])
+    assert (document["schema_version"], document["run_id"]) == (1, RUN_ID)
+    assert document["environment"]["cores"] == 2
+    first, *_, failed, _ = document["rows"]
+    assert ", ".join(first).startswith(CONTRACT)
+    assert (first["class"], first["noisy"], first["test_accuracy"]) == ("A", False, 0.975)
+    assert (failed["noisy"], failed["epoch_s"], failed["reason"]) == (None, None, NASTY)
+
+
+def test_markdown(run: Run) -> None:
+    page = results.files(run)["results.md"]
+    where = page.splitlines()[2]
+    for word in (RUN_ID, "AMD EPYC, 2 cores", "torch 2.13.0+cpu", "data set mnist", "recipe standard", "2 epochs"):
+        assert word in where
+    assert "seeds 0, 1, 2" in where
+    assert "commit c0ffeec0ffee with changes" in where
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == ["mlp"]  # nothing of cnn was measured
+    assert (
+        re.findall(r"^- (\S+) (\w+)", page, re.MULTILINE)[:2] == [("†", "noisy:"), ("\\*", "the")] or "† noisy" in page
+    )
+    assert "mlp/cpu/b100/compile: load 3.1" in page
+    assert "\x1b" not in page
+    assert "@octocat" not in page
+
+
+def test_what_is_not_whole_or_not_mnist_is_said_loudly() -> None:
+    manifest = make_manifest(status="interrupted", dataset=DataSet(name="synthetic", root="/", sha256="ab"))
+    environment = replace(manifest.environment, cores=1, packages={}, commit=None)
+    single = replace(manifest, environment=environment, matrix=make_matrix(epochs=1, seeds=(7,)))
+    page = results.document(single, []).markdown()
+    for words in ("Not complete: the run is interrupted", "Synthetic data", "Nothing was measured.", "1 core ·"):
+        assert words in page
+    assert page.splitlines()[2].endswith("1 epoch · seed 7")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+def test_a_narrow_terminal_keeps_what_decides_and_cuts_no_word(run: Run, width: int) -> None:
+    lines = [line.plain for line in results.screen(run.rows).terminal(width)]
+    head = next(line for line in lines if line.startswith("model"))
+    table = "\n".join(lines[lines.index(head) : lines.index("", lines.index(head))])
+    decides = ["vs eager", "95 %", "accuracy", "samples/s", "step ms", "compile s", "epoch s", "p95", "host MiB"]
+    shown = [name for name in decides if name in head]
+    assert shown == decides[: len(shown)]
+    assert len(shown) >= {40: 0, 60: 1, 80: 3, 100: 5, 120: 7, 200: 9}[width]
+    assert head.split()[:4] == ["model", "device", "batch", "variant"]
+    assert ("[1.54, 1.66]" in table) == ("95 %" in shown)
+    assert "cuda" not in table  # what was skipped is a line below
+    said = " ".join(line.strip() for line in lines)
+    for whole in (f"cnn/cpu/b100/eager: compile_error: {plain(NASTY)}", "skipped: no driver", "compile: load 3.1"):
+        assert whole in said
+
+
+def test_signs_and_colours(run: Run) -> None:
+    assert [figures.signs(row) for row in run.rows] == ["", "*†", "", ""]
+    assert figures.marks(noisy=True, unpaired=True, class_="C") == "†‡§"
+    assert [note.split()[0] for note in figures.footnotes(["§", "†§"])] == ["†", "§"]
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=200)
+    console.print(*results.results("", run.rows).terminal(200), sep="\n")
+    for style, word in (("1", "mlp.*compile"), ("31", "cnn.*compile_error"), ("33", "cnn.*skipped")):
+        assert re.search(rf"\x1b\[{style}m{word}", console.file.getvalue()), word
+
+
+def test_every_figure_is_documented() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "exports.md").read_text("utf-8")
+    for figure in figures.FOLLOWED:
+        assert f"| {figure.title} | {figure.unit} | {figure.better} | `{figure.slug}` |" in text
