@@ -187,21 +187,19 @@ def test_a_short_look_is_judged_at_its_last_epoch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("off", "fits", "closest", "words"),
+    ("off", "words"),
     [
-        ({"cnn-lr0.01": 7.0}, ("cnn",), "cnn", "fits lr 0.001, and not the other rate"),
-        ({"cnn": 7.0}, ("cnn-lr0.01",), "cnn-lr0.01", "fits lr 0.01, and not the other rate"),
-        ({"cnn": 3.0, "cnn-lr0.01": 7.0}, (), "cnn", "fits neither rate; lr 0.001 is the closer"),
-        ({"cnn": 0.2}, ("cnn", "cnn-lr0.01"), "cnn-lr0.01", "fits lr 0.001 and lr 0.01; lr 0.01 is the closer"),
+        ({"cnn-lr0.01": 7.0}, "fits lr 0.001; lr 0.001 is the closer"),
+        ({"cnn": 7.0}, "fits lr 0.01; lr 0.01 is the closer"),
+        ({"cnn": 3.0, "cnn-lr0.01": 7.0}, "fits neither rate; lr 0.001 is the closer"),
+        ({"cnn": 0.2}, "fits lr 0.001 and lr 0.01; lr 0.01 is the closer"),
     ],
 )
-def test_which_rate_the_column_fits(off: dict[str, float], fits: tuple[str, ...], closest: str, words: str) -> None:
+def test_which_rate_the_column_fits(off: dict[str, float], words: str) -> None:
     answer = make_result(off).rate
-    assert answer is not None
-    assert (answer.fits, answer.closest) == (fits, closest)
-    assert words in answer.text
+    assert words in answer
     for name, lr in (("cnn", "0.001"), ("cnn-lr0.01", "0.01")):
-        assert f"lr {lr}: rms difference {off.get(name, 0.0):.2f} pp" in answer.text
+        assert f"lr {lr}: rms difference {off.get(name, 0.0):.2f} pp" in answer
 
 
 def test_a_column_may_be_left_once_in_ten_epochs_but_not_at_the_last() -> None:
@@ -217,16 +215,14 @@ def test_a_column_may_be_left_once_in_ten_epochs_but_not_at_the_last() -> None:
     assert [figures(missed) for missed in (set(), {3}, {3, 4}, {9})] == [True, True, False, False]
 
 
-def test_a_rate_whose_seeds_lie_far_apart_confirms_little() -> None:
+def test_what_would_agree_is_said() -> None:
     def rate(name: str, lr: float, low: float, high: float) -> ModelFigures:
         epoch = EpochFigures(epoch=9, published=88.75, measured=(90.9, 91.3, 96.9), low=low, high=high)
         return ModelFigures(name=name, model="cnn", lr=lr, seeds=(0, 1, 2), epochs=(epoch,))
 
     answer = rate_answer([rate("cnn", 0.001, 92.6, 93.7), rate("cnn-lr0.01", 0.01, 76.5, 100.0)])
-    assert answer is not None
-    assert answer.fits == ("cnn-lr0.01",)
-    assert "does not fit lr 0.001, and does not contradict lr 0.01: its seeds lie so far apart" in answer.text
-    assert "anything from 76.5 to 100.0 % would agree after epoch 9" in answer.text
+    assert "fits lr 0.01;" in answer
+    assert "anything from 76.5 to 100.0 % would agree" in answer
 
 
 def test_bounds_of_what_agrees_are_accuracies() -> None:
@@ -236,8 +232,7 @@ def test_bounds_of_what_agrees_are_accuracies() -> None:
 
 def test_one_rate_alone_answers_nothing() -> None:
     result = make_result(leave_out=["cnn-lr0.01"])
-    assert result.rate is None
-    assert rate_answer([model for model in result.models if model.model == "cnn"]) is None
+    assert result.rate == ""
     assert "Erratum 4" not in " ".join(result.remarks)
     assert result.missing[0] == "tutorial cnn-lr0.01/cpu/b100/eager/s0: not yet run"
 
@@ -373,7 +368,7 @@ def test_a_finished_reproduction_is_shown_again(
     results = finished(off={"cnn-lr0.01": 7.0})
     assert reproduce(results) == 0
     out = capsys.readouterr().out
-    assert "The published cnn column fits lr 0.001, and not the other rate." in out
+    assert "The published cnn column fits lr 0.001; lr 0.001 is the closer." in out
     assert max(map(len, out.splitlines())) <= 80
     assert re.search(r"lenet5 +98\.22 +98\.22 +98\.02-98\.42 +\+0\.00 +within the seeds' spread", out)
     folder = results / TUTORIAL

@@ -11,7 +11,7 @@ import io
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +43,6 @@ Pipeline = Literal["resident", "tutorial"]
 PROMISED_MLP_PERCENT = 99.81  # erratum 3: the text promises this; the table does not hold it
 EPOCHS = 10
 ONE_SEED_PP = 1.0  # of one seed, which shows no spread: this near is near
-WIDE_PP = 10.0  # an interval so wide agrees with models that have little in common
 MOST_OUTSIDE = 0.1  # of the epochs, for a column to fit: a 95 % interval is left now and then
 PLOT = "reproduction.svg"
 MEANINGS = (
@@ -138,11 +137,6 @@ class EpochFigures:
     def inside(self) -> bool:
         return self.low <= self.published <= self.high
 
-    @property
-    def wide(self) -> bool:
-        """Whether so much would agree that agreement says little."""
-        return self.high - self.low > WIDE_PP
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFigures:
@@ -179,15 +173,6 @@ class ModelFigures:
     def fits(self) -> bool:
         """Whether the whole column agrees: the last epoch does, and of all at most one in ten does not."""
         return self.final.inside and self.outside <= MOST_OUTSIDE * len(self.epochs)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateAnswer:
-    """Which of erratum 4's rates the published ``cnn`` column fits. ``fits`` are names of entries, none to all."""
-
-    fits: tuple[str, ...]
-    closest: str
-    text: str
 
 
 def model_figures(entry: ModelEntry, trials: Sequence[Trial], published: Published) -> ModelFigures | None:
@@ -233,45 +218,26 @@ def agreeing(accuracies: Sequence[float]) -> tuple[float, float]:
     return max(0.0, 100 * low), min(100.0, 100 * high)
 
 
-def rate_answer(rates: Sequence[ModelFigures]) -> RateAnswer | None:
-    """Answers erratum 4, with the evidence; None while not both rates were measured.
+def rate_answer(rates: Sequence[ModelFigures]) -> str:
+    """Answers erratum 4, with the evidence; empty while not both rates were measured.
 
     Args:
         rates: the entries of ``cnn``, one per rate.
     """
     if len(rates) < 2:
-        return None
-    fitting = [each for each in rates if each.fits]
+        return ""
+    fits = " and ".join(f"lr {each.lr:g}" for each in rates if each.fits) or "neither rate"
     closest = min(rates, key=lambda each: each.rms)
-    match [f"lr {each.lr:g}" for each in fitting]:
-        case []:
-            words = f"The published cnn column fits neither rate; lr {closest.lr:g} is the closer."
-        case [one] if fitting[0].final.wide:
-            others = " and ".join(f"lr {each.lr:g}" for each in rates if not each.fits)
-            words = f"The published cnn column does not fit {others}, and does not contradict {one}: "
-            words += _why_wide(fitting[0])
-        case [one]:
-            words = f"The published cnn column fits {one}, and not the other rate."
-        case names:
-            words = f"The published cnn column fits {' and '.join(names)}; lr {closest.lr:g} is the closer."
-            words += "".join(f" Of lr {each.lr:g}: {_why_wide(each)}" for each in fitting if each.final.wide)
-    evidence = " ".join(_evidence(each) for each in rates)
-    return RateAnswer(fits=tuple(each.name for each in fitting), closest=closest.name, text=f"{words} {evidence}")
-
-
-def _why_wide(rate: ModelFigures) -> str:
-    final = rate.final
-    return (
-        f"its seeds lie so far apart that anything from {final.low:.1f} to {final.high:.1f} % would agree after epoch "
-        f"{final.epoch}, which confirms little."
-    )
+    words = f"The published cnn column fits {fits}; lr {closest.lr:g} is the closer."
+    return " ".join([words, *map(_evidence, rates)])
 
 
 def _evidence(rate: ModelFigures) -> str:
     final, count = rate.final, len(rate.epochs)
     return (
         f"lr {rate.lr:g}: rms difference {rate.rms:.2f} pp; inside at {count - rate.outside} of {count} epochs; after "
-        f"epoch {final.epoch} {final.mean:.2f} % measured, {final.published:.2f} % published, {rate.verdict}."
+        f"epoch {final.epoch} {final.mean:.2f} % measured, {final.published:.2f} % published, {rate.verdict} (anything "
+        f"from {final.low:.1f} to {final.high:.1f} % would agree)."
     )
 
 
@@ -366,7 +332,7 @@ class Reproduction:
     tutorial: Manifest
     standard: Manifest
     models: tuple[ModelFigures, ...]
-    rate: RateAnswer | None
+    rate: str  # the answer to erratum 4
     errata: tuple[ErrataRow, ...]
     missing: tuple[str, ...]
     work_s: float  # seconds that the trials had the machine
@@ -374,7 +340,7 @@ class Reproduction:
     @property
     def remarks(self) -> tuple[str, ...]:
         """The answer to erratum 4, then each erratum in a sentence."""
-        return (*([self.rate.text] if self.rate else []), *errata_remarks(self.errata))
+        return (*([self.rate] if self.rate else []), *errata_remarks(self.errata))
 
 
 def reproduction(published: Published, tutorial: Run, standard: Run) -> Reproduction:
@@ -439,7 +405,7 @@ def to_json(result: Reproduction) -> dict[str, Any]:
         "seeds": list(result.tutorial.matrix.seeds),
         "work_s": round(result.work_s, 1),
         "verdicts": Table("", (*_MODEL, *_VERDICTS), final).records(),
-        "cnn_rate": None if result.rate is None else asdict(result.rate),
+        "cnn_rate": result.rate,
         "epochs": epochs_table(result).records(),
         "errata": Table("", _ERRATA, result.errata).records(),
         "remarks": list(result.remarks),
