@@ -15,6 +15,7 @@ from mnist_bench.cli import baseline as baselines
 from mnist_bench.cli import options
 from mnist_bench.cli.writing import cannot_write, try_out, write
 from mnist_bench.errors import BenchError, UsageError
+from mnist_bench.table import plain
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.summary import Run
@@ -101,7 +102,7 @@ def against_baseline(args: argparse.Namespace) -> int:
     refuse_unfinished(run, chosen)
     check = held_against(run, baseline, _head(args, run), chosen)
     code = tell(check, judge(check), args, folder.check_path)
-    print(f"mnist-bench: check: {folder.check_path}", file=sys.stderr)
+    print(f"mnist-bench: check: {plain(str(folder.check_path))}", file=sys.stderr)
     return code
 
 
@@ -119,7 +120,9 @@ def replay(args: argparse.Namespace) -> int:
         _complain(args, check, found)
         return DISAGREES
     code = tell(check, verdicts, args)
-    print(f"mnist-bench: replayed: every verdict follows from the samples of {args.replay}", file=sys.stderr)
+    print(
+        f"mnist-bench: replayed: every verdict follows from the samples of {plain(str(args.replay))}", file=sys.stderr
+    )
     return code
 
 
@@ -161,7 +164,6 @@ def _from_root(matrix: str) -> str:
 
 def _complain(args: argparse.Namespace, check: Check, found: list[str]) -> None:
     from mnist_bench import __version__
-    from mnist_bench.table import plain
 
     places = f"{len(found)} place{'s' if len(found) != 1 else ''}"
     more = [f"  and {len(found) - MOST_DISAGREEMENTS} more"] if len(found) > MOST_DISAGREEMENTS else []
@@ -171,7 +173,7 @@ def _complain(args: argparse.Namespace, check: Check, found: list[str]) -> None:
         if written == __version__
         else f"mnist-bench {written} wrote the file, this is {__version__}: replay it with that version"
     )
-    head = f"{args.replay}: judged again, it differs from what is stored in {places}:"
+    head = f"{plain(str(args.replay))}: judged again, it differs from what is stored in {places}:"
     for line in (head, *(f"  {plain(one)}" for one in found[:MOST_DISAGREEMENTS]), *more, why):
         print(f"mnist-bench: {line}", file=sys.stderr)
 

@@ -36,7 +36,7 @@ from mnist_bench.gate.evidence import (
     write,
 )
 from mnist_bench.gate.speed import shift_of
-from mnist_bench.records import Cell, Manifest, Matrix
+from mnist_bench.records import Cell, Manifest, Matrix, RunOptions
 from mnist_bench.table import Column, Document, Table, listed, plain
 
 FORMAT: Literal["mnist-bench baseline"] = "mnist-bench baseline"
@@ -110,8 +110,16 @@ def baseline_of(run: Run, reason: str, chosen: Choice | None = None) -> Baseline
     rows = [row for row in run.rows if chosen is None or chosen(row.cell)]
     _refuse_unfit(run, rows, chosen)
     cells = (CellEvidence(cell=row.cell, a=_trimmed(side_of_run(run, row))) for row in rows)
-    source = Source(reason=plain(reason), manifest=replace(run.manifest, order=(), trials=()))
-    return _baseline([source], cells)
+    manifest = run.manifest
+    about = replace(  # no path of the machine's stands in a file that is committed
+        manifest,
+        order=(),
+        trials=(),
+        matrix_path=manifest.matrix_path.rpartition("/")[2],
+        dataset=replace(manifest.dataset, root=""),
+        options=RunOptions(),
+    )
+    return _baseline([Source(reason=plain(reason), manifest=about)], cells)
 
 
 def updated(old: Baseline | None, new: Baseline, chosen: Choice | None) -> Baseline:

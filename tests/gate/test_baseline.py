@@ -53,6 +53,7 @@ class TestContent:
     def test_is_where_it_comes_from_and_why(self) -> None:
         (source,) = make_baseline().runs
         assert (source.manifest.run_id, source.reason, source.manifest.trials) == (RUN_ID, "for tests", ())
+        assert (source.manifest.dataset.root, source.manifest.options.plugin_path) == ("", "")
         assert source.words.startswith("2026-11-23, run 20261123T101500Z-a1b2c3; AMD EPYC, 2 cores, Python")
 
     def test_ratios_are_those_of_the_sessions(self) -> None:
