@@ -221,7 +221,7 @@ def test_columns_that_are_explained_exist() -> None:
 def test_run_folder_is_described_as_it_is() -> None:
     described = re.findall(r"^results/<run-id>/(\S+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     source = "\n".join(
-        (ROOT / "mnist_bench" / name).read_text("utf-8") for name in ("store.py", "run_names.py", "tables.py")
+        (ROOT / "mnist_bench" / name).read_text("utf-8") for name in ("disk/folder.py", "analysis/results.py")
     )
     for name in described:
         assert name.rstrip("/") in source, f"results/<run-id>/{name}: the store knows nothing of it"
