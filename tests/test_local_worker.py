@@ -15,7 +15,7 @@ import psutil
 import pytest
 from group_kit import make_spec
 
-from mnist_bench.errors import Interrupted
+from mnist_bench.errors import Interrupted, WorkerError
 from mnist_bench.records import Variant
 from mnist_bench.run import process
 from mnist_bench.run.process import MALLOC, Interrupts, LocalWorker, worker_environment
@@ -235,3 +235,33 @@ def test_mallocs_thresholds_are_fixed_unless_the_environment_has_its_own() -> No
     spec = make_spec()
     assert worker_environment({}, spec).items() >= MALLOC.items()
     assert worker_environment({"MALLOC_TRIM_THRESHOLD_": "1"}, spec)["MALLOC_TRIM_THRESHOLD_"] == "1"
+
+
+def test_a_worker_that_cannot_be_started_leaves_nothing(
+    tmp_path: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
+    before = len([*Path("/dev/fd").iterdir()])
+    (tmp_path / "link.log").symlink_to("elsewhere")
+    for log in (tmp_path / "gone" / "worker.log", tmp_path / "link.log"):
+        with pytest.raises(WorkerError, match="its worker cannot be started"):
+            LocalWorker(make_spec(), log, os.environ, 1.0, interrupts)
+    monkeypatch.setattr(process.sys, "executable", str(tmp_path / "no-python"))
+    with pytest.raises(WorkerError, match=r"its worker cannot be started: .*no-python"):
+        LocalWorker(make_spec(), tmp_path / "worker.log", os.environ, 1.0, interrupts)
+    assert len([*Path("/dev/fd").iterdir()]) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.log", "worker.log"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'say(b\'{"type": "failed", "kind": "failed", "reason": "OSError: [Errno 28] No space left on device"}\\n\')',
+        "print('OSError: [Errno 28] No space left on device', flush=True); os._exit(1)",
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_model(code: str, start: Start, tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="the disk is full"):
+        start(code).call(Block(seed=1))
+    again = start("os._exit(7)")  # what an earlier attempt printed says nothing of this one
+    assert again.call(Block(seed=1)) == Failed(kind="crashed", reason="exited with 7 in block (log: worker.log)")

@@ -15,10 +15,12 @@ from record_factory import RUN_ID, make_cell, make_manifest, make_matrix, make_t
 
 from mnist_bench import cells as matrices
 from mnist_bench.cli import main
+from mnist_bench.cli.progress import TimeLeft
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import DataError, Interrupted
 from mnist_bench.records import BUILTIN_VARIANTS, RunOptions
 from mnist_bench.run import runner
+from mnist_bench.run.observer import Stage
 
 Start = Callable[..., list[str]]
 
@@ -183,3 +185,30 @@ def test_a_manifest_that_names_code_needs_the_flag_whatever_it_says_itself(
     message = capsys.readouterr().err
     assert "--allow-plugins" in message
     assert said or "manifest.json: matrix" in message
+
+
+def test_what_is_left_follows_from_the_run_s_own_stages() -> None:
+    """Ten times slower than guessed in its first trial, the others are expected so too; time ticks within a stage."""
+    now = [0.0]
+    cells_of = {f"t{n}": make_cell(batch_size=100 * (1 + n // 2)) for n in range(4)}
+    groups = {name: (name,) for name in cells_of}
+    guesses: dict[str, dict[Stage, float]] = {
+        name: {"preparing": 1.0, "timing": 1.0, "training": 8.0} for name in cells_of
+    }
+    left = TimeLeft(guesses, cells_of, groups, lambda: now[0])
+    assert left.seconds() == 40.0
+    expected = []
+    for stage, took in (("preparing", 10.0), ("timing", 10.0), ("training", 80.0)):
+        left.enter(stage, "t0")  # type: ignore[arg-type]
+        now[0] += took / 2
+        left.share = 0.5
+        expected.append(left.seconds())
+        now[0] += took / 2
+    left.leave("t0")
+    assert left.seconds() == pytest.approx(300.0)
+    left.enter("preparing", "t1")
+    now[0] += 4.0
+    assert left.seconds() == pytest.approx(296.0)
+    now[0] += 40.0
+    assert left.seconds() == pytest.approx(290.0)  # longer than expected: no less than all other stages
+    assert expected == [pytest.approx(each) for each in (44.0, 70.0, 124.0)]
