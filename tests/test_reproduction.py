@@ -484,16 +484,6 @@ def test_more_epochs_than_were_published_are_refused(tmp_path: Path, capsys: pyt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_says_how_many_epochs_can_be_had(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    for command, most in (("reproduce", 10), ("run", 50)):
-        with pytest.raises(SystemExit):
-            main([command, "--help"])
-        assert f"epochs of training, 1 to {most}\n" in capsys.readouterr().out
-
-
 def test_without_mnist_nothing_is_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
