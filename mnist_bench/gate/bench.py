@@ -9,15 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from mnist_bench.cells import model_of, variant_of
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate.sides import Side
-from mnist_bench.machine import environment
-from mnist_bench.records import Cell, Failure, Group, Round, Session, Trial, TrialSpec
+from mnist_bench.records import Cell, Failure, Group, Round, RunOptions, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
 from mnist_bench.run.group import Settings, Worker, run_group, time_group
 from mnist_bench.run.observer import Observer
 from mnist_bench.run.process import Interrupts, LocalWorker
+from mnist_bench.run.runner import trial_spec
 
 PAIR_TOKEN_S = 2.0  # of each side of a process pair: rounds of blocks (docs/decisions/0016)
 NAMES: tuple[SideName, SideName] = ("A", "B")
@@ -111,26 +110,11 @@ class Bench:
     def _spec(self, name: SideName, cell: Cell, seed: int, trial: str, *, deterministic: bool = False) -> TrialSpec:
         side = self._sides[name]
         assert side.matrix is not None
-        variant = variant_of(side.matrix, cell.variant)
-        return TrialSpec(
-            id=trial,
-            side=name,
-            cell=cell,
-            seed=seed,
-            model=model_of(side.matrix, cell.model),
-            variant=replace(
-                variant,
-                threads=variant.threads or environment.available_cores(),
-                deterministic=deterministic or variant.deterministic,
-            ),
-            deterministic_if_possible=deterministic and not variant.deterministic,
-            recipe=side.matrix.recipe,
-            epochs=side.matrix.epochs,
-            data=side.data,
-            memory_bytes=int(side.matrix.limits.memory_gib * (1 << 30)),
-            plugin_path=str(side.matrix_path.parent),
-            allow_plugins=self._setting.allow_plugins,
-        )
+        options = RunOptions(plugin_path=str(side.matrix_path.parent), allow_plugins=self._setting.allow_plugins)
+        spec = replace(trial_spec(side.matrix, side.data, options, cell, seed), id=trial, side=name)
+        if not deterministic or spec.variant.deterministic:
+            return spec
+        return replace(spec, variant=replace(spec.variant, deterministic=True), deterministic_if_possible=True)
 
     def _settings(self, budget_s: float, missing: dict[str, str], within_s: float = math.inf) -> Settings:
         return Settings(

@@ -231,10 +231,10 @@ class Conductor:
         pairs = min(planned[-1], have + max(0, int((self.left_s() - seeds_s) / each_s)))
         budget = f"{duration(self.left_s())} of the budget of {duration(self._setting.budget_s)} left"
         if pairs < planned[0]:
-            needs_s = seeds_s + (planned[0] - have) * each_s
+            (needs,) = self._needs()
             text = (
                 f"{budget}: too little for a verdict on every cell: it takes {planned[0]} pairs a cell and a training "
-                f"of both sides, about {duration(needs_s)} in all: raise --budget or choose cells with --filter"
+                f"of both sides: {needs.removeprefix(NEEDS)}, or choose cells with --filter"
             )
             self._setting.observer.notice(text, warning=True)
             return

@@ -347,35 +347,43 @@ def _make(planned: Plan, name: str, a: Side, b: Side, notes: tuple[str, ...], in
     request, state, matrix = planned.request, planned.state, planned.matrix
     wanted = parse_filter(request.filter) if request.filter else None
     cells = dict.fromkeys((*expand(matrix), *(expand(a.matrix) if a.matrix else ())))
+    check = Sides(
+        a=Tree(label=request.against, commit=planned.commit),
+        b=Tree(label=WORKING_TREE, commit=state.commit, changed=trees.named(state.changed)),
+        matrix=a.matrix,
+        cells=select(tuple(cells), wanted),
+        incomparable=incomparable,
+        budget_s=request.budget_s,
+        content_sha256=state.sha256,
+        untracked=state.untracked,
+        notes=notes,
+        here=str(request.here.resolve().relative_to(planned.git.folder)),
+        timeout_s=request.timeout_s,
+    )
+    options = RunOptions(filter=request.filter, allow_plugins=request.allow_plugins)
+    return make_folder(request.output_dir / CHECKS, name, replace(b, matrix_path=Path(planned.path)), check, options)
+
+
+def make_folder(parent: Path, name: str, b: Side, check: Sides, options: RunOptions) -> RunFolder:
+    """Of a check that has nothing measured yet."""
+    assert b.matrix is not None
     manifest = Manifest(
         run_id=name,
         schema_version=SCHEMA_VERSION,
         program_version=__version__,
         status="running",
-        matrix=matrix,
-        matrix_sha256=fingerprint(matrix),
-        matrix_path=str(planned.path),
-        options=RunOptions(filter=request.filter, allow_plugins=request.allow_plugins),
-        environment=environment.describe(request.environ),
+        matrix=b.matrix,
+        matrix_sha256=fingerprint(b.matrix),
+        matrix_path=str(b.matrix_path),
+        options=options,
+        environment=environment.describe(b.environ),
         dataset=b.data,
         order=(),
         trials=(),
         started_at=label(datetime.now(UTC)),
-        check=Sides(
-            a=Tree(label=request.against, commit=planned.commit),
-            b=Tree(label=WORKING_TREE, commit=state.commit, changed=trees.named(state.changed)),
-            matrix=a.matrix,
-            cells=select(tuple(cells), wanted),
-            incomparable=incomparable,
-            budget_s=request.budget_s,
-            content_sha256=state.sha256,
-            untracked=state.untracked,
-            notes=notes,
-            here=str(request.here.resolve().relative_to(planned.git.folder)),
-            timeout_s=request.timeout_s,
-        ),
+        check=check,
     )
-    return RunFolder.create(request.output_dir / CHECKS, manifest)
+    return RunFolder.create(parent, manifest)
 
 
 def _outline(folder: RunFolder) -> str:

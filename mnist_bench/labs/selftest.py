@@ -15,14 +15,14 @@ from statistics import median
 import numpy as np
 
 from mnist_bench import __version__
-from mnist_bench.cells import fingerprint
 from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, proven, raw_folder, read_labels, write_idx, write_sums
-from mnist_bench.disk.folder import SCHEMA_VERSION, RunFolder, new_run_id
+from mnist_bench.disk.folder import RunFolder, new_run_id
 from mnist_bench.errors import WorkerError
 from mnist_bench.gate import bench as benches
 from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import Check, Pair, differences
 from mnist_bench.gate.judge import Verdict, judge
+from mnist_bench.gate.plan import make_folder
 from mnist_bench.gate.sides import Side
 from mnist_bench.labs.selftest_calibration import AIMS, calibrate, instrumented, loads
 from mnist_bench.labs.selftest_report import (
@@ -38,7 +38,6 @@ from mnist_bench.machine import environment
 from mnist_bench.records import (
     Cell,
     DataSet,
-    Manifest,
     Matrix,
     Measurement,
     RunOptions,
@@ -48,7 +47,6 @@ from mnist_bench.records import (
     Tree,
     Trial,
 )
-from mnist_bench.run.group import label
 from mnist_bench.run.process import Interrupts
 
 DROP = 0.006  # of accuracy, at least, that mislabelled training data are to cost
@@ -120,7 +118,12 @@ class Bench:
 
         Raises: as ``gate.conduct.measure`` does.
         """
-        folder = RunFolder.create(self.folder / "checks", self._manifest(a, b, cells, budget_s))
+        assert b.matrix is not None
+        without_floors = replace(b, matrix=replace(b.matrix, expect=()))  # a missed one fails whatever the sides do
+        tree, name = Tree(label="selftest", commit=None), new_run_id(datetime.now(UTC), random.SystemRandom())
+        sides = Sides(a=tree, b=tree, matrix=a.matrix, cells=tuple(cells), budget_s=budget_s)
+        options = RunOptions(allow_plugins=self.allow_plugins)
+        folder = make_folder(self.folder / "checks", name, without_floors, sides, options)
         check = measure(folder, self._setting(a, b, budget_s))
         return check, judge(check)
 
@@ -140,27 +143,6 @@ class Bench:
             interrupts=self.interrupts,
             observer=Warned(self.say),
             allow_plugins=self.allow_plugins,
-        )
-
-    def _manifest(self, a: Side, b: Side, cells: Sequence[Cell], budget_s: float) -> Manifest:
-        if a.matrix is None or b.matrix is None:
-            raise ValueError("both sides of a selftest have a matrix")
-        now, tree = datetime.now(UTC), Tree(label="selftest", commit=None)
-        return Manifest(
-            run_id=new_run_id(now, random.SystemRandom()),
-            schema_version=SCHEMA_VERSION,
-            program_version=__version__,
-            status="running",
-            matrix=replace(b.matrix, expect=()),  # a missed floor fails whatever the sides do
-            matrix_sha256=fingerprint(b.matrix),
-            matrix_path=str(b.matrix_path),
-            options=RunOptions(allow_plugins=self.allow_plugins),
-            environment=environment.describe(self.plain.environ),
-            dataset=b.data,
-            order=(),
-            trials=(),
-            started_at=label(now),
-            check=Sides(a=tree, b=tree, matrix=a.matrix, cells=tuple(cells), budget_s=budget_s),
         )
 
 

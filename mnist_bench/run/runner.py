@@ -21,7 +21,7 @@ from mnist_bench.disk.folder import MANIFEST, SCHEMA_VERSION, RunFolder, new_run
 from mnist_bench.errors import BenchError, Interrupted, UsageError, WorkerError
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import skip_reason, this_host
-from mnist_bench.records import Cell, Group, Manifest, Matrix, RunOptions, Session, Trial, TrialSpec, trial_id
+from mnist_bench.records import Cell, DataSet, Group, Manifest, Matrix, RunOptions, Session, Trial, TrialSpec, trial_id
 from mnist_bench.run.group import Settings, Worker, label, run_group
 from mnist_bench.run.observer import Observer
 from mnist_bench.run.process import Interrupts, LocalWorker
@@ -144,28 +144,32 @@ def tell(observer: Observer, text: str) -> None:
 
 def _plan(folder: RunFolder, manifest: Manifest, order: Sequence[cells.GroupTrials], options: Options) -> RunPlan:
     matrix, place = manifest.matrix, RunFolder(folder.path.resolve())
-    cores = environment.available_cores()
 
     def spec_of(cell: Cell, seed: int) -> TrialSpec:
-        variant = cells.variant_of(matrix, cell.variant)
-        return TrialSpec(
-            id=trial_id(cell, seed),
-            cell=cell,
-            seed=seed,
-            model=cells.model_of(matrix, cell.model),
-            variant=variant if variant.threads else replace(variant, threads=cores),
-            recipe=matrix.recipe,
-            epochs=matrix.epochs,
-            data=manifest.dataset,
-            memory_bytes=int(matrix.limits.memory_gib * (1 << 30)),
-            plugin_path=options.run.plugin_path,
-            allow_plugins=options.run.allow_plugins,
-            score_both=options.run.score_both,
-            samples_path=str(place.samples_path(trial_id(cell, seed))),
-        )
+        samples = str(place.samples_path(trial_id(cell, seed)))
+        return replace(trial_spec(matrix, manifest.dataset, options.run, cell, seed), samples_path=samples)
 
     groups = tuple(Group(id=name, specs=tuple(spec_of(*pair) for pair in pairs)) for name, pairs in order)
     return RunPlan(folder=folder, manifest=manifest, groups=groups, options=options)
+
+
+def trial_spec(matrix: Matrix, dataset: DataSet, options: RunOptions, cell: Cell, seed: int) -> TrialSpec:
+    """All that a worker must know of a trial, but for where its samples go."""
+    variant = cells.variant_of(matrix, cell.variant)
+    return TrialSpec(
+        id=trial_id(cell, seed),
+        cell=cell,
+        seed=seed,
+        model=cells.model_of(matrix, cell.model),
+        variant=replace(variant, threads=variant.threads or environment.available_cores()),
+        recipe=matrix.recipe,
+        epochs=matrix.epochs,
+        data=dataset,
+        memory_bytes=int(matrix.limits.memory_gib * (1 << 30)),
+        plugin_path=options.plugin_path,
+        allow_plugins=options.allow_plugins,
+        score_both=options.score_both,
+    )
 
 
 def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launch: Launch | None = None) -> Run:

@@ -262,7 +262,7 @@ def test_a_reference_of_another_protocol_is_not_comparable(bench: Bench) -> None
     code, out, errors = bench.run("m.yaml", "--against", "main", "--allow-plugins", "--format", "csv", *good)
     assert code == 5, errors
     assert f"protocol version: 1 in A, {PROTOCOL_VERSION} in B" in out
-    assert "B alone, seed 0  parts.net.good/cpu/b2000/single  B: works" in errors
+    assert "B alone, seed 0 parts.net.good/cpu/b2000/single B: works" in errors
     bench.tidy()
 
 

@@ -162,7 +162,7 @@ def test_where_speed_cannot_be_decided_it_ends_at_once_and_says_what_it_would_ta
     assert scene.bench.done == []
     assert scene.said[0].startswith(
         "20 s of the budget of 20 s left: too little for a verdict on every cell: it takes 9 pairs a cell and a "
-        "training of both sides, about 2 min in all"
+        "training of both sides: 1 cell is undecided; the next look at all of them takes about --budget 2m in all"
     )
     assert check.notes == ("budget: 1 cell is undecided; the next look at all of them takes about --budget 2m in all",)
     assert scene.run(120.0).notes == ()
