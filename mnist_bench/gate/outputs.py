@@ -32,7 +32,7 @@ SUMMARY_BYTES = 1 << 20  # of all summaries of one step together
 COMMENT_BYTES = 65_000  # GitHub takes 65,536 characters
 HEAD_BYTES = 16_000  # of facts, whatever notes and names there are
 LONGEST_TEXT = 1000  # characters of one text
-CHANGED_FILES = 5  # named in a head
+FEW = 5  # changed files that are named in a head, reasons that stand in the open
 LONGEST_FILE = 100  # characters of such a name
 MOST_ANNOTATIONS = 10  # of a level that GitHub shows of a step
 PACKAGE = "mnist_bench.check"
@@ -248,8 +248,9 @@ def page(check: Check, verdicts: Sequence[Verdict], limit: int = SUMMARY_BYTES) 
     passes = [line for line in told if line.verdict.kind == "pass"]
     others = [line for line in told if line.verdict.kind != "pass"]
     heading = f"### {gate.OVERALL[code][0]}: {_text(check.b.label)} against {_text(check.a.label)}"
-    remarks = filter(None, (gate.overall(verdicts, code), _unfinished(check), noise_words(check), *_skips(lines)))
-    told_facts = [f"- {_text(fact)}" for fact in facts(check)]
+    skips = _skips(lines)
+    remarks = filter(None, (gate.overall(verdicts, code), _unfinished(check), noise_words(check), *skips[:FEW]))
+    told_facts = [f"- {_text(fact)}" for fact in (*facts(check), *skips[FEW:])]
     kept = _fitting(told_facts, HEAD_BYTES)
     if len(kept) < len(told_facts):
         kept.append(f"- {len(told_facts) - len(kept):,} more facts stand in check.json")
@@ -361,7 +362,7 @@ def _unfinished(check: Check) -> str:
 def _side(side: Tree) -> str:
     commit = f", commit {side.commit[:12]}" if side.commit else ""
     names = [shortened(name, LONGEST_FILE) for name in side.changed]
-    return f"{side.label}{commit}{f', changed: {listed(names, CHANGED_FILES)}' if names else ''}"
+    return f"{side.label}{commit}{f', changed: {listed(names, FEW)}' if names else ''}"
 
 
 def _minutes(seconds: float) -> str:

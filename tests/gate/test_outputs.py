@@ -170,6 +170,9 @@ class TestPage:
         made = judged(evidence(), notes=("n" * 5_000,) * 1_000)
         assert len(comment(*made).encode()) <= COMMENT_BYTES
         assert "more facts stand in check.json" in comment(*made)
+        reasons = [SideEvidence(status="skipped", reason=f"{n} " * 500) for n in range(500)]
+        cells = [evidence(a=one, b=one, cell=make_cell(batch_size=n)) for n, one in enumerate(reasons, 1)]
+        assert len(comment(*judged(*cells)).encode()) <= COMMENT_BYTES
 
 
 class TestAnnotations:
