@@ -11,11 +11,13 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mnist_bench.records import Cell, Measurement, Status, StepTimes, Trial, VariantClass
-from mnist_bench.stats import Interval, mean_and_variance, t_interval
 from mnist_bench.table import Column, joined, plain
+
+if TYPE_CHECKING:
+    from mnist_bench.stats import Interval  # imported late: numpy takes longer to load than a look at the history
 
 T = TypeVar("T")
 
@@ -179,6 +181,8 @@ def _accuracy(one: Measured) -> float | None:
 
 
 def _accuracy_std(one: Measured) -> float | None:
+    from mnist_bench.stats import mean_and_variance
+
     return math.sqrt(mean_and_variance(_finals(one))[1]) if len(_finals(one)) > 1 else None
 
 
@@ -189,6 +193,8 @@ def _train_loss(one: Measured) -> float | None:
 
 def throughput(one: Measured) -> Interval | None:
     """All samples / all seconds; the interval is that of the mean over seeds, stretched to hold it."""
+    from mnist_bench.stats import Interval, t_interval
+
     rate = _quotient(sum(m.train_samples for m in one.ok), one.sum(lambda m: m.epochs.train_s))
     rates = [found for m in one.ok if (found := _quotient(m.train_samples, sum(m.epochs.train_s))) is not None]
     if rate is None:

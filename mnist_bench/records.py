@@ -27,6 +27,7 @@ Figure = Annotated[float, msgspec.Meta(gt=-1e30, lt=1e30)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Scalar = bool | int | float | str | None
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+ShardName = Annotated[str, msgspec.Meta(pattern=r"^\d{1,14}/\d{1,14}$")]
 RunId = Annotated[str, msgspec.Meta(pattern=r"^\d{8}T\d{6}Z-[a-z0-9]{6}$")]
 Moment = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]  # a label: UTC, ISO 8601
 
@@ -541,7 +542,7 @@ class Source:
     """A shard that a merged run was made of."""
 
     run_id: RunId
-    shard: str | None
+    shard: ShardName | None
     filter: str | None
     started_at: Moment
     ended_at: Moment | None
@@ -554,7 +555,7 @@ class RunOptions:
 
     plugin_path: str = ""  # the matrix file's folder
     filter: str | None = None
-    shard: str | None = None
+    shard: ShardName | None = None
     allow_plugins: bool = False  # of the run's first start; a later one has its own say
     solo: bool = False
     strict_devices: bool = False

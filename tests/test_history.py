@@ -1,534 +1,406 @@
-"""The index of all runs: it always says what the files say, whatever was done to it or to them, by however many."""
+"""``history``: it says what the runs' files say, from the index or from the lines, and marks what stands off."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import multiprocessing
+import csv
+import io
+import json
+import math
 import os
+import random
 import shutil
-import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_matrix, make_measurement, make_trial
 
-from mnist_bench import history, history_db
+from mnist_bench.analysis import history
+from mnist_bench.analysis.history import BARS, GAP, METRICS, Series, sparkline, steps
+from mnist_bench.analysis.results import files
+from mnist_bench.analysis.summary import Run
+from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.records import ModelEntry, RunOptions, Source, Trial, Variant
+from mnist_bench.records import ModelEntry, RunOptions, Sides, Source, Tree, Trial, Variant
+from mnist_bench.report.history import over_runs, render_history
 
+EVIL = "</script><img src=x onerror=alert(1)>"
 RATE = "train_samples_per_s"
 
 
 def run_id(number: int) -> str:
-    return f"202611{number + 1:02}T101500Z-a1b2c3"
+    return f"202611{number:02}T101500Z-a1b2c3"
 
 
-def add_run(results: Path, number: int, trials: Sequence[Trial] = (), **changes: Any) -> RunFolder:
-    started_at = f"2026-11-{number + 1:02}T10:15:00Z"
-    planned = {trial.id: trial for trial in [*trials, *(make_trial(seed=seed) for seed in range(4))]}
-    own = {"run_id": run_id(number), "started_at": started_at, **changes}
-    run = RunFolder.create(results, make_manifest(list(planned.values()), **own))
-    append(run, *(trials or [make_trial()]))
-    return run
+def add_run(results: Path, number: int, trials: Sequence[Trial] = (), *, tables: bool = True, **changes: Any) -> Path:
+    """A run of November's day ``number``, with a trial of the second seed still to come."""
+    trials = trials or [timed(6.0)]
+    own = {"run_id": run_id(number), "started_at": f"2026-11-{number:02}T10:15:00Z", **changes}
+    folder = RunFolder.create(results, make_manifest([*trials, make_trial(seed=1)], **own))
+    append(folder, *trials)
+    if tables:
+        folder.write_tables(files(Run.read(folder)))
+    return folder.path
 
 
-def source(number: int) -> Source:
-    manifest = make_manifest()
-    return Source(
-        run_id=run_id(number),
-        shard=None,
-        filter=None,
-        started_at=manifest.started_at,
-        ended_at=None,
-        environment=manifest.environment,
-    )
-
-
-def append(run: RunFolder, *trials: Trial) -> None:
-    with run.lock():
+def append(folder: RunFolder, *trials: Trial) -> None:
+    with folder.lock():
         for trial in trials:
-            run.append(trial)
+            folder.append(trial)
 
 
-def timed(seconds: float, seed: int = 0, **cell: Any) -> Trial:
-    measurement = make_measurement(epochs=make_epochs([seconds], [0.9]), train_samples=60_000)
+def timed(seconds: float, seed: int = 0, accuracy: float = 0.9, **cell: Any) -> Trial:
+    measurement = make_measurement(epochs=make_epochs([seconds], [accuracy]), train_samples=60_000)
     return make_trial(make_cell(**cell), seed, measurement)
 
 
-def read(results: Path, metric: str = RATE) -> history.History:
-    """A query that nothing went wrong with."""
-    notes: list[str] = []
-    found = history.read(results, metric, notes.append)
-    assert [note for note in notes if "cannot be used" in note] == []
-    return found
+def on(**changes: Any) -> Any:
+    return replace(make_manifest().environment, **changes)
 
 
-def contents(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
-    return {table: sorted(db.execute(f"SELECT * FROM {table}"), key=repr) for table in ("runs", "cells")}
+def gathered(results: Path, metric: str = RATE) -> tuple[tuple[Series, ...], list[str], list[str]]:
+    """The series, the warnings, and what was told."""
+    told: list[str] = []
+    runs, warnings = history.read(results, metric, told.append)
+    return history.gather(runs, METRICS[metric]), warnings, told
 
 
-def indexed(results: Path) -> dict[str, list[tuple[Any, ...]]]:
-    with contextlib.closing(sqlite3.connect(results / history_db.INDEX)) as db:
-        return contents(db)
-
-
-def rebuilt(results: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """What an index that is made from nothing holds."""
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-        history_db.create(db)
-        history.update(db, results, str)
-        return contents(db)
+def values(results: Path) -> list[list[float | None]]:
+    return [[point.row.value for point in one.points] for one in gathered(results)[0]]
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    folder = tmp_path / "results"
-    add_run(folder, 0, [timed(6.0)])
-    add_run(folder, 1, [timed(3.0)])
-    return folder
+    """10,000 samples/s in the first run, 20,000 in the second."""
+    add_run(tmp_path / "results", 1, [timed(6.0)])
+    add_run(tmp_path / "results", 2, [timed(3.0)])
+    return tmp_path / "results"
+
+
+# How a results.json may come not to fit: each gets the run's folder.
+STALE: dict[str, Callable[[Path], object]] = {
+    "missing": lambda run: (run / "results.json").unlink(),
+    "older than the trials": lambda run: append(RunFolder(run), timed(3.0, 1)),
+    "older than the manifest": lambda run: edit(run / "manifest.json", '"status": "complete"', '"status": "stopped"'),
+    "of another schema": lambda run: edit(run / "results.json", '"schema_version": 1', '"schema_version": 99'),
+    "without a figure": lambda run: edit(run / "results.json", RATE, "speed"),
+    "with a word for a figure": lambda run: edit(run / "results.json", f'"{RATE}": 20000.0', f'"{RATE}": "fast"'),
+    "with an infinite figure": lambda run: edit(run / "results.json", f'"{RATE}": 20000.0', f'"{RATE}": 1e999'),
+    "no JSON": lambda run: (run / "results.json").write_text("{"),
+    "nested deeply": lambda run: (run / "results.json").write_text('{"rows":' + "[" * 200_000),
+    "a link": lambda run: (run / "results.json").replace(run / "x") and (run / "results.json").symlink_to(run / "x"),
+    "a pipe": lambda run: (run / "results.json").unlink() or os.mkfifo(run / "results.json"),
+}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
 class TestRead:
-    def test_points_are_those_of_the_runs_oldest_first(self, results: Path) -> None:
-        found = read(results)
-        assert [(p.run.id, p.value, p.run.commit, p.run.dirty) for p in found.points] == [
-            (run_id(0), 10_000.0, "c0ffee" * 6 + "beef", True),
-            (run_id(1), 20_000.0, "c0ffee" * 6 + "beef", True),
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_index_and_lines_say_the_same(self, results: Path, metric: str) -> None:
+        from_index, _, told = gathered(results, metric)
+        assert told == []
+        for table in results.glob("*/results.json"):
+            table.unlink()
+        from_lines, _, told = gathered(results, metric)
+        assert told == ["reading the lines of 2 runs, whose results.json is missing or older"]
+        shown = [
+            [(point.run.run_id, point.row.value, point.series) for one in found for point in one.points]
+            for found in (from_index, from_lines)
         ]
-        assert len({point.place.series for point in found.points}) == 1
-        assert (found.unreadable, found.running) == ((), ())
+        assert shown[0] == shown[1] != []
 
-    @pytest.mark.parametrize(
-        ("metric", "value"), [("test_accuracy", 0.9), ("epoch_s", 6.0), ("compile_s", None), ("host_peak_mib", 512.0)]
-    )
-    def test_any_metric(self, results: Path, metric: str, value: float | None) -> None:
-        assert read(results, metric).points[0].value == value
+    def test_an_index_that_fits_is_all_that_is_read(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(RunFolder, "manifest")
+        assert values(results) == [[10_000.0, 20_000.0]]
 
-    def test_nowhere_nothing_is_made(self, tmp_path: Path) -> None:
-        assert read(tmp_path / "nowhere") == history.History(points=(), unreadable=(), running=())
-        assert list(tmp_path.iterdir()) == []
-
-    def test_index_is_no_run(self, results: Path) -> None:
-        read(results)
-        assert {entry.name for entry in results.iterdir() if entry.is_dir()} == {run_id(0), run_id(1), "latest"}
-        assert len(read(results).points) == 2
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"cpu": "Intel Xeon"},
-            {"cores": 4},
-            {"packages": {"torch": "2.99"}},
-        ],
-    )
-    def test_another_machine_is_another_series(self, results: Path, change: dict[str, Any]) -> None:
-        add_run(results, 2, environment=replace(make_manifest().environment, **change))
-        one, two, other = read(results).points
-        assert one.place.series == two.place.series != other.place.series
-        assert one.place.machine != other.place.machine
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"epochs": 3},
-            {"models": (ModelEntry(name="mlp", model="mlp", lr=0.5),)},
-            {"variants": (Variant(name="eager", channels_last=True),)},
-        ],
-    )
-    def test_another_setting_is_another_series(self, results: Path, change: dict[str, Any]) -> None:
-        add_run(results, 2, matrix=make_matrix(**change))
-        one, two, other = read(results).points
-        assert one.place.series == two.place.series != other.place.series
-
-    def test_a_failed_cell_has_a_base_alone(self, results: Path) -> None:
-        add_run(results, 2, [make_failed(reason="use less")])
-        one, _, failed = read(results).points
-        assert (failed.place.series, failed.place.base) == ("", one.place.base)
-        assert (failed.status, failed.reason, failed.value) == ("oom", "use less", None)
-
-    def test_a_run_that_has_not_ended_is_shown_as_such(self, results: Path) -> None:
-        add_run(results, 2, [timed(2.0), timed(2.0, 1)], status="running")
-        found = read(results)
-        assert found.points[-1].run.status == "running"
-        assert found.running == (history.Running(run_id=run_id(2), finished=2, planned=4),)
-
-    def test_a_run_without_a_finished_trial_has_no_points(self, results: Path) -> None:
-        RunFolder.create(results, make_manifest(["mlp/cpu/b100/eager/s0"], run_id=run_id(2), status="running"))
-        found = read(results)
-        assert len(found.points) == 2
-        assert found.running == (history.Running(run_id=run_id(2), finished=0, planned=1),)
-
-    def test_merged_runs_stand_for_their_sources(self, results: Path) -> None:
-        add_run(results, 2, options=RunOptions(sources=tuple(source(number) for number in (0, 1))))
-        assert [point.run.id for point in read(results).points] == [run_id(2)]
-        shutil.rmtree(results / run_id(2))
-        assert len(read(results).points) == 2
-
-
-class TestUpToDate:
-    def test_new_grown_changed_and_removed_runs(self, results: Path) -> None:
-        read(results)
-        add_run(results, 2, [timed(1.0)], status="running")
-        assert [point.value for point in read(results).points] == [10_000.0, 20_000.0, 60_000.0]
-        run = RunFolder.open(results, run_id(2))
-        append(run, timed(1.5, 1))
-        assert read(results).points[-1].value == 48_000.0
-        with run.lock():
-            run.update_manifest(status="complete")
-        assert read(results).points[-1].run.status == "complete"
-        shutil.rmtree(results / run_id(0))
-        assert [point.run.id for point in read(results).points] == [run_id(1), run_id(2)]
-        assert indexed(results) == rebuilt(results)
-
-    def test_only_what_changed_is_read(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        read(results)
-        opened: set[str] = set()
-        usual = RunFolder.manifest
-        monkeypatch.setattr(RunFolder, "manifest", lambda run: opened.add(run.run_id) or usual(run))
-        read(results)
-        assert opened == set()
-        append(RunFolder(results / run_id(1)), timed(1.0, 1))
-        read(results)
-        assert opened == {run_id(1)}
-
-    def test_change_that_keeps_size_and_time_is_seen(self, results: Path) -> None:
-        read(results)
-        path = results / run_id(0) / "trials.jsonl"
-        before = path.stat()
-        path.write_bytes(path.read_bytes().replace(b'"train_samples":60000', b'"train_samples":30000'))
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-        assert read(results).points[0].value == 5_000.0
-
-    def test_another_version_of_the_program_reads_anew(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        read(results)
-        monkeypatch.setattr(history, "__version__", "99")
-        read(results)
-        assert {fingerprint.partition(";")[0] for _, fingerprint, *_ in indexed(results)["runs"]} == {"99"}
-
-    def test_a_run_that_grows_while_it_is_read_is_read_again(
-        self, results: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        usual, grown = history._read_run, []
-
-        def grow(folder: Path) -> Any:
-            read_before = usual(folder)
-            if not grown:
-                grown.append(folder)
-                append(RunFolder(folder), timed(3.0, 1))
-            return read_before
-
-        monkeypatch.setattr(history, "_read_run", grow)
-        assert read(results).points[0].seeds == 2
-
-    def test_a_run_that_vanishes_while_it_is_read_is_none(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        usual = history._read_run
-
-        def vanish(folder: Path) -> Any:
-            found = usual(folder)
-            shutil.rmtree(results / run_id(1), ignore_errors=True)
-            return found
-
-        monkeypatch.setattr(history, "_read_run", vanish)
-        found = read(results)
-        assert [point.run.id for point in found.points] == [run_id(0)]
-        assert found.unreadable == ()
-
-    def test_a_run_that_came_since_the_listing_is_not_forgotten(self, results: Path) -> None:
-        read(results)
-        with contextlib.closing(sqlite3.connect(results / history_db.INDEX, isolation_level=None)) as db:
-            names = history.known_runs(results)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(history, "known_runs", lambda _: names[:1])  # a listing of before
-                history.update(db, results, str)
-        assert len(indexed(results)["runs"]) == 2
-
-
-BREAKS: dict[str, Callable[[Path], object]] = {
-    "no manifest's text": lambda run: (run / "manifest.json").write_text("{"),
-    "newer schema": lambda run: (run / "manifest.json").write_text('{"schema_version": 99}'),
-    "broken line": lambda run: (run / "trials.jsonl").write_bytes(b"{}\n" + (run / "trials.jsonl").read_bytes()),
-    "broken session": lambda run: (run / "sessions.jsonl").write_bytes(b"[]\n"),
-    "infinite figure": lambda run: (run / "trials.jsonl").write_bytes(
-        (run / "trials.jsonl").read_bytes().replace(b'"train_s":[3.0]', b'"train_s":[1e999]')
-    ),
-    "huge number": lambda run: (run / "trials.jsonl").write_bytes(
-        (run / "trials.jsonl").read_bytes().replace(b'"batch_size":100', b'"batch_size":1' + b"0" * 30)
-    ),
-    "unknown variant": lambda run: (run / "trials.jsonl").write_bytes(
-        (run / "trials.jsonl").read_bytes().replace(b'"variant":"eager"', b'"variant":"other"')
-    ),
-    "folder for a file": lambda run: (run / "sessions.jsonl").mkdir(),
-}
-
-
-class TestBrokenRuns:
-    @pytest.mark.parametrize("spoil", BREAKS.values(), ids=BREAKS)
-    def test_are_named_and_left_out_until_mended(self, results: Path, spoil: Callable[[Path], object]) -> None:
-        copy = results.parent / "copy"
-        shutil.copytree(results / run_id(1), copy)
-        spoil(results / run_id(1))
-        for _ in range(2):  # the second time from the index
-            found = read(results)
-            assert [point.run.id for point in found.points] == [run_id(0)]
-            assert [left_out.run_id for left_out in found.unreadable] == [run_id(1)]
-            assert found.unreadable[0].problem
-        shutil.rmtree(results / run_id(1))
-        shutil.copytree(copy, results / run_id(1))
-        assert len(read(results).points) == 2
-        assert read(results).unreadable == ()
-
-    def test_torn_last_line_is_no_harm(self, results: Path) -> None:
-        with (results / run_id(1) / "trials.jsonl").open("ab") as file:
-            file.write(b'{"id": "half')
-        assert len(read(results).points) == 2
-
-    def test_hostile_names_come_back_as_they_are(self, results: Path) -> None:
-        evil = [
-            "'); DROP TABLE runs; --",
-            "</script><img src=x onerror=alert(1)>",
-            "\x1b[31m",
-            "a\nb",
-            "=1+1",
-            "\0",
-            "✗",
-        ]
-        matrix = make_matrix(models=tuple(ModelEntry(name=name, model=name) for name in evil))
-        trials = [make_failed(make_cell(model=name), reason=name) for name in evil]
-        add_run(results, 2, trials, matrix=matrix)
-        points = read(results).points[2:]
-        assert [(point.cell.model, point.reason) for point in points] == [(name, name) for name in evil]
-        assert indexed(results) == rebuilt(results)
-
-    def test_folder_whose_name_is_no_unicode(self, results: Path) -> None:
-        (results / run_id(1)).rename(results / os.fsdecode(b"run-\xff"))
-        for _ in range(2):
-            assert [point.run.id for point in read(results).points] == [run_id(0), "run-\\udcff"]
-
-
-def spoil_with(statement: str) -> Callable[[Path], None]:
-    def spoil(path: Path) -> None:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute(statement)
-
-    return spoil
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    for page in range(4096, len(data), 4096):
-        data[page] ^= 0xFF  # the kind of the page
-    path.write_bytes(data)
-
-
-SPOILS: dict[str, Callable[[Path], object]] = {
-    "missing": Path.unlink,
-    "empty": lambda path: path.write_bytes(b""),
-    "no database": lambda path: path.write_bytes(b"no database " * 1000),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:5000]),
-    "flipped": flip,
-    "newer version": spoil_with("PRAGMA user_version = 99"),
-    "older version": spoil_with("PRAGMA user_version = 0"),
-    "a table is missing": spoil_with("DROP TABLE cells"),
-    "an index is missing": spoil_with("DROP INDEX cells_by_folder"),
-    "another column": spoil_with("ALTER TABLE cells ADD COLUMN more"),
-    "another table": spoil_with("CREATE TABLE more (x)"),
-}
-
-
-class TestBrokenIndex:
-    @pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
-    def test_is_made_anew(self, results: Path, spoil: Callable[[Path], object]) -> None:
-        sound = read(results)
-        spoil(results / history_db.INDEX)
-        assert read(results) == sound
-        assert indexed(results) == rebuilt(results)
-
-    def test_version_that_was_raised(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        read(results)
-        monkeypatch.setattr(history_db, "VERSION", history_db.VERSION + 1)
-        assert len(read(results).points) == 2
-        with contextlib.closing(sqlite3.connect(results / history_db.INDEX)) as db:
-            assert db.execute("PRAGMA user_version").fetchone() == (history_db.VERSION,)
-            assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-
-    def test_leavings_of_a_killed_writer_are_taken_up(self, results: Path) -> None:
-        """Its write-ahead log is still there: what it committed counts, the transaction it was in does not."""
-        read(results)
-        context = multiprocessing.get_context("spawn")
-        writer = context.Process(target=die_within_a_transaction, args=(results / history_db.INDEX,))
-        writer.start()
-        writer.join()
-        assert writer.exitcode == 9
-        assert (results / "history.db-wal").stat().st_size > 0
-        assert len(read(results).points) == 2
-        assert indexed(results) == rebuilt(results)
-
-    @pytest.mark.parametrize("spoil", [lambda path: path.mkdir(), lambda path: (path.mkdir(), (path / "x").mkdir())])
-    def test_place_that_is_taken_is_told_and_the_runs_are_read(
+    @pytest.mark.parametrize("spoil", STALE.values(), ids=STALE)
+    def test_one_that_does_not_is_told_and_the_lines_are_read(
         self, results: Path, spoil: Callable[[Path], object]
     ) -> None:
-        spoil(results / history_db.INDEX)
-        notes: list[str] = []
-        assert len(history.read(results, RATE, notes.append).points) == 2
-        assert any("history.db: cannot be used" in note for note in notes)
+        spoil(results / run_id(2))
+        assert gathered(results)[1:] == ([], ["reading the lines of 1 run, whose results.json is missing or older"])
+        assert values(results) == [[10_000.0, 20_000.0]]
 
-    def test_lock_that_is_never_let_go_is_told(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        read(results)
-        monkeypatch.setattr(history_db, "WAIT_S", 0.1)
-        notes: list[str] = []
-        with history_db._lock_file(results / history_db.LOCK) as lock:
-            history_db._take(lock, fcntl.LOCK_EX)
-            assert len(history.read(results, RATE, notes.append).points) == 2
-        assert any("cannot be used" in note for note in notes)
+    @pytest.mark.parametrize(
+        ("file", "text"),
+        [
+            ("manifest.json", "{"),
+            ("manifest.json", '{"schema_version": 99}'),
+            ("trials.jsonl", "{}\n"),
+            ("sessions.jsonl", "[]\n"),
+        ],
+    )
+    def test_broken_runs_are_named_and_left_out(self, results: Path, file: str, text: str) -> None:
+        (results / run_id(1) / file).write_text(text)
+        _, (warning,), _ = gathered(results)
+        assert warning.startswith(f"run {run_id(1)} is left out: {results / run_id(1) / file}")
+        assert values(results) == [[20_000.0]]
 
-    def test_disk_that_is_full_is_told(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        usual = history_db.connect
+    def test_a_check_is_no_run(self, results: Path) -> None:
+        tree = Tree(label="main", commit=None)
+        add_run(results, 3, tables=False, check=Sides(a=tree, b=tree, matrix=None, cells=(), budget_s=1.0))
+        assert gathered(results)[1] == [f"run {run_id(3)} is left out: it is a check, not a run"]
 
-        def full(uri: str) -> sqlite3.Connection:
-            db = usual(uri)
-            if uri != ":memory:":
-                db.execute("PRAGMA max_page_count = 1")
-            return db
+    def test_a_run_that_has_not_ended_is_shown_as_such(self, results: Path) -> None:
+        add_run(results, 3, [timed(2.0)], status="running")
+        (series,), warnings, _ = gathered(results)
+        assert series.points[-1].status == "running"
+        assert warnings == [f"run {run_id(3)} is running: 1 of 2 trials are finished"]
 
-        monkeypatch.setattr(history_db, "connect", full)
-        notes: list[str] = []
-        assert len(history.read(results, RATE, notes.append).points) == 2
-        assert any("disk is full" in note for note in notes)
+    def test_merged_runs_stand_for_their_sources(self, results: Path) -> None:
+        rest = {"shard": None, "filter": None, "started_at": "2026-11-01T00:00:00Z", "ended_at": None}
+        sources = tuple(Source(run_id=run_id(number), environment=on(), **rest) for number in (1, 2))
+        merged = add_run(results, 3, [timed(1.0)], options=RunOptions(sources=sources))
+        assert values(results) == [[60_000.0]]
+        shutil.rmtree(merged)
+        assert values(results) == [[10_000.0, 20_000.0]]
 
-    def test_a_reader_is_waited_for(self, results: Path) -> None:
-        """The file is not replaced under a process that has it open."""
-        read(results)
-        spoil_with("PRAGMA user_version = 99")(results / history_db.INDEX)
-        context = multiprocessing.get_context("spawn")
-        begins = context.Event()
-        with history_db._lock_file(results / history_db.LOCK) as lock:
-            history_db._take(lock, fcntl.LOCK_SH)
-            inode = (results / history_db.INDEX).stat().st_ino
-            other = context.Process(target=say_and_read, args=(begins, results))
-            other.start()
-            assert begins.wait(60)
-            other.join(2)
-            assert other.is_alive(), "it has to wait"
-            assert (results / history_db.INDEX).stat().st_ino == inode
-        other.join(60)
-        assert other.exitcode == 0
-        assert indexed(results) == rebuilt(results)
+    def test_folders_whose_name_is_no_unicode_and_nowhere(self, results: Path, tmp_path: Path) -> None:
+        (results / run_id(2)).rename(results / os.fsdecode(b"run-\xff"))
+        assert values(results) == [[10_000.0, 20_000.0]]
+        assert gathered(tmp_path / "nowhere") == ((), [], [])
+        assert not (tmp_path / "nowhere").exists()
 
 
-def say_and_read(begins: Any, results: Path) -> None:
-    begins.set()
-    read(results)
+class TestSeries:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"environment": on(cpu="Intel Xeon")},
+            {"environment": on(cores=4)},
+            {"environment": on(packages={"torch": "2.99"})},
+            {"matrix": make_matrix(epochs=3)},
+            {"matrix": make_matrix(models=(ModelEntry(name="mlp", model="mlp", lr=0.5),))},
+            {"matrix": make_matrix(variants=(Variant(name="eager", channels_last=True),))},
+        ],
+    )
+    def test_another_machine_or_setting_is_another_series_the_newest_first(
+        self, results: Path, change: dict[str, Any]
+    ) -> None:
+        add_run(results, 3, [timed(1.0)], **change)
+        assert values(results) == [[60_000.0], [10_000.0, 20_000.0]]
+        labels = [one.label for one in gathered(results)[0]]
+        assert len(set(labels)) == 2, "where the words are the same they get a digest"
+
+    def test_what_was_not_measured_goes_with_the_series_of_its_machine(self, tmp_path: Path) -> None:
+        def gpu(name: str) -> Trial:
+            return make_trial(make_cell(device="cuda"), 0, make_measurement(device_name=name))
+
+        failed = make_failed(make_cell(device="cuda"))
+        for number, (trial, cores) in enumerate([(failed, 2), (gpu("L4"), 2), (failed, 2), (failed, 8)], start=1):
+            add_run(tmp_path, number, [trial], environment=on(cores=cores))
+        found, _, _ = gathered(tmp_path)
+        assert [[point.run.started_at[8:10] for point in one.points] for one in found] == [["04"], ["01", "02", "03"]]
+        assert found[1].label.startswith("L4, torch")
+
+    def test_cells_by_name_batch_sizes_by_number(self, tmp_path: Path) -> None:
+        add_run(tmp_path, 1, [timed(1.0, model=m, batch_size=b) for m, b in (("mlp", 1000), ("mlp", 20), ("cnn", 5))])
+        ids = [one.cell.id for one in gathered(tmp_path)[0]]
+        assert ids == ["cnn/cpu/b5/eager", "mlp/cpu/b20/eager", "mlp/cpu/b1000/eager"]
+
+    @pytest.mark.parametrize(
+        ("metric", "found", "changes"),
+        [
+            (RATE, (None, 100.0, None, 150.0, 75.0), [None, None, None, 0.5, -0.5]),
+            ("test_accuracy", (0.5, 0.75, 0.0, 0.25), [None, 0.25, -0.75, 0.25]),
+            ("compile_s", (0.0, 1.0), [None, None]),
+        ],
+    )
+    def test_changes_are_against_the_one_before_that_is_known(
+        self, metric: str, found: tuple[float | None, ...], changes: list[float | None]
+    ) -> None:
+        assert history.changes(found, METRICS[metric]) == changes
 
 
-def die_within_a_transaction(path: Path) -> None:
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA wal_autocheckpoint = 0")
-    db.execute("UPDATE runs SET fingerprint = 'old'")
-    db.execute("BEGIN IMMEDIATE")
-    db.execute("DELETE FROM runs")
-    db.execute("PRAGMA cache_spill = 1")
-    os._exit(9)
+@given(st.lists(st.none() | st.floats(0, 1e300)))
+def test_a_sparkline_rises_with_its_values(known: list[float | None]) -> None:
+    line = sparkline(known)
+    assert [bar == GAP for bar in line] == [value is None for value in known]
+    pairs = [(value, BARS.index(bar)) for value, bar in zip(known, line, strict=True) if value is not None]
+    for value, bar in pairs:
+        assert all(other_bar <= bar for other, other_bar in pairs if other <= value)
+    if len({value for value, _ in pairs}) > 1:
+        assert {0, len(BARS) - 1} <= {bar for _, bar in pairs}, "the lowest and the highest are at the ends"
 
 
-OPERATIONS = ("add", "grow", "end", "remove", "break", "mend", "read", "spoil")
+class TestSteps:
+    """A run that stands off the noise of its own series is marked; one that does not is not (by simulation)."""
+
+    @pytest.mark.parametrize(("runs", "most"), [(8, 0.015), (20, 0.006), (100, 0.002)])
+    @pytest.mark.parametrize("sd", [0.003, 0.05])
+    def test_quiet_series_have_few(self, runs: int, most: float, sd: float) -> None:
+        rng = random.Random(runs)
+        series = [[1000 * math.exp(rng.gauss(0, sd)) for _ in range(runs)] for _ in range(4000 // runs + 200)]
+        marked = [any_step is not None for one in series for any_step in steps(one, METRICS[RATE])]
+        assert statistics.fmean(marked) < most
+
+    @pytest.mark.parametrize(("runs", "least"), [(12, 0.95), (40, 0.99)])
+    def test_a_step_of_ten_standard_deviations_is_found_where_it_is(self, runs: int, least: float) -> None:
+        rng, found = random.Random(0), []
+        for _ in range(300):
+            known = [1000 * math.exp(rng.gauss(0, 0.01) - 0.1 * (n >= runs - 3)) for n in range(runs)]
+            found.append(steps(known, METRICS[RATE])[-3] == "worse")
+        assert statistics.fmean(found) > least
+
+    def test_which_way_is_better_is_the_figures(self) -> None:
+        known = [10.0, 10.1, 9.9, 10.0, 10.1, 10.0, 9.9, 10.0, None, 20.0, 20.1, 10.0]
+        assert steps(known, METRICS[RATE])[8:] == [None, "better", None, "worse"]
+        assert steps(known, METRICS["epoch_s"])[8:] == [None, "worse", None, "better"]
+        assert set(steps(known[2:], METRICS[RATE])) > {None}
+        assert set(steps(known[6:], METRICS[RATE])) == {None}, "too few runs to know the noise"
+
+    def test_of_what_never_changes_any_change_is_one(self) -> None:
+        assert steps([0.97] * 9 + [0.9701], METRICS["test_accuracy"]) == [None] * 9 + ["better"]
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 3)), min_size=1, max_size=12))
-def test_an_index_brought_up_to_date_is_that_made_anew(operations: list[tuple[str, int]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "results"
-        for operation, number in operations:
-            perform(results, operation, number)
-        if results.is_dir():
-            read(results)
-            assert indexed(results) == rebuilt(results)
+def run(capsys: pytest.CaptureFixture[str], results: Path, *words: str, code: int = 0) -> tuple[str, str]:
+    assert main(["history", "-o", str(results), *words]) == code
+    out, err = capsys.readouterr()
+    return out, err
 
 
-def perform(results: Path, operation: str, number: int) -> None:
-    path, manifest = results / run_id(number), results / run_id(number) / "manifest.json"
-    match operation:
-        case "add" if not path.exists():
-            add_run(results, number, [timed(1.0 + number)], status="running")
-        case "grow" if path.exists():
-            append(RunFolder(path), timed(2.0, len((path / "trials.jsonl").read_bytes().splitlines())))
-        case "end" if path.exists() and manifest.read_text() != "broken":
-            run = RunFolder(path)
-            with run.lock():
-                run.update_manifest(status="complete")
-        case "remove":
-            shutil.rmtree(path, ignore_errors=True)
-        case "break" if path.exists() and manifest.read_text() != "broken":
-            shutil.copy(manifest, path / "copy")
-            manifest.write_text("broken")
-        case "mend" if (path / "copy").exists():
-            (path / "copy").replace(manifest)
-        case "read" if results.exists():
-            read(results)
-        case "spoil" if (results / history_db.INDEX).exists():
-            (results / history_db.INDEX).write_bytes(b"no database")
+class TestCommand:
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_table(
+        self, capsys: pytest.CaptureFixture[str], results: Path, monkeypatch: pytest.MonkeyPatch, width: int
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", str(width))
+        add_run(results, 3, [timed(1.0)], environment=on(cpu="Intel Xeon"))
+        out, err = run(capsys, results)
+        lines = out.splitlines()
+        assert lines[:3] == [
+            "mlp/cpu/b100/eager",
+            "Intel Xeon, 2 cores, torch 2.13.0+cpu · mnist, standard, 2 epochs",
+            "▄  60,000 samples/s, 1 run",
+        ]
+        assert lines[6:8] == [
+            "AMD EPYC, 2 cores, torch 2.13.0+cpu · mnist, standard, 2 epochs",
+            "▁█  10,000 to 20,000 samples/s, 2 runs",
+        ]
+        assert lines[10].split() == [run_id(2), "2026-11-02", "c0ffeec+", "ok", "20,000", "+100.0", "%"]
+        assert max(map(len, lines)) <= width
+        assert err == ""
+
+    def test_every_format_holds_the_same_points_newest_first(
+        self, capsys: pytest.CaptureFixture[str], results: Path
+    ) -> None:
+        add_run(results, 3, [timed(7.0), timed(1.0, batch_size=7)])
+        rows = json.loads(run(capsys, results, "--last", "2", "--json")[0])
+        assert [(row["batch_size"], row["run_id"], row["change"]) for row in rows] == [
+            (7, run_id(3), None),
+            (100, run_id(3), 60_000 / 7 / 20_000 - 1),
+            (100, run_id(2), 1.0),
+        ]
+        table = list(csv.DictReader(io.StringIO(run(capsys, results, "--last", "2", "--format", "csv")[0])))
+        assert [row["run_id"] for row in table] == [row["run_id"] for row in rows]
+        assert list(table[0]) == list(rows[0])
+        assert [table[1][key] for key in ("dirty", "value")] == ["true", "8571.428571"], "as results.csv prints them"
+        page = run(capsys, results, "--last", "2", "--format", "md")[0]
+        assert [line.split(" | ")[2] for line in page.splitlines() if "a1b2c3" in line] == [
+            run_id(n) for n in (3, 3, 2)
+        ]
+
+    def test_a_step_is_marked_in_words(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        for number, seconds in enumerate((6.0, 6.1, 5.9, 6.0, 6.1, 6.0, 5.9, 6.1, 9.0), start=1):
+            add_run(tmp_path, number, [timed(seconds)])
+        out, _ = run(capsys, tmp_path)
+        assert "-32.2 %  step: worse" in out
+        assert out.count("step:") == 2, "once in the list, once in the note"
+        assert json.loads(run(capsys, tmp_path, "--json")[0])[0]["step"] == "worse"
+
+    def test_what_was_never_measured_is_one_line(self, capsys: pytest.CaptureFixture[str], results: Path) -> None:
+        add_run(results, 3, [make_failed(make_cell(device="cuda", batch_size=n), reason="no GPU") for n in (1, 2, 3)])
+        out, _ = run(capsys, results)
+        assert out.count("cuda") == 3
+        assert "and mlp/cuda/b3/eager" in out or "mlp/cuda/b3/eager: samples/s not measured, oom: no GPU" in out
+        assert run(capsys, results, "cuda", code=5)[0].count("\n") == 1
+
+    def test_filter_metric_and_pattern(self, capsys: pytest.CaptureFixture[str], results: Path) -> None:
+        add_run(results, 3, [timed(1.0, model="cnn"), timed(1.0, batch_size=7)])
+        words = ("mlp/*/b100/*", "--filter", "device=cpu", "--metric", "epoch_s", "--json")
+        assert [(row["metric"], row["value"]) for row in json.loads(run(capsys, results, *words)[0])] == [
+            ("epoch_s", 3.0),
+            ("epoch_s", 6.0),
+        ]
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["lenet"], "no cell is named like 'lenet' (known: mlp/cpu/b100/eager)"),
+            (["--filter", "model=lenet"], "--filter: unknown model 'lenet' (known: mlp)"),
+            (["--filter", "model"], "is not of the form key=value"),
+            (["--page", "/dev/null/x.html"], "--page /dev/null/x.html: cannot be written"),
+        ],
+    )
+    def test_bad_input(self, capsys: pytest.CaptureFixture[str], results: Path, words: list[str], message: str) -> None:
+        assert message in run(capsys, results, *words, code=2)[1]
+
+    @pytest.mark.parametrize("words", [["--last", "0"], ["--last", "x"], ["--metric", "speed"]])
+    def test_bad_flags(self, results: Path, words: list[str]) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["history", "-o", str(results), *words])
+
+    def test_hostile_names_stay_text(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        evil = f"{EVIL}\x1b[31m\n[bold]|=1+1"
+        matrix = make_matrix(models=(ModelEntry(name=evil, model="mlp"),))
+        trials = [timed(1.0, model=evil), make_failed(make_cell(model=evil, batch_size=7), reason=evil)]
+        add_run(tmp_path, 1, trials, matrix=matrix, environment=on(cpu=evil, commit=evil))
+        for words in ([], ["--format", "md"], ["--format", "csv"]):
+            out, _ = run(capsys, tmp_path, *words)
+            assert all(line.isprintable() for line in out.splitlines())
+            assert "<img" not in out or "md" not in words
+        assert json.loads(run(capsys, tmp_path, "--json")[0])[0]["model"] == evil
+
+    def test_query_loads_nothing_slow(self, results: Path) -> None:
+        slow = ("torch", "pydantic", "numpy", "pandas", "scipy", "yaml", "filelock", "altair", "jinja2", "sqlite3")
+        code = (
+            f"import sys\nfrom mnist_bench.cli import main\nmain(['history', '-o', {str(results)!r}])\n"
+            f"sys.exit(' '.join(m for m in {slow} if m in sys.modules) or 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "mlp/cpu/b100/eager" in done.stdout
 
 
-READERS = 3
+class TestPage:
+    def test_is_one_file_in_which_names_are_text(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        results, page, link = tmp_path / "r", tmp_path / "deep" / "page.html", tmp_path / "link.html"
+        link.symlink_to(page)
+        matrix = make_matrix(models=(ModelEntry(name=EVIL, model="mlp"),))
+        add_run(results, 1, [timed(1.0, model=EVIL)], matrix=matrix)
+        (results / run_id(2)).mkdir()
+        (results / run_id(2) / "manifest.json").write_text("{")
+        page.parent.mkdir()
+        assert f"page: {link}" in run(capsys, results, "--page", str(link))[1]
+        text = page.read_text()
+        assert "<img src=x" not in text
+        assert text.count("</script>") == 3, "the data and the two programs"
+        assert f"run {run_id(2)} is left out" in text
+        assert 'http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;' in text
 
+    def test_draws_each_cell_with_a_figure(self, results: Path) -> None:
+        add_run(results, 3, [timed(1.0)], environment=on(cpu="Intel"))
+        add_run(results, 4, [make_failed(), make_failed(make_cell(model="cnn"))])
+        plot = over_runs(gathered(results)[0], METRICS[RATE], 2)
+        (panel,) = plot.panels
+        assert sorted(filter(None, (value["value"] for value in panel.values))) == [10_000.0, 20_000.0, 60_000.0]
+        assert [value["mark"] for value in panel.values].count("✕") == 1
+        assert len({value["series"] for value in panel.values}) == len(plot.legend) == 2
+        assert "2 runs, 10,000 to 20,000; 20,000 in the newest (2026-11-02, c0ffeec+)" in panel.caption
+        assert plot.table is not None
+        assert [point.run.started_at[8:10] for point in plot.table.rows] == ["04", "02", "03"]
 
-def query_until(results: Path, ready: Any, stop: Any, rounds: Any) -> None:
-    ready.wait(120)
-    while True:
-        last = stop.is_set()
-        read(results)
-        with rounds.get_lock():
-            rounds.value += 1
-        if last:
-            return
-
-
-@contextlib.contextmanager
-def readers(results: Path) -> Iterator[Any]:
-    """Processes that query without a pause from the moment that all of them are there; yields how often they did."""
-    context = multiprocessing.get_context("spawn")
-    ready, stop, rounds = context.Barrier(READERS + 1), context.Event(), context.Value("i", 0)
-    started = [context.Process(target=query_until, args=(results, ready, stop, rounds)) for _ in range(READERS)]
-    for reader in started:
-        reader.start()
-    ready.wait(120)
-    yield rounds
-    stop.set()
-    for reader in started:
-        reader.join(120)
-    assert [reader.exitcode for reader in started] == [0] * READERS
-
-
-def test_many_processes_over_a_growing_folder(results: Path) -> None:
-    """Runs come, grow, end and go while others query, and so bring the index up to date."""
-    with readers(results) as rounds:
-        for number in range(2, 14):
-            run = add_run(results, number, [timed(1.0 + number)], status="running")
-            for seed in range(1, 4):
-                append(run, timed(1.0 + number, seed))
-            with run.lock():
-                run.update_manifest(status="complete")
-            if number % 4 == 0:
-                shutil.rmtree(results / run_id(number - 2))
-    assert rounds.value > READERS
-    assert len(read(results).points) == 14 - 3
-    assert indexed(results) == rebuilt(results)
-
-
-@pytest.mark.parametrize("spoil", ["missing", "no database"])
-def test_many_processes_make_it_anew_at_once(results: Path, spoil: str) -> None:
-    for number in range(2, 8):
-        add_run(results, number, [timed(1.0 + number)])
-    read(results)
-    SPOILS[spoil](results / history_db.INDEX)
-    with readers(results):
-        pass
-    assert indexed(results) == rebuilt(results)
+    def test_without_a_figure_says_so(self) -> None:
+        assert "No run has this figure." in render_history((), RATE, 5, [], "0", bundle="")

@@ -71,6 +71,9 @@ COPIED = """
     def copied(spec, training, device):
         return resident(spec, training, device)
 """
+FIGURE = (
+    """Figure("first_s", "made up s", "s", "lower", lambda one: 1.5, rank=4, help="made up too", slug="made-up"),"""
+)
 PLAN, SCHEMA = ("plan", "matrix.yaml"), ("schema",)
 
 ADDITIONS = {
@@ -111,6 +114,16 @@ ADDITIONS = {
         entry=("catalogue.py", "PIPELINES = {", '"copied": Pipeline("pipelines:copied", "made up"),'),
         matrix={"variants": [{"name": "mine", "pipeline": "copied"}]},
         seen={SCHEMA: ("made up", '"copied"'), PLAN: (" mine ",), RUN: (" mine ",)},
+    ),
+    "figure": Addition(
+        entry=("figures.py", "FIGURES: tuple[Figure, ...] = (", FIGURE),
+        seen={
+            RUN: ("made up s",),
+            ("export", "--format", "csv"): ("first_s",),
+            ("export", "--format", "bmf"): ('"made-up"',),
+            ("report", "--output", "/dev/stdout"): ("made up s", "made up too"),
+            ("history", "--metric", "first_s"): ("made up s", "1.50"),
+        },
     ),
 }
 

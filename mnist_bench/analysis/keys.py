@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from mnist_bench.cells import model_of, variant_of
@@ -16,6 +16,8 @@ from mnist_bench.models import training_of
 from mnist_bench.records import Cell, Manifest, Matrix, Measurement
 
 Affects = Literal["speed", "accuracy", "speed and accuracy"]
+
+PLACE_DIGITS = 16  # of a digest: enough to tell the series of one cell apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,20 @@ def key_of(manifest: Manifest, cell: Cell, measurement: Measurement) -> Key:
         epochs=matrix.epochs,
         dataset=f"{manifest.dataset.name} ({manifest.dataset.sha256[:12]})",
     )
+
+
+def places(manifest: Manifest, cell: Cell, ok: Mapping[int, tuple[str, Measurement]]) -> dict[str, str | None]:
+    """Which results of other runs those of a cell may be held against.
+
+    ``series``: a digest of the key; None where nothing was measured, for the key holds what only a measurement knows
+    (the GPU, the threads). ``base``: a digest of what is known without one.
+    """
+    environment, matrix = manifest.environment, manifest.matrix
+    base = (settings(matrix, cell), environment.cpu, environment.cores, environment.packages.get("torch"))
+    known = (*base, matrix.recipe, matrix.epochs, manifest.dataset.sha256)
+    first = next((measurement for _, measurement in ok.values()), None)
+    series = None if first is None else digest(asdict(key_of(manifest, cell, first)))[:PLACE_DIGITS]
+    return {"series": series, "base": digest(known)[:PLACE_DIGITS]}
 
 
 def digest(values: Any) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mnist_bench import figures, table
+from mnist_bench.analysis.keys import places
 from mnist_bench.analysis.summary import EPOCH_COLUMNS, Run, epochs
 from mnist_bench.figures import Row
 from mnist_bench.records import Environment, Manifest
@@ -21,7 +22,7 @@ def files(run: Run) -> Mapping[str, str]:
     return {
         "results.csv": to_csv(run.rows),
         "results.md": document(run.manifest, run.rows).markdown(),
-        "results.json": to_json(run.manifest, run.rows),
+        "results.json": to_json(run),
         "epochs.csv": table.to_csv(EPOCH_COLUMNS, (line.values() for line in epochs(run.trials))),
     }
 
@@ -36,9 +37,9 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return Table("", (*figures.names(), *figures.columns()), rows).records()
 
 
-def to_json(manifest: Manifest, rows: Sequence[Row]) -> str:
-    """``results.json``: one document; what was not measured is null."""
-    matrix = manifest.matrix
+def to_json(run: Run) -> str:
+    """``results.json``: one document, all that the history asks of a run; what was not measured is null."""
+    manifest, matrix = run.manifest, run.manifest.matrix
     document = {
         "schema_version": manifest.schema_version,
         "run_id": manifest.run_id,
@@ -46,6 +47,10 @@ def to_json(manifest: Manifest, rows: Sequence[Row]) -> str:
         "status": manifest.status,
         "started_at": manifest.started_at,
         "ended_at": manifest.ended_at,
+        "planned": len(manifest.trials),
+        "finished": len(run.trials),
+        "merged_from": list(manifest.options.merged_from),
+        "made_of": dict(run.made_of),
         "program_version": manifest.program_version,
         "matrix_sha256": manifest.matrix_sha256,
         "dataset": {"name": manifest.dataset.name, "sha256": manifest.dataset.sha256},
@@ -53,7 +58,10 @@ def to_json(manifest: Manifest, rows: Sequence[Row]) -> str:
         "epochs": matrix.epochs,
         "seeds": list(matrix.seeds),
         "environment": asdict(manifest.environment),
-        "rows": records(rows),
+        "rows": [
+            record | places(manifest, row.cell, run.ok[row.cell])
+            for record, row in zip(records(run.rows), run.rows, strict=True)
+        ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

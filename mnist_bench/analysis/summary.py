@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -27,15 +27,17 @@ Ok = Mapping[int, tuple[str, Measurement]]  # of a cell, by seed: trial id, meas
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run as its folder tells it."""
+    """A run as its folder tells it. ``made_of``: the sizes of the files that were read."""
 
     manifest: Manifest
     trials: Sequence[Trial]
     sessions: Sequence[Session]
+    made_of: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: RunFolder) -> Self:
-        return cls(manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions())
+        made_of = folder.sizes()  # first: what is written meanwhile must not seem to be in it
+        return cls(manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions(), made_of=made_of)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,19 +12,18 @@ from mnist_bench.cli import options
 from mnist_bench.cli.writing import try_out, write
 
 if TYPE_CHECKING:
-    from mnist_bench.history import History
-    from mnist_bench.trends import CellName, Point, Series, Style
+    from mnist_bench.analysis.history import Series
+    from mnist_bench.records import Cell
 
 MAX_LAST = 10_000
-SGR: dict[Style, str] = {"bold": "1", "dim": "2", "red": "31", "yellow": "33"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    from mnist_bench.trends import METRICS
+    from mnist_bench.analysis.history import METRICS
 
     parser.epilog = (
-        "Runs of another machine, software or setting stand in lists of their own. history.db in the results folder "
-        "is an index that is kept up to date, and made anew whenever it is missing or broken."
+        "Newest first. Runs of another machine, software or setting stand in lists of their own. What is read is the "
+        "results.json of each run; a run without one that fits is read from its lines, which takes longer."
     )
     parser.add_argument(
         "cell",
@@ -38,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         choices=tuple(METRICS),
-        default=next(iter(METRICS)),
+        default="train_samples_per_s",
         metavar="COLUMN",
         help=f"what to follow: {', '.join(METRICS)} (default: %(default)s)",
     )
@@ -48,25 +45,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench import history, trends
+    from mnist_bench.analysis import history
 
     if args.page is not None:
         try_out("--page", args.page)
-    found = history.read(args.output_dir, args.metric, _say)
-    warnings = _warnings(found)
+    runs, warnings = history.read(args.output_dir, args.metric, _say)
     for warning in warnings:
         _say(f"warning: {warning}")
-    points = _chosen(found.points, args)
-    if not points:
+    series = history.gather(runs, history.METRICS[args.metric])
+    wanted = _chosen([one.cell for one in series], args)
+    series = tuple(one for one in series if one.cell in wanted)
+    if not series:
         _say(f"nothing measured in {args.output_dir} yet: `mnist-bench run` does it, or name another --output-dir")
         if args.format == "json":  # a document for programs, empty as it is
-            _print((), args)
+            _print(series, args)
         return 5
-    series = trends.gather(points)
     _print(series, args)
     if args.page is not None:
         _write_page(series, warnings, args)
-    return 0 if any(point.value is not None for point in points) else 5
+    return 0 if any(one.values for one in series) else 5
 
 
 def _count(text: str) -> int:
@@ -76,79 +73,52 @@ def _count(text: str) -> int:
 
 
 def _say(text: str) -> None:
-    from mnist_bench.table import plain
+    from mnist_bench.table import inert, plain
 
-    print(f"mnist-bench: {plain(text)}", file=sys.stderr)
-
-
-def _warnings(found: History) -> list[str]:
-    """Runs that are left out, and those that are not whole yet."""
-    return [
-        *(f"run {left_out.run_id} is left out: {left_out.problem}" for left_out in found.unreadable),
-        *(
-            f"run {running.run_id} is running: {running.finished} of {running.planned} trials are finished"
-            for running in found.running
-        ),
-    ]
+    print(inert(f"mnist-bench: {plain(text)}"), file=sys.stderr)
 
 
-def _chosen(points: Sequence[Point], args: argparse.Namespace) -> tuple[Point, ...]:
-    """The points that CELL and --filter want.
+def _chosen(cells: Sequence[Cell], args: argparse.Namespace) -> Collection[Cell]:
+    """The cells that CELL and --filter want.
 
     Raises:
         UsageError: no cell is of that name.
     """
-    cells = list(dict.fromkeys(point.cell for point in points))
-    if cells and args.cell is not None:
-        cells = _matching(cells, args.cell)
-    if cells and args.filter is not None:
-        cells = _filtered(cells, args)
-    kept = frozenset(cells)
-    return tuple(point for point in points if point.cell in kept)
-
-
-def _matching(cells: Sequence[CellName], pattern: str) -> list[CellName]:
     from fnmatch import fnmatchcase
 
     from mnist_bench.errors import UsageError
     from mnist_bench.table import listed
 
+    pattern = args.cell or ""
     glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     matching = [cell for cell in cells if fnmatchcase(cell.id, glob)]
-    if not matching:
-        known = listed([cell.id for cell in sorted(cells)], most=10)
+    if cells and not matching:
+        known = listed(list(dict.fromkeys(cell.id for cell in cells)), most=10)
         raise UsageError(f"no cell is named like {pattern!r} (known: {known})")
-    return matching
-
-
-def _filtered(cells: Sequence[CellName], args: argparse.Namespace) -> list[CellName]:
-    from mnist_bench.cells import select
-    from mnist_bench.records import Cell
-
-    names = {Cell(**cell._asdict()): cell for cell in sorted(cells)}
-    return [names[cell] for cell in select(list(names), options.chosen(args))]
+    return options.wanted(args, matching) if matching else ()
 
 
 def _print(series: Sequence[Series], args: argparse.Namespace) -> None:
-    from mnist_bench import trends
-    from mnist_bench.cli.console import PIPE_WIDTH, print_rows, wants_colour
+    from mnist_bench.analysis import history
+    from mnist_bench.cli.console import make_console, print_json
+    from mnist_bench.table import Document
 
-    if args.format != "table":
-        rows = trends.rows(series, args.metric, args.last)
-        print_rows(rows, args)
-        return
-    # Without rich: to load it would take a third of the time that a query may.
-    coloured = wants_colour(args.color, sys.stdout)
-    width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
-    for line in trends.lines(series, args.metric, args.last, width):
-        print("".join(_styled(text, style) if coloured else text for text, style in line))
-    for remark in trends.remarks(series):
-        for text in textwrap.wrap(remark, width) or [""]:
-            print(_styled(text, "dim") if coloured else text)
+    metric = history.METRICS[args.metric]
+    table = history.table(series, metric, args.last)
+    match args.format:
+        case "json":
+            print_json(table.records())
+        case "csv":
+            sys.stdout.write(table.csv())
+        case "md":
+            title = f"{metric.title} over runs"
+            sys.stdout.write(Document(title=title, tables=[table], notes=history.notes(series, metric)).markdown())
+        case _:
+            from rich.text import Text
 
-
-def _styled(text: str, style: Style) -> str:
-    return f"\x1b[{SGR[style]}m{text}\x1b[0m" if style else text
+            console = make_console(args, stderr=False)
+            lines = history.screen(series, metric, args.last, console.width)
+            console.print(Text("\n").join(lines), soft_wrap=True)
 
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:

@@ -28,17 +28,17 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.analysis.summary import Run, floors
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.run import exit_code, print_floors, print_table, shortest
-    from mnist_bench.merge import merge
+    from mnist_bench.disk.merge import merge
+    from mnist_bench.run.runner import write_tables
 
     errors = make_console(args, stderr=True)
-    rng = random.SystemRandom()
-    merged = merge(args.output_dir, args.runs, across_machines=args.across_machines, now=datetime.now(UTC), rng=rng)
-    folder = merged.folder
+    now, rng, across = datetime.now(UTC), random.SystemRandom(), args.across_machines
+    folder, notes = merge(args.output_dir, args.runs, across_machines=across, now=now, rng=rng, derive=write_tables)
     run = Run.read(folder)
     results = floors(run.manifest.matrix, run.rows)
     print_table(run, args)
     print_floors(results, errors)
-    for note in merged.notes:
+    for note in notes:
         errors.print(note, soft_wrap=True)
     errors.print(f"merged: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
     return exit_code(run, results)

@@ -146,7 +146,7 @@ def print_table(run: Run, args: argparse.Namespace) -> None:
 
     match args.format:
         case "json":
-            print(results.to_json(run.manifest, run.rows), end="")
+            print(results.to_json(run), end="")
         case "csv":
             print(results.to_csv(run.rows), end="")
         case "md":

@@ -42,6 +42,7 @@ from mnist_bench.records import Manifest, Session, Trial, decode, encode, group_
 
 SCHEMA_VERSION = 1
 MANIFEST, TRIALS, SESSIONS = "manifest.json", "trials.jsonl", "sessions.jsonl"
+RESULTS = "results.json"  # the table that the history reads
 MANIFEST_LIMIT = 256 << 20  # bytes
 LINE_LIMIT = 4096  # bytes of a line of trials.jsonl, newline included
 MOST_CELLS = 10_000
@@ -218,6 +219,14 @@ class RunFolder:
             for _, session in self._read(SESSIONS, _SESSION):
                 found.setdefault((session.group, session.members), session)
         return tuple(found.values())
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of the files that its tables are made of; 0 of one that is not there."""
+        found = dict.fromkeys((MANIFEST, TRIALS, SESSIONS), 0)
+        for name in found:
+            with contextlib.suppress(OSError):
+                found[name] = os.lstat(f"{self.path}/{name}").st_size
+        return found
 
     def write_tables(self, texts: Mapping[str, str]) -> None:
         """Writes tables, by the names of their files, each atomically."""

@@ -19,6 +19,7 @@ REPLACED = tuple(
         # Digests of records change with every field; those that ``make.py`` makes up do not.
         (r"\b(?!0123|fedc|c0ff|badc|f00d)(?=\d*[a-f])[0-9a-f]{12,64}\b", "digest"),
         (r"\b(0123|fedc)[0-9a-f]{60}\b", r"\1..."),
+        (r'("(?:manifest\.json|trials\.jsonl|sessions\.jsonl)": )\d+', r"\1(bytes)"),
     )
 )
 # The last digits differ between versions of Python, numpy and scipy.

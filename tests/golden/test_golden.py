@@ -31,7 +31,7 @@ STORED = Path(__file__).parent / "stored"
 CALL = re.compile(r"^\$ (.*?)mnist-bench (.*)$", re.MULTILINE)
 # Of the environment: some stand before a command.
 SETTINGS = ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "CI", "NO_COLOR", "FORCE_COLOR", "MNIST_BENCH_DATA")
-INSIDE = {"manifest.json", "trials.jsonl", "sessions.jsonl", "check.json", "baseline.json", "history.db"}
+INSIDE = {"manifest.json", "trials.jsonl", "sessions.jsonl", "check.json", "baseline.json"}
 MOST_TWICE = 200  # characters: what is longer stands once in a transcript
 
 

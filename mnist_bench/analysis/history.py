@@ -1,0 +1,390 @@
+"""A cell's figures over all runs of a results folder, from the ``results.json`` of each.
+
+It holds all that is asked for here, and the sizes of the files that it was made of: where it is missing, of another
+form, or made of other files than those that are there, the run is read from its lines. Nothing is imported at the top
+that is slow to load: to look at the history of a thousand runs must not take a second.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+from mnist_bench import figures
+from mnist_bench.disk.folder import RESULTS, SCHEMA_VERSION, RunFolder, known_runs, no_garbage
+from mnist_bench.errors import BenchError, UsageError
+from mnist_bench.figures import FIGURES, Figure
+from mnist_bench.records import Cell, Count, Environment, Status
+from mnist_bench.records import Figure as Number
+from mnist_bench.table import Column, Table, by_reason, joined, plain, wrapped
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+# What can be followed: every figure of which one direction is the better one.
+METRICS: Mapping[str, Figure] = {figure.key: figure for figure in FIGURES if figure.better}
+BARS, GAP = "▁▂▃▄▅▆▇█", "·"  # of a sparkline; a run without the figure
+LIMIT = 64 << 20  # bytes of a results.json
+# A step: so many standard deviations off the median of at most STEADY runs before it; of two like runs in a series of 8
+# less than 1 in 100 is called one (tests/test_history.py), in a longer one fewer.
+STEP_SDS, STEADY, LEAST_RUNS = 4.0, 10, 8
+SDS_PER_MEDIAN = 1.4826 / math.sqrt(2)  # from the median difference of two neighbours to the spread of one, if normal
+
+# What says nothing in a processor's name: trade marks, ``CPU``, its nominal frequency, cores (which are counted).
+CPU_TRIMMINGS = re.compile(r"\((R|TM|tm|r)\)|\bCPU\b|\bProcessor\b|@.*|\b\d+-Core\b")
+
+Step = Literal["better", "worse"]
+
+
+class CellRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A row of ``results.json``. ``series`` and ``base``: ``keys.places``; ``value``: the figure that is followed."""
+
+    model: str
+    device: str
+    batch_size: Count
+    variant: str
+    status: Status
+    reason: str
+    seeds: Count
+    noisy: bool | None
+    device_name: str | None
+    series: str | None
+    base: str
+    value: Number | None
+
+
+class _DataSet(msgspec.Struct, frozen=True):
+    name: str
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as its ``results.json`` has it."""
+
+    schema_version: int
+    run_id: str
+    status: str
+    started_at: str
+    planned: Count
+    finished: Count
+    merged_from: tuple[str, ...]
+    made_of: dict[str, int]
+    dataset: _DataSet
+    recipe: str
+    epochs: Count
+    environment: Environment
+    rows: tuple[CellRecord, ...]
+
+    @property
+    def version(self) -> str:
+        """The commit, short, with ``+`` where tracked files differed from it."""
+        commit = self.environment.commit
+        return f"{commit[:7]}{'+' if self.environment.dirty else ''}" if commit else ""
+
+
+class Point(NamedTuple):
+    """A cell in a run.
+
+    Args:
+        series, label: what it may be compared with: a digest, and words that no other series of the cell has.
+        change: since the run before that has the figure, relative; of a fraction, the difference.
+        step: whether the figure stands off the runs before it, and which way.
+    """
+
+    run: RunRecord
+    row: CellRecord
+    cell: Cell
+    series: str
+    label: str
+    change: float | None
+    step: Step | None
+
+    @property
+    def status(self) -> str:
+        """The cell's where it is not ok, else the run's where it has not ended well."""
+        return self.row.status if self.row.status != "ok" or self.run.status == "complete" else self.run.status
+
+    @property
+    def remark(self) -> str:
+        """What a reader must know of the figure."""
+        return joined("†" * (self.row.noisy is True), f"step: {self.step}" if self.step else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The points of one cell that may be compared with each other, oldest first."""
+
+    cell: Cell
+    label: str
+    points: tuple[Point, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """The figures that are known."""
+        return [point.row.value for point in self.points if point.row.value is not None]
+
+    def span(self, metric: Figure) -> str:
+        """``88,549 to 89,702``."""
+        return " to ".join(dict.fromkeys(metric.text(value) for value in (min(self.values), max(self.values))))
+
+
+def read(output_dir: Path, metric: str, notify: Callable[[str], None]) -> tuple[list[RunRecord], list[str]]:
+    """All runs of a results folder with one figure (a key of ``METRICS``), and what is wrong with some.
+
+    Args:
+        notify: told, in a line, that some have to be read from their lines.
+
+    Returns:
+        The runs, oldest first (those that were merged stand in the merged run alone); warnings.
+    """
+    decoder = _decoder(metric)
+    found: dict[str, RunRecord | None] = {}
+    with no_garbage():
+        for name in known_runs(output_dir):
+            found[name] = _indexed(output_dir / name, decoder)
+    missing = [name for name, run in found.items() if run is None]
+    if missing:
+        count = f"{len(missing)} run{'s' * (len(missing) > 1)}"
+        notify(f"reading the lines of {count}, whose results.json is missing or older")
+    warnings = []
+    for name in missing:
+        try:
+            found[name] = _from_lines(output_dir / name, decoder)
+        # A line of sound form may hold figures that no arithmetic can take.
+        except (BenchError, OSError, ValueError, ArithmeticError, LookupError) as error:
+            warnings.append(f"run {name} is left out: {error}")
+    runs = [msgspec.structs.replace(run, run_id=name) for name, run in found.items() if run is not None]
+    sources = {source for run in runs for source in run.merged_from}
+    warnings += [
+        f"run {run.run_id} is running: {run.finished} of {run.planned} trials are finished"
+        for run in runs
+        if run.status == "running"
+    ]
+    kept = [run for run in runs if run.run_id not in sources]
+    return sorted(kept, key=lambda run: (run.started_at, run.run_id)), warnings
+
+
+def _decoder(metric: str) -> msgspec.json.Decoder[RunRecord]:
+    """Of a ``results.json`` and this figure of each row: all that is skipped costs next to nothing."""
+    value = ("value", Number | None, msgspec.field(name=metric))
+    row = msgspec.defstruct("Row", [value], bases=(CellRecord,), frozen=True, kw_only=True, gc=False)
+    run = msgspec.defstruct("Run", [("rows", tuple[row, ...])], bases=(RunRecord,), frozen=True, kw_only=True)  # type: ignore[valid-type]
+    return msgspec.json.Decoder(run)
+
+
+def _indexed(path: Path, decoder: msgspec.json.Decoder[RunRecord]) -> RunRecord | None:
+    """None: its ``results.json`` does not say what its lines do."""
+    from mnist_bench.disk.files import read_regular
+
+    try:
+        run = decoder.decode(read_regular(path / RESULTS, LIMIT))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return run if run.schema_version == SCHEMA_VERSION and run.made_of == RunFolder(path).sizes() else None
+
+
+def _from_lines(path: Path, decoder: msgspec.json.Decoder[RunRecord]) -> RunRecord:
+    from mnist_bench.analysis.results import to_json
+    from mnist_bench.analysis.summary import Run
+
+    run = Run.read(RunFolder(path))
+    if run.manifest.check:
+        raise UsageError("it is a check, not a run")
+    return decoder.decode(to_json(run))
+
+
+def gather(runs: Sequence[RunRecord], metric: Figure) -> tuple[Series, ...]:
+    """Runs (oldest first) to series: cells by name, and of one cell the series with the newest run first.
+
+    A point without a measurement goes with the newest series of its ``base``.
+    """
+    found: dict[tuple[str, str, int, str], list[tuple[RunRecord, CellRecord]]] = {}
+    for run in runs:
+        for row in run.rows:
+            found.setdefault((row.model, row.device, row.batch_size, row.variant), []).append((run, row))
+    return tuple(one for _, own in sorted(found.items(), key=lambda item: item[0]) for one in _series(own, metric))
+
+
+def _series(points: Sequence[tuple[RunRecord, CellRecord]], metric: Figure) -> Iterator[Series]:
+    """The series of one cell."""
+    first = points[0][1]
+    cell = Cell(model=first.model, device=first.device, batch_size=first.batch_size, variant=first.variant)
+    home = {row.base: row.series for _, row in points if row.series}
+    found: dict[str, list[tuple[RunRecord, CellRecord]]] = {}
+    for run, row in points:
+        found.setdefault(row.series or home.get(row.base) or row.base, []).append((run, row))
+    newest_first = sorted(found.items(), key=lambda item: item[1][-1][0].started_at, reverse=True)
+    labels = [_label(own) for _, own in newest_first]
+    for (name, own), words in zip(newest_first, labels, strict=True):
+        # The words do not tell everything that the digest knows (a model's rate, a variant's setting).
+        label = words if labels.count(words) == 1 else f"{words} · {name[:6]}"
+        values = [row.value for _, row in own]
+        parts = zip(own, changes(values, metric), steps(values, metric), strict=True)
+        own_points = tuple(Point(run, row, cell, name, label, change, step) for (run, row), change, step in parts)
+        yield Series(cell=cell, label=label, points=own_points)
+
+
+def _label(points: Sequence[tuple[RunRecord, CellRecord]]) -> str:
+    """``AMD EPYC 9B14, 2 cores, torch 2.13.0 · mnist, standard, 2 epochs``."""
+    run, row = next(((run, row) for run, row in reversed(points) if row.series), points[-1])  # it knows the GPU
+    where, torch = run.environment, run.environment.packages.get("torch")
+    cpu = f"{CPU_TRIMMINGS.sub(' ', where.cpu)}, {where.cores} core{'s' * (where.cores != 1)}"
+    device = cpu if row.device == "cpu" else row.device_name or cpu
+    setting = f"{run.dataset.name}, {run.recipe}, {run.epochs} epoch{'s' * (run.epochs != 1)}"
+    return plain(f"{device}{', torch ' if torch else ''}{torch or ''} · {setting}")
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """A character per value from the lowest to the highest of them; what was not measured is a dot.
+
+    >>> sparkline([1.0, 2.0, None, 8.0])
+    '▁▂·█'
+    >>> sparkline([3.0, 3.0])
+    '▄▄'
+    """
+    known = [value for value in values if value is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+
+    def bar(value: float) -> str:
+        share = (value - low) / (high - low) if high > low else 0.4
+        return BARS[min(int(share * len(BARS)), len(BARS) - 1)]
+
+    return "".join(GAP if value is None else bar(value) for value in values)
+
+
+def changes(values: Sequence[float | None], metric: Figure) -> list[float | None]:
+    """Of each value against the one before it that is known: a relative change; of fractions, the difference."""
+    found: list[float | None] = []
+    before: float | None = None
+    for now in values:
+        if before is None or now is None or (before <= 0 and metric.unit != "fraction"):
+            found.append(None)
+        else:
+            found.append(now - before if metric.unit == "fraction" else now / before - 1)
+        before = before if now is None else now
+    return found
+
+
+def steps(values: Sequence[float | None], metric: Figure) -> list[Step | None]:
+    """Which values stand off those before them, by more than the series scatters by itself.
+
+    The scatter is taken from the median difference of neighbours, which a step or an odd run hardly moves. What comes
+    after a step is held against what came since.
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < LEAST_RUNS:
+        return [None] * len(values)
+    scale = math.log if metric.unit != "fraction" and min(known) > 0 else float
+    scaled = [scale(value) for value in known]
+    spread = SDS_PER_MEDIAN * _middle([abs(now - before) for before, now in pairwise(scaled)])
+    steady, found = deque(scaled[:1], maxlen=STEADY), []
+    for now in scaled:
+        off = now - _middle(steady)
+        stands_off = abs(off) > max(STEP_SDS * spread * math.sqrt(1 + 1 / len(steady)), 1e-9)
+        better: Step = "better" if (off > 0) == (metric.better == "higher") else "worse"
+        found.append(better if stands_off else None)
+        if stands_off:
+            steady.clear()
+        steady.append(now)
+    stepped = iter(found)
+    return [None if value is None else next(stepped) for value in values]
+
+
+def _middle(values: Collection[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def table(series: Sequence[Series], metric: Figure, last: int, *, named: bool = True) -> Table[Point]:
+    """The newest runs of each series, newest first; not ``named``: cells and labels stand elsewhere."""
+    points = [point for one in series for point in reversed(one.points[-last:])]
+    title = f"The last {last} run{'s' * (last != 1)} of each" if named else ""
+    return Table(title, (*(_NAMES if named else ()), *_columns(metric)), points, style=_style)
+
+
+_NAMES: tuple[Column[Point], ...] = (
+    Column("cell", lambda point: point.cell.id, right=False),
+    *(replace(column, title=None) for column in figures.cell_columns()),
+    Column("machine and settings", right=False, key="machine", value=lambda point: point.label),
+    Column(None, key="series", value=lambda point: point.series),
+)
+
+
+def _columns(metric: Figure) -> tuple[Column[Point], ...]:
+    date: Column[Point] = Column("date", lambda point: point.run.started_at[:10], rank=2, right=False)
+    commit: Column[Point] = Column("commit", lambda point: point.run.version, rank=1, right=False)
+    return (
+        Column("run", right=False, key="run_id", value=lambda point: point.run.run_id),
+        replace(date, key="started_at", value=lambda point: point.run.started_at),
+        replace(commit, key="commit", value=lambda point: point.run.environment.commit),
+        Column(None, key="dirty", value=lambda point: point.run.environment.dirty),
+        Column(None, key="run_status", value=lambda point: point.run.status),
+        Column("status", lambda point: point.status, right=False, key="status", value=lambda point: point.row.status),
+        Column(None, key="reason", value=lambda point: point.row.reason),
+        Column(None, key="seeds", value=lambda point: point.row.seeds),
+        Column(None, key="noisy", value=lambda point: point.row.noisy),
+        Column(None, key="metric", value=lambda point: metric.key),
+        Column(metric.title, lambda point: metric.text(point.row.value), key="value", value=lambda p: p.row.value),
+        Column("change", lambda point: change_words(point, metric), key="change", value=lambda point: point.change),
+        Column("", lambda point: point.remark, right=False, key="step", value=lambda point: point.step),
+    )
+
+
+def change_words(point: Point, metric: Figure) -> str:
+    """``+3.2 %``; of accuracies the difference, ``+0.12 pp``."""
+    if point.change is None:
+        return ""
+    return f"{point.change * 100:+.2f} pp" if metric.unit == "fraction" else f"{point.change * 100:+,.1f} %"
+
+
+def _style(point: Point) -> str:
+    if point.row.status not in ("ok", "skipped"):
+        return "red"
+    return "" if point.status == "ok" else "yellow"
+
+
+def screen(series: Sequence[Series], metric: Figure, last: int, width: int) -> Iterator[Text]:
+    """What a terminal shows: per series a sparkline and its last runs; what was never measured, once per reason."""
+    from rich.text import Text
+
+    for cell, own in groupby((one for one in series if one.values), key=lambda one: one.cell):
+        yield Text(plain(cell.id), "bold")
+        for one in own:
+            yield from (Text(text, "dim") for text in wrapped(one.label, width))
+            yield Text(over_time(one, metric, width))
+            yield from table([one], metric, last, named=False).terminal(width)
+        yield Text()
+    yield from (Text(text, "dim") for note in notes(series, metric) for text in wrapped(note, width))
+
+
+def over_time(series: Series, metric: Figure, width: int) -> str:
+    """The sparkline, from what to what it goes, and over how many runs it does."""
+    count = len(series.points)
+    words = f"  {series.span(metric)} {metric.title}, {count:,} run{'s' * (count != 1)}"
+    room = max(width - len(words), 8)
+    return sparkline([point.row.value for point in series.points[-room:]]) + words
+
+
+def notes(series: Sequence[Series], metric: Figure) -> list[str]:
+    """What a reader must know, where it applies; what was never measured, once per reason."""
+    newest = [(one.cell.id, one.points[-1].row) for one in series if not one.values]
+    why = [(cell, "" if row.status == "ok" else f", {row.status}: {row.reason}") for cell, row in newest]
+    found = by_reason((cell, f"{metric.title} not measured{because}") for cell, because in why)
+    points = [point for one in series for point in one.points]
+    if any(point.change is not None for point in points):
+        found.append(
+            "change: against the run before it in the same list; between two runs the machine drifts, and nothing was "
+            "timed together: `compare` gives intervals"
+        )
+    if any(point.step for point in points):
+        found.append(f"step: off the runs before it by more than {STEP_SDS:g} standard deviations of its own series")
+    found += figures.footnotes(point.remark for point in points)
+    if any(point.run.status == "running" for point in points):
+        found.append("running: has not ended, or was killed and can go on with --resume; figures of what is finished")
+    return found
