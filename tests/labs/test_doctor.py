@@ -77,7 +77,6 @@ ANSWERS: dict[str, Any] = {
     "mnist_bench.labs.doctor.inspect": [],
     "mnist_bench.machine.environment.affinity": tuple(range(8)),
     "mnist_bench.machine.environment.run_command": "g++ 12.2.0\nCopyright",
-    "mnist_bench.machine.forecast.compiler_problem": None,
 }
 Machines = Callable[..., Facts]
 
@@ -90,12 +89,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
 
     def make(**changes: Any) -> Facts:
         answers = ANSWERS | changes.pop("answers", {})
-        answers["shutil.which"] = "/usr/bin/nvidia-smi" if changes.pop("driver", False) else None
         headers = tmp_path / "Python.h"
         headers.touch()
         answers["sysconfig.get_path"] = str(tmp_path if changes.pop("headers", True) else tmp_path / "empty")
         for name, answer in answers.items():
             monkeypatch.setattr(name, lambda *_, answer=answer, **__: answer)
+        programs = ("g++", "nvidia-smi") if changes.get("driver") else ("g++",)
+        monkeypatch.setattr("shutil.which", lambda name: name if name in programs else None)
         for name, text in changes.pop("files", {}).items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
@@ -135,7 +135,6 @@ QUOTA = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000"}
 STOLEN = LOADS | {"steal": 0.1}
 TWO_GIB = SimpleNamespace(available=2 * GIB)
 SMALL_SHM = {"files": {"dev/shm/x": ""}, "answers": {"shutil.disk_usage": Usage(64 << 20, GIB)}}
-NO_GPP = ("torch.compile needs a C++ compiler (g++ not found)", "apt-get install g++")
 SWAP = {"proc/meminfo": "MemTotal: 9 kB\nSwapTotal: 2097152 kB\nSwapFree:  1048576 kB\n"}
 BROKEN = {"torchvision": "0.25.0+cu130", "torchvision_error": "RuntimeError: operator torchvision::nms"}
 OTHERS = [
@@ -167,7 +166,8 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("gpus", "warning", "bad", "driver", {"torch": {"devices": (BAD_XPU,)}}),
     ("gpu_neighbours", "warning", "41, 42", "wait", system(mnist_bench__labs__doctor__foreign_gpu_processes=(41, 42))),
     ("tf32", "info", "convolution", "", gpu(tf32={"matmul": "none", "convolution": "tf32"})),
-    ("compiler", "warning", "cells of", "apt-get", system(mnist_bench__machine__forecast__compiler_problem=NO_GPP)),
+    ("compiler", "warning", "cells of", "apt-get", {"environ": {"CXX": "icpx"}}),
+    ("compiler", "warning", "a space (/my tmp): cells", "TMPDIR", {"environ": {"TMPDIR": "/my tmp"}}),
     ("compiler", "warning", "Python.h", "python3.12-dev", {"headers": False}),
     ("compilation", "info", "not tried", "--compile", {"torch": {"compile_s": None}}),
     ("compilation", "warning", "omp.h", "variant=eager", {"torch": {"compile_error": "no omp.h"}}),
