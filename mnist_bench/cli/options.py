@@ -45,8 +45,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     ((0, 1, 2), (0, 3, 7), (7,))
     """
     if "," not in text:
-        return tuple(range(_whole("--seeds", text, 1, MAX_SEEDS)))
-    seeds = tuple(_whole("--seeds", part, 0, 2**32 - 1) for part in text.removesuffix(",").split(","))
+        return tuple(range(whole("--seeds", text, 1, MAX_SEEDS)))
+    seeds = tuple(whole("--seeds", part, 0, 2**32 - 1) for part in text.removesuffix(",").split(","))
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds: {text!r} names a seed twice: remove one")
     if len(seeds) > MAX_SEEDS:
@@ -55,10 +55,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def _epochs(text: str) -> int:
-    return _whole("--epochs", text, 1, MAX_EPOCHS)
+    return whole("--epochs", text, 1, MAX_EPOCHS)
 
 
-def _whole(flag: str, text: str, low: int, high: int) -> int:
+def whole(flag: str, text: str, low: int, high: int) -> int:
+    """The number that a flag was given, or UsageError."""
     digits = text.strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and low <= int(digits) <= high):
         raise UsageError(f"{flag}: {text[:40]!r} is not a whole number from {low} to {high}")

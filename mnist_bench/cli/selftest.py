@@ -7,8 +7,10 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,10 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="the most that a check may take, as in 8m (default: %(default)s)",
     )
-    options.add(parser, "data_dir", "allow_plugins")
-    parser.add_argument("--offline", action="store_true", help="download nothing")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
-    options.add(parser, "format", "color")
+    options.add(parser, "data_dir", "allow_plugins", "offline", "no_wait", "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -103,8 +102,9 @@ def _workplace() -> Iterator[Path]:
 
 def _bench(args: argparse.Namespace, matrix: Matrix, folder: Path, interrupts: Interrupts) -> Bench:
     from mnist_bench import data
+    from mnist_bench.gate.bench import Setting
     from mnist_bench.gate.sides import Side
-    from mnist_bench.labs.selftest import Bench
+    from mnist_bench.labs.selftest import Bench, Warned
 
     root = data.default_root(args.data_dir, os.environ)
     plain = Side(
@@ -116,14 +116,17 @@ def _bench(args: argparse.Namespace, matrix: Matrix, folder: Path, interrupts: I
         environ=os.environ,
         data=data.resolve(matrix.dataset, root=root, offline=args.offline, notify=_say, environ=os.environ),
     )
-    return Bench(
-        plain=plain,
-        matrix=matrix,
-        folder=folder,
-        allow_plugins=args.allow_plugins,
+    setting = Setting(
+        a=plain,
+        b=replace(plain, name="B"),
+        budget_s=0.0,
+        clock=time.monotonic,
+        started_s=time.monotonic(),
         interrupts=interrupts,
-        say=_say,
+        observer=Warned(_say),
+        allow_plugins=args.allow_plugins,
     )
+    return Bench(setting=setting, matrix=matrix, folder=folder, say=_say)
 
 
 def _print(report: Report, args: argparse.Namespace) -> None:
@@ -151,6 +154,4 @@ def _say(text: str) -> None:
 
 
 def _count(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= MAX_CHECKS:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 to {MAX_CHECKS}")
+    return options.whole("--checks", text, 1, MAX_CHECKS)

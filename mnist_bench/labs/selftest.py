@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -47,7 +46,6 @@ from mnist_bench.records import (
     Tree,
     Trial,
 )
-from mnist_bench.run.process import Interrupts
 
 DROP = 0.006  # of accuracy, at least, that mislabelled training data are to cost
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)  # of the training labels that are shuffled, until the accuracy has dropped
@@ -70,21 +68,23 @@ class Warned(benches.CheckObserver):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """Where a selftest measures: ``plain`` is the user's own side, ``folder`` takes logs, sets and checks."""
+    """Where a selftest measures: ``setting`` has the user's own side twice, ``folder`` takes logs, sets and checks."""
 
-    plain: Side
+    setting: benches.Setting
     matrix: Matrix
     folder: Path
-    allow_plugins: bool
-    interrupts: Interrupts
     say: Callable[[str], None]
-    clock: Callable[[], float] = time.monotonic
+
+    @property
+    def plain(self) -> Side:
+        return self.setting.a
 
     def laden(self, rows: Mapping[Cell, int]) -> tuple[Side, Side]:
         """Two sides of the same plug-in: A without extra work, B with so many rows of it."""
-        side = replace(self.plain, matrix=instrumented(self.matrix, list(rows)))
+        matrix = instrumented(self.matrix, list(rows))
         environs = [{**self.plain.environ, **loads(self.matrix, each)} for each in (dict.fromkeys(rows, 0), rows)]
-        return replace(side, name="A", environ=environs[0]), replace(side, name="B", environ=environs[1])
+        a, b = self.setting.a, self.setting.b
+        return replace(a, matrix=matrix, environ=environs[0]), replace(b, matrix=matrix, environ=environs[1])
 
     def pair(self, cell: Cell, rows: int, number: int) -> Pair:
         """A process of the plain model and one with extra work, timed in turns.
@@ -107,7 +107,7 @@ class Bench:
         Raises:
             WorkerError: the trial failed.
         """
-        match self._at(self.plain, replace(self.plain, name="B", data=data)).train(cell, seed, ["B"], math.inf):
+        match self._at(self.plain, replace(self.setting.b, data=data)).train(cell, seed, ["B"], math.inf):
             case [Trial(outcome=Measurement(epochs=epochs))]:
                 return epochs.accuracy[-1]
             case found:
@@ -122,28 +122,16 @@ class Bench:
         without_floors = replace(b, matrix=replace(b.matrix, expect=()))  # a missed one fails whatever the sides do
         tree, name = Tree(label="selftest", commit=None), new_run_id(datetime.now(UTC), random.SystemRandom())
         sides = Sides(a=tree, b=tree, matrix=a.matrix, cells=tuple(cells), budget_s=budget_s)
-        options = RunOptions(allow_plugins=self.allow_plugins)
+        options = RunOptions(allow_plugins=self.setting.allow_plugins)
         folder = make_folder(self.folder / "checks", name, without_floors, sides, options)
-        check = measure(folder, self._setting(a, b, budget_s))
+        setting = replace(self.setting, a=a, b=b, budget_s=budget_s, started_s=self.setting.clock())
+        check = measure(folder, setting)
         return check, judge(check)
 
     def _at(self, a: Side, b: Side) -> benches.Bench:
         """Where these sides are measured for calibration."""
         (self.folder / "logs").mkdir(exist_ok=True)
-        setting = replace(self._setting(a, b, 0.0), observer=benches.CheckObserver())
-        return benches.Bench(RunFolder(self.folder), setting)
-
-    def _setting(self, a: Side, b: Side, budget_s: float) -> benches.Setting:
-        return benches.Setting(
-            a=a,
-            b=b,
-            budget_s=budget_s,
-            clock=self.clock,
-            started_s=self.clock(),
-            interrupts=self.interrupts,
-            observer=Warned(self.say),
-            allow_plugins=self.allow_plugins,
-        )
+        return benches.Bench(RunFolder(self.folder), replace(self.setting, a=a, b=b, observer=benches.CheckObserver()))
 
 
 # ── what is put on side B ────────────────────────────────────────────────────────────────────────────────────────────
@@ -223,8 +211,7 @@ def conditions(
     bench: Bench, cells: Sequence[Cell], slowed: Sequence[Slowed], spoilt: tuple[DataSet, Mislabelled] | None
 ) -> Iterator[Condition]:
     """Identical sides, each slow-down, mislabelled data: in every one, all cells at once."""
-    other = replace(bench.plain, name="B")
-    yield Condition(name="identical", a=bench.plain, b=other)
+    yield Condition(name="identical", a=bench.plain, b=bench.setting.b)
     for aim in dict.fromkeys(one.aim for one in slowed):
         own = {one.cell: one for one in slowed if one.aim == aim}
         a, b = bench.laden({cell: own[cell.id].rows for cell in cells})
@@ -235,7 +222,7 @@ def conditions(
         data, found = spoilt
         hurt = {cell: drop for cell, drop in found.drops.items() if drop >= DROP}
         size = (min(hurt.values()), max(hurt.values()))
-        b = replace(other, data=data)
+        b = replace(bench.setting.b, data=data)
         yield Condition(name=MISLABELLED, a=bench.plain, b=b, faulty=frozenset(hurt), size=size)
 
 
@@ -306,11 +293,11 @@ def measure_gate(bench: Bench, cells: Sequence[Cell], times: int, budget_s: floa
     yield report()
     for number, condition in enumerate(plan * times):
         bench.say(f"check {number + 1} of {times * len(plan)}: {condition.name}")
-        begin = bench.clock()
+        begin = bench.setting.clock()
         check, verdicts = bench.check(condition.a, condition.b, list(step_s), budget_s)
         if check.status != "complete":
             return
-        seconds = bench.clock() - begin
+        seconds = bench.setting.clock() - begin
         results[condition.name].append(
             CheckResult(condition=condition.name, seconds=seconds, cells=_said(check, verdicts))
         )

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from mnist_bench.data import cache_root, raw_folder, verify
 from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, proven, read_labels
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError, Interrupted, UsageError, WorkerError
+from mnist_bench.gate.bench import CheckObserver, Setting
 from mnist_bench.gate.sides import Side
 from mnist_bench.labs.selftest import Bench, spoil
 from mnist_bench.labs.selftest_calibration import instrumented
@@ -299,14 +301,16 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         data=proven("synthetic", tmp_path / "set", None),
     )
     with Interrupts() as interrupts:
-        yield Bench(
-            plain=plain,
-            matrix=matrix,
-            folder=tmp_path,
-            allow_plugins=False,
+        setting = Setting(
+            a=plain,
+            b=replace(plain, name="B"),
+            budget_s=0.0,
+            clock=time.monotonic,
+            started_s=0.0,
             interrupts=interrupts,
-            say=print,
+            observer=CheckObserver(),
         )
+        yield Bench(setting=setting, matrix=matrix, folder=tmp_path, say=print)
 
 
 def test_real_workers_take_longer_with_more_work(bench: Bench) -> None:
