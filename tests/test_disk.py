@@ -30,6 +30,7 @@ from record_factory import (
     make_trial,
 )
 
+from mnist_bench import samples
 from mnist_bench.disk import files, folder
 from mnist_bench.disk.folder import LINE_LIMIT, RunFolder, known_runs, new_run_id, point_latest
 from mnist_bench.errors import BenchError, UsageError
@@ -477,6 +478,20 @@ def test_only_files_of_the_run_itself_are_read_and_written(
     with pytest.raises(UsageError, match=r"is a link|no regular file|[Ii]s a directory|must be a folder"):
         read_and_write(run)
     assert target.is_dir() or target.read_bytes() == b""
+
+
+@pytest.mark.parametrize("shape", ["(99999999999999999,)", "(9999,)"])
+def test_samples_that_promise_more_than_there_is(tmp_path: Path, shape: str) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3, dtype=samples.SAMPLES))
+    whole = (tmp_path / "a.npy").read_bytes()
+    wide = b"(3,), }" + b" " * (len(shape) - 4)
+    assert wide in whole
+    (tmp_path / "a.npy").write_bytes(whole.replace(wide, shape.encode() + b", }"))
+    (tmp_path / "pipe.npy").unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "pipe.npy")
+    for name in ("a.npy", "pipe.npy"):
+        with pytest.raises(ValueError, match=f"{name}: cannot be read as samples"):
+            samples.session_ms(tmp_path / name)
 
 
 def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
