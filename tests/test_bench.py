@@ -40,6 +40,7 @@ HARNESS_BENCHMARKS = {
     "test_plan_10000_cells",
     "test_summarise_10000_trials",
     "test_append_trial",
+    "test_run_5000_trials",
     "test_hodges_lehmann_of_200",
 }
 MACHINE = {"span_s": 10.0, "steal": 0.0, "others": 0.0, "load_1min": 1.0}
