@@ -275,7 +275,7 @@ def measure_gate(bench: Bench, cells: Sequence[Cell], times: int, budget_s: floa
     slowed = slow_down(bench, step_s)
     spoilt = mislabel(bench, list(step_s)) if step_s else None
     plan = list(conditions(bench, list(step_s), slowed, spoilt)) if step_s else []
-    results: dict[str, list[CheckResult]] = {one.name: [] for one in plan}
+    results: list[CheckResult] = []
     machine = environment.describe(bench.plain.environ)
 
     def report() -> Report:
@@ -284,10 +284,10 @@ def measure_gate(bench: Bench, cells: Sequence[Cell], times: int, budget_s: floa
             machine=f"{machine.cpu}, {machine.cores} cores",
             checks_per_condition=times,
             budget_s=budget_s,
-            conditions=tuple(summarise(one.name, one.faulty, one.size, results[one.name]) for one in plan),
+            conditions=tuple(summarise(one.name, one.faulty, one.size, results) for one in plan),
             slowed=slowed,
             mislabelled=spoilt[1] if spoilt else None,
-            checks=tuple(result for made in results.values() for result in made),
+            checks=tuple(results),
         )
 
     yield report()
@@ -298,9 +298,7 @@ def measure_gate(bench: Bench, cells: Sequence[Cell], times: int, budget_s: floa
         if check.status != "complete":
             return
         seconds = bench.setting.clock() - begin
-        results[condition.name].append(
-            CheckResult(condition=condition.name, seconds=seconds, cells=_said(check, verdicts))
-        )
+        results.append(CheckResult(condition=condition.name, seconds=seconds, cells=_said(check, verdicts)))
         yield report()
 
 

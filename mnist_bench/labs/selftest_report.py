@@ -132,13 +132,14 @@ def rate(hits: int, trials: int) -> Rate:
 
 
 def summarise(
-    name: str, faulty: frozenset[str], size: tuple[float, float] | None, checks: Sequence[CheckResult]
+    name: str, faulty: frozenset[str], size: tuple[float, float] | None, results: Sequence[CheckResult]
 ) -> Summary:
-    """What the checks of one condition come to.
+    """What the checks of the condition ``name``, among ``results``, come to.
 
     Args:
         faulty: the cells of B that are worse; none: the sides are alike, and every alarm is false.
     """
+    checks = [one for one in results if one.condition == name]
     judged = [[cell for cell in check.cells if cell.kind in JUDGED] for check in checks]
     cells = [cell for of_check in judged for cell in of_check]
     watched = [cell for cell in cells if cell.cell in faulty] if faulty else cells
