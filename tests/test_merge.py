@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,6 @@ from mnist_bench.records import DataSet, Manifest, Matrix, RunOptions, Sides, Sk
 from mnist_bench.run.runner import write_tables
 
 MATRIX = make_matrix(batch_sizes=(100, 1000), seeds=(0, 1, 2))
-NOW = datetime(2026, 12, 1, tzinfo=UTC)
 IDS = ("20261101T000000Z-aaaaaa", "20261102T000000Z-bbbbbb", "20261103T000000Z-cccccc")
 ENVIRONMENT = make_manifest().environment
 TREE = Tree(label="main", commit=None)
@@ -94,9 +91,8 @@ def shards(results: Path) -> tuple[RunFolder, RunFolder]:
 
 def noted(results: Path, *references: str, across_machines: bool = False) -> tuple[RunFolder, tuple[str, ...]]:
     """The first two runs in one, unless others are named, and the notes."""
-    rng = random.Random(len(known_runs(results)))
-    chosen = references or IDS[:2]
-    return merge(results, chosen, across_machines=across_machines, now=NOW, rng=rng, derive=write_tables)
+    run_id = f"20261201T000000Z-merge{len(known_runs(results))}"
+    return merge(results, references or IDS[:2], run_id, write_tables, across_machines=across_machines)
 
 
 def merged(results: Path, *references: str, across_machines: bool = False) -> RunFolder:
@@ -275,11 +271,15 @@ class TestRefused:
         if named:
             assert merged(results, across_machines=True).manifest().environment.cpu != "AMD EPYC"
 
-    def test_a_group_on_two_machines(self, results: Path) -> None:
+    @pytest.mark.parametrize("cores", [2, 3])
+    def test_a_group_on_two_machines(self, results: Path, cores: int) -> None:
         for number, variant in enumerate(("eager", "compile")):
-            environment = replace(ENVIRONMENT, cores=2 + number)
+            environment = replace(ENVIRONMENT, cores=(2, cores)[number])
             make_one(results, number, make_trial(make_cell(variant=variant)), environment=environment)
-        assert "group mlp/b100/s0: is in" in refused(results, across_machines=True)
+        if cores == 2:  # one machine after all
+            assert len(merged(results, across_machines=True).trials()) == 2
+        else:
+            assert "group mlp/b100/s0: is in" in refused(results, across_machines=True)
 
     @pytest.mark.parametrize("name", ["trials.jsonl", "sessions.jsonl"])
     def test_a_broken_line(self, results: Path, shards: tuple[RunFolder, RunFolder], name: str) -> None:

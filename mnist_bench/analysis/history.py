@@ -317,8 +317,8 @@ _NAMES: tuple[Column[Point], ...] = (
 
 
 def _columns(metric: Figure) -> tuple[Column[Point], ...]:
-    date: Column[Point] = Column("date", lambda point: point.run.started_at[:10], rank=2, right=False)
-    commit: Column[Point] = Column("commit", lambda point: point.run.version, rank=1, right=False)
+    date: Column[Point] = Column("date", lambda point: point.run.started_at[:10], rank=3, right=False)
+    commit: Column[Point] = Column("commit", lambda point: point.run.version, rank=2, right=False)
     return (
         Column("run", right=False, key="run_id", value=lambda point: point.run.run_id),
         replace(date, key="started_at", value=lambda point: point.run.started_at),
@@ -332,7 +332,7 @@ def _columns(metric: Figure) -> tuple[Column[Point], ...]:
         Column(None, key="metric", value=lambda point: metric.key),
         Column(metric.title, lambda point: metric.text(point.row.value), key="value", value=lambda p: p.row.value),
         Column("change", lambda point: change_words(point, metric), key="change", value=lambda point: point.change),
-        Column("", lambda point: point.remark, right=False, key="step", value=lambda point: point.step),
+        Column("", lambda point: point.remark, rank=1, right=False, key="step", value=lambda point: point.step),
     )
 
 

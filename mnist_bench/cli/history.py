@@ -57,11 +57,9 @@ def execute(args: argparse.Namespace) -> int:
     series = tuple(one for one in series if one.cell in wanted)
     if not series:
         _say(f"nothing measured in {args.output_dir} yet: `mnist-bench run` does it, or name another --output-dir")
-        if args.format == "json":  # a document for programs, empty as it is
-            _print(series, args)
-        return 5
-    _print(series, args)
-    if args.page is not None:
+    if series or args.format == "json":  # a document for programs, empty as it may be
+        _print(series, args)
+    if series and args.page is not None:
         _write_page(series, warnings, args)
     return 0 if any(one.values for one in series) else 5
 
@@ -99,26 +97,23 @@ def _chosen(cells: Sequence[Cell], args: argparse.Namespace) -> Collection[Cell]
 
 
 def _print(series: Sequence[Series], args: argparse.Namespace) -> None:
+    from rich.text import Text
+
     from mnist_bench.analysis import history
-    from mnist_bench.cli.console import make_console, print_json
+    from mnist_bench.cli.console import make_console, print_document, print_rows
     from mnist_bench.table import Document
 
     metric = history.METRICS[args.metric]
     table = history.table(series, metric, args.last)
-    match args.format:
-        case "json":
-            print_json(table.records())
-        case "csv":
-            sys.stdout.write(table.csv())
-        case "md":
-            title = f"{metric.title} over runs"
-            sys.stdout.write(Document(title=title, tables=[table], notes=history.notes(series, metric)).markdown())
-        case _:
-            from rich.text import Text
-
-            console = make_console(args, stderr=False)
-            lines = history.screen(series, metric, args.last, console.width)
-            console.print(Text("\n").join(lines), soft_wrap=True)
+    if args.format in ("csv", "json"):
+        print_rows(table.records(), args)
+    elif args.format == "md":
+        notes = history.notes(series, metric)
+        print_document(Document(title=f"{metric.title} over runs", tables=[table], notes=notes), args)
+    else:
+        console = make_console(args, stderr=False)
+        lines = history.screen(series, metric, args.last, console.width)
+        console.print(Text("\n").join(lines), soft_wrap=True)
 
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:

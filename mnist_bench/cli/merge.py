@@ -28,12 +28,13 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.analysis.summary import Run, floors
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.run import exit_code, print_floors, print_table, shortest
+    from mnist_bench.disk.folder import new_run_id
     from mnist_bench.disk.merge import merge
     from mnist_bench.run.runner import write_tables
 
     errors = make_console(args, stderr=True)
-    now, rng, across = datetime.now(UTC), random.SystemRandom(), args.across_machines
-    folder, notes = merge(args.output_dir, args.runs, across_machines=across, now=now, rng=rng, derive=write_tables)
+    run_id = new_run_id(datetime.now(UTC), random.SystemRandom())
+    folder, notes = merge(args.output_dir, args.runs, run_id, write_tables, across_machines=args.across_machines)
     run = Run.read(folder)
     results = floors(run.manifest.matrix, run.rows)
     print_table(run, args)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 from mnist_bench.cells import expand, groups
 from mnist_bench.disk.files import open_regular, whole_lines, write_atomically
-from mnist_bench.disk.folder import FOLDERS, SESSIONS, TRIALS, RunFolder, new_run_id
+from mnist_bench.disk.folder import FOLDERS, SESSIONS, TRIALS, RunFolder
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.records import (
     Environment,
@@ -44,23 +43,26 @@ class Shard:
     def id(self) -> str:
         return self.manifest.run_id
 
+    @classmethod
+    def read(cls, folder: RunFolder) -> Self:
+        return cls(path=folder.path, manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions())
+
 
 def merge(
     output_dir: Path,
     references: Sequence[str],
+    run_id: str,
+    derive: Callable[[RunFolder], object],
     *,
     across_machines: bool,
-    now: datetime,
-    rng: random.Random,
-    derive: Callable[[RunFolder], object],
 ) -> tuple[RunFolder, tuple[str, ...]]:
     """Makes one run of several in ``output_dir``; they stay as they are. Returns it, and what should be known of it.
 
     Args:
         references: ids, beginnings of ids, or paths of two runs or more.
-        across_machines: shards of different machines or software may be joined.
-        now, rng: of the new run's id.
+        run_id: of the new run.
         derive: writes the tables of a run.
+        across_machines: shards of different machines or software may be joined.
 
     Raises:
         UsageError: a run cannot be read, they are not shards of one run (a line for all that differs), or a trial is in
@@ -68,11 +70,12 @@ def merge(
         BenchError: a shard was changed meanwhile.
     """
     shards = sorted(
-        (_shard(RunFolder.open(output_dir, reference)) for reference in references),
+        (Shard.read(RunFolder.open(output_dir, reference)) for reference in references),
         key=lambda shard: (shard.manifest.started_at, shard.id),
     )
-    elsewhere = tuple(_machine_problems(shards))
-    if problems := dict.fromkeys((*_problems(shards), *(_shared_groups(shards) if across_machines else elsewhere))):
+    apart = tuple(_machine_problems(shards))
+    forbidden = _shared_groups(shards) if apart and across_machines else apart
+    if problems := dict.fromkeys((*_problems(shards), *forbidden)):
         raise UsageError("\n".join(problems))
 
     def fill(hidden: Path) -> None:
@@ -88,12 +91,8 @@ def merge(
             raise BenchError("a shard was changed while it was merged: try again when nothing writes to it")
         derive(run)
 
-    manifest = _manifest(shards, new_run_id(now, rng), across_machines=bool(elsewhere))
+    manifest = _manifest(shards, run_id, across_machines=bool(apart))
     return RunFolder.create(output_dir, manifest, fill=fill), tuple(_notes(shards))
-
-
-def _shard(folder: RunFolder) -> Shard:
-    return Shard(path=folder.path, manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions())
 
 
 def _copy_files(source: Path, target: Path) -> None:

@@ -75,23 +75,21 @@ def over_runs(series: Sequence[Series], metric: Figure, last: int) -> Plot:
 
 
 def _panel(series: Sequence[Series], metric: Figure) -> Panel:
-    words = [_words(one, metric) for one in series[:MOST_WORDS]]
-    more = len(series) - MOST_WORDS
+    more = f"; and {len(series) - MOST_WORDS} series more" * (len(series) > MOST_WORDS)
     timed = [(point, _milliseconds(point.run)) for one in series for point in one.points]
     return Panel(
         title=plain(series[0].cell.id),
         values=tuple(_value(point, time, metric) for point, time in timed if time is not None),
-        caption="; ".join([*words, f"and {more} series more"] if more > 0 else words) + ".",
+        caption="; ".join(_words(one, metric) for one in series[:MOST_WORDS]) + f"{more}.",
     )
 
 
 def _words(series: Series, metric: Figure) -> str:
-    """``AMD EPYC, 2 cores: 12 runs, 10,000 to 12,500; 12,400 in the newest (2026-11-23, c0ffee1)``."""
+    """``AMD EPYC, 2 cores: 12 runs, 10,000 to 12,500; 12,400 in the newest (2026-11-23 c0ffee1)``."""
     newest = next(point for point in reversed(series.points) if point.row.value is not None)
-    where = ", ".join(filter(None, (plain(newest.run.started_at[:10]), plain(newest.run.version))))
     runs = f"{len(series.values)} run{'s' * (len(series.values) != 1)}"
-    now = f"{metric.text(newest.row.value)} in the newest ({where})"
-    return f"{series.label}: {runs}, {series.span(metric)}; {now}"
+    where = plain(joined(newest.run.started_at[:10], newest.run.version))
+    return f"{series.label}: {runs}, {series.span(metric)}; {metric.text(newest.row.value)} in the newest ({where})"
 
 
 def _value(point: Point, time: float, metric: Figure) -> dict[str, Value]:
