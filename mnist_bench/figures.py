@@ -87,17 +87,6 @@ def significant(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{min(max(decimals, 0), 9)}f}"
 
 
-def duration(seconds: float) -> str:
-    """``8 s``, ``12 min`` or ``3.4 h``.
-
-    >>> duration(8), duration(720), duration(12240)
-    ('8 s', '12 min', '3.4 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def ratio(value: float | None) -> str:
     """``1.43x``; a slow-down of a hundred times is ``0.010x``, not ``0.01x``."""
     if value is None:

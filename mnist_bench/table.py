@@ -66,6 +66,17 @@ def joined(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
+def duration(seconds: float) -> str:
+    """``8 s``, ``12 min`` or ``3.4 h``.
+
+    >>> duration(8), duration(720), duration(12240)
+    ('8 s', '12 min', '3.4 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def listed(names: Sequence[str], most: int = 3) -> str:
     """``a, b, c and 4 more``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

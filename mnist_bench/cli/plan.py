@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench.cli import options
-from mnist_bench.table import Column, Document, Table
+from mnist_bench.table import Column, Document, Table, duration
 
 if TYPE_CHECKING:
     from mnist_bench.records import Cell, Matrix
@@ -87,17 +87,6 @@ def _columns(reasons: Sequence[str]) -> tuple[Column[Row], ...]:
     titles = {"cell": None, "batch_size": "batch", "seconds": "about", "seconds_from": None, "skip": None}
     texts = {"seeds": lambda row: str(len(row["seeds"])), "seconds": about}
     return tuple(column(key, titles.get(key, key), texts.get(key)) for key in KEYS)
-
-
-def duration(seconds: float) -> str:
-    """``8 s``, ``12 min`` or ``3.4 h``.
-
-    >>> duration(8), duration(720), duration(12240)
-    ('8 s', '12 min', '3.4 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _total(rows: Sequence[Row]) -> float:

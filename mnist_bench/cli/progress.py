@@ -27,7 +27,7 @@ from mnist_bench.gate.bench import CheckObserver
 from mnist_bench.machine.forecast import skip_reason, this_host, trial_s
 from mnist_bench.records import Cell, Measurement, Session, Trial
 from mnist_bench.run.observer import Observer, Stage
-from mnist_bench.table import plain
+from mnist_bench.table import duration, plain
 
 if TYPE_CHECKING:
     from mnist_bench.run.runner import RunPlan
@@ -175,7 +175,7 @@ class CheckProgress(CheckObserver):
         self._show()
 
     def _show(self) -> None:
-        words = f"{figures.duration(self._left_s)} of the budget of {figures.duration(self._budget_s)} left"
+        words = f"{duration(self._left_s)} of the budget of {duration(self._budget_s)} left"
         self._screen.show(self._now, self._stage, self._budget_s - self._left_s, self._budget_s, words)
 
 

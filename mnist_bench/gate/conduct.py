@@ -23,7 +23,6 @@ from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.cells import expand
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted
-from mnist_bench.figures import duration
 from mnist_bench.gate.bench import NAMES, PAIR_TOKEN_S, Bench, Setting
 from mnist_bench.gate.evidence import CellEvidence, Check, gather
 from mnist_bench.gate.judge import Verdict, cells_compared, change, judge
@@ -32,6 +31,7 @@ from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
 from mnist_bench.records import Cell, Matrix, Measurement, Session, Trial
 from mnist_bench.run.group import label
+from mnist_bench.table import duration
 
 ASSUMED_SD = 0.03  # of a pair's log ratio, until some are measured: identical code here (docs/decisions/0016)
 KNOWN_AFTER = 4  # pairs of every cell, then the forecast is made again

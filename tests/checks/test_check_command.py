@@ -179,19 +179,22 @@ def test_two_trees_are_measured_each_by_its_own_code(bench: Bench, monkeypatch: 
     bench.tidy()
 
 
-def test_interrupted_and_resumed(bench: Bench) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_and_resumed(bench: Bench, number: signal.Signals) -> None:
     bench.repo.commit()
     process = bench.start("m.yaml", "--against", "HEAD", "--allow-plugins", "--filter", "model=parts.net.good")
     logs = bench.repo.root / "results" / "checks" / "latest" / "logs"
     assert wait_for(lambda: (logs.is_dir() and any(logs.iterdir())) or process.poll() is not None)
     time.sleep(0.5)  # a worker is at work
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, number)  # as a terminal does
     begin = time.monotonic()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert time.monotonic() - begin < 10
     assert f"mnist-bench check --resume {bench.check().name} --allow-plugins" in errors
     bench.tidy()
+    if number != signal.SIGINT:
+        return
 
     code, out, errors = bench.run("--resume", "latest", "--allow-plugins", "--budget", "1s", "--json")
     assert code == 4, errors

@@ -39,7 +39,6 @@ class Stage:
         self.bench = FakeBench()
         self.settings: list[Setting] = []
         self.asked: list[Side] = []
-        self.protocols = {"A": PROTOCOL_VERSION, "B": PROTOCOL_VERSION}
         self.places: dict[str, str] = {}
         self.data = DataSet(name="synthetic", root="/data", sha256="0" * 64)
         monkeypatch.setattr(conduct, "Bench", self._bench)
@@ -55,7 +54,7 @@ class Stage:
         self.asked.append(side)
         assert side.root.is_dir()
         places = {"mnist_bench": "/installed/mnist_bench/__init__.py", **(self.places if side.name == "B" else {})}
-        return Imports(protocol=self.protocols[side.name], places=places)
+        return Imports(protocol=PROTOCOL_VERSION, places=places)
 
     def request(self, **changes: Any) -> Request:
         usual = Request(
@@ -186,14 +185,6 @@ def test_a_matrix_of_the_reference_with_problems_names_it(stage: Stage) -> None:
     with pytest.raises(ConfigError, match=r"main:bench/m\.yaml:2:1: "):
         stage.run()
     assert not stage.out.exists()
-
-
-def test_other_protocols_are_not_compared_and_both_numbers_said(stage: Stage) -> None:
-    stage.protocols["A"] = 99
-    check = stage.run()
-    words = f"protocol version: 99 in A, {PROTOCOL_VERSION} in B: their workers cannot be paired"
-    assert {one.differences for one in check.cells} == {(words,)}
-    assert sorted(stage.bench.done) == ["lenet5 solo 0", "mlp solo 0"]  # whether B works all the same
 
 
 def test_bad_input_is_refused_before_anything_is_made(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
