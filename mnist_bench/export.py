@@ -11,9 +11,9 @@ import bisect
 import io
 import json
 import statistics
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal
 
 from mnist_bench import figures
@@ -21,7 +21,7 @@ from mnist_bench.analysis import results
 from mnist_bench.analysis.summary import FloorResult, Run, floors
 from mnist_bench.figures import FOLLOWED, KEYS, Figure, Row
 from mnist_bench.records import Cell, Environment
-from mnist_bench.table import Table, plain
+from mnist_bench.table import plain
 
 LONGEST_NAME = 1000  # characters; Bencher refuses names over 1024
 PYTEST_BENCHMARK = "5.3.1"  # the pytest-benchmark whose fields these are
@@ -57,25 +57,24 @@ class Exporter:
         return [row for row in rows if row.seeds and (not self.timed or row.cell in timed)]
 
 
-def names(rows: Sequence[Row]) -> tuple[str, ...]:
+def named(rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
     """A name for each row, its cell's id: printable, on one line, not too long, no two alike.
 
     The matrix lets in only names that stay as they are; a results folder from elsewhere may hold others.
     """
-    seen: Counter[str] = Counter()
-    found: dict[str, None] = {}
+    found: set[str] = set()
     for row in rows:
         name = short = plain(row.cell.id)[:LONGEST_NAME]
+        again = count(2)
         while name in found:
-            seen[short] += 1
-            name = f"{short} #{seen[short] + 1}"
-        found[name] = None
-    return tuple(found)
+            name = f"{short} #{next(again)}"
+        found.add(name)
+        yield name, row
 
 
 def known(row: Row) -> dict[str, Any]:
     """The columns of a row that are known, by name; texts are printable and on one line."""
-    (record,) = _table([row]).records()
+    (record,) = results.records([row])
     values = {name: plain(value) if isinstance(value, str) else value for name, value in record.items()}
     return {name: value for name, value in values.items() if value not in (None, "")}
 
@@ -85,10 +84,6 @@ def to_csv(run: Run, rows: Sequence[Row]) -> bytes:
     return results.to_csv(rows).encode()
 
 
-def _table(rows: Sequence[Row]) -> Table[Row]:
-    return Table("", (*figures.names(), *figures.columns()), rows)
-
-
 def to_parquet(run: Run, rows: Sequence[Row]) -> bytes:
     """The columns of ``results.csv`` with their types, even where nothing was measured; metadata name the run."""
     import pyarrow as pa  # a third of a second: not before it is needed
@@ -96,7 +91,7 @@ def to_parquet(run: Run, rows: Sequence[Row]) -> bytes:
 
     storage = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
     own = {"batch_size": int, "seeds": int}
-    table = _table(rows)
+    table = results.table_of(rows)
     fields = [
         pa.field(key, storage[KEYS[key].kind if key in KEYS else own.get(key, str)], nullable=key in KEYS)
         for key in (column.key for column in table.columns)
@@ -116,21 +111,9 @@ def _storable(value: Any) -> Any:
 
 def _facts(run: Run) -> dict[str, str]:
     manifest, environment = run.manifest, run.manifest.environment
-    return {
-        "run_id": manifest.run_id,
-        "status": manifest.status,
-        "schema_version": str(manifest.schema_version),
-        "program_version": manifest.program_version,
-        "started_at": manifest.started_at,
-        "matrix": manifest.matrix.name,
-        "matrix_sha256": manifest.matrix_sha256,
-        "recipe": manifest.matrix.recipe,
-        "epochs": str(manifest.matrix.epochs),
-        "dataset": manifest.dataset.name,
-        "cpu": environment.cpu,
-        "python": environment.python,
-        "commit": environment.commit or "",
-    }
+    about = {"dataset": manifest.dataset.name, "cpu": environment.cpu, "python": environment.python}
+    found = results.facts(manifest) | about | {"commit": environment.commit}
+    return {name: "" if value is None else str(value) for name, value in found.items()}
 
 
 def _followed(row: Row) -> Iterator[tuple[Figure, float, float | None, float | None]]:
@@ -153,11 +136,10 @@ def to_bmf(run: Run, rows: Sequence[Row]) -> bytes:
         named = zip(("value", "lower_value", "upper_value"), values, strict=True)
         return {name: value * scale for name, value in named if value is not None}
 
-    shown = [row for row in rows if row.seeds]
     return _json(
         {
             name: {figure.slug: metric(figure, *values) for figure, *values in _followed(row)}
-            for name, row in zip(names(shown), shown, strict=True)
+            for name, row in named(row for row in rows if row.seeds)
         }
     )
 
@@ -168,30 +150,21 @@ def to_github_action(better: Literal["higher", "lower"]) -> Export:
     One file can hold only figures of which smaller, or bigger, is better.
     """
 
+    def entry(run: Run, row: Row, name: str, figure: Figure, value: float, *bounds: float | None) -> dict[str, Any]:
+        made = {"name": f"{name} · {figure.title}", "unit": figure.unit, "value": value, "extra": _extra(run, row)}
+        halves = [abs(bound - value) for bound in bounds if bound is not None]
+        # The action takes a range apart as ± and a decimal number; of an interval cut off at 0 the other half is whole.
+        return made | ({"range": f"± {max(halves):.9f}"} if halves else {})
+
     def export(run: Run, rows: Sequence[Row]) -> bytes:
-        shown = [row for row in rows if row.seeds]
-        return _json(
-            [
-                _entry(run, row, f"{name} · {figure.title}", figure, *values)
-                for name, row in zip(names(shown), shown, strict=True)
-                for figure, *values in _followed(row)
-                if figure.better == better
-            ]
-        )
+        found = ((name, row, one) for name, row in named(row for row in rows if row.seeds) for one in _followed(row))
+        return _json([entry(run, row, name, *one) for name, row, one in found if one[0].better == better])
 
     return export
 
 
-def _entry(
-    run: Run,
-    row: Row,
-    name: str,
-    figure: Figure,
-    value: float | None,
-    low: float | None = None,
-    high: float | None = None,
-) -> dict[str, Any]:
-    """``extra`` is what the chart shows under the pointer: what one must know before believing a point."""
+def _extra(run: Run, row: Row) -> str:
+    """What the chart shows under the pointer: what one must know before believing a point."""
     lines = [
         f"run: {run.manifest.run_id}",
         f"seeds: {row.seeds}",
@@ -200,16 +173,7 @@ def _entry(
         "" if row.status == "ok" else f"{row.status}: {row.reason}",
         *figures.footnotes([figures.signs(row)]),
     ]
-    entry = {
-        "name": name,
-        "unit": figure.unit,
-        "value": value,
-        "extra": "\n".join(plain(line) for line in lines if line),
-    }
-    if value is not None and low is not None and high is not None:
-        # The action takes a range apart as ± and a decimal number; of an interval cut off at 0 the other half is whole.
-        entry["range"] = f"± {max(high - value, value - low):.9f}"
-    return entry
+    return "\n".join(plain(line) for line in lines if line)
 
 
 def to_junit(run: Run, rows: Sequence[Row]) -> bytes:
@@ -280,7 +244,6 @@ def to_pytest_benchmark(run: Run, rows: Sequence[Row]) -> bytes:
     ``compare`` divides is unpaired: ratios to trust are the speed-ups, in ``extra_info``.
     """
     rounds = _rounds_by_cell(run)
-    shown = [row for row in rows if row.cell in rounds]
     environment = run.manifest.environment
     return _json(
         {
@@ -294,7 +257,8 @@ def to_pytest_benchmark(run: Run, rows: Sequence[Row]) -> bytes:
                 "branch": "(unknown)",
             },
             "benchmarks": [
-                _benchmark(run, row, name, rounds[row.cell]) for name, row in zip(names(shown), shown, strict=True)
+                _benchmark(run, row, name, rounds[row.cell])
+                for name, row in named(row for row in rows if row.cell in rounds)
             ],
             "datetime": run.manifest.started_at,
             "version": PYTEST_BENCHMARK,

@@ -11,15 +11,14 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_bench.records import Cell, Measurement, Status, StepTimes, Trial, VariantClass
-from mnist_bench.table import Column, joined, plain
+from mnist_bench.table import Column, at, joined, plain
 
 if TYPE_CHECKING:
     from mnist_bench.stats import Interval  # imported late: numpy takes longer to load than a look at the history
 
-T = TypeVar("T")
 
 MIB = 1 << 20
 TARGET_ACCURACY = 0.97  # of ``time_to_accuracy_s``
@@ -74,7 +73,9 @@ class Row:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
-        return self.figures.get(key) if key in KEYS else _unknown(key)
+        if key not in KEYS:
+            raise KeyError(f"no figure is called {key!r}")
+        return self.figures.get(key)
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -104,14 +105,16 @@ def accuracy(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
+TEXTS: Mapping[str, Callable[[float | None], str]] = {"fraction": accuracy, "": ratio}
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A number (or a fact) with a name.
 
     Args:
-        key: its column in files; title, unit, help: for people; better: which way is an improvement.
+        key: its column in files; title, unit: for people; better: which way is an improvement.
         take: reads it off a cell; an ``Interval`` (``bounded``) has bounds beside it (``key_low``, ``key_high``).
-        text: how people read a value.
         rank: of its column on a screen (``table.Column``); None: it stands in files alone.
         rank_beside: of what stands beside it, its bounds or the figure whose key is ``beside``.
         always: it is known of cells of which no seed is ok, too.
@@ -126,10 +129,8 @@ class Figure:
     better: Literal["higher", "lower"] | None
     take: Callable[[Measured], Any]
     rank: int | None = None
-    text: Callable[[float | None], str] = significant
     rank_beside: int = 9
     beside: str = ""
-    help: str = ""
     bounded: bool = False
     always: bool = False
     kind: type = float
@@ -139,6 +140,15 @@ class Figure:
     def keys(self) -> tuple[str, ...]:
         """Its columns in files."""
         return (self.key, f"{self.key}_low", f"{self.key}_high") if self.bounded else (self.key,)
+
+    @property
+    def help(self) -> str:
+        """What it means, in a sentence; empty: people do not read it."""
+        return HELP.get(self.key, "")
+
+    def text(self, value: float | None) -> str:
+        """A value as people read it: its unit says how."""
+        return TEXTS.get(self.unit, significant)(value)
 
     def show(self, row: Row) -> str:
         """What people read of it."""
@@ -222,127 +232,43 @@ def _doubts(one: Measured) -> str | None:
     return "; ".join(dict.fromkeys(found)) or None
 
 
-def _step(percentile: Callable[[StepTimes], float]) -> Callable[[Measured], float | None]:
-    return lambda one: _median([percentile(times) for times in one.steps if times.count > 0])
+def _step(name: str) -> Callable[[Measured], float | None]:
+    return lambda one: _median([getattr(times, name) for times in one.steps if times.count > 0])
 
 
-def _of_median(of: Callable[[Measurement], float | None]) -> Callable[[Measured], float | None]:
-    return lambda one: _median(map(of, one.ok))
+def _of_median(name: str) -> Callable[[Measured], float | None]:
+    return lambda one: _median(getattr(m, name) for m in one.ok)
 
 
-def _of_peak(of: Callable[[Measurement], int | None]) -> Callable[[Measured], float | None]:
-    return lambda one: max((peak / MIB for peak in map(of, one.ok) if peak is not None), default=None)
+def _of_peak(name: str) -> Callable[[Measured], float | None]:
+    return lambda one: max((peak / MIB for m in one.ok if (peak := getattr(m, name)) is not None), default=None)
 
 
-_ACCURACY = "the fraction of the test images that it gets right: mean and standard deviation over seeds"
-_RATE = "training throughput over all epochs and seeds; 95 % interval over seeds (3 or more)"
-_STEP = "one training step in the timing session: median, and 95th percentile"
-_EAGER = "how many times faster a step is than the reference variant's, timed together; 95 % interval"
-_CPU = "how many times faster a step is than on the CPU, timed together; 95 % interval"
-_DEVICE = "peak memory of the device, where it has its own"
-
-# In the order of the columns of results.csv: key, title, unit, better, take, rank.
+# In the order of the columns of results.csv: key, title, unit, better, take, rank, what stands
+# beside (its rank, and its key where it is a figure of its own).
 FIGURES: tuple[Figure, ...] = (
     Figure(
-        "test_accuracy",
-        "accuracy",
-        "fraction",
-        "higher",
-        _accuracy,
-        2,
-        text=accuracy,
-        help=_ACCURACY,
-        beside="test_accuracy_std",
-        slug="test-accuracy",
+        "test_accuracy", "accuracy", "fraction", "higher", _accuracy, 2, 9, "test_accuracy_std", slug="test-accuracy"
     ),
-    Figure("test_accuracy_std", "±", "fraction", None, _accuracy_std, text=accuracy),
+    Figure("test_accuracy_std", "±", "fraction", None, _accuracy_std),
     Figure(
-        "train_samples_per_s",
-        "samples/s",
-        "samples/s",
-        "higher",
-        throughput,
-        4,
-        rank_beside=10,
-        help=_RATE,
-        bounded=True,
-        slug="throughput",
+        "train_samples_per_s", "samples/s", "samples/s", "higher", throughput, 4, 10, bounded=True, slug="throughput"
     ),
-    Figure(
-        "step_ms_p50",
-        "step ms",
-        "ms",
-        "lower",
-        _step(lambda times: times.p50_ms),
-        5,
-        rank_beside=11,
-        beside="step_ms_p95",
-        help=_STEP,
-        slug="latency",
-    ),
-    Figure("step_ms_p95", "p95", "ms", "lower", _step(lambda times: times.p95_ms)),
-    Figure("step_ms_p99", "p99", "ms", "lower", _step(lambda times: times.p99_ms)),
-    Figure("epoch_s", "epoch s", "s", "lower", _epoch_s, 8, help="seconds of training per epoch", slug="epoch-seconds"),
+    Figure("step_ms_p50", "step ms", "ms", "lower", _step("p50_ms"), 5, 11, "step_ms_p95", slug="latency"),
+    Figure("step_ms_p95", "p95", "ms", "lower", _step("p95_ms")),
+    Figure("step_ms_p99", "p99", "ms", "lower", _step("p99_ms")),
+    Figure("epoch_s", "epoch s", "s", "lower", _epoch_s, 8, slug="epoch-seconds"),
     Figure(
         "eval_samples_per_s", "evaluation samples/s", "samples/s", "higher", _eval_rate, slug="eval-samples-per-second"
     ),
-    Figure(
-        "compile_s",
-        "compile s",
-        "s",
-        "lower",
-        _of_median(lambda m: m.compile_s),
-        7,
-        help="seconds of cold compilation",
-        slug="compile-seconds",
-    ),
-    Figure("time_to_first_step_s", "first step s", "s", "lower", _of_median(lambda m: m.time_to_first_step_s)),
-    Figure("total_s", "total s", "s", "lower", _of_median(lambda m: m.total_s)),
+    Figure("compile_s", "compile s", "s", "lower", _of_median("compile_s"), 7, slug="compile-seconds"),
+    Figure("time_to_first_step_s", "first step s", "s", "lower", _of_median("time_to_first_step_s")),
+    Figure("total_s", "total s", "s", "lower", _of_median("total_s")),
     Figure("loader_share", "loader share", "fraction", "lower", _loader_share),
-    Figure(
-        "host_peak_mib",
-        "host MiB",
-        "MiB",
-        "lower",
-        _of_peak(lambda m: m.host_peak_bytes),
-        12,
-        help="peak memory of the host",
-        slug="host-peak-mib",
-    ),
-    Figure(
-        "device_peak_mib",
-        "device MiB",
-        "MiB",
-        "lower",
-        _of_peak(lambda m: m.device_peak_bytes),
-        12,
-        help=_DEVICE,
-        slug="device-peak-mib",
-    ),
-    Figure(
-        "speedup_vs_eager",
-        "vs eager",
-        "",
-        "higher",
-        lambda one: one.vs_eager,
-        1,
-        text=ratio,
-        rank_beside=1,
-        bounded=True,
-        help=_EAGER,
-    ),
-    Figure(
-        "speedup_vs_cpu",
-        "vs cpu",
-        "",
-        "higher",
-        lambda one: one.vs_cpu,
-        1,
-        text=ratio,
-        rank_beside=3,
-        bounded=True,
-        help=_CPU,
-    ),
+    Figure("host_peak_mib", "host MiB", "MiB", "lower", _of_peak("host_peak_bytes"), 12, slug="host-peak-mib"),
+    Figure("device_peak_mib", "device MiB", "MiB", "lower", _of_peak("device_peak_bytes"), 12, slug="device-peak-mib"),
+    Figure("speedup_vs_eager", "vs eager", "", "higher", lambda one: one.vs_eager, 1, 1, bounded=True),
+    Figure("speedup_vs_cpu", "vs cpu", "", "higher", lambda one: one.vs_cpu, 1, 3, bounded=True),
     Figure("paired", "paired", "", None, lambda one: one.paired, kind=str),
     Figure("noisy", "noisy", "", None, lambda one: any(one.noise), kind=bool),
     Figure("class", "class", "", None, lambda one: one.class_, kind=str),
@@ -359,6 +285,18 @@ FIGURES: tuple[Figure, ...] = (
     # Of a set of cells, not of one: ``analysis.summary`` adds it.
     Figure("fastest", "fastest", "", None, lambda one: None, kind=bool),
 )
+# What the columns mean that people read.
+HELP: Mapping[str, str] = {
+    "test_accuracy": "the fraction of the test images that it gets right: mean and standard deviation over seeds",
+    "train_samples_per_s": "training throughput over all epochs and seeds; 95 % interval over seeds (3 or more)",
+    "step_ms_p50": "one training step in the timing session: median, and 95th percentile",
+    "epoch_s": "seconds of training per epoch",
+    "compile_s": "seconds of cold compilation",
+    "host_peak_mib": "peak memory of the host",
+    "device_peak_mib": "peak memory of the device, where it has its own",
+    "speedup_vs_eager": "how many times faster a step is than the reference variant's, timed together; 95 % interval",
+    "speedup_vs_cpu": "how many times faster a step is than on the CPU, timed together; 95 % interval",
+}
 BY_KEY: Mapping[str, Figure] = {figure.key: figure for figure in FIGURES}
 KEYS: Mapping[str, Figure] = {key: figure for figure in FIGURES for key in figure.keys}
 SHOWN: tuple[Figure, ...] = tuple(figure for figure in FIGURES if figure.rank is not None)
@@ -382,17 +320,11 @@ def take(one: Measured, wanted: Iterable[Figure] = FIGURES) -> dict[str, Any]:
 def cell_columns() -> tuple[Column[Any], ...]:
     """The names of a cell, of whatever has one."""
     return (
-        Column("model", right=False, key="model", value=lambda one: one.cell.model),
-        Column("device", right=False, key="device", value=lambda one: one.cell.device),
-        Column(
-            "batch", lambda one: f"{one.cell.batch_size:,}", key="batch_size", value=lambda one: one.cell.batch_size
-        ),
-        Column("variant", right=False, key="variant", value=lambda one: one.cell.variant),
+        Column("model", right=False, key="model", value=at("cell.model")),
+        Column("device", right=False, key="device", value=at("cell.device")),
+        Column("batch", lambda one: f"{one.cell.batch_size:,}", key="batch_size", value=at("cell.batch_size")),
+        Column("variant", right=False, key="variant", value=at("cell.variant")),
     )
-
-
-def _batch_size(one: Any) -> str:
-    return f"{one.cell.batch_size:,}"
 
 
 def names() -> tuple[Column[Row], ...]:
@@ -417,35 +349,19 @@ def _columns(figure: Figure, apart: bool) -> Iterable[Column[Row]]:
         return figure.show(row) if apart else joined(figure.show(row), figure.show_beside(row))
 
     yield Column(title, text, rank=rank, key=figure.key, value=lambda row: row[figure.key])
-    if title and apart and (figure.bounded or figure.beside):
-        beside = ("95 %", figure.show_beside) if figure.bounded else _alone(BY_KEY[figure.beside])
-        yield Column(*beside, rank=figure.rank_beside)
-    yield from (_file_column(key) for key in figure.keys[1:])
-
-
-def _alone(figure: Figure) -> tuple[str, Callable[[Row], str]]:
-    return figure.title, figure.show
-
-
-def _file_column(key: str) -> Column[Row]:
-    return Column(None, key=key, value=lambda row: row[key])
+    if title and apart and figure.bounded:
+        yield Column("95 %", figure.show_beside, rank=figure.rank_beside)
+    elif title and apart and figure.beside:
+        yield Column(BY_KEY[figure.beside].title, BY_KEY[figure.beside].show, rank=figure.rank_beside)
+    for key in figure.keys[1:]:
+        yield Column(None, key=key, value=itemgetter(key))
 
 
 def interval_columns(
-    title: str,
-    key: str,
-    of: Callable[[T], Interval | None],
-    *,
-    text: Callable[[float | None], str] = ratio,
-    rank: int = 0,
-    rank_beside: int = 1,
-) -> tuple[Column[T], ...]:
-    """An estimate with its bounds beside it; in files ``key``, ``key_low`` and ``key_high``."""
-
-    def part(name: str) -> Callable[[T], Any]:
-        return lambda row: getattr(of(row), name, None)
-
-    estimate, low, high = map(part, ("estimate", "low", "high"))
+    title: str, key: str, path: str, *, text: Callable[[float | None], str] = ratio, rank: int = 0, rank_beside: int = 1
+) -> tuple[Column[Any], ...]:
+    """An estimate with its bounds beside it, off an ``Interval``; in files ``key``, ``key_low`` and ``key_high``."""
+    estimate, low, high = (at(f"{path}.{name}") for name in ("estimate", "low", "high"))
     return (
         Column(title, lambda row: text(estimate(row)), rank=rank, key=key, value=estimate),
         Column("95 %", lambda row: bounds(low(row), high(row), text), rank=rank_beside),
@@ -475,7 +391,3 @@ def footnotes(found: Iterable[str], notes: Mapping[str, str] = FOOTNOTES) -> lis
 def doubts(rows: Iterable[Row]) -> list[tuple[str, str]]:
     """(cell, doubt) of the rows that have one."""
     return [(row.cell.id, plain(row["doubts"])) for row in rows if row["doubts"]]
-
-
-def _unknown(key: str) -> Any:
-    raise KeyError(f"no figure is called {key!r}")

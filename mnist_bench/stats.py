@@ -73,11 +73,6 @@ def medians(columns: FloatArray) -> FloatArray:
     return found
 
 
-def percentiles(values: ArrayLike, ranks: Sequence[float]) -> tuple[float, ...]:
-    """Percentiles (ranks from 0 to 100) of a non-empty sample, linear between order statistics."""
-    return tuple(float(value) for value in np.percentile(_sample(values), list(ranks)))
-
-
 def mean_and_variance(values: Sequence[float]) -> tuple[float, float]:
     """Of two values at least, n - 1 in the denominator.
 

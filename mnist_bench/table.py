@@ -100,6 +100,17 @@ def by_reason(found: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{listed(ids)}: {reason}" for reason, ids in cells.items()]
 
 
+def at(path: str) -> Callable[[Any], Any]:
+    """Reads ``a.b`` off a row; None where ``a`` is None."""
+
+    def read(found: Any) -> Any:
+        for name in path.split("."):
+            found = None if found is None else getattr(found, name)
+        return found
+
+    return read
+
+
 @dataclass(frozen=True, slots=True)
 class Column(Generic[T]):
     """A column.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mnist_bench.analysis.ratios import SpeedUp
@@ -99,23 +99,22 @@ def break_even(
     def steps_at(ratio: float) -> float:
         return max(compile_s, 0.0) / (step_s * (1 - 1 / ratio))
 
-    found, verdict = None, "never"
     ratio = speed.interval
-    if ratio.low is not None and ratio.high is not None and ratio.low <= 1 <= ratio.high:
-        verdict = "unproven"
-    elif ratio.estimate > 1:
-        verdict, found = "after", Interval(steps_at(ratio.estimate))
-        if ratio.low is not None and ratio.high is not None:
-            found = Interval(found.estimate, steps_at(ratio.high), steps_at(ratio.low))
-    return BreakEven(
+    one = BreakEven(
         cell=cell,
         reference=reference,
         compile_s=compile_s,
-        verdict=verdict,  # type: ignore[arg-type]
+        verdict="never",
         epoch_steps=epoch_samples / cell.batch_size,
         step_s=step_s,
-        steps=found,
     )
+    if ratio.low is None or ratio.high is None:
+        found = Interval(steps_at(ratio.estimate)) if ratio.estimate > 1 else None
+    elif ratio.low <= 1 <= ratio.high:
+        return replace(one, verdict="unproven")
+    else:
+        found = Interval(*map(steps_at, (ratio.estimate, ratio.high, ratio.low))) if ratio.low > 1 else None
+    return replace(one, verdict="after", steps=found) if found else one
 
 
 def crossover(model: str, device: str, variant: str, ratios: Sequence[tuple[int, SpeedUp]]) -> Crossover:
@@ -132,56 +131,30 @@ def crossover(model: str, device: str, variant: str, ratios: Sequence[tuple[int,
         ``unknown`` with a reason where there is no ratio, or where the device is faster at a batch size and slower at a
         larger one; unknown ends where a ratio has no interval.
     """
+    one = Crossover(model=model, device=device, variant=variant)
     if not ratios:
-        return Crossover(model=model, device=device, variant=variant, reason="no batch size was timed on both")
+        return replace(one, reason="no batch size was timed on both")
     points = sorted((size, speed.interval.log()) for size, speed in ratios)
     sizes, logs = [size for size, _ in points], [log.estimate for _, log in points]
     lows = [log.low for _, log in points if log.low is not None]
     highs = [log.high for _, log in points if log.high is not None]
-    low = high = estimate = BatchPoint()
-    reason, faster = "", [log > 0 for log in logs]
+    one = replace(one, smallest=sizes[0], largest=sizes[-1])
+    faster = [log > 0 for log in logs]
     if faster != sorted(faster):
-        reason = "faster at a batch size, but not at a larger one: there is no one crossover"
-    else:
-        estimate = _first_rise(sizes, logs)
-        if len(lows) == len(highs) == len(points):
-            low, high = _first_rise(sizes, highs), _last_rise(sizes, lows)
-        else:
-            reason = "a ratio has no interval: time more seeds"
-    return Crossover(
-        model=model,
-        device=device,
-        variant=variant,
-        smallest=sizes[0],
-        largest=sizes[-1],
-        estimate=estimate,
-        low=low,
-        high=high,
-        reason=reason,
-    )
+        return replace(one, reason="faster at a batch size, but not at a larger one: there is no one crossover")
+    one = replace(one, estimate=_rise(sizes, logs, 0))
+    if len(lows) < len(points) or len(highs) < len(points):
+        return replace(one, reason="a ratio has no interval: time more seeds")
+    return replace(one, low=_rise(sizes, highs, 0), high=_rise(sizes, lows, -1))
 
 
-def _first_rise(sizes: Sequence[int], logs: Sequence[float]) -> BatchPoint:
-    """The smallest batch size from which the line rises above 0."""
-    if logs[0] > 0:
-        return BatchPoint("below")
-    rises = _rises(sizes, logs)
-    return rises[0] if rises else BatchPoint("above")
-
-
-def _last_rise(sizes: Sequence[int], logs: Sequence[float]) -> BatchPoint:
-    """The batch size from which on the line stays above 0."""
-    if logs[-1] <= 0:
-        return BatchPoint("above")
-    rises = _rises(sizes, logs)
-    return rises[-1] if rises else BatchPoint("below")
-
-
-def _rises(sizes: Sequence[int], logs: Sequence[float]) -> list[BatchPoint]:
-    """Where the line between neighbours goes from 0 or less to more."""
+def _rise(sizes: Sequence[int], logs: Sequence[float], end: Literal[0, -1]) -> BatchPoint:
+    """Where the line goes from 0 or less to more for the first time (0), or from where on it stays there (-1)."""
     steps = zip(sizes, sizes[1:], logs, logs[1:], strict=False)
-    return [
+    rises = [
         BatchPoint("at", math.exp(math.log(a) + before / (before - after) * math.log(b / a)))
         for a, b, before, after in steps
         if before <= 0 < after
     ]
+    outside = logs[0] > 0 if end == 0 else logs[-1] <= 0
+    return rises[end] if rises and not outside else BatchPoint("below" if logs[end] > 0 else "above")

@@ -19,16 +19,15 @@ from mnist_bench.analysis.accuracy import AccuracyDifference, compare_accuracy
 from mnist_bench.analysis.answers import BreakEven, Crossover, break_even, crossover
 from mnist_bench.analysis.keys import Difference, differences, key_of, ranked
 from mnist_bench.analysis.ratios import PROCESS_SD, SpeedUp, speed_up
-from mnist_bench.analysis.summary import Run
+from mnist_bench.analysis.summary import Run, common
 from mnist_bench.cells import reference_variant
 from mnist_bench.figures import Row, cell_columns, interval_columns, significant
-from mnist_bench.records import Cell, Measurement, VariantClass
+from mnist_bench.records import Cell, VariantClass
 from mnist_bench.stats import Interval
-from mnist_bench.table import Column, Document, Table, by_reason, joined
+from mnist_bench.table import Column, Document, Table, at, by_reason, joined
 
 By = Literal["device", "variant", "batch_size", "model"]
 Choice = Callable[[Cell], bool]  # the cells that a comparison is about; their references need not be among them
-Pairs = Sequence[tuple[tuple[str, Measurement], tuple[str, Measurement]]]  # (reference, this) of each common seed
 
 FOOTNOTES = {**figures.FOOTNOTES, **accuracy.FOOTNOTES}
 REFERENCES = {"device": "the same cell on the CPU", "batch_size": "the smallest batch size that was measured"}
@@ -149,9 +148,8 @@ def compare_cells(
     variant = reference or reference_variant(run.manifest.matrix)
     reference_of = _references(run, by, [row.cell for row in rows.values() if usable(row)], variant)
     wanted = [(row, reference_of(row.cell)) for row in rows.values() if chosen is None or chosen(row.cell)]
-    if by in ("device", "variant"):
-        run.index.measure(pair for row, other in wanted if other and usable(row) for pair in run.pairs(other, row.cell))
-    found = (_line(run, row, other, rows.get(other) if other else None, by, usable) for row, other in wanted)
+    run.index.measure(pair for row, other in wanted if other and usable(row) for pair in run.pairs(other, row.cell))
+    found = (_line(run, row, other, rows.get(other) if other else None, usable) for row, other in wanted)
     lines = tuple(line for line in found if line is not None)
     words = {**REFERENCES, "model": f"the model {run.manifest.matrix.models[0].name}" if by == "model" else ""}
     named = f"the variant {variant}" if variant else "no reference: no variant has eager's settings (--reference)"
@@ -187,57 +185,36 @@ def _references(run: Run, by: By, usable: Sequence[Cell], variant: str | None) -
     return smallest_ok
 
 
-def _line(
-    run: Run, row: Row, reference: Cell | None, other: Row | None, by: By, usable: Callable[[Row], bool]
-) -> Line | None:
+def _line(run: Run, row: Row, reference: Cell | None, other: Row | None, usable: Callable[[Row], bool]) -> Line | None:
     """A line of the comparison; None for a cell that is ok and has nothing to be held against."""
     if row.status == "ok" and reference is None:
         return None
-    line = Line(
-        cell=row.cell,
-        reference=reference,
-        status=row.status,
-        reason=row.reason,
-        noisy=row["noisy"] is True,
-        class_=row["class"],
-    )
+    line = Line(cell=row.cell, reference=reference, status=row.status, reason=row.reason, **_worse(row))
     if reference is None or not usable(row):
         return line
     if other is None:
         return replace(line, reason=f"its reference {reference.id} is not in this run, or not finished")
     if not usable(other):
         return replace(line, reason=f"its reference {reference.id} is not ok: {other.status}: {other.reason}")
-    common = _common_seeds(run, reference, run, row.cell)
-    ids = [(one[0], this[0]) for one, this in common]
-    speed = speed_up(ids, run.index) if by in ("device", "variant") else _rate_ratio(run, ids, row.cell, reference)
+    pairs = common(run.ok.get(reference, {}), run.ok[row.cell])
+    speed = speed_up([(one, this) for (one, _), (this, _) in pairs], run.index)
     untimed = f"this cell or {reference.id} was never timed: no session of it is on record"
     return replace(
         line,
-        speed_up=speed,
-        reason=row.reason if speed else untimed if common else f"no seed in common with {reference.id}",
-        accuracy=compare_accuracy([(one[1], this[1]) for one, this in common]),
-        noisy=row["noisy"] is True or other["noisy"] is True,
-        class_=worse_class(row["class"], other["class"]),
+        # of steps of other sizes, that of samples per second
+        speed_up=speed and speed.scaled(row.cell.batch_size / reference.batch_size),
+        reason=row.reason if speed else untimed if pairs else f"no seed in common with {reference.id}",
+        accuracy=compare_accuracy([(one, this) for (_, one), (_, this) in pairs]),
         partial=row.status != "ok" or other.status != "ok",
+        **_worse(row, other),
     )
 
 
-def worse_class(*classes: VariantClass | None) -> VariantClass | None:
-    """The class that is least alike the reference's mathematics."""
-    return max((class_ for class_ in classes if class_ is not None), default=None)
-
-
-def _common_seeds(a: Run, reference: Cell, b: Run, this: Cell) -> Pairs:
-    one, other = a.ok.get(reference, {}), b.ok.get(this, {})
-    return [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
-
-
-def _rate_ratio(run: Run, pairs: Sequence[tuple[str, str]], this: Cell, reference: Cell) -> SpeedUp | None:
-    """Samples per second of this cell over the reference's, from sessions apart, seed by seed."""
-    known = [(run.index.log_step_s(a), run.index.log_step_s(b)) for a, b in pairs]
-    sizes = math.log(this.batch_size / reference.batch_size)
-    logs = [sizes + a - b for a, b in known if a is not None and b is not None]
-    return SpeedUp(stats.t_interval(logs).exp(), "unpaired") if logs else None
+def _worse(*rows: Row | None) -> dict[str, Any]:
+    """Of two sides of a line: whether either is noisy, and the class that is least alike the other's mathematics."""
+    known = [row for row in rows if row is not None]
+    classes = [row["class"] for row in known if row["class"]]
+    return {"noisy": any(row["noisy"] for row in known), "class_": max(classes, default=None)}
 
 
 def _means(found: Iterable[tuple[str, Line, SpeedUp | None]]) -> tuple[GeometricMean, ...]:
@@ -273,8 +250,7 @@ def _break_evens(run: Run, lines: Iterable[Line], rows: dict[Cell, Row]) -> Iter
     for one in lines:
         if one.reference is None or one.speed_up is None:
             continue
-        logs = [run.index.log_step_s(trial) for trial, _ in run.ok[one.reference].values()]
-        steps = [math.exp(log) for log in logs if log is not None]
+        steps = list(map(math.exp, run.log_step_s(one.reference)))
         epochs = [m.train_samples / len(m.epochs.train_s) for _, m in run.ok[one.cell].values() if m.epochs.train_s]
         compile_s = rows[one.cell]["compile_s"]
         if compile_s is not None and steps and epochs:
@@ -318,14 +294,7 @@ def compare_runs(a: Run, b: Run, *, across_machines: bool = False, chosen: Choic
 
 def _matched(cell: Cell, a: Run, b: Run, in_a: Row | None, in_b: Row | None, across_machines: bool) -> Line:
     status, reason = _both(in_a, in_b)
-    line = Line(
-        cell=cell,
-        reference=cell if in_a else None,
-        status=status,
-        reason=reason,
-        noisy=any(row is not None and row["noisy"] is True for row in (in_a, in_b)),
-        class_=worse_class(*(row["class"] for row in (in_a, in_b) if row)),
-    )
+    line = Line(cell=cell, reference=cell if in_a else None, status=status, reason=reason, **_worse(in_a, in_b))
     if line.reason:
         return line
     one, other = (next(iter(run.ok[cell].values()))[1] for run in (a, b))
@@ -333,13 +302,12 @@ def _matched(cell: Cell, a: Run, b: Run, in_a: Row | None, in_b: Row | None, acr
     if line.differs and not across_machines:
         return replace(line, reason=f"not comparable: {', '.join(found.name for found in line.differs)}")
     same_images = len({(run.manifest.dataset.sha256, run.manifest.matrix.recipe) for run in (a, b)}) == 1
-    common = [(first[1], second[1]) for first, second in _common_seeds(a, cell, b, cell)]
-    rates, steps = ([of(run, cell) for run in (a, b)] for of in (_log_rates, _log_step_s))
+    seeds = [(one, this) for (_, one), (_, this) in common(a.ok[cell], b.ok[cell])]
     return replace(
         line,
-        throughput=_unpaired(rates[0], rates[1], None),
-        speed_up=_unpaired(steps[1], steps[0], PROCESS_SD),
-        accuracy=compare_accuracy(common, same_images=same_images),
+        throughput=_unpaired(_log_rates(a, cell), _log_rates(b, cell), None),
+        speed_up=_unpaired(b.log_step_s(cell), a.log_step_s(cell), PROCESS_SD),
+        accuracy=compare_accuracy(seeds, same_images=same_images),
     )
 
 
@@ -357,11 +325,6 @@ def _log_rates(run: Run, cell: Cell) -> list[float]:
     """ln of the training samples per second of each seed."""
     found = ((m.train_samples, sum(m.epochs.train_s)) for _, m in run.ok[cell].values())
     return [math.log(samples / seconds) for samples, seconds in found if samples > 0 and seconds > 0]
-
-
-def _log_step_s(run: Run, cell: Cell) -> list[float]:
-    found = (run.index.log_step_s(trial) for trial, _ in run.ok[cell].values())
-    return [log for log in found if log is not None]
 
 
 def _unpaired(denominator: list[float], numerator: list[float], sd: float | None) -> SpeedUp | None:
@@ -426,57 +389,32 @@ def lines_table(comparison: Comparison) -> Table[Line]:
     reference = "A's" if comparison.by == "run" else "reference"
     columns: tuple[Column[Line], ...] = (
         *cell_columns(),
-        Column("against" if against else None, _against, rank=5, key="reference", value=lambda one: _id(one.reference)),
-        Column(None, key="status", value=lambda one: one.status),
-        Column(None, key="reason", value=lambda one: one.reason),
-        *interval_columns("speed-up", "speedup", lambda one: one.speed_up.interval if one.speed_up else None),
-        Column("", rank=3, right=False, key="shown", value=lambda one: one.shown),
-        Column(None, key="paired", value=lambda one: one.speed_up.paired if one.speed_up else None),
-        *interval_columns("samples/s", "throughput_ratio", _throughput, rank=6, rank_beside=8),
-        _accuracy_column("accuracy", "accuracy", "this", rank=2),
-        _accuracy_column(reference, "reference_accuracy", "reference", rank=5),
-        *interval_columns("Δ pp", "accuracy_difference", _difference, text=_points, rank=7, rank_beside=9),
-        Column(None, key="accuracy_seeds", value=lambda one: one.accuracy.seeds if one.accuracy else None),
-        Column(
-            "which is",
-            rank=8,
-            right=False,
-            key="accuracy_verdict",
-            value=_verdict,
-        ),
+        Column("against" if against else None, _against, 5, key="reference", value=at("reference.id")),
+        Column(None, key="status", value=at("status")),
+        Column(None, key="reason", value=at("reason")),
+        *interval_columns("speed-up", "speedup", "speed_up.interval"),
+        Column("", rank=3, right=False, key="shown", value=at("shown")),
+        Column(None, key="paired", value=at("speed_up.paired")),
+        *interval_columns("samples/s", "throughput_ratio", "throughput.interval", rank=6, rank_beside=8),
+        _accuracy_column("accuracy", "accuracy", "accuracy.this", 2),
+        _accuracy_column(reference, "reference_accuracy", "accuracy.reference", 5),
+        *interval_columns("Δ pp", "accuracy_difference", "accuracy.difference", text=_points, rank=7, rank_beside=9),
+        Column(None, key="accuracy_seeds", value=at("accuracy.seeds")),
+        Column("which is", rank=8, right=False, key="accuracy_verdict", value=at("accuracy.verdict")),
         Column("", lambda one: joined(one.marks, "" if one.status == "ok" else one.status), right=False),
-        Column(None, key="noisy", value=lambda one: one.noisy),
-        Column(None, key="class", value=lambda one: one.class_),
+        Column(None, key="noisy", value=at("noisy")),
+        Column(None, key="class", value=at("class_")),
         Column(None, key="differs", value=lambda one: ", ".join(found.field for found in one.differs)),
     )
     return Table(f"By {comparison.by.replace('_', ' ')}", columns, comparison.lines)
 
 
-def _accuracy_column(title: str, key: str, name: str, *, rank: int) -> Column[Line]:
-    def value(line: Line) -> float | None:
-        return getattr(line.accuracy, name, None)
-
-    return Column(title, lambda line: figures.accuracy(value(line)), rank=rank, key=key, value=value)
+def _accuracy_column(title: str, key: str, path: str, rank: int) -> Column[Line]:
+    return Column(title, lambda line: figures.accuracy(at(path)(line)), rank, key=key, value=at(path))
 
 
 def _against(line: Line) -> str:
     return f"{line.reference.batch_size:,}" if line.reference else ""
-
-
-def _id(cell: Cell | None) -> str | None:
-    return cell.id if cell else None
-
-
-def _throughput(line: Line) -> Interval | None:
-    return line.throughput.interval if line.throughput else None
-
-
-def _verdict(line: Line) -> str | None:
-    return line.accuracy.verdict if line.accuracy else None
-
-
-def _difference(line: Line) -> Interval | None:
-    return line.accuracy.difference if line.accuracy else None
 
 
 def _points(value: float | None) -> str:
@@ -495,34 +433,34 @@ def _crossover_bounds(one: Crossover) -> str:
 
 
 _DIFFERENCES: tuple[Column[Difference], ...] = (
-    Column("differs", right=False, value=lambda one: one.name),
-    Column("run A", right=False, value=lambda one: one.a),
-    Column("run B", right=False, value=lambda one: one.b),
-    Column("moves", right=False, value=lambda one: one.affects),
+    Column("differs", right=False, value=at("name")),
+    Column("run A", right=False, value=at("a")),
+    Column("run B", right=False, value=at("b")),
+    Column("moves", right=False, value=at("affects")),
 )
 _MEANS: tuple[Column[GeometricMean], ...] = (
-    Column("of", right=False, key="of", value=lambda one: one.of),
-    Column("class", rank=1, right=False, key="class", value=lambda one: one.class_),
-    Column("cells", key="cells", value=lambda one: one.cells),
-    *interval_columns("mean", "ratio", lambda one: one.mean),
-    Column("", rank=1, right=False, key="marks", value=lambda one: one.marks),
+    Column("of", right=False, key="of", value=at("of")),
+    Column("class", rank=1, right=False, key="class", value=at("class_")),
+    Column("cells", key="cells", value=at("cells")),
+    *interval_columns("mean", "ratio", "mean"),
+    Column("", rank=1, right=False, key="marks", value=at("marks")),
 )
 _CROSSOVERS: tuple[Column[Crossover], ...] = (
-    Column("model", right=False, key="model", value=lambda one: one.model),
-    Column("device", right=False, key="device", value=lambda one: one.device),
-    Column("variant", right=False, key="variant", value=lambda one: one.variant),
+    Column("model", right=False, key="model", value=at("model")),
+    Column("device", right=False, key="device", value=at("device")),
+    Column("variant", right=False, key="variant", value=at("variant")),
     Column("batch", lambda one: one.words(one.estimate), key="batch_size", value=lambda one: asdict(one.estimate)),
     Column("95 %", _crossover_bounds, rank=1, right=False),
     Column(None, key="batch_size_low", value=lambda one: asdict(one.low)),
     Column(None, key="batch_size_high", value=lambda one: asdict(one.high)),
-    Column("why unknown", rank=2, right=False, key="reason", value=lambda one: one.reason),
+    Column("why unknown", rank=2, right=False, key="reason", value=at("reason")),
 )
 BREAK_EVENS: tuple[Column[BreakEven], ...] = (
     *cell_columns(),
-    Column(None, key="reference", value=lambda one: one.reference.id),
-    Column("compile s", lambda one: significant(one.compile_s), 3, key="compile_s", value=lambda one: one.compile_s),
-    *interval_columns("steps", "steps", lambda one: one.steps, text=significant, rank=4, rank_beside=6),
-    Column("pays off", lambda one: one.words, right=False, key="verdict", value=lambda one: one.verdict),
-    *interval_columns("epochs", "epochs", lambda one: one.epochs, text=significant, rank=7),
-    *interval_columns("seconds", "seconds", lambda one: one.seconds, text=significant, rank=3, rank_beside=5),
+    Column(None, key="reference", value=at("reference.id")),
+    Column("compile s", lambda one: significant(one.compile_s), 3, key="compile_s", value=at("compile_s")),
+    *interval_columns("steps", "steps", "steps", text=significant, rank=4, rank_beside=6),
+    Column("pays off", at("words"), right=False, key="verdict", value=at("verdict")),
+    *interval_columns("epochs", "epochs", "epochs", text=significant, rank=7),
+    *interval_columns("seconds", "seconds", "seconds", text=significant, rank=3, rank_beside=5),
 )

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mnist_bench import stats
 from mnist_bench.figures import Paired
@@ -50,19 +51,17 @@ def round_log_ratios(rounds: Sequence[Round], numerator: int, denominator: int) 
 
 
 def ratio_of(values: ArrayLike, confidence: float = CONFIDENCE) -> SessionRatio:
-    """What the log ratios of one session's rounds say: median, Hodges-Lehmann interval, variance of the median.
+    """What the log ratios of one session's rounds, one at least, say: median, interval, variance of the median.
 
     The bounds are those of the Hodges-Lehmann estimate, stretched where a skewed sample puts the median outside.
     The variance is read off the interval (half of it over the normal quantile); below 6 rounds, where there is no
     interval, it is that of the median of a normal sample, pi/2 s^2/n.
     """
-    x = np.asarray(values, dtype=np.float64)
-    interval = stats.hodges_lehmann(x, confidence).holding(stats.median(x))
-    return SessionRatio(interval, x.size, _variance_of_median(x, interval, confidence))
+    return _ratios_of(np.asarray(values, dtype=np.float64)[:, np.newaxis], confidence)[0]
 
 
 def ratios_of(values: FloatArray, confidence: float = CONFIDENCE) -> list[SessionRatio | None]:
-    """``ratio_of`` each column, all of them at once, which takes a fraction of the time.
+    """``ratio_of`` each column, all without a gap at once, which takes a fraction of the time.
 
     Args:
         values: shape (rounds, pairs); NaN where a pair shares no round.
@@ -70,39 +69,27 @@ def ratios_of(values: FloatArray, confidence: float = CONFIDENCE) -> list[Sessio
     Returns:
         One for each column; None where it has no value.
     """
-    rounds = values.shape[0]
-    rank = stats.critical_rank(rounds, confidence) if rounds else None
-    full: NDArray[np.bool_] = np.isfinite(values).all(axis=0)  # type: ignore[assignment]  # of two dimensions: no scalar
-    if rank is None or not full.any():
-        return [_ratio_of_known(column, confidence) for column in values.T]
-    batch = iter(_ratios_of_full(values[:, full], rank, confidence))
-    columns = zip(values.T, full.tolist(), strict=True)
-    return [next(batch) if whole else _ratio_of_known(column, confidence) for column, whole in columns]
+    gaps = np.isnan(values)
+    at_once = iter(_ratios_of(values[:, ~gaps.any(axis=0)], confidence) if len(values) else ())
+    known = [column[~gap] for column, gap in zip(values.T, gaps.T, strict=True)]
+    found = (next(at_once) if one.size == len(values) else ratio_of(one, confidence) for one in known if one.size)
+    return [next(found) if one.size else None for one in known]
 
 
-def _ratios_of_full(x: FloatArray, rank: int, confidence: float) -> list[SessionRatio]:
-    """``ratio_of`` each column of a sample without gaps, large enough for an interval of that critical rank."""
-    rounds = x.shape[0]
-    ordered = np.sort(x, axis=0)
-    medians = (ordered[(rounds - 1) // 2] + ordered[rounds // 2]) / 2
+def _ratios_of(x: FloatArray, confidence: float) -> list[SessionRatio]:
+    """``ratio_of`` each column of a sample without gaps."""
+    rounds, medians = len(x), stats.medians(x)
+    rank = stats.critical_rank(rounds, confidence)
+    if rank is None:
+        variances = (math.pi / 2 / rounds * x.var(axis=0, ddof=1)).tolist() if rounds > 1 else [None] * x.shape[1]
+        return [SessionRatio(Interval(m), rounds, v) for m, v in zip(medians.tolist(), variances, strict=True)]
     walsh = stats.walsh_averages(x)
-    ends = rank, walsh.shape[0] - 1 - rank
+    ends = rank, len(walsh) - 1 - rank
     part = np.partition(walsh, ends, axis=0)
     lows, highs = np.minimum(part[ends[0]], medians), np.maximum(part[ends[1]], medians)
     variances = ((highs - lows) / (2 * normal_quantile(confidence))) ** 2
     figures = zip(medians.tolist(), lows.tolist(), highs.tolist(), variances.tolist(), strict=True)
     return [SessionRatio(Interval(centre, low, high), rounds, variance) for centre, low, high, variance in figures]
-
-
-def _ratio_of_known(column: FloatArray, confidence: float) -> SessionRatio | None:
-    known = column[~np.isnan(column)]
-    return ratio_of(known, confidence) if known.size else None
-
-
-def _variance_of_median(x: FloatArray, interval: Interval, confidence: float) -> float | None:
-    if interval.low is not None and interval.high is not None:
-        return ((interval.high - interval.low) / (2 * normal_quantile(confidence))) ** 2
-    return math.pi / 2 * float(x.var(ddof=1)) / x.size if x.size > 1 else None
 
 
 def between_processes(ratio: SessionRatio, sd: float = PROCESS_SD) -> SessionRatio:
@@ -186,6 +173,10 @@ class SpeedUp:
     interval: Interval
     paired: Paired
 
+    def scaled(self, by: float) -> SpeedUp:
+        """Of what is done in a step, where a step of this cell does ``by`` times as much."""
+        return SpeedUp(self.interval.scaled(by), self.paired)
+
     @property
     def shown(self) -> Literal["faster", "slower", ""]:
         """What the interval shows; empty where it holds 1, or has no bounds."""
@@ -198,43 +189,24 @@ class SessionIndex(dict[str, list[Session]]):
 
     def __init__(self, sessions: Iterable[Session]) -> None:
         super().__init__()
-        # By the session's id(): they live as long as this.
-        self._step_s: dict[int, FloatArray] = {}
-        self._medians: dict[int, FloatArray] = {}
-        self._columns: dict[int, dict[str, int]] = {}
+        self._read: dict[int, _Read] = {}  # by the session's id(): they live as long as this
         self._log_step_s: dict[str, float | None] = {}
-        self._ratios: dict[tuple[int, str, str], SessionRatio | None] = {}
         for session in sessions:
-            self._columns[id(session)] = {member: number for number, member in enumerate(session.members)}
+            self._read[id(session)] = _Read(session)
             for member in session.members:
                 self.setdefault(member, []).append(session)
-
-    def step_s(self, session: Session) -> FloatArray:
-        """``seconds_per_step`` of one of these sessions."""
-        found = self._step_s.get(id(session))
-        if found is None:
-            found = self._step_s[id(session)] = seconds_per_step(session.rounds, len(session.members))
-        return found
 
     def log_step_s(self, trial: str) -> float | None:
         """ln of the median seconds per step over all rounds in which a trial (an id) took steps; None: in none."""
         if trial not in self._log_step_s:
-            found = self._median_step_s(trial)
-            self._log_step_s[trial] = None if found is None or math.isnan(found) else math.log(found)
+            read = [self._read[id(session)] for session in self.get(trial, ())]
+            if len(read) == 1:  # nearly always: all of its members at once
+                found = read[0].medians[read[0].columns[trial]]
+            else:
+                parts = [np.empty(0), *(one.step_s[:, one.columns[trial]] for one in read)]
+                found = stats.medians(np.concatenate(parts)[:, np.newaxis])[0]
+            self._log_step_s[trial] = None if math.isnan(found) else math.log(found)
         return self._log_step_s[trial]
-
-    def _median_step_s(self, trial: str) -> float | None:
-        """None or NaN where the trial took no step."""
-        match self.get(trial, []):
-            case []:
-                return None
-            case [session]:  # nearly always: all of its members at once
-                if id(session) not in self._medians:
-                    self._medians[id(session)] = stats.medians(self.step_s(session))
-                return float(self._medians[id(session)][self._columns[id(session)][trial]])
-            case found:
-                parts = [self.step_s(session)[:, self._columns[id(session)][trial]] for session in found]
-                return float(stats.medians(np.concatenate(parts)[:, np.newaxis])[0])
 
     def measure(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Reads off every session the ratios of all these pairs (reference, this) that it timed together.
@@ -246,23 +218,40 @@ class SessionIndex(dict[str, list[Session]]):
             for session in self.together(reference, this):
                 wanted.setdefault(id(session), (session, []))[1].append((reference, this))
         for session, own in wanted.values():
-            log_step_s = np.log(self.step_s(session))
-            columns = self._columns[id(session)]
-            references, these = ([columns[pair[side]] for pair in own] for side in (0, 1))
+            read = self._read[id(session)]
+            log_step_s = np.log(read.step_s)
+            references, these = ([read.columns[pair[side]] for pair in own] for side in (0, 1))
             found = ratios_of(log_step_s[:, references] - log_step_s[:, these])
             for pair, ratio in zip(own, found, strict=True):
-                self._ratios[id(session), *pair] = None if ratio is None else between_processes(ratio)
+                read.ratios[pair] = None if ratio is None else between_processes(ratio)
 
     def together(self, reference: str, this: str) -> list[Session]:
         """The sessions in which two trials took turns."""
-        return [s for s in self.get(reference, ()) if s.paired and this in self._columns[id(s)]]
+        return [s for s in self.get(reference, ()) if s.paired and this in self._read[id(s)].columns]
 
     def ratio(self, session: Session, reference: str, this: str) -> SessionRatio | None:
         """What a session says of the code of two members (``between_processes``); None: no common round."""
-        key = (id(session), reference, this)
-        if key not in self._ratios:
+        ratios = self._read[id(session)].ratios
+        if (reference, this) not in ratios:
             self.measure([(reference, this)])
-        return self._ratios[key]
+        return ratios[reference, this]
+
+
+class _Read:
+    """What was read off a session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.columns = {member: number for number, member in enumerate(session.members)}
+        self.ratios: dict[tuple[str, str], SessionRatio | None] = {}  # by (reference, this)
+
+    @cached_property
+    def step_s(self) -> FloatArray:
+        return seconds_per_step(self._session.rounds, len(self.columns))
+
+    @cached_property
+    def medians(self) -> FloatArray:
+        return stats.medians(self.step_s)
 
 
 def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedUp | None:
@@ -276,23 +265,15 @@ def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedU
         From the sessions that both shared: ``within`` (one) or ``between`` (several). Where they never shared one,
         ``unpaired``: the medians of separate sessions, seed by seed. None where one of them was never timed.
     """
-    shared = [ratio for reference, this in pairs for ratio in _paired_ratios(reference, this, sessions)]
-    if shared:
-        return SpeedUp(pooled_ratio(shared).exp(), "within" if len(shared) == 1 else "between")
-    apart = [ratio for reference, this in pairs if (ratio := _unpaired_ratio(reference, this, sessions)) is not None]
-    return SpeedUp(t_interval(apart).exp(), "unpaired") if apart else None
+    shared = [sessions.ratio(one, *pair) for pair in pairs for one in sessions.together(*pair)]
+    known = [ratio for ratio in shared if ratio is not None]
+    if known:
+        return SpeedUp(pooled_ratio(known).exp(), "within" if len(known) == 1 else "between")
+    apart = [(sessions.log_step_s(reference), sessions.log_step_s(this)) for reference, this in pairs]
+    logs = [slow - fast for slow, fast in apart if slow is not None and fast is not None]
+    return SpeedUp(t_interval(logs).exp(), "unpaired") if logs else None
 
 
 def weakest(*speed_ups: SpeedUp | None) -> Paired | None:
     """The weakest word among those that were measured."""
     return min((s.paired for s in speed_ups if s is not None), key=STRENGTH.index, default=None)
-
-
-def _paired_ratios(reference: str, this: str, sessions: SessionIndex) -> list[SessionRatio]:
-    found = (sessions.ratio(session, reference, this) for session in sessions.together(reference, this))
-    return [ratio for ratio in found if ratio is not None]
-
-
-def _unpaired_ratio(reference: str, this: str, sessions: SessionIndex) -> float | None:
-    slow, fast = sessions.log_step_s(reference), sessions.log_step_s(this)
-    return None if slow is None or fast is None else slow - fast

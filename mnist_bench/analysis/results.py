@@ -27,36 +27,39 @@ def files(run: Run) -> Mapping[str, str]:
     }
 
 
+def table_of(rows: Sequence[Row]) -> Table[Row]:
+    """The rows with every column, as programs get them."""
+    return Table("", (*figures.names(), *figures.columns()), rows)
+
+
 def to_csv(rows: Sequence[Row]) -> str:
     """``results.csv``: a header even without rows; what was not measured is empty."""
-    return Table("", (*figures.names(), *figures.columns()), rows).csv()
+    return table_of(rows).csv()
 
 
 def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows by the columns of ``results.csv``."""
-    return Table("", (*figures.names(), *figures.columns()), rows).records()
+    return table_of(rows).records()
+
+
+def facts(manifest: Manifest) -> dict[str, Any]:
+    """What a run is, for programs."""
+    names = ("schema_version", "run_id", "status", "started_at", "ended_at", "program_version", "matrix_sha256")
+    found = {name: getattr(manifest, name) for name in names}
+    return found | {name: getattr(manifest.matrix, name) for name in ("name", "recipe", "epochs")}
 
 
 def to_json(run: Run) -> str:
     """``results.json``: one document, all that the history asks of a run; what was not measured is null."""
-    manifest, matrix = run.manifest, run.manifest.matrix
+    manifest = run.manifest
     document = {
-        "schema_version": manifest.schema_version,
-        "run_id": manifest.run_id,
-        "name": matrix.name,
-        "status": manifest.status,
-        "started_at": manifest.started_at,
-        "ended_at": manifest.ended_at,
+        **facts(manifest),
         "planned": len(manifest.trials),
         "finished": len(run.trials),
         "merged_from": list(manifest.options.merged_from),
         "made_of": dict(run.made_of),
-        "program_version": manifest.program_version,
-        "matrix_sha256": manifest.matrix_sha256,
         "dataset": {"name": manifest.dataset.name, "sha256": manifest.dataset.sha256},
-        "recipe": matrix.recipe,
-        "epochs": matrix.epochs,
-        "seeds": list(matrix.seeds),
+        "seeds": list(manifest.matrix.seeds),
         "environment": asdict(manifest.environment),
         "rows": [
             record | places(manifest, row.cell, run.ok[row.cell])

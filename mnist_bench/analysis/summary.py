@@ -25,6 +25,11 @@ OUTLINE: tuple[Figure, ...] = tuple(BY_KEY[key] for key in ("compile_s", "noisy"
 Ok = Mapping[int, tuple[str, Measurement]]  # of a cell, by seed: trial id, measurement
 
 
+def common(one: Ok, other: Ok) -> list[tuple[tuple[str, Measurement], tuple[str, Measurement]]]:
+    """What two cells measured with the same seeds, by seed."""
+    return [(one[seed], other[seed]) for seed in sorted(one.keys() & other.keys())]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A run as its folder tells it. ``made_of``: the sizes of the files that were read."""
@@ -79,10 +84,13 @@ class Run:
 
     def pairs(self, reference: Cell, this: Cell) -> list[tuple[str, str]]:
         """The trial ids (reference, this) of the seeds that are ok in both cells; none of a cell with itself."""
-        if reference == this:
-            return []
-        theirs = self.ok.get(reference, {})
-        return [(theirs[seed][0], own) for seed, (own, _) in self.ok.get(this, {}).items() if seed in theirs]
+        both = common(self.ok.get(reference, {}), self.ok.get(this, {}))
+        return [(theirs, own) for (theirs, _), (own, _) in both] if reference != this else []
+
+    def log_step_s(self, cell: Cell) -> list[float]:
+        """ln of the seconds per step of each seed that was timed."""
+        found = map(self.index.log_step_s, (trial_id for trial_id, _ in self.ok[cell].values()))
+        return [log for log in found if log is not None]
 
     def _rows(self, wanted: Sequence[Figure]) -> tuple[Row, ...]:
         variant = reference_variant(self.manifest.matrix)
@@ -157,9 +165,8 @@ def _threads(measurement: Measurement, matrix: Matrix, cell: Cell) -> int | None
 def _class(run: Run, cell: Cell, reference: Cell) -> tuple[VariantClass, tuple[str, ...]]:
     """The class of a cell by its settings (the least alike of the seeds), held against its loss traces (rule 8)."""
     by_settings: VariantClass = max(measurement.class_ for _, measurement in run.ok[cell].values())
-    theirs = run.ok.get(reference, {})
-    pairs = ((own, theirs[seed][1]) for seed, (_, own) in run.ok[cell].items() if seed in theirs)
-    worst = max((trace_difference(this, other) for this, other in pairs), default=0.0)
+    pairs = common(run.ok.get(reference, {}), run.ok[cell])
+    worst = max((trace_difference(this, other) for (_, other), (_, this) in pairs), default=0.0)
     if by_settings != "A" or worst <= TRACE_RTOL:
         return by_settings, ()
     return "B", (f"its losses differ from the reference variant's by up to {worst:.1%} in the first steps: class B",)
@@ -178,8 +185,7 @@ def _with_fastest(run: Run, rows: Sequence[Row]) -> tuple[Row, ...]:
     """Marks, of each model and batch size with several cells of class A, the fastest and those not told from it."""
     together: dict[tuple[str, int], dict[Cell, float]] = {}
     for row in rows:
-        logs = [log for id_, _ in run.ok[row.cell].values() if (log := run.index.log_step_s(id_)) is not None]
-        if row.status == "ok" and row["class"] == "A" and logs:
+        if row.status == "ok" and row["class"] == "A" and (logs := run.log_step_s(row.cell)):
             together.setdefault((row.cell.model, row.cell.batch_size), {})[row.cell] = math.fsum(logs) / len(logs)
     fastest = {cell for cells in together.values() if len(cells) > 1 for cell in _fastest(run, cells)}
     return tuple(

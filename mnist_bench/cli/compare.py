@@ -14,12 +14,8 @@ if TYPE_CHECKING:
     from mnist_bench.analysis.compare import Comparison
     from mnist_bench.analysis.summary import Run
 
-BY = (
-    "device",
-    "variant",
-    "batch_size",
-    "model",
-)  # as in analysis/compare.py, which is not imported here: numpy would slow every --help
+# As in analysis/compare.py, which is not imported here: numpy would slow every --help.
+BY = ("device", "variant", "batch_size", "model")
 NOTHING_COMPARABLE = 5
 
 
