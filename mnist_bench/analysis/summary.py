@@ -148,8 +148,8 @@ def _disagreement(one: Measured, reference: Sequence[Measurement], eager: SpeedU
     if this is None or other is None or low is None or high is None or eager.paired == "unpaired":
         return ()
     by_rate = this.estimate / other.estimate
-    slower, faster = by_rate < min(low, 1.0) and high >= 1, by_rate > max(high, 1.0) and low <= 1
-    if not slower and not faster:
+    shown = "faster" if by_rate > max(high, 1) else "slower" if by_rate < min(low, 1) else eager.shown
+    if shown == eager.shown:
         return ()
     turns = joined(ratio(eager.interval.estimate), bounds(low, high))
     return (f"{ratio(by_rate)} the reference's samples/s, but {turns} by steps timed in turn: trust the latter",)

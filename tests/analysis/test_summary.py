@@ -177,6 +177,7 @@ class TestDoubts:
             (1.163, 1.1, "load", "0.86x the reference's samples/s, but 1.82x [1.75, 1.89] by steps timed in turn"),
             (0.5, 2.2, "load", "2.00x the reference's samples/s, but 0.91x [0.88, 0.94] by steps timed in turn"),
             (0.5, 1.1, "load", ""),  # faster by both
+            (0.8, 1.1, "load", ""),  # also
             (1.01, 2.0, "load", ""),  # within the interval
             (1.163, 1.1, "", ""),  # nothing disturbed it
         ],
@@ -191,13 +192,23 @@ class TestDoubts:
 
 class TestClass:
     @pytest.mark.parametrize(
-        ("trace", "class_"),
-        [((2.3, 2.0, 1.5), "A"), ((2.302, 2.0, 1.499), "A"), ((2.3, 2.0, 1.51), "B"), ((2.3, 2.0), "B")],
+        ("reference", "trace", "class_"),
+        [
+            ((2.3, 2.0, 1.5), (2.302, 2.0, 1.499), "A"),
+            ((2.3, 2.0, 1.5), (2.3, 2.0, 1.51), "B"),
+            ((2.3, 2.0, 1.5), (2.3, 2.0), "B"),
+            ((1000.0,), (1001.0,), "A"),
+            ((1000.0,), (1001.1,), "B"),
+            ((), (), "A"),
+        ],
     )
-    def test_a_trace_that_differs_is_no_class_a(self, trace: tuple[float, ...], class_: str) -> None:
-        reference = make_trial(EAGER, outcome=make_measurement(loss_trace=(2.3, 2.0, 1.5)))
-        row = rows([reference, make_trial(COMPILE, outcome=make_measurement(loss_trace=trace))])[COMPILE]
+    def test_a_trace_that_differs_is_no_class_a(
+        self, reference: tuple[float, ...], trace: tuple[float, ...], class_: str
+    ) -> None:
+        trials = [make_trial(EAGER, outcome=make_measurement(loss_trace=reference))]
+        row = rows([*trials, make_trial(COMPILE, outcome=make_measurement(loss_trace=trace))])[COMPILE]
         assert (row["class"], row["doubts"] is None) == (class_, class_ == "A")
+        assert only_row(seeds_of(COMPILE))["class"] == "A"  # nothing to hold it against
 
     def test_by_settings_the_least_alike_of_the_seeds_and_never_raised(self) -> None:
         classes = enumerate(["A", "C", "B"])
