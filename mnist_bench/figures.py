@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_bench.records import Cell, Measurement, Status, StepTimes, Trial, VariantClass
