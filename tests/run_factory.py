@@ -12,6 +12,7 @@ import numpy as np
 from record_factory import make_manifest, make_matrix, make_measurement, make_session, make_trial
 
 from mnist_bench.disk.folder import RunFolder
+from mnist_bench.disk.samples import SAMPLES, SESSION, WARMUP
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,
@@ -29,7 +30,6 @@ from mnist_bench.records import (
     group_id,
     trial_id,
 )
-from mnist_bench.samples import SAMPLES, SESSION, WARMUP
 
 BF16 = Variant(name="bf16", precision="bf16")
 # ms of a step: at once, and per image.

@@ -30,8 +30,7 @@ from record_factory import (
     make_trial,
 )
 
-from mnist_bench import samples
-from mnist_bench.disk import files, folder
+from mnist_bench.disk import files, folder, samples
 from mnist_bench.disk.folder import LINE_LIMIT, RunFolder, known_runs, new_run_id, point_latest
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.records import Failure, ImageSets, Measurement, Skip, encode

@@ -25,6 +25,7 @@ from mnist_bench.analysis.answers import BatchPoint, Crossover
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
+from mnist_bench.disk.samples import SAMPLES, session_ms
 from mnist_bench.errors import BenchError
 from mnist_bench.figures import SHOWN
 from mnist_bench.records import BUILTIN_VARIANTS, Failure, Session, Skip, Trial
@@ -35,7 +36,6 @@ from mnist_bench.report.learning import curves
 from mnist_bench.report.material import MOST_SEEDS, SKETCH, Material, Panel, Plot, gather, sketch, trials_to_read
 from mnist_bench.report.page import content_security_policy, script_json
 from mnist_bench.report.rates import crossover_words
-from mnist_bench.samples import SAMPLES, session_ms
 from mnist_bench.vega import making  # the real one: vega.making is shared by the tests that need no other
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
@@ -27,6 +26,8 @@ from mnist_bench.records import Figure as Number
 from mnist_bench.table import Column, Table, by_reason, joined, plain, wrapped
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.text import Text
 
 # What can be followed: every figure of which one direction is the better one.

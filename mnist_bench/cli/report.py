@@ -62,8 +62,8 @@ def execute(args: argparse.Namespace) -> int:
 
 def _step_ms(folder: RunFolder, run: Run) -> dict[str, NDArray[np.float64] | None]:
     """The raw steps that the page shows, by trial; None, and a warning, where they cannot be read."""
+    from mnist_bench.disk.samples import session_ms
     from mnist_bench.report.material import trials_to_read
-    from mnist_bench.samples import session_ms
 
     found: dict[str, NDArray[np.float64] | None] = {}
     for trial in trials_to_read(run):

@@ -15,11 +15,11 @@ from torch import nn
 
 from mnist_bench import data
 from mnist_bench.catalogue import EXECUTIONS
+from mnist_bench.disk.samples import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
 from mnist_bench.models import training_of
 from mnist_bench.records import StepTimes, TrialSpec, VariantClass
 from mnist_bench.run.protocol import BlockDone, EpochDone, Evaluated, Finished, Prepared, SessionEnded, Unavailable
-from mnist_bench.samples import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.worker import clocks, executions, process
 from mnist_bench.worker.building import build_model, build_optimizer
 from mnist_bench.worker.clocks import NS, Waterfall, clock

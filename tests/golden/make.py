@@ -23,12 +23,12 @@ from record_factory import make_cell, make_epochs, make_manifest, make_measureme
 
 from mnist_bench import cells, config
 from mnist_bench.disk.folder import RunFolder
+from mnist_bench.disk.samples import SAMPLES, SESSION
 from mnist_bench.gate.evidence import Check, SideEvidence
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.outputs import encode
 from mnist_bench.labs import reproduce
 from mnist_bench.records import Cell, Failure, ImageSets, Matrix, RunOptions, Session, Skip, Tree, Trial, group_id
-from mnist_bench.samples import SAMPLES, SESSION
 
 INPUTS = Path(__file__).parent / "inputs"
 Records = tuple[list[Trial], list[Session]]

@@ -17,11 +17,11 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
 from worker_kit import LINEAR, TEST, TRAIN, carry_out, make_spec, open_trial, plugin_spec
 
+from mnist_bench.disk.samples import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import DataError, Diverged, TrialError
 from mnist_bench.models import training_of
 from mnist_bench.records import CompileOptions, DataSet, ModelEntry, TrialSpec
 from mnist_bench.run.protocol import Prepared
-from mnist_bench.samples import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.worker.building import build_model
 from mnist_bench.worker.executions import graphs_compiled
 from mnist_bench.worker.pipelines import epoch_order, import_torchvision
