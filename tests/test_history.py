@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_matrix, make_measurement, make_trial
 
@@ -32,7 +32,9 @@ from mnist_bench.records import ModelEntry, RunOptions, Sides, Source, Tree, Tri
 from mnist_bench.report.history import over_runs, render_history
 
 EVIL = "</script><img src=x onerror=alert(1)>"
+Call = Callable[..., tuple[str, str]]
 RATE = "train_samples_per_s"
+HOSTILE = (None, True, -1, 1e300, 10**40, "", EVIL, "\x1b[31m", "\ud800", "\0\n::error::x", [], {}, [[]], {"a": 1})
 
 
 def run_id(number: int) -> str:
@@ -84,6 +86,17 @@ def results(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
+@pytest.fixture
+def call(results: Path, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Calls ``history``; gives stdout and stderr."""
+
+    def call(*words: str, code: int = 0) -> tuple[str, str]:
+        assert main(["history", "-o", str(results), *words]) == code
+        return capsys.readouterr()
+
+    return call
+
+
 # How a results.json may come not to fit: each gets the run's folder.
 STALE: dict[str, Callable[[Path], object]] = {
     "missing": lambda run: (run / "results.json").unlink(),
@@ -126,9 +139,7 @@ class TestRead:
         assert values(results) == [[10_000.0, 20_000.0]]
 
     @pytest.mark.parametrize("spoil", STALE.values(), ids=STALE)
-    def test_one_that_does_not_is_told_and_the_lines_are_read(
-        self, results: Path, spoil: Callable[[Path], object]
-    ) -> None:
+    def test_one_that_does_not_is_told(self, results: Path, spoil: Callable[[Path], object]) -> None:
         spoil(results / run_id(2))
         assert gathered(results)[1:] == ([], ["reading the lines of 1 run, whose results.json is missing or older"])
         assert values(results) == [[10_000.0, 20_000.0]]
@@ -147,6 +158,21 @@ class TestRead:
         _, (warning,), _ = gathered(results)
         assert warning.startswith(f"run {run_id(1)} is left out: {results / run_id(1) / file}")
         assert values(results) == [[20_000.0]]
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_a_strangers_index(self, results: Path, call: Call, data: st.DataObject) -> None:
+        path = results / run_id(1) / "results.json"
+        sound = path.read_text()
+        document = json.loads(sound)
+        place = data.draw(st.sampled_from([document, document["environment"], document["made_of"], *document["rows"]]))
+        place[data.draw(st.sampled_from(sorted(place)))] = data.draw(st.sampled_from(HOSTILE))
+        path.write_text(json.dumps(document))
+        try:
+            out, _ = call("--format", data.draw(st.sampled_from(["table", "csv", "md"])))
+        finally:
+            path.write_text(sound)
+        assert all(line.isprintable() for line in out.splitlines())
 
     def test_a_check_is_no_run(self, results: Path) -> None:
         tree = Tree(label="main", commit=None)
@@ -186,9 +212,7 @@ class TestSeries:
             {"matrix": make_matrix(variants=(Variant(name="eager", channels_last=True),))},
         ],
     )
-    def test_another_machine_or_setting_is_another_series_the_newest_first(
-        self, results: Path, change: dict[str, Any]
-    ) -> None:
+    def test_another_machine_or_setting_is_another(self, results: Path, change: dict[str, Any]) -> None:
         add_run(results, 3, [timed(1.0)], **change)
         assert values(results) == [[60_000.0], [10_000.0, 20_000.0]]
         labels = [one.label for one in gathered(results)[0]]
@@ -204,11 +228,6 @@ class TestSeries:
         found, _, _ = gathered(tmp_path)
         assert [[point.run.started_at[8:10] for point in one.points] for one in found] == [["04"], ["01", "02", "03"]]
         assert found[1].label.startswith("L4, torch")
-
-    def test_cells_by_name_batch_sizes_by_number(self, tmp_path: Path) -> None:
-        add_run(tmp_path, 1, [timed(1.0, model=m, batch_size=b) for m, b in (("mlp", 1000), ("mlp", 20), ("cnn", 5))])
-        ids = [one.cell.id for one in gathered(tmp_path)[0]]
-        assert ids == ["cnn/cpu/b5/eager", "mlp/cpu/b20/eager", "mlp/cpu/b1000/eager"]
 
     @pytest.mark.parametrize(
         ("metric", "found", "changes"),
@@ -265,20 +284,12 @@ class TestSteps:
         assert steps([0.97] * 9 + [0.9701], METRICS["test_accuracy"]) == [None] * 9 + ["better"]
 
 
-def run(capsys: pytest.CaptureFixture[str], results: Path, *words: str, code: int = 0) -> tuple[str, str]:
-    assert main(["history", "-o", str(results), *words]) == code
-    out, err = capsys.readouterr()
-    return out, err
-
-
 class TestCommand:
     @pytest.mark.parametrize("width", [80, 120])
-    def test_table(
-        self, capsys: pytest.CaptureFixture[str], results: Path, monkeypatch: pytest.MonkeyPatch, width: int
-    ) -> None:
+    def test_table(self, call: Call, results: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
         monkeypatch.setenv("COLUMNS", str(width))
         add_run(results, 3, [timed(1.0)], environment=on(cpu="Intel Xeon"))
-        out, err = run(capsys, results)
+        out, err = call()
         lines = out.splitlines()
         assert lines[:3] == [
             "mlp/cpu/b100/eager",
@@ -293,47 +304,43 @@ class TestCommand:
         assert max(map(len, lines)) <= width
         assert err == ""
 
-    def test_every_format_holds_the_same_points_newest_first(
-        self, capsys: pytest.CaptureFixture[str], results: Path
-    ) -> None:
+    def test_every_format_is_newest_first(self, call: Call, results: Path) -> None:
         add_run(results, 3, [timed(7.0), timed(1.0, batch_size=7)])
-        rows = json.loads(run(capsys, results, "--last", "2", "--json")[0])
+        rows = json.loads(call("--last", "2", "--json")[0])
         assert [(row["batch_size"], row["run_id"], row["change"]) for row in rows] == [
             (7, run_id(3), None),
             (100, run_id(3), 60_000 / 7 / 20_000 - 1),
             (100, run_id(2), 1.0),
         ]
-        table = list(csv.DictReader(io.StringIO(run(capsys, results, "--last", "2", "--format", "csv")[0])))
+        table = list(csv.DictReader(io.StringIO(call("--last", "2", "--format", "csv")[0])))
         assert [row["run_id"] for row in table] == [row["run_id"] for row in rows]
         assert list(table[0]) == list(rows[0])
         assert [table[1][key] for key in ("dirty", "value")] == ["true", "8571.428571"], "as results.csv prints them"
-        page = run(capsys, results, "--last", "2", "--format", "md")[0]
+        page = call("--last", "2", "--format", "md")[0]
         assert [line.split(" | ")[2] for line in page.splitlines() if "a1b2c3" in line] == [
             run_id(n) for n in (3, 3, 2)
         ]
 
-    def test_a_step_is_marked_in_words(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def test_a_step_is_marked_in_words(self, call: Call, tmp_path: Path) -> None:
         for number, seconds in enumerate((6.0, 6.1, 5.9, 6.0, 6.1, 6.0, 5.9, 6.1, 9.0), start=1):
             add_run(tmp_path, number, [timed(seconds)])
-        out, _ = run(capsys, tmp_path)
+        out, _ = call("-o", str(tmp_path))
         assert "-32.2 %  step: worse" in out
         assert out.count("step:") == 2, "once in the list, once in the note"
-        assert json.loads(run(capsys, tmp_path, "--json")[0])[0]["step"] == "worse"
+        assert json.loads(call("-o", str(tmp_path), "--json")[0])[0]["step"] == "worse"
 
-    def test_what_was_never_measured_is_one_line(self, capsys: pytest.CaptureFixture[str], results: Path) -> None:
+    def test_what_was_never_measured_is_one_line(self, call: Call, results: Path) -> None:
         add_run(results, 3, [make_failed(make_cell(device="cuda", batch_size=n), reason="no GPU") for n in (1, 2, 3)])
-        out, _ = run(capsys, results)
+        out, _ = call()
         assert out.count("cuda") == 3
         assert "and mlp/cuda/b3/eager" in out or "mlp/cuda/b3/eager: samples/s not measured, oom: no GPU" in out
-        assert run(capsys, results, "cuda", code=5)[0].count("\n") == 1
+        assert call("cuda", code=5)[0].count("\n") == 1
 
-    def test_filter_metric_and_pattern(self, capsys: pytest.CaptureFixture[str], results: Path) -> None:
+    def test_filter_metric_and_pattern(self, call: Call, results: Path) -> None:
         add_run(results, 3, [timed(1.0, model="cnn"), timed(1.0, batch_size=7)])
         words = ("mlp/*/b100/*", "--filter", "device=cpu", "--metric", "epoch_s", "--json")
-        assert [(row["metric"], row["value"]) for row in json.loads(run(capsys, results, *words)[0])] == [
-            ("epoch_s", 3.0),
-            ("epoch_s", 6.0),
-        ]
+        rows = json.loads(call(*words)[0])
+        assert [(row["metric"], row["value"]) for row in rows] == [("epoch_s", 3.0), ("epoch_s", 6.0)]
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -344,24 +351,24 @@ class TestCommand:
             (["--page", "/dev/null/x.html"], "--page /dev/null/x.html: cannot be written"),
         ],
     )
-    def test_bad_input(self, capsys: pytest.CaptureFixture[str], results: Path, words: list[str], message: str) -> None:
-        assert message in run(capsys, results, *words, code=2)[1]
+    def test_bad_input(self, call: Call, results: Path, words: list[str], message: str) -> None:
+        assert message in call(*words, code=2)[1]
 
     @pytest.mark.parametrize("words", [["--last", "0"], ["--last", "x"], ["--metric", "speed"]])
     def test_bad_flags(self, words: list[str]) -> None:
         with pytest.raises(SystemExit, match="2"):
             main(["history", *words])
 
-    def test_hostile_names_stay_text(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def test_hostile_names_stay_text(self, call: Call, tmp_path: Path) -> None:
         evil = f"{EVIL}\x1b[31m\n[bold]|=1+1"
         matrix = make_matrix(models=(ModelEntry(name=evil, model="mlp"),))
         trials = [timed(1.0, model=evil), make_failed(make_cell(model=evil, batch_size=7), reason=evil)]
         add_run(tmp_path, 1, trials, matrix=matrix, environment=on(cpu=evil, commit=evil))
         for words in ([], ["--format", "md"], ["--format", "csv"]):
-            out, _ = run(capsys, tmp_path, *words)
+            out, _ = call("-o", str(tmp_path), *words)
             assert all(line.isprintable() for line in out.splitlines())
             assert "<img" not in out or "md" not in words
-        assert json.loads(run(capsys, tmp_path, "--json")[0])[0]["model"] == evil
+        assert json.loads(call("-o", str(tmp_path), "--json")[0])[0]["model"] == evil
 
     def test_query_loads_nothing_slow(self, results: Path) -> None:
         slow = ("torch", "pydantic", "numpy", "pandas", "scipy", "yaml", "filelock", "altair", "jinja2", "sqlite3")
@@ -375,14 +382,12 @@ class TestCommand:
 
 
 class TestPage:
-    def test_is_one_file_where_a_link_leads_in_which_names_are_text(
-        self, capsys: pytest.CaptureFixture[str], results: Path, tmp_path: Path
-    ) -> None:
+    def test_is_one_file_in_which_names_are_text(self, call: Call, results: Path, tmp_path: Path) -> None:
         page, link = tmp_path / "page.html", tmp_path / "link.html"
         link.symlink_to(page)
         add_run(results, 3, [timed(1.0, model=EVIL)], matrix=make_matrix(models=(ModelEntry(name=EVIL, model="mlp"),)))
         (results / run_id(2) / "manifest.json").write_text("{")
-        assert f"page: {link}" in run(capsys, results, "--page", str(link))[1]
+        assert f"page: {link}" in call("--page", str(link))[1]
         text = page.read_text()
         assert "<img src=x" not in text
         assert text.count("</script>") == 3, "the data and the two programs"

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from record_factory import (
     make_cell,
-    make_failed,
     make_manifest,
     make_matrix,
     make_measurement,
@@ -29,7 +28,19 @@ from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder, known_runs
 from mnist_bench.disk.merge import merge
 from mnist_bench.errors import BenchError, UsageError
-from mnist_bench.records import DataSet, Manifest, Matrix, RunOptions, Sides, Skip, Tree, Trial, trial_id
+from mnist_bench.records import (
+    DataSet,
+    Failure,
+    Manifest,
+    Matrix,
+    Outcome,
+    RunOptions,
+    Sides,
+    Skip,
+    Tree,
+    Trial,
+    trial_id,
+)
 from mnist_bench.run.runner import write_tables
 
 MATRIX = make_matrix(batch_sizes=(100, 1000), seeds=(0, 1, 2))
@@ -69,12 +80,9 @@ def make_run(results: Path, number: int, planned: Sequence[matrices.GroupTrials]
     return folder
 
 
-def make_one(
-    results: Path, number: int, trial: Trial, planned: Sequence[matrices.GroupTrials] = (), **changes: Any
-) -> None:
-    """A run of these groups and one trial more."""
-    names = [trial_id(*pair) for _, pairs in planned for pair in pairs]
-    folder = make_run(results, number, planned, trials=(*names, trial.id), **changes)
+def make_one(results: Path, number: int, trial: Trial, **changes: Any) -> None:
+    """A run of one trial."""
+    folder = make_run(results, number, (), trials=(trial.id,), **changes)
     with folder.lock():
         folder.append(trial)
 
@@ -112,18 +120,16 @@ def refused(results: Path, *references: str, across_machines: bool = False) -> s
 class TestMerged:
     @pytest.mark.parametrize("references", [IDS[:2], IDS[1::-1]])
     def test_is_what_one_run_would_have_been(self, results: Path, tmp_path: Path, references: Sequence[str]) -> None:
-        whole, one = make_run(tmp_path / "whole", 0, groups()), merged(results, *references)
-        write_tables(whole)
-        runs = Run.read(one), Run.read(whole)
-        assert runs[0].manifest.trials == runs[1].manifest.trials
-        assert sorted(runs[0].manifest.order) == sorted(runs[1].manifest.order)
-        assert sorted(runs[0].trials, key=attrgetter("id")) == sorted(runs[1].trials, key=attrgetter("id"))
-        assert runs[0].rows == runs[1].rows
-        for name in ("samples", "logs"):
-            contents = [{f.name: f.read_bytes() for f in (run.path / name).iterdir()} for run in (one, whole)]
-            assert contents[0] == contents[1]
+        folders = merged(results, *references), make_run(tmp_path / "whole", 0, groups())
+        one, whole = map(write_tables, folders)
+        assert one.manifest.trials == whole.manifest.trials
+        assert sorted(one.manifest.order) == sorted(whole.manifest.order)
+        assert sorted(one.trials, key=attrgetter("id")) == sorted(whole.trials, key=attrgetter("id"))
+        assert one.rows == whole.rows
+        contents = [{p.name: p.read_bytes() for p in f.path.glob("*/*")} for f in folders]
+        assert contents[0] == contents[1] != {}
         for name in ("results.csv", "epochs.csv"):
-            lines = [sorted((run.path / name).read_text().splitlines()) for run in (one, whole)]
+            lines = [sorted((folder.path / name).read_text().splitlines()) for folder in folders]
             assert lines[0] == lines[1]
 
     def test_lines_are_the_shards_own_bytes_in_the_order_of_their_start(
@@ -136,17 +142,17 @@ class TestMerged:
             parts = b"".join((shard.path / name).read_bytes() for shard in shards).replace(b'{"torn', b"")
             assert (one.path / name).read_bytes() == parts
 
-    def test_says_who_it_is_and_where_it_comes_from(self, results: Path) -> None:
+    def test_says_who_it_is_and_where_it_comes_from(self, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
         one = merged(results)
-        manifest = one.manifest()
-        assert one.run_id == manifest.run_id
-        assert one.run_id.startswith("20261201T000000Z-")
+        manifest, options = one.manifest(), one.manifest().options
+        assert manifest.run_id == one.run_id
         assert RunFolder.open(results, "latest").path == one.path
         assert set(known_runs(results)) == {*IDS[:2], one.run_id}
-        assert manifest.options.merged_from == IDS[:2]
-        assert (manifest.options.across_machines, manifest.options.shard, manifest.status) == (False, None, "complete")
-        assert [source.shard for source in manifest.options.sources] == ["1/2", "2/2"]
+        assert (options.merged_from, options.across_machines, options.shard) == (IDS[:2], False, None)
+        assert [source.shard for source in options.sources] == ["1/2", "2/2"]
         assert (manifest.started_at, manifest.ended_at) == ("2026-11-01T00:00:00Z", "2026-11-02T01:00:00Z")
+        assert main(["run", "--resume", "latest", "-o", str(results)]) == 2
+        assert f"{IDS[0]}, {IDS[1]}" in capsys.readouterr().err, "its shards go on, not it"
 
     def test_links_and_leavings_are_not_copied(
         self, results: Path, tmp_path: Path, shards: tuple[RunFolder, RunFolder]
@@ -157,33 +163,13 @@ class TestMerged:
         (shards[0].path / "logs" / ".x.log.123.abc.tmp").write_text("")
         assert len(list((merged(results).path / "logs").iterdir())) == 12
 
-    def test_resume_of_it_is_refused(self, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        merged(results)
-        assert main(["run", "--resume", "latest", "-o", str(results)]) == 2
-        err = capsys.readouterr().err
-        assert "a merged run is complete" in err
-        assert f"{IDS[0]}, {IDS[1]}" in err
-
 
 class TestOthersThatCanBeMerged:
-    def test_shards_by_path_from_elsewhere(self, tmp_path: Path) -> None:
-        paths = [str(make_run(tmp_path / f"job{n}", n, groups((n + 1, 2))).path) for n in range(2)]
-        one = merged(tmp_path / "results", *paths)
-        assert len(one.trials()) == 12
-        assert known_runs(tmp_path / "results") == (one.run_id,)
-
-    def test_merged_runs(self, results: Path) -> None:
-        for number in range(3):
-            make_run(results, number, groups((number + 1, 3)))
-        again = merged(results, merged(results).run_id, IDS[2])
+    def test_merged_runs_and_shards_by_path(self, results: Path, tmp_path: Path) -> None:
+        paths = [str(make_run(tmp_path / f"job{n}", n, groups((n + 1, 3))).path) for n in range(3)]
+        again = merged(results, merged(results, *paths[:2]).run_id, paths[2])
         assert again.manifest().trials == tuple(trial_id(*pair) for _, pairs in groups() for pair in pairs)
-
-    def test_runs_without_any_trial_that_is_ok(self, results: Path) -> None:
-        for number in range(2):
-            make_one(results, number, make_trial(seed=number, outcome=Skip(reason="no device")))
-        one = merged(results)
-        assert [trial.status for trial in one.trials()] == ["skipped", "skipped"]
-        assert not (one.path / "sessions.jsonl").exists()
+        assert len(known_runs(results)) == 2
 
     def test_missing_shards_and_other_commits_are_noted(self, results: Path) -> None:
         make_run(results, 0, groups((1, 4)), options=RunOptions(shard="1/4"))
@@ -195,6 +181,13 @@ class TestOthersThatCanBeMerged:
         environment = one.manifest().environment
         assert (environment.commit, environment.dirty) == (None, True)
 
+    @pytest.mark.parametrize(("outcome", "code"), [(Failure(kind="oom", reason="less"), 1), (Skip(reason="none"), 5)])
+    def test_exit_codes_are_those_of_run(self, results: Path, outcome: Outcome, code: int) -> None:
+        for number in range(2):
+            make_one(results, number, make_trial(seed=number, outcome=outcome))
+        assert main(["merge", *IDS[:2], "-o", str(results)]) == code
+        assert not (results / "latest" / "sessions.jsonl").exists()
+
 
 class TestRefused:
     @pytest.mark.parametrize(
@@ -204,10 +197,7 @@ class TestRefused:
             ({"matrix": replace(MATRIX, recipe="tutorial")}, f"its recipe is tutorial, that of {IDS[0]} is standard"),
             ({"dataset": DataSet(name="synthetic", root="/", sha256="e" * 64)}, "data set is synthetic eeeeeeeeeeee"),
             ({"program_version": "0.0.9"}, "its program version is 0.0.9"),
-            (
-                {"status": "interrupted"},
-                f"is interrupted, not complete: finish it first (mnist-bench run --resume {IDS[1]})",
-            ),
+            ({"status": "interrupted"}, f"not complete: finish it first (mnist-bench run --resume {IDS[1]})"),
             ({"status": "running"}, "is running, not complete"),
             ({"check": Sides(a=TREE, b=TREE, matrix=None, cells=(), budget_s=1.0)}, "is a check, not a run"),
             ({"matrix_sha256": "f" * 64, "program_version": "0", "status": "stopped"}, "\n" * 2),
@@ -231,53 +221,36 @@ class TestRefused:
         assert f"trial mlp/cpu/b100/eager/s0: is in {IDS[0]} and in {IDS[1]} ({how})" in refused(results)
 
     @pytest.mark.parametrize(
-        ("change", "named"),
+        ("gpu", "change", "named"),
         [
-            ({"cpu": "Intel Xeon"}, "CPU is Intel Xeon, that of"),
-            ({"cores": 8}, "cores is 8"),
-            ({"packages": {}}, "torch is unknown"),
+            ("A10", {"cpu": "Intel Xeon"}, "CPU is Intel Xeon, that of"),
+            ("A10", {"cores": 8}, "cores is 8"),
+            ("A10", {"packages": {}}, "torch is unknown"),
+            ("A10", {"details": {"nvidia_driver": "2"}}, "NVIDIA driver is 2"),
+            ("H100", {}, "GPU is H100, that of"),
         ],
     )
-    def test_another_machine(self, results: Path, change: dict[str, Any], named: str) -> None:
-        make_run(results, 0, groups((1, 2)))
-        make_run(results, 1, groups((2, 2)), environment=replace(ENVIRONMENT, **change))
+    def test_another_machine(self, results: Path, gpu: str, change: dict[str, Any], named: str) -> None:
+        known, matrix = replace(ENVIRONMENT, details={"nvidia_driver": "1"}), replace(MATRIX, devices=("cpu", "cuda"))
+        for number, where in enumerate((known, replace(known, **change))):
+            trial = make_trial(make_cell(device="cuda"), number, make_measurement(device_name=("A10", gpu)[number]))
+            make_one(results, number, trial, matrix=matrix, environment=where)
         assert named in (text := refused(results))
         assert "--across-machines" in text
         manifest = merged(results, across_machines=True).manifest()
         assert manifest.options.across_machines is True
-        assert [source.environment for source in manifest.options.sources] == [
-            ENVIRONMENT,
-            replace(ENVIRONMENT, **change),
-        ]
+        assert [source.environment for source in manifest.options.sources] == [known, replace(known, **change)]
         assert manifest.environment.cpu not in ("AMD EPYC", "Intel Xeon"), "comparable with neither of them"
-
-    @pytest.mark.parametrize(
-        ("gpus", "drivers", "named"),
-        [
-            (("NVIDIA H100", "NVIDIA A10"), ("1", "1"), "its GPU is NVIDIA A10, that of"),
-            (("NVIDIA H100", "NVIDIA H100"), ("1", "2"), "its NVIDIA driver is 2, that of"),
-            (("NVIDIA H100", "NVIDIA H100"), ("1", ""), ""),
-        ],
-    )
-    def test_another_gpu_or_driver(
-        self, results: Path, gpus: Sequence[str], drivers: Sequence[str], named: str
-    ) -> None:
-        both = replace(MATRIX, devices=("cpu", "cuda"))
-        for number, (gpu, driver) in enumerate(zip(gpus, drivers, strict=True)):
-            environment = replace(ENVIRONMENT, details={"nvidia_driver": driver})
-            trial = make_trial(make_cell(device="cuda"), number, make_measurement(device_name=gpu))
-            make_one(results, number, trial, matrix=both, environment=environment)
-        assert named in refused(results) if named else merged(results)
-        if named:
-            assert merged(results, across_machines=True).manifest().environment.cpu != "AMD EPYC"
 
     @pytest.mark.parametrize("cores", [2, 3])
     def test_a_group_on_two_machines(self, results: Path, cores: int) -> None:
         for number, variant in enumerate(("eager", "compile")):
-            environment = replace(ENVIRONMENT, cores=(2, cores)[number])
-            make_one(results, number, make_trial(make_cell(variant=variant)), environment=environment)
-        if cores == 2:  # one machine after all
-            assert len(merged(results, across_machines=True).trials()) == 2
+            # That a driver is known on one side alone is no difference.
+            where = replace(ENVIRONMENT, cores=(2, cores)[number], details={"nvidia_driver": "1"} if number else {})
+            trial, matrix = make_trial(make_cell(device="cuda", variant=variant)), replace(MATRIX, devices=("cuda",))
+            make_one(results, number, trial, matrix=matrix, environment=where)
+        if cores == 2:
+            assert len(merged(results, across_machines=True).trials()) == 2, "one machine after all"
         else:
             assert "group mlp/b100/s0: is in" in refused(results, across_machines=True)
 
@@ -287,13 +260,13 @@ class TestRefused:
         path.write_bytes(b"{}\n" + path.read_bytes())
         assert f"{path}:1: broken line" in refused(results)
 
-    def test_files_of_one_name(self, results: Path, shards: tuple[RunFolder, RunFolder]) -> None:
-        for shard in shards:
-            (shard.path / "samples" / "mine.npy").write_text("")
-        assert "mine.npy: another shard has a file of this name" in refused(results)
-
     @pytest.mark.parametrize("name", ["samples", "logs"])
-    def test_a_folder_that_is_a_link(self, results: Path, shards: tuple[RunFolder, RunFolder], name: str) -> None:
+    def test_files_of_one_name_and_a_folder_that_is_a_link(
+        self, results: Path, shards: tuple[RunFolder, RunFolder], name: str
+    ) -> None:
+        for shard in shards:
+            (shard.path / name / "mine").write_text("")
+        assert "mine: another shard has a file of this name" in refused(results)
         (shards[1].path / name).rename(results.parent / name)
         (shards[1].path / name).symlink_to(results.parent / name)
         assert f"{shards[1].path / name}: must be a folder of the run's own, and no link" in refused(results)
@@ -330,30 +303,6 @@ def test_shard_that_changes_meanwhile_is_noticed(
     with pytest.raises(BenchError, match="changed while it was merged"):
         merged(results)
     assert known_runs(results) == IDS[:2]
-
-
-class TestCommand:
-    @pytest.mark.usefixtures("shards")
-    def test_prints_the_table_or_a_refusal(self, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["merge", *IDS[:2], "-o", str(results), "--json"]) == 0
-        out, err = capsys.readouterr()
-        document = json.loads(out)
-        assert [row["seeds"] for row in document["rows"]] == [3] * 4
-        assert f"merged: {results}/{document['run_id']}/results.md" in err
-        assert main(["merge", IDS[0], IDS[0], "-o", str(results)]) == 2
-        out, err = capsys.readouterr()
-        assert (out, err.startswith(f"mnist-bench: {IDS[0]}: is named twice\n")) == ("", True)
-
-    @pytest.mark.parametrize(("outcome", "code"), [("failed", 1), ("skipped", 5)])
-    def test_exit_codes_are_those_of_run(self, results: Path, outcome: str, code: int) -> None:
-        matrix = replace(MATRIX, batch_sizes=(7, 100, 1000))
-        for number in range(2):
-            trial = make_failed(make_cell(batch_size=7), number)
-            if outcome == "failed":
-                make_one(results, number, trial, groups((number + 1, 2))[:1], matrix=matrix)
-            else:
-                make_one(results, number, replace(trial, outcome=Skip(reason="none")), matrix=matrix)
-        assert main(["merge", *IDS[:2], "-o", str(results)]) == code
 
 
 REAL_MATRIX = """

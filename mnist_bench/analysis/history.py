@@ -8,7 +8,6 @@ that is slow to load: to look at the history of a thousand runs must not take a 
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,8 +38,6 @@ LIMIT = 64 << 20  # bytes of a results.json
 STEP_SDS, STEADY, LEAST_RUNS = 4.0, 10, 8
 SDS_PER_MEDIAN = 1.4826 / math.sqrt(2)  # from the median difference of two neighbours to the spread of one, if normal
 
-# What says nothing in a processor's name: trade marks, ``CPU``, its nominal frequency, cores (which are counted).
-CPU_TRIMMINGS = re.compile(r"\((R|TM|tm|r)\)|\bCPU\b|\bProcessor\b|@.*|\b\d+-Core\b")
 
 Step = Literal["better", "worse"]
 
@@ -236,7 +233,7 @@ def _label(points: Sequence[tuple[RunRecord, CellRecord]]) -> str:
     """``AMD EPYC 9B14, 2 cores, torch 2.13.0 · mnist, standard, 2 epochs``."""
     run, row = next(((run, row) for run, row in reversed(points) if row.series), points[-1])  # it knows the GPU
     where, torch = run.environment, run.environment.packages.get("torch")
-    cpu = f"{CPU_TRIMMINGS.sub(' ', where.cpu)}, {where.cores} core{'s' * (where.cores != 1)}"
+    cpu = f"{where.cpu}, {where.cores} core{'s' * (where.cores != 1)}"
     device = cpu if row.device == "cpu" else row.device_name or cpu
     setting = f"{run.dataset.name}, {run.recipe}, {run.epochs} epoch{'s' * (run.epochs != 1)}"
     return plain(f"{device}{', torch ' if torch else ''}{torch or ''} · {setting}")

@@ -159,9 +159,7 @@ class RunFolder:
         """
         try:
             for name in FOLDERS:
-                if (place := self.path / name).is_symlink() or (place.exists() and not place.is_dir()):
-                    raise UsageError(f"{place}: must be a folder of the run's own, and no link: remove it")
-                place.mkdir(exist_ok=True)
+                self.own_folder(name).mkdir(exist_ok=True)
             descriptor = open_regular(self.path / ".lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
@@ -218,6 +216,12 @@ class RunFolder:
             for _, session in self._read(SESSIONS, _SESSION):
                 found.setdefault((session.group, session.members), session)
         return tuple(found.values())
+
+    def own_folder(self, name: str) -> Path:
+        """A folder in that of the run, which may be missing; raises UsageError where it is a link, or no folder."""
+        if (place := self.path / name).is_symlink() or (place.exists() and not place.is_dir()):
+            raise UsageError(f"{place}: must be a folder of the run's own, and no link: remove it")
+        return place
 
     def sizes(self) -> dict[str, int]:
         """The bytes of the files that its tables are made of; 0 of one that is not there."""

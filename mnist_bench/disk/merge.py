@@ -81,7 +81,7 @@ def merge(
     def fill(hidden: Path) -> None:
         for shard in shards:
             for name in FOLDERS:
-                _copy_files(shard.path / name, hidden / name)
+                _copy_files(RunFolder(shard.path).own_folder(name), hidden / name)
         for name in (TRIALS, SESSIONS):
             # Byte for byte; no file where there are none.
             if lines := [line + b"\n" for shard in shards for _, line in whole_lines(shard.path / name)]:
@@ -99,10 +99,8 @@ def _copy_files(source: Path, target: Path) -> None:
     """The plain files of a folder (a link may lead anywhere), but none that a killed writer left behind.
 
     Raises:
-        UsageError: the folder is a link, or two shards have a file of one name.
+        UsageError: two shards have a file of one name.
     """
-    if source.is_symlink():
-        raise UsageError(f"{source}: must be a folder of the run's own, and no link: remove it")
     for file in sorted(source.iterdir()) if source.is_dir() else ():
         if file.name.startswith(".") or file.is_symlink() or not file.is_file():
             continue
