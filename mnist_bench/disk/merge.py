@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from mnist_bench.cells import expand, groups
 from mnist_bench.disk.files import open_regular, whole_lines, write_atomically
@@ -25,6 +25,9 @@ from mnist_bench.records import (
     group_id,
     trial_id,
 )
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 MOST_MISSING = 10  # shards that are named
 BETWEEN = " + "  # values that differ between machines, in the environment of a run merged across them
@@ -126,10 +129,24 @@ def _problems(shards: Sequence[Shard]) -> Iterator[str]:
                 f"{shard.id}: is {shard.manifest.status}, not complete: finish it first "
                 f"(mnist-bench run --resume {shard.id})"
             )
-        for (name, value), expected in zip(_common(shard).items(), _common(shards[0]).values(), strict=True):
-            if value != expected:
-                yield f"{shard.id}: its {name} is {value}, that of {shards[0].id} is {expected}: no shards of one run"
-    yield from _shared_trials(shards)
+    for shard, first, name, value, expected in _met_again(shards, _common):
+        if value != expected:
+            yield f"{shard.id}: its {name} is {value}, that of {first.id} is {expected}: no shards of one run"
+    for shard, other, id_, trial, known in _met_again(shards, lambda shard: {one.id: one for one in shard.trials}):
+        how = "the very same measurement" if trial == known else "measured twice"
+        yield f"trial {id_}: is in {other.id} and in {shard.id} ({how}): leave one of the runs out"
+
+
+def _met_again(
+    shards: Sequence[Shard], facts: Callable[[Shard], Mapping[K, V]]
+) -> Iterator[tuple[Shard, Shard, K, V, V]]:
+    """Of each fact that several shards tell: (a later one, the first, what it is of, the later one's, the first's)."""
+    known: dict[K, tuple[Shard, V]] = {}
+    for shard in shards:
+        for what, value in facts(shard).items():
+            first, before = known.setdefault(what, (shard, value))
+            if first.id != shard.id:
+                yield shard, first, what, value, before
 
 
 def _common(shard: Shard) -> dict[str, str]:
@@ -144,27 +161,13 @@ def _common(shard: Shard) -> dict[str, str]:
     }
 
 
-def _shared_trials(shards: Sequence[Shard]) -> Iterator[str]:
-    owner: dict[str, tuple[Shard, Trial]] = {}
-    for shard in shards:
-        for trial in shard.trials:
-            other, known = owner.setdefault(trial.id, (shard, trial))
-            if other.id != shard.id:
-                how = "the very same measurement" if trial == known else "measured twice"
-                yield f"trial {trial.id}: is in {other.id} and in {shard.id} ({how}): leave one of the runs out"
-
-
 def _machine_problems(shards: Sequence[Shard]) -> Iterator[str]:
-    """Of each shard against the first that tells of the same thing."""
-    known: dict[str, tuple[str, str]] = {}
-    for shard in shards:
-        for (what, where), value in _machine(shard).items():
-            name, expected = known.setdefault(what + where, (shard.id, value))
-            if value != expected:
-                yield (
-                    f"{shard.id}: its {what} is {value}, that of {name} is {expected}: measured elsewhere "
-                    "(--across-machines merges them all the same)"
-                )
+    for shard, first, (what, _), value, expected in _met_again(shards, _machine):
+        if value != expected:
+            yield (
+                f"{shard.id}: its {what} is {value}, that of {first.id} is {expected}: measured elsewhere "
+                "(--across-machines merges them all the same)"
+            )
 
 
 def _machine(shard: Shard) -> dict[tuple[str, str], str]:
@@ -185,14 +188,12 @@ def _machine(shard: Shard) -> dict[tuple[str, str], str]:
 
 def _shared_groups(shards: Sequence[Shard]) -> Iterator[str]:
     """A speed-up is a ratio within a group: across machines it would be one of machines."""
-    owner: dict[str, str] = {}
-    for shard in shards:
-        for group in dict.fromkeys(group_id(trial.cell, trial.seed) for trial in shard.trials):
-            if owner.setdefault(group, shard.id) != shard.id:
-                yield (
-                    f"group {group}: is in {owner[group]} and in {shard.id}, of different machines: its speed-ups "
-                    "would compare the machines"
-                )
+    groups_of = _met_again(shards, lambda shard: {group_id(one.cell, one.seed): None for one in shard.trials})
+    for shard, first, group, *_ in groups_of:
+        yield (
+            f"group {group}: is in {first.id} and in {shard.id}, of different machines: its speed-ups "
+            "would compare the machines"
+        )
 
 
 def _notes(shards: Sequence[Shard]) -> Iterator[str]:
