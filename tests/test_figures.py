@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,9 @@ import pandas as pd
 import pytest
 from comparison_kit import run_of
 from record_factory import (
-    RUN_ID,
     make_cell,
     make_failed,
     make_manifest,
-    make_matrix,
     make_measurement,
     make_session,
     make_trial,
@@ -96,23 +92,8 @@ def test_csv_is_what_pandas_reads(run: Run) -> None:
     assert epochs["epoch"].tolist() == [1, 2] * 6
 
 
-def test_json_is_one_document(run: Run) -> None:
-    document = json.loads(results.files(run)["results.json"])
-    assert (document["schema_version"], document["run_id"]) == (1, RUN_ID)
-    assert document["environment"]["cores"] == 2
-    first, *_, failed, _ = document["rows"]
-    assert ", ".join(first).startswith(CONTRACT)
-    assert (first["class"], first["noisy"], first["test_accuracy"]) == ("A", False, 0.975)
-    assert (failed["noisy"], failed["epoch_s"], failed["reason"]) == (None, None, NASTY)
-
-
 def test_markdown(run: Run) -> None:
     page = results.files(run)["results.md"]
-    where = page.splitlines()[2]
-    for word in (RUN_ID, "AMD EPYC, 2 cores", "torch 2.13.0+cpu", "data set mnist", "recipe standard", "2 epochs"):
-        assert word in where
-    assert "seeds 0, 1, 2" in where
-    assert "commit c0ffeec0ffee with changes" in where
     assert re.findall(r"^## (.*)$", page, re.MULTILINE) == ["mlp"]  # nothing of cnn was measured
     assert (
         re.findall(r"^- (\S+) (\w+)", page, re.MULTILINE)[:2] == [("†", "noisy:"), ("\\*", "the")] or "† noisy" in page
@@ -124,12 +105,9 @@ def test_markdown(run: Run) -> None:
 
 def test_what_is_not_whole_or_not_mnist_is_said_loudly() -> None:
     manifest = make_manifest(status="interrupted", dataset=DataSet(name="synthetic", root="/", sha256="ab"))
-    environment = replace(manifest.environment, cores=1, packages={}, commit=None)
-    single = replace(manifest, environment=environment, matrix=make_matrix(epochs=1, seeds=(7,)))
-    page = results.document(single, []).markdown()
-    for words in ("Not complete: the run is interrupted", "Synthetic data", "Nothing was measured.", "1 core ·"):
+    page = results.document(manifest, []).markdown()
+    for words in ("Not complete: the run is interrupted", "Synthetic data", "Nothing was measured."):
         assert words in page
-    assert page.splitlines()[2].endswith("1 epoch · seed 7")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])

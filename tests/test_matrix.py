@@ -22,6 +22,7 @@ from mnist_bench.cells import (
     order,
     parse_filter,
     parse_shard,
+    reference_variant,
     select,
     shard,
     variant_of,
@@ -104,6 +105,23 @@ class TestNames:
         assert found[1].precision == "bf16"
         assert found[2].execution == "compile"
 
+    @pytest.mark.parametrize(
+        ("names", "include", "reference", "found"),
+        [
+            (("half", "eager", "plain"), None, None, "eager"),
+            (("half", "plain"), None, None, "plain"),
+            (("half", "plain"), None, "half", "half"),
+            (("half",), "eager", None, "eager"),
+            (("half", "plain"), "eager", None, "plain"),
+            (("half",), "compile", None, None),
+        ],
+    )
+    def test_reference(self, names: tuple[str, ...], include: str | None, reference: str | None, found: str) -> None:
+        extra = [Cell(model="mlp", device="cpu", batch_size=1, variant=include)] if include else []
+        variants = tuple(Variant(name=name, precision="bf16" if name == "half" else "fp32") for name in names)
+        matrix = dataclasses.replace(MATRIX, variants=variants, include=tuple(extra), reference=reference)
+        assert reference_variant(matrix) == found
+
     def test_unknown(self) -> None:
         with pytest.raises(UsageError, match=r"unknown model 'vgg' \(known: cnn, lenet5, mine, mlp\)"):
             model_of(MATRIX, "vgg")
@@ -171,7 +189,7 @@ class TestGroups:
     @given(cell_lists, seed_lists, st.integers(1, 9))
     def test_shards_partition(self, cells: tuple[Cell, ...], seeds: list[int], count: int) -> None:
         gathered = groups(cells, seeds)
-        parts = [shard(gathered, k, count) for k in range(1, count + 1)]
+        parts = [shard(gathered, *parse_shard(f"{k}/{count}")) for k in range(1, count + 1)]
         assert Counter(group for part in parts for group in part) == Counter(gathered)
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -164,25 +164,18 @@ def compare_cells(
     )
 
 
-def _references(run: Run, by: By, usable: Sequence[Cell], variant: str | None) -> Callable[[Cell], Cell | None]:
+def _references(run: Run, by: By, usable: Iterable[Cell], variant: str | None) -> Callable[[Cell], Cell | None]:
     """The cell that a cell is held against; None: it is itself a reference, or there can be none."""
-    if by == "device":
-        return lambda cell: None if cell.device == "cpu" else replace(cell, device="cpu")
-    if by == "variant":
-        return lambda cell: None if variant in (None, cell.variant) else replace(cell, variant=variant)
-    if by == "model":
-        first = run.manifest.matrix.models[0].name
-        return lambda cell: None if cell.model == first else replace(cell, model=first)
-    smallest: dict[Cell, int] = {}
-    for cell in usable:
-        line = replace(cell, batch_size=0)
-        smallest[line] = min(cell.batch_size, smallest.get(line, cell.batch_size))
-
-    def smallest_ok(cell: Cell) -> Cell | None:
-        size = smallest.get(replace(cell, batch_size=0))
-        return None if size in (None, cell.batch_size) else replace(cell, batch_size=size)
-
-    return smallest_ok
+    first = run.manifest.matrix.models[0].name if by == "model" else ""
+    sizes = sorted(usable, key=lambda cell: -cell.batch_size)
+    smallest = {replace(cell, batch_size=0): cell for cell in sizes}  # the last one stays
+    held: dict[By, Callable[[Cell], Cell]] = {
+        "device": lambda cell: replace(cell, device="cpu"),
+        "variant": lambda cell: replace(cell, variant=variant or cell.variant),
+        "model": lambda cell: replace(cell, model=first),
+        "batch_size": lambda cell: smallest.get(replace(cell, batch_size=0), cell),
+    }
+    return lambda cell: other if (other := held[by](cell)) != cell else None
 
 
 def _line(run: Run, row: Row, reference: Cell | None, other: Row | None, usable: Callable[[Row], bool]) -> Line | None:

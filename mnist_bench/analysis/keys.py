@@ -72,12 +72,11 @@ class Difference:
 def key_of(manifest: Manifest, cell: Cell, measurement: Measurement) -> Key:
     """The key of a cell, from its run's manifest and one of its measurements."""
     environment, matrix = manifest.environment, manifest.matrix
-    threads = measurement.numerics.get("threads", variant_of(matrix, cell.variant).threads)
     return Key(
         gpu=None if cell.device == "cpu" else measurement.device_name,
         cpu=environment.cpu,
         settings=settings(matrix, cell),
-        threads=threads if isinstance(threads, int) else None,
+        threads=threads_of(matrix, cell, measurement),
         cores=environment.cores,
         torch=environment.packages.get("torch"),
         driver=environment.details.get("nvidia_driver") if cell.device.startswith("cuda") else None,
@@ -99,6 +98,12 @@ def places(manifest: Manifest, cell: Cell, ok: Mapping[int, tuple[str, Measureme
     first = next((measurement for _, measurement in ok.values()), None)
     series = None if first is None else digest(asdict(key_of(manifest, cell, first)))[:PLACE_DIGITS]
     return {"series": series, "base": digest(known)[:PLACE_DIGITS]}
+
+
+def threads_of(matrix: Matrix, cell: Cell, measurement: Measurement) -> int | None:
+    """How many threads it computed with, as measured, else as its variant says."""
+    threads = measurement.numerics.get("threads")
+    return threads if isinstance(threads, int) else variant_of(matrix, cell.variant).threads
 
 
 def digest(values: Any) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from mnist_bench.analysis.keys import threads_of
 from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up, weakest
 from mnist_bench.cells import reference_variant
 from mnist_bench.figures import BY_KEY, FIGURES, Figure, Measured, Row, bounds, ratio, take, throughput
@@ -134,7 +135,7 @@ def _measured(run: Run, cell: Cell, reference: Cell, ratios: bool) -> Measured:
         noise=noise,
         class_=class_,
         doubts=doubts,
-        threads=_threads(one.ok[0], run.manifest.matrix, cell),
+        threads=threads_of(run.manifest.matrix, cell, one.ok[0]),
         vs_eager=eager.interval if eager else None,
         vs_cpu=cpu.interval if cpu else None,
         paired=weakest(eager, cpu),
@@ -153,13 +154,6 @@ def _disagreement(one: Measured, reference: Sequence[Measurement], eager: SpeedU
         return ()
     turns = joined(ratio(eager.interval.estimate), bounds(low, high))
     return (f"{ratio(by_rate)} the reference's samples/s, but {turns} by steps timed in turn: trust the latter",)
-
-
-def _threads(measurement: Measurement, matrix: Matrix, cell: Cell) -> int | None:
-    threads = measurement.numerics.get("threads")
-    if isinstance(threads, int):
-        return threads
-    return next((variant.threads for variant in matrix.variants if variant.name == cell.variant), None)
 
 
 def _class(run: Run, cell: Cell, reference: Cell) -> tuple[VariantClass, tuple[str, ...]]:
