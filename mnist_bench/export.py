@@ -188,37 +188,17 @@ def to_junit(run: Run, rows: Sequence[Row]) -> bytes:
     for result in floors(run.manifest.matrix, rows):
         if result.verdict == "missed":
             missed.setdefault(result.cell, []).append(result)
-    by_model: dict[str, list[Row]] = {}
-    for row in rows:
-        by_model.setdefault(row.cell.model, []).append(row)
     packages = {f"package.{name}": version for name, version in run.manifest.environment.packages.items()}
-
-    def case(row: Row) -> Any:
-        seconds = sum(measurement.total_s for _, measurement in run.ok.get(row.cell, {}).values())
-        classname = f"{PACKAGE}.{junit.word(row.cell.model)}"
-        return junit.case(_case_name(row), classname, seconds, _verdict(row, missed.get(row.cell, ())))
-
-    return junit.document(
-        junit.suite(
-            number,
-            model,
-            package=PACKAGE,
-            started_at=run.manifest.started_at,
-            properties=[*(_facts(run) | packages).items(), *_properties(own)],
-            cases=[case(row) for row in own],
+    cases = (
+        junit.Case(
+            cell=row.cell,
+            seconds=sum(measurement.total_s for _, measurement in run.ok.get(row.cell, {}).values()),
+            result=_verdict(row, missed.get(row.cell, ())),
+            figures=[(key, junit.figure(value)) for key, value in known(row).items()],
         )
-        for number, (model, own) in enumerate(by_model.items())
+        for row in rows
     )
-
-
-def _properties(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    from mnist_bench import junit
-
-    return [(f"{_case_name(row)} {key}", junit.figure(value)) for row in rows for key, value in known(row).items()]
-
-
-def _case_name(row: Row) -> str:
-    return plain(row.cell.id.removeprefix(f"{row.cell.model}/")) or "?"
+    return junit.document(PACKAGE, run.manifest.started_at, _facts(run) | packages, cases)
 
 
 def _verdict(row: Row, missed: Sequence[FloorResult]) -> Any:

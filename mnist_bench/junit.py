@@ -1,4 +1,4 @@
-"""JUnit XML: what all files of this format have alike. Pure.
+"""JUnit XML: a suite per model, a test case per cell. Pure.
 
 Valid by the two schemas that readers hold it against: Ant's (https://github.com/windyroad/JUnit-Schema) and Jenkins'
 (``junit-10.xsd`` of its xunit-plugin). Neither lets a test case have properties, so figures are properties of the
@@ -8,13 +8,26 @@ suite, named after their case.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import junitparser
 
+from mnist_bench.records import Cell
 from mnist_bench.table import plain
 
 Result = junitparser.Skipped | junitparser.Error | junitparser.Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A cell; without a result it has passed. ``figures``: names and texts, from outside too."""
+
+    cell: Cell
+    seconds: float
+    result: Result | None
+    figures: Iterable[tuple[str, str]]
 
 
 class _Suite(junitparser.TestSuite):
@@ -24,54 +37,48 @@ class _Suite(junitparser.TestSuite):
     package = junitparser.Attr()
 
 
-def suite(
-    number: int,
-    name: str,
-    *,
-    package: str,
-    started_at: str,
-    properties: Iterable[tuple[str, str]],
-    cases: Sequence[junitparser.TestCase],
-) -> junitparser.TestSuite:
-    """The cases of one model.
+def document(package: str, started_at: str, facts: Mapping[str, str], cases: Iterable[Case]) -> bytes:
+    """The whole file, models and cells in the order of ``cases``.
 
     Args:
-        number: from 0, of this suite in its document.
+        package: of the test classes.
         started_at: ISO 8601.
-        properties: names and texts, from outside too.
+        facts: properties of every suite.
     """
-    own = _Suite(word(name))
-    own.id, own.package = number, package
-    made: junitparser.TestSuite = own
-    made.hostname = "localhost"  # the schema's word for a host that is not known: runs do not record its name
-    made.timestamp = plain(started_at)[: len("2026-11-23T10:15:00")]  # without a zone
-    for key, value in properties:
-        made.add_property(word(key), plain(value))
-    made.add_testcases(list(cases))
-    made.append(junitparser.SystemOut(""))  # Ant's schema wants both, even where nothing was printed
-    made.append(junitparser.SystemErr(""))
-    return made
-
-
-def case(name: str, classname: str, seconds: float, result: Result | None) -> junitparser.TestCase:
-    """A test case; without a result it has passed."""
-    made = junitparser.TestCase(word(name), classname, round(seconds, 3))
-    if result is not None:
-        made.result = result
-    return made
-
-
-def document(suites: Iterable[junitparser.TestSuite]) -> bytes:
-    """The whole file."""
+    by_model: dict[str, list[Case]] = {}
+    for one in cases:
+        by_model.setdefault(one.cell.model, []).append(one)
     made = junitparser.JUnitXml()
-    for one in suites:
-        made.append(one)
+    for model, own in by_model.items():
+        suite = _suite(model, package, facts, own)
+        suite.id = len(made)
+        suite.timestamp = plain(started_at)[: len("2026-11-23T10:15:00")]  # without a zone
+        made.append(suite)
     out = io.BytesIO()
     made.write(out)
     return out.getvalue()
 
 
-def word(text: str) -> str:
+def _suite(model: str, package: str, facts: Mapping[str, str], cases: Sequence[Case]) -> Any:
+    made: Any = _Suite(_word(model))
+    made.package = package
+    made.hostname = "localhost"  # the schema's word for a host that is not known: runs do not record its name
+    for key, value in facts.items():
+        made.add_property(_word(key), plain(value))
+    for one in cases:
+        name = _word(one.cell.id.removeprefix(f"{model}/"))
+        case = junitparser.TestCase(name, f"{package}.{_word(model)}", round(one.seconds, 3))
+        if one.result is not None:
+            case.result = one.result
+        made.add_testcase(case)
+        for key, value in one.figures:
+            made.add_property(_word(f"{name} {key}"), plain(value))
+    made.append(junitparser.SystemOut(""))  # Ant's schema wants both, even where nothing was printed
+    made.append(junitparser.SystemErr(""))
+    return made
+
+
+def _word(text: str) -> str:
     """Without what XML 1.0 cannot hold; never empty, which the schemas forbid."""
     return plain(text) or "?"
 

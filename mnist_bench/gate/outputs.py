@@ -428,9 +428,6 @@ def to_junit(check: Check, verdicts: Sequence[Verdict]) -> bytes:
 
     from mnist_bench import junit
 
-    by_model: dict[str, list[Line]] = {}
-    for line in ordered(check, verdicts):
-        by_model.setdefault(line.cell.model, []).append(line)
     given = {"check_id": check.id, "check_status": check.status, "schema_version": str(SCHEMA_VERSION)}
     given |= {
         name: str(getattr(check, name)) for name in ("program_version", "mode", "matrix_path", "recipe", "dataset")
@@ -438,35 +435,23 @@ def to_junit(check: Check, verdicts: Sequence[Verdict]) -> bytes:
     for name, tree in (("a", check.a), ("b", check.b)):
         given |= {name: tree.label, f"{name}_commit": tree.commit or "", f"{name}_changed": str(len(tree.changed))}
 
-    def case(line: Line) -> Any:
+    kinds: dict[str, type[junit.Result]] = {"error": junitparser.Failure, "warning": junitparser.Skipped}
+    lines = ordered(check, verdicts)
+    tables = verdicts_table(check, lines), advisory_table(lines)
+
+    def case(line: Line) -> junit.Case:
         one = line.verdict
-        seconds = math.fsum(part for pair in line.evidence.pairs for each in pair.rounds for part in each.seconds)
         level = LOOKS.get(one.kind, ("", ""))[1]
-        kinds: dict[str, type[junit.Result]] = {"error": junitparser.Failure, "warning": junitparser.Skipped}
-        result = kinds[level](plain(one.text), one.kind) if level in kinds else None
-        return junit.case(_name(one), f"{PACKAGE}.{junit.word(one.cell.model)}", seconds, result)
-
-    return junit.document(
-        junit.suite(
-            number,
-            model,
-            package=PACKAGE,
-            started_at=check.started_at,
-            properties=[*given.items(), *_properties(check, own)],
-            cases=[case(line) for line in own],
+        return junit.Case(
+            cell=one.cell,
+            seconds=math.fsum(part for pair in line.evidence.pairs for each in pair.rounds for part in each.seconds),
+            result=kinds[level](plain(one.text), one.kind) if level in kinds else None,
+            figures=[
+                (column.title, text)
+                for table in tables
+                for column in table.columns
+                if column.title and not hasattr(one.cell, column.key) and (text := column.show(line))
+            ],
         )
-        for number, (model, own) in enumerate(by_model.items())
-    )
 
-
-def _properties(check: Check, lines: Sequence[Line]) -> Iterator[tuple[str, str]]:
-    """What people read of each cell: neither schema of the format lets a test case have properties."""
-    for table in (verdicts_table(check, lines), advisory_table(lines)):
-        for line in table.rows:
-            for column in table.columns:
-                if column.title and not hasattr(line.cell, column.key) and (text := column.show(line)):
-                    yield f"{_name(line.verdict)} {column.title}", text
-
-
-def _name(one: Verdict) -> str:
-    return plain(one.cell.id.removeprefix(f"{one.cell.model}/")) or "?"
+    return junit.document(PACKAGE, check.started_at, given, map(case, lines))
