@@ -520,7 +520,6 @@ class Sides:
         untracked: files that git does not know, which are part of it; bytes that are no UTF-8 escaped.
         notes: of the whole check, for a person.
         here: where the user stood, from the root of the working tree.
-        timeout_s: of a trial, with the token; None: as each side's matrix says.
     """
 
     a: Tree
@@ -534,7 +533,6 @@ class Sides:
     untracked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     here: str = ""
-    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mnist_bench.disk.folder import RunFolder
     from mnist_bench.gate.plan import Plan, Request
 
-DEFAULT_MATRIX = Path("benchmarks.yaml")
 DEFAULT_BUDGET = "20m"
 OWN = ("filter", "seeds")  # what a resumed check has decided already
 
@@ -34,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "target",
         nargs="?",
         metavar="MATRIX|RUN",
-        help=f"the matrix file (default: {DEFAULT_MATRIX}); with --baseline a run (default: latest)",
+        help=f"the matrix file (default: {options.DEFAULT_MATRIX}); with --baseline a run (default: latest)",
     )
     parser.add_argument(
         "--against", metavar="GIT_REF", help="the commit, branch or tag to compare the working tree with"
@@ -52,12 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget", metavar="TIME", help=f"wall time over all sittings, as in 90s, 20m, 1h (default: {DEFAULT_BUDGET})"
     )
-    options.add(parser, "data_dir", "output_dir", "filter", "seeds", "timeout", "allow_plugins")
-    parser.add_argument("--offline", action="store_true", help="download nothing")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for another run on this machine to end")
+    options.add(parser, "data_dir", "output_dir", "filter", "seeds", "timeout", "allow_plugins", "offline", "no_wait")
     check_output.configure(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors on stderr")
-    parser.add_argument("--no-progress", action="store_true", help="one line per pair instead of a moving display")
+    options.add(parser, "quiet", "no_progress")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -96,23 +92,20 @@ def _against(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> Request:
-    from mnist_bench.data import default_root
-    from mnist_bench.gate.plan import Request, parse_budget
+    from dataclasses import replace
 
+    from mnist_bench.gate.plan import Request, parse_budget
+    from mnist_bench.records import RunOptions
+
+    asked = options.executed(args, args.target or str(options.DEFAULT_MATRIX), plugin_path="")
     return Request(
         here=Path.cwd(),
         environ=dict(os.environ),
-        matrix=Path(args.target or DEFAULT_MATRIX),
         against=args.against or "",
-        output_dir=args.output_dir,
-        data_root=default_root(args.data_dir, os.environ),
-        outputs=tuple(path for path in (args.junit, args.comment) if path is not None),
+        options=replace(asked, run=RunOptions(filter=args.filter, allow_plugins=args.allow_plugins)),
         override=lambda matrix: options.overrides(matrix, args),
-        filter=args.filter,
-        offline=args.offline,
-        allow_plugins=args.allow_plugins,
-        timeout_s=args.timeout,
         budget_s=parse_budget(args.budget or DEFAULT_BUDGET),
+        outputs=tuple(path for path in (args.junit, args.comment) if path is not None),
     )
 
 
@@ -130,13 +123,11 @@ def _resumed(args: argparse.Namespace) -> Plan:
     if given:
         raise UsageError(f"{given[0]}: a resumed check goes on with its own: leave {given[0]} out, or start anew")
     folder = plan.find_check(args.output_dir, args.resume)
-    manifest, request = folder.manifest(), _request(args)
-    if manifest.options.allow_plugins and not args.allow_plugins:
-        raise UsageError(f"--resume {args.resume}: this check executes plug-ins: say --allow-plugins again")
+    request, dataset = _request(args), folder.manifest().dataset
     if not args.budget:
         request = replace(request, budget_s=plan.sides_of(folder).budget_s)
-    if args.data_dir is None and manifest.dataset.name == "mnist" and Path(manifest.dataset.root).is_dir():
-        request = replace(request, data_root=Path(manifest.dataset.root))
+    if args.data_dir is None and dataset.name == "mnist" and Path(dataset.root).is_dir():
+        request = replace(request, options=replace(request.options, data_root=Path(dataset.root)))
     return plan.plan_again(folder, request)
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,6 @@ from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.table import plain
 
 if TYPE_CHECKING:
-    from mnist_bench.analysis.summary import Run
     from mnist_bench.gate.evidence import Check
     from mnist_bench.gate.judge import Verdict
 
@@ -85,6 +82,8 @@ def against_baseline(args: argparse.Namespace) -> int:
     Raises:
         UsageError: the run or the file cannot be used, or the run is not finished.
     """
+    from msgspec.structs import replace
+
     from mnist_bench.analysis.summary import Run
     from mnist_bench.disk.folder import RunFolder
     from mnist_bench.gate.baseline import cells_of, held_against, refuse_unfinished
@@ -100,7 +99,8 @@ def against_baseline(args: argparse.Namespace) -> int:
     baseline = baselines.load(args.baseline)
     chosen = options.wanted(args, [*cells_of(run), *(one.cell for one in baseline.cells)]).__contains__
     refuse_unfinished(run, chosen)
-    check = held_against(run, baseline, _head(args, run), chosen)
+    found = held_against(run, baseline, str(args.baseline), chosen)
+    check = replace(found, matrix_path=_from_root(found.matrix_path))
     code = tell(check, judge(check), args, folder.check_path)
     print(f"mnist-bench: check: {plain(str(folder.check_path))}", file=sys.stderr)
     return code
@@ -124,30 +124,6 @@ def replay(args: argparse.Namespace) -> int:
         f"mnist-bench: replayed: every verdict follows from the samples of {plain(str(args.replay))}", file=sys.stderr
     )
     return code
-
-
-def _head(args: argparse.Namespace, run: Run) -> Check:
-    from mnist_bench import __version__
-    from mnist_bench.disk.folder import new_run_id
-    from mnist_bench.gate.evidence import Check
-    from mnist_bench.records import Tree
-
-    now, manifest = datetime.now(UTC), run.manifest
-    changed = ", with changes" if manifest.environment.dirty else ""
-    return Check(
-        id=new_run_id(now, random.SystemRandom()),
-        program_version=__version__,
-        mode="baseline",
-        status="complete",
-        a=Tree(label=str(args.baseline), commit=None),
-        b=Tree(label=f"run {manifest.run_id}{changed}", commit=manifest.environment.commit),
-        matrix_path=_from_root(manifest.matrix_path),
-        dataset=manifest.dataset.name,
-        recipe=manifest.matrix.recipe,
-        cells=(),
-        started_at=f"{now:%Y-%m-%dT%H:%M:%SZ}",
-        ended_at=f"{now:%Y-%m-%dT%H:%M:%SZ}",
-    )
 
 
 def _from_root(matrix: str) -> str:

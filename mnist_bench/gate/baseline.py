@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from msgspec import structs
 
-from mnist_bench import figures
+from mnist_bench import __version__, figures
 from mnist_bench.analysis import results
 from mnist_bench.analysis.keys import differences, digest, key_of
 from mnist_bench.analysis.summary import Run
@@ -30,13 +30,14 @@ from mnist_bench.gate.evidence import (
     SessionRatio,
     SideEvidence,
     advised,
+    check_of,
     read,
     rules_of,
     side_of,
     write,
 )
 from mnist_bench.gate.speed import shift_of
-from mnist_bench.records import Cell, Manifest, Matrix, RunOptions
+from mnist_bench.records import Cell, Manifest, Matrix, RunOptions, Tree
 from mnist_bench.table import Column, Document, Table, listed, plain
 
 FORMAT: Literal["mnist-bench baseline"] = "mnist-bench baseline"
@@ -237,25 +238,30 @@ def _rounded(value: float, digits: int) -> float:
 # ── a run against a baseline ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def held_against(run: Run, baseline: Baseline, head: Check, chosen: Choice | None = None) -> Check:
+def held_against(run: Run, baseline: Baseline, name: str, chosen: Choice | None = None) -> Check:
     """Every cell of the run and of the baseline, held against each other.
 
     Args:
-        head: of the check: all but its cells, its notes and A's commit.
+        name: of the baseline.
         chosen: the cells to check; None: all.
     """
+    manifest, here = run.manifest, run.manifest.environment
     before = {one.cell: one.a for one in baseline.cells}
     rows = {row.cell: row for row in run.rows}
     cells = (
         _evidence(run, cell, before.get(cell), rows) for cell in {**rows, **before} if chosen is None or chosen(cell)
     )
     commits = {source.manifest.environment.commit for source in baseline.runs}
-    return structs.replace(
-        head,
-        a=replace(head.a, commit=commits.pop() if len(commits) == 1 else None),
+    made = check_of(
+        manifest,
+        mode="baseline",
+        status="complete",
+        a=Tree(label=name, commit=commits.pop() if len(commits) == 1 else None),
+        b=Tree(label=f"run {manifest.run_id}{', with changes' if here.dirty else ''}", commit=here.commit),
         cells=tuple(cells),
         notes=tuple(_notes(run, baseline)),
     )
+    return structs.replace(made, program_version=__version__)  # of the judge
 
 
 def _notes(run: Run, baseline: Baseline) -> Iterator[str]:

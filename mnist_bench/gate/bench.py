@@ -36,7 +36,6 @@ class Setting:
     Args:
         budget_s: wall time over all sittings.
         clock: seconds; ``started_s``: the clock when this sitting began.
-        timeout_s: of a trial, with the token; None: as each side's matrix says.
         unchanged: raises where a side is no longer what it was: nothing more may be kept then.
     """
 
@@ -48,7 +47,6 @@ class Setting:
     interrupts: Interrupts
     observer: CheckObserver
     allow_plugins: bool = False
-    timeout_s: float | None = None
     unchanged: Callable[[], None] = lambda: None
 
 
@@ -131,7 +129,7 @@ class Bench:
 
     def _limit_s(self, name: SideName) -> float:
         matrix = self._sides[name].matrix
-        return self._setting.timeout_s or (matrix.limits.timeout_seconds if matrix else 0.0)
+        return matrix.limits.timeout_seconds if matrix else 0.0
 
     def _launch(self, spec: TrialSpec, within_s: float) -> Worker:
         side = self._sides[spec.side or "B"]

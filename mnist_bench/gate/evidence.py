@@ -259,22 +259,22 @@ def gather(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Sessi
         raise UsageError(
             f"check {manifest.run_id}: a broken line: {error}; restore its files, or start anew"
         ) from error
+    status = "running" if manifest.status == "stopped" else manifest.status
+    own = {name: getattr(check, name) for name in ("a", "b", "budget_s", "spent_s", "notes")}
+    return check_of(manifest, mode="against", status=status, cells=cells, **own)
+
+
+def check_of(manifest: Manifest, **more: Any) -> Check:
+    """A check of what a run has measured; ``more``: what the run does not say."""
     return Check(
         id=manifest.run_id,
         program_version=manifest.program_version,
-        mode="against",
-        status="running" if manifest.status == "stopped" else manifest.status,
-        a=check.a,
-        b=check.b,
         matrix_path=manifest.matrix_path,
         dataset=manifest.dataset.name,
         recipe=manifest.matrix.recipe,
-        cells=cells,
         started_at=manifest.started_at,
         ended_at=manifest.ended_at,
-        budget_s=check.budget_s,
-        spent_s=check.spent_s,
-        notes=check.notes,
+        **more,
     )
 
 

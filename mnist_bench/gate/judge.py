@@ -29,7 +29,6 @@ Ruling = tuple[VerdictKind, str]  # and why, as the predicate of a sentence abou
 # By exit code: the verdict on the whole, and what the code says (docs/cli.md).
 OVERALL: dict[int, tuple[str, str]] = {
     0: ("PASS", "nothing is slower or less accurate"),
-    1: ("ERROR", "the program failed"),
     3: ("FAIL", "something is slower, less accurate, missing or broken"),
     4: ("INCONCLUSIVE", "too few samples for a verdict; that is no pass"),
     5: ("NOTHING COMPARED", "no cell could be compared"),

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from mnist_bench import __version__, config, data
-from mnist_bench.cells import expand, fingerprint, parse_filter, select
-from mnist_bench.disk.folder import SCHEMA_VERSION, RunFolder, known_runs, new_run_id
+from mnist_bench import config, data
+from mnist_bench.cells import Filter, expand, parse_filter, select
+from mnist_bench.disk.folder import MANIFEST, RunFolder, known_runs, new_run_id
 from mnist_bench.errors import BenchError, ConfigError, UsageError
 from mnist_bench.gate import sides, trees
 from mnist_bench.gate.bench import CheckObserver, Setting
@@ -22,12 +22,10 @@ from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import Check
 from mnist_bench.gate.sides import Side
 from mnist_bench.gate.trees import Git, State
-from mnist_bench.machine import environment
-from mnist_bench.records import DataSet, Manifest, Matrix, RunOptions, Sides, Tree
+from mnist_bench.records import DataSet, Matrix, Sides, Tree
 from mnist_bench.records import Side as SideName
-from mnist_bench.run.group import label
 from mnist_bench.run.process import Interrupts
-from mnist_bench.run.runner import tell
+from mnist_bench.run.runner import Options, new_manifest, tell
 
 CHECKS = "checks"  # in the output folder; it holds no manifest.json, so it is no run
 WORKTREES = "worktrees"  # in the program's cache folder
@@ -47,34 +45,32 @@ class Request:
 
     Args:
         here: the current folder.
-        matrix: None: of the check that goes on.
         against: a word that git understands; empty: the commit of the check that goes on.
+        options: as of a run; the matrix of a check that goes on is its own.
         override: what flags change in a matrix (``--seeds``, ``--timeout``), on both sides.
-        budget_s: None: of the check that goes on.
         outputs: the files that are written in the end.
     """
 
     here: Path
     environ: Mapping[str, str]
-    matrix: Path
     against: str
-    output_dir: Path
-    data_root: Path
+    options: Options
     override: Callable[[Matrix], Matrix]
-    filter: str | None = None
-    offline: bool = False
-    allow_plugins: bool = False
-    timeout_s: float | None = None
     budget_s: float = 1200.0
     outputs: tuple[Path, ...] = ()
+
+    @property
+    def checks(self) -> Path:
+        """Where checks are kept."""
+        return self.options.output_dir / CHECKS
 
     @property
     def left_out(self) -> tuple[Path, ...]:
         """What is no change of what is checked, wherever in the working tree it lies: what the program itself writes,
         and the environment of the Python that runs both sides."""
-        latest = self.output_dir / CHECKS / "latest"  # where the output folder is the tree itself
-        images = data.raw_folder(self.data_root).parent
-        return (self.output_dir, latest, images, data.cache_root(self.environ), Path(sys.prefix), *self.outputs)
+        latest = self.checks / "latest"  # where the output folder is the tree itself
+        own = self.options.output_dir, latest, data.raw_folder(self.options.data_root).parent
+        return (*own, data.cache_root(self.environ), Path(sys.prefix), *self.outputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +100,10 @@ def plan(request: Request) -> Plan:
         UsageError: no git, no repository, an unknown reference, a matrix outside.
         ConfigError: every problem of the working tree's matrix.
     """
-    git, path = trees.find(request.matrix, request.here, request.environ)
-    matrix = _own_matrix(git.folder, path, str(request.matrix), request)
-    if request.filter:
-        parse_filter(request.filter)
+    shown = request.options.matrix_path
+    git, path = trees.find(Path(shown), request.here, request.environ)
+    matrix = _own_matrix(git.folder, path, shown, request)
+    _wanted(request)
     commit, ambiguous = trees.commit_of(git, request.against)
     state = trees.state(git, request.left_out)
     return Plan(request=request, git=git, path=path, commit=commit, ambiguous=ambiguous, matrix=matrix, state=state)
@@ -118,6 +114,7 @@ def plan_again(folder: RunFolder, request: Request) -> Plan:
 
     Raises:
         UsageError: the working tree, or what the reference names, has changed since.
+        ConfigError: a matrix of the manifest is none, or names code that may not be executed.
     """
     manifest, before = folder.manifest(), sides_of(folder)
     root = trees.find(request.here, request.here, request.environ)[0].folder
@@ -134,21 +131,15 @@ def plan_again(folder: RunFolder, request: Request) -> Plan:
             f"--resume {folder.run_id}: the working tree is not what it was (HEAD, or a changed file): pairs of two "
             "versions are no sample of one; start a new check"
         )
-    asked = replace(
-        request,
-        here=git.folder / before.here,  # which the path of workers hangs on
-        against=before.a.label,
-        filter=manifest.options.filter,
-        timeout_s=request.timeout_s or before.timeout_s,
-    )
-    own = _own_matrix(git.folder, path, manifest.matrix_path, asked)
+    # The path of workers hangs on where the user stood.
+    asked = replace(request, here=git.folder / before.here, against=before.a.label)
     return Plan(
         request=asked,
         git=git,
         path=path,
         commit=commit,
         ambiguous=ambiguous,
-        matrix=replace(own, seeds=manifest.matrix.seeds),
+        matrix=_kept_matrix(folder, manifest.matrix, asked),
         state=state,
         resumed=folder,
     )
@@ -223,8 +214,7 @@ def execute(planned: Plan, observer: CheckObserver) -> tuple[RunFolder, Check]:
             started_s=begin,
             interrupts=interrupts,
             observer=observer,
-            allow_plugins=request.allow_plugins,
-            timeout_s=request.timeout_s,
+            allow_plugins=request.options.run.allow_plugins,
             unchanged=lambda: _refuse_changes(planned),
         )
         return folder, measure(folder, setting)
@@ -237,20 +227,30 @@ def _own_matrix(root: Path, path: PurePosixPath, shown: str, request: Request) -
         ConfigError: every problem of it.
     """
     try:
-        return request.override(config.load(root / path, allow_plugins=request.allow_plugins))
+        return request.override(config.load(root / path, allow_plugins=request.options.run.allow_plugins))
     except ConfigError as error:
         raise ConfigError([problem.replace(str(root / path), shown, 1) for problem in error.problems]) from error
+
+
+def _kept_matrix(folder: RunFolder, matrix: Matrix, request: Request) -> Matrix:
+    """A matrix of a check that goes on, as it was, but for what flags change in it now."""
+    source = f"{folder.path / MANIFEST}: matrix"
+    return request.override(config.checked(matrix, source=source, allow_plugins=request.options.run.allow_plugins))
+
+
+def _wanted(request: Request) -> Filter | None:
+    given = request.options.run.filter
+    return parse_filter(given) if given else None
 
 
 def _data(planned: Plan, observer: CheckObserver) -> DataSet:
     """One data set for both sides, verified."""
     request = planned.request
-
     before = planned.resumed.manifest().dataset if planned.resumed else None
     found = data.resolve(
         planned.matrix.dataset if before is None or before.name == "mislabelled" else before.name,
-        root=request.data_root,
-        offline=request.offline,
+        root=request.options.data_root,
+        offline=request.options.offline,
         notify=lambda text: tell(observer, text),
         environ=request.environ,
     )
@@ -264,10 +264,7 @@ def _sides(planned: Plan, name: str, dataset: DataSet) -> Iterator[tuple[Side, S
     """Both sides, the reference's tree on disk; and what the user must know of them."""
     request, path, cache = planned.request, planned.path, data.cache_root(planned.request.environ) / WORKTREES
     with trees.planted(planned.git, planned.commit, cache, name) as (root, empty):
-        before: Matrix | None = None
-        if (root / path).is_file():
-            before = _own_matrix(root, path, f"{request.against}:{path}", request)
-            before = replace(before, seeds=planned.matrix.seeds)
+        before = _matrix_of_reference(planned, root)
 
         def side(name_of: SideName, words: str, tree: Path, matrix: Matrix | None) -> Side:
             environ = sides.environment_of(
@@ -291,6 +288,18 @@ def _sides(planned: Plan, name: str, dataset: DataSet) -> Iterator[tuple[Side, S
         a = side("A", request.against, root, before)
         b = side("B", WORKING_TREE, planned.git.folder, planned.matrix)
         yield a, b, tuple(_notes(planned, a, empty))
+
+
+def _matrix_of_reference(planned: Plan, root: Path) -> Matrix | None:
+    """Its own copy, with the seeds of the working tree's; None: it has none."""
+    request, path = planned.request, planned.path
+    if planned.resumed:
+        kept = sides_of(planned.resumed).matrix
+        return kept and _kept_matrix(planned.resumed, kept, request)
+    if not (root / path).is_file():
+        return None
+    own = _own_matrix(root, path, f"{request.against}:{path}", request)
+    return replace(own, seeds=planned.matrix.seeds)
 
 
 def _notes(planned: Plan, a: Side, empty: tuple[str, ...]) -> Iterator[str]:
@@ -345,45 +354,21 @@ def _only_in_b(planned: Plan, a: Side, loaded: Sequence[Path]) -> Iterator[str]:
 def _make(planned: Plan, name: str, a: Side, b: Side, notes: tuple[str, ...], incomparable: str) -> RunFolder:
     """The folder of a new check."""
     request, state, matrix = planned.request, planned.state, planned.matrix
-    wanted = parse_filter(request.filter) if request.filter else None
     cells = dict.fromkeys((*expand(matrix), *(expand(a.matrix) if a.matrix else ())))
     check = Sides(
         a=Tree(label=request.against, commit=planned.commit),
         b=Tree(label=WORKING_TREE, commit=state.commit, changed=trees.named(state.changed)),
         matrix=a.matrix,
-        cells=select(tuple(cells), wanted),
+        cells=select(tuple(cells), _wanted(request)),
         incomparable=incomparable,
         budget_s=request.budget_s,
         content_sha256=state.sha256,
         untracked=state.untracked,
         notes=notes,
         here=str(request.here.resolve().relative_to(planned.git.folder)),
-        timeout_s=request.timeout_s,
     )
-    options = RunOptions(filter=request.filter, allow_plugins=request.allow_plugins)
-    return make_folder(request.output_dir / CHECKS, name, replace(b, matrix_path=Path(planned.path)), check, options)
-
-
-def make_folder(parent: Path, name: str, b: Side, check: Sides, options: RunOptions) -> RunFolder:
-    """Of a check that has nothing measured yet."""
-    assert b.matrix is not None
-    manifest = Manifest(
-        run_id=name,
-        schema_version=SCHEMA_VERSION,
-        program_version=__version__,
-        status="running",
-        matrix=b.matrix,
-        matrix_sha256=fingerprint(b.matrix),
-        matrix_path=str(b.matrix_path),
-        options=options,
-        environment=environment.describe(b.environ),
-        dataset=b.data,
-        order=(),
-        trials=(),
-        started_at=label(datetime.now(UTC)),
-        check=check,
-    )
-    return RunFolder.create(parent, manifest)
+    manifest = new_manifest(name, matrix, b.data, b.environ, request.options.run, str(planned.path))
+    return RunFolder.create(request.checks, replace(manifest, check=check))
 
 
 def _outline(folder: RunFolder) -> str:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ OVERRULING = (
 CAUTIOUS = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 UNTRACKED = "??"  # git's code of a file that it does not know
 MOST_CHANGED = 100  # files that are named; of more, only the number
-SETTLED_NS = 2_000_000_000  # a file that changed so recently may change again and look the same: clocks have ticks
 
 
 class GitError(BenchError):
@@ -281,27 +279,10 @@ def _content(git: Git, path: str) -> bytes:
     if (place / ".git").exists():
         return f"commit {git.at(place).head()}".encode()
     try:
-        return b"file " + _digest(place)
+        with place.open("rb") as file:
+            return b"file " + hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         return f"none {error.errno}".encode()
-
-
-_digests: dict[Path, tuple[tuple[int, ...], bytes]] = {}
-
-
-def _digest(place: Path) -> bytes:
-    """Of a file's bytes: it is asked every pair, and they are read anew unless the system shows that they are old."""
-    found = place.stat()
-    mark = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    known = _digests.get(place)
-    if known is not None and known[0] == mark:
-        return known[1]
-    begin_ns = time.time_ns()
-    with place.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    if begin_ns - found.st_ctime_ns > SETTLED_NS:
-        _digests[place] = mark, digest
-    return digest
 
 
 # ── the reference's ──────────────────────────────────────────────────────────────────────────────────────────────────

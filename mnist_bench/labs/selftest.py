@@ -21,7 +21,6 @@ from mnist_bench.gate import bench as benches
 from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import Check, Pair, differences
 from mnist_bench.gate.judge import Verdict, judge
-from mnist_bench.gate.plan import make_folder
 from mnist_bench.gate.sides import Side
 from mnist_bench.labs.selftest_calibration import AIMS, calibrate, instrumented, loads
 from mnist_bench.labs.selftest_report import (
@@ -46,6 +45,7 @@ from mnist_bench.records import (
     Tree,
     Trial,
 )
+from mnist_bench.run.runner import new_manifest
 
 DROP = 0.006  # of accuracy, at least, that mislabelled training data are to cost
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)  # of the training labels that are shuffled, until the accuracy has dropped
@@ -119,11 +119,12 @@ class Bench:
         Raises: as ``gate.conduct.measure`` does.
         """
         assert b.matrix is not None
-        without_floors = replace(b, matrix=replace(b.matrix, expect=()))  # a missed one fails whatever the sides do
         tree, name = Tree(label="selftest", commit=None), new_run_id(datetime.now(UTC), random.SystemRandom())
         sides = Sides(a=tree, b=tree, matrix=a.matrix, cells=tuple(cells), budget_s=budget_s)
         options = RunOptions(allow_plugins=self.setting.allow_plugins)
-        folder = make_folder(self.folder / "checks", name, without_floors, sides, options)
+        matrix = replace(b.matrix, expect=())  # a missed floor fails whatever the sides do
+        manifest = new_manifest(name, matrix, b.data, b.environ, options, str(b.matrix_path))
+        folder = RunFolder.create(self.folder / "checks", replace(manifest, check=sides))
         setting = replace(self.setting, a=a, b=b, budget_s=budget_s, started_s=self.setting.clock())
         check = measure(folder, setting)
         return check, judge(check)

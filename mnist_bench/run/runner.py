@@ -98,22 +98,34 @@ def start(drafted: Draft, options: Options, observer: Observer, environ: Mapping
     now = datetime.now(UTC)
     run_id = new_run_id(now, random.SystemRandom())
     order = cells.order(drafted.groups, random.Random(run_id))
-    manifest = Manifest(
+    manifest = replace(
+        new_manifest(run_id, matrix, dataset, environ, options.run, options.matrix_path),
+        order=tuple(group for group, _ in order),
+        trials=tuple(trial_id(*pair) for _, pairs in drafted.groups for pair in pairs),
+        started_at=label(now),
+    )
+    return _plan(RunFolder.create(options.output_dir, manifest), manifest, order, options)
+
+
+def new_manifest(
+    run_id: str, matrix: Matrix, dataset: DataSet, environ: Mapping[str, str], options: RunOptions, matrix_path: str
+) -> Manifest:
+    """Of a run that begins now, with nothing in it that is to be measured yet."""
+    return Manifest(
         run_id=run_id,
         schema_version=SCHEMA_VERSION,
         program_version=__version__,
         status="interrupted",  # until it is executed
         matrix=matrix,
         matrix_sha256=cells.fingerprint(matrix),
-        matrix_path=options.matrix_path,
-        options=options.run,
+        matrix_path=matrix_path,
+        options=options,
         environment=environment.describe(environ),
         dataset=dataset,
-        order=tuple(group for group, _ in order),
-        trials=tuple(trial_id(*pair) for _, pairs in drafted.groups for pair in pairs),
-        started_at=label(now),
+        order=(),
+        trials=(),
+        started_at=label(datetime.now(UTC)),
     )
-    return _plan(RunFolder.create(options.output_dir, manifest), manifest, order, options)
 
 
 def resume(folder: RunFolder, options: Options) -> RunPlan:

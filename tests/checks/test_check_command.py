@@ -22,8 +22,10 @@ from mnist_bench.cli import build_parser
 from mnist_bench.cli import check as cli_check
 from mnist_bench.gate import bench as workers
 from mnist_bench.gate import conduct, judge, plan, speed
-from mnist_bench.records import DataSet
+from mnist_bench.gate.bench import CheckObserver
+from mnist_bench.records import DataSet, RunOptions
 from mnist_bench.run.protocol import PROTOCOL_VERSION
+from mnist_bench.run.runner import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MNIST_BENCH_TEST_MARK"
@@ -150,15 +152,17 @@ def test_two_trees_are_measured_each_by_its_own_code(bench: Bench, monkeypatch: 
     request = plan.Request(
         here=bench.repo.root,
         environ=bench.environ,
-        matrix=Path("m.yaml"),
         against="main",
-        output_dir=bench.repo.root / "results",
-        data_root=data.default_root(None, bench.environ),
+        options=Options(
+            run=RunOptions(allow_plugins=True),
+            matrix_path="m.yaml",
+            output_dir=bench.repo.root / "results",
+            data_root=data.default_root(None, bench.environ),
+            offline=True,
+        ),
         override=lambda matrix: matrix,
-        offline=True,
-        allow_plugins=True,
     )
-    folder, check = plan.execute(plan.plan(request), lambda event: None)
+    folder, check = plan.execute(plan.plan(request), CheckObserver())
     good, fragile = (by_model(check)[f"parts.net.{name}"] for name in ("good", "fragile"))
     (pair,) = good.pairs
     assert pair.log_ratio > 0.2, pair
@@ -220,7 +224,7 @@ def test_a_resumed_check_takes_the_data_that_it_began_with(
     monkeypatch.setenv("MNIST_BENCH_DATA", str(elsewhere))
     asked = ["--data-dir", str(elsewhere)] if where == "another" else []
     request = cli_check._resumed(build_parser("check").parse_args(["check", "--resume", "latest", *asked]))
-    assert request.data_root == (own if where == "its own" else elsewhere)  # type: ignore[attr-defined]
+    assert request.options.data_root == (own if where == "its own" else elsewhere)  # type: ignore[attr-defined]
     assert request.budget_s == 60.0  # type: ignore[attr-defined]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from mnist_bench.gate.evidence import Check
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.plan import Plan, Request
 from mnist_bench.gate.sides import Imports, Side
-from mnist_bench.records import DataSet
+from mnist_bench.records import DataSet, Matrix, RunOptions
 from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import PROTOCOL_VERSION
+from mnist_bench.run.runner import Options
 
 
 class Stage:
@@ -57,13 +58,18 @@ class Stage:
         return Imports(protocol=PROTOCOL_VERSION, places=places)
 
     def request(self, **changes: Any) -> Request:
+        """``changes``: of the request, or of its options."""
+        options = Options(
+            run=RunOptions(filter=changes.pop("filter", None)),
+            matrix_path=changes.pop("matrix", "bench/m.yaml"),
+            output_dir=changes.pop("output_dir", self.out),
+            data_root=changes.pop("data_root", Path("/data")),
+        )
         usual = Request(
             here=self.repo.root,
             environ=clean_environ(XDG_CACHE_HOME=str(self.cache)),
-            matrix=Path("bench/m.yaml"),
             against="main",
-            output_dir=self.out,
-            data_root=Path("/data"),
+            options=options,
             override=lambda matrix: matrix,
         )
         return replace(usual, **changes)
@@ -98,6 +104,10 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     trees = made.cache / "mnist_bench" / "worktrees"
     assert not trees.exists() or list(trees.iterdir()) == []
     assert made.repo.worktrees() == [str(made.repo.root)]
+
+
+def limited(seconds: float) -> Callable[[Matrix], Matrix]:
+    return lambda matrix: replace(matrix, limits=replace(matrix.limits, timeout_seconds=seconds))
 
 
 def counts(check: Check) -> dict[str, tuple[int, int]]:
@@ -172,7 +182,7 @@ def test_what_a_user_must_know_of_the_trees(stage: Stage) -> None:
 
 def test_a_reference_without_the_matrix(stage: Stage) -> None:
     stage.repo.put("other.yaml", MATRIX)
-    check = stage.run(matrix=Path("other.yaml"))
+    check = stage.run(matrix="other.yaml")
     assert {one.a for one in check.cells} == {None}
     assert check.notes == ("main has no other.yaml: every cell is new, and nothing can be compared",)
     assert stage.asked == []
@@ -249,7 +259,7 @@ def test_an_interrupted_check_keeps_its_pairs_and_goes_on(stage: Stage) -> None:
     """With its own cells and limits, within its own budget, over all sittings."""
     stage.repo.put("model.py", "WIDTH = 2\n")
     stage.interrupt_at(4)
-    check = stage.run(filter="model=mlp", timeout_s=77.0, budget_s=120.0)
+    check = stage.run(filter="model=mlp", override=limited(77.0), budget_s=120.0)
     assert (check.status, counts(check), check.spent_s) == ("interrupted", {"mlp": (3, 0)}, 40.0)
     kept = check.cells[0].pairs
     stage.go_on()
@@ -260,9 +270,9 @@ def test_an_interrupted_check_keeps_its_pairs_and_goes_on(stage: Stage) -> None:
     assert (counts(check), kinds(check), check.budget_s) == ({"mlp": (9, 1)}, {"pass"}, 500.0)
     assert check.cells[0].pairs[:3] == kept
     assert check.spent_s == 40.0 + 6 * 10 + 10  # the interrupted pair's time was spent all the same
-    assert [one.timeout_s for one in stage.settings] == [77.0] * 3
-    stage.resume(timeout_s=88.0)
-    assert stage.settings[-1].timeout_s == 88.0
+    stage.resume(override=limited(88.0))
+    matrices = [side.matrix for setting in stage.settings for side in (setting.a, setting.b)]
+    assert [one.limits.timeout_seconds for one in matrices if one] == [77.0] * 6 + [88.0] * 2
 
 
 def test_a_killed_check_goes_on_from_its_lines(stage: Stage) -> None:
@@ -311,9 +321,9 @@ def test_a_reference_that_has_moved_on_is_refused_where_it_is_named(stage: Stage
 
 def test_workers_find_the_same_code_wherever_the_check_is_resumed(stage: Stage) -> None:
     stage.interrupt_at(2)
-    stage.run(here=stage.repo.root / "bench", matrix=Path("m.yaml"))
+    stage.run(here=stage.repo.root / "bench", matrix="m.yaml")
     stage.go_on()
-    check = stage.resume(here=stage.repo.root, matrix=Path("whatever the flag's default is"))
+    check = stage.resume(here=stage.repo.root, matrix="whatever the flag's default is")
     assert (check.status, check.matrix_path) == ("complete", "bench/m.yaml")
     for setting in stage.settings:
         path = setting.a.environ["PYTHONPATH"].split(os.pathsep)[:2]

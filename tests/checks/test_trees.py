@@ -176,24 +176,6 @@ def test_every_change_of_content_shows(repo: Repo) -> None:
     assert state(repo).sha256 == last.sha256
 
 
-def test_an_edit_of_the_same_size_within_a_tick_of_the_clock_shows(repo: Repo) -> None:
-    """Thousands of edits, most of them between two ticks, all of one size."""
-    place = repo.put("model.py", "WIDTH = 1000\n")
-    for number in range(1001, 3000):
-        before = trees._digest(place)
-        with place.open("r+") as file:
-            file.write(f"WIDTH = {number}\n")
-        assert trees._digest(place) != before
-
-
-def test_an_old_file_is_not_read_anew(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = repo.put("model.py", "WIDTH = 2\n")
-    monkeypatch.setattr(trees, "SETTLED_NS", -1)
-    found = trees._digest(place)
-    monkeypatch.setattr(trees.hashlib, "file_digest", None)
-    assert trees._digest(place) == found
-
-
 def test_a_file_that_a_model_writes_meanwhile_is_no_change(repo: Repo) -> None:
     repo.put("more.py", "x = 1\n")
     before = state(repo)
