@@ -88,7 +88,11 @@ def agreement_bars(model: str, sessions: Sequence[SpeedUp]) -> tuple[Bar, Bar, B
 
 def holds_one(session: SpeedUp) -> bool:
     """Whether the interval that a table would state holds 1.0; no interval holds nothing."""
-    return session.low is not None and session.high is not None and session.low <= 1.0 <= session.high
+    return (
+        session.interval.low is not None
+        and session.interval.high is not None
+        and session.interval.low <= 1.0 <= session.interval.high
+    )
 
 
 def step_bars(model: str, logs: Sequence[float]) -> tuple[Bar, Bar]:
