@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mnist_bench.cli import options
+from mnist_bench.cli.console import say
 from mnist_bench.cli.writing import write
 from mnist_bench.errors import UsageError
 
@@ -98,7 +99,7 @@ def _update(args: argparse.Namespace) -> int:
     document = changed(old, new, args.output.name)
     write("--output", args.output, encode(new))
     _print(document, args)
-    _say(f"wrote {args.output}")
+    say(f"wrote {args.output}")
     _warn(new)
     return 0
 
@@ -109,9 +110,9 @@ def _warn(baseline: Baseline) -> None:
     from mnist_bench.table import listed
 
     if lacking := without_ratio(baseline):
-        _say(f"no speed can be judged of {listed(lacking)}: never timed with the reference, or in too few rounds")
+        say(f"no speed can be judged of {listed(lacking)}: never timed with the reference, or in too few rounds")
     if any(one.a and 0 < len(one.a.ratios) < 3 for one in baseline.cells):
-        _say("fewer than 3 seeds: most checks of speed against this baseline will be inconclusive (docs/baselines.md)")
+        say("fewer than 3 seeds: most checks of speed against this baseline will be inconclusive (docs/baselines.md)")
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -132,9 +133,3 @@ def _print(document: Document, args: argparse.Namespace) -> None:
             print_json(table.records())
         case _:
             print_document(document, args)
-
-
-def _say(text: str) -> None:
-    from mnist_bench.table import plain
-
-    print(f"mnist-bench: {plain(text)}", file=sys.stderr)

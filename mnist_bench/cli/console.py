@@ -138,6 +138,13 @@ def _print_folded(table: Table[Any], args: argparse.Namespace) -> None:
     make_console(args, stderr=False).print(folded)
 
 
+def say(text: str) -> None:
+    """A line of the program's own, to stderr."""
+    from mnist_bench.table import inert, plain
+
+    print(inert(f"mnist-bench: {plain(text)}"), file=sys.stderr)
+
+
 def print_json(document: Any) -> None:
     """One JSON document to stdout."""
     print(json.dumps(document, indent=2, allow_nan=False))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
+from mnist_bench.cli.console import say
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.summary import Run
@@ -88,15 +89,11 @@ def _paths(args: argparse.Namespace, names: tuple[str, ...]) -> Mapping[str, Pat
 def _warn(run: Run, exporter: Exporter, held: int, total: int) -> None:
     """What the reader of the file cannot see in it."""
     if run.manifest.status != "complete":
-        _say(f"the run is {run.manifest.status}: cells or seeds may be missing")
+        say(f"the run is {run.manifest.status}: cells or seeds may be missing")
     if not held:
-        _say(f"no cell has {exporter.needs}" + ("" if exporter.all_rows else ": nothing is written"))
+        say(f"no cell has {exporter.needs}" + ("" if exporter.all_rows else ": nothing is written"))
     elif held < total and not exporter.all_rows:
-        _say(f"{total - held} of {total} cells are left out: without {exporter.needs}")
-
-
-def _say(text: str) -> None:
-    print(f"mnist-bench: {text}", file=sys.stderr)
+        say(f"{total - held} of {total} cells are left out: without {exporter.needs}")
 
 
 def _write(path: Path | None, data: bytes) -> None:
@@ -107,4 +104,4 @@ def _write(path: Path | None, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         return
     write("--output", path, data)
-    _say(f"wrote {path}")
+    say(f"wrote {path}")

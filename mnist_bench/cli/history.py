@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
+from mnist_bench.cli.console import say
 from mnist_bench.cli.writing import try_out, write
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ def execute(args: argparse.Namespace) -> int:
 
     if args.page is not None:
         try_out("--page", args.page)
-    runs, warnings = history.read(args.output_dir, args.metric, _say)
+    runs, warnings = history.read(args.output_dir, args.metric, say)
     for warning in warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     series = history.gather(runs, history.METRICS[args.metric])
     wanted = _chosen([one.cell for one in series], args)
     series = tuple(one for one in series if one.cell in wanted)
     if not series:
-        _say(f"nothing measured in {args.output_dir} yet: `mnist-bench run` does it, or name another --output-dir")
+        say(f"nothing measured in {args.output_dir} yet: `mnist-bench run` does it, or name another --output-dir")
     if series or args.format == "json":  # a document for programs, empty as it may be
         _print(series, args)
     if series and args.page is not None:
@@ -68,12 +68,6 @@ def _count(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= MAX_LAST:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 to {MAX_LAST}")
-
-
-def _say(text: str) -> None:
-    from mnist_bench.table import inert, plain
-
-    print(inert(f"mnist-bench: {plain(text)}"), file=sys.stderr)
 
 
 def _chosen(cells: Sequence[Cell], args: argparse.Namespace) -> Collection[Cell]:
@@ -124,4 +118,4 @@ def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argpars
 
         page = render_history(series, args.metric, args.last, warnings, __version__, script.result())
     write("--page", args.page, page.encode("utf-8", "backslashreplace"))
-    _say(f"page: {args.page}")
+    say(f"page: {args.page}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
+from mnist_bench.cli.console import say
 
 if TYPE_CHECKING:
     from mnist_bench.labs.selftest import Bench
@@ -62,12 +63,12 @@ def execute(args: argparse.Namespace) -> int:
     cells = select(expand(matrix), options.chosen(args))
     instrumented(matrix, cells)  # refuses what it cannot instrument, before anything is measured
     budget_s = parse_budget(args.budget)
-    _say(
+    say(
         f"at most {CONDITIONS * args.checks} checks of {len(cells)} cell{'s' * (len(cells) > 1)}, {args.budget} each: "
         f"{CONDITIONS * args.checks * budget_s / 3600:.1f} h, and the calibration before them"
     )
     report: Report | None = None
-    with alone(wait=not args.no_wait, tell=_say), _workplace() as folder, Interrupts() as interrupts:
+    with alone(wait=not args.no_wait, tell=say), _workplace() as folder, Interrupts() as interrupts:
         bench = _bench(args, matrix, folder, interrupts)
         try:
             for known in measure_gate(bench, cells, args.checks, budget_s):
@@ -79,7 +80,7 @@ def execute(args: argparse.Namespace) -> int:
             if report is not None:
                 _print(report, args)
     if report is None or not report.complete:
-        _say("interrupted")
+        say("interrupted")
         return INTERRUPTED
     return 0 if any(summary.red.trials for summary in report.conditions) else NOTHING_JUDGED
 
@@ -114,7 +115,7 @@ def _bench(args: argparse.Namespace, matrix: Matrix, folder: Path, interrupts: I
         matrix_path=args.matrix.resolve(),
         matrix=matrix,
         environ=os.environ,
-        data=data.resolve(matrix.dataset, root=root, offline=args.offline, notify=_say, environ=os.environ),
+        data=data.resolve(matrix.dataset, root=root, offline=args.offline, notify=say, environ=os.environ),
     )
     setting = Setting(
         a=plain,
@@ -123,10 +124,10 @@ def _bench(args: argparse.Namespace, matrix: Matrix, folder: Path, interrupts: I
         clock=time.monotonic,
         started_s=time.monotonic(),
         interrupts=interrupts,
-        observer=Warned(_say),
+        observer=Warned(say),
         allow_plugins=args.allow_plugins,
     )
-    return Bench(setting=setting, matrix=matrix, folder=folder, say=_say)
+    return Bench(setting=setting, matrix=matrix, folder=folder, say=say)
 
 
 def _print(report: Report, args: argparse.Namespace) -> None:
@@ -142,15 +143,9 @@ def _print(report: Report, args: argparse.Namespace) -> None:
         case "csv":
             sys.stdout.write(told.tables[0].csv())
             for note in told.notes:
-                _say(note)
+                say(note)
         case _:
             print_document(told, args)
-
-
-def _say(text: str) -> None:
-    from mnist_bench.table import plain
-
-    print(f"mnist-bench: {plain(text)}", file=sys.stderr)
 
 
 def _count(text: str) -> int:

@@ -316,3 +316,5 @@ def test_epochs() -> None:
     assert (second["epoch"], second["train_s"], second["train_samples_per_s"]) == (2, 4.0, 15_000)
     assert [second[key] for key in ("loader_s", "loss", "eval_s", "accuracy")] == [0.5, 0.25, 0.25, 0.975]
     assert (second["dataset"], second["recipe"], second["variant"]) == ("mnist", "standard", "compile")
+    quick = make_measurement(epochs=make_epochs((0.0, 0.5)))
+    assert [line["train_samples_per_s"] for line in epochs([make_trial(outcome=quick)])] == [None, 120_000]
