@@ -90,11 +90,12 @@ def test_a_trials_processes_are_our_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "expected"), [("", ()), ("41\n42\n", (41, 42)), (f"{os.getpid()}\n43\n", (43,)), ("[N/A]\n", ())]
+    ("printed", "expected"), [("", ()), ("41\n42\n", (41, 42)), ("OURS\n43\n", (43,)), ("[N/A]\n", ())]
 )
 def test_others_on_the_gpu(printed: str, expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        answer = subprocess.CompletedProcess([], 0, stdout=f"{printed}{child.pid}\n")  # ours, on the GPU too
+        ours = printed.replace("OURS", str(os.getpid()))
+        answer = subprocess.CompletedProcess([], 0, stdout=f"{ours}{child.pid}\n")  # ours, on the GPU too
         monkeypatch.setattr(noise.subprocess, "run", lambda *_, **__: answer)
         assert foreign_gpu_processes() == expected
         child.communicate(b"\n")
