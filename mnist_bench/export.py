@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from mnist_bench import figures
 from mnist_bench.analysis import results
-from mnist_bench.analysis.summary import FloorResult, Run, floors
+from mnist_bench.analysis.summary import Run, missed_floors
 from mnist_bench.figures import FOLLOWED, KEYS, Figure, Row
 from mnist_bench.records import Cell, Environment
 from mnist_bench.table import plain
@@ -74,14 +74,14 @@ def named(rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
 
 def known(row: Row) -> dict[str, Any]:
     """The columns of a row that are known, by name; texts are printable and on one line."""
-    (record,) = results.records([row])
+    (record,) = results.table_of([row]).records()
     values = {name: plain(value) if isinstance(value, str) else value for name, value in record.items()}
     return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def to_csv(run: Run, rows: Sequence[Row]) -> bytes:
     """``results.csv`` of these rows."""
-    return results.to_csv(rows).encode()
+    return results.table_of(rows).csv().encode()
 
 
 def to_parquet(run: Run, rows: Sequence[Row]) -> bytes:
@@ -184,10 +184,9 @@ def to_junit(run: Run, rows: Sequence[Row]) -> bytes:
     """
     from mnist_bench import junit  # it brings lxml, which --help need not wait for
 
-    missed: dict[Cell, list[FloorResult]] = {}
-    for result in floors(run.manifest.matrix, rows):
-        if result.verdict == "missed":
-            missed.setdefault(result.cell, []).append(result)
+    missed: dict[Cell, list[str]] = {}
+    for cell, how in missed_floors(run.manifest.matrix, rows):
+        missed.setdefault(cell, []).append(how)
     packages = {f"package.{name}": version for name, version in run.manifest.environment.packages.items()}
     cases = (
         junit.Case(
@@ -201,13 +200,13 @@ def to_junit(run: Run, rows: Sequence[Row]) -> bytes:
     return junit.document(PACKAGE, run.manifest.started_at, _facts(run) | packages, cases)
 
 
-def _verdict(row: Row, missed: Sequence[FloorResult]) -> Any:
+def _verdict(row: Row, missed: Sequence[str]) -> Any:
     """The worst that is to be said, since a test case has one result at most; None: passed."""
     import junitparser
 
     match row.status:
         case "ok" if missed:
-            return junitparser.Failure(plain("; ".join(result.message for result in missed)), "expect")
+            return junitparser.Failure(plain("; ".join(missed)), "expect")
         case "ok":
             return None
         case "skipped":

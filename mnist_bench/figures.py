@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_bench.records import Cell, Measurement, Status, StepTimes, Trial, VariantClass
-from mnist_bench.table import Column, at, joined, plain
+from mnist_bench.table import Column, at, joined
 
 if TYPE_CHECKING:
     from mnist_bench.stats import Interval  # imported late: numpy takes longer to load than a look at the history
@@ -172,23 +172,28 @@ def _median(values: Iterable[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def _finals(one: Measured) -> list[float]:
-    return [m.epochs.accuracy[-1] for m in one.ok if m.epochs.accuracy]
+def _finals(one: Measured, name: str) -> list[float]:
+    """What each seed's last epoch came to."""
+    return [values[-1] for m in one.ok if (values := getattr(m.epochs, name))]
 
 
-def _accuracy(one: Measured) -> float | None:
-    return statistics.fmean(_finals(one)) if _finals(one) else None
+def _mean_of_last(name: str) -> Callable[[Measured], float | None]:
+    return lambda one: statistics.fmean(finals) if (finals := _finals(one, name)) else None
+
+
+_accuracy, _train_loss = _mean_of_last("accuracy"), _mean_of_last("loss")
 
 
 def _accuracy_std(one: Measured) -> float | None:
     from mnist_bench.stats import mean_and_variance
 
-    return math.sqrt(mean_and_variance(_finals(one))[1]) if len(_finals(one)) > 1 else None
+    finals = _finals(one, "accuracy")
+    return math.sqrt(mean_and_variance(finals)[1]) if len(finals) > 1 else None
 
 
-def _train_loss(one: Measured) -> float | None:
-    losses = [m.epochs.loss[-1] for m in one.ok if m.epochs.loss]
-    return statistics.fmean(losses) if losses else None
+def rate_of(one: Measurement) -> float | None:
+    """Training samples per second of a seed; None where no time was taken."""
+    return _quotient(one.train_samples, sum(one.epochs.train_s))
 
 
 def throughput(one: Measured) -> Interval | None:
@@ -196,7 +201,7 @@ def throughput(one: Measured) -> Interval | None:
     from mnist_bench.stats import Interval, t_interval
 
     rate = _quotient(sum(m.train_samples for m in one.ok), one.sum(lambda m: m.epochs.train_s))
-    rates = [found for m in one.ok if (found := _quotient(m.train_samples, sum(m.epochs.train_s))) is not None]
+    rates = [found for m in one.ok if (found := rate_of(m)) is not None]
     if rate is None:
         return None
     interval = t_interval(rates).holding(rate)
@@ -387,8 +392,3 @@ def footnotes(found: Iterable[str], notes: Mapping[str, str] = FOOTNOTES) -> lis
     """What the signs mean that are used."""
     used = set("".join(found))
     return [f"{mark} {text}" for mark, text in notes.items() if mark in used]
-
-
-def doubts(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """(cell, doubt) of the rows that have one."""
-    return [(row.cell.id, plain(row["doubts"])) for row in rows if row["doubts"]]

@@ -82,21 +82,20 @@ def mean_and_variance(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.fsum((value - mean) * (value - mean) for value in values) / (len(values) - 1)
 
 
-def hodges_lehmann(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def hodges_lehmann(values: ArrayLike) -> Interval:
     """The centre of a symmetric distribution: the median of the Walsh averages (x_i + x_j) / 2, i <= j.
 
     The interval inverts the Wilcoxon signed-rank test: with c the largest rank sum for which
-    P(T <= c) <= (1 - confidence) / 2, it runs from the (c+1)-th smallest Walsh average to the (c+1)-th largest.
+    P(T <= c) <= (1 - ``CONFIDENCE``) / 2, it runs from the (c+1)-th smallest Walsh average to the (c+1)-th largest.
 
     Args:
-        values: shape (n,), n >= 1, finite.
-        confidence: of the interval; the true coverage is at least this for symmetric values (n <= 60).
+        values: shape (n,), n >= 1, finite. Of symmetric ones the true coverage is at least what it says (n <= 60).
 
     Returns:
         The estimate and its bounds; None bounds where even the whole range is not confident enough (n < 6 at 95 %).
 
     Raises:
-        ValueError: an empty or non-finite sample, a confidence outside (0, 1).
+        ValueError: an empty or non-finite sample.
 
     Source: Hodges & Lehmann (1963), Ann. Math. Statist. 34, 598-611; Hollander, Wolfe & Chicken, *Nonparametric
     Statistical Methods*, 3rd ed., sections 3.2 and 3.3.
@@ -104,7 +103,7 @@ def hodges_lehmann(values: ArrayLike, confidence: float = CONFIDENCE) -> Interva
     x = _sample(values)
     walsh = walsh_averages(x)
     middle = (walsh.size - 1) // 2, walsh.size // 2
-    rank = critical_rank(x.size, confidence)
+    rank = critical_rank(x.size)
     if rank is None:
         return Interval(_middle(np.partition(walsh, middle)))
     ends = rank, walsh.size - 1 - rank
@@ -113,11 +112,6 @@ def hodges_lehmann(values: ArrayLike, confidence: float = CONFIDENCE) -> Interva
     # Rounding of the mean of two equal neighbours may step over a bound that is the same number.
     estimate = min(max(_middle(part), low), high)
     return Interval(estimate, low, high)
-
-
-def normal_quantile(confidence: float) -> float:
-    """Half the width of a confidence interval in standard errors, where these are known."""
-    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 @lru_cache(maxsize=1024)
@@ -153,9 +147,7 @@ def _student_within(angle: float, freedom: int) -> float:
     return (angle + inner) * 2 / math.pi if odd else inner
 
 
-def t_interval(
-    values: ArrayLike, confidence: float = CONFIDENCE, variance_floor: float = 0.0, least: int = 3
-) -> Interval:
+def t_interval(values: ArrayLike, *, variance_floor: float = 0.0, least: int = 3) -> Interval:
     """The mean and its Student t interval.
 
     Args:
@@ -167,33 +159,26 @@ def t_interval(
     if len(x) < least:
         return Interval(math.fsum(x) / len(x))
     mean, own = mean_and_variance(x)
-    half = student_quantile(len(x) - 1, confidence) * math.sqrt(max(own, variance_floor) / len(x))
+    half = student_quantile(len(x) - 1) * math.sqrt(max(own, variance_floor) / len(x))
     return Interval(mean, mean - half, mean + half)
 
 
-def prediction_interval(
-    values: ArrayLike, confidence: float = CONFIDENCE, variance_floor: float = 0.0
-) -> tuple[float, float]:
+def prediction_interval(values: ArrayLike, variance_floor: float = 0.0) -> tuple[float, float]:
     """Where one more value of the same normal population falls: mean +- t s sqrt(1 + 1/n).
 
     Args:
         values: shape (n,), n >= 2, finite.
         variance_floor: the least variance of one value that is believed.
 
-    Raises:
-        ValueError: fewer than two values, which show no spread.
-
     Source: Hahn & Meeker, *Statistical Intervals*, chapter 4.
     """
-    x = _sample(values)
-    if x.size < 2:
-        raise ValueError("one value shows no spread")
-    variance = max(float(x.var(ddof=1)), variance_floor)
-    half = student_quantile(x.size - 1, confidence) * math.sqrt(variance * (1 + 1 / x.size))
-    return float(x.mean()) - half, float(x.mean()) + half
+    x = _sample(values).tolist()
+    mean, own = mean_and_variance(x)
+    half = student_quantile(len(x) - 1) * math.sqrt(max(own, variance_floor) * (1 + 1 / len(x)))
+    return mean - half, mean + half
 
 
-def welch_interval(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:
     """The mean of ``b`` less that of ``a``, two samples that are not paired, and Welch's t interval.
 
     Args:
@@ -214,7 +199,7 @@ def welch_interval(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -
         return Interval(estimate, estimate, estimate)
     shares = [part / sum(parts) for part in parts]  # not the parts' squares, which underflow
     freedom = 1 / (shares[0] ** 2 / (len(x) - 1) + shares[1] ** 2 / (len(y) - 1))
-    half = student_quantile(freedom, confidence) * math.sqrt(sum(parts))
+    half = student_quantile(freedom) * math.sqrt(sum(parts))
     return Interval(estimate, estimate - half, estimate + half)
 
 
@@ -225,11 +210,9 @@ def mean_of_intervals(intervals: Sequence[Interval]) -> Interval:
     interval is Student's). Their squares add up, since errors are taken as independent, and the cells as all that the
     mean speaks of, not as a sample of others. None bounds where one of the intervals has none.
 
-    Raises:
-        ValueError: no interval.
+    Args:
+        intervals: one at least.
     """
-    if not intervals:
-        raise ValueError("a mean needs at least one interval")
     count = len(intervals)
     estimate = math.fsum(interval.estimate for interval in intervals) / count
     halves = [(i.high - i.low) / 2 for i in intervals if i.low is not None and i.high is not None]
@@ -257,23 +240,16 @@ def signed_rank_distribution(n: int) -> FloatArray:
 
 
 @lru_cache(maxsize=2048)
-def critical_rank(n: int, confidence: float) -> int | None:
-    """The largest c with P(T <= c) <= (1 - confidence) / 2, T as in ``signed_rank_distribution``; None: there is none.
-
-    Raises:
-        ValueError: a confidence outside (0, 1).
-    """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
-    tail = (1 - confidence) / 2
+def critical_rank(n: int) -> int | None:
+    """The largest c with P(T <= c) <= (1 - CONFIDENCE) / 2, T as in ``signed_rank_distribution``; None below 6."""
+    tail = (1 - CONFIDENCE) / 2
     if n <= EXACT_UP_TO:
         # Sums of halves: the slack keeps a tail that is met exactly (1/64, say) on the right side of rounding.
         below = int(np.searchsorted(np.cumsum(signed_rank_distribution(n)), tail * (1 + 1e-12), side="right"))
         return below - 1 if below else None
     mean = n * (n + 1) / 4
     deviation = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-    rank = math.floor(mean + NormalDist().inv_cdf(tail) * deviation - 0.5)
-    return rank if rank >= 0 else None
+    return math.floor(mean - NORMAL_QUANTILE * deviation - 0.5)
 
 
 def walsh_averages(x: FloatArray) -> FloatArray:

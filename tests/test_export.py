@@ -201,19 +201,6 @@ class TestGithubAction:
         assert len(named) == len(entries)
         return named
 
-    def test_each_figure_is_in_the_file_of_its_direction(self) -> None:
-        smaller, bigger = self.extracted(0), self.extracted(1)
-        step = smaller["mlp/cpu/b100/compile · step ms"]
-        assert (step["value"], step["unit"], "range" in step) == (pytest.approx(2.0), "ms", False)
-        assert {entry["unit"] for entry in smaller.values()} == {"ms", "s", "MiB"}
-        accuracy = bigger["mlp/cpu/b100/compile · accuracy"]
-        assert (accuracy["value"], accuracy["half"]) == (pytest.approx(0.96), pytest.approx(0.01))
-        assert {entry["unit"] for entry in bigger.values()} == {"samples/s", "fraction"}
-        assert not set(smaller) & set(bigger)
-        extra = smaller["mlp/cpu/b100/compile · epoch s"]["extra"].splitlines()
-        assert extra[:2] == [f"run: {RUN_ID}", "seeds: 3"]
-        assert any(line.startswith("† noisy") for line in extra)
-
     def test_range_of_an_interval_that_was_cut_off_at_0_is_its_whole_half(self) -> None:
         rate = self.extracted(1)["mlp/cpu/b100/compile · samples/s"]
         row = next(row for row in EVERY.rows if row.cell.variant == "compile")
@@ -264,7 +251,7 @@ class TestJunit:
 
 
 def test_csv_is_results_csv_without_a_formula_whatever_ends_a_cell() -> None:
-    assert exported("csv").decode() == results.to_csv(EVERY.rows)
+    assert exported("csv").decode() == results.table_of(EVERY.rows).csv()
     text = exported("csv", EVIL).decode()
     for delimiter in ",;\t|":
         for cell in (cell for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) for cell in line):
@@ -282,7 +269,7 @@ class TestParquet:
         kinds |= {"paired": pa.string(), "class": pa.string(), "parameters": pa.int64(), "doubts": pa.string()}
         assert {name: table.schema.field(name).type for name in kinds} == kinds
         assert (table.schema.field("test_accuracy").nullable, table.schema.field("model").nullable) == (True, False)
-        assert table.to_pylist() == results.records(run.rows)
+        assert table.to_pylist() == results.table_of(run.rows).records()
         assert table.schema.metadata[b"mnist_bench.run_id"] == RUN_ID.encode()
 
     def test_pandas_reads_it_and_hostile_texts_stay_as_they_are(self) -> None:

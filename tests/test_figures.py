@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from comparison_kit import run_of
 from record_factory import (
@@ -76,31 +74,6 @@ def test_figures_are_named_once_in_the_contracts_order() -> None:
     slugs = [figure.slug for figure in figures.FOLLOWED]
     assert len({*keys}) == len(keys)
     assert len({*slugs}) == len(slugs)
-
-
-def test_csv_is_what_pandas_reads(run: Run) -> None:
-    text = results.files(run)["results.csv"]
-    frame = pd.read_csv(io.StringIO(text))
-    assert frame["noisy"].tolist()[:2] == [False, True]
-    assert frame["speedup_vs_eager"].tolist()[1] == pytest.approx(1.6)
-    assert frame["test_accuracy"].isna().tolist() == [False, False, True, True]
-    failed = list(csv.DictReader(io.StringIO(text)))[2]
-    known = {"model", "device", "batch_size", "variant", "status", "reason", "seeds", "dataset", "recipe"}
-    assert {key for key, value in failed.items() if value} == {*known, "dataset_sha256"}
-    assert results.to_csv([]) == text.splitlines()[0] + "\n"
-    epochs = pd.read_csv(io.StringIO(results.files(run)["epochs.csv"]))
-    assert epochs["epoch"].tolist() == [1, 2] * 6
-
-
-def test_markdown(run: Run) -> None:
-    page = results.files(run)["results.md"]
-    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == ["mlp"]  # nothing of cnn was measured
-    assert (
-        re.findall(r"^- (\S+) (\w+)", page, re.MULTILINE)[:2] == [("†", "noisy:"), ("\\*", "the")] or "† noisy" in page
-    )
-    assert "mlp/cpu/b100/compile: load 3.1" in page
-    assert "\x1b" not in page
-    assert "@octocat" not in page
 
 
 def test_what_is_not_whole_or_not_mnist_is_said_loudly() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -29,7 +27,6 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.records import ModelEntry, RunOptions, Sides, Source, Tree, Trial, Variant
-from mnist_bench.report.history import over_runs, render_history
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 Call = Callable[..., tuple[str, str]]
@@ -285,42 +282,6 @@ class TestSteps:
 
 
 class TestCommand:
-    @pytest.mark.parametrize("width", [80, 120])
-    def test_table(self, call: Call, results: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-        monkeypatch.setenv("COLUMNS", str(width))
-        add_run(results, 3, [timed(1.0)], environment=on(cpu="Intel Xeon"))
-        out, err = call()
-        lines = out.splitlines()
-        assert lines[:3] == [
-            "mlp/cpu/b100/eager",
-            "Intel Xeon, 2 cores, torch 2.13.0+cpu · mnist, standard, 2 epochs",
-            "▄  60,000 samples/s, 1 run",
-        ]
-        assert lines[6:8] == [
-            "AMD EPYC, 2 cores, torch 2.13.0+cpu · mnist, standard, 2 epochs",
-            "▁█  10,000 to 20,000 samples/s, 2 runs",
-        ]
-        assert lines[10].split() == [run_id(2), "2026-11-02", "c0ffeec+", "ok", "20,000", "+100.0", "%"]
-        assert max(map(len, lines)) <= width
-        assert err == ""
-
-    def test_every_format_is_newest_first(self, call: Call, results: Path) -> None:
-        add_run(results, 3, [timed(7.0), timed(1.0, batch_size=7)])
-        rows = json.loads(call("--last", "2", "--json")[0])
-        assert [(row["batch_size"], row["run_id"], row["change"]) for row in rows] == [
-            (7, run_id(3), None),
-            (100, run_id(3), 60_000 / 7 / 20_000 - 1),
-            (100, run_id(2), 1.0),
-        ]
-        table = list(csv.DictReader(io.StringIO(call("--last", "2", "--format", "csv")[0])))
-        assert [row["run_id"] for row in table] == [row["run_id"] for row in rows]
-        assert list(table[0]) == list(rows[0])
-        assert [table[1][key] for key in ("dirty", "value")] == ["true", "8571.428571"], "as results.csv prints them"
-        page = call("--last", "2", "--format", "md")[0]
-        assert [line.split(" | ")[2] for line in page.splitlines() if "a1b2c3" in line] == [
-            run_id(n) for n in (3, 3, 2)
-        ]
-
     def test_a_step_is_marked_in_words(self, call: Call, tmp_path: Path) -> None:
         for number, seconds in enumerate((6.0, 6.1, 5.9, 6.0, 6.1, 6.0, 5.9, 6.1, 9.0), start=1):
             add_run(tmp_path, number, [timed(seconds)])
@@ -328,13 +289,6 @@ class TestCommand:
         assert "-32.2 %  step: worse" in out
         assert out.count("step:") == 2, "once in the list, once in the note"
         assert json.loads(call("-o", str(tmp_path), "--json")[0])[0]["step"] == "worse"
-
-    def test_what_was_never_measured_is_one_line(self, call: Call, results: Path) -> None:
-        add_run(results, 3, [make_failed(make_cell(device="cuda", batch_size=n), reason="no GPU") for n in (1, 2, 3)])
-        out, _ = call()
-        assert out.count("cuda") == 3
-        assert "and mlp/cuda/b3/eager" in out or "mlp/cuda/b3/eager: samples/s not measured, oom: no GPU" in out
-        assert call("cuda", code=5)[0].count("\n") == 1
 
     def test_filter_metric_and_pattern(self, call: Call, results: Path) -> None:
         add_run(results, 3, [timed(1.0, model="cnn"), timed(1.0, batch_size=7)])
@@ -393,18 +347,3 @@ class TestPage:
         assert text.count("</script>") == 3, "the data and the two programs"
         assert f"run {run_id(2)} is left out" in text
         assert 'http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;' in text
-
-    def test_draws_each_cell_with_a_figure(self, results: Path) -> None:
-        add_run(results, 3, [timed(1.0)], environment=on(cpu="Intel"))
-        add_run(results, 4, [make_failed(), make_failed(make_cell(model="cnn"))])
-        plot = over_runs(gathered(results)[0], METRICS[RATE], 2)
-        (panel,) = plot.panels
-        assert sorted(filter(None, (value["value"] for value in panel.values))) == [10_000.0, 20_000.0, 60_000.0]
-        assert [value["mark"] for value in panel.values].count("✕") == 1
-        assert len({value["series"] for value in panel.values}) == len(plot.legend) == 2
-        assert "2 runs, 10,000 to 20,000; 20,000 in the newest (2026-11-02 c0ffeec+)" in panel.caption
-        assert plot.table is not None
-        assert [point.run.started_at[8:10] for point in plot.table.rows] == ["04", "02", "03"]
-
-    def test_without_a_figure_says_so(self) -> None:
-        assert "No run has this figure." in render_history((), RATE, 5, [], "0", bundle="")

@@ -305,17 +305,8 @@ def test_shard_that_changes_meanwhile_is_noticed(
     assert known_runs(results) == IDS[:2]
 
 
-REAL_MATRIX = """
-version: 1
-dataset: synthetic
-epochs: 1
-seeds: 2
-models: [mlp]
-devices: [cpu]
-batch_sizes: [20000]
-variants: [eager]
-timing: {budget_seconds: 0.5}
-"""
+REAL_MATRIX = """{version: 1, dataset: synthetic, epochs: 1, seeds: 2, models: [mlp], devices: [cpu],
+batch_sizes: [20000], variants: [eager], timing: {budget_seconds: 0.5}}"""
 
 
 def test_a_real_matrix_in_two_shards(tmp_path: Path, bench_environ: Callable[[], dict[str, str]]) -> None:

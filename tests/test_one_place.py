@@ -71,9 +71,7 @@ COPIED = """
     def copied(spec, training, device):
         return resident(spec, training, device)
 """
-FIGURE = (
-    """Figure("first_s", "made up s", "s", "lower", lambda one: 1.5, rank=4, help="made up too", slug="made-up"),"""
-)
+FIGURE = """Figure("first_s", "made up s", "s", "lower", lambda one: 1.5, rank=4, slug="made-up"),"""
 PLAN, SCHEMA = ("plan", "matrix.yaml"), ("schema",)
 
 ADDITIONS = {
@@ -121,7 +119,7 @@ ADDITIONS = {
             RUN: ("made up s",),
             ("export", "--format", "csv"): ("first_s",),
             ("export", "--format", "bmf"): ('"made-up"',),
-            ("report", "--output", "/dev/stdout"): ("made up s", "made up too"),
+            ("report", "--output", "/dev/stdout"): ("made up s",),
             ("history", "--metric", "first_s"): ("made up s", "1.50"),
         },
     ),

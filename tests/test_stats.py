@@ -45,17 +45,8 @@ class TestSignedRank:
         tail = stats.signed_rank_distribution(n)[statistic:].sum()
         assert tail == pytest.approx(scipy.stats.wilcoxon(x, alternative="greater", method="exact").pvalue, rel=1e-9)
 
-    def test_shared_result_cannot_be_changed(self) -> None:
-        with pytest.raises(ValueError, match="read-only"):
-            stats.signed_rank_distribution(5)[0] = 1
-
 
 class TestHodgesLehmann:
-    def test_estimate_is_the_median_of_walsh_averages(self) -> None:
-        x = [1.0, 2.0, 4.0, 8.0]
-        walsh = [(x[i] + x[j]) / 2 for i in range(4) for j in range(i, 4)]
-        assert stats.hodges_lehmann(x).estimate == float(np.median(walsh))
-
     @pytest.mark.parametrize("n", range(1, 6))
     def test_too_few_values_have_no_bounds(self, n: int) -> None:
         interval = stats.hodges_lehmann(np.arange(n))
@@ -65,11 +56,10 @@ class TestHodgesLehmann:
         assert stats.hodges_lehmann([5, 1, 3, 9, 7, 2]) == Interval(4.5, 1.0, 9.0)
 
     @pytest.mark.parametrize("n", [6, 9, 15, 40])
-    @pytest.mark.parametrize("confidence", [0.9, 0.95])
-    def test_interval_inverts_the_exact_test(self, n: int, confidence: float) -> None:
+    def test_interval_inverts_the_exact_test(self, n: int) -> None:
         """A shift inside the bounds is not rejected by scipy's exact test, one outside is."""
         x = np.random.default_rng(n).normal(size=n)
-        interval = stats.hodges_lehmann(x, confidence)
+        interval = stats.hodges_lehmann(x)
         assert interval.low is not None
         assert interval.high is not None
         for shift, rejected in [
@@ -79,13 +69,13 @@ class TestHodgesLehmann:
             (interval.high + 1e-9, True),
         ]:
             p = scipy.stats.wilcoxon(x - shift, method="exact").pvalue
-            assert bool(p <= 1 - confidence) is rejected
+            assert bool(p <= 0.05) is rejected
 
     def test_normal_approximation_meets_the_exact_ranks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        approximate = {n: stats.critical_rank(n, 0.95) for n in (61, 80, 120)}
+        approximate = {n: stats.critical_rank(n) for n in (61, 80, 120)}
         monkeypatch.setattr(stats, "EXACT_UP_TO", 1000)
         stats.critical_rank.cache_clear()
-        exact = {n: stats.critical_rank(n, 0.95) for n in approximate}
+        exact = {n: stats.critical_rank(n) for n in approximate}
         stats.critical_rank.cache_clear()
         assert all(abs(exact[n] - approximate[n]) <= 1 for n in exact)
 
@@ -124,14 +114,6 @@ class TestHodgesLehmann:
         with pytest.raises(ValueError, match="a sample"):
             stats.hodges_lehmann(bad)
 
-    @pytest.mark.parametrize("confidence", [0, 1, 95])
-    def test_bad_confidence_is_refused(self, confidence: float) -> None:
-        with pytest.raises(ValueError, match="confidence"):
-            stats.hodges_lehmann([1, 2, 3], confidence)
-
-    def test_confidence_beyond_the_approximation_has_no_bounds(self) -> None:
-        assert stats.hodges_lehmann(np.arange(61), 1 - 1e-16).low is None
-
 
 class TestT:
     @given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=20))
@@ -145,11 +127,6 @@ class TestT:
     @pytest.mark.parametrize("x", [[4.0], [4.0, 6.0]])
     def test_below_three_values_there_are_no_bounds(self, x: list[float]) -> None:
         assert stats.t_interval(x) == Interval(sum(x) / len(x))
-
-    def test_two_values_have_bounds_where_asked_for(self) -> None:
-        low, high = scipy.stats.t.interval(0.95, 1, loc=5.0, scale=1.0)
-        found = stats.t_interval([4.0, 6.0], least=2)
-        assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
     def test_floor_widens_only_what_is_narrower(self) -> None:
         assert stats.t_interval([1, 1, 1], variance_floor=4.0) == stats.t_interval([-1, 1, 3]).holding(1.0)
@@ -170,10 +147,6 @@ class TestStudentQuantile:
         found = [stats.student_quantile(each, confidence) for each in freedom]
         np.testing.assert_allclose(found, scipy.stats.t.ppf((1 + confidence) / 2, freedom), rtol=1e-11)
 
-    def test_normal_quantile(self) -> None:
-        assert pytest.approx(scipy.stats.norm.ppf(0.975), rel=1e-12) == stats.NORMAL_QUANTILE
-        assert stats.normal_quantile(0.9) == pytest.approx(scipy.stats.norm.ppf(0.95), rel=1e-12)
-
 
 sides = st.lists(st.floats(-3, 3), min_size=1, max_size=8)
 
@@ -187,9 +160,6 @@ class TestWelch:
         assert (there.low is None) == (back.low is None) == (min(len(x), len(y)) < 3)
         if there.low is not None:
             assert (back.low, back.high) == pytest.approx((-there.high, -there.low))
-
-    def test_equal_values_have_no_width(self) -> None:
-        assert stats.welch_interval([1.0] * 3, [2.0] * 4) == Interval(1.0, 1.0, 1.0)
 
     @pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")  # scipy's, where all values of a side are equal
     @given(sides.filter(lambda x: len(x) > 2 and np.ptp(x) > 0.01), sides.filter(lambda x: len(x) > 2))
@@ -206,14 +176,6 @@ class TestPrediction:
         expected = (np.mean(x) - half, np.mean(x) + half)
         assert stats.prediction_interval(x) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
-    def test_floor_is_the_least_variance_that_is_believed(self) -> None:
-        half = scipy.stats.t.ppf(0.975, 2) * 2 * math.sqrt(4 / 3)
-        assert stats.prediction_interval([1, 1, 1], variance_floor=4.0) == pytest.approx((1 - half, 1 + half))
-
-    def test_one_value_shows_no_spread(self) -> None:
-        with pytest.raises(ValueError, match="no spread"):
-            stats.prediction_interval([1.0])
-
     @pytest.mark.parametrize("n", [2, 5])
     def test_holds_one_more_value_as_often_as_it_says(self, n: int) -> None:
         values = np.random.default_rng(2).normal(size=(2000, n + 1))
@@ -229,8 +191,6 @@ class TestMeanOfIntervals:
 
     def test_none_where_one_has_none(self) -> None:
         assert stats.mean_of_intervals([Interval(1.0, 0.5, 1.5), Interval(2.0)]) == Interval(1.5)
-        with pytest.raises(ValueError, match="at least one"):
-            stats.mean_of_intervals([])
 
     def test_covers_the_truth(self) -> None:
         """Cells of 4 seeds each: the interval of their mean holds the mean of the truths about as often as it says."""

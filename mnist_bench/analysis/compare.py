@@ -14,9 +14,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from mnist_bench import figures, stats
-from mnist_bench.analysis import accuracy
-from mnist_bench.analysis.accuracy import AccuracyDifference, compare_accuracy
-from mnist_bench.analysis.answers import BreakEven, Crossover, break_even, crossover
+from mnist_bench.analysis import answers
+from mnist_bench.analysis.answers import (
+    AccuracyDifference,
+    BreakEven,
+    Crossover,
+    break_even,
+    compare_accuracy,
+    crossover,
+)
 from mnist_bench.analysis.keys import Difference, differences, key_of, ranked
 from mnist_bench.analysis.ratios import PROCESS_SD, SpeedUp, speed_up
 from mnist_bench.analysis.summary import Run, common
@@ -29,7 +35,7 @@ from mnist_bench.table import Column, Document, Table, at, by_reason, joined
 By = Literal["device", "variant", "batch_size", "model"]
 Choice = Callable[[Cell], bool]  # the cells that a comparison is about; their references need not be among them
 
-FOOTNOTES = {**figures.FOOTNOTES, **accuracy.FOOTNOTES}
+FOOTNOTES = {**figures.FOOTNOTES, **answers.FOOTNOTES}
 REFERENCES = {"device": "the same cell on the CPU", "batch_size": "the smallest batch size that was measured"}
 MEANS = (
     "Geometric means: over the cells named, classes apart, with these cells' signs, not a forecast for other cells; "
@@ -316,8 +322,7 @@ def _both(in_a: Row | None, in_b: Row | None) -> tuple[str, str]:
 
 def _log_rates(run: Run, cell: Cell) -> list[float]:
     """ln of the training samples per second of each seed."""
-    found = ((m.train_samples, sum(m.epochs.train_s)) for _, m in run.ok[cell].values())
-    return [math.log(samples / seconds) for samples, seconds in found if samples > 0 and seconds > 0]
+    return [math.log(rate) for _, one in run.ok[cell].values() if (rate := figures.rate_of(one))]
 
 
 def _unpaired(denominator: list[float], numerator: list[float], sd: float | None) -> SpeedUp | None:
@@ -337,21 +342,14 @@ def document(comparison: Comparison) -> Document:
     what = "samples per second" if comparison.by in ("batch_size", "model") else "seconds per step"
     title = f"Run {comparison.runs[-1]}{' (B)' if runs else ': each cell'} against {comparison.reference}"
     shown = tuple(line for line in comparison.lines if line.status != "skipped")
-    tables: tuple[Table[Any], ...] = (
-        Table(ACROSS, _DIFFERENCES, comparison.differences if comparison.across_machines else ()),
-        lines_table(replace(comparison, lines=shown)),
-        Table("Geometric means", _MEANS, comparison.means),
-        Table("Geometric means of throughput", _MEANS, comparison.throughput_means),
-        Table("Crossover: the batch size from which the device beats the CPU", _CROSSOVERS, comparison.crossovers),
-        Table("Break-even: how much training earns the compilation back", BREAK_EVENS, comparison.break_evens),
-    )
+    differences = comparison.differences if comparison.across_machines else ()
     return Document(
         title=title,
         facts=(
             f"Ratios of {what}, with 95 % intervals; above 1, {'B' if runs else 'the cell'} is faster.",
             *([DRIFT] if runs else []),
         ),
-        tables=tables,
+        tables=tuple(_tables(replace(comparison, lines=shown, differences=differences)).values()),
         notes=(
             *figures.footnotes((line.marks for line in comparison.lines), FOOTNOTES),
             *by_reason((line.cell.id, _why(line)) for line in comparison.lines),
@@ -363,17 +361,23 @@ def document(comparison: Comparison) -> Document:
 
 def to_json(comparison: Comparison) -> str:
     """The whole comparison as one document; a figure that is not known is null."""
-    tables: dict[str, Table[Any]] = {
-        "cells": lines_table(comparison),
-        "geometric_means": Table("", _MEANS, comparison.means),
-        "geometric_means_of_throughput": Table("", _MEANS, comparison.throughput_means),
-        "crossovers": Table("", _CROSSOVERS, comparison.crossovers),
-        "break_evens": Table("", BREAK_EVENS, comparison.break_evens),
-    }
     head = {"runs": comparison.runs, "by": comparison.by, "reference": comparison.reference}
-    differences = [{**asdict(one), "affects": one.affects} for one in comparison.differences]
-    records = {name: table.records() for name, table in tables.items()}
-    return json.dumps({**head, "differences": differences, **records}, indent=2, allow_nan=False) + "\n"
+    records = {name: table.records() for name, table in _tables(comparison).items()}
+    return json.dumps({**head, **records}, indent=2, allow_nan=False) + "\n"
+
+
+def _tables(comparison: Comparison) -> dict[str, Table[Any]]:
+    """All that a comparison holds, by its name in JSON."""
+    crossover_title = "Crossover: the batch size from which the device beats the CPU"
+    break_even_title = "Break-even: how much training earns the compilation back"
+    return {
+        "differences": Table(ACROSS, _DIFFERENCES, comparison.differences),
+        "cells": lines_table(comparison),
+        "geometric_means": Table("Geometric means", _MEANS, comparison.means),
+        "geometric_means_of_throughput": Table("Geometric means of throughput", _MEANS, comparison.throughput_means),
+        "crossovers": Table(crossover_title, _CROSSOVERS, comparison.crossovers),
+        "break_evens": Table(break_even_title, BREAK_EVENS, comparison.break_evens),
+    }
 
 
 def lines_table(comparison: Comparison) -> Table[Line]:
@@ -426,10 +430,10 @@ def _crossover_bounds(one: Crossover) -> str:
 
 
 _DIFFERENCES: tuple[Column[Difference], ...] = (
-    Column("differs", right=False, value=at("name")),
-    Column("run A", right=False, value=at("a")),
-    Column("run B", right=False, value=at("b")),
-    Column("moves", right=False, value=at("affects")),
+    Column("differs", lambda one: one.name, right=False, key="field", value=at("field")),
+    Column("run A", right=False, key="a", value=at("a")),
+    Column("run B", right=False, key="b", value=at("b")),
+    Column("moves", right=False, key="affects", value=at("affects")),
 )
 _MEANS: tuple[Column[GeometricMean], ...] = (
     Column("of", right=False, key="of", value=at("of")),

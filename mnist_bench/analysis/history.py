@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
+from statistics import median_high
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.figures import FIGURES, Figure
 from mnist_bench.records import Cell, Count, Environment, Status
 from mnist_bench.records import Figure as Number
-from mnist_bench.table import Column, Table, by_reason, joined, plain, wrapped
+from mnist_bench.table import Column, Table, at, by_reason, joined, plain, wrapped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -281,10 +282,10 @@ def steps(values: Sequence[float | None], metric: Figure) -> list[Step | None]:
         return [None] * len(values)
     scale = math.log if metric.unit != "fraction" and min(known) > 0 else float
     scaled = [scale(value) for value in known]
-    spread = SDS_PER_MEDIAN * _middle([abs(now - before) for before, now in pairwise(scaled)])
+    spread = SDS_PER_MEDIAN * median_high([abs(now - before) for before, now in pairwise(scaled)])
     steady, found = deque(scaled[:1], maxlen=STEADY), []
     for now in scaled:
-        off = now - _middle(steady)
+        off = now - median_high(steady)
         stands_off = abs(off) > max(STEP_SDS * spread * math.sqrt(1 + 1 / len(steady)), 1e-9)
         better: Step = "better" if (off > 0) == (metric.better == "higher") else "worse"
         found.append(better if stands_off else None)
@@ -293,10 +294,6 @@ def steps(values: Sequence[float | None], metric: Figure) -> list[Step | None]:
         steady.append(now)
     stepped = iter(found)
     return [None if value is None else next(stepped) for value in values]
-
-
-def _middle(values: Collection[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def table(series: Sequence[Series], metric: Figure, last: int, *, named: bool = True) -> Table[Point]:
@@ -315,12 +312,12 @@ _NAMES: tuple[Column[Point], ...] = (
 
 
 def _columns(metric: Figure) -> tuple[Column[Point], ...]:
-    date: Column[Point] = Column("date", lambda point: point.run.started_at[:10], rank=3, right=False)
-    commit: Column[Point] = Column("commit", lambda point: point.run.version, rank=2, right=False)
     return (
-        Column("run", right=False, key="run_id", value=lambda point: point.run.run_id),
-        replace(date, key="started_at", value=lambda point: point.run.started_at),
-        replace(commit, key="commit", value=lambda point: point.run.environment.commit),
+        Column("run", right=False, key="run_id", value=at("run.run_id")),
+        Column(
+            "date", lambda one: one.run.started_at[:10], 3, right=False, key="started_at", value=at("run.started_at")
+        ),
+        Column("commit", at("run.version"), 2, right=False, key="commit", value=at("run.environment.commit")),
         Column(None, key="dirty", value=lambda point: point.run.environment.dirty),
         Column(None, key="run_status", value=lambda point: point.run.status),
         Column("status", lambda point: point.status, right=False, key="status", value=lambda point: point.row.status),
@@ -355,18 +352,12 @@ def screen(series: Sequence[Series], metric: Figure, last: int, width: int) -> I
         yield Text(plain(cell.id), "bold")
         for one in own:
             yield from (Text(text, "dim") for text in wrapped(one.label, width))
-            yield Text(over_time(one, metric, width))
+            words = f"  {one.span(metric)} {metric.title}, {len(one.points):,} run{'s' * (len(one.points) != 1)}"
+            room = max(width - len(words), 8)
+            yield Text(sparkline([point.row.value for point in one.points[-room:]]) + words)
             yield from table([one], metric, last, named=False).terminal(width)
         yield Text()
     yield from (Text(text, "dim") for note in notes(series, metric) for text in wrapped(note, width))
-
-
-def over_time(series: Series, metric: Figure, width: int) -> str:
-    """The sparkline, from what to what it goes, and over how many runs it does."""
-    count = len(series.points)
-    words = f"  {series.span(metric)} {metric.title}, {count:,} run{'s' * (count != 1)}"
-    room = max(width - len(words), 8)
-    return sparkline([point.row.value for point in series.points[-room:]]) + words
 
 
 def notes(series: Sequence[Series], metric: Figure) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from mnist_bench import stats
 from mnist_bench.figures import Paired
 from mnist_bench.records import Round, Session
-from mnist_bench.stats import CONFIDENCE, NORMAL_QUANTILE, FloatArray, Interval, normal_quantile, t_interval
+from mnist_bench.stats import NORMAL_QUANTILE, FloatArray, Interval, t_interval
 
 # Two fresh processes with the same code differ by this much for a whole session (standard deviation of the log of
 # their ratio): what no round of that session can show. Measured: docs/measurement.md, "A session"; held against new
@@ -50,17 +50,17 @@ def round_log_ratios(rounds: Sequence[Round], numerator: int, denominator: int) 
     return ratios[~np.isnan(ratios)]
 
 
-def ratio_of(values: ArrayLike, confidence: float = CONFIDENCE) -> SessionRatio:
+def ratio_of(values: ArrayLike) -> SessionRatio:
     """What the log ratios of one session's rounds, one at least, say: median, interval, variance of the median.
 
     The bounds are those of the Hodges-Lehmann estimate, stretched where a skewed sample puts the median outside.
     The variance is read off the interval (half of it over the normal quantile); below 6 rounds, where there is no
     interval, it is that of the median of a normal sample, pi/2 s^2/n.
     """
-    return _ratios_of(np.asarray(values, dtype=np.float64)[:, np.newaxis], confidence)[0]
+    return _ratios_of(np.asarray(values, dtype=np.float64)[:, np.newaxis])[0]
 
 
-def ratios_of(values: FloatArray, confidence: float = CONFIDENCE) -> list[SessionRatio | None]:
+def ratios_of(values: FloatArray) -> list[SessionRatio | None]:
     """``ratio_of`` each column, all without a gap at once, which takes a fraction of the time.
 
     Args:
@@ -70,16 +70,16 @@ def ratios_of(values: FloatArray, confidence: float = CONFIDENCE) -> list[Sessio
         One for each column; None where it has no value.
     """
     gaps = np.isnan(values)
-    at_once = iter(_ratios_of(values[:, ~gaps.any(axis=0)], confidence) if len(values) else ())
+    at_once = iter(_ratios_of(values[:, ~gaps.any(axis=0)]) if len(values) else ())
     known = [column[~gap] for column, gap in zip(values.T, gaps.T, strict=True)]
-    found = (next(at_once) if one.size == len(values) else ratio_of(one, confidence) for one in known if one.size)
+    found = (next(at_once) if one.size == len(values) else ratio_of(one) for one in known if one.size)
     return [next(found) if one.size else None for one in known]
 
 
-def _ratios_of(x: FloatArray, confidence: float) -> list[SessionRatio]:
+def _ratios_of(x: FloatArray) -> list[SessionRatio]:
     """``ratio_of`` each column of a sample without gaps."""
     rounds, medians = len(x), stats.medians(x)
-    rank = stats.critical_rank(rounds, confidence)
+    rank = stats.critical_rank(rounds)
     if rank is None:
         variances = (math.pi / 2 / rounds * x.var(axis=0, ddof=1)).tolist() if rounds > 1 else [None] * x.shape[1]
         return [SessionRatio(Interval(m), rounds, v) for m, v in zip(medians.tolist(), variances, strict=True)]
@@ -87,7 +87,7 @@ def _ratios_of(x: FloatArray, confidence: float) -> list[SessionRatio]:
     ends = rank, len(walsh) - 1 - rank
     part = np.partition(walsh, ends, axis=0)
     lows, highs = np.minimum(part[ends[0]], medians), np.maximum(part[ends[1]], medians)
-    variances = ((highs - lows) / (2 * normal_quantile(confidence))) ** 2
+    variances = ((highs - lows) / (2 * NORMAL_QUANTILE)) ** 2
     figures = zip(medians.tolist(), lows.tolist(), highs.tolist(), variances.tolist(), strict=True)
     return [SessionRatio(Interval(centre, low, high), rounds, variance) for centre, low, high, variance in figures]
 
@@ -109,24 +109,19 @@ def between_processes(ratio: SessionRatio, sd: float = PROCESS_SD) -> SessionRat
     return SessionRatio(wider, ratio.rounds, variance)
 
 
-def pooled_ratio(sessions: Sequence[SessionRatio], confidence: float = CONFIDENCE) -> Interval:
+def pooled_ratio(sessions: Sequence[SessionRatio]) -> Interval:
     """Several sessions of one pair: the mean of their medians and its t interval over sessions (log scale).
 
     The spread between sessions carries what rounds of one session cannot show (where memory landed, which cores).
     Its variance is floored by the mean variance that one session alone would state: two sessions that happen to agree
     are not a narrow interval. Two sessions have one degree of freedom: honest, and wide. One session gives its own.
-
-    Raises:
-        ValueError: no session.
     """
-    if not sessions:
-        raise ValueError("a ratio needs at least one session")
     if len(sessions) == 1:
         return sessions[0].interval
     medians = [session.interval.estimate for session in sessions]
     within = [session.variance for session in sessions if session.variance is not None]
     variance = math.fsum(within) / len(within) if within else 0.0
-    return t_interval(medians, confidence, variance_floor=variance, least=2)
+    return t_interval(medians, variance_floor=variance, least=2)
 
 
 def ratio_half_width(interval: Interval) -> float | None:

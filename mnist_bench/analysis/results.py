@@ -20,26 +20,16 @@ STYLES = {"ok": "", "skipped": "yellow"}  # of a row on a terminal; all others: 
 def files(run: Run) -> Mapping[str, str]:
     """The tables of a run's folder by their names."""
     return {
-        "results.csv": to_csv(run.rows),
+        "results.csv": table_of(run.rows).csv(),
         "results.md": document(run.manifest, run.rows).markdown(),
         "results.json": to_json(run),
-        "epochs.csv": table.to_csv(EPOCH_COLUMNS, (line.values() for line in epochs(run.trials))),
+        "epochs.csv": table.to_csv(EPOCH_COLUMNS, epochs(run)),
     }
 
 
 def table_of(rows: Sequence[Row]) -> Table[Row]:
     """The rows with every column, as programs get them."""
     return Table("", (*figures.names(), *figures.columns()), rows)
-
-
-def to_csv(rows: Sequence[Row]) -> str:
-    """``results.csv``: a header even without rows; what was not measured is empty."""
-    return table_of(rows).csv()
-
-
-def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows by the columns of ``results.csv``."""
-    return table_of(rows).records()
 
 
 def facts(manifest: Manifest) -> dict[str, Any]:
@@ -63,7 +53,7 @@ def to_json(run: Run) -> str:
         "environment": asdict(manifest.environment),
         "rows": [
             record | places(manifest, row.cell, run.ok[row.cell])
-            for record, row in zip(records(run.rows), run.rows, strict=True)
+            for record, row in zip(table_of(run.rows).records(), run.rows, strict=True)
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -100,8 +90,9 @@ def screen(rows: Sequence[Row]) -> Document:
 def notes(rows: Sequence[Row]) -> list[str]:
     """What the signs mean, every doubt, and every reason once with its cells."""
     signs = figures.footnotes(figures.signs(row) for row in rows)
+    doubted = [(row.cell.id, row["doubts"]) for row in rows if row["doubts"]]
     failed = [(row.cell.id, f"{row.status}: {row.reason}") for row in rows if row.status != "ok"]
-    return signs + by_reason(figures.doubts(rows)) + by_reason(failed)
+    return signs + by_reason(doubted) + by_reason(failed)
 
 
 def legend(rows: Sequence[Row]) -> list[str]:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self
+from itertools import product
+from typing import TYPE_CHECKING, Any, Self
 
 from mnist_bench.analysis.keys import threads_of
 from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up, weakest
@@ -200,69 +201,42 @@ def _fastest(run: Run, log_step_s: Mapping[Cell, float]) -> list[Cell]:
     return [leader, *(cell for cell, one in ratios.items() if one and one.shown != "slower")]
 
 
-def epochs(trials: Iterable[Trial]) -> Iterator[dict[str, Any]]:
-    """The lines of ``epochs.csv``: one per epoch (from 1) of each trial that is ok, in their order."""
-    for trial in trials:
-        if isinstance(trial.outcome, Measurement):
-            yield from _epochs_of(trial, trial.outcome)
-
-
 EPOCH_COLUMNS = (
     *("trial", "model", "device", "batch_size", "variant", "seed", "epoch", "train_s", "train_samples_per_s"),
     *("loader_s", "loss", "eval_s", "accuracy", "dataset", "dataset_sha256", "recipe"),
 )
 
 
-def _epochs_of(trial: Trial, measurement: Measurement) -> Iterator[dict[str, Any]]:
-    epochs, cell = measurement.epochs, trial.cell
-    names = (trial.id, cell.model, cell.device, cell.batch_size, cell.variant, trial.seed)
-    samples = measurement.train_samples / max(len(epochs.train_s), 1)
-    lines = zip(epochs.train_s, epochs.loader_s, epochs.loss, epochs.eval_s, epochs.accuracy, strict=True)
-    for number, (train_s, *others) in enumerate(lines, start=1):
-        rate = samples / train_s if train_s > 0 else None
-        values = (*names, number, train_s, rate, *others, trial.dataset, trial.dataset_sha256, trial.recipe)
-        yield dict(zip(EPOCH_COLUMNS, values, strict=True))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FloorResult:
-    """One figure of one cell against one floor of ``expect``. A cell that was skipped has nothing to hold."""
-
-    cell: Cell
-    figure: str
-    floor: float
-    value: float | None
-    verdict: Literal["held", "missed", "skipped"]
-    message: str
+def epochs(run: Run) -> Iterator[tuple[Any, ...]]:
+    """The lines of ``epochs.csv``: one per epoch (from 1) of each trial that is ok, in their order."""
+    for trial in run.trials:
+        if not isinstance(trial.outcome, Measurement):
+            continue
+        one, cell = trial.outcome.epochs, trial.cell
+        names = (trial.id, cell.model, cell.device, cell.batch_size, cell.variant, trial.seed)
+        samples = trial.outcome.train_samples / max(len(one.train_s), 1)
+        lines = zip(one.train_s, one.loader_s, one.loss, one.eval_s, one.accuracy, strict=True)
+        for number, (train_s, *others) in enumerate(lines, start=1):
+            rate = samples / train_s if train_s > 0 else None
+            yield (*names, number, train_s, rate, *others, trial.dataset, trial.dataset_sha256, trial.recipe)
 
 
 FLOORS = {"test_accuracy": "test accuracy", "train_samples_per_s": "training samples per second"}
 
 
-def floors(matrix: Matrix, rows: Iterable[Row]) -> tuple[FloorResult, ...]:
-    """Every floor of ``expect`` against every row that it matches; each must hold.
+def missed_floors(matrix: Matrix, rows: Iterable[Row]) -> list[tuple[Cell, str]]:
+    """The floors of ``expect`` that a row does not hold: its cell, and how it misses.
 
     A missing figure misses its floor, except that of a skipped cell: a machine without the device cannot hold it.
     """
-    return tuple(
-        _floor_result(row, key, floor)
-        for row in rows
-        for one in matrix.expect
-        if one.matches(row.cell)
-        for key, floor in zip(FLOORS, (one.min_accuracy, one.min_train_samples_per_s), strict=True)
-        if floor is not None
-    )
-
-
-def _floor_result(row: Row, key: str, floor: float) -> FloorResult:
-    name, value = FLOORS[key], row[key]
-    verdict: Literal["held", "missed", "skipped"]
-    if value is not None:
-        verdict, word = ("held", "holds") if value >= floor else ("missed", "is below")
-        message = f"{name} {value:.8g} {word} the floor {floor:g}"
-    elif row.status == "skipped":
-        verdict, message = "skipped", f"skipped, so the floor {floor:g} of {name} was not tested: {row.reason}"
-    else:
-        verdict, message = "missed", f"{name} was not measured ({row.status}), so the floor {floor:g} is missed"
-    message = f"{row.cell.id}: {message}"
-    return FloorResult(cell=row.cell, figure=key, floor=floor, value=value, verdict=verdict, message=message)
+    found = []
+    for row, floor in product(rows, matrix.expect):
+        wanted = (floor.min_accuracy, floor.min_train_samples_per_s) if floor.matches(row.cell) else ()
+        for (key, name), least in zip(FLOORS.items(), wanted, strict=False):
+            value = row[key]
+            if least is None or (row.status == "skipped" if value is None else value >= least):
+                continue
+            how = f"was not measured ({row.status}), so the floor {least:g} is missed"
+            how = how if value is None else f"{value:.8g} is below the floor {least:g}"
+            found.append((row.cell, f"{row.cell.id}: {name} {how}"))
+    return found

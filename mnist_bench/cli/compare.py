@@ -7,12 +7,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
+from mnist_bench.cli.console import print_document, say
 from mnist_bench.disk.folder import no_garbage
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.compare import Comparison
-    from mnist_bench.analysis.summary import Run
 
 # As in analysis/compare.py, which is not imported here: numpy would slow every --help.
 BY = ("device", "variant", "batch_size", "model")
@@ -47,6 +47,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _compare_cells(args: argparse.Namespace) -> int:
     from mnist_bench.analysis.compare import compare_cells, default_by
+    from mnist_bench.cells import variant_of
 
     if args.across_machines:
         raise UsageError("--across-machines: compares two runs; name a second one")
@@ -54,20 +55,13 @@ def _compare_cells(args: argparse.Namespace) -> int:
     chosen = options.wanted(args, [row.cell for row in run.outline]).__contains__
     by = args.by or default_by(run.outline, chosen)
     if args.by is None:
-        print(f"compared by {by}; choose with --by", file=sys.stderr)
-    comparison = compare_cells(run, by, chosen, reference=_reference(args, run))
+        say(f"compared by {by}; choose with --by")
+    reference = args.reference and variant_of(run.manifest.matrix, args.reference).name
+    comparison = compare_cells(run, by, chosen, reference=reference)
     _print(comparison, args)
-    if comparison.comparable:
-        return 0
-    _complain(f"nothing comparable by {by} in run {run.manifest.run_id}: no cell and its reference were both measured")
-    return NOTHING_COMPARABLE
-
-
-def _reference(args: argparse.Namespace, run: Run) -> str | None:
-    """The variant that ``--reference`` names."""
-    from mnist_bench.cells import variant_of
-
-    return None if args.reference is None else variant_of(run.manifest.matrix, args.reference).name
+    if not comparison.comparable:
+        say(f"nothing comparable by {by} in run {run.manifest.run_id}: no cell and its reference were both measured")
+    return 0 if comparison.comparable else NOTHING_COMPARABLE
 
 
 def _compare_runs(args: argparse.Namespace) -> int:
@@ -82,18 +76,17 @@ def _compare_runs(args: argparse.Namespace) -> int:
     comparison = compare_runs(a, b, across_machines=args.across_machines, chosen=chosen)
     _print(comparison, args)
     if comparison.differences and not args.across_machines:
-        _complain("cells whose conditions differ were not compared; these differ, what moves speed most first:")
-        _complain(*(f"  {one.name}: A {one.a}, B {one.b} (moves {one.affects})" for one in comparison.differences))
-        _complain("--across-machines compares them all the same")
-    if comparison.comparable:
-        return 0
-    _complain(f"nothing comparable in runs {a.manifest.run_id} and {b.manifest.run_id}")
-    return NOTHING_COMPARABLE
+        say("cells whose conditions differ were not compared; these differ, what moves speed most first:")
+        for one in comparison.differences:
+            say(f"{one.name}: A {one.a}, B {one.b} (moves {one.affects})")
+        say("--across-machines compares them all the same")
+    if not comparison.comparable:
+        say(f"nothing comparable in runs {a.manifest.run_id} and {b.manifest.run_id}")
+    return 0 if comparison.comparable else NOTHING_COMPARABLE
 
 
 def _print(comparison: Comparison, args: argparse.Namespace) -> None:
     from mnist_bench.analysis import compare
-    from mnist_bench.cli.console import print_document
 
     match args.format:
         case "csv":
@@ -102,10 +95,3 @@ def _print(comparison: Comparison, args: argparse.Namespace) -> None:
             sys.stdout.write(compare.to_json(comparison))
         case _:
             print_document(compare.document(comparison), args)
-
-
-def _complain(*lines: str) -> None:
-    from mnist_bench.table import plain
-
-    for line in lines:
-        print(f"mnist-bench: {line[: len(line) - len(line.lstrip())]}{plain(line)}", file=sys.stderr)

@@ -25,7 +25,7 @@ def execute(args: argparse.Namespace) -> int:
     import random
     from datetime import UTC, datetime
 
-    from mnist_bench.analysis.summary import Run, floors
+    from mnist_bench.analysis.summary import Run, missed_floors
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.run import exit_code, print_floors, print_table, shortest
     from mnist_bench.disk.folder import new_run_id
@@ -36,10 +36,10 @@ def execute(args: argparse.Namespace) -> int:
     run_id = new_run_id(datetime.now(UTC), random.SystemRandom())
     folder, notes = merge(args.output_dir, args.runs, run_id, write_tables, across_machines=args.across_machines)
     run = Run.read(folder)
-    results = floors(run.manifest.matrix, run.rows)
+    missed = missed_floors(run.manifest.matrix, run.rows)
     print_table(run, args)
-    print_floors(results, errors)
+    print_floors(missed, errors)
     for note in notes:
         errors.print(note, soft_wrap=True)
     errors.print(f"merged: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
-    return exit_code(run, results)
+    return exit_code(run, missed)

@@ -16,10 +16,10 @@ from mnist_bench.cli import options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mnist_bench.analysis.summary import FloorResult, Run
+    from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.progress import Screen
     from mnist_bench.disk.folder import RunFolder
-    from mnist_bench.records import Matrix
+    from mnist_bench.records import Cell, Matrix
     from mnist_bench.run.observer import Observer
     from mnist_bench.run.runner import Options, RunPlan
 
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.analysis.summary import floors
+    from mnist_bench.analysis.summary import missed_floors
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.progress import RunProgress, Screen
     from mnist_bench.disk.files import try_folder
@@ -61,15 +61,15 @@ def execute(args: argparse.Namespace) -> int:
         plan = begin(RunProgress(screen))  # a download has its own bar
         with screen:
             run = runner.execute(plan, RunProgress(screen), os.environ)
-    results = floors(run.manifest.matrix, run.rows)
+    missed = missed_floors(run.manifest.matrix, run.rows)
     print_table(run, args)
-    print_floors(results, errors)
+    print_floors(missed, errors)
     _write_step_summary(plan.folder, screen)
     if not args.quiet:
         errors.print(f"results: {shortest(plan.folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
     if run.manifest.status != "complete":
         errors.print(f"{run.manifest.status}; go on with: {_resume_command(plan, args)}", soft_wrap=True)
-    return exit_code(run, results)
+    return exit_code(run, missed)
 
 
 def _resume_command(plan: RunPlan, args: argparse.Namespace) -> str:
@@ -148,7 +148,7 @@ def print_table(run: Run, args: argparse.Namespace) -> None:
         case "json":
             print(results.to_json(run), end="")
         case "csv":
-            print(results.to_csv(run.rows), end="")
+            print(results.table_of(run.rows).csv(), end="")
         case "md":
             print(results.document(run.manifest, run.rows).markdown(), end="")
         case _ if not run.rows:
@@ -157,12 +157,11 @@ def print_table(run: Run, args: argparse.Namespace) -> None:
             print_document(results.screen(run.rows), args)
 
 
-def print_floors(results: Sequence[FloorResult], errors: Console) -> None:
+def print_floors(missed: Sequence[tuple[Cell, str]], errors: Console) -> None:
     from rich.text import Text
 
-    for result in results:
-        if result.verdict == "missed":
-            errors.print(Text("expect: ", style="bold red") + Text(result.message), soft_wrap=True)
+    for _, how in missed:
+        errors.print(Text("expect: ", style="bold red") + Text(how), soft_wrap=True)
 
 
 def shortest(path: Path) -> Path:
@@ -184,12 +183,12 @@ def _write_step_summary(folder: RunFolder, screen: Screen) -> None:
             screen.notice(f"GITHUB_STEP_SUMMARY: {why}: the table is not on the job's page", warning=True)
 
 
-def exit_code(run: Run, results: Sequence[FloorResult]) -> int:
+def exit_code(run: Run, missed: Sequence[tuple[Cell, str]]) -> int:
     """The contract's: interrupted 130, a floor missed 3, a failed trial 1, nothing measured 5, else 0."""
     statuses = {row.status for row in run.rows}  # of a cell: the worst of its seeds
     if run.manifest.status == "interrupted":
         return 130
-    if any(result.verdict == "missed" for result in results):
+    if missed:
         return 3
     if statuses - {"ok", "skipped"}:
         return 1

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_epochs, make_measurement
 
-from mnist_bench.analysis.accuracy import ENOUGH_SEEDS, MARGIN, AccuracyDifference, compare_accuracy
+from mnist_bench.analysis.answers import ENOUGH_SEEDS, MARGIN, AccuracyDifference, compare_accuracy
 from mnist_bench.records import Measurement
 
 

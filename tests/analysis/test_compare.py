@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 from comparison_kit import TROUBLE, as_run, make_matrix, make_run, records, write
+from msgspec import structs
 from record_factory import make_measurement, make_trial
 
 from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by
@@ -148,6 +149,15 @@ class TestAgainstPandas:
         assert numbers(one.steps) == pytest.approx(tuple(steps))
         assert numbers(one.epochs) == pytest.approx(tuple(steps / 600))
         assert numbers(one.seconds) == pytest.approx(tuple(steps * eager_s))
+
+    def test_break_even_is_of_what_compiling_costs_beyond_the_reference(self) -> None:
+        manifest, trials, sessions = records(trouble={})
+        slow = [replace(t, outcome=structs.replace(t.outcome, compile_s=30.0)) if "tf32" in t.id else t for t in trials]
+        run = as_run(manifest, slow, sessions)
+        costs = {row.cell: row["compile_s"] for row in run.outline}
+        found = compare_cells(run, "variant", reference="compile").break_evens
+        assert {one.cell.variant for one in found} == {"tf32"}
+        assert all(one.compile_s == 30.0 - costs[one.reference] < 25 for one in found)
 
     @pytest.mark.parametrize("figure", ["throughput", "speed_up"])
     def test_two_runs_have_welchs_intervals(self, tmp_path: Path, figure: str) -> None:
@@ -294,6 +304,12 @@ class TestRuns:
         assert numbers(same.speed_up.interval) == pytest.approx((1.0, 1 / width, width))
         assert (same.shown, slower.shown) == ("not told apart", "slower")
         assert same.throughput.interval.low is None
+
+    def test_what_one_run_never_timed_has_throughput_alone(self, run: Run, b: Run) -> None:
+        untimed = replace(b, sessions=())
+        for pair in ((run, untimed), (untimed, run)):
+            one = lines(compare_runs(*pair))["mlp/cpu/b100/eager"]
+            assert (one.speed_up, one.throughput is None, one.marks) == (None, False, "‡")
 
     def test_status_of_both(self, run: Run, b: Run) -> None:
         both = lines(compare_runs(run, b))["lenet5/cuda/b1000/compile"]

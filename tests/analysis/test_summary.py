@@ -22,7 +22,7 @@ from record_factory import (
 )
 
 from mnist_bench import stats
-from mnist_bench.analysis.summary import OUTLINE, Run, epochs, floors
+from mnist_bench.analysis.summary import EPOCH_COLUMNS, OUTLINE, Run, epochs, missed_floors
 from mnist_bench.figures import Row
 from mnist_bench.records import STATUSES, Cell, Floor, Session, Skip, StepTimes, Trial, Variant
 
@@ -279,42 +279,38 @@ class TestFastest:
         assert self.fastest(trials[:1]) == set()
 
 
-class TestFloors:
-    def check(self, trials: list[Trial], *expect: Floor) -> list[tuple[str, str]]:
-        run = run_of(trials, expect=expect)
-        return [
-            (one.verdict, one.message.removeprefix("mlp/cpu/b100/")) for one in floors(run.manifest.matrix, run.rows)
-        ]
+TWO = Floor(min_accuracy=0.98, min_train_samples_per_s=20_001)
+MISSED = ["test accuracy 0.975 is below the floor 0.98", "training samples per second 20000 is below the floor 20001"]
 
-    def test_of_a_measured_cell(self) -> None:
-        floors = [Floor(min_accuracy=0.975), Floor(min_accuracy=0.98), Floor(min_train_samples_per_s=20_001)]
-        assert self.check([make_trial()], *floors) == [
-            ("held", "eager: test accuracy 0.975 holds the floor 0.975"),
-            ("missed", "eager: test accuracy 0.975 is below the floor 0.98"),
-            ("missed", "eager: training samples per second 20000 is below the floor 20001"),
-        ]
 
-    def test_every_floor_and_every_row_that_matches(self) -> None:
-        trials = [make_trial(EAGER), make_trial(COMPILE), make_trial(make_cell("cnn"))]
-        everywhere = Floor(min_accuracy=0.1, min_train_samples_per_s=1)
-        mlp = Floor(model="mlp", variant="eager", min_accuracy=0.99)
-        assert [verdict for verdict, _ in self.check(trials, everywhere, mlp)] == ["held"] * 2 + ["missed"] + [
-            "held"
-        ] * 4
-
-    def test_a_missing_figure_misses_but_for_a_skipped_cell(self) -> None:
-        floor = Floor(min_accuracy=0.5)
-        missed = "eager: test accuracy was not measured (crashed), so the floor 0.5 is missed"
-        assert self.check([make_failed(kind="crashed")], floor) == [("missed", missed)]
-        ((verdict, says),) = self.check([make_trial(outcome=Skip(reason="no GPU"))], floor)
-        assert (verdict, says.endswith("was not tested: no GPU")) == ("skipped", True)
+@pytest.mark.parametrize(
+    ("trial", "expect", "missed"),
+    [
+        (make_trial(), (Floor(min_accuracy=0.975, min_train_samples_per_s=20_000),), []),
+        (make_trial(), (TWO,), MISSED),
+        (make_trial(), (Floor(model="mlp", min_accuracy=0.1), TWO), MISSED),  # every one that matches
+        (make_trial(), (Floor(variant="compile", min_accuracy=0.99),), []),
+        (
+            make_failed(kind="crashed"),
+            (Floor(min_accuracy=0.5),),
+            ["test accuracy was not measured (crashed), so the floor 0.5 is missed"],
+        ),
+        (make_trial(outcome=Skip(reason="no GPU")), (Floor(min_accuracy=0.5),), []),  # the machine cannot hold it
+    ],
+)
+def test_floors_that_are_missed(trial: Trial, expect: tuple[Floor, ...], missed: list[str]) -> None:
+    run = run_of([trial, make_trial(make_cell("cnn"), outcome=Skip(reason="no"))], expect=expect)
+    assert missed_floors(run.manifest.matrix, run.rows) == [(EAGER, f"{EAGER.id}: {how}") for how in missed]
 
 
 def test_epochs() -> None:
-    first, second = epochs([make_trial(COMPILE, 4), make_failed(seed=1)])
+    def lines(*trials: Trial) -> list[dict[str, Any]]:
+        return [dict(zip(EPOCH_COLUMNS, line, strict=True)) for line in epochs(run_of(trials))]
+
+    first, second = lines(make_trial(COMPILE, 4), make_failed(seed=1))
     assert (first["trial"], first["epoch"], first["seed"]) == ("mlp/cpu/b100/compile/s4", 1, 4)
     assert (second["epoch"], second["train_s"], second["train_samples_per_s"]) == (2, 4.0, 15_000)
     assert [second[key] for key in ("loader_s", "loss", "eval_s", "accuracy")] == [0.5, 0.25, 0.25, 0.975]
     assert (second["dataset"], second["recipe"], second["variant"]) == ("mnist", "standard", "compile")
     quick = make_measurement(epochs=make_epochs((0.0, 0.5)))
-    assert [line["train_samples_per_s"] for line in epochs([make_trial(outcome=quick)])] == [None, 120_000]
+    assert [line["train_samples_per_s"] for line in lines(make_trial(outcome=quick))] == [None, 120_000]
