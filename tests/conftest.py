@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_bench import data, vega
+from mnist_bench import data
+from mnist_bench.report import vega
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every program under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -56,15 +57,13 @@ def _vega_is_made_once() -> Iterator[None]:
     """The script that draws on pages takes seconds to make: commands that this process runs share one."""
     real = vega.making
 
-    class Made:
-        @staticmethod
-        @functools.cache
-        def result() -> str:
-            with real() as making:
-                return making.result()
+    @functools.cache
+    def made() -> str:
+        with real() as script:
+            return script()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vega, "making", lambda: nullcontext(Made()))
+        patch.setattr(vega, "making", lambda: nullcontext(made))
         yield
 
 

@@ -111,11 +111,12 @@ def _print(series: Sequence[Series], args: argparse.Namespace) -> None:
 
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:
-    from mnist_bench import __version__, vega
+    from mnist_bench import __version__
+    from mnist_bench.report import vega
 
     with vega.making() as script:
         from mnist_bench.report.history import render_history
 
-        page = render_history(series, args.metric, args.last, warnings, __version__, script.result())
+        page = render_history(series, args.metric, args.last, warnings, __version__, script())
     write("--page", args.page, page.encode("utf-8", "backslashreplace"))
     say(f"page: {args.page}")

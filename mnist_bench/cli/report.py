@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mnist_bench.analysis.summary import Run
-    from mnist_bench.disk.folder import RunFolder
     from mnist_bench.report.material import Plot
 
 NOTHING_MEASURED = 5
@@ -35,8 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench import vega
     from mnist_bench.disk.folder import RunFolder
+    from mnist_bench.report import vega
 
     folder = RunFolder.open(args.output_dir, args.run)
     output = folder.report_path if args.output is None else args.output
@@ -45,14 +43,12 @@ def execute(args: argparse.Namespace) -> int:
         _make_folder("--images", args.images)
     with vega.making() as script:
         from mnist_bench.analysis.summary import Run
-        from mnist_bench.report import PLOTS
         from mnist_bench.report.material import gather
-        from mnist_bench.report.page import render
+        from mnist_bench.report.page import PLOTS, render
 
-        run = Run.read(folder)
-        material = gather(run, _step_ms(folder, run))
+        material = gather(Run.read(folder), lambda trial: _step_ms(folder.samples_path(trial)))
         plots = [draw(material) for draw in PLOTS.values()]
-        page = render(material, plots, script.result())
+        page = render(material, plots, script())
     write("--output", output, page.encode("utf-8", "backslashreplace"))
     print(output)
     if args.images is not None:
@@ -60,19 +56,15 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if material.measured else NOTHING_MEASURED
 
 
-def _step_ms(folder: RunFolder, run: Run) -> dict[str, NDArray[np.float64] | None]:
-    """The raw steps that the page shows, by trial; None, and a warning, where they cannot be read."""
+def _step_ms(path: Path) -> NDArray[np.float64] | None:
+    """The raw steps of a trial; None, and a warning, where they cannot be read."""
     from mnist_bench.disk.samples import session_ms
-    from mnist_bench.report.material import trials_to_read
 
-    found: dict[str, NDArray[np.float64] | None] = {}
-    for trial in trials_to_read(run):
-        try:
-            found[trial.id] = session_ms(folder.samples_path(trial.id))
-        except ValueError as error:
-            print(f"mnist-bench: {error}; its step times are left out", file=sys.stderr)
-            found[trial.id] = None
-    return found
+    try:
+        return session_ms(path)
+    except ValueError as error:
+        print(f"mnist-bench: {error}; its step times are left out", file=sys.stderr)
+        return None
 
 
 def _make_folder(flag: str, folder: Path) -> None:
@@ -91,10 +83,10 @@ def _make_folder(flag: str, folder: Path) -> None:
 
 
 def _write_images(plots: Sequence[Plot], target: Path, *, quiet: bool) -> None:
-    from mnist_bench.report.images import images_of
+    from mnist_bench.report.vega import images_of
 
     for plot in plots:
         if not quiet:
             print(f"{plot.title}: {plot.missing or f'{len(plot.panels)} images as SVG and PNG'}", file=sys.stderr)
-        for image in images_of(plot):
-            write("--images", target / image.name, image.content)
+        for name, content in images_of(plot):
+            write("--images", target / name, content)

@@ -13,24 +13,19 @@ from mnist_bench.figures import Row
 from mnist_bench.records import Cell
 from mnist_bench.report import specs
 from mnist_bench.report.material import (
-    MOST_PANELS,
     MOST_SEEDS,
-    Key,
+    Drawn,
     Material,
-    Panel,
     Plot,
     Steps,
-    Value,
-    grouped,
-    left_out,
-    step_panel,
+    Values,
+    cell_and_size,
+    keys,
+    short,
     titled,
 )
-from mnist_bench.report.specs import colour_of
 from mnist_bench.table import plain
 
-MOST_BARS = 60  # cells of one panel of bars
-BAR_HEIGHT = 24  # pixels, the gap included
 MOST_BINS = 40
 SHOWN = (0.5, 99.0)  # percentiles: from the lowest of a variant to the highest of one the axis of step times runs
 REST = "teardown, other"
@@ -52,26 +47,22 @@ PLACES = {"host": ("host_peak_mib", 18), "device": ("device_peak_mib", 8)}
 def step_times(material: Material) -> Plot:
     """The distribution of single steps in the session; a panel for each model, device and batch size."""
     rows = [row for row in material.measured if row.cell in material.step_ms]
-    groups = list(grouped(rows, lambda row: step_panel(row.cell)))
-    panels = [_step_panel(names, own, material.step_ms) for names, own in groups[:MOST_PANELS]]
-    timed = {step_panel(row.cell) for row in material.measured if row["step_ms_p50"] is not None}
+    timed = {cell_and_size(row.cell) for row in material.measured if row["step_ms_p50"] is not None}
     unread = len(material.unread)
     lost = f"The raw samples of {unread} trial{'s' * (unread != 1)} are missing or cannot be read."
-    several = max((row.seeds for row in rows), default=0) > MOST_SEEDS
-    return Plot(
+    several = [f"Of each cell the first {MOST_SEEDS} seeds are shown."]
+    return material.plot(
+        rows,
+        lambda own: _steps(own, material.step_ms),
+        by=cell_and_size,
         id="steps",
         title="Step times",
         lead="How long single training steps took in the timing sessions, every seed counted alike; dashed rules are "
         "medians. The axis is logarithmic and leaves out the slowest 1 % of the steps. Narrow and left is better.",
         spec=specs.step_times(material.variants),
-        panels=panels,
-        legend=material.legend({row.cell.variant for row in rows}),
-        missing="" if panels else (lost if unread else "No session was timed."),
-        notes=(
-            *([f"Of each cell the first {MOST_SEEDS} seeds are shown."] if several else []),
-            *([lost] if unread and panels else []),
-            *left_out("panels", len(panels), max(len(timed), len(panels))),
-        ),
+        missing=lost if unread else "No session was timed.",
+        notes=several * any(row.seeds > MOST_SEEDS for row in rows) + [lost] * (unread > 0 and len(rows) > 0),
+        of=len(timed),
     )
 
 
@@ -79,46 +70,37 @@ def waterfall(material: Material) -> Plot:
     """Where the time of each cell went; a panel for each model and device, a bar a cell."""
     shares = phase_seconds(material.run)
     rows = [row for row in material.measured if sum(shares[row.cell].values()) > 0]
-    groups = list(grouped(rows, lambda row: (row.cell.model, row.cell.device)))
     used = {phase for row in rows for phase, seconds in shares[row.cell].items() if seconds > 0}
-    return Plot(
+    return material.plot(
+        rows,
+        lambda own: _phases(own, shares),
+        bars=True,
         id="waterfall",
         title="Where the time goes",
         lead="The time that a trial was awake, process start to exit, all seeds together, as shares that add up to "
         "100 %: start (imports, device, data, model), compiling, warm-up, the timing session, training, evaluation.",
         spec=specs.waterfall(tuple(PHASES)),
-        panels=[_waterfall_panel(names, own[:MOST_BARS], shares) for names, own in groups[:MOST_PANELS]],
-        legend=_bar_keys(PHASES, used),
-        wide=True,
-        missing="" if groups else "No trial recorded its phases.",
-        notes=_bars_left_out(groups),
+        legend=keys(PHASES, used, "bar"),
+        missing="No trial recorded its phases.",
     )
 
 
 def memory(material: Material) -> Plot:
     """Peak memory; a panel for each model and device, a bar a cell and place."""
-    known = {place for place, (key, _) in PLACES.items() if any(row[key] is not None for row in material.measured)}
-    rows = [row for row in material.measured if any(row[PLACES[place][0]] is not None for place in known)]
-    groups = list(grouped(rows, lambda row: (row.cell.model, row.cell.device)))
-    return Plot(
+    rows = [row for row in material.measured if any(row[key] is not None for key, _ in PLACES.values())]
+    known = {place for place, (key, _) in PLACES.items() if any(row[key] is not None for row in rows)}
+    return material.plot(
+        rows,
+        _peaks,
+        bars=True,
         id="memory",
         title="Memory",
         lead="The highest peak over seeds: on the host the resident memory of a trial's processes (most of it is torch "
         "itself), on a GPU what its allocator had reserved.",
         spec=specs.memory(tuple(PLACES)),
-        panels=[_memory_panel(names, own[:MOST_BARS]) for names, own in groups[:MOST_PANELS]],
-        legend=_bar_keys(PLACES, known),
-        wide=True,
-        missing="" if groups else "No peak was recorded.",
-        notes=_bars_left_out(groups),
+        legend=keys(PLACES, known, "bar"),
+        missing="No peak was recorded.",
     )
-
-
-def histogram(steps: Steps, edges: Steps) -> Steps:
-    """The share of the steps that fall between neighbouring edges, shape (len(edges) - 1,); the rest lies outside."""
-    counts, _ = np.histogram(steps, edges)
-    shares: Steps = counts / steps.size
-    return shares
 
 
 def edges_of(samples: Sequence[Steps]) -> Steps:
@@ -150,94 +132,67 @@ def phase_seconds(run: Run) -> dict[Cell, dict[str, float]]:
     return found
 
 
-def _step_panel(names: Sequence[str], rows: Sequence[Row], step_ms: Mapping[Cell, Steps]) -> Panel:
+def _steps(rows: Sequence[Row], step_ms: Mapping[Cell, Steps]) -> Drawn:
     edges = edges_of([step_ms[row.cell] for row in rows])
-    values: list[dict[str, Value]] = []
+    values: Values = []
     words = []
     for row in rows:
         variant, steps = plain(row.cell.variant), step_ms[row.cell]
+        counts, _ = np.histogram(steps, edges)  # the slowest lie outside
         middle, p95 = float(np.median(steps)), float(np.percentile(steps, 95))
-        values.append({"variant": variant, "median": _short(middle), "median_text": _ms(middle)})
-        values += _bins(variant, histogram(steps, edges), edges)
+        values.append({"variant": variant, "median": short(middle), "median_text": _ms(middle)})
+        values += [
+            {
+                "variant": variant,
+                "ms": short(math.sqrt(low * high)),
+                "share": round(float(share), 4),
+                "bin_text": f"{figures.significant(float(low))} to {_ms(float(high))}",
+                "share_text": f"{share:.1%}",
+            }
+            for low, high, share in zip(edges[:-1], edges[1:], counts / steps.size, strict=True)
+        ]
         words.append(f"{variant} {_ms(middle)} (95 % below {_ms(p95)})")
-    return Panel(title=titled(*names), values=values, caption=f"Median step: {', '.join(words)}.")
+    return values, f"Median step: {', '.join(words)}."
 
 
-def _bins(variant: str, shares: Steps, edges: Steps) -> list[dict[str, Value]]:
-    middles = np.sqrt(edges[:-1] * edges[1:])
-    return [
-        {
-            "variant": variant,
-            "ms": _short(float(middle)),
-            "share": round(float(share), 4),
-            "bin_text": f"{figures.significant(float(low))} to {_ms(float(high))}",
-            "share_text": f"{share:.1%}",
-        }
-        for middle, low, high, share in zip(middles, edges[:-1], edges[1:], shares, strict=True)
-    ]
-
-
-def _waterfall_panel(names: Sequence[str], rows: Sequence[Row], shares: Mapping[Cell, Mapping[str, float]]) -> Panel:
+def _phases(rows: Sequence[Row], shares: Mapping[Cell, Mapping[str, float]]) -> Drawn:
     awake = {row.cell: sum(shares[row.cell].values()) for row in rows}
-    trained = [f"{shares[row.cell]['train step'] / awake[row.cell]:.0%}" for row in rows]
-    low, high = min(trained, key=lambda one: float(one[:-1])), max(trained, key=lambda one: float(one[:-1]))
-    return Panel(
-        title=titled(*names),
-        values=[value for row in rows for value in _phase_values(row, shares[row.cell], awake[row.cell])],
-        caption=f"Training steps take {low if low == high else f'{low} to {high}'} of the time awake.",
-        height=BAR_HEIGHT * len(rows),
-    )
-
-
-def _phase_values(row: Row, seconds: Mapping[str, float], awake: float) -> list[dict[str, Value]]:
-    return [
+    values: Values = [
         {
             "cell": _bar_name(row),
             "phase": phase,
             "rank": rank,
-            "share": _short(took / awake),
+            "share": short(took / awake[row.cell]),
             "parts": ", ".join(PHASES[phase]) or "teardown, audit, what no phase claims",
-            "share_text": f"{took / awake:.1%}",
+            "share_text": f"{took / awake[row.cell]:.1%}",
             "seconds_text": figures.significant(took),
         }
-        for rank, (phase, took) in enumerate(seconds.items())
+        for row in rows
+        for rank, (phase, took) in enumerate(shares[row.cell].items())
         if took > 0
     ]
+    trained = [shares[row.cell]["train step"] / awake[row.cell] for row in rows]
+    span = " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(trained), max(trained))))
+    return values, f"Training steps take {span} of the time awake."
 
 
-def _memory_panel(names: Sequence[str], rows: Sequence[Row]) -> Panel:
-    values: list[dict[str, Value]] = []
+def _peaks(rows: Sequence[Row]) -> Drawn:
+    values: Values = []
     words = []
     for place, (key, breadth) in PLACES.items():
         peaks = [(row[key], row) for row in rows if row[key] is not None]
         for peak, row in peaks:
-            text = figures.significant(peak)
-            bar: dict[str, Value] = {"cell": _bar_name(row), "place": place, "mib": _short(peak), "mib_text": text}
-            values.append({**bar, "breadth": breadth})
+            text, bar = figures.significant(peak), {"cell": _bar_name(row), "place": place}
+            values.append({**bar, "mib": short(peak), "mib_text": text, "breadth": breadth})
         if peaks:
             peak, most = max(peaks, key=lambda one: one[0])
             words.append(f"Highest on the {place}: {_bar_name(most)}, {figures.significant(peak)} MiB.")
-    return Panel(title=titled(*names), values=values, caption=" ".join(words), height=BAR_HEIGHT * len(rows))
-
-
-def _bar_keys(names: Mapping[str, object], used: set[str]) -> tuple[Key, ...]:
-    numbered = enumerate(names, start=1)
-    return tuple(Key(label=name, colour=colour_of(n), shape="bar") for n, name in numbered if name in used)
+    return values, " ".join(words)
 
 
 def _bar_name(row: Row) -> str:
     return titled(f"{row.cell.batch_size:,}", row.cell.variant)
 
 
-def _bars_left_out(groups: Sequence[tuple[tuple[str, ...], Sequence[Row]]]) -> tuple[str, ...]:
-    shown = sum(len(own[:MOST_BARS]) for _, own in groups[:MOST_PANELS])
-    return left_out("cells", shown, sum(len(own) for _, own in groups))
-
-
 def _ms(value: float) -> str:
     return f"{figures.significant(value)} ms"
-
-
-def _short(value: float) -> float:
-    """5 significant digits: finer than a screen, and a third of the bytes."""
-    return float(f"{value:.5g}")

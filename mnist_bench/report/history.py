@@ -9,9 +9,8 @@ from mnist_bench.analysis import history
 from mnist_bench.analysis.history import METRICS, Point, RunRecord, Series
 from mnist_bench.figures import Figure
 from mnist_bench.report import specs
-from mnist_bench.report.material import MOST_PANELS, Key, Panel, Plot, Value
+from mnist_bench.report.material import MOST_PANELS, Panel, Plot, Value, keys
 from mnist_bench.report.page import html
-from mnist_bench.report.specs import colour_of, shape_of
 from mnist_bench.table import joined, plain
 
 AXIS_FORMATS = {"fraction": ".2%", "": "~g"}  # by the unit of a figure; others ~s
@@ -64,10 +63,7 @@ def over_runs(series: Sequence[Series], metric: Figure, last: int) -> Plot:
         "machine, software and settings are joined. A cross at the foot is a run in which the cell was not measured.",
         spec=specs.over_runs(labels, metric.title, AXIS_FORMATS.get(metric.unit, "~s")),
         panels=tuple(_panel([one for one in measured if one.cell == cell], metric) for cell in cells[:MOST_PANELS]),
-        legend=tuple(
-            Key(label=label, colour=colour_of(number), shape=shape_of(number))
-            for number, label in enumerate(labels, start=1)
-        ),
+        legend=keys(labels, labels),
         missing="" if cells else "No run has this figure.",
         notes=(f"{left_out} cells more are in the table alone: choose cells by a pattern.",) if left_out > 0 else (),
         table=history.table(measured, metric, last) if cells else None,

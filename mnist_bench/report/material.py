@@ -6,10 +6,10 @@ page holds the specification once, and a phone stacks the panels that a desktop 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +17,33 @@ from numpy.typing import NDArray
 from mnist_bench.analysis.compare import Comparison, compare_cells
 from mnist_bench.analysis.summary import Run
 from mnist_bench.figures import Row
-from mnist_bench.records import Cell, Measurement, Trial
+from mnist_bench.records import Cell
 from mnist_bench.report.specs import Shape, colour_of, shape_of
 from mnist_bench.table import Table, plain
 
 MOST_PANELS = 60  # of one plot: more take a browser long, and nobody looks at them
+MOST_BARS = 60  # of one panel
+BAR_HEIGHT = 24  # pixels, the gap included
 SKETCH = 400  # order statistics kept of one trial's steps
 MOST_SEEDS = 5  # of a cell, whose steps are read
 
 Steps = NDArray[np.float64]
 Value = str | int | float | None
+Values = list[Mapping[str, Value]]
+Drawn = tuple[Values, str]  # the values of a panel, and its caption
+Names = tuple[str, ...]
+
+
+class Celled(Protocol):
+    """Whatever is of one cell: a row, a line of a comparison, a curve."""
+
+    @property
+    def cell(self) -> Cell: ...
+
+
 T = TypeVar("T")
+C = TypeVar("C", bound=Celled)
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,29 +122,63 @@ class Material:
     def batch_sizes(self) -> tuple[int, ...]:
         return tuple(sorted({row.cell.batch_size for row in self.rows}))
 
-    def legend(self, used: Iterable[str]) -> tuple[Key, ...]:
-        """Of variants: the same colour and shape in every plot of the page."""
-        wanted = {plain(name) for name in used}
-        return keys(self.variants, wanted)
+    def legend(self, used: Iterable[Celled], shape: Shape | None = None) -> tuple[Key, ...]:
+        """The variants of what is drawn: the same colour and shape in every plot of the page."""
+        return keys(self.variants, {plain(one.cell.variant) for one in used}, shape)
+
+    def plot(
+        self,
+        items: Sequence[C],
+        draw: Callable[[list[C]], Drawn],
+        *,
+        missing: str,
+        by: Callable[[Cell], Names] | None = None,
+        bars: bool = False,
+        of: int = 0,
+        notes: Iterable[str] = (),
+        **words: Any,
+    ) -> Plot:
+        """A plot with a panel for each group of items, as many as a page bears.
+
+        Args:
+            draw: the values and the caption of a panel.
+            missing: what is said where there are no items.
+            by: the names of a cell's panel; its model and device, if nothing else is said.
+            bars: every item is a bar: a panel has room for some, and is as high as they are.
+            of: how many panels there would be, if more than have items.
+            words: the rest of the plot.
+        """
+        groups = list(grouped(items, lambda one: (by or model_and_device)(one.cell)).items())
+        shown = [(names, own[:MOST_BARS] if bars else own) for names, own in groups[:MOST_PANELS]]
+        panels = []
+        for names, own in shown:
+            (values, caption), height = draw(own), BAR_HEIGHT * len(own) if bars else None
+            panels.append(Panel(title=titled(*names), values=values, caption=caption, height=height))
+        lost = left_out("panels", len(panels), max(of, len(groups)))
+        if bars:
+            lost = left_out("cells", sum(len(own) for _, own in shown), len(items))
+        missing = "" if panels else missing
+        words.setdefault("legend", self.legend(items))
+        return Plot(panels=panels, missing=missing, notes=(*notes, *lost), wide=bars, **words)
 
 
-def gather(run: Run, step_ms: Mapping[str, Steps | None]) -> Material:
+def gather(run: Run, read: Callable[[str], Steps | None]) -> Material:
     """The material of a run.
 
     Args:
-        step_ms: by trial id, the single steps of its session in milliseconds; None where they cannot be read. Those
-            that ``trials_to_read`` names are enough.
+        read: gives the single steps of a trial's session in milliseconds, by its id; None where they cannot be read.
+            It is asked for those of the first panels, and of some seeds of each cell.
     """
-    pooled: dict[Cell, list[Steps]] = {}
-    for trial in run.trials:
-        steps = step_ms.get(trial.id)
-        if steps is not None and steps.size:
-            pooled.setdefault(trial.cell, []).append(sketch(steps))
-    return Material(
-        run=run,
-        step_ms={cell: np.concatenate(parts) for cell, parts in pooled.items()},
-        unread=[trial for trial, steps in step_ms.items() if steps is None],
-    )
+    timed = {member for session in run.sessions for member in session.steps}
+    shown = list(grouped((cell for cell, seeds in run.ok.items() if seeds), cell_and_size))[:MOST_PANELS]
+    pooled, unread = {}, []
+    for cell, seeds in run.ok.items():
+        wanted = [trial for trial, _ in seeds.values() if trial in timed and cell_and_size(cell) in shown]
+        steps = {trial: read(trial) for trial in wanted[:MOST_SEEDS]}
+        unread += [trial for trial, found in steps.items() if found is None]
+        if parts := [sketch(found) for found in steps.values() if found is not None and found.size]:
+            pooled[cell] = np.concatenate(parts)
+    return Material(run=run, step_ms=pooled, unread=unread)
 
 
 def sketch(steps: Steps) -> Steps:
@@ -139,26 +189,26 @@ def sketch(steps: Steps) -> Steps:
     return np.sort(steps)[ranks]
 
 
-def trials_to_read(run: Run) -> list[Trial]:
-    """The trials whose samples the plot of step times shows: timed ones of its first panels, some seeds of a cell."""
-    timed = {member for session in run.sessions for member in session.steps}
-    ok = [trial for trial in run.trials if isinstance(trial.outcome, Measurement) and trial.id in timed]
-    drawn = list(dict.fromkeys(step_panel(row.cell) for row in run.rows if row.seeds))[:MOST_PANELS]
-    wanted = [trial for trial in ok if step_panel(trial.cell) in drawn]
-    return [trial for _, own in grouped(wanted, lambda trial: (trial.cell.id,)) for trial in own[:MOST_SEEDS]]
+def left_out(what: str, shown: int, of: int) -> tuple[str, ...]:
+    """A note where not everything is drawn."""
+    return () if shown >= of else (f"The first {shown} of {of} {what} are drawn; the table has them all.",)
 
 
-def step_panel(cell: Cell) -> tuple[str, ...]:
-    """The panel of step times that a cell is in."""
-    return cell.model, cell.device, batch(cell.batch_size)
-
-
-def grouped(items: Iterable[T], key: Callable[[T], tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], list[T]]]:
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     """The items that have a key in common, in the order in which keys first come."""
-    groups: dict[tuple[str, ...], list[T]] = {}
+    groups: dict[K, list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
-    yield from groups.items()
+    return groups
+
+
+def model_and_device(cell: Cell) -> Names:
+    return cell.model, cell.device
+
+
+def cell_and_size(cell: Cell) -> Names:
+    """The panel of a cell where each model, device and batch size has its own."""
+    return cell.model, cell.device, batch(cell.batch_size)
 
 
 def titled(*names: object) -> str:
@@ -170,13 +220,17 @@ def batch(size: int) -> str:
     return f"batch {size:,}"
 
 
-def keys(names: Sequence[str], used: Iterable[str]) -> tuple[Key, ...]:
-    """The legend of those names that are used; each has the colour and shape of its place."""
-    wanted = set(used)
+def where(cell: Cell) -> str:
+    """A cell within its panel, in words: ``eager at batch 100``."""
+    return f"{plain(cell.variant)} at {batch(cell.batch_size)}"
+
+
+def short(value: float) -> float:
+    """5 significant digits: finer than a screen, and a third of the bytes."""
+    return float(f"{value:.5g}")
+
+
+def keys(names: Iterable[str], used: Collection[str], shape: Shape | None = None) -> tuple[Key, ...]:
+    """The legend of those names that are used; each has the colour and (unless all share one) shape of its place."""
     numbered = enumerate(names, start=1)
-    return tuple(Key(label=v, colour=colour_of(n), shape=shape_of(n)) for n, v in numbered if v in wanted)
-
-
-def left_out(what: str, shown: int, of: int) -> tuple[str, ...]:
-    """A note where not everything is drawn."""
-    return () if shown >= of else (f"The first {shown} of {of} {what} are drawn; the table has them all.",)
+    return tuple(Key(label=v, colour=colour_of(n), shape=shape or shape_of(n)) for n, v in numbered if v in used)

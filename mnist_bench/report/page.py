@@ -7,38 +7,37 @@ import hashlib
 import json
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from importlib import resources
 from typing import Any
 
 from markupsafe import Markup
 
 from mnist_bench import figures
 from mnist_bench.analysis.results import machine, warnings
-from mnist_bench.figures import Figure, Row
+from mnist_bench.figures import Figure, Row, cell_columns
 from mnist_bench.records import STATUSES, RunOptions, Session
-from mnist_bench.report import specs
-from mnist_bench.report.material import Material, Plot
+from mnist_bench.report import costs, learning, rates, specs
+from mnist_bench.report.material import Material, Plot, grouped
+from mnist_bench.report.specs import asset
 from mnist_bench.table import listed, plain
+
+# The plots, in the order of the page; one that has nothing to show says why.
+PLOTS: Mapping[str, Callable[[Material], Plot]] = {
+    "throughput": rates.throughput,
+    "devices": rates.by_device,
+    "compiled": rates.compiled,
+    "epochs": learning.by_epoch,
+    "time": learning.by_time,
+    "steps": costs.step_times,
+    "waterfall": costs.waterfall,
+    "memory": costs.memory,
+}
 
 GIB = 1 << 30
 STOPPED = {"precise": "precise enough", "budget": "at the end of the budget", "alone": "timed alone"}
-NAMES = ("status", "model", "device", "batch", "variant")
 # Inside <script> only these could end the element or open a comment; the separators end lines in old JavaScript.
 ESCAPED = "<>&\u2028\u2029"
-# Outlines of the symbols of the legends, in a box from -6 to 6.
-SYMBOLS: dict[specs.Shape, str] = {
-    "circle": "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0Z",
-    "square": "M-4,-4H4V4H-4Z",
-    "triangle-up": "M0,-5L5,4H-5Z",
-    "diamond": "M0,-5.5L4.5,0L0,5.5L-4.5,0Z",
-    "cross": "M-5,-1.7H-1.7V-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5Z",
-    "triangle-down": "M0,5L-5,-4H5Z",
-    "bar": "M-5,-5H5V5H-5Z",
-    "line": "M-6,-1.5H6V1.5H-6Z",
-}
-
 Facts = tuple[tuple[str, str], ...]
 
 
@@ -46,28 +45,26 @@ def render(material: Material, plots: Sequence[Plot], bundle: str) -> str:
     """The text of a page that needs no other file.
 
     Args:
-        plots: those of ``plots_of``.
+        plots: those of ``PLOTS``.
         bundle: the script of ``vega.script``, which draws them.
     """
-    manifest, rows = material.run.manifest, material.rows
+    run, manifest, rows = material.run, material.run.manifest, material.rows
     shown = [figure for figure in figures.SHOWN if any(row[figure.key] is not None for row in rows)]
+    pending = f"{len(run.pending)} of {len(manifest.trials)} trials have not finished."
     return html(
         "page.html.j2",
         plots,
         bundle,
-        name=plain(manifest.matrix.name),
-        run_id=plain(manifest.run_id),
-        started_at=plain(manifest.started_at),
-        status=manifest.status,
-        program_version=plain(manifest.program_version),
-        machine=plain(" · ".join(machine(manifest.environment))),
+        program_version=manifest.program_version,
+        manifest=manifest,
+        machine=" · ".join(machine(manifest.environment)),
         counts={status: n for status in reversed(STATUSES) if (n := sum(row.status == status for row in rows))},
         measured=bool(material.measured),
-        fastest=fastest(rows),
-        reasons=reasons(rows),
-        warnings=[plain(warning) for warning in warnings(manifest)] + _pending(material),
-        heads=[*((name, "") for name in NAMES), *((figure.title, figure.help) for figure in shown)],
-        names=len(NAMES),
+        fastest=grouped((row for row in rows if row["fastest"]), lambda row: row.cell.model),
+        reasons=grouped((row for row in worst_first(rows) if row.status != "ok"), lambda row: (row.status, row.reason)),
+        warnings=[*warnings(manifest), *([pending] if run.pending else [])],
+        columns=cell_columns(),
+        shown=shown,
         lines=[_line(row, shown) for row in worst_first(rows)],
         footnotes=figures.footnotes(map(figures.signs, material.measured)),
         environment=environment(material),
@@ -76,26 +73,32 @@ def render(material: Material, plots: Sequence[Plot], bundle: str) -> str:
 
 
 def html(template: str, plots: Sequence[Plot], bundle: str, **content: Any) -> str:
-    """A page from a template (of the folder of assets, which extends ``base.html.j2``): what it shows is escaped
-    there, and a policy lets nothing else in."""
+    """A page from a template (of the folder of assets, which extends ``base.html.j2``).
+
+    What it shows is made plain and escaped there, and a policy lets nothing else in.
+    """
     import jinja2
 
-    loader = jinja2.PackageLoader("mnist_bench.report", "assets")
-    options: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(loader=loader, autoescape=True, **options)
-    scripts = (bundle, _asset("page.js"))
-    style = specs.style() + _asset("page.css")
-    page: str = environment.get_template(template).render(
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mnist_bench.report", "assets"),
+        autoescape=True,
+        finalize=lambda value: plain(value) if type(value) is str else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scripts = (bundle, asset("page.js"))
+    style = specs.style() + asset("page.css")
+    return environment.get_template(template).render(
         policy=content_security_policy(scripts, (style,)),
         # Ours, or the bundle, which was looked through: the only texts that are not escaped.
         scripts=[Markup(script) for script in scripts],
         style=Markup(style),
         data=Markup(script_json(_data_of(plots))),
         plots=plots,
-        symbols=SYMBOLS,
+        listed=listed,
         **content,
     )
-    return page
 
 
 def script_json(value: Any) -> str:
@@ -134,10 +137,6 @@ def _data_of(plots: Sequence[Plot]) -> dict[str, Any]:
     return {"config": specs.screen(), "dataset": specs.DATA, "plots": drawn}
 
 
-def _asset(name: str) -> str:
-    return resources.files("mnist_bench.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
 def worst_first(rows: Sequence[Row]) -> list[Row]:
     """Failed cells first, then skipped ones, then those with figures, each in the order of the matrix."""
     return sorted(rows, key=_rank)
@@ -148,52 +147,11 @@ def _rank(row: Row) -> int:
 
 
 def _line(row: Row, shown: Sequence[Figure]) -> dict[str, Any]:
-    """A cell of the table: its texts by column; ``order`` to sort by; ``words`` that the filter finds it by, too."""
-    cell = row.cell
-    keys = (_rank(row), cell.model, cell.device, cell.batch_size, cell.variant, *(row[one.key] for one in shown))
-    words = (cell.id, row["device_name"], row["class"], row["doubts"], *figures.footnotes([figures.signs(row)]))
-    return {
-        "status": row.status,
-        "seeds": row.seeds,
-        "names": (row.status, plain(cell.model), plain(cell.device), f"{cell.batch_size:,}", plain(cell.variant)),
-        "figures": [(one.show(row), one.show_beside(row)) for one in shown] if row.seeds else [],
-        "order": keys,
-        "words": plain(" ".join(word for word in words if word)),
-        "reason": plain(row.reason),
-        "marks": figures.signs(row),
-        "doubts": plain(row["doubts"] or ""),
-        "best": bool(row["fastest"]),
-    }
-
-
-def reasons(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Every reason once, the failed cells' first, with the number of its cells and the first of their names."""
-    together: dict[tuple[str, str], list[str]] = {}
-    for row in worst_first(rows):
-        if row.status != "ok":
-            together.setdefault((row.status, plain(row.reason)), []).append(plain(row.cell.id))
-    return [
-        {"status": status, "text": text, "cells": len(ids), "names": listed(ids)}
-        for (status, text), ids in together.items()
-    ]
-
-
-def fastest(rows: Sequence[Row]) -> dict[str, list[tuple[str, str]]]:
-    """Of each model, (batch size, the fastest cells, or those that cannot be told from them) by paired ratios."""
-    found: dict[str, dict[int, list[str]]] = {}
-    for row in rows:
-        if row["fastest"]:
-            sizes = found.setdefault(plain(row.cell.model), {})
-            sizes.setdefault(row.cell.batch_size, []).append(plain(f"{row.cell.variant} on {row.cell.device}"))
-    return {
-        model: [(f"{size:,}", " or ".join(cells)) for size, cells in sorted(sizes.items())]
-        for model, sizes in found.items()
-    }
-
-
-def _pending(material: Material) -> list[str]:
-    count = len(material.run.pending)
-    return [f"{count} of {len(material.run.manifest.trials)} trials have not finished."] if count else []
+    """A row of the table: ``order`` to sort by; ``words`` that the filter finds it by, with what no column shows."""
+    cell, marks = row.cell, figures.signs(row)
+    order = (_rank(row), cell.model, cell.device, cell.batch_size, cell.variant, *(row[one.key] for one in shown))
+    words = (cell.id, row["device_name"], row["class"], row["doubts"], *figures.footnotes([marks]))
+    return {"row": row, "marks": marks, "order": order, "words": " ".join(filter(None, words))}
 
 
 def measured_how(material: Material) -> Facts:
@@ -201,39 +159,34 @@ def measured_how(material: Material) -> Facts:
     run, matrix = material.run, material.run.manifest.matrix
     measured = [measurement for own in run.ok.values() for _, measurement in own.values()]
     noisy = sum(bool(one.noisy) for one in measured)
-    rounds = [len(session.rounds) for session in run.sessions if session.rounds]
-    facts = (
+    return (
         ("Seeds", f"{len(matrix.seeds)} ({listed([str(seed) for seed in matrix.seeds], 10)})"),
         ("Epochs", f"{matrix.epochs}, recipe {matrix.recipe}"),
         ("Trials", f"{len(run.trials)} finished, {len(measured)} ok, {len(run.pending)} still to come"),
         ("Timing", f"to ±{matrix.timing.precision:.1%} or {matrix.timing.budget_seconds:g} s per cell"),
-        ("Sessions", sessions_words(run.sessions)),
-        ("Rounds", _rounds_words(rounds)),
+        *_sessions(run.sessions),
         ("Noisy", f"{noisy} of {len(measured)} trials; {sum(bool(s.noisy) for s in run.sessions)} sessions"),
-        ("Options", _options_words(run.manifest.options)),
+        ("Options", _options(run.manifest.options)),
     )
-    return tuple((name, text) for name, text in facts if text)
 
 
-def _rounds_words(counts: Sequence[int]) -> str:
-    return f"median {statistics.median(counts):g} per session, {min(counts)} to {max(counts)}" if counts else ""
+def _sessions(sessions: Sequence[Session]) -> Facts:
+    """``12, 10 of them paired: 4 precise enough, 8 at the end of the budget`` (why they stopped), and their rounds."""
+    stopped: Counter[str] = Counter(session.stopped for session in sessions)
+    how = ", ".join(f"{stopped[key]} {words}" for key, words in STOPPED.items() if stopped[key])
+    told = f"{len(sessions)}, {sum(session.paired for session in sessions)} of them paired: {how}"
+    rounds = [len(session.rounds) for session in sessions if session.rounds]
+    span = f"median {statistics.median(rounds):g} per session, {min(rounds)} to {max(rounds)}" if rounds else ""
+    return ("Sessions", told if sessions else "none"), ("Rounds", span)
 
 
-def _options_words(options: RunOptions) -> str:
+def _options(options: RunOptions) -> str:
     names = [field.name for field in fields(options) if field.name not in ("plugin_path", "sources")]
     given = [(name, getattr(options, name)) for name in names]
     words = [name if value is True else f"{name} {value}" for name, value in given if value]
-    merged = [f"merged from {', '.join(options.merged_from)}"] if options.sources else []
-    return plain(", ".join(words + merged))
-
-
-def sessions_words(sessions: Sequence[Session]) -> str:
-    """``12, 10 of them paired: 4 precise enough, 8 at the end of the budget`` (why they stopped)."""
-    if not sessions:
-        return "none"
-    stopped: Counter[str] = Counter(session.stopped for session in sessions)
-    how = ", ".join(f"{stopped[key]} {words}" for key, words in STOPPED.items() if stopped[key])
-    return f"{len(sessions)}, {sum(session.paired for session in sessions)} of them paired: {how}"
+    if options.sources:
+        words.append(f"merged from {', '.join(options.merged_from)}")
+    return ", ".join(words)
 
 
 def environment(material: Material) -> Facts:
@@ -243,7 +196,7 @@ def environment(material: Material) -> Facts:
     devices = {f"{row.cell.device}: {row['device_name']}": None for row in material.measured if row["device_name"]}
     threads = sorted({row["threads"] for row in material.measured if row["threads"] is not None})
     commit = f"{where.commit[:12]}{' with changes' if where.dirty else ''}" if where.commit else ""
-    facts = (
+    return (
         ("Processor", f"{where.cpu}, {where.cores} core{'s' * (where.cores != 1)}"),
         ("Memory", f"{where.memory_bytes / GIB:.1f} GiB"),
         ("Devices", "; ".join(devices)),
@@ -256,4 +209,3 @@ def environment(material: Material) -> Facts:
         ("Data set", f"{manifest.dataset.name} (SHA-256 {manifest.dataset.sha256[:12]}…)"),
         ("Matrix", f"{manifest.matrix_path} (SHA-256 {manifest.matrix_sha256[:12]}…)"),
     )
-    return tuple((plain(name), plain(text)) for name, text in facts if text)
