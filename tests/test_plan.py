@@ -21,7 +21,6 @@ from record_factory import make_measurement
 from mnist_bench.cells import expand
 from mnist_bench.cli import console, main, options, plan
 from mnist_bench.config import parse, schema
-from mnist_bench.errors import UsageError
 from mnist_bench.machine import forecast
 from mnist_bench.machine.forecast import (
     Host,
@@ -89,6 +88,18 @@ class TestPlan:
             trials += [(row["cell"], seed) for row in rows for seed in row["seeds"]]
         assert len(trials) == len(set(trials)) == 16 * 3
 
+    def test_without_a_file_the_default_that_ships_is_said(
+        self, here: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (here / "benchmarks.yaml").unlink()
+        assert main(["plan"]) == 0
+        out, err = capsys.readouterr()
+        assert (
+            err
+            == "mnist-bench: there is no benchmarks.yaml here: the matrix is the default that ships with the program\n"
+        )
+        assert "Plan of default" in out
+
     def test_an_empty_shard_says_so(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "No group falls to the shard 99/99" in output(capsys, "plan", "--shard", "99/99")
 
@@ -144,7 +155,7 @@ class TestPlan:
         assert [row["seconds_from"] for row in rows] == ["earlier runs"] + ["model"] * 15
 
     def test_examples(self) -> None:
-        for module in (plan, options, forecast):
+        for module in (options, forecast):
             tried = doctest.testmod(module)
             assert tried.attempted
             assert not tried.failed
@@ -163,12 +174,18 @@ class TestPlan:
             ("--epochs", "51", "--epochs: '51' is not a whole number from 1 to 50"),
             ("--epochs", "1.0", "--epochs"),
             ("--epochs", "²", "--epochs"),
+            (
+                "--reference",
+                "compiled",
+                "--reference: unknown variant 'compiled' (known: eager, compile): did you mean",
+            ),
+            *(("--timeout", text, f"--timeout: {text!r} is not") for text in ("0", "-1", "nan", "10m", "", "1e99")),
         ],
     )
     def test_flags_refused(
         self, here: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, phrase: str
     ) -> None:
-        assert main(["plan", flag, value]) == 2
+        assert main(["run" if flag == "--timeout" else "plan", f"{flag}={value}"]) == 2
         captured = capsys.readouterr()
         assert captured.err.startswith(f"mnist-bench: {flag}")
         assert phrase in captured.err
@@ -201,39 +218,6 @@ class TestBadMatrices:
         code = f"import sys\nfrom mnist_bench.cli import main\ncode = main({words})\nassert 'torch' not in sys.modules"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-
-
-class TestOptions:
-    def parsed(self, *words: str) -> argparse.Namespace:
-        parser = argparse.ArgumentParser(allow_abbrev=False)
-        options.add(parser, *(name for name in options.FLAGS if name != "quiet"))
-        return parser.parse_args(words)
-
-    def test_defaults(self) -> None:
-        args = vars(self.parsed())
-        given = {"matrix": Path("benchmarks.yaml"), "run": "latest", "output_dir": Path("results")}
-        loudness = {"format": "table", "color": "auto", "verbose": 0}
-        assert {key: value for key, value in args.items() if value} == {**given, "format": "table", "color": "auto"}
-        assert args.keys() >= {*given, *loudness, "filter", "seeds", "epochs", "timeout", "shard", "reference"}
-
-    def test_json_is_a_format(self) -> None:
-        assert self.parsed("--json").format == "json"
-        assert self.parsed("-vv", "--format", "md").verbose == 2
-
-    def test_overrides(self) -> None:
-        matrix = parse(GOOD, source="x", allow_plugins=False)
-        words = ("--seeds", "0,9", "--epochs", "7", "--timeout", "2.5", "--reference", "compile")
-        changed_matrix = options.overrides(matrix, self.parsed(*words))
-        assert (changed_matrix.seeds, changed_matrix.epochs, changed_matrix.reference) == ((0, 9), 7, "compile")
-        assert changed_matrix.limits == dataclasses.replace(matrix.limits, timeout_seconds=2.5)
-        assert options.overrides(matrix, argparse.Namespace()) == matrix
-        with pytest.raises(UsageError, match=r"--reference: unknown variant 'compiled'.*did you mean 'compile'"):
-            options.overrides(matrix, argparse.Namespace(reference="compiled"))
-
-    @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "10m", "", "1e99"])
-    def test_timeouts_refused(self, text: str) -> None:
-        with pytest.raises(UsageError, match="--timeout"):
-            self.parsed(f"--timeout={text}")
 
 
 class Terminal(io.StringIO):
@@ -306,11 +290,6 @@ class TestConsole:
         assert printed["csv"] == 'a,b,c,d,e\nx|y,1.5,,yes,"1, 2"\n[bold],2000000,1,0,\n'.replace(",yes,", ",true,")
         assert printed["md"].splitlines()[2] == "| x&#124;y | 1.5 |  | yes | 1, 2 |"
         assert "[bold]" in printed["table"]
-
-    @pytest.mark.parametrize("form", ["csv", "json", "md", "table"])
-    def test_no_rows(self, capsys: pytest.CaptureFixture[str], form: str) -> None:
-        console.print_rows([], argparse.Namespace(format=form))
-        assert capsys.readouterr().out.strip() in ("", "[]")
 
 
 class TestList:

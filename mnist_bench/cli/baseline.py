@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mnist_bench.cli import options
-from mnist_bench.cli.console import say
-from mnist_bench.cli.writing import write
+from mnist_bench.cli.console import print_result, say, write
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,13 +121,5 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _print(document: Document, args: argparse.Namespace) -> None:
-    from mnist_bench.cli.console import print_document, print_json
-
     (table,) = document.tables
-    match args.format:
-        case "csv":
-            sys.stdout.write(table.csv())
-        case "json":
-            print_json(table.records())
-        case _:
-            print_document(document, args)
+    print_result(args, document, table.csv, table.records)

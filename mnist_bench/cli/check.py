@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,7 +135,4 @@ def _say_where(folder: RunFolder, status: str, args: argparse.Namespace, errors:
 
     errors.print(f"check: {shortest(folder.path)}/{folder.check_path.name}", soft_wrap=True)
     if status == "interrupted":
-        where = "" if args.output_dir == Path("results") else f" -o {shlex.quote(str(args.output_dir))}"
-        plugins = " --allow-plugins" if args.allow_plugins else ""
-        command = f"mnist-bench check --resume {folder.run_id}{where}{plugins}"
-        errors.print(f"interrupted; go on with: {command}", soft_wrap=True)
+        errors.print(f"interrupted; go on with: {options.resuming(args, folder.run_id)}", soft_wrap=True)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from mnist_bench.cli import baseline as baselines
 from mnist_bench.cli import options
-from mnist_bench.cli.writing import cannot_write, try_out, write
+from mnist_bench.cli.console import print_lines, say, try_out, write
 from mnist_bench.errors import BenchError, UsageError
-from mnist_bench.table import plain
 
 if TYPE_CHECKING:
     from mnist_bench.gate.evidence import Check
@@ -102,7 +101,7 @@ def against_baseline(args: argparse.Namespace) -> int:
     found = held_against(run, baseline, str(args.baseline), chosen)
     check = replace(found, matrix_path=_from_root(found.matrix_path))
     code = tell(check, judge(check), args, folder.check_path)
-    print(f"mnist-bench: check: {plain(str(folder.check_path))}", file=sys.stderr)
+    say(f"check: {folder.check_path}")
     return code
 
 
@@ -120,9 +119,7 @@ def replay(args: argparse.Namespace) -> int:
         _complain(args, check, found)
         return DISAGREES
     code = tell(check, verdicts, args)
-    print(
-        f"mnist-bench: replayed: every verdict follows from the samples of {plain(str(args.replay))}", file=sys.stderr
-    )
+    say(f"replayed: every verdict follows from the samples of {args.replay}")
     return code
 
 
@@ -143,15 +140,14 @@ def _complain(args: argparse.Namespace, check: Check, found: list[str]) -> None:
 
     places = f"{len(found)} place{'s' if len(found) != 1 else ''}"
     more = [f"  and {len(found) - MOST_DISAGREEMENTS} more"] if len(found) > MOST_DISAGREEMENTS else []
-    written = plain(check.program_version)
+    written = check.program_version
     why = (
         "the file was edited, or the judge is not deterministic"
         if written == __version__
         else f"mnist-bench {written} wrote the file, this is {__version__}: replay it with that version"
     )
-    head = f"{plain(str(args.replay))}: judged again, it differs from what is stored in {places}:"
-    for line in (head, *(f"  {plain(one)}" for one in found[:MOST_DISAGREEMENTS]), *more, why):
-        print(f"mnist-bench: {line}", file=sys.stderr)
+    head = f"{args.replay}: judged again, it differs from what is stored in {places}:"
+    say(head, *(f"  {one}" for one in found[:MOST_DISAGREEMENTS]), *more, why)
 
 
 def _print(check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace) -> None:
@@ -165,13 +161,7 @@ def _print(check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace) 
         case "md":
             sys.stdout.write(outputs.page(check, verdicts))
         case _:
-            from rich.text import Text
-
-            from mnist_bench.cli.console import make_console
-
-            console = make_console(args, stderr=False)
-            # At one go: line by line, thousands of them take five times as long.
-            console.print(Text("\n").join(outputs.terminal(check, verdicts, console.width)), soft_wrap=True)
+            print_lines(lambda width: outputs.terminal(check, verdicts, width), args)
 
 
 def _actions(
@@ -202,12 +192,12 @@ def _summarise(path: Path, check: Check, verdicts: Sequence[Verdict]) -> None:
         taken = path.stat().st_size if path.exists() else 0
         room = SUMMARY_BYTES - taken - 1
         if room < LEAST_SUMMARY:
-            print(f"mnist-bench: {SUMMARY} holds {taken:,} bytes already: nothing is added to it", file=sys.stderr)
+            say(f"{SUMMARY} holds {taken:,} bytes already: nothing is added to it")
             return
         with path.open("ab") as file:
             file.write(b"\n" * bool(taken) + page(check, verdicts, room).encode())
     except OSError as error:
-        print(f"mnist-bench: warning: {cannot_write(f'{SUMMARY}:', path, error)}", file=sys.stderr)
+        say(f"warning: {SUMMARY}: {path}: cannot be written: {error.strerror or error}")
 
 
 def _annotate(check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace) -> None:

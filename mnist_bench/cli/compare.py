@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
+from mnist_bench.cells import variant_of
 from mnist_bench.cli import options
-from mnist_bench.cli.console import print_document, say
+from mnist_bench.cli.console import print_result, say
 from mnist_bench.disk.folder import no_garbage
 from mnist_bench.errors import UsageError
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 # As in analysis/compare.py, which is not imported here: numpy would slow every --help.
 BY = ("device", "variant", "batch_size", "model")
-NOTHING_COMPARABLE = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,13 +40,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    from mnist_bench.analysis import compare
+
     with no_garbage():
-        return _compare_cells(args) if args.other is None else _compare_runs(args)
+        comparison, problem = _of_cells(args) if args.other is None else _of_runs(args)
+        document, lines = compare.document(comparison), compare.lines_table(comparison)
+        print_result(args, document, lines.csv, lambda: compare.to_json(comparison))
+    if comparison.differences and not args.across_machines:
+        say("cells whose conditions differ were not compared; these differ, what moves speed most first:")
+        say(*(f"  {one.name}: A {one.a}, B {one.b} (moves {one.affects})" for one in comparison.differences))
+        say("--across-machines compares them all the same")
+    if comparison.comparable:
+        return 0
+    say(problem)
+    return options.NOTHING
 
 
-def _compare_cells(args: argparse.Namespace) -> int:
+def _of_cells(args: argparse.Namespace) -> tuple[Comparison, str]:
+    """The comparison, and what is to be said where nothing could be compared."""
     from mnist_bench.analysis.compare import compare_cells, default_by
-    from mnist_bench.cells import variant_of
 
     if args.across_machines:
         raise UsageError("--across-machines: compares two runs; name a second one")
@@ -56,15 +67,12 @@ def _compare_cells(args: argparse.Namespace) -> int:
     by = args.by or default_by(run.outline, chosen)
     if args.by is None:
         say(f"compared by {by}; choose with --by")
-    reference = args.reference and variant_of(run.manifest.matrix, args.reference).name
-    comparison = compare_cells(run, by, chosen, reference=reference)
-    _print(comparison, args)
-    if not comparison.comparable:
-        say(f"nothing comparable by {by} in run {run.manifest.run_id}: no cell and its reference were both measured")
-    return 0 if comparison.comparable else NOTHING_COMPARABLE
+    reference = None if args.reference is None else variant_of(run.manifest.matrix, args.reference).name
+    problem = f"nothing comparable by {by} in run {run.manifest.run_id}: no cell and its reference were both measured"
+    return compare_cells(run, by, chosen, reference=reference), problem
 
 
-def _compare_runs(args: argparse.Namespace) -> int:
+def _of_runs(args: argparse.Namespace) -> tuple[Comparison, str]:
     from mnist_bench.analysis.compare import compare_runs
 
     if args.by or args.reference:
@@ -73,25 +81,5 @@ def _compare_runs(args: argparse.Namespace) -> int:
     if a.manifest.run_id == b.manifest.run_id:
         raise UsageError(f"{args.run} and {args.other} are the same run, {a.manifest.run_id}: name another one")
     chosen = options.wanted(args, [row.cell for run in (a, b) for row in run.outline]).__contains__
-    comparison = compare_runs(a, b, across_machines=args.across_machines, chosen=chosen)
-    _print(comparison, args)
-    if comparison.differences and not args.across_machines:
-        say("cells whose conditions differ were not compared; these differ, what moves speed most first:")
-        for one in comparison.differences:
-            say(f"{one.name}: A {one.a}, B {one.b} (moves {one.affects})")
-        say("--across-machines compares them all the same")
-    if not comparison.comparable:
-        say(f"nothing comparable in runs {a.manifest.run_id} and {b.manifest.run_id}")
-    return 0 if comparison.comparable else NOTHING_COMPARABLE
-
-
-def _print(comparison: Comparison, args: argparse.Namespace) -> None:
-    from mnist_bench.analysis import compare
-
-    match args.format:
-        case "csv":
-            sys.stdout.write(compare.lines_table(comparison).csv())
-        case "json":
-            sys.stdout.write(compare.to_json(comparison))
-        case _:
-            print_document(compare.document(comparison), args)
+    problem = f"nothing comparable in runs {a.manifest.run_id} and {b.manifest.run_id}"
+    return compare_runs(a, b, across_machines=args.across_machines, chosen=chosen), problem

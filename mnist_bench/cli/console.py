@@ -1,4 +1,4 @@
-"""What goes to the terminal: rich consoles that honour --color and the environment, and rows in every format."""
+"""What a command prints and writes: its answer in every format, lines on stderr, the files that flags name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from mnist_bench.table import Document, Table
+from mnist_bench.disk.files import try_folder, write_atomically
+from mnist_bench.errors import UsageError
+from mnist_bench.table import Document, Table, inert, plain
 
-if TYPE_CHECKING:
-    from rich.console import Console  # imported late: what prints no table need not wait for it
+if TYPE_CHECKING:  # imported late: what prints no table need not wait for it
+    from rich.console import Console
+    from rich.text import Text
 
 PIPE_WIDTH = 200  # a file has no width, and a cell that is cut off in one is lost
 
@@ -106,57 +111,91 @@ def animates(args: argparse.Namespace, file: IO[str]) -> bool:
     return file.isatty() and not silent and not os.environ.get("CI")
 
 
-def print_rows(rows: Sequence[Mapping[str, object]], args: argparse.Namespace) -> None:
-    """Prints rows to stdout as ``args.format`` says: ``table``, ``csv``, ``md``, or ``json`` (a list of objects).
+def say(*lines: str) -> None:
+    """Lines on stderr, in the program's name; text from outside is made harmless, what is indented stays so."""
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip(" ")))
+        print(inert(f"mnist-bench: {indent}{plain(line)}"), file=sys.stderr, flush=True)
+
+
+def print_result(
+    args: argparse.Namespace, people: Document | Table[Any], csv: Callable[[], str], json: Callable[[], Any]
+) -> None:
+    """A command's answer to stdout, as ``args.format`` says.
 
     Args:
-        rows: of one set of keys, in the order of the columns; None prints as nothing.
         args: with ``format``.
+        people: what a terminal and Markdown show.
+        csv: makes its text.
+        json: makes its values, or its text.
     """
-    table = Table.of("", rows)
     match args.format:
-        case "json":
-            print_json(table.records())
         case "csv":
-            sys.stdout.write(table.csv() if rows else "")
+            sys.stdout.write(csv())
+        case "json":
+            print_json(json())
         case "md":
-            sys.stdout.write(f"{table.markdown()}\n" if rows else "")
-        case _ if rows:
-            _print_folded(table, args)
+            print(people.markdown().rstrip("\n"))
+        case _:
+            print_lines(people.terminal, args)
 
 
-def _print_folded(table: Table[Any], args: argparse.Namespace) -> None:
-    """To a terminal, long texts folded within their columns: for tables that are short."""
-    from rich.table import Table as Folded
-    from rich.text import Text
-
-    folded = Folded(box=None, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        folded.add_column(column.title or "", justify="right" if column.right else "left", overflow="fold")
-    for row in table.rows:
-        folded.add_row(*(Text(column.show(row)) for column in table.columns))
-    make_console(args, stderr=False).print(folded)
+def print_rows(rows: Sequence[Mapping[str, object]], args: argparse.Namespace) -> None:
+    """``print_result`` of records of one set of keys, which are the columns."""
+    table = Table.of("", rows)
+    print_result(args, table, table.csv, table.records)
 
 
-def say(text: str) -> None:
-    """A line of the program's own, to stderr."""
-    from mnist_bench.table import inert, plain
-
-    print(inert(f"mnist-bench: {plain(text)}"), file=sys.stderr)
-
-
-def print_json(document: Any) -> None:
-    """One JSON document to stdout."""
-    print(json.dumps(document, indent=2, allow_nan=False))
-
-
-def print_document(document: Document, args: argparse.Namespace) -> None:
-    """For people, to stdout: a terminal's, or with ``--format md`` as Markdown."""
-    if args.format == "md":
-        sys.stdout.write(document.markdown())
-        return
+def print_lines(lines: Callable[[int], Iterable[Text]], args: argparse.Namespace) -> None:
+    """What a width makes lines of, to a terminal."""
     from rich.text import Text
 
     console = make_console(args, stderr=False)
     # At one go: line by line, thousands of them take five times as long.
-    console.print(Text("\n").join(document.terminal(console.width)), soft_wrap=True)
+    console.print(Text("\n").join(lines(console.width)), soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document to stdout: values, or the text that was made of them."""
+    sys.stdout.write(document if isinstance(document, str) else f"{json.dumps(document, indent=2, allow_nan=False)}\n")
+
+
+@contextmanager
+def writing(flag: str, path: Path) -> Iterator[None]:
+    """Where a file or folder that a user has named is made.
+
+    Raises:
+        UsageError: it cannot be; the message names the flag.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: cannot be written: {error.strerror or error}; name another place") from error
+
+
+def try_out(flag: str, path: Path) -> None:
+    """Whether the file could be written, before hours are spent on what goes into it. Makes the folders above it.
+
+    Raises:
+        UsageError: it could not; the message names the flag.
+    """
+    if path.is_dir():
+        raise UsageError(f"{flag} {path}: is a folder: name a file in it")
+    with writing(flag, path):
+        if path.is_file() or not path.exists():  # a pipe or a device is opened once, when there is something to say
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try_folder(path.resolve().parent)
+
+
+def write(flag: str, path: Path, data: bytes) -> None:
+    """Atomically, if it is a file: a reader never sees half of one.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    with writing(flag, path):
+        if path.exists() and not path.is_file():  # a pipe or a device: replacing it would do away with it
+            path.write_bytes(data)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path.resolve(), data)  # of a symlink, what it leads to

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench.cli import options
-from mnist_bench.cli.console import animates, print_json, wants_colour
+from mnist_bench.cli.console import animates, print_json, say, wants_colour, write, writing
 from mnist_bench.errors import DataError, UsageError
+from mnist_bench.table import Table
 
 if TYPE_CHECKING:
     from mnist_bench.data.mnist import FileState
@@ -23,26 +24,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     fetch = _verb(verbs, "fetch", "download MNIST, or unpack its .gz files; replace corrupt files")
-    options.add(fetch, "data_dir")
     fetch.add_argument("--json", action="store_true", help="print what was done as JSON")
     fetch.add_argument("--no-progress", action="store_true", help="draw no progress bar")
 
     verify = _verb(verbs, "verify", "check every file against its checksum, anew; exit code 2 unless all are whole")
-    options.add(verify, "data_dir")
     _add_dataset(verify, ["mnist", "synthetic"])
     verify.add_argument("--json", action="store_true", help="print the table as JSON")
 
     show = _verb(verbs, "show", "show the first 16 training digits, in the terminal or as a PNG")
-    options.add(show, "data_dir")
     _add_dataset(show, ["auto", "mnist", "synthetic"])
-    show.add_argument("--output", metavar="FILE", help="write a PNG here, instead of text to the terminal")
+    show.add_argument("--output", type=Path, metavar="FILE", help="write a PNG here, instead of text to the terminal")
     show.add_argument("--text", action="store_true", help="print to the terminal, also where --output is given")
-    options.add(show, "color")
-    show.add_argument("--offline", action="store_true", help="download nothing")
+    options.add(show, "color", "offline")
 
     synthesize = _verb(verbs, "synthesize", "draw the synthetic digit set as four IDX files")
-    synthesize.add_argument("--seed", type=_seed, default=0, help="another seed, other digits (default: %(default)s)")
-    synthesize.add_argument("--data-dir", metavar="DIR", help="put MNIST/raw/ here (default: the cache folder)")
+    seed = options.whole("--seed", 0, 2**32 - 1)
+    synthesize.add_argument("--seed", type=seed, default=0, help="another seed, other digits (default: %(default)s)")
     synthesize.add_argument("--json", action="store_true", help="print the files and checksums as JSON")
 
 
@@ -54,6 +51,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _verb(verbs: Any, name: str, help_line: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=help_line, description=help_line, allow_abbrev=False)
+    options.add(parser, "data_dir")
     return parser
 
 
@@ -61,18 +59,12 @@ def _add_dataset(parser: argparse.ArgumentParser, choices: Sequence[str]) -> Non
     parser.add_argument("--dataset", choices=choices, default=choices[0], help="which set (default: %(default)s)")
 
 
-def _seed(text: str) -> int:
-    if not text.isascii() or not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed: a whole number from 0 on")
-    return int(text)
-
-
 def _fetch(args: argparse.Namespace) -> int:
     from mnist_bench.data.fetch import PATIENT, Request, fetch
     from mnist_bench.data.mnist import default_root, raw_folder
 
     root = default_root(args.data_dir, os.environ)
-    request = Request(root=root, environ=os.environ, notify=_notify, progress=animates(args, sys.stderr))
+    request = Request(root=root, environ=os.environ, notify=say, progress=animates(args, sys.stderr))
     root, actions = fetch(request, PATIENT, repair=True)
     files = [{"name": name, "action": action} for name, action in actions.items()]
     _print(raw_folder(root), files, args, root=str(root))
@@ -96,30 +88,25 @@ def _verify(args: argparse.Namespace) -> int:
         raise DataError(f"{sums}: missing or incomplete: nothing to check the set against")
     _print_states(states, args, root=str(root))
     if not whole:
-        print(f"mnist-bench: {root}: not whole; {mnist.SETS[args.dataset].mend.format(root=root)}", file=sys.stderr)
+        say(f"{root}: not whole; {mnist.SETS[args.dataset].mend.format(root=root)}")
     return 0 if whole else DataError.exit_code
 
 
 def _show(args: argparse.Namespace) -> int:
     from mnist_bench.data import mnist, resolve
     from mnist_bench.data.draw import DIGITS, png, text
-    from mnist_bench.disk.files import write_atomically
 
-    output = Path(args.output) if args.output else None
-    if output is not None and output.suffix.lower() != ".png":
-        raise UsageError(f"--output {output}: only PNG is drawn; end the name in .png")
+    if args.output is not None and args.output.suffix.lower() != ".png":
+        raise UsageError(f"--output {args.output}: only PNG is drawn; end the name in .png")
     root = mnist.default_root(args.data_dir, os.environ)
-    data = resolve(args.dataset, root=root, offline=args.offline, notify=_notify, environ=os.environ)
+    data = resolve(args.dataset, root=root, offline=args.offline, notify=say, environ=os.environ)
     raw = mnist.raw_folder(Path(data.root), data.name)
     images = mnist.read_images(raw / mnist.TRAIN_IMAGES_FILE)[:DIGITS]
     labels = mnist.read_labels(raw / mnist.TRAIN_LABELS_FILE)[:DIGITS]
-    if output is not None:
-        try:
-            write_atomically(output, png(images, labels))
-        except OSError as error:
-            raise UsageError(f"--output {output}: {error.strerror}; name a file that can be written") from error
-        print(f"wrote {output}: the first {DIGITS} training digits of {data.name}", file=sys.stderr)
-    if output is None or args.text:
+    if args.output is not None:
+        write("--output", args.output, png(images, labels))
+        say(f"wrote {args.output}: the first {DIGITS} training digits of {data.name}")
+    if args.output is None or args.text:
         blocks = "▀".encode(sys.stdout.encoding or "ascii", "replace") != b"?" or args.color == "always"
         colour = blocks and wants_colour(args.color, sys.stdout)
         sys.stdout.write(text(images, labels, columns=shutil.get_terminal_size().columns, colour=colour))
@@ -130,21 +117,15 @@ def _synthesize(args: argparse.Namespace) -> int:
     from mnist_bench.data import synthetic
     from mnist_bench.data.mnist import inspect
 
-    if args.data_dir is not None:
-        root = Path(args.data_dir)
-        _notify(f"drawing {sum(synthetic.SIZES):,} digits into {root}")
-        try:
-            synthetic.write_set(root, seed=args.seed, sizes=synthetic.SIZES)
-        except OSError as error:
-            raise UsageError(f"--output-dir {root}: {error.strerror or error}; name another folder") from error
+    if args.data_dir is None:
+        root = synthetic.ensure(args.seed, notify=say, environ=os.environ)
     else:
-        root = synthetic.ensure(args.seed, notify=_notify, environ=os.environ)
+        root = args.data_dir
+        say(f"drawing {sum(synthetic.SIZES):,} digits into {root}")
+        with writing("--data-dir", root):
+            synthetic.write_set(root, seed=args.seed, sizes=synthetic.SIZES)
     _print_states(inspect(root, "synthetic", os.environ), args, root=str(root), seed=args.seed)
     return 0
-
-
-def _notify(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head: object) -> None:
@@ -164,8 +145,6 @@ def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head:
 
 
 def _print(folder: Path, files: Sequence[Mapping[str, object]], args: argparse.Namespace, **head: object) -> None:
-    from mnist_bench.table import Table
-
     if args.json:
         print_json({**head, "files": files})
     else:

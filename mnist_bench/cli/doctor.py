@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mnist_bench.cli import options
+from mnist_bench.cli.console import make_console, print_json, print_lines, print_rows
+from mnist_bench.table import wrapped
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.text import Text
 
     from mnist_bench.labs.doctor import Diagnosis
 
@@ -29,9 +33,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    import msgspec
-
-    from mnist_bench.cli.console import make_console, print_json, print_rows
     from mnist_bench.labs.doctor import diagnose
     from mnist_bench.labs.doctor_facts import look
 
@@ -39,36 +40,35 @@ def execute(args: argparse.Namespace) -> int:
         facts = look(os.environ, output_dir=args.output_dir, data_dir=args.data_dir, try_compile=args.compile)
         found = diagnose(facts)
     rows = [{"group": group, "check": check, **dataclasses.asdict(each)} for group, check, each in found]
-    levels = [each.level for _, _, each in found]
-    worst = next((level for level in ("error", "warning", "info") if level in levels), "ok")
+    levels = {each.level for _, _, each in found}
+    worst = next((level for level in PLURALS if level in levels), "ok")
     match args.format:
         case "json":
             known = {name: msgspec.to_builtins(getattr(facts, name)) for name in ("environment", "torch", "noise")}
             print_json({"worst": worst, "findings": rows, **known})
         case "table":
-            _print(found, make_console(args, stderr=False))
+            print_lines(lambda width: _lines(found, width), args)
         case _:
             print_rows(rows, args)
     return 1 if worst == "error" else 0
 
 
-def _print(found: Sequence[tuple[str, str, Diagnosis]], console: Console) -> None:
+def _lines(found: Sequence[tuple[str, str, Diagnosis]], width: int) -> Iterator[Text]:
     """A block per group, the level on the left; what to do stands below what was found."""
     from rich.text import Text
 
-    from mnist_bench.table import wrapped
-
-    def say(margin: Text, text: str, style: str) -> None:
-        lines = wrapped(text, console.width - len(margin))
-        console.print(margin + Text(("\n" + " " * (len(margin) - 2)).join(lines), style), soft_wrap=True)
+    def said(margin: Text, text: str, style: str) -> Text:
+        lines = wrapped(text, width - len(margin))
+        return margin + Text(("\n" + " " * (len(margin) - 2)).join(lines), style)
 
     for group in dict.fromkeys(group for group, _, _ in found):
-        console.print(Text(group, style="bold"))
+        yield Text(group, style="bold")
         for each in (each for of, _, each in found if of == group):
-            say(Text(f"  {each.level:<9}", STYLES[each.level]), each.what, "")
+            yield said(Text(f"  {each.level:<9}", STYLES[each.level]), each.what, "")
             if each.mend:
-                say(Text(f"{'':<11}mend: ", "dim"), each.mend, "bold")
+                yield said(Text(f"{'':<11}mend: ", "dim"), each.mend, "bold")
     counts = {name: sum(each.level == level for _, _, each in found) for level, name in PLURALS.items()}
-    said = ", ".join(f"{count} {name if count > 1 else name[:-1]}" for name, count in counts.items() if count)
+    summary = ", ".join(f"{count} {name if count > 1 else name[:-1]}" for name, count in counts.items() if count)
     can = "cannot work until the errors are mended" if counts["errors"] else "can work here"
-    console.print(Text(f"\nA default run {can}{': ' if said else ''}{said}."))
+    yield Text()
+    yield from map(Text, wrapped(f"A default run {can}{': ' if summary else ''}{summary}.", width))

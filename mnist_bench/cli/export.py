@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
-from mnist_bench.cli.console import say
+from mnist_bench.cli.console import say, write
+from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from mnist_bench.analysis.summary import Run
     from mnist_bench.export import Exporter
 
 # As in export.py, which is not imported here: numpy would slow every --help.
 FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "junit", "csv", "parquet")
 DIRECTIONS = ("smaller", "bigger")
-NOTHING_MEASURED = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,16 +38,22 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.export import EXPORTERS
 
     exporter = EXPORTERS[args.format]
-    paths = _paths(args, _chosen(args, exporter))
+    names = _chosen(args, exporter)
     run = options.load(args, args.run)
     wanted = options.wanted(args, [row.cell for row in run.rows])
     rows = [row for row in run.rows if row.cell in wanted]
-    held = exporter.holds(run, rows)
-    _warn(run, exporter, len(held), len(rows))
+    held = len(exporter.holds(run, rows))
+    # What the reader of the file cannot see in it:
+    if run.manifest.status != "complete":
+        say(f"the run is {run.manifest.status}: cells or seeds may be missing")
+    if not held:
+        say(f"no cell has {exporter.needs}" + ("" if exporter.all_rows else ": nothing is written"))
+    elif held < len(rows) and not exporter.all_rows:
+        say(f"{len(rows) - held} of {len(rows)} cells are left out: without {exporter.needs}")
     if held or exporter.all_rows:
-        for name, path in paths.items():
-            _write(path, exporter.files[name](run, rows))
-    return 0 if held else NOTHING_MEASURED
+        for name in names:
+            _write(args.output, name, exporter.files[name](run, rows), several=len(names) > 1)
+    return 0 if held else options.NOTHING
 
 
 def _chosen(args: argparse.Namespace, exporter: Exporter) -> tuple[str, ...]:
@@ -58,8 +62,6 @@ def _chosen(args: argparse.Namespace, exporter: Exporter) -> tuple[str, ...]:
     Raises:
         UsageError: ``--direction`` of a format that has none; or the place cannot hold two files, or binary ones.
     """
-    from mnist_bench.errors import UsageError
-
     names = tuple(exporter.files)
     if args.direction is not None:
         if len(names) == 1:
@@ -77,31 +79,12 @@ def _chosen(args: argparse.Namespace, exporter: Exporter) -> tuple[str, ...]:
     return names
 
 
-def _paths(args: argparse.Namespace, names: tuple[str, ...]) -> Mapping[str, Path | None]:
-    """Where each file goes: None is stdout. For two files ``--output`` is a folder, there or not."""
-    if args.output is None:
-        return dict.fromkeys(names)
-    if len(names) > 1 or args.output.is_dir():
-        return {name: args.output / name for name in names}
-    return dict.fromkeys(names, args.output)
-
-
-def _warn(run: Run, exporter: Exporter, held: int, total: int) -> None:
-    """What the reader of the file cannot see in it."""
-    if run.manifest.status != "complete":
-        say(f"the run is {run.manifest.status}: cells or seeds may be missing")
-    if not held:
-        say(f"no cell has {exporter.needs}" + ("" if exporter.all_rows else ": nothing is written"))
-    elif held < total and not exporter.all_rows:
-        say(f"{total - held} of {total} cells are left out: without {exporter.needs}")
-
-
-def _write(path: Path | None, data: bytes) -> None:
-    from mnist_bench.cli.writing import write
-
-    if path is None:
+def _write(output: Path | None, name: str, data: bytes, *, several: bool) -> None:
+    """To stdout, to a file, or into a folder; for several files it is a folder, there or not."""
+    if output is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         return
+    path = output / name if several or output.is_dir() else output
     write("--output", path, data)
     say(f"wrote {path}")

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
-from mnist_bench.cli.console import say
-from mnist_bench.cli.writing import try_out, write
+from mnist_bench.cli.console import print_lines, print_result, say, try_out, write
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.history import Series
@@ -39,7 +38,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help=f"what to follow: {', '.join(METRICS)} (default: %(default)s)",
     )
-    parser.add_argument("--last", type=_count, default=5, metavar="N", help="how many runs to list (default: 5)")
+    parser.add_argument(
+        "--last",
+        type=options.whole("--last", 1, MAX_LAST),
+        default=5,
+        metavar="N",
+        help="how many runs to list (default: 5)",
+    )
     parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page with a plot per cell as well")
     options.add(parser, "output_dir", "format", "color")
 
@@ -61,13 +66,7 @@ def execute(args: argparse.Namespace) -> int:
         _print(series, args)
     if series and args.page is not None:
         _write_page(series, warnings, args)
-    return 0 if any(one.values for one in series) else 5
-
-
-def _count(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= MAX_LAST:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 1 to {MAX_LAST}")
+    return 0 if any(one.values for one in series) else options.NOTHING
 
 
 def _chosen(cells: Sequence[Cell], args: argparse.Namespace) -> Collection[Cell]:
@@ -91,23 +90,17 @@ def _chosen(cells: Sequence[Cell], args: argparse.Namespace) -> Collection[Cell]
 
 
 def _print(series: Sequence[Series], args: argparse.Namespace) -> None:
-    from rich.text import Text
 
     from mnist_bench.analysis import history
-    from mnist_bench.cli.console import make_console, print_document, print_rows
     from mnist_bench.table import Document
 
     metric = history.METRICS[args.metric]
+    if args.format == "table":
+        print_lines(lambda width: history.screen(series, metric, args.last, width), args)
+        return
     table = history.table(series, metric, args.last)
-    if args.format in ("csv", "json"):
-        print_rows(table.records(), args)
-    elif args.format == "md":
-        notes = history.notes(series, metric)
-        print_document(Document(title=f"{metric.title} over runs", tables=[table], notes=notes), args)
-    else:
-        console = make_console(args, stderr=False)
-        lines = history.screen(series, metric, args.last, console.width)
-        console.print(Text("\n").join(lines), soft_wrap=True)
+    page = Document(title=f"{metric.title} over runs", tables=[table], notes=history.notes(series, metric))
+    print_result(args, page, table.csv, table.records)
 
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:

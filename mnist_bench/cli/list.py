@@ -6,27 +6,28 @@ import argparse
 import dataclasses
 from typing import Any
 
+from mnist_bench.catalogue import device_names
 from mnist_bench.cli import options
+from mnist_bench.cli.console import print_rows
+from mnist_bench.machine import forecast
+from mnist_bench.models import MODELS, PLUG_IN
+from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Variant
 
-KINDS = ("models", "devices", "variants")
+Rows = list[dict[str, object]]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=KINDS, help="what to list")
+    parser.add_argument("kind", choices=tuple(KINDS), help="what to list")
     options.add(parser, "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.cli.console import print_rows
-
-    rows = {"models": _models, "devices": _devices, "variants": _variants}[args.kind]()
-    print_rows(rows, args)
+    print_rows(KINDS[args.kind](), args)
     return 0
 
 
-def _models() -> list[dict[str, object]]:
+def _models() -> Rows:
     from mnist_bench.config.rules import plugin_names
-    from mnist_bench.models import MODELS, PLUG_IN
 
     found = [(name, model, "built-in") for name, model in MODELS.items()]
     found += [(name, PLUG_IN, "plug-in (needs --allow-plugins)") for name in plugin_names()]
@@ -37,30 +38,26 @@ def _models() -> list[dict[str, object]]:
     ]
 
 
-def _devices() -> list[dict[str, object]]:
-    from mnist_bench.catalogue import device_names
-    from mnist_bench.machine.forecast import device_doubt, this_host
-
-    host, ask = this_host(), "mnist-bench doctor tells what torch sees"
-    here = {name: device_doubt(name.replace(":N", ""), host) or ask for name in device_names()} | {
-        "cpu": "always there"
-    }
+def _devices() -> Rows:
+    host, ask = forecast.this_host(), "mnist-bench doctor tells what torch sees"
+    here = {name: forecast.device_doubt(name.replace(":N", ""), host) or ask for name in device_names()}
+    here["cpu"] = "always there"
     return [{"device": name, "meaning": meaning, "here": here[name]} for name, meaning in device_names().items()]
 
 
-def _variants() -> list[dict[str, object]]:
-    from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Variant
-
-    rows: list[dict[str, object]] = []
+def _variants() -> Rows:
+    rows: Rows = []
     for name, variant in BUILTIN_VARIANTS.items():
-        own = _changed(variant, Variant(name=""), ("name", "compile"))
-        own += _changed(variant.compile, CompileOptions(), (), "compile.")
+        own = _changed(variant, Variant(name=name), "") + _changed(variant.compile, CompileOptions(), "compile.")
         rows.append({"variant": name, "settings": ", ".join(own) or "the defaults"})
     return rows
 
 
-def _changed(record: Any, plain: Any, but: tuple[str, ...], prefix: str = "") -> list[str]:
+def _changed(record: Any, plain: Any, prefix: str) -> list[str]:
     """``key: value`` of each setting that differs from the default, as it would be written in a matrix."""
-    names = [field.name for field in dataclasses.fields(record) if field.name not in but]
+    names = [field.name for field in dataclasses.fields(record) if field.name != "compile"]
     values = [(name, getattr(record, name)) for name in names if getattr(record, name) != getattr(plain, name)]
     return [f"{prefix}{name}: {str(value).lower() if isinstance(value, bool) else value}" for name, value in values]
+
+
+KINDS = {"models": _models, "devices": _devices, "variants": _variants}

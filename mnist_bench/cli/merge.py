@@ -25,9 +25,9 @@ def execute(args: argparse.Namespace) -> int:
     import random
     from datetime import UTC, datetime
 
-    from mnist_bench.analysis.summary import Run, missed_floors
+    from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.console import make_console
-    from mnist_bench.cli.run import exit_code, print_floors, print_table, shortest
+    from mnist_bench.cli.run import conclude, say_where
     from mnist_bench.disk.folder import new_run_id
     from mnist_bench.disk.merge import merge
     from mnist_bench.run.runner import write_tables
@@ -35,11 +35,8 @@ def execute(args: argparse.Namespace) -> int:
     errors = make_console(args, stderr=True)
     run_id = new_run_id(datetime.now(UTC), random.SystemRandom())
     folder, notes = merge(args.output_dir, args.runs, run_id, write_tables, across_machines=args.across_machines)
-    run = Run.read(folder)
-    missed = missed_floors(run.manifest.matrix, run.rows)
-    print_table(run, args)
-    print_floors(missed, errors)
+    code = conclude(Run.read(folder), args, errors)
     for note in notes:
         errors.print(note, soft_wrap=True)
-    errors.print(f"merged: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
-    return exit_code(run, missed)
+    say_where(folder, errors, "merged")
+    return code

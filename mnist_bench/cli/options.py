@@ -6,22 +6,25 @@ import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Iterable
+import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_bench.cells import Filter, parse_filter, select, variants_of
+from mnist_bench.cli.console import say
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError, unknown
-from mnist_bench.records import MAX_EPOCHS, MAX_SEEDS, YEAR_SECONDS
+from mnist_bench.records import MAX_EPOCHS, MAX_SEEDS, YEAR_SECONDS, Cell, Matrix, RunOptions
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.summary import Run
-    from mnist_bench.cells import Filter
-    from mnist_bench.records import Cell, Matrix
     from mnist_bench.run.runner import Options
 
 FORMATS = ("table", "csv", "json", "md")
 DEFAULT_MATRIX = Path("benchmarks.yaml")
 RESULTS = Path("results")
+NOTHING = 5  # the exit code where nothing was measured, or nothing is comparable
 
 
 class _Joined(argparse.Action):
@@ -32,38 +35,32 @@ class _Joined(argparse.Action):
         setattr(namespace, self.dest, f"{before},{values}" if before else values)
 
 
+def whole(flag: str, low: int, high: int) -> Callable[[str], int]:
+    """What reads the whole number of a flag, and refuses any that is not from ``low`` to ``high``."""
+
+    def read(text: str) -> int:
+        digits = text.strip()
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and low <= int(digits) <= high):
+            raise UsageError(f"{flag}: {text[:40]!r} is not a whole number from {low} to {high}")
+        return int(digits)
+
+    return read
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """A count of seeds, or a list of them with commas.
-
-    Args:
-        text: ``3``, ``0,3,7`` or ``7,``.
-
-    Returns:
-        The seeds, each once.
+    """A count of seeds, or a list of them with commas; each once.
 
     >>> parse_seeds("3"), parse_seeds("0,3,7"), parse_seeds("7,")
     ((0, 1, 2), (0, 3, 7), (7,))
     """
     if "," not in text:
-        return tuple(range(whole("--seeds", text, 1, MAX_SEEDS)))
-    seeds = tuple(whole("--seeds", part, 0, 2**32 - 1) for part in text.removesuffix(",").split(","))
+        return tuple(range(whole("--seeds", 1, MAX_SEEDS)(text)))
+    seeds = tuple(map(whole("--seeds", 0, 2**32 - 1), text.removesuffix(",").split(",")))
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds: {text!r} names a seed twice: remove one")
     if len(seeds) > MAX_SEEDS:
         raise UsageError(f"--seeds: {len(seeds)} seeds are more than {MAX_SEEDS}")
     return seeds
-
-
-def _epochs(text: str) -> int:
-    return whole("--epochs", text, 1, MAX_EPOCHS)
-
-
-def whole(flag: str, text: str, low: int, high: int) -> int:
-    """The number that a flag was given, or UsageError."""
-    digits = text.strip()
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and low <= int(digits) <= high):
-        raise UsageError(f"{flag}: {text[:40]!r} is not a whole number from {low} to {high}")
-    return int(digits)
 
 
 def _timeout(text: str) -> float:
@@ -76,67 +73,58 @@ def _timeout(text: str) -> float:
     return seconds
 
 
-def _flag(*names: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
-    return names, settings
-
-
-_HELP_OF_COLOR = "colour (default: auto: on a terminal; NO_COLOR and FORCE_COLOR are honoured)"
-_HELP_OF_DATA = "where data sets are kept (default: MNIST_BENCH_DATA, else the user's cache folder)"
-_HELP_OF_FILTER = (
-    "only these cells, as in model=lenet5,device=cpu; keys: model, device, batch_size, variant; "
-    "a key given twice means either value"
-)
-_HELP_OF_MATRIX = "the matrix file (default: benchmarks.yaml)"
-_HELP_OF_REFERENCE = "the variant that the others are held against (default: the matrix's, else the first as eager is)"
-_HELP_OF_RUN = "a run: its id, its path, or latest (default: latest)"
-_HELP_OF_SEEDS = "how many seeds (3 means 0, 1, 2), or a list with commas (0,3,7; one seed: 7,)"
-
-# By the name that ``add`` takes; flags of one name exclude each other.
-FLAGS = {
-    "matrix": [
-        _flag("matrix", nargs="?", type=Path, default=DEFAULT_MATRIX, metavar="MATRIX", help=_HELP_OF_MATRIX),
-    ],
-    "run": [_flag("run", nargs="?", default="latest", metavar="RUN", help=_HELP_OF_RUN)],
-    "output_dir": [
-        _flag(
-            "-o",
-            "--output-dir",
-            type=Path,
-            default=RESULTS,
-            metavar="DIR",
-            help="where runs are kept (default: results)",
-        ),
-    ],
-    "data_dir": [_flag("--data-dir", type=Path, metavar="DIR", help=_HELP_OF_DATA)],
-    "filter": [_flag("--filter", action=_Joined, metavar="KEY=VALUE,...", help=_HELP_OF_FILTER)],
-    "seeds": [_flag("--seeds", type=parse_seeds, metavar="N|LIST", help=_HELP_OF_SEEDS)],
-    "epochs": [_flag("--epochs", type=_epochs, metavar="N", help=f"epochs of training, 1 to {MAX_EPOCHS}")],
-    "reference": [_flag("--reference", metavar="VARIANT", help=_HELP_OF_REFERENCE)],
-    "timeout": [_flag("--timeout", type=_timeout, metavar="SECONDS", help="seconds that a trial may work")],
-    "shard": [_flag("--shard", metavar="K/N", help="only the K-th of N parts of the groups, as in 2/4")],
-    "allow_plugins": [_flag("--allow-plugins", action="store_true", help="run code that the matrix names as models")],
-    "offline": [_flag("--offline", action="store_true", help="download nothing")],
-    "no_wait": [_flag("--no-wait", action="store_true", help="do not wait for another run on this machine to end")],
-    "quiet": [_flag("-q", "--quiet", action="store_true", help="only warnings and errors on stderr")],
-    "loudness": [
-        _flag("-q", "--quiet", action="store_true", help="only warnings and errors on stderr"),
-        _flag("-v", "--verbose", action="count", default=0, help="more on stderr"),
-    ],
-    "no_progress": [_flag("--no-progress", action="store_true", help="lines instead of a moving display")],
-    "color": [_flag("--color", choices=("auto", "always", "never"), default="auto", help=_HELP_OF_COLOR)],
-    "format": [
-        _flag("--format", choices=FORMATS, default="table", help="how to print (default: table)"),
-        _flag("--json", dest="format", action="store_const", const="json", help="same as --format json"),
-    ],
+# By the name that ``add`` takes: what --help says; and of what is not a plain switch, its settings.
+_ON = {"action": "store_true"}
+_HELP = {
+    "matrix": f"the matrix file (default: {DEFAULT_MATRIX}, else the one that ships with the program)",
+    "run": "a run: its id, its path, or latest (default: latest)",
+    "output_dir": "where runs are kept (default: results)",
+    "data_dir": "where data sets are kept (default: MNIST_BENCH_DATA, else the user's cache folder)",
+    "filter": "only these cells, as in model=lenet5,device=cpu; keys: model, device, batch_size, variant; "
+    "a key given twice means either value",
+    "seeds": "how many seeds (3 means 0, 1, 2), or a list with commas (0,3,7; one seed: 7,)",
+    "epochs": f"epochs of training, 1 to {MAX_EPOCHS}",
+    "reference": "the variant that the others are held against (default: the matrix's, else the first as eager is)",
+    "timeout": "seconds that a trial may work",
+    "shard": "only the K-th of N parts of the groups, as in 2/4",
+    "allow_plugins": "run code that the matrix names as models",
+    "offline": "download nothing",
+    "no_wait": "do not wait for another run on this machine to end",
+    "quiet": "only warnings and errors on stderr",
+    "verbose": "more on stderr",
+    "no_progress": "lines instead of a moving display",
+    "color": "colour (default: auto: on a terminal; NO_COLOR and FORCE_COLOR are honoured)",
+    "format": "how to print (default: table)",
+    "json": "same as --format json",
 }
+_FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "matrix": (("matrix",), {"nargs": "?", "type": Path, "metavar": "MATRIX"}),
+    "run": (("run",), {"nargs": "?", "default": "latest", "metavar": "RUN"}),
+    "output_dir": (("-o", "--output-dir"), {"type": Path, "default": RESULTS, "metavar": "DIR"}),
+    "data_dir": (("--data-dir",), {"type": Path, "metavar": "DIR"}),
+    "filter": (("--filter",), {"action": _Joined, "metavar": "KEY=VALUE,..."}),
+    "seeds": (("--seeds",), {"type": parse_seeds, "metavar": "N|LIST"}),
+    "epochs": (("--epochs",), {"type": whole("--epochs", 1, MAX_EPOCHS), "metavar": "N"}),
+    "reference": (("--reference",), {"metavar": "VARIANT"}),
+    "timeout": (("--timeout",), {"type": _timeout, "metavar": "SECONDS"}),
+    "shard": (("--shard",), {"metavar": "K/N"}),
+    "quiet": (("-q", "--quiet"), _ON),
+    "verbose": (("-v", "--verbose"), {"action": "count", "default": 0}),
+    "color": (("--color",), {"choices": ("auto", "always", "never"), "default": "auto"}),
+    "format": (("--format",), {"choices": FORMATS, "default": "table"}),
+    "json": (("--json",), {"dest": "format", "action": "store_const", "const": "json"}),
+}
+_PAIRS = {"loudness": ("quiet", "verbose"), "format": ("format", "json")}  # of which one can be given
 
 
 def add(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Adds flags of ``FLAGS``; ``args`` has each under its long name."""
+    """Adds flags by their names in ``_HELP`` and ``_PAIRS``; ``args`` has each under its long name."""
     for name in names:
-        place: Any = parser.add_mutually_exclusive_group() if len(FLAGS[name]) > 1 else parser
-        for flags, settings in FLAGS[name]:
-            place.add_argument(*flags, **settings)
+        flags = _PAIRS.get(name, (name,))
+        place: Any = parser.add_mutually_exclusive_group() if name in _PAIRS else parser
+        for flag in flags:
+            words, settings = _FLAGS.get(flag, (("--" + flag.replace("_", "-"),), _ON))
+            place.add_argument(*words, help=_HELP[flag], **settings)
 
 
 def add_execution(parser: argparse.ArgumentParser, *, of: str) -> None:
@@ -153,7 +141,6 @@ def add_execution(parser: argparse.ArgumentParser, *, of: str) -> None:
 def executed(args: argparse.Namespace, matrix_path: str, plugin_path: str) -> Options:
     """What ``add_execution`` decides beyond the matrix."""
     from mnist_bench.data import default_root
-    from mnist_bench.records import RunOptions
     from mnist_bench.run.runner import Options
 
     return Options(
@@ -166,14 +153,30 @@ def executed(args: argparse.Namespace, matrix_path: str, plugin_path: str) -> Op
     )
 
 
+def resuming(args: argparse.Namespace, run_id: str) -> str:
+    """The command that goes on with what ``args.command`` has begun, under ``args.output_dir``."""
+    where = "" if args.output_dir == RESULTS else f" -o {shlex.quote(str(args.output_dir))}"
+    plugins = " --allow-plugins" if getattr(args, "allow_plugins", False) else ""
+    return f"mnist-bench {args.command} --resume {run_id}{where}{plugins}"
+
+
+def read_matrix(args: argparse.Namespace) -> tuple[Path, Matrix]:
+    """The matrix file that was named, else ``benchmarks.yaml``, else the program's own, which is said; overridden."""
+    from mnist_bench import config
+
+    path: Path = args.matrix or DEFAULT_MATRIX
+    if args.matrix is None and not path.exists():
+        say(f"there is no {DEFAULT_MATRIX} here: the matrix is the default that ships with the program")
+        path = Path(__file__).parents[1] / DEFAULT_MATRIX
+    return path, overrides(config.load(path, allow_plugins=args.allow_plugins), args)
+
+
 def overrides(matrix: Matrix, args: argparse.Namespace) -> Matrix:
     """The matrix with ``--seeds``, ``--epochs``, ``--timeout`` and ``--reference`` in it; ``args`` may lack any.
 
     Raises:
         UsageError: no cell has the reference.
     """
-    from mnist_bench.cells import variants_of
-
     given = {key: value for key in ("seeds", "epochs", "reference") if (value := getattr(args, key, None)) is not None}
     names = [variant.name for variant in variants_of(matrix)]
     if given.get("reference", names[0]) not in names:
@@ -185,21 +188,16 @@ def overrides(matrix: Matrix, args: argparse.Namespace) -> Matrix:
 
 def chosen(args: argparse.Namespace) -> Filter | None:
     """The cells that ``--filter`` wants; None: all of them."""
-    from mnist_bench.cells import parse_filter
-
     return None if args.filter is None else parse_filter(args.filter)
 
 
 def wanted(args: argparse.Namespace, cells: Iterable[Cell]) -> frozenset[Cell]:
     """The cells that ``--filter`` wants; a value that none of these has is refused."""
-    from mnist_bench.cells import select
-
     return frozenset(select(list(dict.fromkeys(cells)), chosen(args)))
 
 
 def load(args: argparse.Namespace, reference: str) -> Run:
     """A run by ``latest``, its id or its path."""
     from mnist_bench.analysis.summary import Run
-    from mnist_bench.disk.folder import RunFolder
 
     return Run.read(RunFolder.open(args.output_dir, reference))

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
-from mnist_bench.cli.writing import cannot_write, try_out, write
+from mnist_bench.cli.console import say, try_out, write, writing
+from mnist_bench.disk.files import try_folder
+from mnist_bench.disk.folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from mnist_bench.report.material import Plot
-
-NOTHING_MEASURED = 5
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,18 +25,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FILE", help="write the page here (default: report.html in the run's folder)"
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="write PNG and SVG of each plot there as well")
-    parser.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors on stderr")
+    options.add(parser, "quiet")
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.disk.folder import RunFolder
-    from mnist_bench.report import vega
-
     folder = RunFolder.open(args.output_dir, args.run)
     output = folder.report_path if args.output is None else args.output
     try_out("--output", output)
     if args.images is not None:
-        _make_folder("--images", args.images)
+        with writing("--images", args.images):  # before anything is drawn
+            args.images.mkdir(parents=True, exist_ok=True)
+            try_folder(args.images)
+    from mnist_bench.report import vega
+
     with vega.making() as script:
         from mnist_bench.analysis.summary import Run
         from mnist_bench.report.material import gather
@@ -52,8 +49,12 @@ def execute(args: argparse.Namespace) -> int:
     write("--output", output, page.encode("utf-8", "backslashreplace"))
     print(output)
     if args.images is not None:
-        _write_images(plots, args.images, quiet=args.quiet)
-    return 0 if material.measured else NOTHING_MEASURED
+        for plot in plots:
+            if not args.quiet:
+                say(f"{plot.title}: {plot.missing or f'{len(plot.panels)} images as SVG and PNG'}")
+            for name, content in vega.images_of(plot):
+                write("--images", args.images / name, content)
+    return 0 if material.measured else options.NOTHING
 
 
 def _step_ms(path: Path) -> NDArray[np.float64] | None:
@@ -63,30 +64,5 @@ def _step_ms(path: Path) -> NDArray[np.float64] | None:
     try:
         return session_ms(path)
     except ValueError as error:
-        print(f"mnist-bench: {error}; its step times are left out", file=sys.stderr)
+        say(f"{error}; its step times are left out")
         return None
-
-
-def _make_folder(flag: str, folder: Path) -> None:
-    """Before anything is drawn.
-
-    Raises:
-        UsageError: it can be neither made nor written to.
-    """
-    from mnist_bench.disk.files import try_folder
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try_folder(folder)
-    except OSError as error:
-        raise cannot_write(flag, folder, error) from error
-
-
-def _write_images(plots: Sequence[Plot], target: Path, *, quiet: bool) -> None:
-    from mnist_bench.report.vega import images_of
-
-    for plot in plots:
-        if not quiet:
-            print(f"{plot.title}: {plot.missing or f'{len(plot.panels)} images as SVG and PNG'}", file=sys.stderr)
-        for name, content in images_of(plot):
-            write("--images", target / name, content)

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
-import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
+from mnist_bench.cli.console import make_console, print_result
+from mnist_bench.disk.files import write_atomically
+from mnist_bench.disk.folder import RunFolder
+from mnist_bench.errors import UsageError
+from mnist_bench.records import Matrix
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from mnist_bench.disk.folder import RunFolder
     from mnist_bench.labs.reproduce import Reproduction
-    from mnist_bench.records import Matrix
     from mnist_bench.run.observer import Observer
     from mnist_bench.run.runner import Options, RunPlan
+
+    Pair = tuple[RunPlan, RunPlan]  # of the tutorial recipe and of the standard one: one run has one recipe
 
 EPOCHS = 10  # as in labs/reproduce.py, which is not imported here: numpy would slow every --help
 PNG_SCALE = 2.0
 OWN = ("seeds", "epochs", "pipeline")  # what a resumed reproduction has decided already
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """The two runs of a reproduction: one run has one recipe."""
-
-    tutorial: RunPlan
-    standard: RunPlan
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,18 +44,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.cli.console import make_console
     from mnist_bench.cli.progress import RunProgress, Screen
     from mnist_bench.machine.lock import alone
+    from mnist_bench.run import runner
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
     with alone(wait=not args.no_wait, tell=errors.print):
         with Screen(errors, args) as screen:
             pair = begin(RunProgress(screen))
-        _run(pair, args, errors)
-    result = _result(pair)
-    folder = pair.tutorial.folder
+        for plan in pair:  # interrupted, the second waits for ``--resume``
+            with Screen(errors, args) as screen:
+                if runner.execute(plan, RunProgress(screen), os.environ).manifest.status != "complete":
+                    break
+    result, folder = _result(pair), pair[0].folder
     if result.models:
         _write(folder, result)
         _print(result, args)
@@ -69,23 +66,14 @@ def execute(args: argparse.Namespace) -> int:
         errors.print("nothing was measured yet")
         if args.format == "json":  # a document for programs, empty as it is
             _print(result, args)
-    code = exit_code(result)
-    if code == 130:
-        where = f" -o {shlex.quote(str(args.output_dir))}" if str(args.output_dir) != "results" else ""
-        errors.print(f"interrupted; go on with: mnist-bench reproduce --resume {folder.run_id}{where}", soft_wrap=True)
-    return code
-
-
-def exit_code(result: Reproduction) -> int:
-    """Interrupted 130, a trial without figures 1, else 0: a verdict is an answer, not a failure."""
-    if any(manifest.status != "complete" for manifest in (result.tutorial, result.standard)):
+    if {result.tutorial.status, result.standard.status} != {"complete"}:
+        errors.print(f"interrupted; go on with: {options.resuming(args, folder.run_id)}", soft_wrap=True)
         return 130
-    return 1 if result.missing else 0
+    return 1 if result.missing else 0  # a verdict is an answer, not a failure
 
 
 def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     """Refuses bad input now; the folders are made later, when the machine is ours."""
-    from mnist_bench.errors import UsageError
     from mnist_bench.labs import reproduce
     from mnist_bench.run import runner
 
@@ -93,22 +81,20 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     if tutorial.epochs > EPOCHS:
         raise UsageError(f"--epochs: {tutorial.epochs} epochs are more than the {EPOCHS} that were published")
     standard = reproduce.standard_matrix(tutorial)
-    run_options = _options(args)
 
     def start(matrix: Matrix, observer: Observer, companion: str | None) -> RunPlan:
-        own = replace(run_options, run=replace(run_options.run, companion=companion))
+        found = _options(args)
+        own = replace(found, run=replace(found.run, companion=companion))
         return runner.start(runner.draft(matrix, own.run), own, observer, os.environ)
 
     def begin(observer: Observer) -> Pair:
         beside = start(standard, observer, None)  # first, so that `latest` is the run that names the other
-        return Pair(tutorial=start(tutorial, observer, beside.folder.run_id), standard=beside)
+        return start(tutorial, observer, beside.folder.run_id), beside
 
     return begin
 
 
 def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
-    from mnist_bench.disk.folder import RunFolder
-    from mnist_bench.errors import UsageError
     from mnist_bench.run import runner
 
     for flag in OWN:
@@ -116,16 +102,13 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
             raise UsageError(f"--{flag}: a resumed reproduction goes on with its own: leave --{flag} out")
     folder = RunFolder.open(args.output_dir, args.resume)
     companion = folder.manifest().options.companion
-    if not isinstance(companion, str):
+    if companion is None:
         raise UsageError(
             f"--resume {args.resume}: run {folder.run_id} is no reproduction; `mnist-bench reproduce` makes one, and "
             "its first line of output names it"
         )
     beside = RunFolder.open(folder.path.parent, companion)
-    pair = Pair(
-        tutorial=runner.resume(folder, _options(args)),
-        standard=runner.resume(beside, _options(args)),
-    )
+    pair = runner.resume(folder, _options(args)), runner.resume(beside, _options(args))
     return lambda observer: pair
 
 
@@ -134,29 +117,15 @@ def _options(args: argparse.Namespace) -> Options:
     return replace(found, run=replace(found.run, score_both=True))
 
 
-def _run(pair: Pair, args: argparse.Namespace, errors: Console) -> None:
-    """One run after the other; interrupted, the second waits for ``--resume``."""
-    from mnist_bench.cli.progress import RunProgress, Screen
-    from mnist_bench.run import runner
-
-    for plan in (pair.tutorial, pair.standard):
-        with Screen(errors, args) as screen:
-            if runner.execute(plan, RunProgress(screen), os.environ).manifest.status != "complete":
-                return
-
-
 def _result(pair: Pair) -> Reproduction:
     from mnist_bench.analysis.summary import Run
     from mnist_bench.labs import reproduce
 
-    tutorial, standard = (Run.read(plan.folder) for plan in (pair.tutorial, pair.standard))
+    tutorial, standard = (Run.read(plan.folder) for plan in pair)
     return reproduce.reproduction(reproduce.read(), tutorial, standard)
 
 
 def _write(folder: RunFolder, result: Reproduction) -> None:
-    import io
-
-    from mnist_bench.disk.files import write_atomically
     from mnist_bench.labs.reproduce import chart, page
 
     drawn, svg, png = chart(result.models), io.StringIO(), io.BytesIO()
@@ -169,15 +138,10 @@ def _write(folder: RunFolder, result: Reproduction) -> None:
 
 
 def _print(result: Reproduction, args: argparse.Namespace) -> None:
-    from mnist_bench.cli.console import print_document, print_json
     from mnist_bench.labs import reproduce
 
-    match args.format:
-        case "json":
-            print_json(reproduce.to_json(result))
-        case "csv":
-            print(reproduce.epochs_table(result).csv(), end="")
-        case "md":
-            print(reproduce.page(result), end="")
-        case _:
-            print_document(reproduce.document(result), args)
+    if args.format == "md":  # the plot as well
+        print(reproduce.page(result), end="")
+        return
+    csv = reproduce.epochs_table(result).csv
+    print_result(args, reproduce.document(result), csv, lambda: reproduce.to_json(result))

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_bench.cells import fingerprint
 from mnist_bench.cli import options
+from mnist_bench.cli.console import animates, make_console, print_result
+from mnist_bench.disk.files import try_folder
+from mnist_bench.disk.folder import RunFolder, no_place
+from mnist_bench.errors import UsageError
+from mnist_bench.records import Manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.progress import Screen
-    from mnist_bench.disk.folder import RunFolder
-    from mnist_bench.records import Cell, Matrix
     from mnist_bench.run.observer import Observer
     from mnist_bench.run.runner import Options, RunPlan
 
-DEFAULT_MATRIX = Path("benchmarks.yaml")
 SUMMARY_LIMIT = 1 << 20  # bytes of a step's summary that GitHub takes
+AS_STARTED = ("filter", "shard", "solo", "strict_devices")  # what a resumed run has decided already
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Writes results/<run-id>/; results/latest points to it. Ctrl-C keeps what is finished: --resume latest goes on."
     )
-    parser.add_argument(
-        "matrix", nargs="?", type=Path, metavar="MATRIX", help=f"the matrix file (default: {DEFAULT_MATRIX})"
-    )
-    options.add(parser, "filter", "shard", "reference", "allow_plugins")
+    options.add(parser, "matrix", "filter", "shard", "reference", "allow_plugins")
     parser.add_argument("--solo", action="store_true", help="time trials one by one; speed-ups are then unpaired")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first trial that fails")
     parser.add_argument("--strict-devices", action="store_true", help="a missing device or compiler is a failure")
@@ -42,11 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.analysis.summary import missed_floors
-    from mnist_bench.cli.console import make_console
     from mnist_bench.cli.progress import RunProgress, Screen
-    from mnist_bench.disk.files import try_folder
-    from mnist_bench.disk.folder import no_place
     from mnist_bench.machine.lock import alone
     from mnist_bench.run import runner
 
@@ -61,107 +57,95 @@ def execute(args: argparse.Namespace) -> int:
         plan = begin(RunProgress(screen))  # a download has its own bar
         with screen:
             run = runner.execute(plan, RunProgress(screen), os.environ)
-    missed = missed_floors(run.manifest.matrix, run.rows)
-    print_table(run, args)
-    print_floors(missed, errors)
+    code = conclude(run, args, errors)
     _write_step_summary(plan.folder, screen)
     if not args.quiet:
-        errors.print(f"results: {shortest(plan.folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
+        say_where(plan.folder, errors, "results")
     if run.manifest.status != "complete":
-        errors.print(f"{run.manifest.status}; go on with: {_resume_command(plan, args)}", soft_wrap=True)
-    return exit_code(run, missed)
-
-
-def _resume_command(plan: RunPlan, args: argparse.Namespace) -> str:
-    where = "" if args.output_dir == Path("results") else f" -o {shlex.quote(str(args.output_dir))}"
-    plugins = " --allow-plugins" if plan.options.run.allow_plugins else ""
-    return f"mnist-bench run --resume {plan.folder.run_id}{where}{plugins}"
+        again = options.resuming(args, plan.folder.run_id)
+        errors.print(f"{run.manifest.status}; go on with: {again}", soft_wrap=True)
+    return code
 
 
 def _new(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:
     """Refuses bad input now; the run's folder is made later, when the machine is ours."""
-    from mnist_bench import config
     from mnist_bench.run import runner
 
-    path = args.matrix or DEFAULT_MATRIX
-    matrix = options.overrides(config.load(path, allow_plugins=args.allow_plugins), args)
+    path, matrix = options.read_matrix(args)
     run_options = _options(args, path)
     drafted = runner.draft(matrix, run_options.run)
     return lambda observer: runner.start(drafted, run_options, observer, os.environ)
 
 
 def _resume(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:
-    from mnist_bench.disk.folder import RunFolder
-    from mnist_bench.errors import UsageError
     from mnist_bench.run import runner
 
     folder = RunFolder.open(args.output_dir, args.resume)
-    if folder.manifest().options.allow_plugins and not args.allow_plugins:
+    manifest = folder.manifest()
+    if manifest.options.allow_plugins and not args.allow_plugins:
         raise UsageError(f"--resume {args.resume}: this run executes plug-ins: say --allow-plugins again")
-    plan = runner.resume(folder, _options(args, args.matrix or DEFAULT_MATRIX))
-    _refuse_another_matrix(args, folder)
+    plan = runner.resume(folder, _options(args, options.DEFAULT_MATRIX))
+    _refuse_another_matrix(args, manifest)
     return lambda observer: plan
 
 
-def _refuse_another_matrix(args: argparse.Namespace, folder: RunFolder) -> None:
+def _refuse_another_matrix(args: argparse.Namespace, manifest: Manifest) -> None:
     """The matrix of a resumed run comes from the run; one that is named all the same must be the same.
 
     Raises:
         UsageError: it is another one, or a flag asks for other cells, or for another way to execute them.
     """
-    from mnist_bench import config
-    from mnist_bench.cells import fingerprint
-    from mnist_bench.errors import UsageError
-
-    manifest = folder.manifest()
-    for name in ("filter", "shard", "solo", "strict_devices"):
+    for name in AS_STARTED:
         if getattr(args, name) not in (None, False, getattr(manifest.options, name)):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag}: a resumed run goes on as it was started; leave {flag} out, or start anew")
-    given: Matrix = manifest.matrix
-    if args.matrix is not None:
-        given = config.load(args.matrix, allow_plugins=args.allow_plugins)
-    wanted = options.overrides(given, args)
+    wanted = options.read_matrix(args)[1] if args.matrix else options.overrides(manifest.matrix, args)
     if args.timeout is not None:
         wanted = replace(wanted, limits=manifest.matrix.limits)
     if fingerprint(wanted) != manifest.matrix_sha256:
         raise UsageError(
-            f"--resume {folder.run_id}: the matrix differs from the one that the run was started with "
+            f"--resume {manifest.run_id}: the matrix differs from the one that the run was started with "
             f"({manifest.matrix_path}): leave MATRIX, --seeds and --epochs out, or start a new run"
         )
 
 
 def _options(args: argparse.Namespace, path: Path) -> Options:
-    from mnist_bench.cli.console import animates
-
     found = options.executed(args, matrix_path=str(path), plugin_path=str(path.resolve().parent))
-    asked = ("filter", "shard", "allow_plugins", "solo", "strict_devices")
-    own = replace(found.run, **{name: getattr(args, name) for name in asked})
+    own = replace(found.run, **{name: getattr(args, name) for name in (*AS_STARTED, "allow_plugins")})
     return replace(found, run=own, fail_fast=args.fail_fast, progress=animates(args, sys.stderr))
 
 
-def print_table(run: Run, args: argparse.Namespace) -> None:
-    from mnist_bench.analysis import results
-    from mnist_bench.cli.console import make_console, print_document
+def conclude(run: Run, args: argparse.Namespace, errors: Console) -> int:
+    """Prints the table of a run and the floors that it misses; its exit code.
 
-    match args.format:
-        case "json":
-            print(results.to_json(run), end="")
-        case "csv":
-            print(results.table_of(run.rows).csv(), end="")
-        case "md":
-            print(results.document(run.manifest, run.rows).markdown(), end="")
-        case _ if not run.rows:
-            make_console(args, stderr=False).print("nothing was measured")
-        case _:
-            print_document(results.screen(run.rows), args)
-
-
-def print_floors(missed: Sequence[tuple[Cell, str]], errors: Console) -> None:
+    Interrupted 130, a floor missed 3, a failed trial 1, nothing measured 5, else 0.
+    """
     from rich.text import Text
 
-    for _, how in missed:
-        errors.print(Text("expect: ", style="bold red") + Text(how), soft_wrap=True)
+    from mnist_bench.analysis import results
+    from mnist_bench.analysis.summary import missed_floors
+
+    manifest, rows = run.manifest, run.rows
+    if args.format == "table" and not rows:
+        make_console(args, stderr=False).print("nothing was measured")
+    else:
+        people = results.document(manifest, rows) if args.format == "md" else results.screen(rows)
+        print_result(args, people, lambda: results.table_of(rows).csv(), lambda: results.to_json(run))
+    missed = missed_floors(manifest.matrix, rows)
+    for _, message in missed:
+        errors.print(Text("expect: ", style="bold red") + Text(message), soft_wrap=True)
+    if manifest.status == "interrupted":
+        return 130
+    if missed:
+        return 3
+    if {row.status for row in rows} - {"ok", "skipped"}:  # of a cell: the worst of its seeds
+        return 1
+    return 0 if any(trial.status == "ok" for trial in run.trials) else options.NOTHING
+
+
+def say_where(folder: RunFolder, errors: Console, what: str) -> None:
+    """Where the tables are; relative to where the user stands, if they lie below."""
+    errors.print(f"{what}: {shortest(folder.path)}/results.md (and .csv, .json, epochs.csv)", soft_wrap=True)
 
 
 def shortest(path: Path) -> Path:
@@ -181,15 +165,3 @@ def _write_step_summary(folder: RunFolder, screen: Screen) -> None:
         except OSError as error:
             why = error.strerror or error
             screen.notice(f"GITHUB_STEP_SUMMARY: {why}: the table is not on the job's page", warning=True)
-
-
-def exit_code(run: Run, missed: Sequence[tuple[Cell, str]]) -> int:
-    """The contract's: interrupted 130, a floor missed 3, a failed trial 1, nothing measured 5, else 0."""
-    statuses = {row.status for row in run.rows}  # of a cell: the worst of its seeds
-    if run.manifest.status == "interrupted":
-        return 130
-    if missed:
-        return 3
-    if statuses - {"ok", "skipped"}:
-        return 1
-    return 0 if any(trial.status == "ok" for trial in run.trials) else 5

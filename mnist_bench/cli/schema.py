@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mnist_bench.cli.console import print_json
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Editors find it by the first line of a matrix file: # yaml-language-server: $schema=PATH"
@@ -13,7 +15,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.cli.console import print_json
     from mnist_bench.config import schema
 
     print_json(schema())

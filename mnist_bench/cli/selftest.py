@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,20 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_bench.cells import expand, select
 from mnist_bench.cli import options
-from mnist_bench.cli.console import say
+from mnist_bench.cli.console import print_result, say
+from mnist_bench.errors import Interrupted, WorkerError
+from mnist_bench.gate.sides import Side
+from mnist_bench.records import Matrix
+from mnist_bench.run.process import Interrupts
 
 if TYPE_CHECKING:
     from mnist_bench.labs.selftest import Bench
     from mnist_bench.labs.selftest_report import Report
-    from mnist_bench.records import Matrix
-    from mnist_bench.run.process import Interrupts
 
-CHECKS = 3
+CHECKS, MAX_CHECKS = 3, 1000
 BUDGET = "8m"
-MAX_CHECKS = 1000
-NOTHING_JUDGED = 5
-INTERRUPTED = 130
 CONDITIONS = 5  # identical, three slow-downs, mislabelled
 
 
@@ -37,39 +36,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "how to read it: docs/ci.md."
     )
     options.add(parser, "matrix", "filter")
-    parser.add_argument(
-        "--checks", type=_count, default=CHECKS, metavar="N", help="checks of each kind (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--budget",
-        default=BUDGET,
-        metavar="TIME",
-        help="the most that a check may take, as in 8m (default: %(default)s)",
-    )
+    count, checks = options.whole("--checks", 1, MAX_CHECKS), "checks of each kind (default: %(default)s)"
+    parser.add_argument("--checks", type=count, default=CHECKS, metavar="N", help=checks)
+    budget = "the most that a check may take, as in 8m (default: %(default)s)"
+    parser.add_argument("--budget", default=BUDGET, metavar="TIME", help=budget)
     options.add(parser, "data_dir", "allow_plugins", "offline", "no_wait", "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench import config
-    from mnist_bench.cells import expand, select
-    from mnist_bench.errors import Interrupted
     from mnist_bench.gate.plan import parse_budget
     from mnist_bench.labs.selftest import measure_gate
     from mnist_bench.labs.selftest_calibration import instrumented
     from mnist_bench.machine.lock import alone
-    from mnist_bench.run.process import Interrupts
 
-    matrix = config.load(args.matrix, allow_plugins=args.allow_plugins)
+    path, matrix = options.read_matrix(args)
     cells = select(expand(matrix), options.chosen(args))
     instrumented(matrix, cells)  # refuses what it cannot instrument, before anything is measured
-    budget_s = parse_budget(args.budget)
+    budget_s, most = parse_budget(args.budget), CONDITIONS * args.checks
     say(
-        f"at most {CONDITIONS * args.checks} checks of {len(cells)} cell{'s' * (len(cells) > 1)}, {args.budget} each: "
-        f"{CONDITIONS * args.checks * budget_s / 3600:.1f} h, and the calibration before them"
+        f"at most {most} checks of {len(cells)} cell{'s' * (len(cells) > 1)}, {args.budget} each: "
+        f"{most * budget_s / 3600:.1f} h, and the calibration before them"
     )
     report: Report | None = None
     with alone(wait=not args.no_wait, tell=say), _workplace() as folder, Interrupts() as interrupts:
-        bench = _bench(args, matrix, folder, interrupts)
+        bench = _bench(args, path, matrix, folder, interrupts)
         try:
             for known in measure_gate(bench, cells, args.checks, budget_s):
                 report = known
@@ -81,15 +71,13 @@ def execute(args: argparse.Namespace) -> int:
                 _print(report, args)
     if report is None or not report.complete:
         say("interrupted")
-        return INTERRUPTED
-    return 0 if any(summary.red.trials for summary in report.conditions) else NOTHING_JUDGED
+        return Interrupted.exit_code
+    return 0 if any(summary.red.trials for summary in report.conditions) else options.NOTHING
 
 
 @contextmanager
 def _workplace() -> Iterator[Path]:
     """A temporary folder, which stays where a worker has failed: its log is in it."""
-    from mnist_bench.errors import WorkerError
-
     folder, stays = Path(tempfile.mkdtemp(prefix="mnist-bench-selftest-")), False
     try:
         yield folder
@@ -101,10 +89,9 @@ def _workplace() -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
-def _bench(args: argparse.Namespace, matrix: Matrix, folder: Path, interrupts: Interrupts) -> Bench:
+def _bench(args: argparse.Namespace, path: Path, matrix: Matrix, folder: Path, interrupts: Interrupts) -> Bench:
     from mnist_bench import data
     from mnist_bench.gate.bench import Setting
-    from mnist_bench.gate.sides import Side
     from mnist_bench.labs.selftest import Bench, Warned
 
     root = data.default_root(args.data_dir, os.environ)
@@ -112,7 +99,7 @@ def _bench(args: argparse.Namespace, matrix: Matrix, folder: Path, interrupts: I
         name="A",
         label="A",
         root=Path.cwd(),
-        matrix_path=args.matrix.resolve(),
+        matrix_path=path.resolve(),
         matrix=matrix,
         environ=os.environ,
         data=data.resolve(matrix.dataset, root=root, offline=args.offline, notify=say, environ=os.environ),
@@ -133,20 +120,9 @@ def _bench(args: argparse.Namespace, matrix: Matrix, folder: Path, interrupts: I
 def _print(report: Report, args: argparse.Namespace) -> None:
     import msgspec
 
-    from mnist_bench.cli.console import print_document, print_json
     from mnist_bench.labs.selftest_report import document
 
     told = document(report)
-    match args.format:
-        case "json":
-            print_json(msgspec.to_builtins(report))
-        case "csv":
-            sys.stdout.write(told.tables[0].csv())
-            for note in told.notes:
-                say(note)
-        case _:
-            print_document(told, args)
-
-
-def _count(text: str) -> int:
-    return options.whole("--checks", text, 1, MAX_CHECKS)
+    print_result(args, told, told.tables[0].csv, lambda: msgspec.to_builtins(report))
+    if args.format == "csv":
+        say(*told.notes)

@@ -97,7 +97,7 @@ def test_show_prints_to_the_terminal_or_writes_a_png(world: World, capsys: pytes
         assert picture.format == "PNG"
     assert main([*show, "--output", str(path), "--text"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 60
-    for name, words in (("digits.jpg", "only PNG is drawn"), ("none/digits.png", "No such file or directory")):
+    for name, words in (("digits.jpg", "only PNG is drawn"), ("digits.png/digits.png", "cannot be written")):
         assert main([*show, "--output", str(path.parent / name)]) == 2
         assert words in capsys.readouterr().err
 
@@ -116,14 +116,13 @@ def test_synthesize_puts_another_seed_where_it_is_told(tmp_path: Path, capsys: p
     assert "is there already" in capsys.readouterr().err
     (target / "file").write_text("")
     assert main(["data", "synthesize", "--data-dir", str(target / "file")]) == 2
-    assert "name another folder" in capsys.readouterr().err
+    assert "name another place" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", ["-1", "1.5", "x", "²"])
 def test_a_seed_is_a_whole_number(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["data", "synthesize", f"--seed={seed}"])
-    assert "is no seed" in capsys.readouterr().err
+    assert main(["data", "synthesize", f"--seed={seed}"]) == 2
+    assert "--seed: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
