@@ -211,20 +211,6 @@ def test_the_forecast_comes_first_and_again_when_something_is_known(make: Callab
     assert scene.events[1] == ("working", "pair 1/9  mlp/cpu/b100/eager")
 
 
-def test_what_is_found_is_said(make: Callable[..., Scene]) -> None:
-    scene = make()
-    scene.bench.accuracy = differ
-    scene.bench.slower = lambda which, number: -0.7 if number > 1 else 0.0
-    scene.run(400.0)
-    lines = [text for text in scene.said if text.startswith(("pair", "seed"))]
-    assert lines[0].startswith("pair 1/9  mlp/cpu/b100/eager  0.1 % faster (1 rounds)  10 s, 6 min left")
-    assert "2.0x faster (1 rounds)" in lines[1]
-    assert "seed 0  mlp/cpu/b100/eager  predictions differ, accuracy 0.9500 and 0.9501" in lines[FIRST]
-    scene = make()
-    scene.run()
-    assert "seed 0  mlp/cpu/b100/eager  equal predictions, accuracy 0.9500 and 0.9500" in scene.said[-1]
-
-
 # ── sittings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -58,14 +58,6 @@ def first(call: Call) -> Path:
 
 
 class TestBaseline:
-    def test_update_writes_the_file_and_tells_what_is_new(self, call: Call) -> None:
-        keep(make_run(), FIRST)
-        code, out, err = call("baseline", "update", "--reason", "first")
-        assert code == 0
-        assert out.startswith("Baseline baseline.json: 4 new\n")
-        assert err == "mnist-bench: wrote baseline.json\n"
-        assert json.loads(Path("baseline.json").read_bytes())["runs"][0]["reason"] == "first"
-
     def test_filter_touches_no_other_cell(self, call: Call, first: Path) -> None:
         before = json.loads(first.read_bytes())["cells"]
         keep(make_run(slow={COMPILED: 1.5}, trouble={OTHER: ("oom", "less")}), SECOND)
@@ -76,32 +68,6 @@ class TestBaseline:
         assert [one for one in after if one["cell"]["model"] == "lenet5"] == before[:2]
         assert after[2]["a"]["run_id"] == SECOND
 
-    @pytest.mark.parametrize(
-        ("words", "message"),
-        [
-            (["--reason", ""], "--reason"),
-            ([], "--reason"),
-            (["--reason", "x", "--output", "results"], "results"),
-            (["--reason", "x", "--output", "foreign.json"], "delete it and write it anew"),
-            (["--reason", "x", "--filter", "model=resnet"], "resnet"),
-        ],
-    )
-    def test_update_refuses(self, call: Call, words: list[str], message: str) -> None:
-        keep(make_run(), FIRST)
-        Path("foreign.json").write_text('{"name": "package"}')
-        code, _, err = call("baseline", "update", FIRST, *words)
-        assert code == 2
-        assert message in err
-        assert Path("foreign.json").read_text() == '{"name": "package"}'
-
-    def test_update_leaves_the_file_alone_when_it_refuses(self, call: Call, first: Path) -> None:
-        before = first.read_bytes()
-        keep(make_run(trouble={OTHER: ("oom", "less")}), SECOND)
-        code, out, err = call("baseline", "update", SECOND, "--reason", "x")
-        assert (code, out) == (2, "")
-        assert err.splitlines()[1] == f"mnist-bench:   {OTHER}: oom: less"
-        assert first.read_bytes() == before
-
     def test_update_makes_the_folder_and_warns_of_what_cannot_be_judged(self, call: Call) -> None:
         run = make_run(small_matrix(seeds=(0,)))
         keep(rewritten(run, sessions=[one for one in run.sessions if "mlp" in one.group]), FIRST)
@@ -110,12 +76,6 @@ class TestBaseline:
         assert Path("ci/cpu.json").exists()
         assert "fewer than 3 seeds" in err
         assert f"no speed can be judged of {OTHER}: never timed" in err
-
-    @pytest.mark.parametrize("columns", [80, 120])
-    def test_fits_the_terminal(self, call: Call, first: Path, columns: int) -> None:
-        _, out, _ = call("baseline", "show", columns=columns)
-        assert max(map(len, out.splitlines())) <= columns
-        assert "[1." in out
 
     @pytest.mark.parametrize(
         "data", [b"", b"[" * 100_000, b"\xff", b'{"schema_version": 1}', b'{"format": 3, "schema_version": 1}', None]
@@ -173,43 +133,7 @@ class TestCheckBaseline:
         _, out, _ = call("check", "--baseline", str(tmp_path / first), "-o", str(tmp_path / "results"))
         assert f"::error file={'bench/m.yaml' if inside else 'm.yaml'},title=regression" in out
 
-    def test_filter(self, call: Call, first: Path) -> None:
-        keep(make_run(slow={COMPILED: 1.3}, salt=1), SECOND)
-        assert call("check", "--baseline", "--filter", "model=lenet5")[0] == 0
-        code, _, err = call("check", "--baseline", "--filter", "model=resnet")
-        assert code == 2
-        assert "resnet" in err
-
-    def test_bad_usage_exits_2(self, call: Call, first: Path) -> None:
-        for words, message in (
-            (["nosuchrun", "--baseline"], "no run 'nosuchrun'"),
-            (["--budget", "5m", "--baseline"], "--budget"),
-            (["--baseline", "no.json"], "there is no such baseline"),
-        ):
-            code, out, err = call("check", *words)
-            assert (code, out) == (2, "")
-            assert message in err
-        run = make_run(salt=1)
-        keep(rewritten(run, status="interrupted", trials=run.trials[:-1]), SECOND)
-        code, _, err = call("check", "--baseline")
-        assert code == 2
-        assert "is interrupted, not finished: 1 trials are missing" in err
-        assert f"run --resume {SECOND}" in err
-
-
 class TestReplay:
-    def test_the_code_of_the_check(self, call: Call, first: Path) -> None:
-        keep(make_run(slow={COMPILED: 1.3}, trouble={OTHER: ("skipped", "no compiler")}, salt=1), SECOND)
-        assert call("check", "--baseline")[0] == 3
-        file = Path(f"results/{SECOND}/check.json")
-        stored, verdicts = decode(file.read_bytes())
-        assert judge(stored) == verdicts
-        code, out, err = call("check", "--replay", str(file))
-        assert code == 3
-        assert "FAIL: 1 regression" in out
-        assert "every verdict follows from the samples" in err
-        assert not Path("check.json").exists()
-
     def test_an_edited_verdict_is_told(self, call: Call) -> None:
         check = make_check(evidence(1.12))
         data = encode(check, judge(check)).replace(b'"regression"', b'"pass"')

@@ -85,12 +85,6 @@ def html(markdown: str) -> str:
 
 
 class TestTerminal:
-    def test_a_speed_is_above_1_where_it_is_faster_and_a_far_one_is_in_words(self) -> None:
-        lines = screen(judged(evidence(1.25), evidence(0.05, cell=make_cell("mlp"))))
-        slow = next(line for line in lines if line.startswith("regression"))
-        assert re.search(r"0\.80x +\[0\.\d\d, 0\.\d\d\]", slow)
-        assert "20x faster" in next(line for line in lines if line.startswith("improvement"))
-
     @pytest.mark.parametrize("width", [60, 80, 100, 160])
     def test_fits_and_keeps_what_decides(self, width: int) -> None:
         lines = screen(judged(evidence(1.12, -0.001)), width)
@@ -98,14 +92,6 @@ class TestTerminal:
         assert "12 % slower" in " ".join(" ".join(lines).split())
         if width >= 80:
             assert "[0." in next(line for line in lines if line.startswith("regression"))
-
-    def test_a_missing_device_is_one_line(self) -> None:
-        skipped = SideEvidence(status="skipped", reason="no CUDA device")
-        cells = [evidence(a=skipped, b=skipped, cell=make_cell(device="cuda", batch_size=n)) for n in range(100, 120)]
-        lines = screen(judged(evidence(), *cells), 200)
-        assert sum("cuda" in line for line in lines) == 1
-        assert "and 17 more: cannot be compared: it is skipped here" in next(line for line in lines if "cuda" in line)
-
 
 class TestPrograms:
     def test_hostile_text_is_harmless_everywhere(self) -> None:
@@ -123,19 +109,6 @@ class TestPrograms:
 
 
 class TestStored:
-    @pytest.mark.parametrize(
-        ("change", "words"),
-        [
-            ({"kind": "pass"}, "kind: stored 'pass', judged 'regression'"),
-            ({"speed": None}, "speed.decision: stored None, judged 'fail'"),
-            ({"text": "fine"}, "text: stored 'fine', judged"),
-        ],
-    )
-    def test_what_does_not_follow_is_named(self, change: dict[str, Any], words: str) -> None:
-        check, verdicts = judged(evidence(1.12))
-        found = list(outputs.disagreements(check, [replace(one, **change) for one in verdicts]))
-        assert any(words.partition(" judged")[0] in one for one in found)
-
     def test_a_verdict_too_few_or_too_many(self) -> None:
         check, verdicts = judged(evidence(1.12), evidence(cell=make_cell()))
         assert len(list(outputs.disagreements(check, verdicts[:1]))) > 3
@@ -188,20 +161,6 @@ class TestAnnotations:
             parts = [part.replace(code, char) for part in parts]
         return level, *parts, text.replace("%25", "%")
 
-    def test_one_for_each_that_should_be_looked_at(self) -> None:
-        check, verdicts = judged()
-        found = [self.read(line) for line in commands(check, verdicts)]
-        assert [(level, title.partition(":")[0]) for level, _, title, _ in found] == [
-            ("error", "failed"),
-            ("error", "missing"),
-            ("error", "regression"),
-            ("warning", "inconclusive"),
-            ("warning", "not comparable"),
-            ("notice", "improvement"),
-        ]
-        assert {text for *_, text in found} <= {one.text for one in verdicts}
-        assert list(commands(*judged(evidence()))) == []
-
     @given(st.text(max_size=60), st.text(max_size=30), st.text(max_size=30))
     def test_any_text_arrives_on_one_line(self, text: str, name: str, file: str) -> None:
         cell = Cell(model=name, device="cpu", batch_size=1, variant=name)
@@ -223,18 +182,6 @@ class TestJUnit:
         data = to_junit(*made)
         SCHEMA.assertValid(etree.fromstring(data))
         return junitparser.JUnitXml.fromstring(data)
-
-    def test_facts_figures_and_times(self) -> None:
-        check, verdicts = judged(evidence(1.12), evidence(cell=make_cell()))
-        suites = list(self.read((check, verdicts)))
-        assert [suite.name for suite in suites] == ["lenet5", "mlp"]
-        found = {one.name: one.value for one in suites[0].properties()}
-        assert (found["check_id"], found["b"], found["b_changed"]) == (check.id, "working tree", "1")
-        assert found["cpu/b100/eager verdict"] == "regression"
-        assert found["cpu/b100/eager speed"] == "0.89x"
-        (case,) = suites[0]
-        blocks = sum(sum(one.seconds) for each in check.cells[0].pairs for one in each.rounds)
-        assert case.time == pytest.approx(blocks, abs=0.001)
 
     def test_hostile_text_and_no_cell(self) -> None:
         assert len(list(self.read(hostile()))) == 3
@@ -292,16 +239,6 @@ class TestWriting:
         assert (here / "comment.md").exists()
         assert (here / "summary").exists()
         assert capsys.readouterr().out.splitlines()[-1].startswith("::notice")
-
-    @pytest.mark.parametrize("format_", ["json", "csv", "md"])
-    def test_annotations_are_on_stderr_where_stdout_is_a_document(
-        self, format_: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv("GITHUB_ACTIONS", "true")
-        tell(*judged(), self.args("--format", format_))
-        out, err = capsys.readouterr()
-        assert "::error" not in out
-        assert err.startswith("::error")
 
     def test_the_summary_is_appended_to_what_room_is_left(
         self, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
