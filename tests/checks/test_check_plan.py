@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -273,6 +274,20 @@ def test_an_interrupted_check_keeps_its_pairs_and_goes_on(stage: Stage) -> None:
     stage.resume(override=limited(88.0))
     matrices = [side.matrix for setting in stage.settings for side in (setting.a, setting.b)]
     assert [one.limits.timeout_seconds for one in matrices if one] == [77.0] * 6 + [88.0] * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_each_signal_ends_a_check_that_keeps_its_pairs(stage: Stage, number: signal.Signals) -> None:
+    def slower(cell: Any, count: int) -> Any:
+        if stage.bench.count("pair") < 3:
+            return 0.0
+        os.kill(os.getpid(), number)
+        assert stage.settings[-1].interrupts.requested
+        return Interrupted("interrupted")
+
+    stage.bench.slower = slower
+    check = stage.run(filter="model=mlp")
+    assert (check.status, counts(check)) == ("interrupted", {"mlp": (2, 0)})
 
 
 def test_a_killed_check_goes_on_from_its_lines(stage: Stage) -> None:

@@ -19,7 +19,7 @@ from mnist_bench.errors import UsageError
 from mnist_bench.gate.baseline import Baseline, baseline_of, changed, decode, encode, updated
 from mnist_bench.gate.evidence import CellEvidence, SideEvidence
 from mnist_bench.gate.judge import Verdict, exit_code, judge
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, RunOptions, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Floor, Variant
 
 ONE = {"models": small_matrix().models[:1]}  # mlp alone: two cells, one ratio
 SMALL = encode(make_baseline(small_matrix(**ONE)))
@@ -90,6 +90,12 @@ class TestRefused:
         with pytest.raises(UsageError, match=r"is interrupted, not finished: 2 trials are missing \(lenet5.*--resume"):
             baseline_of(run, "why")
         assert len(baseline_of(run, "why", of_mlp).cells) == 2
+
+    def test_nothing_measured(self) -> None:
+        ids = (EAGER, COMPILED, OTHER, "lenet5/cpu/b100/eager")
+        with pytest.raises(UsageError, match="nothing was measured"):
+            baseline_of(make_run(trouble=dict.fromkeys(ids, ("skipped", "no device"))), "why")
+
 
 class TestUpdate:
     def test_whole_replaces_everything(self) -> None:
@@ -225,6 +231,7 @@ class TestHeldAgainst:
         assert verdicts_of(run, make_baseline(small_matrix(models=small_matrix().models[1:])))[EAGER].kind == "failed"
         rates = make_run(small_matrix(expect=(Floor(min_train_samples_per_s=1e9),)), salt=1)
         assert "training samples/s are under the floor 1e+09" in verdicts_of(rates, make_baseline())[COMPILED].text
+
 
 class TestNoRatio:
     """A cell whose time cannot be judged is not a pass."""

@@ -18,7 +18,7 @@ from msgspec import structs
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.gate.judge import judge
-from mnist_bench.gate.outputs import decode, encode
+from mnist_bench.gate.outputs import encode
 from mnist_bench.records import Floor
 
 FIRST, SECOND = "20261124T101500Z-aaaaaa", "20261125T101500Z-bbbbbb"
@@ -132,6 +132,7 @@ class TestCheckBaseline:
         monkeypatch.chdir(folder)
         _, out, _ = call("check", "--baseline", str(tmp_path / first), "-o", str(tmp_path / "results"))
         assert f"::error file={'bench/m.yaml' if inside else 'm.yaml'},title=regression" in out
+
 
 class TestReplay:
     def test_an_edited_verdict_is_told(self, call: Call) -> None:

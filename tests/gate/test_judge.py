@@ -13,7 +13,6 @@ from record_factory import make_cell
 
 from mnist_bench.gate.evidence import Margins, SideEvidence
 from mnist_bench.gate.judge import WORST_FIRST, Verdict, VerdictKind, cells_compared, change, exit_code, judge
-from mnist_bench.records import Round
 
 FAILED = SideEvidence(status="oom", reason="use less")
 SKIPPED = SideEvidence(status="skipped", reason="install a C++ compiler")
@@ -175,6 +174,7 @@ class TestBaseline:
         found = self.found(why_no_ratio="its reference is not in this run")
         assert found.kind == "inconclusive"
         assert "its speed cannot be judged: its reference is not in this run" in found.text
+
 
 class TestExitCode:
     @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ class TestTerminal:
         if width >= 80:
             assert "[0." in next(line for line in lines if line.startswith("regression"))
 
+
 class TestPrograms:
     def test_hostile_text_is_harmless_everywhere(self) -> None:
         made = hostile()

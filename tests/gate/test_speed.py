@@ -60,6 +60,7 @@ class TestLooks:
         assert 0.5**first <= level(cells, margins) < 0.5 ** (first - 1)
         assert first < second < third < fourth == 3 * second
 
+
 class TestExactTest:
     @unhurried
     @given(logs, bounds)
