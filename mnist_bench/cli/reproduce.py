@@ -66,7 +66,7 @@ def execute(args: argparse.Namespace) -> int:
         errors.print("nothing was measured yet")
         if args.format == "json":  # a document for programs, empty as it is
             _print(result, args)
-    if {result.tutorial.status, result.standard.status} != {"complete"}:
+    if {result.tutorial.manifest.status, result.standard.manifest.status} != {"complete"}:
         errors.print(f"interrupted; go on with: {options.resuming(args, folder.run_id)}", soft_wrap=True)
         return 130
     return 1 if result.missing else 0  # a verdict is an answer, not a failure

@@ -7,13 +7,12 @@ The published figures (``published.csv``) are accuracies in percent after each o
 from __future__ import annotations
 
 import csv
-import io
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mnist_bench import stats
 from mnist_bench.analysis.results import machine
@@ -23,9 +22,7 @@ from mnist_bench.models import training_of
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     TRAIN_IMAGES,
-    ImageSets,
     Limits,
-    Manifest,
     Matrix,
     Measurement,
     ModelEntry,
@@ -37,8 +34,9 @@ from mnist_bench.table import Column, Document, Table
 if TYPE_CHECKING:
     import altair as alt
 
-Published = Mapping[str, tuple[float, ...]]  # by model, one figure per epoch
+Published = Mapping[str, Sequence[float]]  # by model, one figure per epoch
 Pipeline = Literal["resident", "tutorial"]
+T = TypeVar("T")
 
 PROMISED_MLP_PERCENT = 99.81  # erratum 3: the text promises this; the table does not hold it
 EPOCHS = 10
@@ -92,41 +90,29 @@ def standard_matrix(tutorial: Matrix) -> Matrix:
 
 
 def read() -> Published:
-    """The figures that this package ships: of this room, the one function that reads a file."""
-    return parse(resources.files(__package__).joinpath("published.csv").read_text("utf-8"))
-
-
-def parse(text: str) -> Published:
-    """From lines ``model,epoch,accuracy_percent`` to the columns of the tutorial's tables.
-
-    Raises:
-        ValueError: an epoch is missing or out of order.
-
-    >>> parse("model,epoch,accuracy_percent\\nmlp,0,84.11\\nmlp,1,87.53\\n")
-    {'mlp': (84.11, 87.53)}
-    """
-    columns: dict[str, tuple[float, ...]] = {}
-    for line in csv.DictReader(io.StringIO(text)):
-        before = columns.get(line["model"], ())
-        if int(line["epoch"]) != len(before):
-            raise ValueError(f"{line['model']}: epoch {line['epoch']} where {len(before)} is due")
-        columns[line["model"]] = (*before, float(line["accuracy_percent"]))
+    """The columns of the tutorial's tables, which this package ships: of this room, all that reads a file."""
+    columns: dict[str, list[float]] = {}
+    for line in csv.DictReader(resources.files(__package__).joinpath("published.csv").read_text("utf-8").splitlines()):
+        columns.setdefault(line["model"], []).append(float(line["accuracy_percent"]))
     return columns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochFigures:
-    """One epoch: published, and measured by each seed (percent). ``low`` and ``high`` bound what would agree."""
+# ── what was measured ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    epoch: int
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """One epoch of the entry ``name``: published, and measured by each seed (percent)."""
+
+    name: str
+    lr: float
+    number: int
     published: float
-    measured: tuple[float, ...]
-    low: float
-    high: float
+    measured: Sequence[float]
 
     @property
     def mean(self) -> float:
-        return statistics.fmean(self.measured)
+        return fmean(self.measured)
 
     @property
     def difference(self) -> float:
@@ -134,23 +120,45 @@ class EpochFigures:
         return self.mean - self.published
 
     @property
+    def agreeing(self) -> tuple[float, float]:
+        """Which published figures would agree."""
+        return agreeing(self.measured)
+
+    @property
     def inside(self) -> bool:
-        return self.low <= self.published <= self.high
+        low, high = self.agreeing
+        return low <= self.published <= high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFigures:
-    """One entry (``name``) beside the published column of ``model``. ``epochs`` is not empty."""
+class Model:
+    """An entry of the matrix beside the published column of ``model``.
+
+    Args:
+        epochs: is not empty.
+        train, test: accuracy after the last epoch, of the same weights on both image sets (percent, means over seeds);
+            None: they were not scored on both. ``train`` is what the tutorial publishes as test accuracy (erratum 1).
+        standard: on the test images with the right normalisation (erratum 2), of one seed; None: there is no such run.
+    """
 
     name: str
     model: str
-    lr: float
-    seeds: tuple[int, ...]
-    epochs: tuple[EpochFigures, ...]
+    epochs: Sequence[Epoch]
+    train: float | None = None
+    test: float | None = None
+    standard: float | None = None
 
     @property
-    def final(self) -> EpochFigures:
+    def final(self) -> Epoch:
         return self.epochs[-1]
+
+    @property
+    def lr(self) -> float:
+        return self.final.lr
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, lr {self.lr:g}"
 
     @property
     def outside(self) -> int:
@@ -160,13 +168,13 @@ class ModelFigures:
     @property
     def rms(self) -> float:
         """The root mean square, over epochs, of measured less published (pp)."""
-        return math.sqrt(statistics.fmean(each.difference**2 for each in self.epochs))
+        return math.sqrt(fmean(each.difference**2 for each in self.epochs))
 
     @property
     def verdict(self) -> str:
         """On the last epoch."""
-        if len(self.seeds) > 1:
-            return "within the seeds' spread" if self.final.inside else "outside the seeds' spread"
+        if len(self.final.measured) > 1:
+            return f"{'within' if self.final.inside else 'outside'} the seeds' spread"
         return "within 1 pp (one seed)" if self.final.inside else "over 1 pp off (one seed)"
 
     @property
@@ -174,51 +182,80 @@ class ModelFigures:
         """Whether the whole column agrees: the last epoch does, and of all at most one in ten does not."""
         return self.final.inside and self.outside <= MOST_OUTSIDE * len(self.epochs)
 
+    @property
+    def erratum_1(self) -> float | None:
+        """What scoring the training images adds (pp)."""
+        return _less(self.train, self.test)
 
-def model_figures(entry: ModelEntry, trials: Sequence[Trial], published: Published) -> ModelFigures | None:
-    """An entry's seeds that went well beside its published column, as far as both go; None where no seed did.
-
-    Args:
-        entry: of the matrix.
-        trials: of the run with the recipe ``tutorial``.
-        published: the tutorial's columns.
-    """
-    ok = [(t.seed, t.outcome) for t in trials if t.cell.model == entry.name and isinstance(t.outcome, Measurement)]
-    if not ok:
-        return None
-    by_epoch = zip(*(outcome.epochs.accuracy for _, outcome in ok), strict=True)
-    pairs = zip(published[entry.model], by_epoch, strict=False)  # a short look has fewer epochs than the tutorial
-    return ModelFigures(
-        name=entry.name,
-        model=entry.model,
-        lr=training_of(entry, "tutorial").lr,
-        seeds=tuple(sorted(seed for seed, _ in ok)),
-        epochs=tuple(_epoch(number, figure, accuracies) for number, (figure, accuracies) in enumerate(pairs)),
-    )
+    @property
+    def erratum_2(self) -> float | None:
+        """What the second scaling of the inputs adds (pp; negative: it costs accuracy)."""
+        return _less(self.test, self.standard)
 
 
-def _epoch(number: int, published: float, accuracies: Sequence[float]) -> EpochFigures:
-    measured = tuple(100 * accuracy for accuracy in accuracies)
-    low, high = agreeing(accuracies)
-    return EpochFigures(epoch=number, published=published, measured=measured, low=low, high=high)
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
-def agreeing(accuracies: Sequence[float]) -> tuple[float, float]:
-    """Which published figures (percent) agree with the seeds' accuracies (fractions).
+def agreeing(measured: Sequence[float]) -> tuple[float, float]:
+    """Which published figures agree with those of the seeds (percent).
 
     With several seeds the 95 % prediction interval of one more seed: mean +- t s sqrt(1 + 1/n). The standard deviation
     s is at least the binomial one of the 60,000 images that are scored: seeds that happen to agree are not a narrow
     interval. With one seed, ``ONE_SEED_PP`` either side. No accuracy lies outside 0 and 100.
     """
-    if len(accuracies) == 1:
-        low, high = accuracies[0] - ONE_SEED_PP / 100, accuracies[0] + ONE_SEED_PP / 100
-    else:
-        mean = statistics.fmean(accuracies)
-        low, high = stats.prediction_interval(accuracies, variance_floor=mean * (1 - mean) / TRAIN_IMAGES)
-    return max(0.0, 100 * low), min(100.0, 100 * high)
+    mean = fmean(measured)
+    low, high = mean - ONE_SEED_PP, mean + ONE_SEED_PP
+    if len(measured) > 1:
+        low, high = stats.prediction_interval(measured, variance_floor=mean * (100 - mean) / TRAIN_IMAGES)
+    return max(0.0, low), min(100.0, high)
 
 
-def rate_answer(rates: Sequence[ModelFigures]) -> str:
+def measured_model(
+    entry: ModelEntry, tutorial: Sequence[Trial], standard: Sequence[Trial], published: Sequence[float]
+) -> Model | None:
+    """An entry's seeds that went well beside its published column, as far as both go; None where no seed did.
+
+    Args:
+        entry: of the matrix.
+        tutorial, standard: trials with the recipe of that name.
+        published: its column.
+    """
+    ok = _measured(tutorial, entry.name)
+    lr = training_of(entry, "tutorial").lr
+    columns = zip(published, zip(*(one.epochs.accuracy for one in ok), strict=True), strict=False)  # a short look
+    epochs = [
+        Epoch(name=entry.name, lr=lr, number=number, published=figure, measured=[100 * one for one in accuracies])
+        for number, (figure, accuracies) in enumerate(columns)
+    ]
+    sets, mended = ([one.final for one in found if one.final] for found in (ok, _measured(standard, entry.name)))
+    return (
+        None
+        if not epochs
+        else Model(
+            name=entry.name,
+            model=entry.model,
+            epochs=epochs,
+            train=_percent_of(one.train for one in sets),
+            test=_percent_of(one.test for one in sets),
+            standard=_percent_of(one.test for one in mended),
+        )
+    )
+
+
+def _measured(trials: Sequence[Trial], name: str) -> list[Measurement]:
+    return [one.outcome for one in trials if one.cell.model == name and isinstance(one.outcome, Measurement)]
+
+
+def _percent_of(accuracies: Iterable[float]) -> float | None:
+    known = list(accuracies)
+    return 100 * fmean(known) if known else None
+
+
+# ── what is said of it ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rate_answer(rates: Sequence[Model]) -> str:
     """Answers erratum 4, with the evidence; empty while not both rates were measured.
 
     Args:
@@ -232,13 +269,36 @@ def rate_answer(rates: Sequence[ModelFigures]) -> str:
     return " ".join([words, *map(_evidence, rates)])
 
 
-def _evidence(rate: ModelFigures) -> str:
-    final, count = rate.final, len(rate.epochs)
+def _evidence(rate: Model) -> str:
+    final, count, (low, high) = rate.final, len(rate.epochs), rate.final.agreeing
     return (
         f"lr {rate.lr:g}: rms difference {rate.rms:.2f} pp; inside at {count - rate.outside} of {count} epochs; after "
-        f"epoch {final.epoch} {final.mean:.2f} % measured, {final.published:.2f} % published, {rate.verdict} (anything "
-        f"from {final.low:.1f} to {final.high:.1f} % would agree)."
+        f"epoch {final.number} {final.mean:.2f} % measured, {final.published:.2f} % published, {rate.verdict} "
+        f"(anything from {low:.1f} to {high:.1f} % would agree)."
     )
+
+
+def errata_remarks(models: Sequence[Model]) -> Iterator[str]:
+    """Each erratum in a sentence, with its figures; what was not measured is left out."""
+    by_name = {model.name: model for model in models if model.test is not None}
+    for words, attribute in (
+        ("Erratum 1 (scored on the training images; the same weights on the test images)", "erratum_1"),
+        ("Erratum 2 (inputs scaled twice; test images, one standard seed)", "erratum_2"),
+    ):
+        known = [(name, getattr(model, attribute)) for name, model in by_name.items()]
+        if costs := [f"{name} {signed(cost)} pp" for name, cost in known if cost is not None]:
+            yield f"{words}: {', '.join(costs)}."
+    if mlp := by_name.get(MLP.name):
+        yield (
+            f"Erratum 3 (the text promises {PROMISED_MLP_PERCENT} % for mlp, its table ends lower): "
+            f"{mlp.train:.2f} % measured as published, {mlp.test:.2f} % on the test images."
+        )
+    if (listing := by_name.get(CNN.name)) and (snippet := by_name.get(CNN_SNIPPET.name)):
+        yield (
+            f"Erratum 4 (lr 0.01 in the snippet, 0.001 in the listing): lr 0.01 changes the test accuracy of cnn by "
+            f"{signed(_less(snippet.test, listing.test))} pp."
+        )
+    yield "Erratum 5 (said to be Keras, is PyTorch): costs nothing."
 
 
 def signed(points: float | None) -> str:
@@ -247,100 +307,21 @@ def signed(points: float | None) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrataRow:
-    """One entry after its last epoch (percent, means over seeds): the same weights on both image sets.
-
-    ``train`` is what the tutorial publishes as test accuracy (erratum 1). ``standard`` is the test accuracy with the
-    right normalisation (erratum 2), of one seed; None where the entry has no such run.
-    """
-
-    name: str
-    published: float
-    train: float
-    test: float
-    standard: float | None
-
-    @property
-    def erratum_1(self) -> float:
-        """What scoring the training images adds (pp)."""
-        return self.train - self.test
-
-    @property
-    def erratum_2(self) -> float | None:
-        """What the second scaling of the inputs adds (pp; negative: it costs accuracy)."""
-        return None if self.standard is None else self.test - self.standard
-
-
-def errata_rows(
-    models: Sequence[ModelFigures], tutorial: Sequence[Trial], standard: Sequence[Trial]
-) -> tuple[ErrataRow, ...]:
-    """One row per entry whose seeds were scored on both sets.
-
-    Args:
-        models: the entries.
-        tutorial: trials with the recipe ``tutorial``.
-        standard: trials with the recipe ``standard``.
-    """
-    rows = []
-    for model in models:
-        if sets := _final(tutorial, model.name):
-            mended = _final(standard, model.name)
-            row = ErrataRow(
-                name=model.name,
-                published=model.final.published,
-                train=100 * statistics.fmean(each.train for each in sets),
-                test=100 * statistics.fmean(each.test for each in sets),
-                standard=100 * statistics.fmean(each.test for each in mended) if mended else None,
-            )
-            rows.append(row)
-    return tuple(rows)
-
-
-def _final(trials: Sequence[Trial], name: str) -> list[ImageSets]:
-    outcomes = [trial.outcome for trial in trials if trial.cell.model == name]
-    return [outcome.final for outcome in outcomes if isinstance(outcome, Measurement) and outcome.final is not None]
-
-
-def errata_remarks(rows: Sequence[ErrataRow]) -> tuple[str, ...]:
-    """Each erratum in a sentence, with its figures; what was not measured is left out."""
-    by_name = {row.name: row for row in rows}
-    remarks = []
-    if rows:
-        costs = ", ".join(f"{row.name} {signed(row.erratum_1)} pp" for row in rows)
-        remarks.append(f"Erratum 1 (scored on the training images; the same weights on the test images): {costs}.")
-    if mended := [(row.name, row.erratum_2) for row in rows if row.erratum_2 is not None]:
-        costs = ", ".join(f"{name} {signed(cost)} pp" for name, cost in mended)
-        remarks.append(f"Erratum 2 (inputs scaled twice; test images, one standard seed): {costs}.")
-    if mlp := by_name.get(MLP.name):
-        remarks.append(
-            f"Erratum 3 (the text promises {PROMISED_MLP_PERCENT} % for mlp, its table ends lower): "
-            f"{mlp.train:.2f} % measured as published, {mlp.test:.2f} % on the test images."
-        )
-    if (listing := by_name.get(CNN.name)) and (snippet := by_name.get(CNN_SNIPPET.name)):
-        remarks.append(
-            f"Erratum 4 (lr 0.01 in the snippet, 0.001 in the listing): lr 0.01 changes the test accuracy of cnn by "
-            f"{signed(snippet.test - listing.test)} pp."
-        )
-    remarks.append("Erratum 5 (said to be Keras, is PyTorch): costs nothing.")
-    return tuple(remarks)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reproduction:
-    """``tutorial`` and ``standard`` are the two runs; ``missing`` says of each trial without figures why."""
+    """The two runs; ``missing`` says of each trial without figures why; ``rate`` is the answer to erratum 4."""
 
-    tutorial: Manifest
-    standard: Manifest
-    models: tuple[ModelFigures, ...]
-    rate: str  # the answer to erratum 4
-    errata: tuple[ErrataRow, ...]
-    missing: tuple[str, ...]
-    work_s: float  # seconds that the trials had the machine
+    tutorial: Run
+    standard: Run
+    models: Sequence[Model]
+    rate: str
+    remarks: Sequence[str]
+    missing: Sequence[str]
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """The answer to erratum 4, then each erratum in a sentence."""
-        return (*([self.rate] if self.rate else []), *errata_remarks(self.errata))
+    def work_s(self) -> float:
+        """The seconds that its trials had the machine."""
+        trials = (*self.tutorial.trials, *self.standard.trials)
+        return sum(trial.outcome.token_s for trial in trials if isinstance(trial.outcome, Measurement))
 
 
 def reproduction(published: Published, tutorial: Run, standard: Run) -> Reproduction:
@@ -352,36 +333,50 @@ def reproduction(published: Published, tutorial: Run, standard: Run) -> Reproduc
     manifest, runs = tutorial.manifest, (tutorial, standard)
     if any(run.manifest.dataset.name != "mnist" for run in runs):
         raise UsageError(f"run {manifest.run_id} was not made with MNIST: there is nothing published to compare with")
-    found = [model_figures(entry, tutorial.trials, published) for entry in manifest.matrix.models]
-    models = tuple(each for each in found if each is not None)
-    every = [trial for run in runs for trial in run.trials]
-    failed = (f"{trial.recipe} {trial.id}: {trial.status}: {trial.reason}" for trial in every if trial.reason)
-    pending = (f"{run.manifest.matrix.recipe} {name}: not yet run" for run in runs for name in run.pending)
+    found = [
+        measured_model(entry, tutorial.trials, standard.trials, published[entry.model])
+        for entry in manifest.matrix.models
+    ]
+    models = [each for each in found if each is not None]
+    failed = [f"{one.recipe} {one.id}: {one.status}: {one.reason}" for run in runs for one in run.trials if one.reason]
+    pending = [f"{run.manifest.matrix.recipe} {name}: not yet run" for run in runs for name in run.pending]
+    rate = rate_answer([each for each in models if each.model == CNN.name])
     return Reproduction(
-        tutorial=manifest,
-        standard=standard.manifest,
+        tutorial=tutorial,
+        standard=standard,
         models=models,
-        rate=rate_answer([each for each in models if each.model == CNN.name]),
-        errata=errata_rows(models, tutorial.trials, standard.trials),
-        missing=(*failed, *pending),
-        work_s=sum(trial.outcome.token_s for trial in every if isinstance(trial.outcome, Measurement)),
+        rate=rate,
+        remarks=[*([rate] if rate else []), *errata_remarks(models)],
+        missing=[*failed, *pending],
     )
 
 
 def document(result: Reproduction) -> Document:
     """The result for people: epoch by epoch, after the last epoch, what the errata cost."""
-    epochs = [Table(_title(model), _EPOCHS, list(_epochs(model))) for model in result.models]
-    final = [next(reversed(list(_epochs(model)))) for model in result.models]
+    manifest, matrix = result.tutorial.manifest, result.tutorial.manifest.matrix
+    setting = (
+        f"Runs {manifest.run_id} (tutorial recipe) and {result.standard.manifest.run_id} (standard recipe)",
+        f"MNIST ({manifest.dataset.sha256[:12]})",
+        f"{_count(matrix.epochs, 'epoch')}, batch {matrix.batch_sizes[0]}",
+        f"seed{'s' * (len(matrix.seeds) != 1)} {', '.join(map(str, matrix.seeds))}",
+        f"pipeline {matrix.variants[0].pipeline}",
+        *machine(manifest.environment),
+        f"{result.work_s / 60:.1f} min of work",
+    )
+    epochs = [
+        Table(f"{model.title}, {_count(len(model.final.measured), 'seed')}", _EPOCHS, model.epochs)
+        for model in result.models
+    ]
     return Document(
         title="The tutorial, reproduced",
-        facts=(" · ".join(_setting(result)), *(["Not complete: figures are missing."] if result.missing else [])),
-        tables=(
-            *epochs,
-            Table("After the last epoch (accuracy in percent)", _VERDICTS, final),
-            Table("What the errata cost (accuracy in percent after the last epoch)", _ERRATA, result.errata),
-        ),
+        facts=(" · ".join(setting), *(["Not complete: figures are missing."] if result.missing else [])),
+        tables=(*epochs, _verdicts(result), _errata(result)),
         notes=(*result.remarks, *MEANINGS, *(f"missing: {line}" for line in result.missing)),
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def page(result: Reproduction) -> str:
@@ -389,115 +384,104 @@ def page(result: Reproduction) -> str:
     return f"{document(result).markdown()}\n![Accuracy by epoch, published and measured]({PLOT})\n"
 
 
-def epochs_table(result: Reproduction) -> Table[tuple[ModelFigures, EpochFigures]]:
+def epochs_table(result: Reproduction) -> Table[Epoch]:
     """A line per entry and epoch, for CSV and JSON."""
-    return Table("", (*_MODEL, *_EPOCHS), [line for model in result.models for line in _epochs(model)])
+    columns = (*_named(lambda epoch: epoch), *_EPOCHS)
+    return Table("", columns, [each for model in result.models for each in model.epochs])
 
 
 def to_json(result: Reproduction) -> dict[str, Any]:
     """The whole result as JSON values."""
-    final = [next(reversed(list(_epochs(model)))) for model in result.models]
+    manifest, beside = result.tutorial.manifest, result.standard.manifest
     return {
-        "runs": {"tutorial": result.tutorial.run_id, "standard": result.standard.run_id},
-        "status": {"tutorial": result.tutorial.status, "standard": result.standard.status},
-        "dataset_sha256": result.tutorial.dataset.sha256,
-        "pipeline": result.tutorial.matrix.variants[0].pipeline,
-        "seeds": list(result.tutorial.matrix.seeds),
+        "runs": {"tutorial": manifest.run_id, "standard": beside.run_id},
+        "status": {"tutorial": manifest.status, "standard": beside.status},
+        "dataset_sha256": manifest.dataset.sha256,
+        "pipeline": manifest.matrix.variants[0].pipeline,
+        "seeds": list(manifest.matrix.seeds),
         "work_s": round(result.work_s, 1),
-        "verdicts": Table("", (*_MODEL, *_VERDICTS), final).records(),
+        "verdicts": _verdicts(result).records(),
         "cnn_rate": result.rate,
         "epochs": epochs_table(result).records(),
-        "errata": Table("", _ERRATA, result.errata).records(),
+        "errata": _errata(result).records(),
         "remarks": list(result.remarks),
         "missing": list(result.missing),
     }
 
 
-def _epochs(model: ModelFigures) -> Iterator[tuple[ModelFigures, EpochFigures]]:
-    return ((model, each) for each in model.epochs)
+def _verdicts(result: Reproduction) -> Table[Model]:
+    return Table("After the last epoch (accuracy in percent)", _VERDICTS, result.models)
 
 
-def _title(model: ModelFigures) -> str:
-    return f"{model.name}, lr {model.lr:g}, {len(model.seeds)} seed{'s' * (len(model.seeds) != 1)}"
+def _errata(result: Reproduction) -> Table[Model]:
+    rows = [model for model in result.models if model.test is not None]
+    return Table("What the errata cost (accuracy in percent after the last epoch)", _ERRATA, rows)
 
 
-def _setting(result: Reproduction) -> list[str]:
-    manifest, matrix = result.tutorial, result.tutorial.matrix
-    return [
-        f"Runs {manifest.run_id} (tutorial recipe) and {result.standard.run_id} (standard recipe)",
-        f"MNIST ({manifest.dataset.sha256[:12]})",
-        f"{matrix.epochs} epoch{'s' * (matrix.epochs != 1)}, batch {matrix.batch_sizes[0]}",
-        f"seed{'s' * (len(matrix.seeds) != 1)} {', '.join(map(str, matrix.seeds))}",
-        f"pipeline {matrix.variants[0].pipeline}",
-        *machine(manifest.environment),
-        f"{result.work_s / 60:.1f} min of work",
-    ]
+def _figure(
+    title: str | None, key: str, of: Callable[[T], float | None], text: Callable[[float | None], str] | None = None
+) -> Column[T]:
+    """A figure in percent or percentage points; in files to what 60,000 images can tell apart, and a digit."""
+    said = text or (lambda value: "" if value is None else f"{value:.2f}")
+
+    def rounded(row: T) -> float | None:
+        value = of(row)
+        return None if value is None else round(value, 4) + 0.0  # no -0.0
+
+    return Column(title, lambda row: said(of(row)), key=key, value=rounded)
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _named(of: Callable[[T], Epoch]) -> tuple[Column[T], ...]:
+    return (
+        Column("model", right=False, key="model", value=lambda row: of(row).name),
+        Column(None, key="lr", value=lambda row: of(row).lr),
+        Column(None, key="seeds", value=lambda row: len(of(row).measured)),
+    )
 
 
-def _range(each: EpochFigures) -> str:
-    several = len(each.measured) > 1
-    return f"{min(each.measured):.2f}-{max(each.measured):.2f}" if several else ""
+def _compared(of: Callable[[T], Epoch]) -> tuple[Column[T], ...]:
+    def spread(row: T) -> str:
+        measured = of(row).measured
+        return f"{min(measured):.2f}-{max(measured):.2f}" if len(measured) > 1 else ""
+
+    return (
+        _figure("published", "published", lambda row: of(row).published),
+        _figure("measured", "measured", lambda row: of(row).mean),
+        Column("range", spread, rank=1),
+        _figure(None, "measured_min", lambda row: min(of(row).measured)),
+        _figure(None, "measured_max", lambda row: max(of(row).measured)),
+        _figure("diff", "difference_pp", lambda row: of(row).difference, signed),
+    )
 
 
-def _rounded(value: float | None) -> float | None:
-    """To what 60,000 images can tell apart, and a digit."""
-    return None if value is None else round(value, 4) + 0.0  # no -0.0
-
-
-Line = tuple[ModelFigures, EpochFigures]
-
-_MODEL: tuple[Column[Line], ...] = (
-    Column("model", right=False, key="model", value=lambda line: line[0].name),
-    Column(None, key="lr", value=lambda line: line[0].lr),
-    Column(None, key="seeds", value=lambda line: len(line[0].seeds)),
+_EPOCHS: tuple[Column[Epoch], ...] = (
+    Column("epoch", key="epoch", value=lambda epoch: epoch.number),
+    *_compared(lambda epoch: epoch),
+    Column("would agree", lambda epoch: "{:.2f} to {:.2f}".format(*epoch.agreeing), rank=2),
+    _figure(None, "agrees_from", lambda epoch: epoch.agreeing[0]),
+    _figure(None, "agrees_to", lambda epoch: epoch.agreeing[1]),
+    Column("agrees", right=False, key="inside", value=lambda epoch: epoch.inside),
 )
-_COMPARED: tuple[Column[Line], ...] = (
-    Column(
-        "published", lambda line: _percent(line[1].published), key="published", value=lambda line: line[1].published
-    ),
-    Column("measured", lambda line: _percent(line[1].mean), key="measured", value=lambda line: _rounded(line[1].mean)),
-    Column("range", lambda line: _range(line[1]), rank=1),
-    Column(None, key="measured_min", value=lambda line: _rounded(min(line[1].measured))),
-    Column(None, key="measured_max", value=lambda line: _rounded(max(line[1].measured))),
-    Column(
-        "diff",
-        lambda line: signed(line[1].difference),
-        key="difference_pp",
-        value=lambda line: _rounded(line[1].difference),
-    ),
+_VERDICTS: tuple[Column[Model], ...] = (
+    *_named(lambda model: model.final),
+    *_compared(lambda model: model.final),
+    Column("verdict", right=False, key="verdict", value=lambda model: model.verdict),
+    Column(None, key="within", value=lambda model: model.final.inside),
+    _figure(None, "rms_difference_pp", lambda model: model.rms),
+    Column(None, key="epochs_outside", value=lambda model: model.outside),
 )
-_EPOCHS: tuple[Column[Line], ...] = (
-    Column("epoch", key="epoch", value=lambda line: line[1].epoch),
-    *_COMPARED,
-    Column("would agree", lambda line: f"{line[1].low:.2f} to {line[1].high:.2f}", rank=2),
-    Column(None, key="agrees_from", value=lambda line: _rounded(line[1].low)),
-    Column(None, key="agrees_to", value=lambda line: _rounded(line[1].high)),
-    Column("agrees", right=False, key="inside", value=lambda line: line[1].inside),
-)
-_VERDICTS: tuple[Column[Line], ...] = (
-    Column("model", right=False, value=lambda line: line[0].name),
-    *_COMPARED,
-    Column("verdict", right=False, key="verdict", value=lambda line: line[0].verdict),
-    Column(None, key="within", value=lambda line: line[1].inside),
-    Column(None, key="rms_difference_pp", value=lambda line: _rounded(line[0].rms)),
-    Column(None, key="epochs_outside", value=lambda line: line[0].outside),
-)
-_ERRATA: tuple[Column[ErrataRow], ...] = (
-    Column("model", right=False, key="model", value=lambda row: row.name),
-    Column("published", lambda row: _percent(row.published), key="published", value=lambda row: row.published),
-    Column("train", lambda row: _percent(row.train), key="train", value=lambda row: _rounded(row.train)),
-    Column("test", lambda row: _percent(row.test), key="test", value=lambda row: _rounded(row.test)),
-    Column("standard", lambda row: _percent(row.standard), key="standard", value=lambda row: _rounded(row.standard)),
-    Column("erratum 1", lambda row: signed(row.erratum_1), key="erratum_1", value=lambda row: _rounded(row.erratum_1)),
-    Column("erratum 2", lambda row: signed(row.erratum_2), key="erratum_2", value=lambda row: _rounded(row.erratum_2)),
+_ERRATA: tuple[Column[Model], ...] = (
+    Column("model", right=False, key="model", value=lambda model: model.name),
+    _figure("published", "published", lambda model: model.final.published),
+    _figure("train", "train", lambda model: model.train),
+    _figure("test", "test", lambda model: model.test),
+    _figure("standard", "standard", lambda model: model.standard),
+    _figure("erratum 1", "erratum_1", lambda model: model.erratum_1, signed),
+    _figure("erratum 2", "erratum_2", lambda model: model.erratum_2, signed),
 )
 
 
-def chart(models: Sequence[ModelFigures]) -> alt.ConcatChart:
+def chart(models: Sequence[Model]) -> alt.ConcatChart:
     """The plot: accuracy by epoch, published and measured, a panel per entry, each with a scale of its own."""
     import altair as alt
 
@@ -511,28 +495,24 @@ def chart(models: Sequence[ModelFigures]) -> alt.ConcatChart:
     return drawn
 
 
-def _panel(model: ModelFigures) -> alt.LayerChart | alt.FacetChart:
+def _panel(model: Model) -> alt.LayerChart | alt.FacetChart:
     import altair as alt
 
-    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=[each.epoch for each in model.epochs], format="d"))
-    series = alt.Color("series:N", scale=alt.Scale(domain=[PUBLISHED, MEASURED], range=list(COLORS)))
+    values = [
+        {"epoch": each.number, "series": series, "accuracy": fmean(seeds), "low": min(seeds), "high": max(seeds)}
+        for series in (PUBLISHED, MEASURED)
+        for each in model.epochs
+        for seeds in [each.measured if series == MEASURED else [each.published]]
+    ]
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(values=[each.number for each in model.epochs], format="d"))
     y = alt.Y("accuracy:Q", title="accuracy, %", scale=alt.Scale(zero=False))
-    points = alt.Chart(alt.InlineData(values=_values(model)))
-    band = points.mark_area(opacity=0.25).encode(x=x, y=alt.Y("low:Q", title="accuracy, %"), y2="high:Q", color=series)
-    measured = points.transform_filter(alt.datum.series == MEASURED).mark_line(point=True)
-    # Above the measured line, and with gaps: where the two agree, both are seen.
-    published = points.transform_filter(alt.datum.series == PUBLISHED).mark_line(strokeDash=[4, 4], point=True)
-    lines = [line.encode(x=x, y=y, color=series) for line in (measured, published)]
-    return alt.layer(band, *lines).properties(width=320, height=220, title=f"{model.name}, lr {model.lr:g}")
-
-
-def _values(model: ModelFigures) -> list[dict[str, object]]:
-    published = [
-        {"epoch": e.epoch, "series": PUBLISHED, "accuracy": e.published, "low": e.published, "high": e.published}
-        for e in model.epochs
-    ]
-    measured = [
-        {"epoch": e.epoch, "series": MEASURED, "accuracy": e.mean, "low": min(e.measured), "high": max(e.measured)}
-        for e in model.epochs
-    ]
-    return [*published, *measured]
+    series = alt.Color("series:N", scale=alt.Scale(domain=[PUBLISHED, MEASURED], range=list(COLORS)))
+    base = alt.Chart(alt.InlineData(values=values)).encode(x=x, color=series)
+    measured, published = (base.transform_filter(alt.datum.series == name) for name in (MEASURED, PUBLISHED))
+    layers = (
+        base.mark_area(opacity=0.25).encode(y="low:Q", y2="high:Q"),
+        measured.mark_line(point=True).encode(y=y),
+        # Above the measured line, and with gaps: where the two agree, both are seen.
+        published.mark_line(strokeDash=[4, 4], point=True).encode(y=y),
+    )
+    return alt.layer(*layers).properties(width=320, height=220, title=model.title)
