@@ -17,13 +17,13 @@ import torch
 
 from mnist_bench import cells as matrices
 from mnist_bench import config
+from mnist_bench.catalogue import EXECUTIONS, load, training_of
 from mnist_bench.errors import TrialError, UsageError
-from mnist_bench.models import training_of
 from mnist_bench.records import EVALUATION_BATCH_SIZE, Cell, Matrix
 from mnist_bench.worker import process
-from mnist_bench.worker.building import build_model, build_optimizer
 from mnist_bench.worker.devices import open_device
-from mnist_bench.worker.executions import build_program, missing_compiler
+from mnist_bench.worker.executions import missing_compiler
+from mnist_bench.worker.models import build_model, build_optimizer
 
 # What torch warns of when it compiles is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -50,7 +50,7 @@ class Bench:
         if variant.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(self.model, training.optimizer, training.lr, fused=variant.fused_optimizer)
-        self.program = build_program(self.model, optimizer, variant, where)
+        self.program = load(EXECUTIONS[variant.execution])(self.model, optimizer, variant, where)
         self.images = torch.randn(cell.batch_size, 1, 28, 28, device=where)
         self.labels = torch.randint(10, (cell.batch_size,), device=where)
         self.scored = torch.randn(EVALUATION_BATCH_SIZE, 1, 28, 28, device=where)

@@ -52,13 +52,13 @@ def build(spec: TrialSpec) -> PlainLoop:
     import torch
 
     from bench.plain_loop import PlainLoop
-    from mnist_bench.models import training_of
+    from mnist_bench.catalogue import training_of
     from mnist_bench.worker import process
-    from mnist_bench.worker.building import build_model, build_optimizer
+    from mnist_bench.worker.models import build_model, build_optimizer
     from mnist_bench.worker.pipelines import import_torchvision
 
     process.apply_numerics(spec.variant, torch.device("cpu"))
-    training = training_of(spec.model, spec.recipe)
+    training = training_of(spec.model, spec.recipe, spec.data.name)
     mnist = import_torchvision().datasets.MNIST
     train, test = (
         mnist(spec.data.root, train=wanted, download=False) for wanted in (True, training.scored_on_training_images)

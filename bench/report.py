@@ -51,9 +51,8 @@ def open_workshop(args: argparse.Namespace, interrupts: Interrupts) -> Workshop:
     """Finds the data; makes the folder of logs. Workers find this package wherever they are started."""
     folder = RESULTS / "workers"
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = data.resolve(
-        "auto", root=data.default_root(args.data_dir, os.environ), offline=True, notify=say, environ=os.environ
-    )
+    root = data.default_root(args.data_dir, os.environ)
+    dataset = data.resolve("auto", data.Request(root=root, offline=True, notify=say, environ=os.environ))
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
     return Workshop(data=dataset, folder=folder, environ={**os.environ, "PYTHONPATH": path}, interrupts=interrupts)
 

@@ -1,14 +1,22 @@
-"""Devices, executions and pipelines that a matrix can name: facts without torch, and where the code of each is.
+"""What a matrix can name: devices, executions, pipelines, models, sets of images. Facts without torch.
 
-To add one: its file in ``worker/devices``, or its function in ``worker/executions.py`` or ``worker/pipelines.py``, and
-its entry here. Built-in models have a catalogue of their own (``models``).
+To add one: its class or function in the file of ``worker/`` that its ``code`` names, and its entry here; a data set of
+MNIST's layout is an entry alone.
 """
 
+from __future__ import annotations
+
 import pkgutil
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_bench.records import ModelEntry, Optimizer, Recipe
 
 _NUMBER = "(0|[1-9][0-9]{0,2})"
+ENTRY_POINT_GROUP = "mnist_bench.models"
+SELFTEST = "mnist_bench.worker.models:selftest"  # the program's own model beside these, which no matrix names
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +50,58 @@ class Pipeline(Entry):
     image_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(Entry):
+    """Its code builds a module from float32 (N, 1, 28, 28) to logits (N, 10).
+
+    ``flops`` are of training on one sample and of scoring it. ``tutorial_std``: of the tutorial's Normalize, which
+    comes after ToTensor has scaled to [0, 1] (its erratum 2); ``tutorial_vectors``: the tutorial trains it on a list of
+    (vector, label) pairs, without a transform.
+    """
+
+    parameters: int | None
+    flops: tuple[float, float]
+    optimizer: Optimizer = "adam"
+    lr: float = 0.001
+    tutorial_std: float = 128.0
+    tutorial_vectors: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet:
+    """A data set of MNIST's layout: four IDX files in ``root/folder/raw``.
+
+    Attributes:
+        title: its name for people.
+        folder: as torchvision names it.
+        mirrors: addresses of folders that serve the files as .gz.
+        checksums: SHA-256 by name of the raw file; a set without has its own in SHA256SUMS.
+        shape: of an image: channels, height, width.
+        classes: the names of the labels 0, 1, ...
+        mean: of the training images' pixels, scaled to [0, 1]; ``std`` likewise.
+        mend: what to do where a file is not whole; ``{root}`` stands for the root.
+    """
+
+    title: str
+    folder: str
+    mirrors: tuple[str, ...]
+    checksums: Mapping[str, str]
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: float
+    std: float
+    mend: str
+
+
 DEVICES = {
-    "cpu": Device("devices.cpu:Cpu", "the processor"),
+    "cpu": Device("devices:Cpu", "the processor"),
     "cuda": Device(
-        "devices.cuda:Cuda",
+        "devices:Cuda",
         "the first visible NVIDIA GPU, the same as cuda:0",
         numbered="the visible NVIDIA GPU number N, from 0",
     ),
-    "mps": Device("devices.mps:Mps", "the GPU of an Apple computer", platform="darwin"),
-    "xpu": Device("devices.xpu:Xpu", "an Intel GPU"),
+    "mps": Device("devices:Mps", "the GPU of an Apple computer", platform="darwin"),
+    "xpu": Device("devices:Xpu", "an Intel GPU"),
 }
 EXECUTIONS = {
     "eager": Execution("executions:eager", "operator by operator, as written"),
@@ -62,6 +113,85 @@ PIPELINES = {
     "torchvision": Pipeline("pipelines:transformed", "a DataLoader over the torchvision data set", image_s=2.5e-4),
     "tutorial": Pipeline("pipelines:tutorial", "the tutorial's own loops", image_s=2.5e-4),
 }
+# Optimizers and rates are the tutorial's own (its erratum 4: the text says 0.01 for cnn).
+MODELS = {
+    "cnn": Model(
+        "models:cnn",
+        "one convolution, pooled with stride 1, dropout, one hidden layer",
+        parameters=934_798,
+        flops=(6.390e6, 2.261e6),
+    ),
+    "lenet5": Model(
+        "models:lenet5",
+        "LeNet-5 as the tutorial has it: tanh and average pooling",
+        parameters=61_706,
+        flops=(2.264e6, 0.833e6),
+    ),
+    "mlp": Model(
+        "models:mlp",
+        "one hidden layer of 784",
+        parameters=623_290,
+        flops=(2.506e6, 1.245e6),
+        optimizer="sgd",
+        lr=0.01,
+        tutorial_std=1.0,
+        tutorial_vectors=True,
+    ),
+}
+PLUG_IN = Model("", "", parameters=None, flops=max(model.flops for model in MODELS.values()))  # as heavy as they get
+# By Y. LeCun, C. Cortes and C. J. C. Burges (CC BY-SA 3.0). Mirrors: of ``torchvision.datasets.MNIST``; checksums: of
+# what the .gz files unpack to whose MD5 it names.
+_MNIST = ImageSet(
+    title="MNIST",
+    folder="MNIST",
+    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+    checksums={
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    shape=(1, 28, 28),
+    classes=tuple("0123456789"),
+    mean=0.1307,
+    std=0.3081,
+    mend="`mnist-bench data fetch --data-dir {root}` replaces what is not MNIST's own, or delete the file",
+)
+FILE_NAMES = tuple(_MNIST.checksums)  # the order in which DataSet.sha256 takes the files
+_REDRAW = "delete {root} if it is there; `mnist-bench data synthesize` draws the set anew"
+_RESTART = "start `mnist-bench selftest` again: it writes the set anew"
+SETS = {
+    "mnist": _MNIST,
+    "synthetic": replace(_MNIST, title="the synthetic digits", mirrors=(), checksums={}, mend=_REDRAW),
+    "mislabelled": replace(_MNIST, title="MNIST with wrong labels", mirrors=(), checksums={}, mend=_RESTART),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One model under one recipe. Inputs are ``(pixel / 255 - mean) / std``."""
+
+    optimizer: Optimizer
+    lr: float
+    mean: float
+    std: float
+    scored_on_training_images: bool
+
+
+def training_of(entry: ModelEntry, recipe: Recipe, images: str = "mnist") -> Training:
+    """The optimizer, rate, normalisation and scored images of ``entry`` under ``recipe``; the entry's own words win.
+
+    Args:
+        images: the set, of ``SETS``, whose mean and deviation the standard recipe takes.
+    """
+    model, tutorial = MODELS.get(entry.model, PLUG_IN), recipe == "tutorial"
+    return Training(
+        optimizer=entry.optimizer or model.optimizer,
+        lr=model.lr if entry.lr is None else entry.lr,
+        mean=0.0 if tutorial else SETS[images].mean,
+        std=model.tutorial_std if tutorial else SETS[images].std,
+        scored_on_training_images=tutorial,  # erratum 1
+    )
 
 
 def device_names() -> dict[str, str]:
@@ -70,11 +200,9 @@ def device_names() -> dict[str, str]:
     >>> [name for name in device_names() if name.startswith("cuda")]
     ['cuda', 'cuda:N']
     """
-    found = {}
+    found: dict[str, str] = {}
     for name, entry in DEVICES.items():
-        found[name] = entry.meaning
-        if entry.numbered:
-            found[f"{name}:N"] = entry.numbered
+        found |= {name: entry.meaning} | ({f"{name}:N": entry.numbered} if entry.numbered else {})
     return found
 
 

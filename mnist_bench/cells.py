@@ -9,8 +9,8 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 
+from mnist_bench.catalogue import MODELS
 from mnist_bench.errors import UsageError, unknown
-from mnist_bench.models import MODELS
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Variant, group_id, trial_id
 
 # The trials of one model, batch size and seed, under the id of the group.

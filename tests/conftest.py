@@ -48,7 +48,7 @@ def bench_data(request: pytest.FixtureRequest) -> dict[str, str]:
         return {"MNIST_BENCH_DATA": os.environ["MNIST_BENCH_DATA"]}
     cache = Path(request.config.cache.mkdir("mnist_bench"))
     environ = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    drawn = data.resolve("synthetic", root=cache, offline=True, notify=print, environ=environ)
+    drawn = data.resolve("synthetic", data.Request(root=cache, offline=True, notify=print, environ=environ))
     return {"synthetic": drawn.root}
 
 
@@ -87,3 +87,12 @@ def bench_environ(bench_data: dict[str, str], tmp_path: Path) -> Callable[[str],
         return {**os.environ, **{key: value for key, value in bench_data.items() if key.isupper()}, **own}
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _same_cores() -> Iterator[None]:
+    """A block in this process binds it to a core; the next test has all of them again."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    yield
+    if before is not None:
+        os.sched_setaffinity(0, before)

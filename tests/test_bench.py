@@ -32,8 +32,8 @@ from mnist_bench.errors import DataError, WorkerError
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, ModelEntry
 from mnist_bench.run.process import Interrupts
 from mnist_bench.stats import Interval
-from mnist_bench.worker.building import build_model, build_optimizer
-from mnist_bench.worker.executions import build_program, missing_compiler
+from mnist_bench.worker.executions import eager, missing_compiler
+from mnist_bench.worker.models import build_model, build_optimizer
 from mnist_bench.worker.pipelines import epoch_order
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -246,14 +246,14 @@ class TestPlainLoop:
         )
 
     def test_weights_are_those_of_the_harness(self) -> None:
-        from mnist_bench.models import training_of
+        from mnist_bench.catalogue import training_of
         from mnist_bench.worker.pipelines import Resident
 
         plain, mirror = self.loop(), self.loop()
         data = argparse.Namespace(data=mirror.images.squeeze(1), targets=mirror.labels)
         training = training_of(ModelEntry(name="lenet5", model="lenet5"), "standard")
         pipeline = Resident(data, data, training, 10, torch.device("cpu"))
-        program = build_program(mirror.model, mirror.optimizer, BUILTIN_VARIANTS["eager"], torch.device("cpu"))
+        program = eager(mirror.model, mirror.optimizer, BUILTIN_VARIANTS["eager"], torch.device("cpu"))
         batches = [
             batch
             for epoch in (-1, -2)

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from mnist_bench import config
+from mnist_bench.catalogue import ENTRY_POINT_GROUP
 from mnist_bench.cells import expand
 from mnist_bench.config import checked, positions, rules, schema
 from mnist_bench.config.positions import read_yaml11, read_yaml12
 from mnist_bench.errors import ConfigError
-from mnist_bench.models import ENTRY_POINT_GROUP
 from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Floor, GateRule, Matrix, ModelEntry, Selector, Variant
 
 ROOT = Path(__file__).parent.parent

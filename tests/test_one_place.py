@@ -37,30 +37,24 @@ class Addition:
     """What is written into the package, and what its commands then print.
 
     Args:
-        new: files of its own. entry: (file, the line that the entry follows, the entry). code: added to a file's end.
+        entry: (file, the line that the entry follows, the entry). code: added to a file's end.
         matrix: what changes in the matrix that the commands are given.
         seen: a command, words of what it prints.
     """
 
     entry: tuple[str, str, str]
-    new: dict[str, str] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)
     matrix: dict[str, object] = field(default_factory=dict)
     seen: dict[tuple[str, ...], tuple[str, ...]]
 
 
 NPU = """
-    import torch
-    from mnist_bench.worker.devices.cpu import Cpu
-
     class Npu(Cpu):
         def describe(self) -> str:
             return "made-up NPU"
 """
 LINEAR = """
-    from torch import nn
-
-    def build() -> nn.Module:
+    def linear() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
 """
 TRACED = """
@@ -76,11 +70,11 @@ PLAN, SCHEMA = ("plan", "matrix.yaml"), ("schema",)
 
 ADDITIONS = {
     "model": Addition(
-        new={"models/linear.py": LINEAR},
+        code={"worker/models.py": LINEAR},
         entry=(
-            "models/__init__.py",
+            "catalogue.py",
             "MODELS = {",
-            '"linear": BuiltIn(title="one layer", parameters=7_850, flops=(4e4, 2e4)),',
+            '"linear": Model("models:linear", "one layer", parameters=7_850, flops=(4e4, 2e4)),',
         ),
         matrix={"models": ["linear"]},
         seen={
@@ -91,8 +85,8 @@ ADDITIONS = {
         },
     ),
     "device": Addition(
-        new={"worker/devices/npu.py": NPU},
-        entry=("catalogue.py", "DEVICES = {", '"npu": Device("devices.npu:Npu", "a made-up NPU"),'),
+        code={"worker/devices.py": NPU},
+        entry=("catalogue.py", "DEVICES = {", '"npu": Device("devices:Npu", "a made-up NPU"),'),
         matrix={"devices": ["npu"]},
         seen={
             ("list", "devices"): ("npu", "a made-up NPU"),
@@ -130,8 +124,6 @@ ADDITIONS = {
 def test_one_change_one_place(kind: str, tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> None:
     addition, copy = ADDITIONS[kind], tmp_path / "scratch" / "mnist_bench"
     shutil.copytree(Path(mnist_bench.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for name, text in addition.new.items():
-        (copy / name).write_text(textwrap.dedent(text))
     for name, text in addition.code.items():
         with (copy / name).open("a") as file:
             file.write(textwrap.dedent(text))

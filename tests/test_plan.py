@@ -34,6 +34,7 @@ HEAVY = ("torch", "pydantic", "rich", "numpy", "pandas", "yaml")
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with a good ``benchmarks.yaml``, which is the current one."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # no line is folded
     (tmp_path / "benchmarks.yaml").write_text(GOOD)
     return tmp_path
 

@@ -16,6 +16,7 @@ from record_factory import RUN_ID, make_cell, make_manifest, make_matrix, make_t
 from mnist_bench import cells as matrices
 from mnist_bench.cli import main
 from mnist_bench.cli.progress import TimeLeft
+from mnist_bench.data import Request
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import DataError, Interrupted
 from mnist_bench.records import BUILTIN_VARIANTS, RunOptions
@@ -134,8 +135,8 @@ def test_a_download_has_its_bar_on_a_terminal(
 ) -> None:
     asked: list[bool] = []
 
-    def resolve(kind: str, *, progress: bool, **_: object) -> None:
-        asked.append(progress)
+    def resolve(kind: str, request: Request) -> None:
+        asked.append(request.progress)
         raise DataError("there is none")
 
     monkeypatch.setattr(runner.data, "resolve", resolve)

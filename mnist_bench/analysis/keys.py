@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from mnist_bench.catalogue import training_of
 from mnist_bench.cells import model_of, variant_of
-from mnist_bench.models import training_of
 from mnist_bench.records import Cell, Manifest, Matrix, Measurement
 
 Affects = Literal["speed", "accuracy", "speed and accuracy"]

@@ -64,14 +64,16 @@ def _fetch(args: argparse.Namespace) -> int:
     from mnist_bench.data.mnist import default_root, raw_folder
 
     root = default_root(args.data_dir, os.environ)
-    request = Request(root=root, environ=os.environ, notify=say, progress=animates(args, sys.stderr))
-    root, actions = fetch(request, PATIENT, repair=True)
+    progress = animates(args, sys.stderr)
+    request = Request(root=root, environ=os.environ, notify=say, progress=progress, repair=True)
+    root, actions = fetch(request, PATIENT)
     files = [{"name": name, "action": action} for name, action in actions.items()]
     _print(raw_folder(root), files, args, root=str(root))
     return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
+    from mnist_bench.catalogue import SETS
     from mnist_bench.data import mnist, synthetic
 
     # A --data-dir that is named holds the synthetic set of `data synthesize --data-dir`.
@@ -81,25 +83,25 @@ def _verify(args: argparse.Namespace) -> int:
         root = mnist.default_root(args.data_dir, os.environ)
     states = mnist.inspect(root, args.dataset, None)
     whole = mnist.combined(states) is not None
-    if not whole and args.dataset == "mnist" and mnist.is_synthetic(root, None):
+    if not whole and args.dataset == "mnist" and mnist.is_drawn(root, None):
         raise DataError(f"{root}: not MNIST, but whole synthetic digits: `--dataset synthetic` checks them")
     if any(state.found and state.expected is None for state in states):
         sums = states[0].path.parent.parent / mnist.SUMS_FILE
         raise DataError(f"{sums}: missing or incomplete: nothing to check the set against")
     _print_states(states, args, root=str(root))
     if not whole:
-        say(f"{root}: not whole; {mnist.SETS[args.dataset].mend.format(root=root)}")
+        say(f"{root}: not whole; {SETS[args.dataset].mend.format(root=root)}")
     return 0 if whole else DataError.exit_code
 
 
 def _show(args: argparse.Namespace) -> int:
-    from mnist_bench.data import mnist, resolve
+    from mnist_bench.data import Request, mnist, resolve
     from mnist_bench.data.draw import DIGITS, png, text
 
     if args.output is not None and args.output.suffix.lower() != ".png":
         raise UsageError(f"--output {args.output}: only PNG is drawn; end the name in .png")
     root = mnist.default_root(args.data_dir, os.environ)
-    data = resolve(args.dataset, root=root, offline=args.offline, notify=say, environ=os.environ)
+    data = resolve(args.dataset, Request(root=root, offline=args.offline, notify=say, environ=os.environ))
     raw = mnist.raw_folder(Path(data.root), data.name)
     images = mnist.read_images(raw / mnist.TRAIN_IMAGES_FILE)[:DIGITS]
     labels = mnist.read_labels(raw / mnist.TRAIN_LABELS_FILE)[:DIGITS]
@@ -134,8 +136,8 @@ def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head:
     files = [
         {
             "name": state.path.name,
-            "bytes": state.found and state.found.size,
-            "checksum": state.checksum,
+            "bytes": state.size,
+            "sha256": state.found,
             "expected": "the same" if state.status == "ok" and not args.json else state.expected,
             "status": state.status,
         }

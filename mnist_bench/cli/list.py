@@ -10,7 +10,6 @@ from mnist_bench.catalogue import device_names
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_rows
 from mnist_bench.machine import forecast
-from mnist_bench.models import MODELS, PLUG_IN
 from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Variant
 
 Rows = list[dict[str, object]]
@@ -27,13 +26,14 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _models() -> Rows:
+    from mnist_bench.catalogue import MODELS, PLUG_IN
     from mnist_bench.config.rules import plugin_names
 
     found = [(name, model, "built-in") for name, model in MODELS.items()]
     found += [(name, PLUG_IN, "plug-in (needs --allow-plugins)") for name in plugin_names()]
     facts = ("parameters", "optimizer", "lr")
     return [
-        {"model": name, **{fact: getattr(model, fact) for fact in facts}, "origin": origin, "title": model.title}
+        {"model": name, **{fact: getattr(model, fact) for fact in facts}, "origin": origin, "title": model.meaning}
         for name, model, origin in found
     ]
 

@@ -95,6 +95,7 @@ def _bench(args: argparse.Namespace, path: Path, matrix: Matrix, folder: Path, i
     from mnist_bench.labs.selftest import Bench, Warned
 
     root = data.default_root(args.data_dir, os.environ)
+    request = data.Request(root=root, offline=args.offline, notify=say, environ=os.environ)
     plain = Side(
         name="A",
         label="A",
@@ -102,7 +103,7 @@ def _bench(args: argparse.Namespace, path: Path, matrix: Matrix, folder: Path, i
         matrix_path=path.resolve(),
         matrix=matrix,
         environ=os.environ,
-        data=data.resolve(matrix.dataset, root=root, offline=args.offline, notify=say, environ=os.environ),
+        data=data.resolve(matrix.dataset, request),
     )
     setting = Setting(
         a=plain,

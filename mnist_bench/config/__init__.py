@@ -17,13 +17,12 @@ import msgspec
 from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from mnist_bench.catalogue import PIPELINES, device_names
+from mnist_bench.catalogue import MODELS, PIPELINES, device_names
 from mnist_bench.config import positions
 from mnist_bench.config.positions import Node, Problem, at, described
 from mnist_bench.config.rules import broken_rules
 from mnist_bench.disk.files import read_regular
 from mnist_bench.errors import ConfigError, quoted, unknown
-from mnist_bench.models import MODELS
 from mnist_bench.records import BUILTIN_VARIANTS, MAX_SEEDS, Matrix
 
 MAX_FILE_BYTES = 1 << 20

@@ -11,11 +11,10 @@ import math
 import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 
-from mnist_bench.catalogue import EXECUTIONS
+from mnist_bench.catalogue import ENTRY_POINT_GROUP, EXECUTIONS, MODELS
 from mnist_bench.cells import AXES, CELL_KEYS, expand, variants_of
 from mnist_bench.config.positions import Path, at
 from mnist_bench.errors import quoted, unknown
-from mnist_bench.models import ENTRY_POINT_GROUP, MODELS
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     MAX_CELLS,

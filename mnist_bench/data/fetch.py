@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mnist_bench.catalogue import SETS
 from mnist_bench.data import mnist, synthetic
-from mnist_bench.data.mnist import SETS, FileState, Name, digest, inspect, is_synthetic, proven, raw_folder
+from mnist_bench.data.mnist import FileState, Name, digest, inspect, is_drawn, is_synthetic, proven, raw_folder
 from mnist_bench.disk.files import try_folder, write_atomically
 from mnist_bench.errors import DataError, DownloadError, UsageError
 from mnist_bench.records import DataSet
@@ -48,7 +49,7 @@ HURRIED = Limits(stall_s=4, total_s=10, tries=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which data set is to be had, and how.
+    """How a data set is to be had.
 
     Attributes:
         root: as ``default_root`` returns it.
@@ -56,45 +57,39 @@ class Request:
         notify: told what goes on, one line each; several for a warning.
         offline: download nothing.
         progress: draw a bar on stderr while downloading.
+        repair: replace a corrupt file once a good one is there; else it is an error, for the user to judge.
+        name: of the set.
     """
 
-    name: Name = "mnist"
     root: Path
     environ: Mapping[str, str]
     notify: Callable[[str], None]
     offline: bool = False
     progress: bool = False
+    repair: bool = False
+    name: Name = "mnist"
 
 
 class _MissingError(DataError):
     """The set is not at the root, and nothing may be downloaded; or synthetic digits are in its place."""
 
 
-def resolve(
-    kind: Literal["auto", "mnist", "synthetic"],
-    *,
-    root: Path,
-    offline: bool,
-    notify: Callable[[str], None],
-    environ: Mapping[str, str],
-    progress: bool = False,
-) -> DataSet:
+def resolve(kind: Literal["auto", "mnist", "synthetic"], request: Request) -> DataSet:
     """Finds, fetches or draws a data set, and verifies it.
 
     Args:
-        kind: ``mnist``: MNIST at ``root``, else downloaded there; ``synthetic``: the synthetic set at ``root`` or in
+        kind: ``mnist``: MNIST at the root, else downloaded there; ``synthetic``: the synthetic set at the root or in
             the cache folder, drawn there when absent; ``auto``: MNIST where it is or can be had within 10 s, else the
             synthetic set, with a warning.
-        root, offline, notify, environ, progress: as in ``Request``.
 
     Raises:
-        DataError: a file at ``root`` is corrupt or unreadable (``auto`` too), or MNIST is missing and ``offline``.
-        DownloadError: ``mnist`` could not be downloaded, or ``root`` not be written.
+        DataError: a file at the root is corrupt or unreadable (``auto`` too), or MNIST is missing and ``offline``.
+        DownloadError: ``mnist`` could not be downloaded, or the root not be written.
     """
-    request = Request(root=root, environ=environ, notify=notify, offline=offline, progress=progress)
+    root, environ, notify = request.root, request.environ, request.notify
     if kind != "synthetic":
         try:
-            root, _ = fetch(request, HURRIED if kind == "auto" else PATIENT, repair=False)
+            root, _ = fetch(request, HURRIED if kind == "auto" else PATIENT)
             return proven(request.name, root, environ)
         except (_MissingError, DownloadError) as error:
             if kind == "mnist":
@@ -109,11 +104,8 @@ def resolve(
     return proven("synthetic", root, environ)
 
 
-def fetch(request: Request, limits: Limits, *, repair: bool) -> tuple[Path, dict[str, Action]]:
+def fetch(request: Request, limits: Limits) -> tuple[Path, dict[str, Action]]:
     """Makes a root hold the raw files: ``request.root``, or the cache folder where that is packed and read-only.
-
-    Args:
-        repair: replace a corrupt file once a good one is there; else it is an error, for the user to judge.
 
     Returns:
         The root, and what was done for each file.
@@ -126,12 +118,12 @@ def fetch(request: Request, limits: Limits, *, repair: bool) -> tuple[Path, dict
     """
     root, name = request.root, request.name
     states = inspect(root, name, request.environ)
-    if any(state.status == "corrupt" for state in states) and is_synthetic(root, request.environ):
+    if any(state.status == "corrupt" for state in states) and is_drawn(root, request.environ):
         raise _MissingError(
             f"{root}: holds synthetic digits that `data synthesize` drew: `dataset: synthetic` takes them; "
             f"for {SETS[name].title} give another --data-dir"
         )
-    if not repair:
+    if not request.repair:
         mnist.demand_whole([state for state in states if state.found], name, root)
     found = any(state.found is None and copies(root, name, state.path.name) for state in states)
     if any(state.status != "ok" for state in states) and (found or not request.offline):
@@ -140,8 +132,7 @@ def fetch(request: Request, limits: Limits, *, repair: bool) -> tuple[Path, dict
     deadline = time.monotonic() + limits.total_s
     actions: dict[str, Action] = {}
     for state in states:
-        ok = state.status == "ok"
-        actions[state.path.name] = "present" if ok else _obtain(state, request, limits, deadline, repair=repair)
+        actions[state.path.name] = "present" if state.status == "ok" else _obtain(state, request, limits, deadline)
     return root, actions
 
 
@@ -172,18 +163,18 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _obtain(state: FileState, request: Request, limits: Limits, deadline: float, *, repair: bool) -> Action:
+def _obtain(state: FileState, request: Request, limits: Limits, deadline: float) -> Action:
     """Puts one file into its place: a copy under another shape with the right bytes, else a download."""
     file, facts = state.path.name, SETS[request.name]
     wrong = []
     for path in copies(request.root, request.name, file):
-        content = _unpacked(mnist.read_file(path) or b"", facts.checksums[file][0])
+        content = _unpacked(mnist.read_file(path) or b"", facts.checksums[file])
         if content is not None:
             _put(state.path, content)
             return "unpacked" if path.suffix == ".gz" else "copied"
         wrong.append(path)
     other = f"; not {facts.title}'s bytes: {', '.join(map(str, wrong))}" if wrong else ""
-    if not repair and (packed := raw_folder(request.root, request.name) / f"{file}.gz") in wrong:
+    if not request.repair and (packed := raw_folder(request.root, request.name) / f"{file}.gz") in wrong:
         raise DataError(f"{packed}: corrupt: does not unpack to {file}\n{facts.mend.format(root=request.root)}")
     if request.offline:
         raise _MissingError(
@@ -210,7 +201,7 @@ def _unpacked(content: bytes, checksum: str) -> bytes | None:
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(mnist.MOST_BYTES)  # a bomb unpacks no further
         except (gzip.BadGzipFile, EOFError, zlib.error):
             return None
-    return content if digest(content).like(checksum) == checksum else None
+    return content if digest(content) == checksum else None
 
 
 def mirrors(name: Name, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -242,7 +233,7 @@ def _download(file: str, request: Request, limits: Limits, deadline: float) -> b
     Raises:
         DownloadError: no mirror served it; one line per attempt says why.
     """
-    expected, packed = SETS[request.name].checksums[file]
+    expected = SETS[request.name].checksums[file]
     # Grows: where a mirror has no .gz file, the raw one is tried.
     urls = [f"{mirror}{file}.gz" for mirror in mirrors(request.name, request.environ)] * limits.tries
     problems: dict[str, str] = {}
@@ -257,7 +248,7 @@ def _download(file: str, request: Request, limits: Limits, deadline: float) -> b
             content = _unpacked(served, expected)
             if content is not None:
                 return content
-            served = f"wrong bytes ({len(served)} of them): {digest(served).like(packed)}, expected {packed}"
+            served = f"wrong bytes ({len(served)} of them): they are not, and do not unpack to, SHA-256 {expected}"
         problems.setdefault(url, served)
         if served.startswith("HTTP 4") and url.endswith(".gz"):
             urls.append(url.removesuffix(".gz"))

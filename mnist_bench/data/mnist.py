@@ -1,10 +1,6 @@
-"""What a data set is: facts, place, the proof that its files are what they should be, and IDX, their format.
+"""A data set on disk: its place, the proof that its files are what they should be, and IDX, their format.
 
-Checksums are remembered, so that a second look costs a few stats.
-
-Sources: ``torchvision.datasets.MNIST`` (mirrors, checksums of the .gz files; those of the raw files were taken from
-what these unpack to); "FILE FORMATS FOR THE MNIST DATABASE". MNIST is by Y. LeCun, C. Cortes and C. J. C. Burges (CC
-BY-SA 3.0).
+Checksums are remembered, so that a second look costs a few stats. Source: "FILE FORMATS FOR THE MNIST DATABASE".
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ import os
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,87 +20,26 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from mnist_bench.catalogue import FILE_NAMES, SETS
 from mnist_bench.disk.files import read_regular, write_atomically
 from mnist_bench.errors import DataError
-from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, DataSet
+from mnist_bench.records import DataSet
 
 Bytes = npt.NDArray[np.uint8]
 Name = Literal["mnist", "synthetic", "mislabelled"]
 
 APP = "mnist_bench"
-SIDE = 28
-CLASSES = 10
+SIDE = SETS["mnist"].shape[1]
+CLASSES = len(SETS["mnist"].classes)
 GZIP = b"\x1f\x8b"
 MOST_BYTES = 64 << 20  # the largest file has 47 MB
 CACHE_FILE = "checksums.json"
 SUMS_FILE = "SHA256SUMS"
+_BYTES = 0x800  # of an IDX file's magic number: unsigned bytes
 _CACHE_ENTRIES = 64
 # A file changed this shortly before it was hashed may change again without its time stamps moving on.
 _RACY_NS = 50_000_000
-
-TRAIN_IMAGES_FILE = "train-images-idx3-ubyte"
-TRAIN_LABELS_FILE = "train-labels-idx1-ubyte"
-TEST_IMAGES_FILE = "t10k-images-idx3-ubyte"
-TEST_LABELS_FILE = "t10k-labels-idx1-ubyte"
-# The order in which DataSet.sha256 takes the files.
-FILE_NAMES = (TRAIN_IMAGES_FILE, TRAIN_LABELS_FILE, TEST_IMAGES_FILE, TEST_LABELS_FILE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSet:
-    """A data set of MNIST's layout: four IDX files in ``root/folder/raw``.
-
-    Attributes:
-        title: its name for people.
-        folder: as torchvision names it.
-        mirrors: addresses of folders that serve the files as .gz.
-        checksums: by name of the file: of the raw file, and of the .gz file; a set without has its own in SHA256SUMS.
-        shape: of an image: channels, height, width.
-        classes: the names of the labels 0, 1, ...
-        mean: of the training images' pixels, scaled to [0, 1]; ``std`` likewise.
-        mend: what to do where a file is not whole; ``{root}`` stands for the root.
-    """
-
-    title: str
-    folder: str
-    mirrors: tuple[str, ...]
-    checksums: Mapping[str, tuple[str, str]]
-    train_images: int
-    test_images: int
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    mean: float
-    std: float
-    mend: str
-
-
-_MNIST = ImageSet(
-    title="MNIST",
-    folder="MNIST",
-    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
-    checksums={
-        TRAIN_IMAGES_FILE: ("md5:6bbc9ace898e44ae57da46a324031adb", "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"),
-        TRAIN_LABELS_FILE: ("md5:a25bea736e30d166cdddb491f175f624", "md5:d53e105ee54ea40749a09fcbcd1e9432"),
-        TEST_IMAGES_FILE: ("md5:2646ac647ad5339dbf082846283269ea", "md5:9fb629c4189551a2d022fa330f9573f3"),
-        TEST_LABELS_FILE: ("md5:27ae3e4e09519cfbb04c329615203637", "md5:ec29112dd5afa0611ce80d1b7f02629c"),
-    },
-    train_images=TRAIN_IMAGES,
-    test_images=TEST_IMAGES,
-    shape=(1, SIDE, SIDE),
-    classes=tuple("0123456789"),
-    mean=0.1307,
-    std=0.3081,
-    mend="`mnist-bench data fetch --data-dir {root}` replaces what is not MNIST's own, or delete the file",
-)
-_REDRAW = "delete {root} if it is there; `mnist-bench data synthesize` draws the set anew"
-_RESTART = "start `mnist-bench selftest` again: it writes the set anew"
-
-# By the name that a matrix and a manifest give them. Another set of this layout is an entry.
-SETS: dict[str, ImageSet] = {
-    "mnist": _MNIST,
-    "synthetic": replace(_MNIST, title="the synthetic digits", mirrors=(), checksums={}, mend=_REDRAW),
-    "mislabelled": replace(_MNIST, title="MNIST with wrong labels", mirrors=(), checksums={}, mend=_RESTART),
-}
+TRAIN_IMAGES_FILE, TRAIN_LABELS_FILE, *_ = FILE_NAMES
 
 
 def cache_root(environ: Mapping[str, str]) -> Path:
@@ -146,50 +81,31 @@ def read_file(path: Path) -> bytes | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Digests:
-    """Size in bytes and checksums (lower-case hex) of one file."""
-
-    size: int
-    md5: str
-    sha256: str
-
-    def like(self, checksum: str | None) -> str:
-        """The checksum by the algorithm of another one, ``md5:...``; SHA-256 where there is no other."""
-        algorithm = (checksum or "sha256").partition(":")[0]
-        return f"{algorithm}:{getattr(self, algorithm)}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FileState:
     """How one file of a data set was found; ``str`` says it in a line.
 
     Attributes:
-        expected: ``md5:...`` or ``sha256:...``; None: any content is accepted, and pinned by ``DataSet.sha256`` alone.
-        found: None: missing.
+        expected: its SHA-256; None: any content is accepted, and pinned by ``DataSet.sha256`` alone.
+        found: None: missing; ``size``: in bytes.
     """
 
     path: Path
     expected: str | None
-    found: Digests | None
-
-    @property
-    def checksum(self) -> str | None:
-        """The found checksum, by the algorithm of the expected one."""
-        return self.found.like(self.expected) if self.found else None
+    found: str | None = None
+    size: int | None = None
 
     @property
     def status(self) -> Literal["ok", "corrupt", "missing"]:
         if self.found is None:
             return "missing"
-        return "ok" if self.expected in (None, self.checksum) else "corrupt"
+        return "ok" if self.expected in (None, self.found) else "corrupt"
 
     def __str__(self) -> str:
-        if self.found is None or self.status == "ok":
-            return f"{self.path}: {self.status}"
-        return f"{self.path}: corrupt ({self.found.size} bytes): {self.checksum}, expected {self.expected}"
+        why = f" ({self.size} bytes): SHA-256 {self.found}, expected {self.expected}"
+        return f"{self.path}: {self.status}" + why * (self.status == "corrupt")
 
 
-_Memory = dict[str, tuple[tuple[int, ...], Digests]]  # by path: what changes with a file, and its digests
+_Memory = dict[str, tuple[tuple[int, ...], str]]  # by path: what changes with a file, and its checksum
 
 
 def verify(data: DataSet, *, environ: Mapping[str, str] = os.environ) -> None:
@@ -225,24 +141,25 @@ def inspect(root: Path, name: Name, environ: Mapping[str, str] | None) -> tuple[
         DataError: a file is there but cannot be read, or is no regular file of at most 64 MiB.
     """
     raw = raw_folder(root, name)
-    expected = {file: raw_sum for file, (raw_sum, _) in SETS[name].checksums.items()} or _read_sums(raw.parent)
+    expected = SETS[name].checksums or _read_sums(raw.parent)
     memory = {} if environ is None else _load(environ)
     before = dict(memory)
-    states = tuple(
-        FileState(path=raw / file, expected=expected.get(file), found=_look(raw / file, memory)) for file in FILE_NAMES
-    )
+    states = tuple(_look(raw / file, expected.get(file), memory) for file in FILE_NAMES)
     if environ is not None and memory != before:
         _store(environ, memory)
     return states
 
 
-def is_synthetic(root: Path, environ: Mapping[str, str] | None) -> bool:
-    """Whether ``root`` holds a whole set that ``data synthesize`` wrote there, in the place of MNIST."""
+def is_drawn(root: Path, environ: Mapping[str, str] | None) -> bool:
+    """Whether ``root`` holds a whole set that ``data synthesize`` wrote: its sums, which come last, prove it."""
     if not (raw_folder(root).parent / SUMS_FILE).is_file():
         return False
-    states = inspect(root, "synthetic", environ)
-    mnist = (each.status for each in inspect(root, "mnist", environ))
-    return all(each.expected and each.status == "ok" for each in states) and set(mnist) != {"ok"}
+    return all(each.expected and each.status == "ok" for each in inspect(root, "synthetic", environ))
+
+
+def is_synthetic(root: Path, environ: Mapping[str, str] | None) -> bool:
+    """Whether ``root`` holds a drawn set, and it is not MNIST with sums beside it."""
+    return is_drawn(root, environ) and combined(inspect(root, "mnist", environ)) is None
 
 
 def demand_whole(states: Sequence[FileState], name: Name, root: Path) -> None:
@@ -253,8 +170,9 @@ def demand_whole(states: Sequence[FileState], name: Name, root: Path) -> None:
 
 def combined(states: Sequence[FileState]) -> str | None:
     """SHA-256 over the SHA-256 digests of the four files, in the order of ``FILE_NAMES``; None: one is not ok."""
-    parts = [bytes.fromhex(state.found.sha256) for state in states if state.found and state.status == "ok"]
-    return hashlib.sha256(b"".join(parts)).hexdigest() if len(parts) == len(FILE_NAMES) else None
+    if any(state.status != "ok" for state in states):
+        return None
+    return digest(b"".join(bytes.fromhex(state.found or "") for state in states))
 
 
 def proven(name: Name, root: Path, environ: Mapping[str, str] | None) -> DataSet:
@@ -268,36 +186,36 @@ def proven(name: Name, root: Path, environ: Mapping[str, str] | None) -> DataSet
     return DataSet(name=name, root=str(root), sha256=combined(states) or "")
 
 
-def digest(content: bytes) -> Digests:
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return Digests(size=len(content), md5=md5, sha256=hashlib.sha256(content).hexdigest())
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_sums(raw: Path) -> None:
     """Writes SHA256SUMS for the files in ``raw`` beside it (``sha256sum -c`` reads it)."""
-    lines = [f"{digest((raw / name).read_bytes()).sha256}  raw/{name}\n" for name in FILE_NAMES]
+    lines = [f"{digest((raw / name).read_bytes())}  raw/{name}\n" for name in FILE_NAMES]
     write_atomically(raw.parent / SUMS_FILE, "".join(lines).encode())
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
     lines = (read_file(folder / SUMS_FILE) or b"").decode(errors="replace").splitlines()
     pairs = (line.split(maxsplit=1) for line in lines if len(line.split()) == 2)
-    return {name.removeprefix("raw/"): f"sha256:{checksum}" for checksum, name in pairs}
+    return {name.removeprefix("raw/"): checksum for checksum, name in pairs}
 
 
-def _look(path: Path, memory: _Memory) -> Digests | None:
-    """The digests of a file, from ``memory`` where it has not changed since; else hashed and entered."""
+def _look(path: Path, expected: str | None, memory: _Memory) -> FileState:
+    """A file by its checksum in ``memory`` where it has not changed since; else hashed, and entered there."""
     stamp, hashed_at_ns = _stamp(path), time.time_ns()
-    before, digests = memory.pop(str(path), ((), None))
-    if digests is None or before != stamp:
+    before, checksum = memory.pop(str(path), ((), ""))
+    still = before == stamp
+    if not checksum or not still:
         content = read_file(path)
-        if content is None:
-            return None
-        digests = digest(content)
-        if _stamp(path) != stamp or hashed_at_ns - max(stamp[3:], default=0) <= _RACY_NS:
-            return digests
-    memory[str(path)] = stamp, digests
-    return digests
+        if content is None or not stamp:
+            return FileState(path=path, expected=expected)
+        checksum = digest(content)
+        still = _stamp(path) == stamp and hashed_at_ns - max(stamp[3:]) > _RACY_NS
+    if still:
+        memory[str(path)] = stamp, checksum
+    return FileState(path=path, expected=expected, found=checksum, size=stamp[2])
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -363,12 +281,8 @@ def read_labels(path: Path) -> Bytes:
 def write_idx(path: Path, values: Bytes) -> None:
     """Writes images, uint8 (N, 28, 28), or labels, uint8 (N,)."""
     with path.open("wb") as file:
-        file.write(struct.pack(f">{1 + values.ndim}I", _magic(values.ndim), *values.shape))
+        file.write(struct.pack(f">{1 + values.ndim}I", _BYTES + values.ndim, *values.shape))
         file.write(np.ascontiguousarray(values).data)
-
-
-def _magic(axes: int) -> int:
-    return 0x800 + axes  # 8 for unsigned bytes
 
 
 def _read(path: Path, example: str, *, axes: int) -> Bytes:
@@ -379,9 +293,9 @@ def _read(path: Path, example: str, *, axes: int) -> Bytes:
     if content.startswith(GZIP):
         raise DataError(f"{path}: still gzip-compressed; unpack it (gunzip) into a file named like {example}")
     magic, *shape = struct.unpack(f">{1 + axes}I", content[:start].ljust(start, b"\0"))
-    if magic != _magic(axes):
+    if magic != _BYTES + axes:
         raise DataError(
-            f"{path}: not an IDX file of {axes} axes: magic number 0x{magic:08x}, expected 0x{_magic(axes):08x}; "
+            f"{path}: not an IDX file of {axes} axes: magic number 0x{magic:08x}, expected 0x{_BYTES + axes:08x}; "
             f"use a file like {example}"
         )
     # Compared before anything is allocated: a broken header may claim terabytes.

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from mnist_bench.catalogue import FILE_NAMES
 from mnist_bench.data import mnist
 from mnist_bench.data.mnist import CLASSES, SIDE, Bytes
 from mnist_bench.errors import DataError, UsageError
@@ -65,9 +66,9 @@ def ensure(seed: int, *, notify: Callable[[str], None], environ: Mapping[str, st
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         # Without the lock where it is whole: the cache may be one that cannot be written.
-        if not _is_whole(root, environ):
+        if not mnist.is_drawn(root, environ):
             with FileLock(root.with_name(f"{root.name}.lock")):
-                if not _is_whole(root, environ):
+                if not mnist.is_drawn(root, environ):
                     shutil.rmtree(root, ignore_errors=True)
                     notify(f"drawing the synthetic set of {sum(SIZES):,} digits into {root} (some seconds, once)")
                     write_set(root, seed=seed, sizes=SIZES)
@@ -95,19 +96,13 @@ def write_set(root: Path, *, seed: int, sizes: tuple[int, int]) -> None:
     try:
         raw.mkdir(parents=True)
         for split, count in enumerate(sizes):
-            for name, values in zip(
-                mnist.FILE_NAMES[2 * split :], draw_digits(count, seed=seed, split=split), strict=False
-            ):
+            drawn = draw_digits(count, seed=seed, split=split)
+            for name, values in zip(FILE_NAMES[2 * split :], drawn, strict=False):
                 mnist.write_idx(raw / name, values)
         mnist.write_sums(raw)
     except BaseException:
         shutil.rmtree(raw.parent, ignore_errors=True)
         raise
-
-
-def _is_whole(root: Path, environ: Mapping[str, str]) -> bool:
-    # Without its sums, which come last, a set proves nothing.
-    return all(state.expected and state.status == "ok" for state in mnist.inspect(root, "synthetic", environ))
 
 
 # ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,14 +131,13 @@ class _Dice:
         return (self.uniform(0, 1, *limits.shape) * limits.astype(np.float32)).astype(np.intp)
 
 
-def draw_digits(count: int, *, seed: int, split: int, threads: int | None = None) -> tuple[Bytes, Bytes]:
+def draw_digits(count: int, *, seed: int, split: int) -> tuple[Bytes, Bytes]:
     """Draws digits.
 
     Args:
         count: how many.
         seed: any non-negative integer.
         split: 0 for training, 1 for test images: another stream of random numbers.
-        threads: None: a few more than there are cores. The bytes are the same for any number.
 
     Returns:
         images uint8 (count, 28, 28), 0 paper and 255 ink, and labels uint8 (count,).
@@ -160,8 +154,8 @@ def draw_digits(count: int, *, seed: int, split: int, threads: int | None = None
         labels[part] = drawn[: part.stop - start]
         images[part] = _ink(dice, x, y, part.stop - start)
 
-    # Threads suffice: numpy releases the interpreter's lock in the loops that take the time.
-    with ThreadPoolExecutor(threads) as pool:
+    # Threads suffice: numpy releases the interpreter's lock in the loops that take the time. Their number is no matter.
+    with ThreadPoolExecutor() as pool:
         list(pool.map(fill, range(0, count, _CHUNK)))
     return images, labels
 

@@ -247,13 +247,14 @@ def _data(planned: Plan, observer: CheckObserver) -> DataSet:
     """One data set for both sides, verified."""
     request = planned.request
     before = planned.resumed.manifest().dataset if planned.resumed else None
-    found = data.resolve(
-        planned.matrix.dataset if before is None or before.name == "mislabelled" else before.name,
+    wanted = data.Request(
         root=request.options.data_root,
         offline=request.options.offline,
         notify=lambda text: tell(observer, text),
         environ=request.environ,
     )
+    known = None if before is None or before.name == "mislabelled" else before.name
+    found = data.resolve(known or planned.matrix.dataset, wanted)
     if before is not None and before.sha256 != found.sha256:
         raise UsageError(f"--resume: the data set at {found.root} is another one than it was: start a new check")
     return found

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS
 from mnist_bench.errors import BenchError, Interrupted, UsageError
-from mnist_bench.models import ENTRY_POINT_GROUP, MODELS
 from mnist_bench.records import DataSet, Matrix
 from mnist_bench.records import Side as SideName
 from mnist_bench.run.process import Interrupts, uninstalled_package

@@ -19,7 +19,7 @@ import psutil
 import mnist_bench
 from mnist_bench.data import default_root
 from mnist_bench.data.fetch import copies
-from mnist_bench.data.mnist import inspect, is_synthetic
+from mnist_bench.data.mnist import inspect, is_drawn
 from mnist_bench.errors import DataError
 from mnist_bench.labs.doctor_facts import Facts
 from mnist_bench.machine import environment, forecast
@@ -354,7 +354,7 @@ def data_set(facts: Facts) -> Found:
         return
     missing = [each.path.name for each in states if each.status == "missing"]
     instead = "a run downloads it, or trains on synthetic digits"
-    if is_synthetic(folder, None):
+    if any(each.status != "ok" for each in states) and is_drawn(folder, None):
         yield Diagnosis("warning", f"{folder} holds synthetic digits, not MNIST", "give another --data-dir")
     elif corrupt := [str(each) for each in states if each.status == "corrupt"]:
         yield Diagnosis("error", f"MNIST in {folder} is corrupt: {'; '.join(corrupt)}", fetch)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from mnist_bench import stats
 from mnist_bench.analysis.results import machine
 from mnist_bench.analysis.summary import Run
+from mnist_bench.catalogue import training_of
 from mnist_bench.errors import UsageError
-from mnist_bench.models import training_of
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     TRAIN_IMAGES,

@@ -14,7 +14,8 @@ from statistics import median
 import numpy as np
 
 from mnist_bench import __version__
-from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, proven, raw_folder, read_labels, write_idx, write_sums
+from mnist_bench.catalogue import FILE_NAMES
+from mnist_bench.data.mnist import TRAIN_LABELS_FILE, proven, raw_folder, read_labels, write_idx, write_sums
 from mnist_bench.disk.folder import RunFolder, new_run_id
 from mnist_bench.errors import WorkerError
 from mnist_bench.gate import bench as benches

@@ -1,9 +1,9 @@
 """Extra work: how it reaches a model, and how much of it makes a step 5, 10 or 20 % longer. Pure.
 
-The matrix names a plug-in (``worker.laden``): to the harness a model like any other. Both sides of a check have the
+The matrix names a plug-in (``worker.models``): to the harness a model like any other. Both sides of a check have the
 same matrix; only the rows of work in their environments differ, so nothing but the time of a forward pass does.
 
-The amount is a number of rows (``worker.laden.Laden``): time grows with it in small steps, and a compiled graph
+The amount is a number of rows (``worker.models.Laden``): time grows with it in small steps, and a compiled graph
 stays as short as it is.
 """
 
@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mnist_bench.analysis.ratios import PROCESS_SD
+from mnist_bench.catalogue import SELFTEST, training_of
 from mnist_bench.cells import model_of
 from mnist_bench.errors import UsageError
-from mnist_bench.models import SELFTEST, training_of
 from mnist_bench.records import Cell, Matrix, ModelEntry, Selector
 from mnist_bench.run.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
 from mnist_bench.stats import Interval, t_interval

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mnist_bench.catalogue import DEVICES, EXECUTIONS, PIPELINES
+from mnist_bench.catalogue import DEVICES, EXECUTIONS, MODELS, PIPELINES, PLUG_IN
 from mnist_bench.cells import model_of, variant_of
 from mnist_bench.disk.folder import RunFolder, known_runs
 from mnist_bench.errors import UsageError
-from mnist_bench.models import MODELS, PLUG_IN
 from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, Cell, Matrix, Measurement, Variant
 
 STARTUP_S = 5.0  # interpreter, torch, data, warm-up

@@ -10,8 +10,8 @@ from itertools import pairwise
 from time import perf_counter_ns
 from typing import Literal, Protocol
 
+from mnist_bench.catalogue import training_of
 from mnist_bench.machine import noise
-from mnist_bench.models import training_of
 from mnist_bench.records import (
     Cell,
     Epochs,

@@ -87,14 +87,14 @@ def start(drafted: Draft, options: Options, observer: Observer, environ: Mapping
         DataError, DownloadError: no usable data set.
     """
     matrix = drafted.matrix
-    dataset = data.resolve(
-        matrix.dataset,
+    request = data.Request(
         root=options.data_root,
         offline=options.offline,
         notify=lambda text: tell(observer, text),
         environ=environ,
         progress=options.progress,
     )
+    dataset = data.resolve(matrix.dataset, request)
     now = datetime.now(UTC)
     run_id = new_run_id(now, random.SystemRandom())
     order = cells.order(drafted.groups, random.Random(run_id))

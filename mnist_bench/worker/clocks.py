@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from statistics import median
 
 NS = 1e-9
 clock = time.perf_counter_ns  # bound before a model's code is imported: one that replaces it is not read by us
+_ASLEEP = "asleep"
 WINDOW_NS = 50_000_000  # a window of steps lasts about this long
 WINDOWS = 3  # so many windows in a row must agree
 AGREEMENT = 0.05  # their medians, within this fraction
@@ -22,7 +23,7 @@ class Waterfall:
     """
 
     def __init__(self, now: Callable[[], int], started_ns: int) -> None:
-        self._now, self._started_ns, self._asleep_ns = now, started_ns, 0
+        self._now, self._started_ns = now, started_ns
         self._phases: dict[str, int] = {}
 
     @contextmanager
@@ -33,25 +34,20 @@ class Waterfall:
         finally:
             self.add(name, self._now() - begin)
 
-    @contextmanager
-    def asleep(self) -> Iterator[None]:
-        begin = self._now()
-        try:
-            yield
-        finally:
-            self._asleep_ns += self._now() - begin
+    def asleep(self) -> AbstractContextManager[None]:
+        return self.phase(_ASLEEP)
 
     def add(self, name: str, duration_ns: int) -> None:
         self._phases[name] = self._phases.get(name, 0) + duration_ns
 
     def phases_s(self) -> dict[str, float]:
-        return {name: duration * NS for name, duration in self._phases.items()}
+        return {name: duration * NS for name, duration in self._phases.items() if name != _ASLEEP}
 
     def elapsed_s(self) -> float:
         return (self._now() - self._started_ns) * NS
 
     def asleep_s(self) -> float:
-        return self._asleep_ns * NS
+        return self._phases.get(_ASLEEP, 0) * NS
 
     def awake_s(self) -> float:
         return self.elapsed_s() - self.asleep_s()

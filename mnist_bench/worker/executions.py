@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from mnist_bench.catalogue import EXECUTIONS, load
+from mnist_bench.catalogue import EXECUTIONS
 from mnist_bench.machine import forecast
 from mnist_bench.records import Variant
 from mnist_bench.worker.loop import Forward, Step
@@ -34,11 +34,6 @@ class Program:
 
     step: Step
     forward: Forward
-
-
-def build_program(model: nn.Module, optimizer: Optimizer, variant: Variant, device: torch.device) -> Program:
-    program: Program = load(EXECUTIONS[variant.execution])(model, optimizer, variant, device)
-    return program
 
 
 def eager(model: nn.Module, optimizer: Optimizer, variant: Variant, device: torch.device) -> Program:

@@ -17,8 +17,7 @@ import torch
 from torch import library
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from mnist_bench.catalogue import PIPELINES, load
-from mnist_bench.models import MODELS, PLUG_IN, Training
+from mnist_bench.catalogue import MODELS, PLUG_IN, Training
 from mnist_bench.records import EVALUATION_BATCH_SIZE, TrialSpec
 from mnist_bench.worker.loop import Batch
 from mnist_bench.worker.state import Relocator
@@ -47,12 +46,6 @@ class Pipeline(ABC):
 
     def relocate(self, relocator: Relocator, rng: random.Random) -> None:  # noqa: B027 - batches of a loader are new
         """Moves what steps read directly to fresh memory; values unchanged."""
-
-
-def open_pipeline(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
-    """The pipeline of ``spec``; nothing is on the device yet."""
-    pipeline: Pipeline = load(PIPELINES[spec.variant.pipeline])(spec, training, device)
-    return pipeline
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
@@ -118,23 +111,23 @@ def tensors(spec: TrialSpec, training: Training, device: torch.device) -> Pipeli
     return Loader(spec, training, device, prepare)
 
 
-def transformed(spec: TrialSpec, training: Training, device: torch.device, *, pin: bool = True) -> Pipeline:
+def transformed(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
     """torchvision's transforms, image by image."""
     transforms = import_torchvision().transforms
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((training.mean,), (training.std,))])
-    return Loader(spec, training, device, lambda read: read, transform, pin=pin)
+    return Loader(spec, training, device, lambda read: read, transform)
 
 
 def tutorial(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
     """The one that the tutorial uses for that model: a list of (vector, label) pairs made once, ``list(zip(images,
     labels))`` over two tensors, so that labels are tensors without axes; or transforms."""
     if not MODELS.get(spec.model.model, PLUG_IN).tutorial_vectors:
-        return transformed(spec, training, device, pin=False)
+        return transformed(spec, training, device)
 
     def prepare(read: Any) -> list[Batch]:
         return list(zip(_normalised(read.data, training).flatten(start_dim=1), read.targets, strict=True))
 
-    return Loader(spec, training, device, prepare, pin=False)
+    return Loader(spec, training, device, prepare)
 
 
 class Loader(Pipeline):
@@ -151,8 +144,6 @@ class Loader(Pipeline):
         device: torch.device,
         prepare: Callable[[Any], Any],
         transform: Any = None,
-        *,
-        pin: bool = True,
     ) -> None:
         wanted = (True, training.scored_on_training_images)
         train, test = (prepare(_read(spec, train=each, transform=transform)) for each in wanted)
@@ -167,7 +158,7 @@ class Loader(Pipeline):
                 generator=torch.Generator(),  # of its own: it would else draw from the one that dropout draws from
                 num_workers=spec.variant.workers,
                 persistent_workers=spec.variant.workers > 0,
-                pin_memory=pin and device.type == "cuda",
+                pin_memory=device.type == "cuda" and spec.variant.pipeline != "tutorial",  # whose loaders pin nothing
             )
 
         self._train = loader(train, spec.cell.batch_size, self._sampler)

@@ -1,20 +1,39 @@
-"""From a request to a reply: every error of a trial becomes a status with a reason; its traceback goes to the log."""
+"""From a request to a reply: every error of a trial becomes a status with a reason, its traceback goes to the log."""
 
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
+from msgspec import structs
 
 from mnist_bench.errors import BenchError, Diverged, TrialError
-from mnist_bench.records import FailureKind
+from mnist_bench.records import FailureKind, encode
 from mnist_bench.run import protocol
-from mnist_bench.worker.clocks import Waterfall
+from mnist_bench.worker.clocks import Waterfall, clock
 from mnist_bench.worker.executions import is_compile_error
 from mnist_bench.worker.trial import LiveTrial
 
 REASON_LENGTH = 400
 OURS = (f"{Path(__file__).parents[1]}/", f"{Path(torch.__file__).parent}/")  # frames that say nothing of the model
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "Cannot allocate memory")
+
+
+def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int) -> None:
+    """Answers requests until ``finish``, a failure, or the end of ``requests``; sleeps in between."""
+    waterfall = Waterfall(clock, started_ns)
+    waterfall.add("import", clock() - started_ns)
+    server = Server(waterfall)
+    while True:
+        with waterfall.asleep():
+            line = requests.readline()
+        if not line:
+            return
+        reply = server.answer(protocol.decode_request(line))
+        replies.write(encode(reply))
+        if isinstance(reply, protocol.Failed | protocol.Finished | protocol.Unavailable):
+            return
 
 
 class Server:
@@ -32,23 +51,13 @@ class Server:
             return protocol.Failed(kind=classify(error), reason=explain(error))
 
     def _carry_out(self, request: protocol.Request) -> protocol.Reply:
-        match request:
-            case protocol.Prepare(spec=spec, protocol=theirs):
-                if theirs != protocol.PROTOCOL_VERSION:
-                    ours = protocol.PROTOCOL_VERSION
-                    raise TrialError(f"the runner speaks protocol {theirs}, this worker {ours}")
-                self._trial = LiveTrial(spec, self._waterfall)
-                return self._trial.prepare()
-            case protocol.Block(seed=seed):
-                return self._trial.block(seed)
-            case protocol.EndSession():
-                return self._trial.end_session()
-            case protocol.TrainEpoch(epoch=epoch):
-                return self._trial.train_epoch(epoch)
-            case protocol.Evaluate(other_set=other_set):
-                return self._trial.evaluate(other_set=other_set)
-            case protocol.Finish():
-                return self._trial.finish()
+        if not isinstance(request, protocol.Prepare):  # the trial's methods have the names of the requests
+            method: Callable[..., protocol.Reply] = getattr(self._trial, request.type)
+            return method(**structs.asdict(request))
+        if request.protocol != (ours := protocol.PROTOCOL_VERSION):
+            raise TrialError(f"the runner speaks protocol {request.protocol}, this worker {ours}")
+        self._trial = LiveTrial(request.spec, self._waterfall)
+        return self._trial.prepare()
 
 
 def classify(error: BaseException) -> FailureKind:
@@ -59,9 +68,8 @@ def classify(error: BaseException) -> FailureKind:
         return "oom"
     if is_compile_error(error):
         return "compile_error"
-    if isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in OUT_OF_MEMORY):
-        return "oom"
-    return "failed"
+    allocation = isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return "oom" if allocation else "failed"
 
 
 def explain(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,18 +14,18 @@ import torch
 from torch import nn
 
 from mnist_bench import data
-from mnist_bench.catalogue import EXECUTIONS
+from mnist_bench.catalogue import EXECUTIONS, PIPELINES, Training, load, training_of
 from mnist_bench.disk.samples import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
-from mnist_bench.models import training_of
 from mnist_bench.records import StepTimes, TrialSpec, VariantClass
 from mnist_bench.run.protocol import BlockDone, EpochDone, Evaluated, Finished, Prepared, SessionEnded, Unavailable
 from mnist_bench.worker import clocks, executions, process
-from mnist_bench.worker.building import build_model, build_optimizer
 from mnist_bench.worker.clocks import NS, Waterfall, clock
 from mnist_bench.worker.devices import open_device
+from mnist_bench.worker.executions import Program
 from mnist_bench.worker.loop import Batch, TrainedEpoch, evaluate, train_epoch
-from mnist_bench.worker.pipelines import Pipeline, epoch_order, open_pipeline
+from mnist_bench.worker.models import build_model, build_optimizer
+from mnist_bench.worker.pipelines import Pipeline, epoch_order
 from mnist_bench.worker.state import Relocator, Snapshot, state_tensors
 
 TRACE_STEPS = 20
@@ -44,6 +44,7 @@ class LiveTrial:
     def __init__(self, spec: TrialSpec, waterfall: Waterfall) -> None:
         self._spec, self._waterfall = spec, waterfall
         self._device = open_device(spec.cell.device)
+        self._training = training_of(spec.model, spec.recipe, spec.data.name)
         self._samples: list[np.ndarray[Any, Any]] = []
         self._session_ns: list[int] = []
         self._orders = hashlib.sha256()
@@ -59,13 +60,9 @@ class LiveTrial:
                 return unavailable
         with self._waterfall.phase("data"):
             data.verify(self._spec.data)
-            training = training_of(self._spec.model, self._spec.recipe)
-            self._pipeline = open_pipeline(self._spec, training, self._device.torch_device)
-        with self._waterfall.phase("transfer"):
-            self._pipeline.transfer()
-            self._device.synchronize()
+        self._pipeline = self._open_pipeline(self._training)
         with self._waterfall.phase("build"):
-            self._build(training.optimizer, training.lr)
+            self._build()
         first_step_s, compile_s = self._first_calls()
         with self._waterfall.phase("warm-up"):
             durations = clocks.settle(self._time_steps)
@@ -98,8 +95,17 @@ class LiveTrial:
             self._device.limit_memory(self._spec.memory_bytes)
         return None
 
-    def _build(self, optimizer: str, lr: float) -> None:
-        spec, device = self._spec, self._device.torch_device
+    def _open_pipeline(self, training: Training) -> Pipeline:
+        with self._waterfall.phase("data"):
+            make: Callable[..., Pipeline] = load(PIPELINES[self._spec.variant.pipeline])
+            pipeline = make(self._spec, training, self._device.torch_device)
+        with self._waterfall.phase("transfer"):
+            pipeline.transfer()
+            self._device.synchronize()
+        return pipeline
+
+    def _build(self) -> None:
+        spec, training, device = self._spec, self._training, self._device.torch_device
         torch.manual_seed(spec.seed)
         random.seed(spec.seed)
         np.random.seed(spec.seed)
@@ -108,8 +114,10 @@ class LiveTrial:
         if spec.variant.channels_last:
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model.train()
-        self._optimizer = build_optimizer(self._model, optimizer, lr, fused=spec.variant.fused_optimizer)
-        self._program = executions.build_program(self._model, self._optimizer, spec.variant, device)
+        fused = spec.variant.fused_optimizer
+        self._optimizer = build_optimizer(self._model, training.optimizer, training.lr, fused=fused)
+        execution: Callable[..., Program] = load(EXECUTIONS[spec.variant.execution])
+        self._program = execution(self._model, self._optimizer, spec.variant, device)
         self._snapshot = Snapshot(self._model, self._optimizer, device)
         self._losses: list[torch.Tensor] = []
         self._stream = self._full_batches()
@@ -142,21 +150,18 @@ class LiveTrial:
         compiled = EXECUTIONS[self._spec.variant.execution].compiles
         ahead_ns = self._call(self._score_ahead)
         with self._waterfall.phase("compile" if compiled else "warm-up"):
-            images, labels = next(self._stream)
-            first, second = self._call(lambda: self._program.step(images, labels)), 0
+            step, (images, labels) = self._program.step, next(self._stream)
+            first_ns = self._call(step, images, labels)
             first_step_s = self._waterfall.awake_s() - ahead_ns * NS
-            second += self._call(lambda: self._program.step(images, labels))
+            more_ns = first_ns - self._call(step, images, labels)
             if tail := self._pipeline.train_images % self._spec.cell.batch_size:
-                for_tail = images[:tail], labels[:tail]
-                first += self._call(lambda: self._program.step(*for_tail))
-                second += self._call(lambda: self._program.step(*for_tail))
+                more_ns += self._more_at_first(step, images[:tail], labels[:tail])
             with self._scoring():
                 scored, _ = next(iter(self._pipeline.test_batches()))
-                first += self._call(lambda: self._program.forward(scored))
-                second += self._call(lambda: self._program.forward(scored))
+                more_ns += self._more_at_first(self._program.forward, scored)
         if compiled and not executions.graphs_compiled():
             raise TrialError("nothing was compiled: dynamo is switched off, or skips the whole model")
-        return first_step_s, max(0.0, (first - second) * NS) if compiled else None
+        return first_step_s, max(0.0, more_ns * NS) if compiled else None
 
     def _score_ahead(self) -> None:
         """On a CPU, one evaluation batch by the uncompiled model before any step.
@@ -171,11 +176,14 @@ class LiveTrial:
             images, _ = next(iter(self._pipeline.test_batches()))
             self._model(images)
 
-    def _call(self, function: Callable[[], object]) -> int:
+    def _call(self, function: Callable[..., object], *arguments: torch.Tensor) -> int:
         begin = clock()
-        function()
+        function(*arguments)
         self._device.synchronize()
         return clock() - begin
+
+    def _more_at_first(self, function: Callable[..., object], *arguments: torch.Tensor) -> int:
+        return self._call(function, *arguments) - self._call(function, *arguments)
 
     @contextmanager
     def _scoring(self, mode: Callable[[], AbstractContextManager[object]] = torch.inference_mode) -> Iterator[None]:
@@ -262,7 +270,7 @@ class LiveTrial:
         self._waterfall.add("loader wait", loader_ns)
         self._waterfall.add("train step", trained.ended - trained.started - loader_ns)
         with self._waterfall.phase("audit"):
-            self._keep(TRAINING, epoch, trained.steps)
+            self._keep(TRAINING, epoch, trained.steps[1::2], trained.steps[0::2])
             loss = self._audit(epoch, trained)
         return EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=trained.images)
 
@@ -284,26 +292,17 @@ class LiveTrial:
 
     def evaluate(self, *, other_set: bool = False) -> Evaluated:
         """Scores every image of the set that the recipe scores, or of the other one."""
-        pipeline = self._open_other_set() if other_set else self._pipeline
-        with self._waterfall.phase("evaluation"), self._no_compilation("the evaluation"):
-            self._model.eval()
-            batches, count, device = pipeline.test_batches(), pipeline.test_images, self._device
-            score = evaluate(self._program.forward, batches, count, device.torch_device, device.synchronize)
-            self._model.train()
+        pipeline, device = self._pipeline, self._device
+        if other_set:  # opened only when asked for: whatever is timed holds one set of images to score
+            swapped = not self._training.scored_on_training_images
+            pipeline = self._open_pipeline(replace(self._training, scored_on_training_images=swapped))
+        count = pipeline.test_images
+        with self._waterfall.phase("evaluation"), self._no_compilation("the evaluation"), self._scoring():
+            batches, forward = pipeline.test_batches(), self._program.forward
+            score = evaluate(forward, batches, count, device.torch_device, device.synchronize)
         if score.samples != count:
             raise TrialError(f"{score.samples} images were scored, not {count}")
         return score
-
-    def _open_other_set(self) -> Pipeline:
-        """A pipeline of its own, opened only when asked for: whatever is timed holds one set of images to score."""
-        with self._waterfall.phase("data"):
-            training = training_of(self._spec.model, self._spec.recipe)
-            swapped = replace(training, scored_on_training_images=not training.scored_on_training_images)
-            pipeline = open_pipeline(self._spec, swapped, self._device.torch_device)
-        with self._waterfall.phase("transfer"):
-            pipeline.transfer()
-            self._device.synchronize()
-        return pipeline
 
     def finish(self) -> Finished:
         """Writes the raw samples; the last word. What follows (exit) is timed by the runner."""
@@ -329,12 +328,9 @@ class LiveTrial:
         if (new := executions.graphs_compiled() - before) > 0:
             raise TrialError(f"{new} graphs were compiled inside {where}: its times are not those of steps")
 
-    def _keep(self, phase: int, index: int, stamps: Any) -> None:
-        """Keeps raw samples: pairs of stamps of training, else durations (``loaded_ns`` is then 0)."""
-        pairs = phase == TRAINING
-        rows = np.zeros(len(stamps) // 2 if pairs else len(stamps), dtype=SAMPLES)
-        rows["phase"], rows["index"] = phase, index
-        rows["done_ns"] = stamps[1::2] if pairs else stamps
-        if pairs:
-            rows["loaded_ns"] = stamps[0::2]
+    def _keep(self, phase: int, index: int, done_ns: Sequence[int], loaded_ns: Sequence[int] | int = 0) -> None:
+        """Keeps raw samples: two stamps for each step of training, else durations."""
+        rows = np.empty(len(done_ns), dtype=SAMPLES)
+        for field, values in (("phase", phase), ("index", index), ("loaded_ns", loaded_ns), ("done_ns", done_ns)):
+            rows[field] = values
         self._samples.append(rows)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mnist_bench.catalogue import FILE_NAMES, SETS
 from mnist_bench.data.fetch import Action, Limits, Request, fetch, resolve
-from mnist_bench.data.mnist import FILE_NAMES, SETS, write_idx
+from mnist_bench.data.mnist import write_idx
 from mnist_bench.data.synthetic import draw_digits
 from mnist_bench.records import DataSet
 
@@ -58,11 +59,13 @@ class World:
         return folder
 
     def ask(self, kind: str, *, offline: bool = False) -> DataSet:
-        return resolve(kind, root=self.root, offline=offline, notify=self.notices.append, environ=self.environ)
+        return resolve(kind, self.request(offline=offline))
 
     def fetch(self, limits: Limits = BRIEF, *, progress: bool = False) -> dict[str, Action]:
-        request = Request(root=self.root, environ=self.environ, notify=self.notices.append, progress=progress)
-        return fetch(request, limits, repair=True)[1]
+        return fetch(self.request(progress=progress, repair=True), limits)[1]
+
+    def request(self, **flags: bool) -> Request:
+        return Request(root=self.root, environ=self.environ, notify=self.notices.append, **flags)
 
     def files(self) -> list[str]:
         """All that is below the root."""
@@ -75,9 +78,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, tiny: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> World:
     """The tiny MNIST, small synthetic sets, little patience; nothing leaves this machine or the test's folder."""
-    checksums = {
-        name: tuple(f"md5:{hashlib.md5(each).hexdigest()}" for each in (raw, pack(raw))) for name, raw in tiny.items()
-    }
+    checksums = {name: hashlib.sha256(raw).hexdigest() for name, raw in tiny.items()}
     monkeypatch.setitem(SETS, "mnist", replace(SETS["mnist"], checksums=checksums, mirrors=()))
     monkeypatch.setattr("mnist_bench.data.synthetic.SIZES", (40, 20))
     for name in ("PATIENT", "HURRIED"):

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mnist_bench.catalogue import FILE_NAMES, SETS
 from mnist_bench.data import verify
 from mnist_bench.data.fetch import Limits, mirrors
-from mnist_bench.data.mnist import FILE_NAMES, SETS, SUMS_FILE
+from mnist_bench.data.mnist import SUMS_FILE
 from mnist_bench.data.synthetic import cached_root, write_set
 from mnist_bench.errors import BenchError, DataError, DownloadError, UsageError
 

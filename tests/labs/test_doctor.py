@@ -21,8 +21,9 @@ import msgspec
 import psutil
 import pytest
 
+from mnist_bench.catalogue import FILE_NAMES
 from mnist_bench.cli import main
-from mnist_bench.data.mnist import FILE_NAMES, raw_folder
+from mnist_bench.data.mnist import raw_folder
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.labs import doctor, doctor_facts
 from mnist_bench.labs.doctor import CHECKS, Diagnosis, diagnose
@@ -266,6 +267,7 @@ def test_data_states(machine: Machines, tmp_path: Path, monkeypatch: pytest.Monk
     assert said()[0] == "error"
     assert f"{FILE_NAMES[0]}: corrupt" in said()[1]
     facts = machine(environ={"MNIST_BENCH_DATA": str(tmp_path / "drawn")})
+    monkeypatch.setattr(doctor, "inspect", real)
     write_set(tmp_path / "drawn", seed=1, sizes=(2, 1))
     assert said() == ("warning", f"{tmp_path / 'drawn'} holds synthetic digits, not MNIST")
 

@@ -18,17 +18,17 @@ import pytest
 from group_kit import FakeWorker
 from record_factory import make_cell
 
+from mnist_bench.catalogue import FILE_NAMES, SELFTEST
 from mnist_bench.cells import expand, model_of
 from mnist_bench.cli import main
 from mnist_bench.data import cache_root, raw_folder, verify
-from mnist_bench.data.mnist import FILE_NAMES, TRAIN_LABELS_FILE, proven, read_labels
+from mnist_bench.data.mnist import TRAIN_LABELS_FILE, proven, read_labels
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError, Interrupted, UsageError, WorkerError
 from mnist_bench.gate.bench import CheckObserver, Setting
 from mnist_bench.gate.sides import Side
 from mnist_bench.labs.selftest import Bench, spoil
 from mnist_bench.labs.selftest_calibration import instrumented
-from mnist_bench.models import SELFTEST
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, Matrix, ModelEntry, TrialSpec
 from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import (

@@ -12,8 +12,7 @@ import torch
 from mnist_bench.machine import forecast
 from mnist_bench.records import CELL_VARIABLE, ModelEntry
 from mnist_bench.run.protocol import LOAD_VARIABLE
-from mnist_bench.worker.building import build_model
-from mnist_bench.worker.laden import Laden, build
+from mnist_bench.worker.models import Laden, build_model, selftest
 
 needs_compiler = pytest.mark.skipif(
     forecast.this_host().find_program(forecast.compiler(forecast.this_host())) is None, reason="needs a C++ compiler"
@@ -78,8 +77,8 @@ def test_the_compiler_that_users_have_keeps_it_too(tmp_path: Path, monkeypatch: 
 def test_the_environment_decides_what_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOAD_VARIABLE, json.dumps({"mlp/cpu/b100/eager": ["mlp", 7], "cnn/cpu/b100/eager": ["cnn", 0]}))
     monkeypatch.setenv(CELL_VARIABLE, "mlp/cpu/b100/eager@B")
-    laden = build()
+    laden = selftest()
     assert isinstance(laden, Laden)
     assert laden.work.shape == (7, 64)
     monkeypatch.setenv(CELL_VARIABLE, "cnn/cpu/b100/eager@B")
-    assert type(build()) is type(build_model(ModelEntry(name="cnn", model="cnn")))
+    assert type(selftest()) is type(build_model(ModelEntry(name="cnn", model="cnn")))

@@ -13,15 +13,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from worker_kit import LINEAR, write_plugin
 
+from mnist_bench.catalogue import MODELS, training_of
 from mnist_bench.errors import TrialError
-from mnist_bench.models import MODELS, training_of
 from mnist_bench.records import ModelEntry
-from mnist_bench.worker import building
+from mnist_bench.worker import models
 
 
 def build(model: str, folder: Path | None = None) -> nn.Module:
     entry = ModelEntry(name=model.replace(":", "."), model=model)
-    return building.build_model(entry, allow_plugins=folder is not None, plugin_path=folder and str(folder))
+    return models.build_model(entry, allow_plugins=folder is not None, plugin_path=folder and str(folder))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -148,8 +148,8 @@ def test_a_missing_module(target: str, tmp_path: Path) -> None:
 
 
 def test_an_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    point = importlib.metadata.EntryPoint("tiny-net", "mnist_bench.models.mlp:build", "mnist_bench.models")
-    monkeypatch.setattr(building, "entry_points", lambda group: [point] if group == point.group else [])
+    point = importlib.metadata.EntryPoint("tiny-net", "mnist_bench.worker.models:mlp", "mnist_bench.models")
+    monkeypatch.setattr(models, "entry_points", lambda **wanted: [point] if point.matches(**wanted) else [])
     assert build("tiny-net", tmp_path)(torch.rand(2, 1, 28, 28)).shape == (2, 10)
     with pytest.raises(TrialError, match=r"no entry point 'tinynet' in the group mnist_bench\.models"):
         build("tinynet", tmp_path)

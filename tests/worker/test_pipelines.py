@@ -11,11 +11,10 @@ import torch
 from worker_kit import TEST, TRAIN, make_spec
 
 from bench import plain_worker
-from mnist_bench.catalogue import PIPELINES
-from mnist_bench.models import training_of
+from mnist_bench.catalogue import PIPELINES, load, training_of
 from mnist_bench.records import DataSet, Recipe
 from mnist_bench.worker.loop import Batch
-from mnist_bench.worker.pipelines import Pipeline, epoch_order, open_pipeline
+from mnist_bench.worker.pipelines import Pipeline, epoch_order
 
 # Published runs are compared by their order: it must not change with a release of torch or of this program.
 GOLDEN = "410c7113"
@@ -24,7 +23,8 @@ INPUTS = list(product(PIPELINES, ["standard", "tutorial"], ["mlp", "lenet5"]))
 
 def build(data: DataSet, **changes: object) -> Pipeline:
     spec = make_spec(data, **changes)  # type: ignore[arg-type]
-    pipeline = open_pipeline(spec, training_of(spec.model, spec.recipe), torch.device("cpu"))
+    make = load(PIPELINES[spec.variant.pipeline])
+    pipeline = make(spec, training_of(spec.model, spec.recipe), torch.device("cpu"))
     pipeline.transfer()
     return pipeline
 

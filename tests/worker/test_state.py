@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mnist_bench.worker.building import build_optimizer
+from mnist_bench.worker.models import build_optimizer
 from mnist_bench.worker.state import MAX_FIRST_SPACER_BYTES, MAX_SPACER_BYTES, Relocator, Snapshot, state_tensors
 
 CPU = torch.device("cpu")

@@ -1,0 +1,158 @@
+"""What is trained: the built-in models, a plug-in, the selftest's own; and its optimizer."""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+import torch
+from torch import nn
+
+from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS, SELFTEST, SETS, load
+from mnist_bench.errors import TrialError
+from mnist_bench.records import CELL_VARIABLE, ModelEntry
+from mnist_bench.run.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 784), nn.ReLU(), nn.Linear(784, 10))
+
+
+def cnn() -> nn.Module:
+    """A convolution of 10 channels, 27 x 27 after the pooling."""
+    return nn.Sequential(
+        nn.Conv2d(1, 10, kernel_size=5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(kernel_size=2, stride=1),
+        nn.Dropout(0.2),
+        nn.Flatten(),
+        nn.Linear(10 * 27 * 27, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
+
+
+def lenet5() -> nn.Module:
+    """LeNet-5 (LeCun et al. 1998), tanh and average pooling."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, kernel_size=5, padding=2),
+        nn.Tanh(),
+        nn.AvgPool2d(kernel_size=2, stride=2),
+        nn.Conv2d(6, 16, kernel_size=5),
+        nn.Tanh(),
+        nn.AvgPool2d(kernel_size=2, stride=2),
+        nn.Conv2d(16, 120, kernel_size=5),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(120, 84),
+        nn.Tanh(),
+        nn.Linear(84, 10),
+    )
+
+
+def build_model(entry: ModelEntry, *, allow_plugins: bool = False, plugin_path: str | None = None) -> nn.Module:
+    """Builds the model of ``entry`` on the CPU; proves that a plug-in gives logits (N, 10).
+
+    Args:
+        allow_plugins: whether code that is not this program's may be imported; only then are the working folder and,
+            before it, ``plugin_path`` on the path.
+
+    Raises:
+        TrialError: the plug-in is not allowed, is not found, is no function without arguments, or gives something else.
+    """
+    if entry.model in MODELS:
+        return load(MODELS[entry.model])()  # type: ignore[no-any-return]
+    if not allow_plugins and entry.model != SELFTEST:
+        raise TrialError(f"{entry.model} is code that is not built in: add --allow-plugins to run it")
+    if allow_plugins and plugin_path is not None:
+        sys.path[:0] = [plugin_path, ""]  # the latter, as Python has it, is the working folder, should there be one
+    model = _find(entry.model)()
+    if not isinstance(model, nn.Module):
+        raise TrialError(f"{entry.model}() returned a {type(model).__name__}, not a torch.nn.Module")
+    _check_shape(entry.model, model)
+    return model
+
+
+def build_optimizer(model: nn.Module, name: str, lr: float, *, fused: bool) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW with torch's defaults; ``fused``: one kernel for all parameters, else torch's own choice."""
+    return OPTIMIZERS[name](model.parameters(), lr=lr, fused=True if fused else None)
+
+
+def _find(target: str) -> Callable[[], object]:
+    module_name, colon, function_name = target.partition(":")
+    if not colon:
+        for point in entry_points(group=ENTRY_POINT_GROUP, name=target):
+            return point.load()  # type: ignore[no-any-return]
+        raise TrialError(f"no entry point {target!r} in the group {ENTRY_POINT_GROUP}: install its package")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):  # the plug-in was found; what it imports was not
+            raise
+        raise TrialError(f"{target}: no module {module_name!r} beside the matrix file or among the packages") from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        raise TrialError(f"{target}: module {module_name!r} has no {function_name!r}")
+    if not callable(function):
+        raise TrialError(f"{target} is a {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def _check_shape(target: str, model: nn.Module) -> None:
+    given, wanted = (2, *SETS["mnist"].shape), (2, len(SETS["mnist"].classes))
+    training, state = model.training, torch.get_rng_state()
+    model.eval()
+    with torch.no_grad():
+        logits = model(torch.zeros(given))
+    model.train(training)
+    torch.set_rng_state(state)
+    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != wanted:
+        raise TrialError(f"{target}: from an input {given} came {found}, not logits {wanted}")
+
+
+class Laden(nn.Module):
+    """A model that multiplies matrices beside its own work, and returns the same logits: what ``selftest`` injects.
+
+    The product of ``rows`` x LOAD_WIDTH and LOAD_WIDTH x LOAD_WIDTH is taken LOAD_DEPTH times over, and its sum, times
+    a buffer that holds 0, is added to the logits. So the numbers stay (a logit of -0.0 becomes 0.0, which is equal),
+    and so do the gradients: no parameter takes part. A compiler cannot leave the work out: the matrices are buffers,
+    which a compiled graph takes as inputs, so that it knows neither that their values never change nor that the factor
+    is 0; and it cannot merge the products, as each takes the one before. The square matrix permutes columns: its powers
+    neither grow nor shrink, and no denormal slows them.
+    """
+
+    work: torch.Tensor
+    permutation: torch.Tensor
+    nothing: torch.Tensor
+
+    def __init__(self, model: nn.Module, rows: int) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("work", torch.ones(rows, LOAD_WIDTH), persistent=False)
+        self.register_buffer("permutation", torch.eye(LOAD_WIDTH).roll(1, 0), persistent=False)
+        self.register_buffer("nothing", torch.zeros(()), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        product = self.work
+        for _ in range(LOAD_DEPTH):
+            product = product @ self.permutation
+        logits: torch.Tensor = self.model(images)
+        return logits + self.nothing * product.sum()
+
+
+def selftest() -> nn.Module:
+    """The model of the cell that this worker was started for; with no rows of work it is the bare model."""
+    # A check's cells have their side behind an "@".
+    name, rows = json.loads(os.environ[LOAD_VARIABLE])[os.environ[CELL_VARIABLE].partition("@")[0]]
+    # Allowed: what the environment names is of the selftest's own making, which refused a matrix that may not.
+    model = build_model(ModelEntry(name="selftest", model=name), allow_plugins=True)
+    return Laden(model, rows) if rows else model
