@@ -282,7 +282,8 @@ class TestSteps:
 
 
 class TestCommand:
-    def test_a_step_is_marked_in_words(self, call: Call, tmp_path: Path) -> None:
+    def test_a_step_is_marked_in_words(self, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "200")
         for number, seconds in enumerate((6.0, 6.1, 5.9, 6.0, 6.1, 6.0, 5.9, 6.1, 9.0), start=1):
             add_run(tmp_path, number, [timed(seconds)])
         out, _ = call("-o", str(tmp_path))

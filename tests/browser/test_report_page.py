@@ -187,7 +187,7 @@ class TestHostileRun:
         assert hostile.ask("return document.scripts.length") == 3
         assert HOSTILE in hostile.texts("#table tbody td:nth-child(2)")
         assert HOSTILE in hostile.texts("#throughput h3")
-        assert "<b>{{ 7*7 }}</b> '\"&amp;" in hostile.texts("#throughput .legend li")
+        assert "cpu · <b>{{ 7*7 }}</b> '\"&amp;" in hostile.texts("#throughput .legend li")
         labels = hostile.ask(
             "return Array.from(document.querySelectorAll('figure [role=img]'), p => p.getAttribute('aria-label'))"
         )
