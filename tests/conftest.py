@@ -26,6 +26,9 @@ if process := os.environ.pop("PYTEST_XDIST_WORKER", None):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[int(process.removeprefix("gw")) % count :: count])
 
 
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+
+
 @pytest.fixture
 def one_core() -> Iterator[None]:
     """What a test starts runs on one core: these take minutes where others are at work."""
@@ -92,7 +95,8 @@ def bench_environ(bench_data: dict[str, str], tmp_path: Path) -> Callable[[str],
 @pytest.fixture(autouse=True)
 def _same_cores() -> Iterator[None]:
     """A block in this process binds it to a core; the next test has all of them again."""
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if CORES:
+        os.sched_setaffinity(0, CORES)
     yield
-    if before is not None:
-        os.sched_setaffinity(0, before)
+    if CORES:
+        os.sched_setaffinity(0, CORES)
