@@ -291,12 +291,6 @@ class TestCommand:
         assert out.count("step:") == 2, "once in the list, once in the note"
         assert json.loads(call("-o", str(tmp_path), "--json")[0])[0]["step"] == "worse"
 
-    def test_filter_metric_and_pattern(self, call: Call, results: Path) -> None:
-        add_run(results, 3, [timed(1.0, model="cnn"), timed(1.0, batch_size=7)])
-        words = ("mlp/*/b100/*", "--filter", "device=cpu", "--metric", "epoch_s", "--json")
-        rows = json.loads(call(*words)[0])
-        assert [(row["metric"], row["value"]) for row in rows] == [("epoch_s", 3.0), ("epoch_s", 6.0)]
-
     @pytest.mark.parametrize(
         ("words", "message"),
         [

@@ -57,14 +57,6 @@ def test_records_of_any_command_are_a_table() -> None:
     assert [column.right for column in table.columns] == [True, False, True, False]
 
 
-def test_document_leaves_out_tables_without_a_row() -> None:
-    page = Document(title="T", facts=("f",), tables=(TABLE, Table("none", COLUMNS, ())), notes=("n",))
-    assert re.findall(r"^#+ (.*)$", page.markdown(), re.MULTILINE) == ["T", "Cells"]
-    assert page.markdown().endswith("- n\n")
-    words = "\n".join(line.plain for line in page.terminal(80))
-    assert (words.startswith("T\nf\n\nCells"), "none" in words, words.endswith("\n\nn")) == (True, False, True)
-
-
 def test_no_word_is_cut() -> None:
     long = "a" * 50
     assert [line.plain for line in Document(title=f"x {long} y").terminal(20)] == ["x", f"  {long}", "  y"]

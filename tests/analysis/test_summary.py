@@ -120,16 +120,6 @@ class TestFigures:
         assert row["test_accuracy_std"] == pytest.approx(statistics.stdev(last))
         assert (row["train_loss"], only_row(seeds_of(EAGER, 1))["test_accuracy_std"]) == (0.25, None)
 
-    def test_costs(self) -> None:
-        def outcome(compile_s: float | None, total: float, peak: int, on_device: int | None) -> Any:
-            costs = {"compile_s": compile_s, "total_s": total, "time_to_first_step_s": total / 2}
-            return make_measurement(**costs, host_peak_bytes=peak << 20, device_peak_bytes=on_device)
-
-        outcomes = outcome(None, 10, 100, None), outcome(7.0, 30, 300, 600 << 20), outcome(9.0, 14, 200, 400 << 20)
-        row = only_row([make_trial(seed=s, outcome=one) for s, one in enumerate(outcomes)])
-        assert (row["compile_s"], row["total_s"], row["time_to_first_step_s"]) == (8.0, 14, 7)
-        assert (row["host_peak_mib"], row["device_peak_mib"]) == (300, 600)
-
     def test_time_to_accuracy_is_unknown_where_a_seed_never_got_there(self) -> None:
         def trial(seed: int, *accuracy: float) -> Trial:
             return make_trial(seed=seed, outcome=make_measurement(epochs=make_epochs((2.0, 4.0, 8.0), accuracy)))
