@@ -304,3 +304,5 @@ def test_epochs() -> None:
     assert (second["dataset"], second["recipe"], second["variant"]) == ("mnist", "standard", "compile")
     quick = make_measurement(epochs=make_epochs((0.0, 0.5)))
     assert [line["train_samples_per_s"] for line in lines(make_trial(outcome=quick))] == [None, 120_000]
+    single = make_measurement(epochs=make_epochs((3.0,), (0.9,)), train_samples=60_000)
+    assert [line["train_samples_per_s"] for line in lines(make_trial(outcome=single))] == [20_000]
