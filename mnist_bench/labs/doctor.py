@@ -10,9 +10,9 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import psutil
 
@@ -83,6 +83,8 @@ class Diagnosis:
     mend: str = ""
 
 
+ok, info, warning, error = (partial(Diagnosis, level) for level in get_args(Level))
+
 Found = Iterator[Diagnosis]
 Check = Callable[[Facts], Found]
 
@@ -102,31 +104,30 @@ def with_torch(check: Callable[[Facts, TorchReport], Found]) -> Check:
 
 def python(facts: Facts) -> Found:
     version = facts.environment.python
-    newer = _numbers(version) > NEWEST_PYTHON
-    words = " is newer than any that mnist_bench was tried with (3.11 to 3.14)" if newer else ""
-    yield Diagnosis("info" if newer else "ok", f"Python {version}{words}")
+    if _numbers(version) > NEWEST_PYTHON:
+        yield info(f"Python {version} is newer than any that mnist_bench was tried with (3.11 to 3.14)")
+    else:
+        yield ok(f"Python {version}")
 
 
 def torch(facts: Facts) -> Found:
     match facts.torch:
         case ProbeFailure(kind="missing"):
-            yield Diagnosis("error", "torch is not installed", INSTALL)
+            yield error("torch is not installed", INSTALL)
         case ProbeFailure(kind="broken", detail=detail):
-            yield Diagnosis("error", f"torch cannot be imported: {detail}", f"{REINSTALL} (a CPU build: {CPU_INDEX})")
+            yield error(f"torch cannot be imported: {detail}", f"{REINSTALL} (a CPU build: {CPU_INDEX})")
         case ProbeFailure(kind=kind, detail=detail, stage=stage):
             mend = f"`python -m mnist_bench.worker.probe` shows more; {REINSTALL}"
             if kind == "hung" and stage.startswith("device"):
                 mend = "look at the driver (nvidia-smi); CUDA_VISIBLE_DEVICES=-1 does without the GPU"
-            yield Diagnosis("error", f"the probe of torch {detail}, in: {stage}", mend)
+            yield error(f"the probe of torch {detail}, in: {stage}", mend)
         case TorchReport(version=version) if _numbers(version) < OLDEST_TORCH:
-            what = f"torch {version} is too old: mnist_bench needs 2.10 or later"
-            yield Diagnosis("error", what, f"{INSTALL} --upgrade")
+            yield error(f"torch {version} is too old: mnist_bench needs 2.10 or later", f"{INSTALL} --upgrade")
         case TorchReport(version=version, cuda=cuda, hip=hip):
-            build = f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else "no CUDA"
-            yield Diagnosis("ok", f"torch {version} ({build})")
+            yield ok(f"torch {version} ({f'CUDA {cuda}' if cuda else f'ROCm {hip}' if hip else 'no CUDA'})")
             if cuda and not facts.nvidia_driver:
                 what = "torch is a CUDA build and no NVIDIA driver is here: about 5 GB of CUDA libraries lie idle"
-                yield Diagnosis("info", what, f"{REINSTALL} {CPU_INDEX}")
+                yield info(what, f"{REINSTALL} {CPU_INDEX}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -135,19 +136,19 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 @with_torch
 def torchvision(facts: Facts, torch: TorchReport) -> Found:
-    version, error = torch.torchvision, torch.torchvision_error
+    version, problem = torch.torchvision, torch.torchvision_error
     if version is None:
-        yield Diagnosis("error", "torchvision is not installed: no data set can be read", INSTALL)
-    elif error is None:
-        yield Diagnosis("ok", f"torchvision {version}")
+        yield error("torchvision is not installed: no data set can be read", INSTALL)
+    elif problem is None:
+        yield ok(f"torchvision {version}")
     else:
         index = "" if torch.cuda or torch.hip else f" {CPU_INDEX}"
         mend = f"pip install --force-reinstall --no-deps torchvision=={version.partition('+')[0]}{index}"
         if torch.torchvision_usable:
-            what = f"torchvision {version} is not built for torch {torch.version} ({error}): "
-            yield Diagnosis("warning", f"{what}mnist_bench works round it, other programs cannot import it", mend)
+            what = f"torchvision {version} is not built for torch {torch.version} ({problem}): "
+            yield warning(f"{what}mnist_bench works round it, other programs cannot import it", mend)
         else:
-            yield Diagnosis("error", f"torchvision {version} cannot be imported: {error}", mend)
+            yield error(f"torchvision {version} cannot be imported: {problem}", mend)
 
 
 # ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,9 +160,10 @@ def cpu(facts: Facts) -> Found:
     virtual = "virtual machine" if details.get("hypervisor") == "yes" else ""
     parts = [facts.environment.cpu, _count(facts.environment.cores, "core"), virtual, capability]
     text = f"cpu: {', '.join(part for part in parts if part)}"
-    slow = capability == "DEFAULT" and details.get("architecture") in ("x86_64", "AMD64")
-    words = ": torch finds no AVX2 here, and is many times slower than elsewhere" if slow else ""
-    yield Diagnosis("info" if slow else "ok", text + words)
+    if capability == "DEFAULT" and details.get("architecture") in ("x86_64", "AMD64"):
+        yield info(f"{text}: torch finds no AVX2 here, and is many times slower than elsewhere")
+    else:
+        yield ok(text)
 
 
 @with_torch
@@ -169,14 +171,12 @@ def gpus(facts: Facts, torch: TorchReport) -> Found:
     for device in torch.devices:
         kind, _, _ = device.name.partition(":")
         if device.missing is None and kind != "cpu":
-            yield Diagnosis("ok", f"{device.name}: {device.description}")
+            yield ok(f"{device.name}: {device.description}")
         elif device.missing and device.description:
             what = f"{device.name}: {device.description}: its first kernel failed: {device.missing}"
-            yield Diagnosis(
-                "warning", what, "install a torch that is built for this GPU and driver, or update the driver"
-            )
+            yield warning(what, "install a torch that is built for this GPU and driver, or update the driver")
         elif kind == "mps" and facts.system == "darwin":
-            yield Diagnosis("info", f"mps: {device.missing}; mps cells will be skipped")
+            yield info(f"mps: {device.missing}; mps cells will be skipped")
         elif kind == "cuda" and facts.system != "darwin":
             yield from _no_cuda(facts, torch)
 
@@ -184,29 +184,29 @@ def gpus(facts: Facts, torch: TorchReport) -> Found:
 def _no_cuda(facts: Facts, torch: TorchReport) -> Found:
     visible = facts.environ.get("CUDA_VISIBLE_DEVICES")
     if not facts.nvidia_driver and not torch.hip:
-        yield Diagnosis("info", "cuda: no NVIDIA driver here; cuda cells will be skipped")
+        yield info("cuda: no NVIDIA driver here; cuda cells will be skipped")
     elif not torch.cuda and not torch.hip:
         what = f"an NVIDIA driver is here, but torch {torch.version} is built without CUDA: no cuda cell can run"
-        yield Diagnosis("warning", what, f"{REINSTALL} (pytorch.org/get-started names the index for your driver)")
+        yield warning(what, f"{REINSTALL} (pytorch.org/get-started names the index for your driver)")
     elif visible is None or forecast.visible_gpus(visible):  # else ``variables`` says so
         said = "".join(f" ({text})" for text in torch.warnings if "driver" in text.lower())
         mend = "see that nvidia-smi works and that its driver is new enough for torch's CUDA; in docker: --gpus all"
         if visible is not None:
             mend = f"unset CUDA_VISIBLE_DEVICES (it is {visible!r})"
-        yield Diagnosis("warning", f"cuda: torch sees no GPU{said}; cuda cells will be skipped", mend)
+        yield warning(f"cuda: torch sees no GPU{said}; cuda cells will be skipped", mend)
 
 
 def gpu_neighbours(facts: Facts) -> Found:
     if pids := [str(pid) for pid in foreign_gpu_processes()]:
         what = f"other processes are on the GPU ({listed(pids)}): its figures will be noisy"
-        yield Diagnosis("warning", what, "end them, or wait for them")
+        yield warning(what, "end them, or wait for them")
 
 
 @with_torch
 def tf32(facts: Facts, torch: TorchReport) -> Found:
     used = " and ".join(name for name, precision in torch.tf32.items() if precision == "tf32")
     if used and any(device.missing is None for device in torch.devices if device.name.startswith("cuda")):
-        yield Diagnosis("info", f"torch's default is TF32 for {used}; fp32 variants turn it off, tf32 variants on")
+        yield info(f"torch's default is TF32 for {used}; fp32 variants turn it off, tf32 variants on")
 
 
 # ── compiler ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -216,27 +216,25 @@ def compiler(facts: Facts) -> Found:
     host = forecast.Host(platform=facts.system, torch_version=None, find_program=shutil.which, environ=facts.environ)
     name = forecast.compiler(host)
     if problem := forecast.compiler_problem(BUILTIN_VARIANTS["compile"], host):
-        yield Diagnosis("warning", f"{problem[0]}: cells of compile variants will be skipped", problem[1])
+        yield warning(f"{problem[0]}: cells of compile variants will be skipped", problem[1])
     else:
         said = environment.run_command([name, "--version"], facts.environ) or name
-        yield Diagnosis("ok", f"C++ compiler: {said.splitlines()[0].strip()}")
+        yield ok(f"C++ compiler: {said.splitlines()[0].strip()}")
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         version = ".".join(map(str, _numbers(facts.environment.python)))
         what = "Python.h is missing: torch.compile cannot build its kernels; cells of compile variants will fail"
-        yield Diagnosis("warning", what, f"apt-get install python{version}-dev (dnf: python{version}-devel)")
+        yield warning(what, f"apt-get install python{version}-dev (dnf: python{version}-devel)")
 
 
 @with_torch
 def compilation(facts: Facts, torch: TorchReport) -> Found:
     if torch.compile_s is None:
-        mend = "mnist-bench doctor --compile tries it (up to half a minute)"
-        yield Diagnosis("info", "torch.compile was not tried", mend)
+        yield info("torch.compile was not tried", "mnist-bench doctor --compile tries it (up to half a minute)")
     elif torch.compile_error:
         what = f"torch.compile does not work: {torch.compile_error}"
-        yield Diagnosis("warning", what, "mend the compiler; until then: --filter variant=eager")
+        yield warning(what, "mend the compiler; until then: --filter variant=eager")
     else:
-        took = f"a small function took {torch.compile_s:.0f} s from an empty cache"
-        yield Diagnosis("ok", f"torch.compile works: {took}")
+        yield ok(f"torch.compile works: a small function took {torch.compile_s:.0f} s from an empty cache")
 
 
 # ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -244,17 +242,16 @@ def compilation(facts: Facts, torch: TorchReport) -> Found:
 
 def threads(facts: Facts) -> Found:
     cores, cpus, quota = facts.environment.cores, environment.affinity(), environment.cpu_quota(facts.root)
-    yield Diagnosis("ok", f"trials use {_count(cores, 'thread')} ({len(cpus)} of {os.cpu_count()} CPUs may be used)")
+    yield ok(f"trials use {_count(cores, 'thread')} ({len(cpus)} of {os.cpu_count()} CPUs may be used)")
     if quota is not None and quota < len(cpus):
         what = f"the container's CPU quota is {quota:g} of {len(cpus)} CPUs: the kernel stops all threads within steps"
-        mend = "give it whole CPUs of its own (docker: --cpuset-cpus in place of --cpus)"
-        yield Diagnosis("warning", what, mend)
+        yield warning(what, "give it whole CPUs of its own (docker: --cpuset-cpus in place of --cpus)")
     topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     physical = {facts.read(topology.format(cpu)) for cpu in cpus}
     if "" not in physical and cores > len(physical):
         shared = _count(len(physical), "physical core")
         mend = f"compare with a variant of `threads: {len(physical)}`, which is often as fast and steadier"
-        yield Diagnosis("info", f"{cores} threads share {shared}: they slow each other down", mend)
+        yield info(f"{cores} threads share {shared}: they slow each other down", mend)
 
 
 # ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -265,50 +262,47 @@ def noise(facts: Facts) -> Found:
     seen, cpus = facts.noise, os.cpu_count() or 1
     text = f"a fixed loop of {seen.slice_ms:.1f} ms varies by {seen.spread - 1:.0%} (p95 over p50, {seen.slices} times)"
     if seen.spread <= SPREAD_LIMIT:
-        yield Diagnosis("ok", text)
+        yield ok(text)
     else:
-        mend = "end other programs; ratios, timed in turns, bear it best"
-        yield Diagnosis("warning", f"this machine is noisy: {text}", mend)
+        yield warning(f"this machine is noisy: {text}", "end other programs; ratios, timed in turns, bear it best")
     if seen.noisy:
         stolen = seen.found["steal"] > seen.found["others"]
         mend = "a machine of its own, or one that is less shared" if stolen else "see `top` for who; end it, or wait"
-        yield Diagnosis("warning", f"within a second, {', '.join(seen.noisy)}", mend)
+        yield warning(f"within a second, {', '.join(seen.noisy)}", mend)
     average, pressure = seen.found["load_1min"], seen.found.get("cpu_pressure", 0.0)
     if average > cpus or pressure > PRESSURE_LIMIT:
-        what = (
-            f"this machine is busy: load {average:.1f} on {_count(cpus, 'CPU')}, tasks wait {pressure:.0%} of the time"
-        )
-        yield Diagnosis("warning", what, "wait until it is idle, or see `top` for what keeps it busy")
+        load = f"load {average:.1f} on {_count(cpus, 'CPU')}, tasks wait {pressure:.0%} of the time"
+        yield warning(f"this machine is busy: {load}", "wait until it is idle, or see `top` for what keeps it busy")
 
 
 def other_runs(facts: Facts) -> Found:
     processes = psutil.process_iter(["cmdline"])
     if pids := [str(each.pid) for each in processes if RUN.search(" ".join(each.info["cmdline"] or ()))]:
         what = f"another mnist-bench run is at work (processes {listed(pids)}): each would disturb the other"
-        yield Diagnosis("warning", what, "wait for its end")
+        yield warning(what, "wait for its end")
 
 
 def kernel(facts: Facts) -> Found:
     details = facts.environment.details
     if (governor := details.get("governor", "performance")) != "performance":
         what = f"the CPU governor is {governor}: clocks follow the load"
-        yield Diagnosis("info", what, "sudo cpupower frequency-set -g performance")
+        yield info(what, "sudo cpupower frequency-set -g performance")
     if (clock := details.get("clocksource")) in SLOW_CLOCKS:
         what = f"the kernel's clock is {clock}: each reading takes a microsecond or more, and every step is stamped"
-        yield Diagnosis("warning", what, "boot with tsc=reliable, or have the hypervisor offer a better clock")
+        yield warning(what, "boot with tsc=reliable, or have the hypervisor offer a better clock")
     pages = {
         "always": "on for all: the kernel moves memory about",
         "never": "off: large tensors miss the TLB more often",
     }
     if said := pages.get(details.get("transparent_hugepages", "")):
         mend = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
-        yield Diagnosis("info", f"transparent huge pages are {said}", mend)
+        yield info(f"transparent huge pages are {said}", mend)
 
 
 def battery(facts: Facts) -> Found:
     charge = psutil.sensors_battery()
     if charge is not None and charge.power_plugged is False:
-        yield Diagnosis("warning", "this computer runs on its battery: it will slow down to save it", "plug it in")
+        yield warning("this computer runs on its battery: it will slow down to save it", "plug it in")
 
 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -319,10 +313,10 @@ def memory(facts: Facts) -> Found:
     free = min(psutil.virtual_memory().available, whole)
     text = f"{_size(free)} of {_size(whole)} of memory free"
     if free >= PAIR_BYTES:
-        yield Diagnosis("ok", text)
+        yield ok(text)
     else:
         what = f"{text}: too little for two live trials, so speed-ups will be unpaired"
-        yield Diagnosis("warning", what, "end other programs, or raise the container's limit")
+        yield warning(what, "end other programs, or raise the container's limit")
 
 
 def swap(facts: Facts) -> Found:
@@ -331,14 +325,14 @@ def swap(facts: Facts) -> Found:
     used = (int(sizes.get("Total", 0)) - int(sizes.get("Free", 0))) * 1024
     if used > SWAP_LIMIT_BYTES:
         what = f"{_size(used)} of swap in use: memory was short, and what returns from disk delays a trial"
-        yield Diagnosis("warning", what, "end what takes the memory, then sudo swapoff -a && sudo swapon -a")
+        yield warning(what, "end what takes the memory, then sudo swapoff -a && sudo swapon -a")
 
 
 def shared_memory(facts: Facts) -> Found:
     folder = facts.root / "dev/shm"
     if folder.is_dir() and (size := shutil.disk_usage(folder).total) < SMALL_SHM_BYTES:
         what = f"/dev/shm has {_size(size)}: loader processes (`workers` above 0) may die of a bus error"
-        yield Diagnosis("info", what, "docker: --shm-size=1g or --ipc=host")
+        yield info(what, "docker: --shm-size=1g or --ipc=host")
 
 
 # ── data and results ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -349,25 +343,25 @@ def data_set(facts: Facts) -> Found:
     fetch = f"mnist-bench data fetch --data-dir {folder}"
     try:
         states = inspect(folder, "mnist", None)
-    except DataError as error:
-        yield Diagnosis("error", f"MNIST cannot be read: {error}", "mend its permissions, or give another --data-dir")
+    except DataError as problem:
+        yield error(f"MNIST cannot be read: {problem}", "mend its permissions, or give another --data-dir")
         return
     missing = [each.path.name for each in states if each.status == "missing"]
     instead = "a run downloads it, or trains on synthetic digits"
     if any(each.status != "ok" for each in states) and is_drawn(folder, None):
-        yield Diagnosis("warning", f"{folder} holds synthetic digits, not MNIST", "give another --data-dir")
+        yield warning(f"{folder} holds synthetic digits, not MNIST", "give another --data-dir")
     elif corrupt := [str(each) for each in states if each.status == "corrupt"]:
-        yield Diagnosis("error", f"MNIST in {folder} is corrupt: {'; '.join(corrupt)}", fetch)
+        yield error(f"MNIST in {folder} is corrupt: {'; '.join(corrupt)}", fetch)
     elif not missing:
-        yield Diagnosis("ok", f"MNIST in {folder}: all four files match their checksums")
+        yield ok(f"MNIST in {folder}: all four files match their checksums")
     elif all(copies(folder, "mnist", file) for file in missing):
-        yield Diagnosis("ok", f"MNIST in {folder}: packed or under other names, which the first run puts right")
+        yield ok(f"MNIST in {folder}: packed or under other names, which the first run puts right")
     elif facts.data_dir is None and facts.environ.get("MNIST_BENCH_DATA", "").strip() and not folder.is_dir():
         mend = "set it to the folder that holds MNIST/raw, or unset it"
-        yield Diagnosis("warning", f"MNIST_BENCH_DATA={folder}: there is no such folder; {instead}", mend)
+        yield warning(f"MNIST_BENCH_DATA={folder}: there is no such folder; {instead}", mend)
     else:
         lacks = f"is not in {folder}" if len(missing) == len(states) else f"in {folder} lacks {', '.join(missing)}"
-        yield Diagnosis("warning", f"MNIST {lacks}: {instead}", fetch)
+        yield warning(f"MNIST {lacks}: {instead}", fetch)
 
 
 def results(facts: Facts) -> Found:
@@ -378,29 +372,27 @@ def results(facts: Facts) -> Found:
     else:
         problem = f"{there} cannot be written to" if there.is_dir() else f"{there} is a file, not a folder"
         mend = "mend its permissions, or choose another folder with --output-dir"
-        yield Diagnosis("error", f"{facts.output_dir}: {problem}", mend)
+        yield error(f"{facts.output_dir}: {problem}", mend)
 
 
 def temporary(facts: Facts) -> Found:
     try:
         folder = tempfile.gettempdir()  # tries to write
     except FileNotFoundError:
-        mend = "make room in /tmp, or set TMPDIR to a folder"
-        yield Diagnosis("error", "no folder for temporary files can be written to", mend)
+        yield error("no folder for temporary files can be written to", "make room in /tmp, or set TMPDIR to a folder")
         return
     if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
         what = f"{folder} is mounted noexec: what torch.compile builds there cannot be loaded"
-        yield Diagnosis("warning", what, "set TMPDIR to a folder that allows it")
+        yield warning(what, "set TMPDIR to a folder that allows it")
     yield _room(f"temporary files go to {folder}", Path(folder), "set TMPDIR to a roomier one")
 
 
 def _room(text: str, folder: Path, mend: str) -> Diagnosis:
     free = shutil.disk_usage(folder).free
     if free >= LITTLE_BYTES:
-        return Diagnosis("ok", f"{text} ({_size(free)} free)")
-    words = "the disk is full" if free < NO_BYTES else "little room"
-    what = f"{text}: {words} ({_size(free)} free)"
-    return Diagnosis("error" if free < NO_BYTES else "warning", what, f"make room there, or {mend}")
+        return ok(f"{text} ({_size(free)} free)")
+    say, words = (error, "the disk is full") if free < NO_BYTES else (warning, "little room")
+    return say(f"{text}: {words} ({_size(free)} free)", f"make room there, or {mend}")
 
 
 # ── environment ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -420,7 +412,7 @@ def home(facts: Facts) -> Found:
     folder = Path(facts.environ.get("HOME", "~"))
     if folder == Path("/") or folder.name.startswith(environment.MADE_HOME):
         what = f"this user has neither HOME nor an entry in /etc/passwd: caches and data sets lie in {folder}"
-        yield Diagnosis("warning", what, "set HOME, or XDG_CACHE_HOME and MNIST_BENCH_DATA, to folders that stay")
+        yield warning(what, "set HOME, or XDG_CACHE_HOME and MNIST_BENCH_DATA, to folders that stay")
 
 
 def shadowing(facts: Facts) -> Found:
@@ -433,7 +425,7 @@ def shadowing(facts: Facts) -> Found:
     ours = Path(mnist_bench.__file__).resolve()  # in a checkout that is the current folder
     if found := [str(file).removesuffix("/__init__.py") for file in files if file.resolve() != ours]:
         what = f"these come before the installed modules of their names: {listed(found)}"
-        yield Diagnosis("warning", what, "rename them, unset PYTHONPATH, or work in another folder")
+        yield warning(what, "rename them, unset PYTHONPATH, or work in another folder")
 
 
 # group: its checks, in the order in which they are shown. The name of a function is the check's name.

@@ -14,11 +14,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from mnist_bench.run.protocol import PROBE_STAGE, DeviceReport, ProbeFailure, TorchReport
+
+T = TypeVar("T")
 
 _LONGEST = 300  # characters of an error
 
@@ -40,7 +42,7 @@ def probe(*, try_compile: bool) -> TorchReport | ProbeFailure:
     _stage("import torch")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        failure = _attempt(lambda: importlib.import_module("torch"))
+        _, failure = _attempt(lambda: importlib.import_module("torch"))
         if failure is not None:
             missing = importlib.util.find_spec("torch") is None
             return ProbeFailure(kind="missing" if missing else "broken", detail=failure)
@@ -65,10 +67,7 @@ def _report(*, try_compile: bool) -> TorchReport:
         torchvision=version,
         torchvision_error=error,
         torchvision_usable=usable,
-        tf32={
-            "matmul": torch.backends.cuda.matmul.fp32_precision,
-            "convolution": cudnn.conv.fp32_precision,
-        },
+        tf32={"matmul": torch.backends.cuda.matmul.fp32_precision, "convolution": cudnn.conv.fp32_precision},
         compile_s=compile_s,
         compile_error=compile_error,
     )
@@ -98,14 +97,10 @@ def _device(name: str) -> DeviceReport:
     from mnist_bench.worker.devices import open_device
 
     device = open_device(name)
-    description: list[str] = []
-
-    def use() -> None:
-        description.append(device.describe())
-        torch.ones(8, device=device.torch_device).sum().item()
-
-    failure = _attempt(use)
-    return DeviceReport(name=name, missing=failure, description="".join(description))
+    description, failure = _attempt(device.describe)
+    if failure is None:
+        _, failure = _attempt(lambda: torch.ones(8, device=device.torch_device).sum().item())
+    return DeviceReport(name=name, missing=failure, description=description or "")
 
 
 def _torchvision() -> tuple[str | None, str | None, bool]:
@@ -116,8 +111,8 @@ def _torchvision() -> tuple[str | None, str | None, bool]:
         version = importlib.metadata.version("torchvision")
     except importlib.metadata.PackageNotFoundError:
         version = None
-    failure = _attempt(lambda: importlib.import_module("torchvision"))
-    if failure is None or _attempt(import_torchvision) is None:
+    _, failure = _attempt(lambda: importlib.import_module("torchvision"))
+    if failure is None or _attempt(import_torchvision)[1] is None:
         # Its own word tells the build (0.28.0+cu130), where the package's name may not.
         return str(sys.modules["torchvision"].__version__), failure, True
     return version, failure, False
@@ -130,24 +125,20 @@ def _compiled() -> tuple[float, str | None]:
     def double(x: Any) -> Any:
         return torch.relu(x) * 2 + 1
 
-    def compiled() -> None:
-        x = torch.linspace(-1.0, 1.0, 64)
-        if not torch.equal(torch.compile(double)(x), double(x)):
-            raise RuntimeError("the compiled function gave another result than the eager one")
-
     _stage("torch.compile")
-    begin = perf_counter()
-    failure = _attempt(compiled)
+    x, begin = torch.linspace(-1.0, 1.0, 64), perf_counter()
+    same, failure = _attempt(lambda: torch.equal(torch.compile(double)(x), double(x)))
+    if same is False:
+        failure = "the compiled function gave another result than the eager one"
     return perf_counter() - begin, failure
 
 
-def _attempt(action: Callable[[], object]) -> str | None:
-    """None where it works; else the error in one line."""
+def _attempt(action: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What it gives, or else the error in one line."""
     try:
-        action()
+        return action(), None
     except Exception as failure:  # noqa: BLE001 - whatever a broken installation raises is the finding
-        return _short(f"{type(failure).__name__}: {failure}")
-    return None
+        return None, _short(f"{type(failure).__name__}: {failure}")
 
 
 def _short(text: str) -> str:

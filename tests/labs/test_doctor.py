@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 import subprocess
@@ -328,31 +326,14 @@ def test_torch_as_it_is() -> None:
     assert found.torchvision_usable
 
 
-def test_every_format(machine: Machines, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_flags_ask_for(machine: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
-    facts = machine(torch=NO_TORCH, noise={"spread": 1.5})
+    facts = machine(torch=NO_TORCH)
     monkeypatch.setattr(doctor_facts, "look", lambda environ, **given: asked.update(given) or facts)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def printed(*words: str) -> str:
-        assert main(["doctor", *words]) == 1
-        return capsys.readouterr().out
-
-    lines = [line.rstrip() for line in printed("-o", "elsewhere", "--data-dir", "d", "--compile").splitlines()]
+    assert main(["doctor", "-o", "elsewhere", "--data-dir", "d", "--compile"]) == 1
     assert asked == {"output_dir": Path("elsewhere"), "data_dir": Path("d"), "try_compile": True}
-    assert lines[:2] == ["software", "  ok       Python 3.12.4"]
-    place = lines.index("  error    torch is not installed")
-    assert lines[place + 1] == '           mend: pip install "torch>=2.10" torchvision'
-    assert lines[-1] == "A default run cannot work until the errors are mended: 1 error, 1 warning."
-    assert max(map(len, lines)) <= 80
-    document = json.loads(printed("--json"))
-    assert (document["worst"], document["torch"]["kind"], document["noise"]["spread"]) == ("error", "missing", 1.5)
-    rows = list(csv.DictReader(io.StringIO(printed("--format", "csv"))))
-    assert rows == document["findings"]
-    assert len(printed("--format", "md").splitlines()) == len(rows) + 2
-    monkeypatch.setattr(doctor_facts, "look", lambda environ, **_: machine(noise={"spread": 1.5}))
-    assert main(["doctor"]) == 0
-    assert "A default run can work here: 1 warning, 1 note." in capsys.readouterr().out
+    facts = machine(noise={"spread": 1.5})
+    assert main(["doctor"]) == 0, "a warning is no error"
 
 
 def test_a_broken_torch_in_the_way(tmp_path: Path) -> None:
