@@ -38,12 +38,14 @@ class Addition:
 
     Args:
         entry: (file, the line that the entry follows, the entry). code: added to a file's end.
+        above: code that the entry's line follows.
         matrix: what changes in the matrix that the commands are given.
         seen: a command, words of what it prints.
     """
 
     entry: tuple[str, str, str]
     code: dict[str, str] = field(default_factory=dict)
+    above: str = ""
     matrix: dict[str, object] = field(default_factory=dict)
     seen: dict[tuple[str, ...], tuple[str, ...]]
 
@@ -66,6 +68,14 @@ COPIED = """
         return resident(spec, training, device)
 """
 FIGURE = """Figure("first_s", "made up s", "s", "lower", lambda one: 1.5, rank=4, slug="made-up"),"""
+MOON = """
+    def moon(material):
+        return material.plot([], len, id="moon", title="By the moon", lead="", spec={}, missing="It was not seen.")
+"""
+TIDE = """
+    def tide(facts):
+        yield info("the tide is high")
+"""
 PLAN, SCHEMA = ("plan", "matrix.yaml"), ("schema",)
 
 ADDITIONS = {
@@ -117,6 +127,16 @@ ADDITIONS = {
             ("history", "--metric", "first_s"): ("made up s", "1.50"),
         },
     ),
+    "plot": Addition(
+        above=MOON,
+        entry=("report/page.py", "PLOTS: Mapping[str, Callable[[Material], Plot]] = {", '"moon": moon,'),
+        seen={RUN: ("mlp ",), ("report", "--output", "/dev/stdout"): ("By the moon", "It was not seen.")},
+    ),
+    "check of doctor": Addition(
+        above=TIDE,
+        entry=("labs/doctor.py", "CHECKS: Mapping[str, Sequence[Check]] = {", '"sea": (tide,),'),
+        seen={("doctor",): ("sea\n", "the tide is high")},
+    ),
 }
 
 
@@ -130,7 +150,8 @@ def test_one_change_one_place(kind: str, tmp_path: Path, bench_environ: Callable
     name, line, entry = addition.entry
     before = (copy / name).read_text()
     assert before.count(f"\n{line}\n") == 1
-    (copy / name).write_text(before.replace(f"\n{line}\n", f"\n{line}\n    {entry}\n"))
+    above = textwrap.dedent(addition.above)
+    (copy / name).write_text(before.replace(f"\n{line}\n", f"\n{above}{line}\n    {entry}\n"))
     (tmp_path / "matrix.yaml").write_text(json.dumps(MATRIX | addition.matrix))
     environ = bench_environ("one") | {"PYTHONPATH": str(copy.parent), "COLUMNS": "160"}
     for command, words in addition.seen.items():

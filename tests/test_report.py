@@ -36,6 +36,7 @@ from mnist_bench.report.rates import crossover_words
 from mnist_bench.report.vega import making  # the real one: vega.making is shared by the tests that need no other
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
+TWIN = replace(BUILTIN_VARIANTS["eager"], name="twin")
 SMALL = Plan(models=("mlp",), devices=("cpu",), batch_sizes=(100,), mishaps=False)
 
 
@@ -115,10 +116,16 @@ def test_data_and_sort_keys_come_through(material: Material, plots: dict[str, Pl
         assert data[name]["panels"] == shown
     places = re.findall(r'data-plot="(\w+)" data-panel="(\d+)"', page)
     assert places == [(name, str(n)) for name, plot in plots.items() for n in range(len(plot.panels))]
+    assert page.count('class="panels wide"') == sum(plot.wide for plot in plots.values()) == 2
     keys = [json.loads(html.unescape(text)) for text in re.findall(r'data-keys="([^"]*)"', page)]
     assert [key[0] for key in keys] == sorted(key[0] for key in keys), "failed, skipped, ok"
     cells = {tuple(key[1:5]) for key in keys}
     assert cells == {(r.cell.model, r.cell.device, r.cell.batch_size, r.cell.variant) for r in material.rows}
+
+
+def test_the_fastest_cells_that_cannot_be_told_apart_are_named_together(tmp_path: Path) -> None:
+    page = page_of(read(write_run(tmp_path, replace(SMALL, variants=(BUILTIN_VARIANTS["eager"], TWIN)))))
+    assert "<strong>eager on cpu or twin on cpu</strong> at batch 100" in page
 
 
 @pytest.mark.parametrize(

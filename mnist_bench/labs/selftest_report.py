@@ -68,6 +68,10 @@ class Rate:
     low: float
     high: float
 
+    @property
+    def estimate(self) -> float | None:
+        return self.hits / self.trials if self.trials else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
@@ -172,25 +176,12 @@ def _median(values: Sequence[float]) -> float | None:
 def _size(summary: Summary) -> str:
     if summary.size is None:
         return ""
-    low, high = (f"{100 * value:.1f}" for value in summary.size)
     unit = "pp" if summary.condition == MISLABELLED else "%"
-    return f"{low} {unit}" if low == high else f"{low}-{high} {unit}"
+    return f"{'-'.join(dict.fromkeys(f'{100 * value:.1f}' for value in summary.size))} {unit}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _rate(summary: Summary) -> float | None:
-    return summary.red.hits / summary.red.trials if summary.red.trials else None
-
-
-def _bounds(summary: Summary) -> str:
-    return f"{100 * summary.red.low:.0f}-{100 * summary.red.high:.0f} %"
-
-
-def _two_digits(value: float | None) -> str:
-    return "" if value is None else significant(value, 2)
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
 
 
 def _minutes(seconds: float | None) -> str:
@@ -198,17 +189,19 @@ def _minutes(seconds: float | None) -> str:
 
 
 COLUMNS: tuple[Column[Summary], ...] = (
-    Column("side B", lambda s: s.condition, right=False, key="condition", value=lambda s: s.condition),
+    Column("side B", right=False, key="condition", value=lambda s: s.condition),
     Column("measured", _size, key="measured", value=lambda s: _size(s) or None),
     Column("red", lambda s: f"{s.red.hits}/{s.red.trials}", key="red", value=lambda s: s.red.hits),
     Column(None, key="of", value=lambda s: s.red.trials),
-    Column("rate", lambda s: "" if _rate(s) is None else _percent(_rate(s) or 0), 1, key="rate", value=_rate),
-    Column("95 %", _bounds, key="rate_low", value=lambda s: s.red.low),
+    Column("rate", lambda s: _percent(s.red.estimate), 1, key="rate", value=lambda s: s.red.estimate),
+    Column(
+        "95 %", lambda s: f"{100 * s.red.low:.0f}-{_percent(s.red.high)}", key="rate_low", value=lambda s: s.red.low
+    ),
     Column(None, key="rate_high", value=lambda s: s.red.high),
-    Column("pass", lambda s: str(s.passed), 2, key="passed", value=lambda s: s.passed),
-    Column("open", lambda s: str(s.inconclusive), 2, key="inconclusive", value=lambda s: s.inconclusive),
+    Column("pass", rank=2, key="passed", value=lambda s: s.passed),
+    Column("open", rank=2, key="inconclusive", value=lambda s: s.inconclusive),
     Column("min", lambda s: _minutes(s.check_s), 3, key="check_s", value=lambda s: s.check_s),
-    Column("pairs", lambda s: _two_digits(s.pairs), 3, key="pairs", value=lambda s: s.pairs),
+    Column("pairs", lambda s: significant(s.pairs, 2), 3, key="pairs", value=lambda s: s.pairs),
 )
 
 

@@ -75,7 +75,7 @@ def render(material: Material, plots: Sequence[Plot], bundle: str) -> str:
 def html(template: str, plots: Sequence[Plot], bundle: str, **content: Any) -> str:
     """A page from a template (of the folder of assets, which extends ``base.html.j2``).
 
-    What it shows is made plain and escaped there, and a policy lets nothing else in.
+    What it shows is made plain and escaped there (spaces at the ends of a text go), and a policy lets nothing else in.
     """
     import jinja2
 

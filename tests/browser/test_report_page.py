@@ -55,23 +55,6 @@ class TestAsItOpens:
         assert console(page) == []
         assert requests(page) == [page.url], "the page asked for more than itself"
 
-    def test_every_plot_has_words_beside_it(self, page: Page) -> None:
-        labels = page.ask(
-            "return Array.from(document.querySelectorAll('figure [role=img]'), p => p.getAttribute('aria-label'))"
-        )
-        assert isinstance(labels, list)
-        assert [label for label in labels if len(label) < 30 or not label.endswith(".")] == []
-        assert all(len(caption) > 10 for caption in page.texts("figcaption"))
-
-    def test_failed_cells_first_then_skipped_with_their_reasons(self, page: Page) -> None:
-        statuses = page.texts("#table tbody td:first-child .badge")
-        ranks = [{"ok": 2, "skipped": 1}.get(status, 0) for status in statuses]
-        assert ranks == sorted(ranks)
-        assert set(ranks) == {0, 1, 2}
-        reasons = page.texts("#table .reason")
-        assert any("take a smaller batch size" in reason for reason in reasons)
-        assert any("install g++" in reason for reason in reasons)
-
     def test_tooltip_shows_figures_and_the_policy_lets_it(self, page: Page) -> None:
         page.ask("""
             const point = document.querySelector("[data-plot=throughput] g.mark-symbol path");
@@ -197,14 +180,3 @@ class TestHostileRun:
         assert hostile.ask("return document.documentElement.dataset.plots") == "drawn"
         assert console(hostile) == []
         assert requests(hostile) == [hostile.url]
-
-
-class TestNothingMeasured:
-    def test_page_says_so(self, driver: Chrome, report_of: Callable[[Plan], Path]) -> None:
-        plan = Plan(models=("cnn",), devices=("cuda",), batch_sizes=(10000,))
-        page = open_page(driver, report_of(plan))
-        assert "Nothing was measured." in page.texts("#nothing strong")
-        assert page.texts(".plot") == []
-        assert len(page.texts(".missing")) == len(PLOTS)
-        assert set(page.texts("#table tbody td:first-child .badge")) == {"oom"}
-        assert console(page) == []

@@ -22,9 +22,7 @@ from mnist_bench.labs.selftest_calibration import (
     TOLERANCE,
     calibrate,
     guess,
-    nudged,
     pooled,
-    scaled,
 )
 
 
@@ -74,15 +72,6 @@ def test_work_that_cannot_be_made_small_enough_is_stated_as_measured() -> None:
     first, *_ = calibrate(1e-4, AIMS, machine)
     assert first.rows == 1
     assert first.ratio.estimate == pytest.approx(1.301)
-
-
-def test_small_and_large_share_what_a_row_takes() -> None:
-    assert scaled([50, 100, 200], [1.10, 1.20, 1.40], AIMS) == [25, 50, 100]
-    assert scaled([50, 100, 200], [0.99, 0.98, 0.97], AIMS) == [200, 400, 800], "slower without a trace: more"
-
-
-def test_only_what_is_off_its_aim_changes() -> None:
-    assert nudged([50, 100, 200], [1.055, 1.15, 1.2], AIMS) == [50, 67, 200]
 
 
 def test_the_first_guess_has_a_row_at_least() -> None:
