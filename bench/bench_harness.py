@@ -166,7 +166,7 @@ def test_run_5000_trials(
     monkeypatch.setattr(runner.data, "verify", lambda dataset: None)
     matrix = dataclasses.replace(make_matrix(sized(125), 1, 10), timing=Timing(budget_seconds=0.01))
     asked = runner.Options(run=RunOptions(), matrix_path="m", output_dir=tmp_path, data_root=tmp_path)
-    groups = runner.draft(matrix, asked.run).groups
+    groups = runner.draft(matrix, asked.run)
     manifest = make_manifest(matrix, [trial_id(*pair) for _, pairs in groups for pair in pairs])
     manifest = dataclasses.replace(manifest, order=tuple(name for name, _ in groups))
     marks: list[tuple[float, int]] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from mnist_bench.records import (
     group_id,
     trial_id,
 )
-from mnist_bench.run.group import NS, Settings, run_group
+from mnist_bench.run.group import CORES, NS, Settings, run_group
 from mnist_bench.run.process import Interrupts, LocalWorker
 from mnist_bench.run.protocol import Reply, Request
 
@@ -140,9 +139,9 @@ def time_session(
     rng = random.Random("/".join(spec.id for spec in specs))
     before = noise.read(())
     with _ended(workers):
-        results = run_group(group, timed=frozenset(), settings=settings, rng=rng)
+        results = run_group(group, settings=settings, rng=rng)
         session = next(results)  # ``results`` is kept: closed, it would end the workers before their time is read
-        machine, _ = noise.compare(before, noise.read(_pids(workers)), settings.cores)
+        machine, _ = noise.compare(before, noise.read(_pids(workers)), CORES)
     if not isinstance(session, Session):
         raise _failed(session)
     for member, steps in zip(session.members, session.rounds[-1].steps, strict=True):
@@ -163,8 +162,8 @@ def train(spec: TrialSpec, workshop: Workshop) -> Trained:
     group = Group(id=group_id(spec.cell, spec.seed), specs=(spec,))
     before = noise.read(())
     with _ended(workers):
-        finding = next(run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id)))
-    machine, _ = noise.compare(before, noise.read(()), settings.cores)
+        finding = next(run_group(group, settings=settings, rng=random.Random(spec.id)))
+    machine, _ = noise.compare(before, noise.read(()), CORES)
     if not isinstance(finding, Trial) or not isinstance(finding.outcome, Measurement):
         raise _failed(finding)
     return Trained(
@@ -195,9 +194,7 @@ def _settings(
     return Settings(
         precision=precision,
         budget_s=budget_s,
-        together=True,
         strict_devices=True,
-        cores=os.cpu_count() or 1,
         reference=reference,
         launch=launch,
     )

@@ -196,9 +196,6 @@ def stream(
         Settings(
             precision=0.02,
             budget_s=4.0,
-            together=True,
-            strict_devices=False,
-            cores=2,
             reference="eager",
             launch=launch,
             observer=Heard(scene.events),

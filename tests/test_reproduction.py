@@ -356,8 +356,8 @@ def test_both_image_sets_are_scored_by_real_workers(
             data_root=Path(environ["MNIST_BENCH_DATA"]),
             offline=True,
         )
-        drafted = runner.draft(replace(matrix, dataset="auto", recipe=recipe), options.run)
-        plan = runner.start(drafted, options, Observer(), environ)
+        matrix = replace(matrix, dataset="auto", recipe=recipe)
+        plan = runner.start(matrix, runner.draft(matrix, options.run), options, Observer(), environ)
         (trial,) = runner.execute(plan, Observer(), environ).trials
         assert isinstance(trial.outcome, Measurement), trial.reason
         assert trial.outcome.marks == ()

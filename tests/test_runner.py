@@ -40,12 +40,12 @@ def _data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def planned(results: Path, matrix: Matrix, **options: Any) -> runner.RunPlan:
     asked = runner.Options(run=RunOptions(), matrix_path="m", output_dir=results, data_root=results, **options)
-    drafted = runner.draft(matrix, asked.run)
+    groups = runner.draft(matrix, asked.run)
     manifest = make_manifest(
-        [trial_id(*pair) for _, pairs in drafted.groups for pair in pairs],
+        [trial_id(*pair) for _, pairs in groups for pair in pairs],
         matrix=matrix,
         matrix_sha256=cells.fingerprint(matrix),
-        order=tuple(name for name, _ in drafted.groups),
+        order=tuple(name for name, _ in groups),
         status="interrupted",
     )
     return runner.resume(RunFolder.create(results, manifest), asked)
@@ -184,10 +184,9 @@ def test_only_trials_that_will_live_count_for_memory(tmp_path: Path, monkeypatch
     notices: list[str] = []
     observer = Observer()
     monkeypatch.setattr(observer, "notice", lambda text, *, warning=False: notices.append(text), raising=False)
-    progress = runner._Progress(plan, observer)
-    assert runner._fits(progress.left, plan.manifest, observer)
+    assert runner.fits(plan.groups, plan.manifest, observer)
     monkeypatch.setattr(Memory, "available", 1)
-    assert not runner._fits(progress.left, plan.manifest, observer)
+    assert not runner.fits(plan.groups, plan.manifest, observer)
     assert notices[0].startswith("2 live trials need about")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mnist_bench.records import Round
 from mnist_bench.run.protocol import BlockDone
-from mnist_bench.run.session import LOOK_EVERY, MIN_ROUNDS, Plan, time_session
+from mnist_bench.run.session import LOOK_EVERY, MIN_ROUNDS, time_session
 
 Seconds = Callable[[int], float | None]  # of the n-th block; None: the member fails in it
 
@@ -53,8 +53,14 @@ def run(
     looks: list[tuple[int, float | None, float]] = []
     members = [Fake(name, each, log) for name, each in enumerate(seconds)]
     chosen = tuple((0, other) for other in range(1, len(members))) if pairs is None else pairs
-    plan = Plan(pairs=chosen, precision=precision, budget_s=budget_s)  # type: ignore[arg-type]
-    rounds, stopped = time_session(members, plan, random.Random(seed), lambda *look: looks.append(look))
+    rounds, stopped = time_session(
+        members,
+        random.Random(seed),
+        pairs=chosen,  # type: ignore[arg-type]
+        precision=precision,
+        budget_s=budget_s,
+        progress=lambda *look: looks.append(look),
+    )
     return rounds, stopped, members, log, looks
 
 

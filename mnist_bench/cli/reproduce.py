@@ -85,7 +85,7 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     def start(matrix: Matrix, observer: Observer, companion: str | None) -> RunPlan:
         found = _options(args)
         own = replace(found, run=replace(found.run, companion=companion))
-        return runner.start(runner.draft(matrix, own.run), own, observer, os.environ)
+        return runner.start(matrix, runner.draft(matrix, own.run), own, observer, os.environ)
 
     def begin(observer: Observer) -> Pair:
         beside = start(standard, observer, None)  # first, so that `latest` is the run that names the other

@@ -73,8 +73,8 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:
 
     path, matrix = options.read_matrix(args)
     run_options = _options(args, path)
-    drafted = runner.draft(matrix, run_options.run)
-    return lambda observer: runner.start(drafted, run_options, observer, os.environ)
+    groups = runner.draft(matrix, run_options.run)
+    return lambda observer: runner.start(matrix, groups, run_options, observer, os.environ)
 
 
 def _resume(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:

@@ -52,8 +52,9 @@ LATEST = "latest"
 _HIDDEN_RUN = re.compile(r"\.\d{8}T\d{6}Z-[a-z0-9]{6}\.\d+\.tmp")
 _HIDDEN_LINK = re.compile(r"\.latest\.\d+\.[0-9a-f]{8}\.tmp")
 
-Line = TypeVar("Line", Trial, Session)
-_TRIAL, _SESSION = msgspec.json.Decoder(Trial), msgspec.json.Decoder(Session)
+Line = TypeVar("Line", bound=Trial | Session)
+_DECODERS: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (Trial, Session)}
+_FILES: dict[type, str] = {Trial: TRIALS, Session: SESSIONS}
 
 
 class _Version(msgspec.Struct):
@@ -187,10 +188,9 @@ class RunFolder:
         values = _rounded(msgspec.to_builtins(record))
         if isinstance(record, Trial):
             values = _fitting(values)
-        line = encode(values)
-        # What cannot be read back is not written.
-        stored = (_TRIAL if isinstance(record, Trial) else _SESSION).decode(line)
-        append_line(self.path / (TRIALS if isinstance(record, Trial) else SESSIONS), line)
+        line, kind = encode(values), type(record)
+        stored: Line = _DECODERS[kind].decode(line)  # what cannot be read back is not written
+        append_line(self.path / _FILES[kind], line)
         return stored
 
     def trials(self) -> tuple[Trial, ...]:
@@ -203,7 +203,7 @@ class RunFolder:
         known = None if manifest.check else set(manifest.trials)
         found: dict[str, Trial] = {}
         with no_garbage():
-            for number, trial in self._read(TRIALS, _TRIAL):
+            for number, trial in self._read(Trial):
                 if known is not None and (trial.id not in known or trial.id != trial_id(trial.cell, trial.seed)):
                     raise UsageError(f"{self.path / TRIALS}:{number}: id: {trial.id!r} is no trial of this run")
                 found.setdefault(trial.id, trial)
@@ -213,7 +213,7 @@ class RunFolder:
         """The finished sessions in order; of two with the same group and members the first holds. As ``trials``."""
         found: dict[tuple[str, tuple[str, ...]], Session] = {}
         with no_garbage():
-            for _, session in self._read(SESSIONS, _SESSION):
+            for _, session in self._read(Session):
                 found.setdefault((session.group, session.members), session)
         return tuple(found.values())
 
@@ -254,11 +254,11 @@ class RunFolder:
         """Where the last check of the run against a baseline goes."""
         return self.path / "check.json"
 
-    def _read(self, name: str, decoder: msgspec.json.Decoder[Line]) -> Iterator[tuple[int, Line]]:
-        path, number = self.path / name, 0
+    def _read(self, kind: type[Line]) -> Iterator[tuple[int, Line]]:
+        path, number, decode_line = self.path / _FILES[kind], 0, _DECODERS[kind].decode
         try:
             for number, line in whole_lines(path):
-                yield number, decoder.decode(line)
+                yield number, decode_line(line)
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate.sides import Side
 from mnist_bench.records import Cell, Failure, Group, Round, RunOptions, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
-from mnist_bench.run.group import Settings, Worker, run_group, time_group
+from mnist_bench.run.group import Settings, Worker, run_group
 from mnist_bench.run.observer import Observer
 from mnist_bench.run.process import Interrupts, LocalWorker
 from mnist_bench.run.runner import trial_spec
@@ -68,7 +67,7 @@ class Bench:
         group = Group(id=cell.id, specs=tuple(specs if number % 2 else specs[::-1]))
         rng = random.Random(f"{self._folder.run_id}/{cell.id}/p{number}")
         begin = self._setting.clock()
-        found = list(time_group(group, settings=self._settings(PAIR_TOKEN_S, {}), rng=rng))
+        found = list(run_group(group, settings=self._settings(PAIR_TOKEN_S, {}), rng=rng, train=False))
         if failed := [line for line in found if isinstance(line, Trial)]:
             return list(failed)
         (session,) = (line for line in found if isinstance(line, Session))
@@ -100,7 +99,7 @@ class Bench:
         spec = self._spec(name, cell, seed, f"{cell.id}/s{seed}@{name}", deterministic=True)
         settings = self._settings(0.0, self._missing[name], within_s)
         group = Group(id=cell.id, specs=(spec,))
-        (trial,) = run_group(group, timed=frozenset(), settings=settings, rng=random.Random(spec.id))
+        (trial,) = run_group(group, settings=settings, rng=random.Random(spec.id))
         assert isinstance(trial, Trial)
         timed_out = isinstance(trial.outcome, Failure) and trial.outcome.kind == "timeout"
         return None if timed_out and within_s < self._limit_s(name) else trial
@@ -118,10 +117,6 @@ class Bench:
         return Settings(
             precision=0.0,  # a pair ends by its budget alone: to stop at a lucky look would be a choice
             budget_s=budget_s,
-            together=True,
-            strict_devices=False,
-            cores=os.cpu_count() or 1,
-            reference=None,
             launch=partial(self._launch, within_s=within_s),
             observer=self._setting.observer,
             unavailable=missing,

@@ -2,56 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from time import perf_counter_ns
-from typing import Literal, Protocol
+from typing import Protocol, TypeVar
 
 from mnist_bench.catalogue import training_of
 from mnist_bench.machine import noise
-from mnist_bench.records import (
-    Cell,
-    Epochs,
-    Failure,
-    Group,
-    ImageSets,
-    Measurement,
-    Outcome,
-    Session,
-    Skip,
-    StepTimes,
-    Trial,
-    TrialSpec,
-)
+from mnist_bench.records import Epochs, Failure, Group, ImageSets, Measurement, Outcome, Session, Skip, Trial, TrialSpec
+from mnist_bench.run import protocol
 from mnist_bench.run.observer import Observer
-from mnist_bench.run.protocol import (
-    Block,
-    BlockDone,
-    EndSession,
-    EpochDone,
-    Evaluate,
-    Evaluated,
-    Failed,
-    Finish,
-    Finished,
-    Prepare,
-    Prepared,
-    Reply,
-    Request,
-    SessionEnded,
-    TrainEpoch,
-    Unavailable,
-)
-from mnist_bench.run.session import Plan, time_session
+from mnist_bench.run.protocol import EpochDone, Evaluated, Reply, Request
+from mnist_bench.run.session import time_session
 
+CORES = os.cpu_count() or 1  # of the machine
 NS = 1e-9
 WATERFALL_TOLERANCE = 0.02
 # An epoch by the worker's clock against the runner's: what a plug-in that has replaced the clock cannot hide. The
 # runner's has the audits beside the epoch in it, and what the machine's load makes of them.
 CLOCK_SHARE, CLOCK_SLACK_S = 0.2, 1.0
+
+Answer = TypeVar("Answer", bound=protocol.Message)
 
 
 class Worker(Protocol):
@@ -75,107 +50,100 @@ def label(moment: datetime) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How groups are executed. ``budget_s``: session seconds of a member; ``together``: sessions are paired."""
+    """How groups are executed.
+
+    Args:
+        precision: of a session's ratios: half-width of their intervals.
+        budget_s: session seconds of a member; 0: no session.
+        launch: starts a worker.
+        together: sessions are paired.
+        reference: the variant that the others are compared with.
+        unavailable: what no trial need ask again: a device, or its compiler, found to be missing.
+    """
 
     precision: float
     budget_s: float
-    together: bool
-    strict_devices: bool
-    cores: int  # of the machine
-    reference: str | None  # the variant that the others are compared with
     launch: Callable[[TrialSpec], Worker]
     observer: Observer = field(default_factory=Observer)
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)  # for labels alone
-    # What no trial need ask again: a device, or its compiler, found to be missing.
+    together: bool = True
+    strict_devices: bool = False
+    reference: str | None = None
     unavailable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Live:
-    """A worker that is ready. ``failure`` is set when it has left."""
+    """A worker that is ready. ``ended``: its session, which has put its state back; ``failure``: why it has left."""
 
     worker: Worker
-    prepared: Prepared
-    steps: StepTimes | None = None
+    prepared: protocol.Prepared
+    ended: protocol.SessionEnded | None = None
     failure: Failure | None = None
-    session_start_ns: int = 0
 
     @property
-    def id(self) -> str:
-        return self.worker.spec.id
+    def spec(self) -> TrialSpec:
+        return self.worker.spec
 
-    @property
-    def cell(self) -> Cell:
-        return self.worker.spec.cell
+    def ask(self, request: Request, kind: type[Answer]) -> Answer | None:
+        """The reply, of the kind that belongs to the request; None: the trial has failed."""
+        reply = self.worker.call(request)
+        if isinstance(reply, kind):
+            return reply
+        self.failure = _failure(reply)
+        return None
 
-    def block(self, seed: int) -> BlockDone | None:
-        match self.worker.call(Block(seed=seed)):
-            case BlockDone() as done:
-                return done
-            case other:
-                self.failure = _failure(other)
-                return None
+    def block(self, seed: int) -> protocol.BlockDone | None:
+        return self.ask(protocol.Block(seed=seed), protocol.BlockDone)
 
     def token_s(self) -> float:
-        return (self.worker.token_ns - self.session_start_ns) * NS
+        return self.worker.token_ns * NS
 
 
 def run_group(
-    group: Group, *, timed: frozenset[str], settings: Settings, rng: random.Random
+    group: Group,
+    *,
+    settings: Settings,
+    rng: random.Random,
+    timed: frozenset[str] = frozenset(),
+    train: bool = True,
 ) -> Iterator[Session | Trial]:
     """Executes the trials of ``group``; yields each result as soon as it stands.
 
     Args:
         timed: ids of trials that have a finished session already; they are trained only.
+        train: False: sessions alone, and a trial is a result only where it failed, or cannot be. All workers are
+            started before the first is prepared: imports, most of a short session's cost, go side by side.
 
     Raises:
         Interrupted, WorkerError: as the executor does; every worker has ended.
     """
-    batches = [group.specs] if settings.together else [(spec,) for spec in group.specs]
-    started_at = label(settings.now())
-    for specs in batches:
-        live: list[Live] = []
+    started_at = label(datetime.now(UTC))
+    for specs in [group.specs] if settings.together else [(spec,) for spec in group.specs]:
         begin_ns = perf_counter_ns()
+        workers: dict[str, Worker] = {}
+        live: list[Live] = []
         try:
-            for spec, missing in _prepare(specs, live, settings, settings.launch):
-                yield _trial(spec, missing, started_at, settings)
+            for spec in () if train else specs:
+                workers[spec.id] = settings.launch(spec)
+            for spec in specs:
+                match _prepare(spec, workers, settings):
+                    case Live() as ready:
+                        live.append(ready)
+                    case outcome:
+                        yield _trial(spec, outcome, started_at)
             if settings.budget_s > 0:
-                yield from _time(group.id, [m for m in live if m.id not in timed], settings, rng, begin_ns)
+                yield from _time(group.id, [m for m in live if m.spec.id not in timed], settings, rng, begin_ns)
             for member in rng.sample(live, len(live)):
-                outcome = member.failure or _train(member, settings)
+                measured = _train(member, settings) if train and member.failure is None else None
                 member.worker.kill()
-                yield _trial(member.worker.spec, outcome, started_at, settings)
+                if found := measured or member.failure:
+                    yield _trial(member.spec, found, started_at)
         finally:
-            for member in live:
-                member.worker.kill()
+            for worker in workers.values():
+                worker.kill()
 
 
-def time_group(group: Group, *, settings: Settings, rng: random.Random) -> Iterator[Session | Trial]:
-    """The sessions of ``group`` alone: nothing is trained, and only a trial that failed, or cannot be, is a result.
-
-    The workers are all started before the first is prepared: imports, most of a short session's cost, go side by side.
-
-    Raises:
-        Interrupted, WorkerError: as the executor does; every worker has ended.
-    """
-    started: dict[str, Worker] = {}
-    live: list[Live] = []
-    started_at, begin_ns = label(settings.now()), perf_counter_ns()
-    try:
-        for spec in group.specs:
-            started[spec.id] = settings.launch(spec)
-        for spec, outcome in _prepare(group.specs, live, settings, lambda spec: started[spec.id]):
-            yield _trial(spec, outcome, started_at, settings)
-        yield from _time(group.id, live, settings, rng, begin_ns)
-        for member in live:
-            if member.failure is not None:
-                yield _trial(member.worker.spec, member.failure, started_at, settings)
-    finally:
-        for worker in started.values():
-            worker.kill()
-
-
-def _trial(spec: TrialSpec, outcome: Outcome, started_at: str, settings: Settings) -> Trial:
+def _trial(spec: TrialSpec, outcome: Outcome, started_at: str) -> Trial:
     return Trial(
         id=spec.id,
         cell=spec.cell,
@@ -186,45 +154,30 @@ def _trial(spec: TrialSpec, outcome: Outcome, started_at: str, settings: Setting
         dataset_sha256=spec.data.sha256,
         outcome=outcome,
         started_at=started_at,
-        ended_at=label(settings.now()),
+        ended_at=label(datetime.now(UTC)),
     )
 
 
-def _prepare(
-    specs: Sequence[TrialSpec], live: list[Live], settings: Settings, launch: Callable[[TrialSpec], Worker]
-) -> Iterator[tuple[TrialSpec, Failure | Skip]]:
-    """Adds to ``live`` the workers that are ready; yields the outcomes of the others."""
-    for spec in specs:
-        if known := _known_missing(spec, settings):
-            yield spec, _skip(known, settings)
-            continue
-        settings.observer.stage("preparing", spec.id)
-        worker = launch(spec)
-        try:
-            reply = worker.call(Prepare(spec=worker.spec))
-        except BaseException:
-            worker.kill()
-            raise
-        match reply:
-            case Prepared() as prepared:
-                live.append(Live(worker, prepared))
-                continue
-            case Unavailable(scope=scope, reason=reason):
-                settings.unavailable[_missing_key(spec, scope)] = reason
-                outcome: Failure | Skip = _skip(reason, settings)
-            case other:
-                outcome = _failure(other)
-        worker.kill()
-        yield spec, outcome
-
-
-def _missing_key(spec: TrialSpec, scope: Literal["device", "compile"]) -> str:
-    return spec.cell.device if scope == "device" else f"{spec.cell.device}/{spec.variant.name}"
-
-
-def _known_missing(spec: TrialSpec, settings: Settings) -> str | None:
-    missing = settings.unavailable
-    return missing.get(_missing_key(spec, "device")) or missing.get(_missing_key(spec, "compile"))
+def _prepare(spec: TrialSpec, workers: dict[str, Worker], settings: Settings) -> Live | Failure | Skip:
+    """The trial's worker, ready (it is started, where ``workers`` has none); or why it cannot be."""
+    device = spec.cell.device
+    keys = {"device": device, "compile": f"{device}/{spec.variant.name}"}
+    if known := [settings.unavailable[key] for key in keys.values() if key in settings.unavailable]:
+        return _skip(known[0], settings)
+    settings.observer.stage("preparing", spec.id)
+    if spec.id not in workers:
+        workers[spec.id] = settings.launch(spec)
+    worker = workers[spec.id]
+    match worker.call(protocol.Prepare(spec=worker.spec)):
+        case protocol.Prepared() as prepared:
+            return Live(worker, prepared)
+        case protocol.Unavailable(scope=scope, reason=reason):
+            settings.unavailable[keys[scope]] = reason
+            outcome = _skip(reason, settings)
+        case other:
+            outcome = _failure(other)
+    worker.kill()
+    return outcome
 
 
 def _skip(reason: str, settings: Settings) -> Skip | Failure:
@@ -245,9 +198,7 @@ def _time(group: str, live: Sequence[Live], settings: Settings, rng: random.Rand
 
 
 def _session(group: str, members: Sequence[Live], settings: Settings, rng: random.Random) -> Session:
-    for member in members:
-        member.session_start_ns = member.worker.token_ns
-    settings.observer.stage("timing", members[0].id)
+    settings.observer.stage("timing", members[0].spec.id)
 
     def progress(rounds: int, width: float | None, used: float) -> None:
         known = "" if width is None else f", known to ±{width:.1%}"
@@ -256,72 +207,68 @@ def _session(group: str, members: Sequence[Live], settings: Settings, rng: rando
 
     pids = tuple(member.worker.pid for member in members)
     before = noise.read(pids)
-    plan = Plan(pairs=_pairs(members, settings.reference), precision=settings.precision, budget_s=settings.budget_s)
-    rounds, stopped = time_session(members, plan, rng, progress)
-    _, noisy = noise.compare(before, noise.read(pids), settings.cores)
+    rounds, stopped = time_session(
+        members,
+        rng,
+        pairs=_pairs(members, settings.reference),
+        precision=settings.precision,
+        budget_s=settings.budget_s,
+        progress=progress,
+    )
+    _, noisy = noise.compare(before, noise.read(pids), CORES)
     for member in members:
         if member.failure is None:
-            match member.worker.call(EndSession()):
-                case SessionEnded(step_times=steps):
-                    member.steps = steps
-                case other:
-                    member.failure = _failure(other)
+            member.ended = member.ask(protocol.EndSession(), protocol.SessionEnded)
     return Session(
         group=group,
-        members=tuple(member.id for member in members),
+        members=tuple(member.spec.id for member in members),
         paired=len(members) > 1,
         rounds=rounds,
-        steps={member.id: member.steps for member in members if member.steps is not None},
+        steps={m.spec.id: m.ended.step_times for m in members if m.ended and m.ended.step_times},
         stopped=stopped,
         noisy=noisy,
     )
 
 
-def _pairs(members: Sequence[Live], reference: str | None) -> tuple[tuple[int, int], ...]:
+def _pairs(members: Sequence[Live], reference: str | None) -> list[tuple[int, int]]:
     """The ratios that the tables will show: against the reference variant, and against the CPU."""
-    index = {(member.cell.device, member.cell.variant): position for position, member in enumerate(members)}
-    pairs = []
-    for (device, variant), position in index.items():
-        for other in (index.get((device, reference or "")), index.get(("cpu", variant))):
-            if other is not None and other != position:
-                pairs.append((other, position))
-    return tuple(pairs)
+    places = {(member.spec.cell.device, member.spec.cell.variant): place for place, member in enumerate(members)}
+    return [
+        (places[other], place)
+        for (device, variant), place in places.items()
+        for other in ((device, reference or ""), ("cpu", variant))
+        if places.get(other, place) != place
+    ]
 
 
-def _train(member: Live, settings: Settings) -> Measurement | Failure:
-    spec, worker = member.worker.spec, member.worker
+def _train(member: Live, settings: Settings) -> Measurement | None:
+    """The trial's training and its last word; None: it has failed."""
+    spec, worker = member.spec, member.worker
     readings = [noise.read((worker.pid,))]
-    trained: list[EpochDone] = []
-    scored: list[Evaluated] = []
-    if member.steps is None:  # no session has put the state back
-        reply = worker.call(EndSession())
-        if not isinstance(reply, SessionEnded):
-            return _failure(reply)
+    epochs: list[tuple[EpochDone, Evaluated]] = []
+    if member.ended is None and not member.ask(protocol.EndSession(), protocol.SessionEnded):
+        return None
     settings.observer.stage("training", spec.id)
     for epoch in range(spec.epochs):
         before_ns = worker.token_ns
-        done = worker.call(TrainEpoch(epoch=epoch))
-        if not isinstance(done, EpochDone):
-            return _failure(done)
+        if not (done := member.ask(protocol.TrainEpoch(epoch=epoch), EpochDone)):
+            return None
         if doubt := _clock_doubt(epoch, done.seconds, (worker.token_ns - before_ns) * NS):
-            return Failure(kind="failed", reason=doubt)
-        score = worker.call(Evaluate())
-        if not isinstance(score, Evaluated):
-            return _failure(score)
-        trained.append(done)
-        scored.append(score)
+            member.failure = Failure(kind="failed", reason=doubt)
+            return None
+        if not (score := member.ask(protocol.Evaluate(), Evaluated)):
+            return None
+        epochs.append((done, score))
         readings.append(noise.read((worker.pid,)))
         settings.observer.detail(_epoch_words(epoch, spec.epochs, done, score), (epoch + 1) / spec.epochs)
     final = None
     if spec.score_both:
-        other = worker.call(Evaluate(other_set=True))
-        if not isinstance(other, Evaluated):
-            return _failure(other)
-        final = _image_sets(spec, scored[-1], other)
-    finished = worker.call(Finish())
-    if not isinstance(finished, Finished):
-        return _failure(finished)
-    return _measurement(member, trained, scored, finished, readings, settings.cores, final)
+        if not (other := member.ask(protocol.Evaluate(other_set=True), Evaluated)):
+            return None
+        final = _image_sets(spec, epochs[-1][1], other)
+    if not (finished := member.ask(protocol.Finish(), protocol.Finished)):
+        return None
+    return _measurement(member, epochs, finished, readings, final)
 
 
 def _epoch_words(epoch: int, epochs: int, done: EpochDone, score: Evaluated) -> str:
@@ -348,22 +295,15 @@ def _image_sets(spec: TrialSpec, scored: Evaluated, other: Evaluated) -> ImageSe
 
 def _measurement(
     member: Live,
-    trained: Sequence[EpochDone],
-    scored: Sequence[Evaluated],
-    finished: Finished,
+    epochs: Sequence[tuple[EpochDone, Evaluated]],
+    finished: protocol.Finished,
     readings: Sequence[noise.Counters],
-    cores: int,
     final: ImageSets | None,
 ) -> Measurement:
-    exit_ns = member.worker.close()
+    worker, prepared, (trained, scored) = member.worker, member.prepared, zip(*epochs, strict=True)
+    exit_ns = worker.close()
     phases = {**finished.phases, "teardown": finished.phases.get("teardown", 0.0) + exit_ns * NS}
     awake_s = finished.elapsed_s - finished.asleep_s + exit_ns * NS
-    token_s = member.worker.token_ns * NS
-    found, _ = noise.compare(readings[0], readings[-1], cores)
-    spans = pairwise(readings)
-    noisy = [words for before, after in spans for words in noise.compare(before, after, cores)[1]]
-    if foreign := _foreign(member):
-        noisy.append(f"{foreign} other processes were on the GPU")
     return Measurement(
         epochs=Epochs(
             train_s=tuple(done.seconds for done in trained),
@@ -374,33 +314,35 @@ def _measurement(
         ),
         train_samples=sum(done.samples for done in trained),
         eval_samples=sum(score.samples for score in scored),
-        class_=member.prepared.class_,
+        class_=prepared.class_,
         predictions_sha256=scored[-1].predictions_sha256,
         order_sha256=finished.order_sha256,
-        loss_trace=member.prepared.loss_trace,
+        loss_trace=prepared.loss_trace,
         phases=phases,
         awake_s=awake_s,
-        token_s=token_s,
+        token_s=member.token_s(),
         total_s=awake_s - phases.get("session", 0.0),
-        time_to_first_step_s=member.prepared.time_to_first_step_s,
-        compile_s=member.prepared.compile_s,
+        time_to_first_step_s=prepared.time_to_first_step_s,
+        compile_s=prepared.compile_s,
         host_peak_bytes=finished.host_peak_bytes,
         device_peak_bytes=finished.device_peak_bytes,
-        parameters=member.prepared.parameters,
-        device_name=member.prepared.device_name,
+        parameters=prepared.parameters,
+        device_name=prepared.device_name,
         numerics=finished.numerics,
-        interference=found,
-        noisy=tuple(dict.fromkeys(noisy)),
-        marks=_marks(phases, awake_s, token_s, exited=member.worker.exited),
+        interference=noise.compare(readings[0], readings[-1], CORES)[0],
+        noisy=_disturbances(member.spec.cell.device, readings),
+        marks=_marks(phases, awake_s, member.token_s(), exited=worker.exited),
         final=final,
     )
 
 
-def _foreign(member: Live) -> int:
-    if not member.cell.device.startswith("cuda"):
-        return 0
+def _disturbances(device: str, readings: Sequence[noise.Counters]) -> tuple[str, ...]:
+    """What disturbed any span between two readings, each said once."""
+    noisy = [words for before, after in pairwise(readings) for words in noise.compare(before, after, CORES)[1]]
     # Every worker descends from this process: those of the group that wait hold their part of the GPU meanwhile.
-    return len(noise.foreign_gpu_processes())
+    if device.startswith("cuda") and (foreign := noise.foreign_gpu_processes()):
+        noisy.append(f"{len(foreign)} other processes were on the GPU")
+    return tuple(dict.fromkeys(noisy))
 
 
 def _marks(phases: dict[str, float], awake_s: float, token_s: float, *, exited: bool) -> tuple[str, ...]:
@@ -416,8 +358,6 @@ def _marks(phases: dict[str, float], awake_s: float, token_s: float, *, exited: 
 
 
 def _failure(reply: Reply) -> Failure:
-    match reply:
-        case Failed(kind=kind, reason=reason):
-            return Failure(kind=kind, reason=reason)
-        case other:
-            return Failure(kind="failed", reason=f"the worker broke the protocol: an unexpected {other.type}")
+    if isinstance(reply, protocol.Failed):
+        return Failure(kind=reply.kind, reason=reply.reason)
+    return Failure(kind="failed", reason=f"the worker broke the protocol: an unexpected {reply.type}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from mnist_bench.disk.folder import MANIFEST, SCHEMA_VERSION, RunFolder, new_run
 from mnist_bench.errors import BenchError, Interrupted, UsageError, WorkerError
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import skip_reason, this_host
-from mnist_bench.records import Cell, DataSet, Group, Manifest, Matrix, RunOptions, Session, Trial, TrialSpec, trial_id
+from mnist_bench.records import Cell, DataSet, Group, Manifest, Matrix, RunOptions, Trial, TrialSpec, trial_id
 from mnist_bench.run.group import Settings, Worker, label, run_group
 from mnist_bench.run.observer import Observer
 from mnist_bench.run.process import Interrupts, LocalWorker
@@ -46,14 +45,6 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """What a matrix makes of a run before there is a folder: its groups in matrix order."""
-
-    matrix: Matrix
-    groups: tuple[cells.GroupTrials, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """All that a run will execute. ``groups``: in their order, with everything that a worker must know."""
 
@@ -67,8 +58,8 @@ class RunPlan:
         return (spec for group in self.groups for spec in group.specs)
 
 
-def draft(matrix: Matrix, options: RunOptions) -> Draft:
-    """The groups of a run after ``--filter`` and ``--shard``.
+def draft(matrix: Matrix, options: RunOptions) -> tuple[cells.GroupTrials, ...]:
+    """The groups of a run in matrix order, after ``--filter`` and ``--shard``.
 
     Raises:
         UsageError: nothing is left to run.
@@ -76,17 +67,25 @@ def draft(matrix: Matrix, options: RunOptions) -> Draft:
     groups = cells.planned(matrix, options.filter, options.shard)
     if not groups:
         raise UsageError("nothing to run: this shard of the matrix is empty")
-    return Draft(matrix=matrix, groups=groups)
+    return groups
 
 
-def start(drafted: Draft, options: Options, observer: Observer, environ: Mapping[str, str]) -> RunPlan:
+def start(
+    matrix: Matrix,
+    groups: Sequence[cells.GroupTrials],
+    options: Options,
+    observer: Observer,
+    environ: Mapping[str, str],
+) -> RunPlan:
     """Makes the folder of a new run: data set found, environment described, order drawn.
+
+    Args:
+        groups: of ``draft``.
 
     Raises:
         UsageError: no place to write to.
         DataError, DownloadError: no usable data set.
     """
-    matrix = drafted.matrix
     request = data.Request(
         root=options.data_root,
         offline=options.offline,
@@ -97,11 +96,11 @@ def start(drafted: Draft, options: Options, observer: Observer, environ: Mapping
     dataset = data.resolve(matrix.dataset, request)
     now = datetime.now(UTC)
     run_id = new_run_id(now, random.SystemRandom())
-    order = cells.order(drafted.groups, random.Random(run_id))
+    order = cells.order(groups, random.Random(run_id))
     manifest = replace(
         new_manifest(run_id, matrix, dataset, environ, options.run, options.matrix_path),
         order=tuple(group for group, _ in order),
-        trials=tuple(trial_id(*pair) for _, pairs in drafted.groups for pair in pairs),
+        trials=tuple(trial_id(*pair) for _, pairs in groups for pair in pairs),
         started_at=label(now),
     )
     return _plan(RunFolder.create(options.output_dir, manifest), manifest, order, options)
@@ -144,7 +143,7 @@ def resume(folder: RunFolder, options: Options) -> RunPlan:
     allowed = options.run.allow_plugins  # of this command line, whatever the manifest says
     config.checked(manifest.matrix, source=f"{folder.path / MANIFEST}: matrix", allow_plugins=allowed)
     own = replace(options, run=replace(manifest.options, allow_plugins=allowed), matrix_path=manifest.matrix_path)
-    planned = dict(draft(manifest.matrix, own.run).groups)
+    planned = dict(draft(manifest.matrix, own.run))
     return _plan(folder, manifest, [(name, planned[name]) for name in manifest.order], own)
 
 
@@ -197,26 +196,28 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
     """
     folder = plan.folder
     with folder.lock(), Interrupts() as interrupts:
-        progress = _Progress(plan, observer)
-        if progress.left:
+        execution = _Execution(plan, observer, environ, interrupts, launch)
+        observer.started(plan, execution.done)
+        if execution.left:
             data.verify(plan.manifest.dataset)
+        status: Literal["complete", "interrupted", "stopped"] = "stopped"
         try:
             interrupts.last_word = lambda: _close(folder, "interrupted")
             folder.update_manifest(status="running", ended_at=None)
-            progress.execute(_settings(plan, progress, observer, environ, interrupts, launch), interrupts)
+            status = "complete" if execution.to_the_end() else "stopped"
         except Interrupted:
-            progress.status = "interrupted"
+            status = "interrupted"
         except (WorkerError, OSError) as error:
             raise BenchError(
-                f"{error}; {len(progress.done)} of {len(plan.manifest.trials)} trials are finished and kept: "
+                f"{error}; {len(execution.done)} of {len(plan.manifest.trials)} trials are finished and kept: "
                 f"--resume {folder.run_id} goes on"
             ) from error
         finally:
-            _close(folder, progress.status)
+            _close(folder, status)
         return write_tables(folder)
 
 
-def _close(folder: RunFolder, status: Literal["complete", "interrupted", "stopped"]) -> None:
+def _close(folder: RunFolder, status: str) -> None:
     with contextlib.suppress(OSError):  # of a full disk: what was raised before says so
         folder.update_manifest(status=status, ended_at=label(datetime.now(UTC)))
 
@@ -228,12 +229,19 @@ def write_tables(folder: RunFolder) -> Run:
     return run
 
 
-class _Progress:
+class _Execution:
     """What is finished of a plan and what is left: a finished trial costs the same, however many there are."""
 
-    def __init__(self, plan: RunPlan, observer: Observer) -> None:
-        self._plan, self._observer = plan, observer
-        self.status: Literal["complete", "interrupted", "stopped"] = "stopped"
+    def __init__(
+        self,
+        plan: RunPlan,
+        observer: Observer,
+        environ: Mapping[str, str],
+        interrupts: Interrupts,
+        launch: Launch | None,
+    ) -> None:
+        self._plan, self._observer, self._environ, self._interrupts = plan, observer, environ, interrupts
+        self._start = launch or self._local
         self.done = {trial.id for trial in plan.folder.trials()}
         self._timed = frozenset(member for session in plan.folder.sessions() for member in session.members)
         self.left = [
@@ -242,33 +250,29 @@ class _Progress:
             if (specs := tuple(spec for spec in group.specs if spec.id not in self.done))
         ]
         self._written_s, self._cost_s = monotonic(), 0.0
-        observer.started(plan, self.done)
 
-    def execute(self, settings: Settings, interrupts: Interrupts) -> None:
-        """Executes what is left; ``status`` says how it ended.
+    def to_the_end(self) -> bool:
+        """Executes what is left; False: stopped at a failure, as ``--fail-fast`` asks.
 
         Raises:
             Interrupted: between two trials, or by the executor.
         """
+        plan, settings = self._plan, self._settings()
         for group in self.left:
-            if interrupts.requested:
+            if self._interrupts.requested:
                 raise Interrupted("interrupted")
-            rng = random.Random(f"{self._plan.manifest.run_id}/{group.id}")
+            rng = random.Random(f"{plan.manifest.run_id}/{group.id}")
             # Started in random order: the side that is started first has come out slower (docs/log.md).
             shuffled = replace(group, specs=tuple(rng.sample(group.specs, len(group.specs))))
             for result in run_group(shuffled, timed=self._timed, settings=settings, rng=rng):
-                if isinstance(result, Session):
-                    self._plan.folder.append(result)
-                    continue
-                self._finish(self._plan.folder.append(result))
-                if self._plan.options.fail_fast and result.status not in ("ok", "skipped"):
-                    return
+                stored = plan.folder.append(result)
+                if isinstance(stored, Trial):
+                    self.done.add(stored.id)
+                    self._observer.finished(stored)
+                    if plan.options.fail_fast and stored.status not in ("ok", "skipped"):
+                        return False
             self._refresh_tables()
-        self.status = "complete"
-
-    def _finish(self, trial: Trial) -> None:
-        self.done.add(trial.id)
-        self._observer.finished(trial)
+        return True
 
     def _refresh_tables(self) -> None:
         """The tables of a long run, now and then: they are derived, and a kill loses no more than them."""
@@ -278,36 +282,25 @@ class _Progress:
             self._written_s = monotonic()
             self._cost_s = self._written_s - begin
 
+    def _settings(self) -> Settings:
+        matrix, options = self._plan.manifest.matrix, self._plan.options.run
+        return Settings(
+            precision=matrix.timing.precision,
+            budget_s=matrix.timing.budget_seconds / len(matrix.seeds),
+            together=not options.solo and fits(self.left, self._plan.manifest, self._observer),
+            strict_devices=options.strict_devices,
+            reference=cells.reference_variant(matrix),
+            launch=lambda spec: self._start(spec, self._interrupts),
+            observer=self._observer,
+        )
 
-def _settings(
-    plan: RunPlan,
-    progress: _Progress,
-    observer: Observer,
-    environ: Mapping[str, str],
-    interrupts: Interrupts,
-    launch: Launch | None,
-) -> Settings:
-    matrix, folder = plan.manifest.matrix, plan.folder
-    timeout_s = plan.options.timeout_s or matrix.limits.timeout_seconds
-
-    def local(spec: TrialSpec, interrupts: Interrupts) -> Worker:
+    def _local(self, spec: TrialSpec, interrupts: Interrupts) -> Worker:
         Path(spec.samples_path).unlink(missing_ok=True)  # a stranger's link there would lead elsewhere
-        return LocalWorker(spec, folder.log_path(spec.id), environ, timeout_s, interrupts)
-
-    starter = launch or local
-    return Settings(
-        precision=matrix.timing.precision,
-        budget_s=matrix.timing.budget_seconds / len(matrix.seeds),
-        together=not plan.options.run.solo and _fits(progress.left, plan.manifest, observer),
-        strict_devices=plan.options.run.strict_devices,
-        cores=os.cpu_count() or 1,
-        reference=cells.reference_variant(matrix),
-        launch=lambda spec: starter(spec, interrupts),
-        observer=observer,
-    )
+        timeout_s = self._plan.options.timeout_s or self._plan.manifest.matrix.limits.timeout_seconds
+        return LocalWorker(spec, self._plan.folder.log_path(spec.id), self._environ, timeout_s, interrupts)
 
 
-def _fits(groups: list[Group], manifest: Manifest, observer: Observer) -> bool:
+def fits(groups: Sequence[Group], manifest: Manifest, observer: Observer) -> bool:
     """Whether the trials of the largest group that will live can do so together in this machine's memory."""
     host = this_host()
     lives = [sum(skip_reason(spec.cell, spec.variant, host) is None for spec in group.specs) for group in groups]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from mnist_bench.analysis.ratios import widest_half_width
@@ -26,48 +25,43 @@ class Member(Protocol):
         """Executes one block; None: it has failed and leaves the session."""
 
     def token_s(self) -> float:
-        """Seconds that it has had the token in this session."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """When to stop: every ratio of ``pairs`` (indices of members) known to ``precision``, or a member at its budget.
-
-    Without pairs (a member alone) it is the precision of the member's own seconds per step.
-    """
-
-    pairs: tuple[tuple[int, int], ...]
-    precision: float
-    budget_s: float
+        """Seconds that it has had the token."""
 
 
 def time_session(
     members: Sequence[Member],
-    plan: Plan,
     rng: random.Random,
+    *,
+    pairs: Sequence[tuple[int, int]],
+    precision: float,
+    budget_s: float,
     progress: Callable[[int, float | None, float], None],
 ) -> tuple[tuple[Round, ...], Literal["precise", "budget"]]:
-    """Rounds until the plan is met.
+    """Rounds until every ratio is known well enough, or the budget of a member is spent.
 
     Args:
+        pairs: the ratios, by indices of members; without one among members that live, their own seconds per step count.
+        precision: half-width of an interval.
+        budget_s: of a member with the token.
         progress: told after looks: rounds, widest relative half-width (None: not known), most token seconds used.
 
     Returns:
         The rounds, and what ended them. A member that failed has 0 steps from then on.
     """
+    begin_s = [member.token_s() for member in members]
     rounds: list[Round] = []
     alive = set(range(len(members)))
     order: list[int] = []
     while alive:
         order = order[::-1] if len(rounds) % 2 else rng.sample(range(len(members)), len(members))
         rounds.append(_round(members, order, alive, rng))
-        used = max((members[index].token_s() for index in alive), default=0.0)
-        if used >= plan.budget_s:
-            return tuple(rounds), "budget"
+        used = max((members[index].token_s() - begin_s[index] for index in alive), default=0.0)
+        if used >= budget_s:
+            break
         if len(rounds) >= MIN_ROUNDS and len(rounds) % LOOK_EVERY == 0:
-            width = _width(rounds, plan, alive)
+            width = _width(rounds, [pair for pair in pairs if alive.issuperset(pair)], alive)
             progress(len(rounds), width, used)
-            if width is not None and width <= plan.precision:
+            if width is not None and width <= precision:
                 return tuple(rounds), "precise"
     return tuple(rounds), "budget"
 
@@ -76,25 +70,21 @@ def _round(members: Sequence[Member], order: Sequence[int], alive: set[int], rng
     steps, seconds = [0] * len(members), [0.0] * len(members)
     seed = rng.getrandbits(32)  # one for all: a round is alike for its members, but for the memory they get
     for index in order:
-        if index not in alive:
-            continue
-        done = members[index].block(seed)
-        if done is None:
-            alive.discard(index)
-            continue
-        steps[index], seconds[index] = done.steps, done.seconds
+        if index in alive:
+            if done := members[index].block(seed):
+                steps[index], seconds[index] = done.steps, done.seconds
+            else:
+                alive.discard(index)
     return Round(order=tuple(order), steps=tuple(steps), seconds=tuple(seconds))
 
 
-def _width(rounds: Sequence[Round], plan: Plan, alive: set[int]) -> float | None:
-    """The widest relative half-width among members still alive."""
-    pairs = [pair for pair in plan.pairs if alive.issuperset(pair)]
+def _width(rounds: Sequence[Round], pairs: Sequence[tuple[int, int]], alive: set[int]) -> float | None:
+    """The widest relative half-width; without pairs that of the members' own figures."""
     if pairs:
         return widest_half_width(rounds, pairs)
     widths = []
     for index in alive:
-        per_step = [r.seconds[index] / r.steps[index] for r in rounds if r.steps[index]]
-        interval = hodges_lehmann(per_step)
+        interval = hodges_lehmann([r.seconds[index] / r.steps[index] for r in rounds])
         if interval.low is None or interval.high is None:
             return None
         widths.append((interval.high - interval.low) / 2 / interval.estimate)

@@ -65,7 +65,7 @@ def test_the_waterfall_is_what_a_stopwatch_says(bench: Bench, tmp_path: Path, mo
         offline=True,
     )
     matrix = config.load(tmp_path / "matrix.yaml", allow_plugins=False)
-    plan = runner.start(runner.draft(matrix, options.run), options, Observer(), environ)
+    plan = runner.start(matrix, runner.draft(matrix, options.run), options, Observer(), environ)
     trials = runner.execute(plan, Observer(), environ).trials
     assert len(trials) == 2
     for trial in trials:
