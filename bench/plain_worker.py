@@ -36,8 +36,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         match decode_request(line):
             case Prepare(spec=spec):
                 loop = build(spec)
-                reply = warm_up(loop)
-                steps = reply.block_steps
+                reply, steps = warm_up(loop)
                 replies.write(encode(reply))
             case Block(seed=seed) if loop is not None:
                 replies.write(encode(block(loop, steps, random.Random(seed))))
@@ -78,7 +77,7 @@ def build(spec: TrialSpec) -> PlainLoop:
     )
 
 
-def warm_up(loop: PlainLoop) -> Prepared:
+def warm_up(loop: PlainLoop) -> tuple[Prepared, int]:
     """Warm by the harness's own rule, then back to the initial state, so that both sides start a session alike.
 
     An evaluation batch before all else, as the harness has it: libraries keep the work memory of their first calls, and
@@ -95,9 +94,7 @@ def warm_up(loop: PlainLoop) -> Prepared:
     loop.score(EVALUATION_BATCH_SIZE)
     durations = clocks.settle(lambda count: [round(loop.train(1) * 1e9) for _ in range(count)])
     snapshot.restore()
-    return Prepared(
-        block_steps=clocks.block_steps(durations),
-        step_s=sum(durations) / len(durations) * 1e-9,
+    prepared = Prepared(
         pairable=True,
         device_name="cpu",
         parameters=sum(parameter.numel() for parameter in loop.model.parameters()),
@@ -106,6 +103,7 @@ def warm_up(loop: PlainLoop) -> Prepared:
         time_to_first_step_s=0.0,
         compile_s=None,
     )
+    return prepared, clocks.block_steps(durations)
 
 
 def block(loop: PlainLoop, steps: int, rng: random.Random) -> BlockDone:

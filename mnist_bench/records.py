@@ -612,13 +612,14 @@ def decode(data: bytes, kind: type[_T]) -> _T:
         ValueError: not JSON, or not such a record; the message has the field's path.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:  # it takes no lone surrogates; of all else json says what is wrong
+            return msgspec.convert(json.loads(data, parse_constant=_refuse), kind)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:  # it takes no lone surrogates; of all else json says what is wrong
-        return msgspec.convert(json.loads(data, parse_constant=_refuse), kind)
 
 
 def _refuse(name: str) -> NoReturn:

@@ -57,8 +57,6 @@ def make_spec(device: str = "cpu", variant: str = "eager", epochs: int = 2, seed
 
 
 PREPARED = Prepared(
-    block_steps=10,
-    step_s=0.01,
     pairable=True,
     device_name="a CPU",
     parameters=623_290,

@@ -53,12 +53,18 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: nothing was changed, or (from the last fsync) the new content stands but may not be durable yet.
     """
+    with _replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` of this process's own; what is made there takes the place of ``path`` in the end."""
     temporary = _temporary(path)
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -81,18 +87,11 @@ def try_folder(folder: Path) -> None:
 
 def link_atomically(path: Path, target: str) -> None:
     """Makes ``path`` a symlink to ``target``; a text file that names it where the file system has no symlinks."""
-    temporary = _temporary(path)
-    try:
-        temporary.symlink_to(target)
-    except (OSError, NotImplementedError):
-        write_atomically(path, f"{target}\n".encode())
-        return
-    try:
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with _replacing(path) as temporary:
+        try:
+            temporary.symlink_to(target)
+        except (OSError, NotImplementedError):
+            temporary.write_text(f"{target}\n")
 
 
 def append_line(path: Path, line: bytes) -> None:
@@ -103,7 +102,6 @@ def append_line(path: Path, line: bytes) -> None:
     Raises:
         OSError: the disk is full or broken; the file holds whole lines as before, or a torn end that readers ignore.
     """
-    new = not path.exists()
     descriptor = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         size = _cut_torn_end(descriptor)
@@ -114,7 +112,7 @@ def append_line(path: Path, line: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    if new:
+    if size == 0:  # the file's name is new, perhaps
         sync_folder(path.parent)
 
 
@@ -155,15 +153,10 @@ def remove_torn(folder: Path) -> None:
 
 def _cut_torn_end(descriptor: int) -> int:
     """Cuts off what follows the last newline; returns the size that is left."""
-    size = os.fstat(descriptor).st_size
-    keep = size
-    while keep:
+    keep = size = os.fstat(descriptor).st_size
+    while keep and os.pread(descriptor, 1, keep - 1) != b"\n":
         start = max(0, keep - 65536)
-        newline = os.pread(descriptor, keep - start, start).rfind(b"\n")
-        if newline >= 0:
-            keep = start + newline + 1
-            break
-        keep = start
+        keep = start + os.pread(descriptor, keep - start, start).rfind(b"\n") + 1
     if keep < size:
         os.ftruncate(descriptor, keep)
     return keep

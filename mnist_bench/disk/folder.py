@@ -37,14 +37,13 @@ from mnist_bench.disk.files import (
     write_atomically,
 )
 from mnist_bench.errors import BenchError, UsageError
-from mnist_bench.records import Manifest, Session, Trial, decode, encode, group_id, trial_id
+from mnist_bench.records import MAX_CELLS, Manifest, Session, Trial, decode, encode, group_id, trial_id
 
 SCHEMA_VERSION = 1
 MANIFEST, TRIALS, SESSIONS = "manifest.json", "trials.jsonl", "sessions.jsonl"
 RESULTS = "results.json"  # the table that the history reads
 MANIFEST_LIMIT = 256 << 20  # bytes
 LINE_LIMIT = 4096  # bytes of a line of trials.jsonl, newline included
-MOST_CELLS = 10_000
 SIGNIFICANT_DIGITS = 6  # of a figure on disk: finer than any clock here, and 50 epochs fit a line
 FOLDERS = ("logs", "samples")
 LATEST = "latest"
@@ -62,9 +61,7 @@ class _Version(msgspec.Struct):
 
 
 def new_run_id(now: datetime, rng: random.Random) -> str:
-    """UTC time and 6 random characters: ``20261123T101500Z-a1b2c3``. ``now`` must know its time zone."""
-    if now.tzinfo is None:
-        raise ValueError("a run id needs a time with its zone")
+    """UTC time and 6 random characters: ``20261123T101500Z-a1b2c3``."""
     suffix = "".join(rng.choices(string.ascii_lowercase + string.digits, k=6))
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
 
@@ -186,9 +183,7 @@ class RunFolder:
         """
         self._require_lock()
         values = _rounded(msgspec.to_builtins(record))
-        if isinstance(record, Trial):
-            values = _fitting(values)
-        line, kind = encode(values), type(record)
+        line, kind = encode(_fitting(values) if isinstance(record, Trial) else values), type(record)
         stored: Line = _DECODERS[kind].decode(line)  # what cannot be read back is not written
         append_line(self.path / _FILES[kind], line)
         return stored
@@ -202,19 +197,17 @@ class RunFolder:
         manifest = self.manifest()
         known = None if manifest.check else set(manifest.trials)
         found: dict[str, Trial] = {}
-        with no_garbage():
-            for number, trial in self._read(Trial):
-                if known is not None and (trial.id not in known or trial.id != trial_id(trial.cell, trial.seed)):
-                    raise UsageError(f"{self.path / TRIALS}:{number}: id: {trial.id!r} is no trial of this run")
-                found.setdefault(trial.id, trial)
+        for number, trial in self._read(Trial):
+            if known is not None and (trial.id not in known or trial.id != trial_id(trial.cell, trial.seed)):
+                raise UsageError(f"{self.path / TRIALS}:{number}: id: {trial.id!r} is no trial of this run")
+            found.setdefault(trial.id, trial)
         return tuple(found.values())
 
     def sessions(self) -> tuple[Session, ...]:
         """The finished sessions in order; of two with the same group and members the first holds. As ``trials``."""
         found: dict[tuple[str, tuple[str, ...]], Session] = {}
-        with no_garbage():
-            for _, session in self._read(Session):
-                found.setdefault((session.group, session.members), session)
+        for _, session in self._read(Session):
+            found.setdefault((session.group, session.members), session)
         return tuple(found.values())
 
     def own_folder(self, name: str) -> Path:
@@ -254,11 +247,15 @@ class RunFolder:
         """Where the last check of the run against a baseline goes."""
         return self.path / "check.json"
 
-    def _read(self, kind: type[Line]) -> Iterator[tuple[int, Line]]:
+    def _read(self, kind: type[Line]) -> list[tuple[int, Line]]:
+        """The lines of a file with their numbers."""
         path, number, decode_line = self.path / _FILES[kind], 0, _DECODERS[kind].decode
+        found: list[tuple[int, Line]] = []
         try:
-            for number, line in whole_lines(path):
-                yield number, decode_line(line)
+            with no_garbage():
+                for number, line in whole_lines(path):
+                    found.append((number, decode_line(line)))
+            return found
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
@@ -315,8 +312,8 @@ def _demand_own_trials(manifest: Manifest) -> None:
     """Raises ValueError where a trial or a group is none of the manifest's own matrix."""
     matrix = manifest.matrix
     axes = (matrix.models, matrix.devices, matrix.batch_sizes, matrix.variants)
-    if math.prod(map(len, axes)) > MOST_CELLS or max(len(matrix.include), len(matrix.seeds)) > MOST_CELLS:
-        raise ValueError(f"matrix: more than {MOST_CELLS:,} cells or seeds")
+    if math.prod(map(len, axes)) > MAX_CELLS or max(len(matrix.include), len(matrix.seeds)) > MAX_CELLS:
+        raise ValueError(f"matrix: more than {MAX_CELLS:,} cells or seeds")
     known = trials_of(matrix)
     if foreign := set(manifest.trials) - known.keys():
         raise ValueError(f"trials: {min(foreign)!r} is not of its matrix")

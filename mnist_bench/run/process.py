@@ -14,6 +14,7 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from time import perf_counter_ns
 from types import FrameType
@@ -109,17 +110,18 @@ class LocalWorker:
                 requests, self._requests = _pipe(handed, undone)
                 self._replies, replies = _pipe(undone, handed)
                 lifeline, self._lifeline = _pipe(handed, undone)
+                passed = requests.fileno(), replies.fileno(), lifeline.fileno()
                 output = open_regular(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 handed.callback(os.close, output)
                 self._log_start = os.fstat(output).st_size  # what an earlier attempt printed says nothing of this one
                 self._process = subprocess.Popen(
-                    self._command(requests, replies, lifeline),
+                    self._command(*passed),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     env=worker_environment(environ, self.spec, [] if root else uninstalled_package()),
                     cwd=root,
-                    pass_fds=(requests, replies, lifeline),
+                    pass_fds=passed,
                     start_new_session=True,  # the terminal's Ctrl-C is the runner's to act on
                 )
             except OSError as error:
@@ -148,28 +150,28 @@ class LocalWorker:
             line = self._exchange(encode(request), begin)
             reply = decode_reply(line)
         except TimeoutError:
-            self.kill()
-            return Failed(kind="timeout", reason=self._timeout_reason(request))
+            reply = Failed(
+                kind="timeout",
+                reason=f"no answer to {request.type} within the trial's {self._timeout_s:g} s: it hangs, or it is "
+                f"slow; raise limits.timeout_seconds or --timeout (log: {self._log.name})",
+            )
         except (BrokenPipeError, EOFError):
             reply = self._died(request)
         except ValueError as error:
-            self.kill()
-            return Failed(kind="failed", reason=f"the worker broke the protocol: {error}")
+            reply = Failed(kind="failed", reason=f"the worker broke the protocol: {error}")
         finally:
             self.token_ns += perf_counter_ns() - begin
-        if isinstance(reply, Failed) and NO_SPACE in reply.reason + self._tail():
+        if isinstance(reply, Failed):
             self.kill()
-            raise WorkerError(f"the disk is full ({self.spec.id} has not finished): make room")
+            if NO_SPACE in reply.reason + self._tail():
+                raise WorkerError(f"the disk is full ({self.spec.id} has not finished): make room")
         return reply
 
     def close(self) -> int:
         """Waits for the exit after the last reply, ends whatever is left; returns the ns waited (token time)."""
         begin = perf_counter_ns()
-        self._close(self._requests)
-        self._requests = -1
-        with selectors.DefaultSelector() as selector:  # end of file: its last descriptor went with it; no polling
-            selector.register(self._replies, selectors.EVENT_READ)
-            self.exited = bool(selector.select(EXIT_SECONDS))
+        self._requests.close()
+        self.exited = _readable(EXIT_SECONDS, self._replies)  # end of file: its last descriptor went with it
         waited = perf_counter_ns() - begin
         self.token_ns += waited
         self.kill()
@@ -177,9 +179,8 @@ class LocalWorker:
 
     def kill(self) -> None:
         """Ends the worker with everything that it started, by closing the lifeline; idempotent."""
-        for descriptor in (self._lifeline, self._requests, self._replies):
-            self._close(descriptor)
-        self._lifeline = self._requests = self._replies = -1
+        for pipe in (self._lifeline, self._requests, self._replies):
+            pipe.close()
         try:
             self._process.wait(EXIT_SECONDS)
         except subprocess.TimeoutExpired:  # a guardian that cannot act (a process in uninterruptible sleep)
@@ -188,36 +189,22 @@ class LocalWorker:
             self._process.wait()
         shutil.rmtree(self._cache, ignore_errors=True)
 
-    @staticmethod
-    def _close(descriptor: int) -> None:
-        if descriptor >= 0:
-            os.close(descriptor)
-
     def _exchange(self, message: bytes, begin_ns: int) -> bytes:
-        os.write(self._requests, message)
+        os.write(self._requests.fileno(), message)
         deadline_ns = begin_ns + int(self._timeout_s / NS) - self.token_ns
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._replies, selectors.EVENT_READ)
-            selector.register(self._interrupts.descriptor, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                remaining = (deadline_ns - perf_counter_ns()) * NS
-                ready = selector.select(remaining) if remaining > 0 else []
-                if self._interrupts.requested:
-                    raise Interrupted("interrupted")
-                if not ready:
-                    raise TimeoutError
-                chunk = os.read(self._replies, 65536)
-                if not chunk or len(self._buffer) > LINE_LIMIT:
-                    raise EOFError
-                self._buffer += chunk
+        while b"\n" not in self._buffer:
+            remaining = (deadline_ns - perf_counter_ns()) * NS
+            ready = remaining > 0 and _readable(remaining, self._replies, self._interrupts.descriptor)
+            if self._interrupts.requested:
+                raise Interrupted("interrupted")
+            if not ready:
+                raise TimeoutError
+            chunk = os.read(self._replies.fileno(), 65536)
+            if not chunk or len(self._buffer) > LINE_LIMIT:
+                raise EOFError
+            self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
-
-    def _timeout_reason(self, request: Request) -> str:
-        return (
-            f"no answer to {request.type} within the trial's {self._timeout_s:g} s: it hangs, or it is slow; "
-            f"raise limits.timeout_seconds or --timeout (log: {self._log.name})"
-        )
 
     def _died(self, request: Request) -> Failed:
         """What the exit code and the log's end say of a worker that is gone."""
@@ -226,8 +213,7 @@ class LocalWorker:
             self._process.wait(DEATH_SECONDS)
         self.kill()
         code = self._process.returncode
-        tail = self._tail()
-        if "bad_alloc" in tail or "MemoryError" in tail:
+        if any(words in self._tail() for words in ("bad_alloc", "MemoryError")):
             return Failed(kind="oom", reason=f"out of memory in {request.type}: raise limits.memory_gib")
         number = code - SIGNALLED if code > SIGNALLED else -code
         if code not in (0, 1) and number in set(signal.Signals):
@@ -275,9 +261,15 @@ def worker_environment(environ: Mapping[str, str], spec: TrialSpec, path: Sequen
     return {**environ, **own}
 
 
-def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
     """A pipe whose ends are closed with these stacks."""
     ends = os.pipe()
-    for stack, descriptor in zip((reader, writer), ends, strict=True):
-        stack.callback(os.close, descriptor)
-    return ends
+    return reader.enter_context(FileIO(ends[0], "rb")), writer.enter_context(FileIO(ends[1], "wb"))
+
+
+def _readable(seconds: float, *sources: FileIO | int) -> bool:
+    """Sleeps until one of these has something to read, or has ended; False: none has within so long."""
+    with selectors.DefaultSelector() as selector:
+        for source in sources:
+            selector.register(source, selectors.EVENT_READ)
+        return bool(selector.select(seconds))

@@ -72,8 +72,6 @@ class LiveTrial:
             self._snapshot.restore()
         self._block_steps = clocks.block_steps(durations)
         return Prepared(
-            block_steps=self._block_steps,
-            step_s=float(np.median(durations[-50:])) * NS,
             pairable=self._spec.variant.workers == 0,
             device_name=self._device.describe(),
             parameters=sum(parameter.numel() for parameter in self._model.parameters()),
