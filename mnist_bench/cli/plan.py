@@ -10,8 +10,7 @@ from typing import Any
 from mnist_bench.cells import expand, planned, reference_variant, variant_of
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_result, say
-from mnist_bench.machine import forecast
-from mnist_bench.machine.environment import available_cores
+from mnist_bench.machine import environment, forecast
 from mnist_bench.records import Cell, Matrix
 from mnist_bench.table import Column, Document, Table, duration
 
@@ -48,7 +47,7 @@ def _rows(matrix: Matrix, args: argparse.Namespace) -> list[Row]:
         for cell, seed in trials:
             seeds.setdefault(cell, []).append(seed)
     host, past = forecast.this_host(), forecast.earlier_trials(args.output_dir, matrix.recipe)
-    cores = available_cores()
+    cores = environment.available_cores()
 
     def row(cell: Cell) -> Row:
         guess = forecast.estimate(cell, matrix, len(seeds[cell]), cores=cores, past=past.get(cell, ()))
