@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 MATRIX ?= benchmarks.yaml
 
-.PHONY: help run reproduce test lint bench bars docs clean
+.PHONY: help run reproduce test lint bench nightly bars docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -35,6 +35,9 @@ lint: $(STAMP) ## style, types and import walls
 
 bench: $(STAMP) ## pytest-benchmark suites: cells of MATRIX, and the harness itself
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --matrix $(MATRIX) --benchmark-only --benchmark-storage=.benchmarks --benchmark-autosave $(ARGS)
+
+nightly: $(STAMP) ## 3,000 spoilt folders of the day's draw (half an hour)
+	HOSTILE_MUTANTS=3000 HOSTILE_SALT=$$(date +%F) $(BIN)/python -m pytest tests/golden/test_hostile.py -n 2 $(ARGS)
 
 bars: $(STAMP) ## the long proofs, by hand, on a quiet machine (hours)
 	$(BIN)/python -m pytest -m bars -s $(ARGS)

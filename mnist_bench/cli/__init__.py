@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from mnist_bench import __version__
-from mnist_bench.cli.console import settle_streams
+from mnist_bench.cli.console import PREFIX, say, settle_streams
 from mnist_bench.errors import BenchError
 
 # name: (module, one line of help)
@@ -70,12 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BenchError as error:
-        for line in str(error).splitlines():
-            print(f"mnist-bench: {line}" if not hasattr(error, "problems") else line, file=sys.stderr)
+        say(*str(error).splitlines(), prefix="" if hasattr(error, "problems") else PREFIX)
         return error.exit_code
     except KeyboardInterrupt:
-        print("mnist-bench: interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
     except OSError as error:  # a full disk, a folder that has gone: no fault of the program
-        print(f"mnist-bench: {error}", file=sys.stderr)
+        say(str(error))
         return 1

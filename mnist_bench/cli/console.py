@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # imported late: what prints no table need not wait for it
     from rich.console import Console
     from rich.text import Text
 
+PREFIX = "mnist-bench: "  # of what the program says in its own name
 PIPE_WIDTH = 200  # a file has no width, and a cell that is cut off in one is lost
 
 
@@ -111,11 +112,11 @@ def animates(args: argparse.Namespace, file: IO[str]) -> bool:
     return file.isatty() and not silent and not os.environ.get("CI")
 
 
-def say(*lines: str) -> None:
+def say(*lines: str, prefix: str = PREFIX) -> None:
     """Lines on stderr, in the program's name; text from outside is made harmless, what is indented stays so."""
     for line in lines:
         indent = " " * (len(line) - len(line.lstrip(" ")))
-        print(inert(f"mnist-bench: {indent}{plain(line)}"), file=sys.stderr, flush=True)
+        print(inert(f"{prefix}{indent}{plain(line)}"), file=sys.stderr, flush=True)
 
 
 def print_result(
