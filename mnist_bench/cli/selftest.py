@@ -7,8 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +21,10 @@ from mnist_bench.records import Matrix
 from mnist_bench.run.process import Interrupts
 
 if TYPE_CHECKING:
-    from mnist_bench.labs.selftest import Bench
+    from mnist_bench.gate.bench import Setting
     from mnist_bench.labs.selftest_report import Report
 
-CHECKS, MAX_CHECKS = 3, 1000
-BUDGET = "8m"
+MAX_CHECKS = 1000
 CONDITIONS = 5  # identical, three slow-downs, mislabelled
 
 
@@ -37,16 +35,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     options.add(parser, "matrix", "filter")
     count, checks = options.whole("--checks", 1, MAX_CHECKS), "checks of each kind (default: %(default)s)"
-    parser.add_argument("--checks", type=count, default=CHECKS, metavar="N", help=checks)
+    parser.add_argument("--checks", type=count, default=3, metavar="N", help=checks)
     budget = "the most that a check may take, as in 8m (default: %(default)s)"
-    parser.add_argument("--budget", default=BUDGET, metavar="TIME", help=budget)
+    parser.add_argument("--budget", default="8m", metavar="TIME", help=budget)
     options.add(parser, "data_dir", "allow_plugins", "offline", "no_wait", "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.gate.plan import parse_budget
-    from mnist_bench.labs.selftest import measure_gate
-    from mnist_bench.labs.selftest_calibration import instrumented
+    from mnist_bench.labs.selftest import Bench, instrumented, measure_gate
     from mnist_bench.machine.lock import alone
 
     path, matrix = options.read_matrix(args)
@@ -58,41 +55,33 @@ def execute(args: argparse.Namespace) -> int:
         f"{most * budget_s / 3600:.1f} h, and the calibration before them"
     )
     report: Report | None = None
-    with alone(wait=not args.no_wait, tell=say), _workplace() as folder, Interrupts() as interrupts:
-        bench = _bench(args, path, matrix, folder, interrupts)
+    with alone(wait=not args.no_wait, tell=say), ExitStack() as undone, Interrupts() as interrupts:
+        folder = Path(tempfile.mkdtemp(prefix="mnist-bench-selftest-"))
+        undone.callback(shutil.rmtree, folder)
+        bench = Bench(setting=_setting(args, path, matrix, interrupts), matrix=matrix, folder=folder, say=say)
         try:
             for known in measure_gate(bench, cells, args.checks, budget_s):
                 report = known
         except (Interrupted, KeyboardInterrupt):
             if report is None:
                 raise
+        except WorkerError:
+            undone.pop_all()  # its log is in the folder
+            raise
         finally:  # however it ends, what is known is printed: it took hours
             if report is not None:
                 _print(report, args)
     if report is None or not report.complete:
         say("interrupted")
         return Interrupted.exit_code
-    return 0 if any(summary.red.trials for summary in report.conditions) else options.NOTHING
+    return 0 if any(summary.of for summary in report.conditions) else options.NOTHING
 
 
-@contextmanager
-def _workplace() -> Iterator[Path]:
-    """A temporary folder, which stays where a worker has failed: its log is in it."""
-    folder, stays = Path(tempfile.mkdtemp(prefix="mnist-bench-selftest-")), False
-    try:
-        yield folder
-    except WorkerError:
-        stays = True
-        raise
-    finally:
-        if not stays:
-            shutil.rmtree(folder)
-
-
-def _bench(args: argparse.Namespace, path: Path, matrix: Matrix, folder: Path, interrupts: Interrupts) -> Bench:
+def _setting(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: Interrupts) -> Setting:
+    """The user's own side twice."""
     from mnist_bench import data
     from mnist_bench.gate.bench import Setting
-    from mnist_bench.labs.selftest import Bench, Warned
+    from mnist_bench.labs.selftest import Warned
 
     root = data.default_root(args.data_dir, os.environ)
     request = data.Request(root=root, offline=args.offline, notify=say, environ=os.environ)
@@ -105,7 +94,7 @@ def _bench(args: argparse.Namespace, path: Path, matrix: Matrix, folder: Path, i
         environ=os.environ,
         data=data.resolve(matrix.dataset, request),
     )
-    setting = Setting(
+    return Setting(
         a=plain,
         b=replace(plain, name="B"),
         budget_s=0.0,
@@ -115,7 +104,6 @@ def _bench(args: argparse.Namespace, path: Path, matrix: Matrix, folder: Path, i
         observer=Warned(say),
         allow_plugins=args.allow_plugins,
     )
-    return Bench(setting=setting, matrix=matrix, folder=folder, say=say)
 
 
 def _print(report: Report, args: argparse.Namespace) -> None:

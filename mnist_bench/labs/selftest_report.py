@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from statistics import median
 
 from mnist_bench.figures import significant
-from mnist_bench.gate.judge import VerdictKind
+from mnist_bench.gate.judge import Verdict, VerdictKind
 from mnist_bench.stats import CONFIDENCE, Interval
-from mnist_bench.table import Column, Document, Table, plain
+from mnist_bench.table import Column, Document, Table, at, plain
 
 RED: frozenset[VerdictKind] = frozenset(("regression", "missing", "failed"))
 JUDGED: frozenset[VerdictKind] = RED | {"pass", "improvement", "inconclusive"}
-MISLABELLED = "mislabelled"  # the condition of that name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,38 +38,12 @@ class Mislabelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellResult:
-    """What the gate said of one cell, and after how many process pairs and seeds."""
-
-    cell: str
-    kind: VerdictKind
-    pairs: int
-    seeds: int
-    ratio: float | None  # seconds per step, B / A, as the gate estimated it
-    change: float | None  # of accuracy, B - A
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
     """One check. ``seconds``: wall time of it."""
 
     condition: str
     seconds: float
-    cells: tuple[CellResult, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """``hits`` of ``trials`` and the exact 95 % interval of their rate; without trials it is from 0 to 1."""
-
-    hits: int
-    trials: int
-    low: float
-    high: float
-
-    @property
-    def estimate(self) -> float | None:
-        return self.hits / self.trials if self.trials else None
+    cells: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +51,9 @@ class Summary:
     """One condition: how often the gate was red, and what it cost.
 
     Args:
-        size: of the fault as it was measured, least and most over the cells: a ratio less 1, or a drop of accuracy.
-        red: on identical sides the false alarms, of checks; else the faults found, of cells with a fault.
+        size: of the fault as it was measured, least and most over the cells; empty: there is none.
+        red: on identical sides the false alarms, ``of`` checks; else the faults found, of cells with a fault.
+        rate: of both, with its exact 95 % interval; None: there was none.
         passed: of the same cells (identical sides: all), those with the verdict pass or improvement.
         inconclusive: likewise.
         unjudged: cells that the gate could not compare (a device that is missing, say); in no other count.
@@ -89,8 +63,10 @@ class Summary:
     """
 
     condition: str
-    size: tuple[float, float] | None
-    red: Rate
+    size: str
+    red: int
+    of: int
+    rate: Interval | None
     checks: int
     passed: int
     inconclusive: int
@@ -104,7 +80,7 @@ class Summary:
 class Report:
     """All that a selftest found; fewer than ``checks_per_condition`` were made where it ended early."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     program_version: str
     machine: str
     checks_per_condition: int
@@ -119,34 +95,32 @@ class Report:
         return all(summary.checks == self.checks_per_condition for summary in self.conditions)
 
 
-def rate(hits: int, trials: int) -> Rate:
-    """A rate and its Clopper-Pearson interval.
+def rate(hits: int, trials: int) -> Interval | None:
+    """A rate and its Clopper-Pearson interval; None without trials.
 
     Source: Clopper & Pearson (1934), Biometrika 26, 404-413, by ``scipy.stats.binomtest``.
 
     >>> rate(0, 3)
-    Rate(hits=0, trials=3, low=0.0, high=0.7075982261703572)
+    Interval(estimate=0.0, low=0.0, high=0.7075982261703572)
     """
     if trials == 0:
-        return Rate(hits=0, trials=0, low=0.0, high=1.0)
+        return None
     from scipy.stats import binomtest
 
     interval = binomtest(hits, trials).proportion_ci(confidence_level=CONFIDENCE, method="exact")
-    return Rate(hits=hits, trials=trials, low=float(interval.low), high=float(interval.high))
+    return Interval(hits / trials, float(interval.low), float(interval.high))
 
 
-def summarise(
-    name: str, faulty: frozenset[str], size: tuple[float, float] | None, results: Sequence[CheckResult]
-) -> Summary:
+def summarise(name: str, faulty: frozenset[str], size: str, results: Sequence[CheckResult]) -> Summary:
     """What the checks of the condition ``name``, among ``results``, come to.
 
     Args:
-        faulty: the cells of B that are worse; none: the sides are alike, and every alarm is false.
+        faulty: the ids of the cells of B that are worse; none: the sides are alike, and every alarm is false.
     """
     checks = [one for one in results if one.condition == name]
     judged = [[cell for cell in check.cells if cell.kind in JUDGED] for check in checks]
     cells = [cell for of_check in judged for cell in of_check]
-    watched = [cell for cell in cells if cell.cell in faulty] if faulty else cells
+    watched = [cell for cell in cells if cell.cell.id in faulty] if faulty else cells
     if faulty:  # only a regression has found the fault: what crashed was found by nobody
         red = [cell.kind == "regression" for cell in watched]
     else:
@@ -155,14 +129,16 @@ def summarise(
     return Summary(
         condition=name,
         size=size,
-        red=rate(sum(red), len(red)),
+        red=sum(red),
+        of=len(red),
+        rate=rate(sum(red), len(red)),
         checks=len(checks),
         passed=sum(cell.kind in ("pass", "improvement") for cell in watched),
         inconclusive=sum(cell.kind == "inconclusive" for cell in watched),
         unjudged=sum(len(check.cells) for check in checks) - len(cells),
         check_s=_median([check.seconds for check in checks]),
         verdict_s=_median(costs),
-        pairs=_median([cell.pairs for cell in cells]),
+        pairs=_median([cell.speed.count if cell.speed else 0 for cell in cells]),
     )
 
 
@@ -173,15 +149,12 @@ def _median(values: Sequence[float]) -> float | None:
 # ── how it is told ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _size(summary: Summary) -> str:
-    if summary.size is None:
-        return ""
-    unit = "pp" if summary.condition == MISLABELLED else "%"
-    return f"{'-'.join(dict.fromkeys(f'{100 * value:.1f}' for value in summary.size))} {unit}"
-
-
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _bounds(summary: Summary) -> str:
+    return f"{100 * (summary.rate.low or 0):.0f}-{_percent(summary.rate.high)}" if summary.rate else ""
 
 
 def _minutes(seconds: float | None) -> str:
@@ -189,19 +162,17 @@ def _minutes(seconds: float | None) -> str:
 
 
 COLUMNS: tuple[Column[Summary], ...] = (
-    Column("side B", right=False, key="condition", value=lambda s: s.condition),
-    Column("measured", _size, key="measured", value=lambda s: _size(s) or None),
-    Column("red", lambda s: f"{s.red.hits}/{s.red.trials}", key="red", value=lambda s: s.red.hits),
-    Column(None, key="of", value=lambda s: s.red.trials),
-    Column("rate", lambda s: _percent(s.red.estimate), 1, key="rate", value=lambda s: s.red.estimate),
-    Column(
-        "95 %", lambda s: f"{100 * s.red.low:.0f}-{_percent(s.red.high)}", key="rate_low", value=lambda s: s.red.low
-    ),
-    Column(None, key="rate_high", value=lambda s: s.red.high),
-    Column("pass", rank=2, key="passed", value=lambda s: s.passed),
-    Column("open", rank=2, key="inconclusive", value=lambda s: s.inconclusive),
-    Column("min", lambda s: _minutes(s.check_s), 3, key="check_s", value=lambda s: s.check_s),
-    Column("pairs", lambda s: significant(s.pairs, 2), 3, key="pairs", value=lambda s: s.pairs),
+    Column("side B", right=False, key="condition", value=at("condition")),
+    Column("measured", key="measured", value=lambda s: s.size or None),
+    Column("red", lambda s: f"{s.red}/{s.of}", key="red", value=at("red")),
+    Column(None, key="of", value=at("of")),
+    Column("rate", lambda s: _percent(at("rate.estimate")(s)), 1, key="rate", value=at("rate.estimate")),
+    Column("95 %", _bounds, key="rate_low", value=at("rate.low")),
+    Column(None, key="rate_high", value=at("rate.high")),
+    Column("pass", rank=2, key="passed", value=at("passed")),
+    Column("open", rank=2, key="inconclusive", value=at("inconclusive")),
+    Column("min", lambda s: _minutes(s.check_s), 3, key="check_s", value=at("check_s")),
+    Column("pairs", lambda s: significant(s.pairs, 2), 3, key="pairs", value=at("pairs")),
 )
 
 
@@ -225,9 +196,9 @@ def notes(report: Report) -> Iterator[str]:
         spread = " to ".join(dict.fromkeys((_minutes(min(costs)), _minutes(max(costs)))))
         yield f"a verdict costs {spread} minutes here (a check's time over its cells, by condition)."
     for one in report.conditions:
-        if one.size is None and one.red.trials:
-            most = f"cannot rule out a rate of false alarms up to {_percent(one.red.high)}; more --checks narrow it."
-            yield f"{one.condition}: {one.red.trials} check{'s' * (one.red.trials > 1)} {most}"
+        if not one.size and one.rate:
+            most = f"cannot rule out a rate of false alarms up to {_percent(one.rate.high)}; more --checks narrow it."
+            yield f"{one.condition}: {one.of} check{'s' * (one.of > 1)} {most}"
     for slowed in report.slowed:
         if abs(slowed.measured.estimate - slowed.aim) > 0.01:
             measured = f"measured {100 * (slowed.measured.estimate - 1):.1f} %: what was measured is what counts."
