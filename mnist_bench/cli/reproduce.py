@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     Pair = tuple[RunPlan, RunPlan]  # of the tutorial recipe and of the standard one: one run has one recipe
 
-EPOCHS = 10  # as in labs/reproduce.py, which is not imported here: numpy would slow every --help
-PNG_SCALE = 2.0
 OWN = ("seeds", "epochs", "pipeline")  # what a resumed reproduction has decided already
 
 
@@ -44,7 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.progress import RunProgress, Screen
+    from mnist_bench.labs.reproduce import Reproduction
     from mnist_bench.machine.lock import alone
     from mnist_bench.run import runner
 
@@ -57,15 +56,14 @@ def execute(args: argparse.Namespace) -> int:
             with Screen(errors, args) as screen:
                 if runner.execute(plan, RunProgress(screen), os.environ).manifest.status != "complete":
                     break
-    result, folder = _result(pair), pair[0].folder
+    folder, beside = (plan.folder for plan in pair)
+    result = Reproduction(tutorial=Run.read(folder), standard=Run.read(beside))
     if result.models:
         _write(folder, result)
+    if result.models or args.format == "json":  # a document for programs, empty as it is
         _print(result, args)
-        errors.print(f"reproduction: {folder.path}/reproduction.md (and .svg, .png)", soft_wrap=True)
-    else:
-        errors.print("nothing was measured yet")
-        if args.format == "json":  # a document for programs, empty as it is
-            _print(result, args)
+    where = f"reproduction: {folder.path}/reproduction.md (and .svg, .png)"
+    errors.print(where if result.models else "nothing was measured yet", soft_wrap=True)
     if {result.tutorial.manifest.status, result.standard.manifest.status} != {"complete"}:
         errors.print(f"interrupted; go on with: {options.resuming(args, folder.run_id)}", soft_wrap=True)
         return 130
@@ -77,18 +75,18 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     from mnist_bench.labs import reproduce
     from mnist_bench.run import runner
 
-    tutorial = options.overrides(reproduce.tutorial_matrix(args.pipeline or "resident"), args)
-    if tutorial.epochs > EPOCHS:
-        raise UsageError(f"--epochs: {tutorial.epochs} epochs are more than the {EPOCHS} that were published")
-    standard = reproduce.standard_matrix(tutorial)
+    published = reproduce.tutorial_matrix(args.pipeline or "resident")
+    tutorial = options.overrides(published, args)
+    if tutorial.epochs > published.epochs:
+        raise UsageError(f"--epochs: {tutorial.epochs} epochs are more than the {published.epochs} that were published")
 
     def start(matrix: Matrix, observer: Observer, companion: str | None) -> RunPlan:
-        found = _options(args)
-        own = replace(found, run=replace(found.run, companion=companion))
+        own = _options(args, companion)
         return runner.start(matrix, runner.draft(matrix, own.run), own, observer, os.environ)
 
     def begin(observer: Observer) -> Pair:
-        beside = start(standard, observer, None)  # first, so that `latest` is the run that names the other
+        # First, so that `latest` is the run that names the other.
+        beside = start(reproduce.standard_matrix(tutorial), observer, None)
         return start(tutorial, observer, beside.folder.run_id), beside
 
     return begin
@@ -112,26 +110,16 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     return lambda observer: pair
 
 
-def _options(args: argparse.Namespace) -> Options:
+def _options(args: argparse.Namespace, companion: str | None = None) -> Options:
     found = options.executed(args, matrix_path="mnist-bench reproduce", plugin_path="")
-    return replace(found, run=replace(found.run, score_both=True))
-
-
-def _result(pair: Pair) -> Reproduction:
-    from mnist_bench.analysis.summary import Run
-    from mnist_bench.labs import reproduce
-
-    tutorial, standard = (Run.read(plan.folder) for plan in pair)
-    return reproduce.reproduction(reproduce.read(), tutorial, standard)
+    return replace(found, run=replace(found.run, score_both=True, companion=companion))
 
 
 def _write(folder: RunFolder, result: Reproduction) -> None:
-    from mnist_bench.labs.reproduce import chart, page
+    from mnist_bench.labs.reproduce import page, plot
+    from mnist_bench.report import vega
 
-    drawn, svg, png = chart(result.models), io.StringIO(), io.BytesIO()
-    drawn.save(svg, format="svg")
-    drawn.save(png, format="png", scale_factor=PNG_SCALE)
-    files = {"md": page(result).encode(), "svg": svg.getvalue().encode(), "png": png.getvalue()}
+    files = {"md": page(result).encode(), **vega.images(plot(result.models))}
     with folder.lock():
         for suffix, content in files.items():
             write_atomically(folder.path / f"reproduction.{suffix}", content)
@@ -143,5 +131,5 @@ def _print(result: Reproduction, args: argparse.Namespace) -> None:
     if args.format == "md":  # the plot as well
         print(reproduce.page(result), end="")
         return
-    csv = reproduce.epochs_table(result).csv
+    csv = reproduce.tables(result)["epochs"].csv
     print_result(args, reproduce.document(result), csv, lambda: reproduce.to_json(result))

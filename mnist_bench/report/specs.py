@@ -60,7 +60,7 @@ def _by_batch(
     return _finished(*behind, interval, *_curve(base.encode(x=x, y=y), "variant", variants), signs)
 
 
-def accuracy_by_epoch(variants: Sequence[str]) -> Spec:
+def accuracy_by_epoch(variants: Sequence[str], title: str = "test accuracy") -> Spec:
     """Mean accuracy after each epoch, the band from the lowest seed to the highest."""
     x = alt.X("epoch:Q").scale(padding=10, nice=False, zero=False).axis(format="d", tickMinStep=1, grid=False)
     base = _coloured("variant", variants, variant="variant", epoch="epoch", accuracy_text="accuracy")
@@ -68,7 +68,7 @@ def accuracy_by_epoch(variants: Sequence[str]) -> Spec:
     seeds = base.encode(y="low:Q", y2="high:Q")
     # Of a single epoch there is no band: the rules at its ends are seen.
     bands = seeds.mark_area(opacity=0.18), seeds.mark_rule(opacity=0.5)
-    return _finished(*bands, *_curve(base.encode(y=_accuracy()), "variant", variants))
+    return _finished(*bands, *_curve(base.encode(y=_accuracy(title)), "variant", variants))
 
 
 def accuracy_by_time(variants: Sequence[str], batches: Sequence[str]) -> Spec:
@@ -142,8 +142,8 @@ def _log(padding: int = 12) -> alt.Scale:
     return alt.Scale(type="log", padding=padding, nice=False)
 
 
-def _accuracy() -> alt.Y:
-    return alt.Y("accuracy:Q").scale(zero=False, padding=8).axis(format=".2~%", tickCount=5).title("test accuracy")
+def _accuracy(title: str = "test accuracy") -> alt.Y:
+    return alt.Y("accuracy:Q").scale(zero=False, padding=8).axis(format=".2~%", tickCount=5).title(title)
 
 
 def _cells() -> alt.Y:

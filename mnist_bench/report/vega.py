@@ -71,13 +71,17 @@ def making() -> Iterator[Callable[[], str]]:
 
 def images_of(plot: Plot) -> Iterator[tuple[str, bytes]]:
     """An SVG and a PNG of each panel, with its title and legend in it: names and contents of files."""
+    for number, panel in enumerate(plot.panels, start=1):
+        for suffix, image in images(on_paper(plot, panel)).items():
+            yield f"{file_name(plot, panel, number)}.{suffix}", image
+
+
+def images(spec: dict[str, Any]) -> dict[str, bytes]:
+    """A specification as an image, by the suffix of its file."""
     import vl_convert
 
-    for number, panel in enumerate(plot.panels, start=1):
-        name = file_name(plot, panel, number)
-        svg: str = vl_convert.vegalite_to_svg(on_paper(plot, panel), vl_version=_version())
-        yield f"{name}.svg", svg.encode("utf-8", "backslashreplace")
-        yield f"{name}.png", vl_convert.svg_to_png(svg, scale=SCALE)
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_version())
+    return {"svg": svg.encode("utf-8", "backslashreplace"), "png": vl_convert.svg_to_png(svg, scale=SCALE)}
 
 
 def on_paper(plot: Plot, panel: Panel) -> dict[str, Any]:
