@@ -195,7 +195,7 @@ def groups(cells: Iterable[Cell], seeds: Sequence[int]) -> tuple[GroupTrials, ..
     return tuple((group, tuple(trials)) for group, trials in gathered.items())
 
 
-def planned(matrix: Matrix, filter_text: str | None, shard_text: str | None) -> tuple[GroupTrials, ...]:
+def planned(matrix: Matrix, filter_text: str | None = None, shard_text: str | None = None) -> tuple[GroupTrials, ...]:
     """The groups of a run in matrix order, after ``--filter`` and ``--shard`` (as they are written, or None)."""
     cells = select(expand(matrix), parse_filter(filter_text) if filter_text else None)
     gathered = groups(cells, matrix.seeds)

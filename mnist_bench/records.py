@@ -536,18 +536,6 @@ class Sides:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A shard that a merged run was made of."""
-
-    run_id: RunId
-    shard: ShardName | None
-    filter: str | None
-    started_at: Moment
-    ended_at: Moment | None
-    environment: Environment
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """What a run was asked for beyond its matrix: what holds for it again when it is resumed."""
 
@@ -560,11 +548,7 @@ class RunOptions:
     score_both: bool = False  # the final weights of every trial on both image sets
     companion: RunId | None = None  # the run beside this one, of the same command (``reproduce``)
     across_machines: bool = False
-    sources: tuple[Source, ...] = ()  # of a merged run
-
-    @property
-    def merged_from(self) -> tuple[str, ...]:
-        return tuple(source.run_id for source in self.sources)
+    merged_from: tuple[RunId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from record_factory import make_manifest, make_matrix, make_measurement, make_session, make_trial
 
-from mnist_bench.disk.folder import RunFolder
-from mnist_bench.disk.samples import SAMPLES, SESSION, WARMUP
+from mnist_bench.disk.folder import SAMPLES, SESSION, WARMUP, RunFolder
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Cell,

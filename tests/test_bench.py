@@ -217,7 +217,7 @@ class TestStepSeconds:
 
     def save(self, spec: Any, steps: int) -> None:
         """Two epochs as a trial keeps them, after a warm-up."""
-        from mnist_bench.disk.samples import SAMPLES, TRAINING, WARMUP
+        from mnist_bench.disk.folder import SAMPLES, TRAINING, WARMUP
 
         assert live.TRAINING_PHASE == TRAINING
         rows = np.zeros(10 + 2 * steps, dtype=SAMPLES)

@@ -26,7 +26,7 @@ from mnist_bench.analysis.results import files
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.records import ModelEntry, RunOptions, Sides, Source, Tree, Trial, Variant
+from mnist_bench.records import ModelEntry, RunOptions, Sides, Tree, Trial, Variant
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 Call = Callable[..., tuple[str, str]]
@@ -183,9 +183,7 @@ class TestRead:
         assert warnings == [f"run {run_id(3)} is running: 1 of 2 trials are finished"]
 
     def test_merged_runs_stand_for_their_sources(self, results: Path) -> None:
-        rest = {"shard": None, "filter": None, "started_at": "2026-11-01T00:00:00Z", "ended_at": None}
-        sources = tuple(Source(run_id=run_id(number), environment=on(), **rest) for number in (1, 2))
-        merged = add_run(results, 3, [timed(1.0)], options=RunOptions(sources=sources))
+        merged = add_run(results, 3, [timed(1.0)], options=RunOptions(merged_from=(run_id(1), run_id(2))))
         assert values(results) == [[60_000.0]]
         shutil.rmtree(merged)
         assert values(results) == [[10_000.0, 20_000.0]]

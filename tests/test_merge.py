@@ -27,11 +27,10 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder, known_runs
 from mnist_bench.disk.merge import merge
-from mnist_bench.errors import BenchError, UsageError
+from mnist_bench.errors import UsageError
 from mnist_bench.records import (
     DataSet,
     Failure,
-    Manifest,
     Matrix,
     Outcome,
     RunOptions,
@@ -149,19 +148,22 @@ class TestMerged:
         assert RunFolder.open(results, "latest").path == one.path
         assert set(known_runs(results)) == {*IDS[:2], one.run_id}
         assert (options.merged_from, options.across_machines, options.shard) == (IDS[:2], False, None)
-        assert [source.shard for source in options.sources] == ["1/2", "2/2"]
         assert (manifest.started_at, manifest.ended_at) == ("2026-11-01T00:00:00Z", "2026-11-02T01:00:00Z")
         assert main(["run", "--resume", "latest", "-o", str(results)]) == 2
         assert f"{IDS[0]}, {IDS[1]}" in capsys.readouterr().err, "its shards go on, not it"
 
-    def test_links_and_leavings_are_not_copied(
+    def test_links_and_what_is_no_trials_are_not_copied(
         self, results: Path, tmp_path: Path, shards: tuple[RunFolder, RunFolder]
     ) -> None:
         (tmp_path / "secret").write_text("secret")
-        (shards[0].path / "logs" / "link.log").symlink_to(tmp_path / "secret")
-        os.mkfifo(shards[0].path / "logs" / "pipe.log")
-        (shards[0].path / "logs" / ".x.log.123.abc.tmp").write_text("")
-        assert len(list((merged(results).path / "logs").iterdir())) == 12
+        link, pipe = (shards[0].log_path(trial) for trial in shards[0].manifest().trials[:2])
+        link.unlink(), pipe.unlink()
+        link.symlink_to(tmp_path / "secret")
+        os.mkfifo(pipe)
+        (shards[0].path / "logs" / "mine").write_text("")
+        logs = {path.name for path in (merged(results).path / "logs").iterdir()}
+        assert len(logs) == 10
+        assert not logs & {link.name, pipe.name, "mine"}
 
 
 class TestOthersThatCanBeMerged:
@@ -186,7 +188,6 @@ class TestOthersThatCanBeMerged:
         for number in range(2):
             make_one(results, number, make_trial(seed=number, outcome=outcome))
         assert main(["merge", *IDS[:2], "-o", str(results)]) == code
-        assert not (results / "latest" / "sessions.jsonl").exists()
 
 
 class TestRefused:
@@ -239,7 +240,6 @@ class TestRefused:
         assert "--across-machines" in text
         manifest = merged(results, across_machines=True).manifest()
         assert manifest.options.across_machines is True
-        assert [source.environment for source in manifest.options.sources] == [known, replace(known, **change)]
         assert manifest.environment.cpu not in ("AMD EPYC", "Intel Xeon"), "comparable with neither of them"
 
     @pytest.mark.parametrize("cores", [2, 3])
@@ -261,21 +261,14 @@ class TestRefused:
         assert f"{path}:1: broken line" in refused(results)
 
     @pytest.mark.parametrize("name", ["samples", "logs"])
-    def test_files_of_one_name_and_a_folder_that_is_a_link(
-        self, results: Path, shards: tuple[RunFolder, RunFolder], name: str
-    ) -> None:
-        for shard in shards:
-            (shard.path / name / "mine").write_text("")
-        assert "mine: another shard has a file of this name" in refused(results)
+    def test_a_folder_that_is_a_link(self, results: Path, shards: tuple[RunFolder, RunFolder], name: str) -> None:
         (shards[1].path / name).rename(results.parent / name)
         (shards[1].path / name).symlink_to(results.parent / name)
         assert f"{shards[1].path / name}: must be a folder of the run's own, and no link" in refused(results)
 
 
 @pytest.mark.usefixtures("shards")
-@pytest.mark.parametrize(
-    ("owner", "step"), [(Path, "rename"), (Path, "replace"), (os, "fsync"), (RunFolder, "write_tables")]
-)
+@pytest.mark.parametrize(("owner", "step"), [(Path, "replace"), (os, "fsync"), (RunFolder, "write_tables")])
 def test_kill_leaves_no_run(results: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str) -> None:
     def kill(*_: object) -> None:
         raise KeyboardInterrupt
@@ -287,22 +280,6 @@ def test_kill_leaves_no_run(results: Path, monkeypatch: pytest.MonkeyPatch, owne
     assert known_runs(results) == IDS[:2]
     assert list(results.glob(".*.tmp")) == []
     assert RunFolder.open(results, "latest").run_id == IDS[1]
-
-
-def test_shard_that_changes_meanwhile_is_noticed(
-    results: Path, shards: tuple[RunFolder, RunFolder], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usual = RunFolder.create
-
-    def create(output_dir: Path, manifest: Manifest, fill: Callable[[Path], None]) -> RunFolder:
-        path = shards[0].path / "trials.jsonl"
-        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
-        return usual(output_dir, manifest, fill)
-
-    monkeypatch.setattr(RunFolder, "create", create)
-    with pytest.raises(BenchError, match="changed while it was merged"):
-        merged(results)
-    assert known_runs(results) == IDS[:2]
 
 
 REAL_MATRIX = """{version: 1, dataset: synthetic, epochs: 1, seeds: 2, models: [mlp], devices: [cpu],

@@ -23,8 +23,7 @@ from run_factory import BF16, Plan, write_run
 from mnist_bench.analysis.answers import BatchPoint, Crossover
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
-from mnist_bench.disk.folder import RunFolder
-from mnist_bench.disk.samples import SAMPLES, session_ms
+from mnist_bench.disk.folder import SAMPLES, RunFolder
 from mnist_bench.errors import BenchError
 from mnist_bench.records import BUILTIN_VARIANTS, Failure, Skip, Trial
 from mnist_bench.report import costs, specs, vega
@@ -45,7 +44,7 @@ def material_of(done: Sequence[Trial], **changes: Any) -> Material:
 
 
 def read(folder: RunFolder) -> Material:
-    return gather(Run.read(folder), lambda trial: session_ms(folder.samples_path(trial)))
+    return gather(Run.read(folder), lambda trial: folder.session_ms(trial))
 
 
 def plots_of(material: Material) -> dict[str, Plot]:
@@ -278,18 +277,20 @@ def test_of_many_seeds_some_are_read_and_of_many_steps_a_sketch() -> None:
 
 
 def test_samples_are_those_of_the_session_and_broken_files_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "x.npy"
-    assert session_ms(path) is None
+    folder = RunFolder(tmp_path)
+    path = folder.samples_path("x")
+    assert folder.session_ms("x") is None
+    path.parent.mkdir()
     rows = [(0, 0, 0, 9_000_000), (1, 0, 0, 2_500_000), (1, 1, 0, 3_000_000), (2, 0, 5, 7)]
     np.save(path, np.array(rows, dtype=SAMPLES))
-    assert session_ms(path).tolist() == [2.5, 3.0]  # type: ignore[union-attr]
+    assert folder.session_ms("x").tolist() == [2.5, 3.0]  # type: ignore[union-attr]
     for content in (b"", b"\x93NUMPY", b"pickle"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.npy: cannot be read as samples"):
-            session_ms(path)
+            folder.session_ms("x")
     np.save(path, np.zeros(3))
     with pytest.raises(ValueError, match="holds float64"):
-        session_ms(path)
+        folder.session_ms("x")
 
 
 # ── specifications, colours, images ──────────────────────────────────────────────────────────────────────────────────

@@ -22,9 +22,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    import random
-    from datetime import UTC, datetime
-
     from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.run import conclude, say_where
@@ -33,8 +30,7 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.run.runner import write_tables
 
     errors = make_console(args, stderr=True)
-    run_id = new_run_id(datetime.now(UTC), random.SystemRandom())
-    folder, notes = merge(args.output_dir, args.runs, run_id, write_tables, across_machines=args.across_machines)
+    folder, notes = merge(args.output_dir, args.runs, new_run_id(), write_tables, across_machines=args.across_machines)
     code = conclude(Run.read(folder), args, errors)
     for note in notes:
         errors.print(note, soft_wrap=True)

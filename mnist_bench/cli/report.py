@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
         from mnist_bench.report.material import gather
         from mnist_bench.report.page import PLOTS, render
 
-        material = gather(Run.read(folder), lambda trial: _step_ms(folder.samples_path(trial)))
+        material = gather(Run.read(folder), lambda trial: _step_ms(folder, trial))
         plots = [draw(material) for draw in PLOTS.values()]
         page = render(material, plots, script())
     write("--output", output, page.encode("utf-8", "backslashreplace"))
@@ -57,12 +57,10 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if material.measured else options.NOTHING
 
 
-def _step_ms(path: Path) -> NDArray[np.float64] | None:
+def _step_ms(folder: RunFolder, trial: str) -> NDArray[np.float64] | None:
     """The raw steps of a trial; None, and a warning, where they cannot be read."""
-    from mnist_bench.disk.samples import session_ms
-
     try:
-        return session_ms(path)
+        return folder.session_ms(trial)
     except ValueError as error:
         say(f"{error}; its step times are left out")
         return None

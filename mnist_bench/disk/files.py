@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,23 +54,32 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: nothing was changed, or (from the last fsync) the new content stands but may not be durable yet.
     """
-    with _replacing(path) as temporary, temporary.open("xb") as file:
+    with replacing(path) as hidden, hidden.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` of this process's own; what is made there takes the place of ``path`` in the end."""
-    temporary = _temporary(path)
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden name beside ``path`` of this process's own; what is made there (a file, a link, a folder) takes the
+    place of ``path`` in the end, and its name is durable."""
+    hidden = _hidden(path)
     try:
-        yield temporary
-        temporary.replace(path)
+        yield hidden
+        hidden.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        remove(hidden)
         raise
     sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all in it, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def try_folder(folder: Path) -> None:
@@ -80,18 +90,9 @@ def try_folder(folder: Path) -> None:
     """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    probe = _temporary(folder / "probe")
+    probe = _hidden(folder / "probe")
     probe.touch()
     probe.unlink()
-
-
-def link_atomically(path: Path, target: str) -> None:
-    """Makes ``path`` a symlink to ``target``; a text file that names it where the file system has no symlinks."""
-    with _replacing(path) as temporary:
-        try:
-            temporary.symlink_to(target)
-        except (OSError, NotImplementedError):
-            temporary.write_text(f"{target}\n")
 
 
 def append_line(path: Path, line: bytes) -> None:
@@ -144,13 +145,6 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_torn(folder: Path) -> None:
-    """Removes the files that a killed writer left half written in a folder; its lock is held."""
-    for torn in folder.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            torn.unlink()
-
-
 def _cut_torn_end(descriptor: int) -> int:
     """Cuts off what follows the last newline; returns the size that is left."""
     keep = size = os.fstat(descriptor).st_size
@@ -162,6 +156,5 @@ def _cut_torn_end(descriptor: int) -> int:
     return keep
 
 
-def _temporary(path: Path) -> Path:
-    """A name beside ``path`` of this process's own."""
+def _hidden(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")

@@ -10,34 +10,29 @@ import contextlib
 import dataclasses
 import fcntl
 import gc
+import io
 import math
 import os
 import random
 import re
-import shutil
 import string
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from mnist_bench.cells import trials_of
-from mnist_bench.disk.files import (
-    append_line,
-    link_atomically,
-    open_regular,
-    read_regular,
-    remove_torn,
-    sync_folder,
-    whole_lines,
-    write_atomically,
-)
+from mnist_bench.disk import files
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.records import MAX_CELLS, Manifest, Session, Trial, decode, encode, group_id, trial_id
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 MANIFEST, TRIALS, SESSIONS = "manifest.json", "trials.jsonl", "sessions.jsonl"
@@ -47,9 +42,15 @@ LINE_LIMIT = 4096  # bytes of a line of trials.jsonl, newline included
 SIGNIFICANT_DIGITS = 6  # of a figure on disk: finer than any clock here, and 50 epochs fit a line
 FOLDERS = ("logs", "samples")
 LATEST = "latest"
+MOST_LISTED = 10
 # What a killed writer may leave in a results folder. It may hold other people's files: only names that are made here.
-_HIDDEN_RUN = re.compile(r"\.\d{8}T\d{6}Z-[a-z0-9]{6}\.\d+\.tmp")
-_HIDDEN_LINK = re.compile(r"\.latest\.\d+\.[0-9a-f]{8}\.tmp")
+_HIDDEN = re.compile(r"\.(latest|\d{8}T\d{6}Z-[a-z0-9]{6})\.\d+\.[0-9a-f]{8}\.tmp")
+
+# A file of raw step times. A sample of warm-up or session holds a duration in ``done_ns`` (``loaded_ns`` is 0); one of
+# training holds two stamps.
+SAMPLES = [("phase", "u1"), ("index", "u4"), ("loaded_ns", "i8"), ("done_ns", "i8")]
+WARMUP, SESSION, TRAINING = 0, 1, 2  # ``phase`` of a sample
+SAMPLES_LIMIT = 1 << 30  # bytes
 
 Line = TypeVar("Line", bound=Trial | Session)
 _DECODERS: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (Trial, Session)}
@@ -60,10 +61,10 @@ class _Version(msgspec.Struct):
     schema_version: int
 
 
-def new_run_id(now: datetime, rng: random.Random) -> str:
+def new_run_id() -> str:
     """UTC time and 6 random characters: ``20261123T101500Z-a1b2c3``."""
-    suffix = "".join(rng.choices(string.ascii_lowercase + string.digits, k=6))
-    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
+    suffix = "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=6))
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
 
 
 def known_runs(output_dir: Path) -> tuple[str, ...]:
@@ -76,23 +77,14 @@ def known_runs(output_dir: Path) -> tuple[str, ...]:
     return tuple(sorted(runs))
 
 
-def point_latest(output_dir: Path, run_id: str) -> None:
-    """Makes ``latest`` name this run, atomically: a symlink, or a text file where there are none."""
-    latest = output_dir / LATEST
-    if latest.is_dir() and not latest.is_symlink():
-        raise UsageError(f"{latest}: is a folder, but the name is taken by the newest run: rename it")
-    link_atomically(latest, run_id)
-
-
 class RunFolder:
     """One run on disk. Make it with ``create`` or ``open``; write to it inside ``with folder.lock():``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._locked = False
 
     @classmethod
-    def create(cls, output_dir: Path, manifest: Manifest, fill: Callable[[Path], None] | None = None) -> Self:
+    def create(cls, output_dir: Path, manifest: Manifest, fill: Callable[[Path], None] = lambda hidden: None) -> Self:
         """Makes ``output_dir/<run-id>/`` and points ``latest`` to it.
 
         The folder is made under a hidden name and renamed: no run ever stands without its manifest, nor without what
@@ -104,13 +96,14 @@ class RunFolder:
         """
         final = output_dir / manifest.run_id
         try:
-            if final.exists():
-                raise UsageError(f"{final}: is there already; resume it with --resume {manifest.run_id}")
             output_dir.mkdir(parents=True, exist_ok=True)
             _sweep(output_dir)
-            with _flock(output_dir, fcntl.LOCK_SH):
-                _make_folder(output_dir / f".{manifest.run_id}.{os.getpid()}.tmp", final, manifest, fill)
-                sync_folder(output_dir)
+            with _flock(_open_folder(output_dir), fcntl.LOCK_SH):
+                with files.replacing(final) as hidden:
+                    for name in FOLDERS:
+                        (hidden / name).mkdir(parents=True)
+                    files.write_atomically(hidden / MANIFEST, encode(manifest, indent=2))
+                    fill(hidden)
                 point_latest(output_dir, manifest.run_id)
         except OSError as error:
             raise no_place(output_dir, error) from error
@@ -135,7 +128,7 @@ class RunFolder:
         """Raises UsageError where the manifest is missing, broken, or of a newer schema."""
         path = self.path / MANIFEST
         try:
-            return _manifest(read_regular(path, MANIFEST_LIMIT))
+            return _manifest(files.read_regular(path, MANIFEST_LIMIT))
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror or error}; is this a run folder?") from error
         except ValueError as error:
@@ -143,9 +136,8 @@ class RunFolder:
 
     def update_manifest(self, **changes: Any) -> Manifest:
         """Replaces fields of the manifest (``status="complete"``, ``ended_at=...``) and returns the new one."""
-        self._require_lock()
         manifest = dataclasses.replace(self.manifest(), **changes)
-        write_atomically(self.path / MANIFEST, encode(manifest, indent=2))
+        files.write_atomically(self.path / MANIFEST, encode(manifest, indent=2))
         return manifest
 
     @contextlib.contextmanager
@@ -158,19 +150,15 @@ class RunFolder:
         try:
             for name in FOLDERS:
                 self.own_folder(name).mkdir(exist_ok=True)
-            descriptor = open_regular(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+            descriptor = files.open_regular(self.path / ".lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
-        try:
-            if not _got(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) as got:
+            if not got:
                 raise UsageError(f"{self.path}: another process is writing this run; wait for it, or stop it")
-            self._locked = True
-            for folder in (self.path, *(self.path / name for name in FOLDERS)):
-                remove_torn(folder)
+            for torn in self.path.glob(".*.tmp"):
+                files.remove(torn)
             yield
-        finally:
-            self._locked = False
-            os.close(descriptor)
 
     def append(self, record: Line) -> Line:
         """Writes a trial or a session as one line, durably; returns it as it now stands on disk (figures of 6 digits).
@@ -181,34 +169,35 @@ class RunFolder:
             BenchError: a trial's line is over 4,096 bytes all the same.
             OSError: the disk is full or broken.
         """
-        self._require_lock()
         values = _rounded(msgspec.to_builtins(record))
         line, kind = encode(_fitting(values) if isinstance(record, Trial) else values), type(record)
         stored: Line = _DECODERS[kind].decode(line)  # what cannot be read back is not written
-        append_line(self.path / _FILES[kind], line)
+        files.append_line(self.path / _FILES[kind], line)
         return stored
+
+    def write_lines(self, kind: type[Line], records: Iterable[Line]) -> None:
+        """Writes all trials, or all sessions, of a run at once."""
+        files.write_atomically(self.path / _FILES[kind], b"".join(map(encode, records)))
 
     def trials(self) -> tuple[Trial, ...]:
         """The finished trials in the order of their ends; of two lines for one trial the first holds.
 
         Raises:
-            UsageError: a line in the middle is broken; the message names file and line.
+            UsageError: a line in the middle is broken, or of another run; the message names file and line.
         """
         manifest = self.manifest()
-        known = None if manifest.check else set(manifest.trials)
-        found: dict[str, Trial] = {}
-        for number, trial in self._read(Trial):
-            if known is not None and (trial.id not in known or trial.id != trial_id(trial.cell, trial.seed)):
-                raise UsageError(f"{self.path / TRIALS}:{number}: id: {trial.id!r} is no trial of this run")
-            found.setdefault(trial.id, trial)
-        return tuple(found.values())
+        known = set(manifest.trials)
+
+        def own_id(trial: Trial) -> str:
+            if not manifest.check and (trial.id not in known or trial.id != trial_id(trial.cell, trial.seed)):
+                raise ValueError(f"id: {trial.id!r} is no trial of this run")
+            return trial.id
+
+        return self._read(Trial, own_id)
 
     def sessions(self) -> tuple[Session, ...]:
         """The finished sessions in order; of two with the same group and members the first holds. As ``trials``."""
-        found: dict[tuple[str, tuple[str, ...]], Session] = {}
-        for _, session in self._read(Session):
-            found.setdefault((session.group, session.members), session)
-        return tuple(found.values())
+        return self._read(Session, lambda session: (session.group, session.members))
 
     def own_folder(self, name: str) -> Path:
         """A folder in that of the run, which may be missing; raises UsageError where it is a link, or no folder."""
@@ -227,7 +216,7 @@ class RunFolder:
     def write_tables(self, texts: Mapping[str, str]) -> None:
         """Writes tables, by the names of their files, each atomically."""
         for name, text in texts.items():
-            write_atomically(self.path / name, text.encode("utf-8", "backslashreplace"))
+            files.write_atomically(self.path / name, text.encode("utf-8", "backslashreplace"))
 
     def log_path(self, trial_id: str) -> Path:
         """Where the worker of a trial prints to."""
@@ -236,6 +225,29 @@ class RunFolder:
     def samples_path(self, trial_id: str) -> Path:
         """Where a trial's raw step stamps go."""
         return self.path / "samples" / f"{file_name(trial_id)}.npy"
+
+    def session_ms(self, trial_id: str) -> NDArray[np.float64] | None:
+        """The durations of a trial's single steps in its timing session, shape (n,), milliseconds, in their order.
+
+        Returns:
+            None where there is no such file.
+
+        Raises:
+            ValueError: it is no file of samples; the message names it.
+        """
+        import numpy as np  # here: most commands have no use for it
+
+        path = self.samples_path(trial_id)
+        try:
+            rows = np.load(io.BytesIO(files.read_regular(path, SAMPLES_LIMIT)), allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError, MemoryError) as error:  # a header may promise more than there is
+            raise ValueError(f"{path}: cannot be read as samples: {error}") from error
+        if rows.dtype != np.dtype(SAMPLES) or rows.ndim != 1:
+            raise ValueError(f"{path}: holds {rows.dtype} of shape {rows.shape}, not samples")
+        durations: NDArray[np.float64] = rows["done_ns"][rows["phase"] == SESSION] * 1e-6
+        return durations
 
     @property
     def report_path(self) -> Path:
@@ -247,26 +259,24 @@ class RunFolder:
         """Where the last check of the run against a baseline goes."""
         return self.path / "check.json"
 
-    def _read(self, kind: type[Line]) -> list[tuple[int, Line]]:
-        """The lines of a file with their numbers."""
-        path, number, decode_line = self.path / _FILES[kind], 0, _DECODERS[kind].decode
-        found: list[tuple[int, Line]] = []
+    def _read(self, kind: type[Line], key: Callable[[Line], Hashable]) -> tuple[Line, ...]:
+        """The lines of a file, of several with one key the first; ``key`` may refuse one by a ValueError."""
+        path, decode_line = self.path / _FILES[kind], _DECODERS[kind].decode
+        found: dict[Hashable, Line] = {}
         try:
             with no_garbage():
-                for number, line in whole_lines(path):
-                    found.append((number, decode_line(line)))
-            return found
+                for number, line in files.whole_lines(path):
+                    try:
+                        record = decode_line(line)
+                        found.setdefault(key(record), record)
+                    except (ValueError, RecursionError) as error:
+                        raise UsageError(
+                            f"{path}:{number}: broken line: {error}; mend it from a copy, or delete it and "
+                            f"measure again with --resume {self.run_id}"
+                        ) from error
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
-            raise UsageError(
-                f"{path}:{number}: broken line: {error}; mend it from a copy, or delete it and "
-                f"measure again with --resume {self.run_id}"
-            ) from error
-
-    def _require_lock(self) -> None:
-        if not self._locked:
-            raise RuntimeError("a run is written to inside `with folder.lock():` only")
+        return tuple(found.values())
 
 
 def no_place(output_dir: Path, error: OSError) -> UsageError:
@@ -294,6 +304,15 @@ def file_name(trial_id: str) -> str:
     system might mind is percent-encoded.
     """
     return quote(trial_id.replace("/", "+").replace(":", "="), safe="+=@")
+
+
+def point_latest(output_dir: Path, run_id: str) -> None:
+    """Makes ``latest`` a link to this run, atomically; where there are no links, the newest run is the latest."""
+    latest = output_dir / LATEST
+    if latest.is_dir() and not latest.is_symlink():
+        raise UsageError(f"{latest}: is a folder, but the name is taken by the newest run: rename it")
+    with contextlib.suppress(PermissionError), files.replacing(latest) as hidden:
+        hidden.symlink_to(run_id)
 
 
 def _manifest(data: bytes) -> Manifest:
@@ -350,62 +369,48 @@ def _fitting(values: dict[str, Any]) -> dict[str, Any]:
     return shortened(kept)
 
 
-def _make_folder(hidden: Path, final: Path, manifest: Manifest, fill: Callable[[Path], None] | None) -> None:
-    try:
-        for name in FOLDERS:
-            (hidden / name).mkdir(parents=True)
-        write_atomically(hidden / MANIFEST, encode(manifest, indent=2))
-        if fill is not None:
-            fill(hidden)
-        hidden.rename(final)
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
-        raise
-
-
 def _sweep(output_dir: Path) -> None:
     """Removes what killed writers left behind; nothing while a run is being made, or where folders cannot be locked.
 
     Whoever makes a run holds a shared lock on the results folder; the kernel gives it up when the process ends,
     whatever its end. Who gets the lock for itself alone knows that every hidden run is a dead writer's.
     """
-    with _flock(output_dir, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+    with _flock(_open_folder(output_dir), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
         for path in output_dir.iterdir() if alone else ():
-            if _HIDDEN_LINK.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-            elif _HIDDEN_RUN.fullmatch(path.name) and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
+            if _HIDDEN.fullmatch(path.name):
+                files.remove(path)
+
+
+def _open_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 @contextlib.contextmanager
-def _flock(folder: Path, kind: int) -> Iterator[bool]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _flock(descriptor: int, kind: int) -> Iterator[bool]:
+    """Holds a lock on what is open, and closes it; False: others hold it (``LOCK_NB``), or the system has none."""
     try:
-        yield _got(descriptor, kind)
+        try:
+            fcntl.flock(descriptor, kind)
+            got = True
+        except OSError:
+            got = False
+        yield got
     finally:
         os.close(descriptor)
 
 
-def _got(descriptor: int, kind: int) -> bool:
-    """Whether the lock was got: it is not where others hold it (``LOCK_NB``) or the file system has none."""
-    try:
-        fcntl.flock(descriptor, kind)
-    except OSError:
-        return False
-    return True
-
-
 def _find(output_dir: Path, reference: str) -> Path:
     runs = known_runs(output_dir)
-    if reference == LATEST:
-        return _latest(output_dir, runs)
     if reference in runs:
         return output_dir / reference
-    as_path = Path(reference).expanduser()
-    if reference and (as_path / MANIFEST).is_file():
-        return as_path.resolve()
-    if reference and as_path.name == MANIFEST and as_path.is_file():
-        return as_path.resolve().parent
+    path = output_dir / LATEST if reference == LATEST else Path(reference).expanduser()
+    path = path.parent if path.name == MANIFEST else path
+    if reference and (path / MANIFEST).is_file():
+        return path.resolve()
+    if reference == LATEST and runs:  # the link is gone, or names a run that was deleted
+        return output_dir / runs[-1]
+    if reference == LATEST:
+        raise UsageError(f"no run in {output_dir} yet: `mnist-bench run` makes one, or name another --output-dir")
     matches = [run for run in runs if reference and run.startswith(reference)]
     if len(matches) == 1:
         return output_dir / matches[0]
@@ -415,20 +420,6 @@ def _find(output_dir: Path, reference: str) -> Path:
     raise UsageError(f"no run {reference!r} in {output_dir} ({known}), nor a run folder of that path")
 
 
-def _latest(output_dir: Path, runs: Sequence[str]) -> Path:
-    latest = output_dir / LATEST
-    if (latest / MANIFEST).is_file():
-        return latest.resolve()
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        name = read_regular(latest, 256).decode().strip()
-        if name in runs:
-            return output_dir / name
-    if runs:  # the link is gone, or names a run that was deleted
-        return output_dir / runs[-1]
-    raise UsageError(f"no run in {output_dir} yet: `mnist-bench run` makes one, or name another --output-dir")
-
-
-def _listed(runs: Sequence[str], most: int = 10) -> str:
-    newest = list(reversed(runs))
-    more = f" and {len(newest) - most} more" if len(newest) > most else ""
-    return ", ".join(newest[:most]) + more
+def _listed(runs: Sequence[str]) -> str:
+    more = f" and {len(runs) - MOST_LISTED} more" if len(runs) > MOST_LISTED else ""
+    return ", ".join(runs[: -MOST_LISTED - 1 : -1]) + more

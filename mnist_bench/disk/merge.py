@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
-from mnist_bench.cells import expand, groups
-from mnist_bench.disk.files import open_regular, whole_lines, write_atomically
-from mnist_bench.disk.folder import FOLDERS, SESSIONS, TRIALS, RunFolder
-from mnist_bench.errors import BenchError, UsageError
-from mnist_bench.records import (
-    Environment,
-    Manifest,
-    Measurement,
-    RunOptions,
-    Session,
-    Source,
-    Trial,
-    group_id,
-    trial_id,
-)
+from mnist_bench import cells
+from mnist_bench.disk.folder import FOLDERS, RunFolder
+from mnist_bench.errors import UsageError
+from mnist_bench.records import Environment, Manifest, Measurement, RunOptions, Session, Trial, group_id, trial_id
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -37,7 +25,7 @@ BETWEEN = " + "  # values that differ between machines, in the environment of a 
 class Shard:
     """A run that is to become part of another, read and found sound."""
 
-    path: Path
+    folder: RunFolder
     manifest: Manifest
     trials: tuple[Trial, ...]
     sessions: tuple[Session, ...]
@@ -48,7 +36,9 @@ class Shard:
 
     @classmethod
     def read(cls, folder: RunFolder) -> Self:
-        return cls(path=folder.path, manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions())
+        for name in FOLDERS:
+            folder.own_folder(name)
+        return cls(folder=folder, manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions())
 
 
 def merge(
@@ -70,7 +60,6 @@ def merge(
     Raises:
         UsageError: a run cannot be read, they are not shards of one run (a line for all that differs), or a trial is in
             two of them.
-        BenchError: a shard was changed meanwhile.
     """
     shards = sorted(
         (Shard.read(RunFolder.open(output_dir, reference)) for reference in references),
@@ -82,53 +71,36 @@ def merge(
         raise UsageError("\n".join(problems))
 
     def fill(hidden: Path) -> None:
-        for shard in shards:
-            for name in FOLDERS:
-                _copy_files(RunFolder(shard.path).own_folder(name), hidden / name)
-        for name in (TRIALS, SESSIONS):
-            # Byte for byte; no file where there are none.
-            if lines := [line + b"\n" for shard in shards for _, line in whole_lines(shard.path / name)]:
-                write_atomically(hidden / name, b"".join(lines))
         run = RunFolder(hidden)
-        if run.trials() != tuple(trial for shard in shards for trial in shard.trials):
-            raise BenchError("a shard was changed while it was merged: try again when nothing writes to it")
+        for shard in shards:
+            for trial in shard.trials:
+                _copy(shard.folder.log_path(trial.id), run.log_path(trial.id))
+                _copy(shard.folder.samples_path(trial.id), run.samples_path(trial.id))
+        run.write_lines(Trial, (trial for shard in shards for trial in shard.trials))
+        run.write_lines(Session, (session for shard in shards for session in shard.sessions))
         derive(run)
 
-    manifest = _manifest(shards, run_id, across_machines=bool(apart))
-    return RunFolder.create(output_dir, manifest, fill=fill), tuple(_notes(shards))
+    manifest = _manifest([shard.manifest for shard in shards], run_id, apart=bool(apart))
+    return RunFolder.create(output_dir, manifest, fill), tuple(_notes(shards))
 
 
-def _copy_files(source: Path, target: Path) -> None:
-    """The plain files of a folder (a link may lead anywhere), but none that a killed writer left behind.
-
-    Raises:
-        UsageError: two shards have a file of one name.
-    """
-    for file in sorted(source.iterdir()) if source.is_dir() else ():
-        if file.name.startswith(".") or file.is_symlink() or not file.is_file():
-            continue
-        if (target / file.name).exists():
-            raise UsageError(f"{file}: another shard has a file of this name: remove the one that is no trial's")
-        with os.fdopen(open_regular(file, os.O_RDONLY), "rb") as old, (target / file.name).open("xb") as new:
-            shutil.copyfileobj(old, new)
+def _copy(source: Path, target: Path) -> None:
+    """A plain file, where there is one; a link may lead anywhere."""
+    if source.is_file() and not source.is_symlink():
+        shutil.copyfile(source, target)
 
 
 def _problems(shards: Sequence[Shard]) -> Iterator[str]:
     """Why they cannot become one run, wherever they were measured."""
     if len(shards) < 2:
         yield "merge: name two runs at least"
-    seen: set[str] = set()
+    ids = [shard.id for shard in shards]
+    yield from (f"{id_}: is named twice" for id_ in ids if ids.count(id_) > 1)
     for shard in shards:
-        if shard.id in seen:
-            yield f"{shard.id}: is named twice"
-        seen.add(shard.id)
         if shard.manifest.check:
             yield f"{shard.id}: is a check, not a run"
-        if shard.manifest.status != "complete":
-            yield (
-                f"{shard.id}: is {shard.manifest.status}, not complete: finish it first "
-                f"(mnist-bench run --resume {shard.id})"
-            )
+        if (status := shard.manifest.status) != "complete":
+            yield f"{shard.id}: is {status}, not complete: finish it first (mnist-bench run --resume {shard.id})"
     for shard, first, name, value, expected in _met_again(shards, _common):
         if value != expected:
             yield f"{shard.id}: its {name} is {value}, that of {first.id} is {expected}: no shards of one run"
@@ -156,7 +128,6 @@ def _common(shard: Shard) -> dict[str, str]:
         "matrix": manifest.matrix_sha256[:12],
         "recipe": manifest.matrix.recipe,
         "data set": f"{manifest.dataset.name} {manifest.dataset.sha256[:12]}",
-        "schema version": str(manifest.schema_version),
         "program version": manifest.program_version,
     }
 
@@ -207,53 +178,35 @@ def _notes(shards: Sequence[Shard]) -> Iterator[str]:
             more = " and more" * (len(missing) > MOST_MISSING)
             yield f"shards that are not among these: {', '.join(missing[:MOST_MISSING])}{more}"
     if len({shard.manifest.environment.commit for shard in shards}) > 1:
-        yield "the shards were started in different commits: the merged run names none, its sources name each"
+        yield "the shards were started in different commits: the merged run names none, its shards name each"
 
 
-def _manifest(shards: Sequence[Shard], run_id: str, *, across_machines: bool) -> Manifest:
+def _manifest(shards: Sequence[Manifest], run_id: str, *, apart: bool) -> Manifest:
     """Of the merged run: trials in the order of the matrix, groups in the order they were measured."""
-    manifests = [shard.manifest for shard in shards]
-    first, chosen = manifests[0], {trial for manifest in manifests for trial in manifest.trials}
-    planned = (pair for _, pairs in groups(expand(first.matrix), first.matrix.seeds) for pair in pairs)
+    first, chosen = shards[0], {trial for shard in shards for trial in shard.trials}
+    own = asdict(first.options).items()
+    shared = {name: value for name, value in own if all(getattr(one.options, name) == value for one in shards)}
+    beside = {"across_machines": apart, "merged_from": tuple(shard.run_id for shard in shards)}
+    planned = (trial_id(*pair) for _, pairs in cells.planned(first.matrix) for pair in pairs)
     return replace(
         first,
         run_id=run_id,
-        options=_options(manifests, across_machines=across_machines),
-        environment=_environment([one.environment for one in manifests], across_machines=across_machines),
-        order=tuple(dict.fromkeys(group for manifest in manifests for group in manifest.order)),
-        trials=tuple(trial for pair in planned if (trial := trial_id(*pair)) in chosen),
-        started_at=first.started_at,
-        ended_at=max(manifest.ended_at or "" for manifest in manifests) or None,
+        options=RunOptions(**{**shared, **beside}),
+        environment=_environment([shard.environment for shard in shards], apart=apart),
+        order=tuple(dict.fromkeys(group for shard in shards for group in shard.order)),
+        trials=tuple(trial for trial in planned if trial in chosen),
+        ended_at=max(shard.ended_at or "" for shard in shards) or None,
     )
 
 
-def _options(manifests: Sequence[Manifest], *, across_machines: bool) -> RunOptions:
-    """Those that all shards share, and where the merged run comes from, with all that it does not say itself."""
-    first, *others = (manifest.options for manifest in manifests)
-    names = [field.name for field in fields(RunOptions)]
-    shared = {n: getattr(first, n) for n in names if all(getattr(one, n) == getattr(first, n) for one in others)}
-    sources = tuple(
-        Source(
-            run_id=manifest.run_id,
-            shard=manifest.options.shard,
-            filter=manifest.options.filter,
-            started_at=manifest.started_at,
-            ended_at=manifest.ended_at,
-            environment=manifest.environment,
-        )
-        for manifest in manifests
-    )
-    return RunOptions(**{**shared, "across_machines": across_machines, "sources": sources})
-
-
-def _environment(environments: Sequence[Environment], *, across_machines: bool) -> Environment:
+def _environment(environments: Sequence[Environment], *, apart: bool) -> Environment:
     """What all have in common; where machines differ it names each, and is comparable with none of them."""
     first, *others = environments
     packages = dict.fromkeys(name for one in environments for name in one.packages)
     return Environment(
         python=_together(one.python for one in environments),
         platform=_together(one.platform for one in environments),
-        cpu=_together(f"{one.cpu} ({one.cores} cores)" if across_machines else one.cpu for one in environments),
+        cpu=_together(f"{one.cpu} ({one.cores} cores)" if apart else one.cpu for one in environments),
         cores=max(one.cores for one in environments),
         memory_bytes=min(one.memory_bytes for one in environments),
         packages={name: _together(one.packages.get(name, "none") for one in environments) for name in packages},

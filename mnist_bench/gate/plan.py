@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from mnist_bench import config, data
@@ -197,7 +195,7 @@ def execute(planned: Plan, observer: CheckObserver) -> tuple[RunFolder, Check]:
     begin, request = time.monotonic(), planned.request
     if planned.outdated():
         raise UsageError("the working tree was changed while the check waited for its turn: start it again")
-    name = planned.resumed.run_id if planned.resumed else new_run_id(datetime.now(UTC), random.SystemRandom())
+    name = planned.resumed.run_id if planned.resumed else new_run_id()
     dataset = _data(planned, observer)
     with Interrupts() as interrupts, _sides(planned, name, dataset) as (a, b, notes):
         incomparable, loaded = _prove(a, b, interrupts)

@@ -11,10 +11,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -143,7 +141,7 @@ class Bench:
         Raises: as ``gate.conduct.measure`` does.
         """
         assert b.matrix is not None
-        tree, name = Tree(label="selftest", commit=None), new_run_id(datetime.now(UTC), random.SystemRandom())
+        tree, name = Tree(label="selftest", commit=None), new_run_id()
         sides = Sides(a=tree, b=tree, matrix=a.matrix, cells=tuple(cells), budget_s=budget_s)
         options = RunOptions(allow_plugins=self.setting.allow_plugins)
         matrix = replace(b.matrix, expect=())  # a missed floor fails whatever the sides do

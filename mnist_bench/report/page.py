@@ -181,10 +181,10 @@ def _sessions(sessions: Sequence[Session]) -> Facts:
 
 
 def _options(options: RunOptions) -> str:
-    names = [field.name for field in fields(options) if field.name not in ("plugin_path", "sources")]
+    names = [field.name for field in fields(options) if field.name not in ("plugin_path", "merged_from")]
     given = [(name, getattr(options, name)) for name in names]
     words = [name if value is True else f"{name} {value}" for name, value in given if value]
-    if options.sources:
+    if options.merged_from:
         words.append(f"merged from {', '.join(options.merged_from)}")
     return ", ".join(words)
 

@@ -94,14 +94,12 @@ def start(
         progress=options.progress,
     )
     dataset = data.resolve(matrix.dataset, request)
-    now = datetime.now(UTC)
-    run_id = new_run_id(now, random.SystemRandom())
+    run_id = new_run_id()
     order = cells.order(groups, random.Random(run_id))
     manifest = replace(
         new_manifest(run_id, matrix, dataset, environ, options.run, options.matrix_path),
         order=tuple(group for group, _ in order),
         trials=tuple(trial_id(*pair) for _, pairs in groups for pair in pairs),
-        started_at=label(now),
     )
     return _plan(RunFolder.create(options.output_dir, manifest), manifest, order, options)
 

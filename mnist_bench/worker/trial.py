@@ -15,7 +15,7 @@ from torch import nn
 
 from mnist_bench import data
 from mnist_bench.catalogue import EXECUTIONS, PIPELINES, Training, load, training_of
-from mnist_bench.disk.samples import SAMPLES, SESSION, TRAINING, WARMUP
+from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
 from mnist_bench.records import StepTimes, TrialSpec, VariantClass
 from mnist_bench.run.protocol import BlockDone, EpochDone, Evaluated, Finished, Prepared, SessionEnded, Unavailable

@@ -22,8 +22,7 @@ from msgspec import structs
 from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
 
 from mnist_bench import cells, config
-from mnist_bench.disk.folder import RunFolder
-from mnist_bench.disk.samples import SAMPLES, SESSION
+from mnist_bench.disk.folder import SAMPLES, SESSION, RunFolder
 from mnist_bench.gate.evidence import Check, SideEvidence
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.outputs import encode

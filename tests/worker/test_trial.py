@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from worker_kit import LINEAR, TEST, TRAIN, carry_out, make_spec, open_trial, plugin_spec
 
 from mnist_bench.catalogue import training_of
-from mnist_bench.disk.samples import SAMPLES, SESSION, TRAINING, WARMUP
+from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import DataError, Diverged, TrialError
 from mnist_bench.records import CompileOptions, DataSet, ModelEntry, TrialSpec
 from mnist_bench.run.protocol import Prepared
@@ -98,7 +98,7 @@ def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
     assert sum(finished.phases.values()) == pytest.approx(finished.elapsed_s - finished.asleep_s, rel=0.02)
     assert {"data", "build", "warm-up", "session", "train step", "loader wait", "evaluation"} <= finished.phases.keys()
     rows, steps = np.load(samples), -(-TRAIN // 100)
-    assert rows.dtype == SAMPLES
+    assert rows.dtype == np.dtype(SAMPLES)
     assert [int((rows["phase"] == phase).sum()) for phase in (TRAINING, SESSION)] == [2 * steps, 6]
     assert (rows["phase"] == WARMUP).sum() >= 3
     for epoch in (0, 1):
