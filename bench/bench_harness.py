@@ -38,7 +38,7 @@ from mnist_bench.records import (
     trial_id,
 )
 from mnist_bench.run import runner
-from mnist_bench.run.observer import Observer
+from mnist_bench.run.group import Observer
 
 
 def make_matrix(batch_sizes: int, variants: int, seeds: int) -> Matrix:
@@ -177,7 +177,7 @@ def test_run_5000_trials(
 
     def run() -> None:
         plan = runner.resume(RunFolder.create(tmp_path, manifest), asked)
-        runner.execute(plan, Marks(), {}, lambda spec, _: FakeWorker(spec, lambda request, number: None, []))
+        runner.execute(plan, Marks(), {}, lambda spec: FakeWorker(spec, lambda request, number: None, []))
 
     benchmark.pedantic(run, rounds=1, iterations=1)
     tenth = len(marks) // 10

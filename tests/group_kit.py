@@ -19,8 +19,7 @@ from mnist_bench.records import (
     Variant,
     trial_id,
 )
-from mnist_bench.run.group import Settings, run_group
-from mnist_bench.run.observer import Observer
+from mnist_bench.run.group import Observer, Settings, run_group
 from mnist_bench.run.protocol import (
     Block,
     BlockDone,

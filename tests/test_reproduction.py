@@ -25,7 +25,7 @@ from mnist_bench.labs.reproduce import Epoch, Reproduction, standard_matrix, tut
 from mnist_bench.records import DataSet, ImageSets, Manifest, Matrix, Measurement, RunOptions, Trial
 from mnist_bench.report import vega
 from mnist_bench.run import runner
-from mnist_bench.run.observer import Observer
+from mnist_bench.run.group import Observer
 
 PUBLISHED, MATRIX = lab.read(), tutorial_matrix("resident")
 TUTORIAL, STANDARD = "20261123T101500Z-aaaaaa", "20261123T101500Z-bbbbbb"

@@ -21,7 +21,7 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import DataError, Interrupted
 from mnist_bench.records import BUILTIN_VARIANTS, RunOptions
 from mnist_bench.run import runner
-from mnist_bench.run.observer import Stage
+from mnist_bench.run.group import Stage
 
 Start = Callable[..., list[str]]
 

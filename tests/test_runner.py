@@ -24,7 +24,7 @@ from mnist_bench.machine import noise
 from mnist_bench.machine.forecast import Host
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix, RunOptions, Trial, TrialSpec, Variant, trial_id
 from mnist_bench.run import group, runner
-from mnist_bench.run.observer import Observer
+from mnist_bench.run.group import Observer
 from mnist_bench.run.protocol import Failed, Prepare, Reply, Request, TrainEpoch
 
 CALM = noise.Counters(at_s=0, busy_s=0, steal_s=0, own_s=0, pressure_s=0, load_1min=0, throttled=None)
@@ -52,7 +52,7 @@ def planned(results: Path, matrix: Matrix, **options: Any) -> runner.RunPlan:
 
 
 def execute(plan: runner.RunPlan, script: Script = lambda request, number: None, **kept: Any) -> Any:
-    def launch(spec: TrialSpec, _: object) -> FakeWorker:
+    def launch(spec: TrialSpec) -> FakeWorker:
         return FakeWorker(spec, script, [])
 
     return runner.execute(plan, kept.get("observer", Observer()), {}, launch)
@@ -112,7 +112,7 @@ def test_a_line_that_does_not_fit_the_disk_is_not_a_finished_trial(
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "append_line", full)
+        patch.setattr(files, "append_line", full)
         with pytest.raises(BenchError, match=r"No space left .* 0 of 1 trials"):
             execute(plan)
     assert plan.folder.trials() == ()
@@ -225,8 +225,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted(os, "write", lambda _, data: len(data))
     counted(os, "fsync")
     counted(files, "read_regular")
-    counted(folder, "whole_lines")
-    counted(folder, "write_atomically")
+    counted(files, "whole_lines")
+    counted(files, "write_atomically")
     counted(folder.msgspec, "to_builtins")
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -13,32 +13,70 @@ from hypothesis import strategies as st
 
 from mnist_bench.records import Round
 from mnist_bench.run.protocol import BlockDone
-from mnist_bench.run.session import LOOK_EVERY, MIN_ROUNDS, time_session
+from mnist_bench.run.session import LOOK_EVERY, MIN_ROUNDS, Left, time_session
 
 Seconds = Callable[[int], float | None]  # of the n-th block; None: the member fails in it
+FOR_EVER = {"precision": 1e-9}
+UNPAID = {"budget_s": 1e9}
 
 
+@dataclass
 class Fake:
     """A member whose n-th block of 10 steps takes ``seconds(n)``; it writes its name into ``log``."""
 
-    def __init__(self, name: int, seconds: Seconds, log: list[int]) -> None:
-        self._name, self._seconds, self._log = name, seconds, log
-        self.blocks = 0
-        self.seeds: list[int] = []
-        self._token_s = 0.0
+    name: int
+    seconds: Seconds
+    log: list[int]
+    seeds: list[int] = field(default_factory=list)
+    used_s: float = 0.0
 
-    def block(self, seed: int) -> BlockDone | None:
-        self._log.append(self._name)
+    def block(self, seed: int) -> BlockDone:
+        self.log.append(self.name)
         self.seeds.append(seed)
-        seconds = self._seconds(self.blocks)
-        self.blocks += 1
+        seconds = self.seconds(len(self.seeds) - 1)
         if seconds is None:
-            return None
-        self._token_s += seconds
+            raise Left
+        self.used_s += seconds
         return BlockDone(steps=10, seconds=seconds)
 
     def token_s(self) -> float:
-        return self._token_s
+        return self.used_s
+
+
+@dataclass(kw_only=True)
+class Timed:
+    """What a session was."""
+
+    members: list[Fake]
+    log: list[int]
+    rounds: tuple[Round, ...] = ()
+    stopped: str = ""
+    looks: list[tuple[int, float | None, float]] = field(default_factory=list)
+
+
+def run(
+    *seconds: Seconds,
+    precision: float = 0.02,
+    budget_s: float = 10.0,
+    seed: int = 0,
+    pairs: Sequence[tuple[int, int]] | None = None,
+) -> Timed:
+    log: list[int] = []
+    timed = Timed(members=[Fake(name, each, log) for name, each in enumerate(seconds)], log=log)
+    timed.rounds, timed.stopped = time_session(
+        timed.members,  # type: ignore[arg-type]
+        random.Random(seed),
+        pairs=[(0, other) for other in range(1, len(seconds))] if pairs is None else pairs,
+        precision=precision,
+        budget_s=budget_s,
+        progress=lambda *look: timed.looks.append(look),
+    )
+    return timed
+
+
+def steady(seconds: float, blocks: int = 10**9) -> Seconds:
+    """So many blocks that are all alike; the next fails."""
+    return lambda number: seconds if number < blocks else None
 
 
 def noisy(mean: float, spread: float, seed: int) -> Seconds:
@@ -46,164 +84,106 @@ def noisy(mean: float, spread: float, seed: int) -> Seconds:
     return lambda number: mean * rng.lognormvariate(0, spread)
 
 
-def run(
-    seconds: Sequence[Seconds], *, precision: float = 0.02, budget_s: float = 10.0, seed: int = 0, pairs: object = None
-) -> tuple[tuple[Round, ...], str, list[Fake], list[int], list[tuple[int, float | None, float]]]:
-    log: list[int] = []
-    looks: list[tuple[int, float | None, float]] = []
-    members = [Fake(name, each, log) for name, each in enumerate(seconds)]
-    chosen = tuple((0, other) for other in range(1, len(members))) if pairs is None else pairs
-    rounds, stopped = time_session(
-        members,
-        random.Random(seed),
-        pairs=chosen,  # type: ignore[arg-type]
-        precision=precision,
-        budget_s=budget_s,
-        progress=lambda *look: looks.append(look),
-    )
-    return rounds, stopped, members, log, looks
-
-
-def positions(rounds: Sequence[Round]) -> Counter[tuple[int, int]]:
-    return Counter((index, place) for each in rounds for place, index in enumerate(each.order))
+QUIET = noisy(0.1, 0.001, 1), noisy(0.1, 0.001, 2)
 
 
 @given(st.integers(1, 6), st.integers(0, 2**32))
 @settings(max_examples=30, deadline=None)
-def test_in_every_round_each_member_has_one_block(count: int, seed: int) -> None:
-    rounds, _, members, log, _ = run([lambda n: 0.1] * count, precision=1e-9, budget_s=2.0, seed=seed)
-    assert all(sorted(each.order) == list(range(count)) for each in rounds)
-    assert log == [index for each in rounds for index in each.order]
-    assert all(member.blocks == len(rounds) for member in members)
-    assert all(each.steps == (10,) * count and each.seconds == (0.1,) * count for each in rounds)
-
-
-def test_every_second_round_is_the_first_turned_round() -> None:
-    rounds, _, _, _, _ = run([noisy(0.1, 0.3, n) for n in range(4)], precision=1e-9, budget_s=6.0)
-    assert len(rounds) > 40
-    for first, second in zip(rounds[0::2], rounds[1::2], strict=False):
-        assert second.order == first.order[::-1]
-    assert len({each.order for each in rounds[0::2]}) > 5  # drawn anew each time
+def test_in_every_round_each_member_has_one_block_with_the_rounds_own_seed(count: int, seed: int) -> None:
+    timed = run(*[steady(0.1)] * count, budget_s=2.0, seed=seed, **FOR_EVER)
+    assert all(sorted(each.order) == list(range(count)) for each in timed.rounds)
+    assert timed.log == [index for each in timed.rounds for index in each.order]
+    assert all(each.steps == (10,) * count and each.seconds == (0.1,) * count for each in timed.rounds)
+    seeds = timed.members[0].seeds
+    assert all(member.seeds == seeds for member in timed.members)
+    assert len(set(seeds)) == len(seeds) == len(timed.rounds) > 1
 
 
 def test_no_member_has_a_better_place() -> None:
-    """ABBA: over whole pairs of rounds, before and after every other member equally often."""
-    rounds, _, _, _, _ = run([noisy(0.1, 0.3, n) for n in range(3)], precision=1e-9, budget_s=40.0)
+    """ABBA: every second round is the first turned round, which is drawn anew each time."""
+    rounds = run(*(noisy(0.1, 0.3, n) for n in range(3)), budget_s=40.0, **FOR_EVER).rounds
     rounds = rounds[: len(rounds) // 2 * 2]
-    for one in range(3):
-        for other in range(one):
-            before = sum(each.order.index(one) < each.order.index(other) for each in rounds)
-            assert before * 2 == len(rounds)
-    ends = positions(rounds)
+    assert all(second.order == first.order[::-1] for first, second in zip(rounds[0::2], rounds[1::2], strict=True))
+    assert len({each.order for each in rounds[0::2]}) == 6
+    places = Counter((index, place) for each in rounds for place, index in enumerate(each.order))
     for index in range(3):
-        assert ends[index, 0] == ends[index, 2]
-        assert 0.2 < ends[index, 0] / len(rounds) < 0.46  # about a third: the draw is fair
-
-
-def test_a_rounds_seed_is_its_members_own_and_no_other_rounds() -> None:
-    _, _, members, _, _ = run([lambda n: 0.1] * 2, precision=1e-9, budget_s=3.0)
-    one, other = (member.seeds for member in members)
-    assert one == other
-    assert len(set(one)) == len(one) > 1
+        assert places[index, 0] == places[index, 2]
+        assert 0.2 < places[index, 0] / len(rounds) < 0.46  # about a third: the draw is fair
 
 
 def test_the_same_draw_is_the_same_session() -> None:
-    one, other = (run([noisy(0.1, 0.1, n) for n in range(3)], seed=5)[0] for _ in range(2))
-    assert one == other
-    assert one != run([noisy(0.1, 0.1, n) for n in range(3)], seed=6)[0]
+    one, other, third = (run(*(noisy(0.1, 0.1, n) for n in range(3)), seed=seed).rounds for seed in (5, 5, 6))
+    assert one == other != third
 
 
 # ── when it stops ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_it_stops_when_every_ratio_is_precise_after_whole_pairs_of_rounds() -> None:
-    rounds, stopped, _, _, looks = run([noisy(0.1, 0.03, 1), noisy(0.2, 0.03, 2), noisy(0.1, 0.03, 3)], budget_s=1e9)
-    assert stopped == "precise"
-    assert len(rounds) >= MIN_ROUNDS
-    assert len(rounds) % LOOK_EVERY == 0
-    assert [number for number, _, _ in looks] == list(range(MIN_ROUNDS, len(rounds) + 1, LOOK_EVERY))
-    *earlier, last = [width for _, width, _ in looks]
+    timed = run(noisy(0.1, 0.03, 1), noisy(0.2, 0.03, 2), noisy(0.1, 0.03, 3), **UNPAID)
+    assert timed.stopped == "precise"
+    assert [number for number, _, _ in timed.looks] == list(range(MIN_ROUNDS, len(timed.rounds) + 1, LOOK_EVERY))
+    *earlier, last = [width for _, width, _ in timed.looks]
     assert last is not None
     assert last <= 0.02
     assert all(width is None or width > 0.02 for width in earlier)
 
 
+def drifting(seconds: Seconds) -> Seconds:
+    """Slower and slower, as the machine is: both sides of a ratio alike."""
+    return lambda number: (seconds(number) or 0) * (1 + number / 40)
+
+
+SOON = {
+    "of two": (QUIET, None),
+    "that is asked for": ((*QUIET, noisy(0.1, 0.5, 3)), [(0, 1)]),
+    "of two that drift": ((drifting(noisy(0.1, 0.005, 1)), drifting(noisy(0.15, 0.005, 2))), None),
+    "of one alone": (QUIET[:1], None),
+    "whose reference has left": ((steady(0.1, blocks=0), *QUIET), None),
+}
+
+
+@pytest.mark.parametrize("case", SOON)
+def test_a_figure_that_is_precise_at_once_needs_no_more(case: str) -> None:
+    seconds, pairs = SOON[case]
+    timed = run(*seconds, pairs=pairs, **UNPAID)
+    assert (timed.stopped, len(timed.rounds)) == ("precise", MIN_ROUNDS)
+    assert timed.looks[-1][1] is not None
+
+
 def test_the_worst_ratio_decides() -> None:
-    good = [noisy(0.1, 0.001, 1), noisy(0.1, 0.001, 2)]
-    assert len(run(good, budget_s=1e9)[0]) == MIN_ROUNDS
-    assert len(run([*good, noisy(0.1, 0.1, 3)], budget_s=1e9)[0]) > 4 * MIN_ROUNDS
+    assert len(run(*QUIET, noisy(0.1, 0.1, 3), **UNPAID).rounds) > 4 * MIN_ROUNDS
 
 
-def test_only_the_ratios_that_are_asked_for_count() -> None:
-    seconds = [noisy(0.1, 0.001, 1), noisy(0.1, 0.001, 2), noisy(0.1, 0.5, 3)]
-    assert len(run(seconds, budget_s=1e9, pairs=((0, 1),))[0]) == MIN_ROUNDS
-
-
-def test_it_stops_at_the_budget_of_the_slowest() -> None:
-    rounds, stopped, members, _, _ = run([lambda n: 0.1, lambda n: 0.4], precision=1e-9, budget_s=2.0)
-    assert stopped == "budget"
-    assert len(rounds) == 5  # 5 x 0.4 s
-    assert members[1].token_s() == pytest.approx(2.0)
-
-
-def test_a_tiny_budget_buys_one_round() -> None:
-    rounds, stopped, _, _, looks = run([lambda n: 0.1] * 2, budget_s=0.0)
-    assert (len(rounds), stopped, looks) == (1, "budget", [])
-
-
-def test_drift_of_the_machine_is_no_noise() -> None:
-    """Both sides slow down together by 30 % over the session: the ratio does not care."""
-    one, other = noisy(0.1, 0.005, 1), noisy(0.15, 0.005, 2)
-    rounds, stopped, _, _, _ = run(
-        [lambda n: (one(n) or 0) * (1 + n / 40), lambda n: (other(n) or 0) * (1 + n / 40)], budget_s=1e9
-    )
-    assert stopped == "precise"
-    assert len(rounds) == MIN_ROUNDS
-
-
-def test_a_member_alone_is_timed_until_its_own_figure_is_precise() -> None:
-    rounds, stopped, _, _, looks = run([noisy(0.1, 0.03, 1)], budget_s=1e9)
-    assert stopped == "precise"
-    assert all(each.order == (0,) for each in rounds)
-    assert looks[-1][1] is not None
-    assert run([noisy(0.1, 0.3, 1)], budget_s=1.0)[1] == "budget"
+@pytest.mark.parametrize(
+    ("seconds", "budget_s", "rounds"),
+    [
+        ((steady(0.1), steady(0.4)), 2.0, 5),
+        ((steady(0.1),) * 2, 0.0, 1),
+        ((noisy(0.1, 0.3, 1),), 1.0, 10),
+        ((), 1.0, 0),
+    ],
+)
+def test_it_stops_at_the_budget_of_the_slowest(seconds: tuple[Seconds, ...], budget_s: float, rounds: int) -> None:
+    timed = run(*seconds, budget_s=budget_s, **FOR_EVER)
+    assert timed.stopped == "budget"
+    assert len(timed.rounds) == pytest.approx(rounds, abs=2 if len(seconds) == 1 else 0)
 
 
 # ── members that leave ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_member_that_fails_leaves_and_the_others_go_on() -> None:
-    seconds: list[Seconds] = [noisy(0.1, 0.03, 1), lambda n: 0.1 if n < 3 else None, noisy(0.1, 0.03, 3)]
-    rounds, stopped, members, log, _ = run(seconds, budget_s=1e9)
-    assert stopped == "precise"
-    assert members[1].blocks == 4  # three good ones, and the one it failed in
-    assert [each.steps[1] for each in rounds[:3]] == [10] * 3
-    assert all(each.steps[1] == 0 and each.seconds[1] == 0.0 for each in rounds[3:])
-    assert all(each.steps[0] == each.steps[2] == 10 for each in rounds)
-    failed_at = [position for position, name in enumerate(log) if name == 1][3]
-    assert 1 not in log[failed_at + 1 :]
+    timed = run(noisy(0.1, 0.03, 1), steady(0.1, blocks=3), noisy(0.1, 0.03, 3), **UNPAID)
+    assert timed.stopped == "precise"
+    assert len(timed.members[1].seeds) == 4  # three good ones, and the one it failed in
+    assert [each.steps[1] for each in timed.rounds] == [10] * 3 + [0] * (len(timed.rounds) - 3)
+    assert all(each.seconds[1] == 0.0 for each in timed.rounds[3:])
+    assert all(each.steps[0] == each.steps[2] == 10 for each in timed.rounds)
+    assert all(sorted(each.order) == [0, 1, 2] for each in timed.rounds)
 
 
 def test_when_all_have_left_the_session_is_over() -> None:
-    rounds, stopped, members, _, _ = run([lambda n: None, lambda n: 0.1 if n < 2 else None], budget_s=1e9)
-    assert stopped == "budget"
-    assert len(rounds) == 3
-    assert [member.blocks for member in members] == [1, 3]
-
-
-def test_without_members_there_are_no_rounds() -> None:
-    assert run([])[0] == ()
-
-
-def test_when_the_reference_leaves_the_others_are_timed_for_themselves() -> None:
-    rounds, stopped, _, _, _ = run([lambda n: None, noisy(0.1, 0.001, 1), noisy(0.1, 0.001, 2)], budget_s=1e9)
-    assert stopped == "precise"
-    assert len(rounds) == MIN_ROUNDS
-
-
-def test_the_order_is_recorded_as_it_was() -> None:
-    rounds, _, _, log, _ = run([lambda n: 0.1 if n < 4 else None, lambda n: 0.1], precision=1e-9, budget_s=1.2)
-    assert [len(each.order) for each in rounds] == [2] * len(rounds)
-    alive = [index for each in rounds for index in each.order if each.steps[index]]
-    assert len(log) == len(alive) + 1  # the failed block
-    assert not any(one == other == 0 for one, other in pairwise(log[9:]))
+    timed = run(steady(0.1, blocks=0), steady(0.1, blocks=2), **UNPAID)
+    assert (timed.stopped, len(timed.rounds)) == ("budget", 3)
+    assert [len(member.seeds) for member in timed.members] == [1, 3]

@@ -26,7 +26,7 @@ from mnist_bench.cli.console import animates
 from mnist_bench.gate.bench import CheckObserver
 from mnist_bench.machine.forecast import skip_reason, this_host, trial_s
 from mnist_bench.records import Cell, Measurement, Session, Trial
-from mnist_bench.run.observer import Observer, Stage
+from mnist_bench.run.group import Observer, Stage
 from mnist_bench.table import duration, plain
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from mnist_bench.records import Matrix
 
 if TYPE_CHECKING:
     from mnist_bench.labs.reproduce import Reproduction
-    from mnist_bench.run.observer import Observer
+    from mnist_bench.run.group import Observer
     from mnist_bench.run.runner import Options, RunPlan
 
     Pair = tuple[RunPlan, RunPlan]  # of the tutorial recipe and of the standard one: one run has one recipe

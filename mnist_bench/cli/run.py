@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.progress import Screen
-    from mnist_bench.run.observer import Observer
+    from mnist_bench.run.group import Observer
     from mnist_bench.run.runner import Options, RunPlan
 
 SUMMARY_LIMIT = 1 << 20  # bytes of a step's summary that GitHub takes

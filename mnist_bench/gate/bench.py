@@ -12,8 +12,7 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate.sides import Side
 from mnist_bench.records import Cell, Failure, Group, Round, RunOptions, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
-from mnist_bench.run.group import Settings, Worker, run_group
-from mnist_bench.run.observer import Observer
+from mnist_bench.run.group import Observer, Settings, run_group
 from mnist_bench.run.process import Interrupts, LocalWorker
 from mnist_bench.run.runner import trial_spec
 
@@ -126,7 +125,7 @@ class Bench:
         matrix = self._sides[name].matrix
         return matrix.limits.timeout_seconds if matrix else 0.0
 
-    def _launch(self, spec: TrialSpec, within_s: float) -> Worker:
+    def _launch(self, spec: TrialSpec, within_s: float) -> LocalWorker:
         side = self._sides[spec.side or "B"]
         timeout_s = min(within_s, self._limit_s(side.name))
         log = self._folder.log_path(f"{spec.cell.id}@{side.name}")

@@ -15,7 +15,6 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from statistics import fmean, median, variance
 from typing import Any, Literal
 
@@ -30,7 +29,7 @@ from mnist_bench.gate.speed import detectable, looks
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
 from mnist_bench.records import Cell, Matrix, Measurement, Session, Trial
-from mnist_bench.run.group import label
+from mnist_bench.run.group import now
 from mnist_bench.table import duration
 
 ASSUMED_SD = 0.03  # of a pair's log ratio, until some are measured: identical code here (docs/decisions/0016)
@@ -62,7 +61,7 @@ def measure(folder: RunFolder, setting: Setting) -> Check:
         except Interrupted:
             pass  # the status is the answer
         finally:
-            conductor.keep(status=status, ended_at=label(datetime.now(UTC)))
+            conductor.keep(status=status, ended_at=now())
         return conductor.check
 
 

@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from time import perf_counter_ns
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec.structs import asdict
 
 from mnist_bench.catalogue import training_of
 from mnist_bench.machine import noise
 from mnist_bench.records import Epochs, Failure, Group, ImageSets, Measurement, Outcome, Session, Skip, Trial, TrialSpec
 from mnist_bench.run import protocol
-from mnist_bench.run.observer import Observer
-from mnist_bench.run.protocol import EpochDone, Evaluated, Reply, Request
-from mnist_bench.run.session import time_session
+from mnist_bench.run.process import LocalWorker
+from mnist_bench.run.protocol import EndSession, EpochDone, Evaluate, Evaluated, Finished, SessionEnded
+from mnist_bench.run.session import NS, Left, Member, failure_of, time_session
+
+if TYPE_CHECKING:
+    from mnist_bench.run.runner import RunPlan
 
 CORES = os.cpu_count() or 1  # of the machine
-NS = 1e-9
 WATERFALL_TOLERANCE = 0.02
 # An epoch by the worker's clock against the runner's: what a plug-in that has replaced the clock cannot hide. The
 # runner's has the audits beside the epoch in it, and what the machine's load makes of them.
 CLOCK_SHARE, CLOCK_SLACK_S = 0.2, 1.0
 
-Answer = TypeVar("Answer", bound=protocol.Message)
+Stage = Literal["preparing", "timing", "training"]
 
 
-class Worker(Protocol):
-    """What an executor gives: one trial in a fresh process."""
+class Observer:
+    """What a run tells while it goes on, only between timed spans. Hears everything and does nothing: override."""
 
-    spec: TrialSpec
-    token_ns: int
-    exited: bool  # by itself, after its last reply
+    def notice(self, text: str, *, warning: bool = False) -> None:
+        """A line for the log."""
 
-    @property
-    def pid(self) -> int: ...
-    def call(self, request: Request) -> Reply: ...
-    def close(self) -> int: ...
-    def kill(self) -> None: ...
+    def started(self, plan: RunPlan, done: Collection[str]) -> None:
+        """``done``: ids of the trials that were found finished."""
 
+    def stage(self, stage: Stage, trial_id: str) -> None:
+        """A trial enters a stage; the token is its own."""
 
-def label(moment: datetime) -> str:
-    """Wall time only labels: ISO 8601, UTC, whole seconds."""
-    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    def detail(self, words: str, share: float) -> None:
+        """How far the stage is, in words and as a share of 1."""
+
+    def session(self, session: Session) -> None:
+        """A timing session has ended."""
+
+    def finished(self, trial: Trial) -> None:
+        """A trial has ended, however it did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +71,7 @@ class Settings:
 
     precision: float
     budget_s: float
-    launch: Callable[[TrialSpec], Worker]
+    launch: Callable[[TrialSpec], LocalWorker]
     observer: Observer = field(default_factory=Observer)
     together: bool = True
     strict_devices: bool = False
@@ -71,32 +79,9 @@ class Settings:
     unavailable: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Live:
-    """A worker that is ready. ``ended``: its session, which has put its state back; ``failure``: why it has left."""
-
-    worker: Worker
-    prepared: protocol.Prepared
-    ended: protocol.SessionEnded | None = None
-    failure: Failure | None = None
-
-    @property
-    def spec(self) -> TrialSpec:
-        return self.worker.spec
-
-    def ask(self, request: Request, kind: type[Answer]) -> Answer | None:
-        """The reply, of the kind that belongs to the request; None: the trial has failed."""
-        reply = self.worker.call(request)
-        if isinstance(reply, kind):
-            return reply
-        self.failure = _failure(reply)
-        return None
-
-    def block(self, seed: int) -> protocol.BlockDone | None:
-        return self.ask(protocol.Block(seed=seed), protocol.BlockDone)
-
-    def token_s(self) -> float:
-        return self.worker.token_ns * NS
+def now() -> str:
+    """Wall time only labels: ISO 8601, UTC, whole seconds."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def run_group(
@@ -117,26 +102,28 @@ def run_group(
     Raises:
         Interrupted, WorkerError: as the executor does; every worker has ended.
     """
-    started_at = label(datetime.now(UTC))
+    started_at = now()
     for specs in [group.specs] if settings.together else [(spec,) for spec in group.specs]:
         begin_ns = perf_counter_ns()
-        workers: dict[str, Worker] = {}
-        live: list[Live] = []
+        workers: dict[str, LocalWorker] = {}
+        live: list[Member] = []
         try:
             for spec in () if train else specs:
                 workers[spec.id] = settings.launch(spec)
             for spec in specs:
                 match _prepare(spec, workers, settings):
-                    case Live() as ready:
+                    case Member() as ready:
                         live.append(ready)
                     case outcome:
                         yield _trial(spec, outcome, started_at)
-            if settings.budget_s > 0:
-                yield from _time(group.id, [m for m in live if m.spec.id not in timed], settings, rng, begin_ns)
+            for members in _sessions([member for member in live if member.spec.id not in timed], settings):
+                yield _session(group.id, members, settings, rng, begin_ns)
             for member in rng.sample(live, len(live)):
-                measured = _train(member, settings) if train and member.failure is None else None
+                measured = None
+                with contextlib.suppress(Left):
+                    measured = _train(member, settings) if train and member.failure is None else None
                 member.worker.kill()
-                if found := measured or member.failure:
+                if found := member.failure or measured:
                     yield _trial(member.spec, found, started_at)
         finally:
             for worker in workers.values():
@@ -154,11 +141,11 @@ def _trial(spec: TrialSpec, outcome: Outcome, started_at: str) -> Trial:
         dataset_sha256=spec.data.sha256,
         outcome=outcome,
         started_at=started_at,
-        ended_at=label(datetime.now(UTC)),
+        ended_at=now(),
     )
 
 
-def _prepare(spec: TrialSpec, workers: dict[str, Worker], settings: Settings) -> Live | Failure | Skip:
+def _prepare(spec: TrialSpec, workers: dict[str, LocalWorker], settings: Settings) -> Member | Failure | Skip:
     """The trial's worker, ready (it is started, where ``workers`` has none); or why it cannot be."""
     device = spec.cell.device
     keys = {"device": device, "compile": f"{device}/{spec.variant.name}"}
@@ -170,12 +157,12 @@ def _prepare(spec: TrialSpec, workers: dict[str, Worker], settings: Settings) ->
     worker = workers[spec.id]
     match worker.call(protocol.Prepare(spec=worker.spec)):
         case protocol.Prepared() as prepared:
-            return Live(worker, prepared)
+            return Member(worker, prepared)
         case protocol.Unavailable(scope=scope, reason=reason):
             settings.unavailable[keys[scope]] = reason
             outcome = _skip(reason, settings)
         case other:
-            outcome = _failure(other)
+            outcome = failure_of(other)
     worker.kill()
     return outcome
 
@@ -186,18 +173,17 @@ def _skip(reason: str, settings: Settings) -> Skip | Failure:
     return Skip(reason=reason)
 
 
-def _time(group: str, live: Sequence[Live], settings: Settings, rng: random.Random, begin_ns: int) -> Iterator[Session]:
+# ── the session ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sessions(live: Sequence[Member], settings: Settings) -> list[list[Member]]:
     """One paired session of all that can pair, a solo session for each of the others."""
     together = [member for member in live if member.prepared.pairable]
     alone = [[member] for member in live if not member.prepared.pairable]
-    for members in [together, *alone]:
-        if members:
-            session = _session(group, members, settings, rng)
-            settings.observer.session(session)
-            yield replace(session, seconds=(perf_counter_ns() - begin_ns) * NS)
+    return [members for members in (together, *alone) if members and settings.budget_s > 0]
 
 
-def _session(group: str, members: Sequence[Live], settings: Settings, rng: random.Random) -> Session:
+def _session(group: str, members: Sequence[Member], settings: Settings, rng: random.Random, begin_ns: int) -> Session:
     settings.observer.stage("timing", members[0].spec.id)
 
     def progress(rounds: int, width: float | None, used: float) -> None:
@@ -217,20 +203,23 @@ def _session(group: str, members: Sequence[Live], settings: Settings, rng: rando
     )
     _, noisy = noise.compare(before, noise.read(pids), CORES)
     for member in members:
-        if member.failure is None:
-            member.ended = member.ask(protocol.EndSession(), protocol.SessionEnded)
-    return Session(
+        with contextlib.suppress(Left):
+            member.ended = None if member.failure else member.ask(EndSession(), SessionEnded)
+    session = Session(
         group=group,
         members=tuple(member.spec.id for member in members),
         paired=len(members) > 1,
         rounds=rounds,
         steps={m.spec.id: m.ended.step_times for m in members if m.ended and m.ended.step_times},
         stopped=stopped,
+        seconds=(perf_counter_ns() - begin_ns) * NS,
         noisy=noisy,
     )
+    settings.observer.session(session)
+    return session
 
 
-def _pairs(members: Sequence[Live], reference: str | None) -> list[tuple[int, int]]:
+def _pairs(members: Sequence[Member], reference: str | None) -> list[tuple[int, int]]:
     """The ratios that the tables will show: against the reference variant, and against the CPU."""
     places = {(member.spec.cell.device, member.spec.cell.variant): place for place, member in enumerate(members)}
     return [
@@ -241,34 +230,35 @@ def _pairs(members: Sequence[Live], reference: str | None) -> list[tuple[int, in
     ]
 
 
-def _train(member: Live, settings: Settings) -> Measurement | None:
-    """The trial's training and its last word; None: it has failed."""
-    spec, worker = member.spec, member.worker
+# ── the training ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _train(member: Member, settings: Settings) -> Outcome:
+    """The trial's training and its last word.
+
+    Raises:
+        Left: it has failed.
+    """
+    spec, worker, observer = member.spec, member.worker, settings.observer
     readings = [noise.read((worker.pid,))]
-    epochs: list[tuple[EpochDone, Evaluated]] = []
-    if member.ended is None and not member.ask(protocol.EndSession(), protocol.SessionEnded):
-        return None
-    settings.observer.stage("training", spec.id)
+    epochs: list[EpochDone] = []
+    scores: list[Evaluated] = []
+    if member.ended is None:
+        member.ask(EndSession(), SessionEnded)
+    observer.stage("training", spec.id)
     for epoch in range(spec.epochs):
         before_ns = worker.token_ns
-        if not (done := member.ask(protocol.TrainEpoch(epoch=epoch), EpochDone)):
-            return None
+        done = member.ask(protocol.TrainEpoch(epoch=epoch), EpochDone)
         if doubt := _clock_doubt(epoch, done.seconds, (worker.token_ns - before_ns) * NS):
-            member.failure = Failure(kind="failed", reason=doubt)
-            return None
-        if not (score := member.ask(protocol.Evaluate(), Evaluated)):
-            return None
-        epochs.append((done, score))
+            return Failure(kind="failed", reason=doubt)
+        score = member.ask(Evaluate(), Evaluated)
+        epochs.append(done)
+        scores.append(score)
         readings.append(noise.read((worker.pid,)))
-        settings.observer.detail(_epoch_words(epoch, spec.epochs, done, score), (epoch + 1) / spec.epochs)
-    final = None
-    if spec.score_both:
-        if not (other := member.ask(protocol.Evaluate(other_set=True), Evaluated)):
-            return None
-        final = _image_sets(spec, epochs[-1][1], other)
-    if not (finished := member.ask(protocol.Finish(), protocol.Finished)):
-        return None
-    return _measurement(member, epochs, finished, readings, final)
+        observer.detail(_epoch_words(epoch, spec.epochs, done, score), (epoch + 1) / spec.epochs)
+    final = _image_sets(spec, scores[-1], member.ask(Evaluate(other_set=True), Evaluated)) if spec.score_both else None
+    finished = member.ask(protocol.Finish(), Finished)
+    return _measurement(member, epochs, scores, finished, readings, final)
 
 
 def _epoch_words(epoch: int, epochs: int, done: EpochDone, score: Evaluated) -> str:
@@ -294,44 +284,36 @@ def _image_sets(spec: TrialSpec, scored: Evaluated, other: Evaluated) -> ImageSe
 
 
 def _measurement(
-    member: Live,
-    epochs: Sequence[tuple[EpochDone, Evaluated]],
-    finished: protocol.Finished,
+    member: Member,
+    epochs: Sequence[EpochDone],
+    scores: Sequence[Evaluated],
+    finished: Finished,
     readings: Sequence[noise.Counters],
     final: ImageSets | None,
 ) -> Measurement:
-    worker, prepared, (trained, scored) = member.worker, member.prepared, zip(*epochs, strict=True)
-    exit_ns = worker.close()
-    phases = {**finished.phases, "teardown": finished.phases.get("teardown", 0.0) + exit_ns * NS}
-    awake_s = finished.elapsed_s - finished.asleep_s + exit_ns * NS
+    """What the worker said of itself, under the names that it gave it, and what follows from its epochs."""
+    exit_s = member.worker.close() * NS
+    phases = {**finished.phases, "teardown": finished.phases.get("teardown", 0.0) + exit_s}
+    awake_s, token_s = finished.elapsed_s - finished.asleep_s + exit_s, member.token_s()
+    said: dict[str, Any] = {**asdict(member.prepared), **asdict(finished), "phases": phases}
     return Measurement(
+        **{name: said[name] for name in Measurement.__struct_fields__ if name in said},
         epochs=Epochs(
-            train_s=tuple(done.seconds for done in trained),
-            loader_s=tuple(done.loader_s for done in trained),
-            loss=tuple(done.loss for done in trained),
-            eval_s=tuple(score.seconds for score in scored),
-            accuracy=tuple(score.correct / score.samples for score in scored),
+            train_s=tuple(done.seconds for done in epochs),
+            loader_s=tuple(done.loader_s for done in epochs),
+            loss=tuple(done.loss for done in epochs),
+            eval_s=tuple(score.seconds for score in scores),
+            accuracy=tuple(score.correct / score.samples for score in scores),
         ),
-        train_samples=sum(done.samples for done in trained),
-        eval_samples=sum(score.samples for score in scored),
-        class_=prepared.class_,
-        predictions_sha256=scored[-1].predictions_sha256,
-        order_sha256=finished.order_sha256,
-        loss_trace=prepared.loss_trace,
-        phases=phases,
+        train_samples=sum(done.samples for done in epochs),
+        eval_samples=sum(score.samples for score in scores),
+        predictions_sha256=scores[-1].predictions_sha256,
         awake_s=awake_s,
-        token_s=member.token_s(),
+        token_s=token_s,
         total_s=awake_s - phases.get("session", 0.0),
-        time_to_first_step_s=prepared.time_to_first_step_s,
-        compile_s=prepared.compile_s,
-        host_peak_bytes=finished.host_peak_bytes,
-        device_peak_bytes=finished.device_peak_bytes,
-        parameters=prepared.parameters,
-        device_name=prepared.device_name,
-        numerics=finished.numerics,
         interference=noise.compare(readings[0], readings[-1], CORES)[0],
         noisy=_disturbances(member.spec.cell.device, readings),
-        marks=_marks(phases, awake_s, member.token_s(), exited=worker.exited),
+        marks=_marks(sum(phases.values()), awake_s, token_s, exited=member.worker.exited),
         final=final,
     )
 
@@ -345,19 +327,13 @@ def _disturbances(device: str, readings: Sequence[noise.Counters]) -> tuple[str,
     return tuple(dict.fromkeys(noisy))
 
 
-def _marks(phases: dict[str, float], awake_s: float, token_s: float, *, exited: bool) -> tuple[str, ...]:
+def _marks(phases_s: float, awake_s: float, token_s: float, *, exited: bool) -> tuple[str, ...]:
     """Doubts about a trial's own clocks (docs/measurement.md, rule 6)."""
     marks = []
-    if abs(sum(phases.values()) - awake_s) > WATERFALL_TOLERANCE * awake_s:
-        marks.append(f"the phases add up to {sum(phases.values()):.2f} s of {awake_s:.2f} s awake")
+    if abs(phases_s - awake_s) > WATERFALL_TOLERANCE * awake_s:
+        marks.append(f"the phases add up to {phases_s:.2f} s of {awake_s:.2f} s awake")
     if abs(token_s - awake_s) > WATERFALL_TOLERANCE * awake_s:
         marks.append(f"the worker was awake {awake_s:.2f} s by its own clock, {token_s:.2f} s by the runner's")
     if not exited:
         marks.append("the worker did not exit by itself")
     return tuple(marks)
-
-
-def _failure(reply: Reply) -> Failure:
-    if isinstance(reply, protocol.Failed):
-        return Failure(kind=reply.kind, reason=reply.reason)
-    return Failure(kind="failed", reason=f"the worker broke the protocol: an unexpected {reply.type}")

@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -21,13 +21,12 @@ from mnist_bench.errors import BenchError, Interrupted, UsageError, WorkerError
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import skip_reason, this_host
 from mnist_bench.records import Cell, DataSet, Group, Manifest, Matrix, RunOptions, Trial, TrialSpec, trial_id
-from mnist_bench.run.group import Settings, Worker, label, run_group
-from mnist_bench.run.observer import Observer
+from mnist_bench.run.group import Observer, Settings, now, run_group
 from mnist_bench.run.process import Interrupts, LocalWorker
 
 WORKER_BYTES = 1536 << 20  # of host memory, about, for a live trial with its data, torch and a compiler's leavings
 TABLES_S, TABLES_SHARE = 60.0, 0.02  # the tables are written after so long, and take at most such a share of the time
-Launch = Callable[[TrialSpec, Interrupts], Worker]
+Launch = Callable[[TrialSpec], LocalWorker]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +120,7 @@ def new_manifest(
         dataset=dataset,
         order=(),
         trials=(),
-        started_at=label(datetime.now(UTC)),
+        started_at=now(),
     )
 
 
@@ -194,20 +193,26 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
     """
     folder = plan.folder
     with folder.lock(), Interrupts() as interrupts:
-        execution = _Execution(plan, observer, environ, interrupts, launch)
-        observer.started(plan, execution.done)
-        if execution.left:
+        done = {trial.id for trial in folder.trials()}
+        left = [
+            replace(group, specs=specs)
+            for group in plan.groups
+            if (specs := tuple(spec for spec in group.specs if spec.id not in done))
+        ]
+        observer.started(plan, done)
+        if left:
             data.verify(plan.manifest.dataset)
         status: Literal["complete", "interrupted", "stopped"] = "stopped"
         try:
             interrupts.last_word = lambda: _close(folder, "interrupted")
             folder.update_manifest(status="running", ended_at=None)
-            status = "complete" if execution.to_the_end() else "stopped"
+            settings = _settings(plan, left, observer, launch or partial(_local, plan, environ, interrupts))
+            status = "complete" if _to_the_end(plan, left, done, settings, interrupts) else "stopped"
         except Interrupted:
             status = "interrupted"
         except (WorkerError, OSError) as error:
             raise BenchError(
-                f"{error}; {len(execution.done)} of {len(plan.manifest.trials)} trials are finished and kept: "
+                f"{error}; {len(done)} of {len(plan.manifest.trials)} trials are finished and kept: "
                 f"--resume {folder.run_id} goes on"
             ) from error
         finally:
@@ -217,7 +222,7 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
 
 def _close(folder: RunFolder, status: str) -> None:
     with contextlib.suppress(OSError):  # of a full disk: what was raised before says so
-        folder.update_manifest(status=status, ended_at=label(datetime.now(UTC)))
+        folder.update_manifest(status=status, ended_at=now())
 
 
 def write_tables(folder: RunFolder) -> Run:
@@ -227,75 +232,56 @@ def write_tables(folder: RunFolder) -> Run:
     return run
 
 
-class _Execution:
-    """What is finished of a plan and what is left: a finished trial costs the same, however many there are."""
+def _to_the_end(
+    plan: RunPlan, left: Sequence[Group], done: set[str], settings: Settings, interrupts: Interrupts
+) -> bool:
+    """Executes what is left, and adds to ``done``; a finished trial costs the same, however many there are.
 
-    def __init__(
-        self,
-        plan: RunPlan,
-        observer: Observer,
-        environ: Mapping[str, str],
-        interrupts: Interrupts,
-        launch: Launch | None,
-    ) -> None:
-        self._plan, self._observer, self._environ, self._interrupts = plan, observer, environ, interrupts
-        self._start = launch or self._local
-        self.done = {trial.id for trial in plan.folder.trials()}
-        self._timed = frozenset(member for session in plan.folder.sessions() for member in session.members)
-        self.left = [
-            replace(group, specs=specs)
-            for group in plan.groups
-            if (specs := tuple(spec for spec in group.specs if spec.id not in self.done))
-        ]
-        self._written_s, self._cost_s = monotonic(), 0.0
+    Returns:
+        False: stopped at a failure, as ``--fail-fast`` asks.
 
-    def to_the_end(self) -> bool:
-        """Executes what is left; False: stopped at a failure, as ``--fail-fast`` asks.
+    Raises:
+        Interrupted: between two trials, or by the executor.
+    """
+    folder, tables_due_s = plan.folder, monotonic() + TABLES_S
+    timed = frozenset(member for session in folder.sessions() for member in session.members)
+    for group in left:
+        if interrupts.requested:
+            raise Interrupted("interrupted")
+        rng = random.Random(f"{plan.manifest.run_id}/{group.id}")
+        # Started in random order: the side that is started first has come out slower (docs/log.md).
+        shuffled = replace(group, specs=tuple(rng.sample(group.specs, len(group.specs))))
+        for result in run_group(shuffled, timed=timed, settings=settings, rng=rng):
+            stored = folder.append(result)
+            if isinstance(stored, Trial):
+                done.add(stored.id)
+                settings.observer.finished(stored)
+                if plan.options.fail_fast and stored.status not in ("ok", "skipped"):
+                    return False
+        if (begin_s := monotonic()) > tables_due_s:  # they are derived: a kill loses no more than them
+            write_tables(folder)
+            tables_due_s = monotonic() + max(TABLES_S, (monotonic() - begin_s) / TABLES_SHARE)
+    return True
 
-        Raises:
-            Interrupted: between two trials, or by the executor.
-        """
-        plan, settings = self._plan, self._settings()
-        for group in self.left:
-            if self._interrupts.requested:
-                raise Interrupted("interrupted")
-            rng = random.Random(f"{plan.manifest.run_id}/{group.id}")
-            # Started in random order: the side that is started first has come out slower (docs/log.md).
-            shuffled = replace(group, specs=tuple(rng.sample(group.specs, len(group.specs))))
-            for result in run_group(shuffled, timed=self._timed, settings=settings, rng=rng):
-                stored = plan.folder.append(result)
-                if isinstance(stored, Trial):
-                    self.done.add(stored.id)
-                    self._observer.finished(stored)
-                    if plan.options.fail_fast and stored.status not in ("ok", "skipped"):
-                        return False
-            self._refresh_tables()
-        return True
 
-    def _refresh_tables(self) -> None:
-        """The tables of a long run, now and then: they are derived, and a kill loses no more than them."""
-        begin = monotonic()
-        if begin - self._written_s > max(TABLES_S, self._cost_s / TABLES_SHARE):
-            write_tables(self._plan.folder)
-            self._written_s = monotonic()
-            self._cost_s = self._written_s - begin
+def _settings(plan: RunPlan, left: Sequence[Group], observer: Observer, launch: Launch) -> Settings:
+    matrix, options = plan.manifest.matrix, plan.options.run
+    return Settings(
+        precision=matrix.timing.precision,
+        budget_s=matrix.timing.budget_seconds / len(matrix.seeds),
+        together=not options.solo and fits(left, plan.manifest, observer),
+        strict_devices=options.strict_devices,
+        reference=cells.reference_variant(matrix),
+        launch=launch,
+        observer=observer,
+    )
 
-    def _settings(self) -> Settings:
-        matrix, options = self._plan.manifest.matrix, self._plan.options.run
-        return Settings(
-            precision=matrix.timing.precision,
-            budget_s=matrix.timing.budget_seconds / len(matrix.seeds),
-            together=not options.solo and fits(self.left, self._plan.manifest, self._observer),
-            strict_devices=options.strict_devices,
-            reference=cells.reference_variant(matrix),
-            launch=lambda spec: self._start(spec, self._interrupts),
-            observer=self._observer,
-        )
 
-    def _local(self, spec: TrialSpec, interrupts: Interrupts) -> Worker:
-        Path(spec.samples_path).unlink(missing_ok=True)  # a stranger's link there would lead elsewhere
-        timeout_s = self._plan.options.timeout_s or self._plan.manifest.matrix.limits.timeout_seconds
-        return LocalWorker(spec, self._plan.folder.log_path(spec.id), self._environ, timeout_s, interrupts)
+def _local(plan: RunPlan, environ: Mapping[str, str], interrupts: Interrupts, spec: TrialSpec) -> LocalWorker:
+    """Starts a worker on this machine."""
+    timeout_s = plan.options.timeout_s or plan.manifest.matrix.limits.timeout_seconds
+    Path(spec.samples_path).unlink(missing_ok=True)  # a stranger's link there would lead elsewhere
+    return LocalWorker(spec, plan.folder.log_path(spec.id), environ, timeout_s, interrupts)
 
 
 def fits(groups: Sequence[Group], manifest: Manifest, observer: Observer) -> bool:

@@ -7,25 +7,64 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 from mnist_bench.analysis.ratios import widest_half_width
-from mnist_bench.records import Round
-from mnist_bench.run.protocol import BlockDone
+from mnist_bench.records import Failure, Round, TrialSpec
+from mnist_bench.run import protocol
+from mnist_bench.run.process import LocalWorker
 from mnist_bench.stats import hodges_lehmann
 
+NS = 1e-9
 MIN_ROUNDS = 16  # before the widths are looked at: an early look at few rounds is a lucky one
 LOOK_EVERY = 4  # rounds: a look costs milliseconds, and a stop may only come after whole ABBA pairs
 
+Answer = TypeVar("Answer", bound=protocol.Message)
 
-class Member(Protocol):
-    """One trial of the session."""
 
-    def block(self, seed: int) -> BlockDone | None:
-        """Executes one block; None: it has failed and leaves the session."""
+class Left(Exception):
+    """A trial has failed; its member says why."""
+
+
+@dataclass(slots=True)
+class Member:
+    """A worker that is ready. ``ended``: its session, which has put its state back; ``failure``: why it has left."""
+
+    worker: LocalWorker
+    prepared: protocol.Prepared
+    ended: protocol.SessionEnded | None = None
+    failure: Failure | None = None
+
+    @property
+    def spec(self) -> TrialSpec:
+        return self.worker.spec
+
+    def ask(self, request: protocol.Request, kind: type[Answer]) -> Answer:
+        """The reply, of the kind that belongs to the request.
+
+        Raises:
+            Left: the trial has failed.
+        """
+        reply = self.worker.call(request)
+        if not isinstance(reply, kind):
+            self.failure = failure_of(reply)
+            raise Left
+        return reply
+
+    def block(self, seed: int) -> protocol.BlockDone:
+        """Executes one block."""
+        return self.ask(protocol.Block(seed=seed), protocol.BlockDone)
 
     def token_s(self) -> float:
         """Seconds that it has had the token."""
+        return self.worker.token_ns * NS
+
+
+def failure_of(reply: protocol.Reply) -> Failure:
+    if isinstance(reply, protocol.Failed):
+        return Failure(kind=reply.kind, reason=reply.reason)
+    return Failure(kind="failed", reason=f"the worker broke the protocol: an unexpected {reply.type}")
 
 
 def time_session(
@@ -69,12 +108,13 @@ def time_session(
 def _round(members: Sequence[Member], order: Sequence[int], alive: set[int], rng: random.Random) -> Round:
     steps, seconds = [0] * len(members), [0.0] * len(members)
     seed = rng.getrandbits(32)  # one for all: a round is alike for its members, but for the memory they get
-    for index in order:
-        if index in alive:
-            if done := members[index].block(seed):
-                steps[index], seconds[index] = done.steps, done.seconds
-            else:
-                alive.discard(index)
+    for index in [index for index in order if index in alive]:
+        try:
+            done = members[index].block(seed)
+        except Left:
+            alive.discard(index)
+        else:
+            steps[index], seconds[index] = done.steps, done.seconds
     return Round(order=tuple(order), steps=tuple(steps), seconds=tuple(seconds))
 
 

@@ -13,7 +13,7 @@ from fault_kit import Bench
 from mnist_bench import config
 from mnist_bench.records import Measurement, RunOptions
 from mnist_bench.run import runner
-from mnist_bench.run.observer import Observer
+from mnist_bench.run.group import Observer
 from mnist_bench.run.process import LocalWorker
 
 
