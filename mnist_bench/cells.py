@@ -7,7 +7,8 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from mnist_bench.catalogue import MODELS
 from mnist_bench.errors import UsageError, unknown
@@ -18,6 +19,8 @@ GroupTrials = tuple[str, tuple[tuple[Cell, int], ...]]
 
 # The values wanted of each key of a cell; values of one key are alternatives.
 Filter = dict[str, list[str]]
+
+Named = TypeVar("Named", ModelEntry, Variant)
 
 AXES = ("models", "devices", "batch_sizes", "variants")
 CELL_KEYS = ("model", "device", "batch_size", "variant")
@@ -62,12 +65,8 @@ def model_of(matrix: Matrix, name: str) -> ModelEntry:
     >>> model_of(matrix, "mlp").model
     'mlp'
     """
-    for entry in matrix.models:
-        if entry.name == name:
-            return entry
-    if name in MODELS:
-        return ModelEntry(name=name, model=name)
-    raise UsageError(unknown("model", name, sorted({entry.name for entry in matrix.models} | {*MODELS})))
+    built_in = {known: ModelEntry(name=known, model=known) for known in MODELS}
+    return _named("model", name, built_in | {entry.name: entry for entry in matrix.models})
 
 
 def variant_of(matrix: Matrix, name: str) -> Variant:
@@ -83,12 +82,13 @@ def variant_of(matrix: Matrix, name: str) -> Variant:
     >>> variant_of(Matrix(models=(), devices=(), batch_sizes=(), variants=()), "compile").execution
     'compile'
     """
-    for variant in matrix.variants:
-        if variant.name == name:
-            return variant
-    if name in BUILTIN_VARIANTS:
-        return BUILTIN_VARIANTS[name]
-    raise UsageError(unknown("variant", name, sorted({v.name for v in matrix.variants} | {*BUILTIN_VARIANTS})))
+    return _named("variant", name, BUILTIN_VARIANTS | {variant.name: variant for variant in matrix.variants})
+
+
+def _named(kind: str, name: str, known: Mapping[str, Named]) -> Named:
+    if name not in known:
+        raise UsageError(unknown(kind, name, sorted(known)))
+    return known[name]
 
 
 def variants_of(matrix: Matrix) -> tuple[Variant, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mnist_bench.records import (
@@ -19,23 +20,9 @@ from mnist_bench.records import (
     Variant,
     trial_id,
 )
+from mnist_bench.run import protocol
 from mnist_bench.run.group import Observer, Settings, run_group
-from mnist_bench.run.protocol import (
-    Block,
-    BlockDone,
-    EndSession,
-    EpochDone,
-    Evaluate,
-    Evaluated,
-    Finish,
-    Finished,
-    Prepare,
-    Prepared,
-    Reply,
-    Request,
-    SessionEnded,
-    TrainEpoch,
-)
+from mnist_bench.run.protocol import Reply, Request
 
 Script = Callable[[Request, int], Reply | BaseException | None]  # (request, how many of its kind before); None: usual
 SECOND_NS = 1_000_000_000
@@ -55,7 +42,7 @@ def make_spec(device: str = "cpu", variant: str = "eager", epochs: int = 2, seed
     )
 
 
-PREPARED = Prepared(
+PREPARED = protocol.Prepared(
     pairable=True,
     device_name="a CPU",
     parameters=623_290,
@@ -64,55 +51,52 @@ PREPARED = Prepared(
     time_to_first_step_s=1.5,
     compile_s=None,
 )
+STEP_TIMES = StepTimes(p50_ms=1.0, p95_ms=2.0, p99_ms=3.0, count=10)
+
+
+def usual(request: Request, number: int) -> None:
+    """The script of a worker that does what workers do."""
 
 
 class FakeWorker:
     """Every request costs it a second of token time; its own clocks agree, unless the script says otherwise."""
 
-    def __init__(self, spec: TrialSpec, script: Script, log: list[str]) -> None:
-        self.spec = spec
-        self.token_ns = 0
-        self.exited = True
-        self.pid = 1
-        self._script, self._log = script, log
-        self._seen: dict[type, int] = {}
+    def __init__(self, spec: TrialSpec, script: Script = usual, log: list[str] | None = None) -> None:
+        self.spec, self.token_ns, self.exited, self.pid = spec, 0, True, 1
+        self._script, self._log = script, [] if log is None else log
+        self._seen = Counter[type]()
         self._alive = True
-        log.append(f"launch {spec.id}")
+        self._log.append(f"launch {spec.id}")
 
     def call(self, request: Request) -> Reply:
         assert self._alive, f"{self.spec.id} was called after its end"
         self._log.append(f"{request.type} {self.spec.id}")
         self.token_ns += SECOND_NS
-        number = self._seen.get(type(request), 0)
-        self._seen[type(request)] = number + 1
-        match self._script(request, number):
-            case None:
-                return self._usual(request)
-            case BaseException() as error:
-                raise error
-            case reply:
-                return reply
+        reply = self._script(request, self._seen[type(request)])
+        self._seen[type(request)] += 1
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply or self._usual(request)
 
     def _usual(self, request: Request) -> Reply:
         match request:
-            case Prepare():
+            case protocol.Prepare():
                 return PREPARED
-            case Block():
-                return BlockDone(steps=10, seconds=0.1)
-            case EndSession():
-                times = StepTimes(p50_ms=1.0, p95_ms=2.0, p99_ms=3.0, count=10)
-                return SessionEnded(step_times=times if Block in self._seen else None)
-            case TrainEpoch(epoch=epoch):
-                return EpochDone(seconds=1.0, loader_s=0.125, loss=1.0 / (epoch + 1), samples=60_000)
-            case Evaluate():
-                return Evaluated(seconds=0.5, correct=9500, samples=10_000, predictions_sha256="f" * 64)
-            case Finish():
+            case protocol.Block():
+                return protocol.BlockDone(steps=10, seconds=0.1)
+            case protocol.EndSession():
+                return protocol.SessionEnded(step_times=STEP_TIMES if protocol.Block in self._seen else None)
+            case protocol.TrainEpoch(epoch=epoch):
+                return protocol.EpochDone(seconds=1.0, loader_s=0.125, loss=1.0 / (epoch + 1), samples=60_000)
+            case protocol.Evaluate():
+                return protocol.Evaluated(seconds=0.5, correct=9500, samples=10_000, predictions_sha256="f" * 64)
+            case protocol.Finish():
                 return self.finished()
 
-    def finished(self, *, awake_s: float | None = None, phases_s: float | None = None) -> Finished:
+    def finished(self, *, awake_s: float | None = None, phases_s: float | None = None) -> protocol.Finished:
         """The last word, over the token time so far; another one, to disagree."""
         awake = self.token_ns / SECOND_NS if awake_s is None else awake_s
-        return Finished(
+        return protocol.Finished(
             phases={"import": 1.0, "session": 2.0, "train step": (awake if phases_s is None else phases_s) - 3.0},
             elapsed_s=awake + 100.0,
             asleep_s=100.0,
@@ -133,85 +117,62 @@ class FakeWorker:
         self._alive = False
 
 
-class Heard(Observer):
-    """What was told, as tuples."""
-
-    def __init__(self, events: list[tuple[Any, ...]]) -> None:
-        self._events = events
-
-    def stage(self, stage: str, trial_id: str) -> None:
-        self._events.append(("stage", stage))
-
-    def detail(self, words: str, share: float) -> None:
-        self._events.append(("detail", words, share))
-
-    def session(self, session: Session) -> None:
-        self._events.append(("session", session.group))
-
-
 @dataclass(kw_only=True)
-class Scene:
-    """What happened: ``results`` as they came, the ``log``, the ``events``."""
+class Scene(Observer):
+    """What happened: ``results`` as they came, the ``log``, the ``events`` that were told."""
 
     results: list[Session | Trial] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
-    events: list[tuple[Any, ...]] = field(default_factory=list)
+    events: list[tuple[str, str]] = field(default_factory=list)
     workers: dict[str, FakeWorker] = field(default_factory=dict)
 
+    def stage(self, stage: str, trial_id: str) -> None:
+        self.events.append(("stage", stage))
+
+    def detail(self, words: str) -> None:
+        self.events.append(("detail", words))
+
+    def session(self, session: Session) -> None:
+        self.events.append(("session", session.group))
+
     @property
-    def findings(self) -> dict[str, Any]:
+    def outcomes(self) -> dict[str, Any]:
         return {each.id: each.outcome for each in self.results if isinstance(each, Trial)}
 
     @property
     def sessions(self) -> list[Session]:
         return [each for each in self.results if isinstance(each, Session)]
 
+    def lines(self, *verbs: str) -> list[str]:
+        return [line for line in self.log if line.partition(" ")[0] in verbs]
+
     @property
     def survivors(self) -> set[str]:
-        started = {line.partition(" ")[2] for line in self.log if line.startswith("launch")}
-        return started - {line.partition(" ")[2] for line in self.log if line.startswith("kill")}
+        started, ended = ({line.partition(" ")[2] for line in self.lines(verb)} for verb in ("launch", "kill"))
+        return started - ended
+
+    def stream(
+        self,
+        specs: Sequence[TrialSpec],
+        scripts: Mapping[str, Script] | None = None,
+        timed: frozenset[str] = frozenset(),
+        **changes: Any,
+    ) -> Iterator[Session | Trial]:
+        """Runs a group, result by result; ``scripts`` by trial id, ``changes`` of the settings."""
+
+        def launch(spec: TrialSpec) -> FakeWorker:
+            self.workers[spec.id] = FakeWorker(spec, (scripts or {}).get(spec.id, usual), self.log)
+            return self.workers[spec.id]
+
+        usually = {"precision": 0.02, "budget_s": 4.0, "reference": "eager", "launch": launch, "observer": self}
+        group = Group(id="mlp/b100/s0", specs=tuple(specs))
+        return run_group(group, timed=timed, settings=Settings(**{**usually, **changes}), rng=random.Random(0))
+
+    def play(self, specs: Sequence[TrialSpec], scripts: Mapping[str, Script] | None = None, **changes: Any) -> Scene:
+        """Runs a group to its end, as ``stream``. An exception leaves what happened here."""
+        self.results.extend(self.stream(specs, scripts, **changes))
+        return self
 
 
-def stream(
-    specs: Sequence[TrialSpec],
-    scripts: Mapping[str, Script] | None,
-    scene: Scene,
-    *,
-    timed: frozenset[str] = frozenset(),
-    unavailable: dict[str, str] | None = None,
-    **changes: Any,
-) -> Iterator[Session | Trial]:
-    """Runs a group, result by result; ``scripts`` by trial id, ``changes`` of the settings."""
-    known = scripts or {}
-
-    def launch(spec: TrialSpec) -> FakeWorker:
-        worker = FakeWorker(spec, known.get(spec.id, lambda request, number: None), scene.log)
-        scene.workers[spec.id] = worker
-        return worker
-
-    settings = replace(
-        Settings(
-            precision=0.02,
-            budget_s=4.0,
-            reference="eager",
-            launch=launch,
-            observer=Heard(scene.events),
-            unavailable={} if unavailable is None else unavailable,
-        ),
-        **changes,
-    )
-    group = Group(id="mlp/b100/s0", specs=tuple(specs))
-    return run_group(group, timed=timed, settings=settings, rng=random.Random(0))
-
-
-def play(
-    specs: Sequence[TrialSpec],
-    scripts: Mapping[str, Script] | None = None,
-    *,
-    scene: Scene | None = None,
-    **changes: Any,
-) -> Scene:
-    """Runs a group to its end, as ``stream``. An exception leaves what happened in ``scene``."""
-    scene = scene or Scene()
-    scene.results.extend(stream(specs, scripts, scene, **changes))
-    return scene
+def play(specs: Sequence[TrialSpec], scripts: Mapping[str, Script] | None = None, **changes: Any) -> Scene:
+    return Scene().play(specs, scripts, **changes)

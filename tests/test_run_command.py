@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -58,67 +57,58 @@ def resume(tmp_path: Path) -> Start:
     return make
 
 
-def test_what_is_finished_is_shown_again(resume: Start, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(resume()) == 0
-    out, err = capsys.readouterr()
-    assert "mlp" in out
-    assert err.startswith(f"run {RUN_ID}: 2 trials, 2 of them finished before; ")
-    assert f"/{RUN_ID}/results.md (and .csv, .json, epochs.csv)\n" in err
-
-
-def test_a_stranger_s_matrix_runs_no_code(resume: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = resume(finished=0)
-    path = tmp_path / "results" / RUN_ID / "manifest.json"
-    text = path.read_text("utf-8")
-    path.write_text(text.replace('"epochs": 2', '"epochs": 99', 1))
-    assert main(command) == 2
-    err = capsys.readouterr().err
-    assert "manifest.json: matrix" in err
-    assert "epochs: should be less than or equal to 50" in err
-    path.write_text(text.replace('"model": "mlp"', '"model": "evilmod:build"', 1))
-    assert main(command) == 2
-    assert "models[0].model: 'evilmod:build' is code: add --allow-plugins" in capsys.readouterr().err
-
-
 def test_quiet_leaves_nothing_but_the_table(resume: Start, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*resume(), "-q"]) == 0
+    """A flag that the run was started with may be said again."""
+    assert main([*resume(strict_devices=True), "--solo", "--strict-devices", "-q"]) == 0
     out, err = capsys.readouterr()
     assert "mlp" in out
     assert err == ""
 
 
+CODE = ('"model": "mlp"', '"model": "evilmod:build"')
+AS_IT_WAS = "a resumed run goes on as it was started; leave"
+
+
 @pytest.mark.parametrize(
-    ("flags", "changes", "more"), [([], {}, ""), (["--allow-plugins"], {"allow_plugins": True}, " --allow-plugins")]
+    ("flags", "options", "edit", "words"),
+    [
+        (["--filter", "model=mlp"], {}, (), f"--filter: {AS_IT_WAS} --filter out"),
+        (["--shard", "1/2"], {}, (), f"--shard: {AS_IT_WAS} --shard out"),
+        (["--solo"], {"solo": False}, (), f"--solo: {AS_IT_WAS} --solo out"),
+        (["--strict-devices"], {}, (), f"--strict-devices: {AS_IT_WAS} --strict-devices out"),
+        ([], {}, ('"epochs": 2', '"epochs": 99'), "epochs: should be less than or equal to 50"),
+        ([], {}, CODE, "manifest.json: matrix: models[0].model: 'evilmod:build' is code: add --allow-plugins"),
+        ([], {"allow_plugins": True}, CODE, "this run executes plug-ins: say --allow-plugins again"),
+    ],
 )
-def test_the_command_that_goes_on_is_whole(
+def test_a_resumed_run_is_what_it_was_and_a_stranger_s_runs_no_code(
     resume: Start,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     flags: list[str],
-    changes: dict[str, Any],
-    more: str,
+    options: dict[str, Any],
+    edit: tuple[str, ...],
+    words: str,
+) -> None:
+    command, path = resume(1, **options), tmp_path / "results" / RUN_ID / "manifest.json"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace(*edit, 1) if edit else text)
+    assert main([*command, *flags]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--allow-plugins"]])
+def test_the_command_that_goes_on_is_whole(
+    resume: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:
     def interrupt(group: Any, **_: Any) -> Any:
         raise Interrupted("interrupted")
 
     monkeypatch.setattr(runner, "run_group", interrupt)
-    command = resume(1, **changes)
+    command = resume(1, allow_plugins=bool(flags))
     assert main([*command, *flags]) == 130
-    where = shlex.quote(command[-1])
-    assert f"go on with: mnist-bench run --resume {RUN_ID} -o {where}{more}\n" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("flags", [["--filter", "model=mlp"], ["--shard", "1/2"], ["--solo"], ["--strict-devices"]])
-def test_a_resumed_run_goes_on_as_it_was_started(
-    resume: Start, capsys: pytest.CaptureFixture[str], flags: list[str]
-) -> None:
-    command = resume(solo=False)
-    assert main([*command, *flags]) == 2
-    assert f"{flags[0]}: a resumed run goes on as it was started; leave {flags[0]} out" in capsys.readouterr().err
-
-
-def test_a_flag_that_the_run_was_started_with_may_be_said_again(resume: Start) -> None:
-    assert main([*resume(strict_devices=True), "--solo", "--strict-devices"]) == 0
+    again = " ".join(["mnist-bench run --resume", RUN_ID, "-o", shlex.quote(command[-1]), *flags])
+    assert f"go on with: {again}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -173,43 +163,27 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_waited_for(
     assert (tmp_path / "file").read_text() == ""
 
 
-@pytest.mark.parametrize("said", [False, True])
-def test_a_manifest_that_names_code_needs_the_flag_whatever_it_says_itself(
-    resume: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str], said: bool
-) -> None:
-    command = resume(1, allow_plugins=said)
-    path = tmp_path / "results" / RUN_ID / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["matrix"]["models"][0]["model"] = "evil:build"
-    path.write_text(json.dumps(manifest))
-    assert main(command) == 2
-    message = capsys.readouterr().err
-    assert "--allow-plugins" in message
-    assert said or "manifest.json: matrix" in message
-
-
 def test_what_is_left_follows_from_the_run_s_own_stages() -> None:
     """Ten times slower than guessed in its first trial, the others are expected so too; time ticks within a stage."""
-    now = [0.0]
-    cells_of = {f"t{n}": make_cell(batch_size=100 * (1 + n // 2)) for n in range(4)}
-    groups = {name: (name,) for name in cells_of}
-    guesses: dict[str, dict[Stage, float]] = {
-        name: {"preparing": 1.0, "timing": 1.0, "training": 8.0} for name in cells_of
-    }
-    left = TimeLeft(guesses, cells_of, groups, lambda: now[0])
+    now = 0.0
+    names = [f"t{n}" for n in range(4)]
+    stages: dict[Stage, float] = {"preparing": 1.0, "timing": 1.0, "training": 8.0}
+    guesses = {(stage, name): guess for name in names for stage, guess in stages.items()}
+    left = TimeLeft(dict(guesses), {name: [name] for name in names}, lambda: now)
     assert left.seconds() == 40.0
-    expected = []
-    for stage, took in (("preparing", 10.0), ("timing", 10.0), ("training", 80.0)):
+    for stage, took_s, expected_s in (("preparing", 10.0, 39.0), ("timing", 10.0, 65.0), ("training", 80.0, 84.0)):
         left.enter(stage, "t0")  # type: ignore[arg-type]
-        now[0] += took / 2
-        left.share = 0.5
-        expected.append(left.seconds())
-        now[0] += took / 2
+        now += took_s
+        assert left.seconds() == pytest.approx(expected_s)
     left.leave("t0")
     assert left.seconds() == pytest.approx(300.0)
     left.enter("preparing", "t1")
-    now[0] += 4.0
-    assert left.seconds() == pytest.approx(296.0)
-    now[0] += 40.0
-    assert left.seconds() == pytest.approx(290.0)  # longer than expected: no less than all other stages
-    assert expected == [pytest.approx(each) for each in (44.0, 70.0, 124.0)]
+    for more_s, expected_s in ((4.0, 296.0), (40.0, 290.0)):  # longer than expected: no less than all other stages
+        now += more_s
+        assert left.seconds() == pytest.approx(expected_s)
+    together = TimeLeft(dict(guesses), dict.fromkeys(names, names), lambda: now)
+    for stage, name in (("preparing", "t1"), ("preparing", "t2"), ("timing", "t1"), ("training", "t2")):
+        together.enter(stage, name)  # type: ignore[arg-type]
+        now += 1.0
+    timed = {name for name in names if ("timing", name) not in together.guesses}
+    assert timed == {"t1", "t2"}  # the others were not ready

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from group_kit import FakeWorker, Script
+from group_kit import FakeWorker, Script, usual
 from record_factory import make_manifest, make_matrix
 
 from mnist_bench import cells
@@ -25,7 +25,7 @@ from mnist_bench.machine.forecast import Host
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix, RunOptions, Trial, TrialSpec, Variant, trial_id
 from mnist_bench.run import group, runner
 from mnist_bench.run.group import Observer
-from mnist_bench.run.protocol import Failed, Prepare, Reply, Request, TrainEpoch
+from mnist_bench.run.protocol import Failed, Prepare, Request, TrainEpoch
 
 CALM = noise.Counters(at_s=0, busy_s=0, steal_s=0, own_s=0, pressure_s=0, load_1min=0, throttled=None)
 EAGER = (BUILTIN_VARIANTS["eager"],)
@@ -38,7 +38,9 @@ def _data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group.noise, "read", lambda pids: CALM)
 
 
-def planned(results: Path, matrix: Matrix, **options: Any) -> runner.RunPlan:
+def planned(results: Path, matrix: Matrix | None = None, **options: Any) -> runner.RunPlan:
+    """Of a matrix, else of one cell and two seeds."""
+    matrix = matrix or make_matrix(seeds=(0, 1), variants=EAGER)
     asked = runner.Options(run=RunOptions(), matrix_path="m", output_dir=results, data_root=results, **options)
     groups = runner.draft(matrix, asked.run)
     manifest = make_manifest(
@@ -51,32 +53,35 @@ def planned(results: Path, matrix: Matrix, **options: Any) -> runner.RunPlan:
     return runner.resume(RunFolder.create(results, manifest), asked)
 
 
-def execute(plan: runner.RunPlan, script: Script = lambda request, number: None, **kept: Any) -> Any:
-    def launch(spec: TrialSpec) -> FakeWorker:
-        return FakeWorker(spec, script, [])
-
-    return runner.execute(plan, kept.get("observer", Observer()), {}, launch)
+def execute(plan: runner.RunPlan, script: Script = usual, observer: Observer | None = None) -> Any:
+    return runner.execute(plan, observer or Observer(), {}, lambda spec: FakeWorker(spec, script))  # type: ignore[arg-type,return-value]
 
 
-def test_a_run_ends_with_its_tables_and_is_not_begun_anew(tmp_path: Path) -> None:
+def again(plan: runner.RunPlan, script: Script = usual) -> Any:
+    return execute(runner.resume(plan.folder, plan.options), script)
+
+
+def files_of(plan: runner.RunPlan) -> list[bytes]:
+    return [(plan.folder.path / name).read_bytes() for name in ("trials.jsonl", "results.csv")]
+
+
+def test_a_run_ends_with_its_tables_and_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(tmp_path, make_matrix(seeds=(0, 1)))
     run = execute(plan)
     assert (run.manifest.status, len(run.trials), len(run.sessions)) == ("complete", 4, 2)
-    before = {name: (plan.folder.path / name).read_bytes() for name in ("trials.jsonl", "results.csv")}
-    again = execute(runner.resume(plan.folder, plan.options), lambda request, number: pytest.fail("measured again"))
-    assert again.trials == run.trials
-    assert {name: (plan.folder.path / name).read_bytes() for name in before} == before
+    before = files_of(plan)
 
+    def gone(dataset: object) -> None:
+        raise DataError("gone")
 
-def failing_at(number: int, error: BaseException) -> Script:
-    """The ``number``-th trial that is prepared cannot be."""
-    seen = Counter[str]()
-
-    def script(request: Request, _: int) -> Reply | BaseException | None:
-        seen[type(request).__name__] += 1
-        return error if isinstance(request, Prepare) and seen["Prepare"] == number else None
-
-    return script
+    monkeypatch.setattr(runner.data, "verify", gone)  # a finished run needs no data set any more
+    assert again(plan, lambda request, number: pytest.fail("measured again")).trials == run.trials
+    assert files_of(plan) == before
+    lines = before[0].splitlines(keepends=True)
+    (plan.folder.path / "trials.jsonl").write_bytes(lines[0])
+    with pytest.raises(DataError):
+        again(plan)
+    assert plan.folder.manifest().status == "complete"  # as it was: nothing has begun
 
 
 @pytest.mark.parametrize(
@@ -92,31 +97,36 @@ def failing_at(number: int, error: BaseException) -> Script:
 def test_no_end_leaves_a_run_running(
     tmp_path: Path, error: BaseException, raised: type[BaseException] | None, status: str
 ) -> None:
-    plan = planned(tmp_path, make_matrix(seeds=(0, 1), variants=EAGER))
+    plan, prepared = planned(tmp_path), []
+
+    def second_fails(request: Request, number: int) -> BaseException | None:
+        prepared.extend([request] if isinstance(request, Prepare) else [])
+        return error if len(prepared) == 2 else None
+
     if raised is None:
-        assert len(execute(plan, failing_at(2, error)).trials) == 1
-        assert "mlp" in (plan.folder.path / "results.csv").read_text()
+        assert len(execute(plan, second_fails).trials) == 1
+        assert b"mlp" in files_of(plan)[1]
     else:
         with pytest.raises(raised, match="1 of 2 trials are finished and kept" if raised is BenchError else None):
-            execute(plan, failing_at(2, error))
+            execute(plan, second_fails)
     assert plan.folder.manifest().status == status
-    assert len(execute(runner.resume(plan.folder, plan.options)).trials) == 2
+    assert len(again(plan).trials) == 2
 
 
 def test_a_line_that_does_not_fit_the_disk_is_not_a_finished_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(tmp_path, make_matrix(seeds=(0,), variants=EAGER))
+    plan = planned(tmp_path)
 
     def full(path: Path, line: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "append_line", full)
-        with pytest.raises(BenchError, match=r"No space left .* 0 of 1 trials"):
+        with pytest.raises(BenchError, match=r"No space left .* 0 of 2 trials"):
             execute(plan)
     assert plan.folder.trials() == ()
-    assert execute(runner.resume(plan.folder, plan.options)).manifest.status == "complete"
+    assert again(plan).manifest.status == "complete"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -125,13 +135,12 @@ def test_a_signal_ends_the_run_between_two_trials(tmp_path: Path, number: signal
         def finished(self, trial: Trial) -> None:
             os.kill(os.getpid(), number)
 
-    plan = planned(tmp_path, make_matrix(seeds=(0, 1, 2), variants=EAGER))
-    run = execute(plan, observer=Sends())
+    run = execute(planned(tmp_path), observer=Sends())
     assert (run.manifest.status, len(run.trials)) == ("interrupted", 1)
 
 
 def test_the_second_signal_leaves_its_word(tmp_path: Path) -> None:
-    plan = planned(tmp_path, make_matrix(seeds=(0, 1), variants=EAGER))
+    plan = planned(tmp_path)
     if (child := os.fork()) == 0:
 
         def twice(request: Request, number: int) -> None:
@@ -146,25 +155,9 @@ def test_the_second_signal_leaves_its_word(tmp_path: Path) -> None:
     assert plan.folder.manifest().status == "interrupted"
 
 
-def test_a_finished_run_needs_no_data_set_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = planned(tmp_path, make_matrix(seeds=(0, 1), variants=EAGER))
-    execute(plan)
-
-    def gone(dataset: object) -> None:
-        raise DataError("gone")
-
-    monkeypatch.setattr(runner.data, "verify", gone)
-    assert execute(runner.resume(plan.folder, plan.options)).manifest.status == "complete"
-    lines = (plan.folder.path / "trials.jsonl").read_bytes().splitlines(keepends=True)
-    (plan.folder.path / "trials.jsonl").write_bytes(lines[0])
-    with pytest.raises(DataError):
-        execute(runner.resume(plan.folder, plan.options))
-    assert plan.folder.manifest().status == "complete"  # as it was: nothing has begun
-
-
 def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
-    plan = planned(tmp_path, make_matrix(seeds=(0, 1), variants=EAGER), fail_fast=True)
     failed = Failed(kind="failed", reason="mine")
+    plan = planned(tmp_path, fail_fast=True)
     run = execute(plan, lambda request, number: failed if isinstance(request, TrainEpoch) else None)
     assert (run.manifest.status, [trial.status for trial in run.trials]) == ("stopped", ["failed"])
 
@@ -178,34 +171,32 @@ def test_only_trials_that_will_live_count_for_memory(tmp_path: Path, monkeypatch
     class Memory:
         available = make_manifest().environment.memory_bytes
 
+    class Notices(Observer):
+        heard: list[str] = []  # noqa: RUF012
+
+        def notice(self, text: str, *, warning: bool = False) -> None:
+            self.heard.append(text)
+
     monkeypatch.setattr(runner.psutil, "virtual_memory", Memory)
-    variants = (BUILTIN_VARIANTS["eager"], Variant(name="plain", fused_optimizer=False))
+    variants = (*EAGER, Variant(name="plain", fused_optimizer=False))
     plan = planned(tmp_path, make_matrix(devices=("cpu", "cuda"), variants=variants, seeds=(0,)))
-    notices: list[str] = []
-    observer = Observer()
-    monkeypatch.setattr(observer, "notice", lambda text, *, warning=False: notices.append(text), raising=False)
-    assert runner.fits(plan.groups, plan.manifest, observer)
+    assert runner.fits(plan.groups, plan.manifest, Notices())
     monkeypatch.setattr(Memory, "available", 1)
-    assert not runner.fits(plan.groups, plan.manifest, observer)
-    assert notices[0].startswith("2 live trials need about")
+    assert not runner.fits(plan.groups, plan.manifest, Notices())
+    assert Notices.heard[0].startswith("2 live trials need about")
 
 
 def test_a_link_where_samples_go_is_removed_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(tmp_path / "results", make_matrix(seeds=(0,), variants=EAGER))
     (spec,) = plan.specs
-    Path(spec.samples_path).symlink_to(tmp_path / "elsewhere")
-    again = runner.resume(plan.folder, plan.options)
-    (spec,) = again.specs
-    assert Path(spec.samples_path).parent == plan.folder.path.resolve() / "samples"
+    samples = Path(spec.samples_path)
+    samples.symlink_to(tmp_path / "elsewhere")
+    assert samples.parent == plan.folder.path.resolve() / "samples"
     started: list[TrialSpec] = []
-    monkeypatch.setattr(runner, "LocalWorker", lambda spec, *_: (started.append(spec), FakeWorker(spec, usual, []))[1])
-    runner.execute(again, Observer(), {})
+    monkeypatch.setattr(runner, "LocalWorker", lambda spec, *_: (started.append(spec), FakeWorker(spec))[1])
+    runner.execute(plan, Observer(), {})
     assert started == [spec]
-    assert not Path(spec.samples_path).is_symlink()
-
-
-def usual(request: Request, number: int) -> None:
-    return None
+    assert not samples.is_symlink()
 
 
 @pytest.fixture
@@ -224,9 +215,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     counted(os, "write", lambda _, data: len(data))
     counted(os, "fsync")
-    counted(files, "read_regular")
-    counted(files, "whole_lines")
-    counted(files, "write_atomically")
+    for name in ("read_regular", "whole_lines", "write_atomically"):
+        counted(files, name)
     counted(folder.msgspec, "to_builtins")
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     return done
@@ -240,8 +230,7 @@ def test_the_bookkeeping_of_a_trial_does_not_grow(tmp_path: Path, work: Counter[
         def finished(self, trial: Trial) -> None:
             counts.append(Counter(work))
 
-    sizes = tuple(range(1, 51))
-    matrix = make_matrix(batch_sizes=sizes, variants=EAGER, seeds=tuple(range(100)))
+    matrix = make_matrix(batch_sizes=tuple(range(1, 51)), variants=EAGER, seeds=tuple(range(100)))
     matrix = replace(matrix, timing=replace(matrix.timing, budget_seconds=0.001))
     run = execute(planned(tmp_path, matrix), observer=Counts())
     assert len(run.trials) == len(counts) == 5000

@@ -7,25 +7,25 @@ screen would take its time from the cores that are being timed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from statistics import fmean
 from time import monotonic
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mnist_bench import figures
 from mnist_bench.cli.console import animates
 from mnist_bench.gate.bench import CheckObserver
 from mnist_bench.machine.forecast import skip_reason, this_host, trial_s
-from mnist_bench.records import Cell, Measurement, Session, Trial
+from mnist_bench.records import Measurement, Session, Trial
 from mnist_bench.run.group import Observer, Stage
 from mnist_bench.table import duration, plain
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mnist_bench.run.runner import RunPlan
 
 STYLES = {"ok": "green", "skipped": "yellow"}  # any other status: red
-STAGES: tuple[Stage, ...] = ("preparing", "timing", "training")
+ONE_LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
 
 
 class Screen:
@@ -58,54 +58,50 @@ class Screen:
 
     def line(self, text: Text, *, short: bool = False) -> None:
         """A line that stays; ``short``: on a terminal no more than its width."""
-        cut = short and self._terminal
-        overflow: Literal["ellipsis"] | None = "ellipsis" if cut else None
-        self._console.print(text, no_wrap=cut or None, overflow=overflow, soft_wrap=not self._terminal)
+        self._console.print(text, soft_wrap=not self._terminal, **ONE_LINE if short and self._terminal else {})
 
     def notice(self, text: str, *, warning: bool = False) -> None:
         if warning or not self.quiet:
             self.line(Text.assemble(("warning: " if warning else "", "bold yellow"), plain(text)))
 
+    def more(self, words: str) -> None:
+        """A line of what ``-v`` adds."""
+        if self.verbose:
+            self.line(Text(f"  {words}", style="dim"))
+
     def show(self, now: str, detail: str, done: float, total: float, words: str, left: str = "") -> None:
         """What goes on: a stage and how far it is, a bar of ``done`` of ``total`` and what it means in words."""
         if self._live is None:
             return
-        bar = Table.grid(padding=(0, 1))
-        for _ in range(3):
-            bar.add_column(no_wrap=True, overflow="ellipsis")
+        bar = Table.grid(*(Column(**ONE_LINE) for _ in range(3)), padding=(0, 1))
         if total:
             bar.add_row(ProgressBar(total=total, completed=min(done, total), width=20), words, Text(left, style="dim"))
-        stage = Text(plain(now), style="bold cyan", no_wrap=True, overflow="ellipsis")
-        how_far = Text(f"  {plain(detail)}", no_wrap=True, overflow="ellipsis")
-        self._live.update(Group(stage, how_far, bar), refresh=True)
+        lines = Text(plain(now), style="bold cyan", **ONE_LINE), Text(f"  {plain(detail)}", **ONE_LINE)
+        self._live.update(Group(*lines, bar), refresh=True)
 
 
-@dataclass(slots=True)
 class RunProgress(Observer):
     """A run on a screen: one line per finished trial; with ``-v`` the stages too."""
 
-    screen: Screen
-    clock: Callable[[], float] = monotonic
-    _left: TimeLeft | None = None
-    _done: int = 0
-    _total: int = 0
-    _width: int = 0
-    _now: str = "looking for the data set"
-    _detail: str = ""
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._now, self._detail = "looking for the data set", ""
+        self._done = self._total = self._width = 0
+        self._left: TimeLeft | None = None
 
     def notice(self, text: str, *, warning: bool = False) -> None:
-        self.screen.notice(text, warning=warning)
+        self._screen.notice(text, warning=warning)
         self._show()
 
     def started(self, plan: RunPlan, done: Collection[str]) -> None:
         manifest = plan.manifest
         self._done, self._total = len(done), len(manifest.trials)
         self._width = max(map(len, manifest.trials))
-        self._left = TimeLeft.of(plan, done, self.clock)
-        if not self.screen.quiet:
+        self._left = TimeLeft.of(plan, done)
+        if not self._screen.quiet:
             found = f", {self._done} of them finished before" if done else ""
             cores = f"{manifest.environment.cores} core{'' if manifest.environment.cores == 1 else 's'}"
-            self.screen.line(
+            self._screen.line(
                 Text(f"run {manifest.run_id}: {self._total} trials{found}; {manifest.dataset.name} data, ")
                 + Text(f"recipe {manifest.matrix.recipe}; {plain(manifest.environment.cpu)}, {cores}")
             )
@@ -114,29 +110,24 @@ class RunProgress(Observer):
         self._now, self._detail = f"{stage} {trial_id}", ""
         if self._left:
             self._left.enter(stage, trial_id)
-        if self.screen.verbose:
-            self.screen.line(Text(f"  {self._now}", style="dim"))
+        self._screen.more(self._now)
         self._show()
 
-    def detail(self, words: str, share: float) -> None:
+    def detail(self, words: str) -> None:
         self._detail = words
-        if self._left:
-            self._left.share = share
-        if self.screen.verbose and words.startswith("epoch"):
-            self.screen.line(Text(f"  {self._now.partition(' ')[2]}: {words}", style="dim"))
+        if words.startswith("epoch"):
+            self._screen.more(f"{self._now.partition(' ')[2]}: {words}")
         self._show()
 
     def session(self, session: Session) -> None:
-        if self.screen.verbose:
-            words = f"  timed {session.group}: {len(session.rounds)} rounds, stopped: {session.stopped}"
-            self.screen.line(Text(words, style="dim"))
+        self._screen.more(f"timed {session.group}: {len(session.rounds)} rounds, stopped: {session.stopped}")
 
     def finished(self, trial: Trial) -> None:
         self._done += 1
         if self._left:
             self._left.leave(trial.id)
-        if not self.screen.quiet or trial.status not in ("ok", "skipped"):
-            self.screen.line(self._line(trial), short=True)  # the table below has the reasons in full
+        if not self._screen.quiet or trial.status not in ("ok", "skipped"):
+            self._screen.line(self._line(trial), short=True)  # the table below has the reasons in full
         self._show()
 
     def _line(self, trial: Trial) -> Text:
@@ -153,7 +144,7 @@ class RunProgress(Observer):
 
     def _show(self) -> None:
         left = self._left.words() if self._left else ""
-        self.screen.show(self._now, self._detail, self._done, self._total, f"{self._done}/{self._total} trials", left)
+        self._screen.show(self._now, self._detail, self._done, self._total, f"{self._done}/{self._total} trials", left)
 
 
 class CheckProgress(CheckObserver):
@@ -181,80 +172,58 @@ class CheckProgress(CheckObserver):
 
 @dataclass(slots=True)
 class TimeLeft:
-    """What is left of a run, predicted from its own stages: those of a cell as they were, others by a coarse estimate
-    that is scaled as it has done in this run.
+    """What is left of a run: a coarse guess of every stage, scaled as the stages of its kind have done in this run.
 
-    ``guesses``: seconds by trial and stage; ``groups``: the trials that share a timing session, by trial.
+    ``guesses``: seconds by stage and trial; ``groups``: the trials that share a timing session, by trial.
     """
 
-    guesses: dict[str, dict[Stage, float]]
-    cells: dict[str, Cell]
-    groups: dict[str, tuple[str, ...]]
-    clock: Callable[[], float]
-    share: float = 0.0
-    _seen: dict[tuple[Stage, Cell], list[float]] = field(default_factory=dict)
-    _scale: dict[Stage, tuple[float, float]] = field(default_factory=dict)
-    _now: tuple[Stage, str, float] | None = None
+    guesses: dict[tuple[Stage, str], float]
+    groups: Mapping[str, Sequence[str]]
+    clock: Callable[[], float] = monotonic
+    _took_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _guessed_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _now: list[tuple[Stage, str]] = field(default_factory=list)
+    _begin_s: float = 0.0
 
     @classmethod
-    def of(cls, plan: RunPlan, done: Collection[str], clock: Callable[[], float]) -> Self:
+    def of(cls, plan: RunPlan, done: Collection[str]) -> Self:
         matrix, host, cores = plan.manifest.matrix, this_host(), plan.manifest.environment.cores
-        budget_s = matrix.timing.budget_seconds / len(matrix.seeds)
-        left = [spec for spec in plan.specs if spec.id not in done]
-        guesses: dict[str, dict[Stage, float]] = {}
-        for spec in left:
-            startup_s = trial_s(spec.cell, matrix, 0, cores)
-            training_s = trial_s(spec.cell, matrix, matrix.epochs, cores) - startup_s
-            here = skip_reason(spec.cell, spec.variant, host) is None
-            guesses[spec.id] = {"preparing": startup_s, "timing": budget_s, "training": training_s} if here else {}
-        groups = {spec.id: tuple(each.id for each in group.specs) for group in plan.groups for spec in group.specs}
-        return cls(guesses, {spec.id: spec.cell for spec in left}, groups, clock)
+        guesses: dict[tuple[Stage, str], float] = {}
+        for spec in plan.specs:
+            if spec.id not in done and skip_reason(spec.cell, spec.variant, host) is None:
+                startup_s = trial_s(spec.cell, matrix, 0, cores)
+                guesses["preparing", spec.id] = startup_s
+                guesses["timing", spec.id] = matrix.timing.budget_seconds / len(matrix.seeds)
+                guesses["training", spec.id] = trial_s(spec.cell, matrix, matrix.epochs, cores) - startup_s
+        return cls(guesses, {spec.id: [one.id for one in group.specs] for group in plan.groups for spec in group.specs})
 
     def enter(self, stage: Stage, trial_id: str) -> None:
+        """A session is that of all who wait for it; else a stage is one trial's."""
         self._end()
-        self._now, self.share = (stage, trial_id, self.clock()), 0.0
+        names = self.groups[trial_id] if stage == "timing" else [trial_id]
+        waiting = [(stage, name) for name in names if stage != "timing" or ("preparing", name) not in self.guesses]
+        self._now, self._begin_s = [key for key in waiting if key in self.guesses], self.clock()
 
     def leave(self, trial_id: str) -> None:
         self._end()
-        self.guesses.pop(trial_id, None)
+        self.guesses = {key: guess for key, guess in self.guesses.items() if key[1] != trial_id}
 
     def _end(self) -> None:
-        """The stage that goes on has ended: what it took is what it will take."""
-        if self._now is None:
-            return
-        stage, trial_id, begin_s = self._now
-        members = [one for one in self._members(stage, trial_id) if stage in self.guesses.get(one, {})]
-        each_s = (self.clock() - begin_s) / max(1, len(members))
-        for one in members:
-            took_s, guess_s = self._scale.get(stage, (0.0, 0.0))
-            self._scale[stage] = took_s + each_s, guess_s + self.guesses[one].pop(stage)
-            self._seen.setdefault((stage, self.cells[one]), []).append(each_s)
-        self._now = None
-
-    def _members(self, stage: Stage, trial_id: str) -> tuple[str, ...]:
-        """A session is that of all who wait for it; else a stage is one trial's."""
-        if stage != "timing":
-            return (trial_id,)
-        return tuple(one for one in self.groups[trial_id] if "preparing" not in self.guesses.get(one, {"preparing": 0}))
-
-    def expected_s(self, stage: Stage, trial_id: str) -> float:
-        if seen := self._seen.get((stage, self.cells[trial_id])):
-            return fmean(seen)
-        took_s, guess_s = self._scale.get(stage, (0.0, 0.0))
-        return self.guesses[trial_id].get(stage, 0.0) * (took_s / guess_s if guess_s else 1.0)
+        for stage, name in self._now:
+            self._took_s[stage] += (self.clock() - self._begin_s) / len(self._now)
+            self._guessed_s[stage] += self.guesses.pop((stage, name))
+        self._now = []
 
     def seconds(self) -> float:
-        left = sum(self.expected_s(stage, one) for one, stages in self.guesses.items() for stage in stages)
-        if self._now is None:
-            return left
-        stage, trial_id, begin_s = self._now
-        whole = sum(self.expected_s(stage, one) for one in self._members(stage, trial_id) if one in self.guesses)
-        gone = self.clock() - begin_s
-        return left - (min(whole, gone) if not self.share else whole - gone / self.share * (1 - self.share))
+        left = {key: guess * self._scale(key[0]) for key, guess in self.guesses.items()}
+        gone = self.clock() - self._begin_s if self._now else 0.0
+        return sum(left.values()) - min(gone, sum(left[key] for key in self._now))
+
+    def _scale(self, stage: Stage) -> float:
+        return self._took_s[stage] / self._guessed_s[stage] if self._guessed_s[stage] else 1.0
 
     def words(self) -> str:
         if not self.guesses:
             return ""
-        seconds = max(0.0, self.seconds())
-        until = datetime.now() + timedelta(seconds=seconds)
-        return f"about {figures.significant(max(1.0, seconds / 60), 1)} min left, until {until:%H:%M}"
+        until = datetime.now() + timedelta(seconds=self.seconds())
+        return f"about {figures.significant(max(1.0, self.seconds() / 60), 1)} min left, until {until:%H:%M}"

@@ -46,8 +46,8 @@ class Observer:
     def stage(self, stage: Stage, trial_id: str) -> None:
         """A trial enters a stage; the token is its own."""
 
-    def detail(self, words: str, share: float) -> None:
-        """How far the stage is, in words and as a share of 1."""
+    def detail(self, words: str) -> None:
+        """How far the stage is."""
 
     def session(self, session: Session) -> None:
         """A timing session has ended."""
@@ -188,8 +188,7 @@ def _session(group: str, members: Sequence[Member], settings: Settings, rng: ran
 
     def progress(rounds: int, width: float | None, used: float) -> None:
         known = "" if width is None else f", known to ±{width:.1%}"
-        words = f"round {rounds}{known}, {used:.1f} of at most {settings.budget_s:.1f} s a trial"
-        settings.observer.detail(words, min(1.0, used / settings.budget_s))
+        settings.observer.detail(f"round {rounds}{known}, {used:.1f} of at most {settings.budget_s:.1f} s a trial")
 
     pids = tuple(member.worker.pid for member in members)
     before = noise.read(pids)
@@ -255,7 +254,7 @@ def _train(member: Member, settings: Settings) -> Outcome:
         epochs.append(done)
         scores.append(score)
         readings.append(noise.read((worker.pid,)))
-        observer.detail(_epoch_words(epoch, spec.epochs, done, score), (epoch + 1) / spec.epochs)
+        observer.detail(_epoch_words(epoch, spec.epochs, done, score))
     final = _image_sets(spec, scores[-1], member.ask(Evaluate(other_set=True), Evaluated)) if spec.score_both else None
     finished = member.ask(protocol.Finish(), Finished)
     return _measurement(member, epochs, scores, finished, readings, final)
