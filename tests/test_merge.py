@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from record_factory import (
-    make_cell,
-    make_manifest,
-    make_matrix,
-    make_measurement,
-    make_session,
-    make_trial,
-)
+from record_factory import make_cell, make_manifest, make_matrix, make_measurement, make_session, make_trial
 
 from mnist_bench import cells as matrices
-from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder, known_runs
 from mnist_bench.disk.merge import merge
 from mnist_bench.errors import UsageError
-from mnist_bench.records import (
-    DataSet,
-    Failure,
-    Matrix,
-    Outcome,
-    RunOptions,
-    Sides,
-    Skip,
-    Tree,
-    Trial,
-    trial_id,
-)
+from mnist_bench.records import DataSet, Failure, Outcome, RunOptions, Sides, Skip, Tree, Trial, trial_id
 from mnist_bench.run.runner import write_tables
 
 MATRIX = make_matrix(batch_sizes=(100, 1000), seeds=(0, 1, 2))
@@ -48,42 +26,39 @@ ENVIRONMENT = make_manifest().environment
 TREE = Tree(label="main", commit=None)
 
 
-def groups(shard: tuple[int, int] | None = None, matrix: Matrix = MATRIX) -> tuple[matrices.GroupTrials, ...]:
-    found = matrices.groups(matrices.expand(matrix), matrix.seeds)
-    return matrices.shard(found, *shard) if shard else found
-
-
-def make_run(results: Path, number: int, planned: Sequence[matrices.GroupTrials], **changes: Any) -> RunFolder:
+def make_run(results: Path, number: int, shard: str | None = None, **changes: Any) -> RunFolder:
     """A run of some groups of MATRIX, with all its files; what it measures depends on the trial alone."""
+    planned = matrices.planned(MATRIX, None, shard)
     trials = [make_trial(cell, seed) for _, pairs in planned for cell, seed in pairs]
-    manifest = make_manifest(
-        trials,
-        run_id=IDS[number],
-        matrix=MATRIX,
-        matrix_sha256=matrices.fingerprint(MATRIX),
-        order=tuple(group for group, _ in planned),
-        started_at=f"2026-11-0{number + 1}T00:00:00Z",
-        ended_at=f"2026-11-0{number + 1}T01:00:00Z",
-        options=RunOptions(plugin_path="/x", shard=f"{number + 1}/2"),
-    )
-    folder = RunFolder.create(results, replace(manifest, **changes))
+    folder = make_folder(results, number, trials, shard=shard, **changes)
     with folder.lock():
         for group, pairs in planned:
             members = [trial_id(*pair) for pair in pairs]
             rows = [[2.0 + index + round_ / 10 for index in range(len(members))] for round_ in range(8)]
             folder.append(make_session(members, rows, group=group))
-        for trial in trials:
-            folder.append(trial)
-            folder.samples_path(trial.id).write_bytes(trial.id.encode())
-            folder.log_path(trial.id).write_text(f"log of {trial.id}")
+    for trial in trials:
+        folder.samples_path(trial.id).write_bytes(trial.id.encode())
+        folder.log_path(trial.id).write_text(f"log of {trial.id}")
     return folder
 
 
-def make_one(results: Path, number: int, trial: Trial, **changes: Any) -> None:
-    """A run of one trial."""
-    folder = make_run(results, number, (), trials=(trial.id,), **changes)
+def make_folder(
+    results: Path, number: int, trials: Sequence[Trial], *, shard: str | None = None, **changes: Any
+) -> RunFolder:
+    manifest = make_manifest(
+        trials,
+        run_id=IDS[number],
+        matrix=MATRIX,
+        matrix_sha256=matrices.fingerprint(MATRIX),
+        started_at=f"2026-11-0{number + 1}T00:00:00Z",
+        ended_at=f"2026-11-0{number + 1}T01:00:00Z",
+        options=RunOptions(plugin_path="/x", shard=shard, solo=True),
+    )
+    folder = RunFolder.create(results, replace(manifest, **changes))
     with folder.lock():
-        folder.append(trial)
+        for trial in trials:
+            folder.append(trial)
+    return folder
 
 
 @pytest.fixture
@@ -93,7 +68,7 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shards(results: Path) -> tuple[RunFolder, RunFolder]:
-    return make_run(results, 0, groups((1, 2))), make_run(results, 1, groups((2, 2)))
+    return make_run(results, 0, "1/2"), make_run(results, 1, "2/2")
 
 
 def noted(results: Path, *references: str, across_machines: bool = False) -> tuple[RunFolder, tuple[str, ...]]:
@@ -115,11 +90,14 @@ def refused(results: Path, *references: str, across_machines: bool = False) -> s
     return str(caught.value)
 
 
-@pytest.mark.usefixtures("shards")
 class TestMerged:
     @pytest.mark.parametrize("references", [IDS[:2], IDS[1::-1]])
-    def test_is_what_one_run_would_have_been(self, results: Path, tmp_path: Path, references: Sequence[str]) -> None:
-        folders = merged(results, *references), make_run(tmp_path / "whole", 0, groups())
+    def test_is_what_one_run_would_have_been(
+        self, results: Path, tmp_path: Path, shards: tuple[RunFolder, RunFolder], references: Sequence[str]
+    ) -> None:
+        with (shards[0].path / "trials.jsonl").open("ab") as file:
+            file.write(b'{"torn')
+        folders = merged(results, *references), make_run(tmp_path / "whole", 0)
         one, whole = map(write_tables, folders)
         assert one.manifest.trials == whole.manifest.trials
         assert sorted(one.manifest.order) == sorted(whole.manifest.order)
@@ -127,27 +105,18 @@ class TestMerged:
         assert one.rows == whole.rows
         contents = [{p.name: p.read_bytes() for p in f.path.glob("*/*")} for f in folders]
         assert contents[0] == contents[1] != {}
-        for name in ("results.csv", "epochs.csv"):
-            lines = [sorted((folder.path / name).read_text().splitlines()) for folder in folders]
-            assert lines[0] == lines[1]
-
-    def test_lines_are_the_shards_own_bytes_in_the_order_of_their_start(
-        self, results: Path, shards: tuple[RunFolder, RunFolder]
-    ) -> None:
-        with (shards[0].path / "trials.jsonl").open("ab") as file:
-            file.write(b'{"torn')
-        one = merged(results, IDS[1], IDS[0])
-        for name in ("trials.jsonl", "sessions.jsonl"):
+        for name in ("trials.jsonl", "sessions.jsonl"):  # byte for byte, in the order of their start
             parts = b"".join((shard.path / name).read_bytes() for shard in shards).replace(b'{"torn', b"")
-            assert (one.path / name).read_bytes() == parts
+            assert (folders[0].path / name).read_bytes() == parts
 
+    @pytest.mark.usefixtures("shards")
     def test_says_who_it_is_and_where_it_comes_from(self, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
         one = merged(results)
         manifest, options = one.manifest(), one.manifest().options
         assert manifest.run_id == one.run_id
         assert RunFolder.open(results, "latest").path == one.path
         assert set(known_runs(results)) == {*IDS[:2], one.run_id}
-        assert (options.merged_from, options.across_machines, options.shard) == (IDS[:2], False, None)
+        assert options == RunOptions(plugin_path="/x", solo=True, merged_from=IDS[:2])  # what the shards share
         assert (manifest.started_at, manifest.ended_at) == ("2026-11-01T00:00:00Z", "2026-11-02T01:00:00Z")
         assert main(["run", "--resume", "latest", "-o", str(results)]) == 2
         assert f"{IDS[0]}, {IDS[1]}" in capsys.readouterr().err, "its shards go on, not it"
@@ -165,18 +134,15 @@ class TestMerged:
         assert len(logs) == 10
         assert not logs & {link.name, pipe.name, "mine"}
 
-
-class TestOthersThatCanBeMerged:
     def test_merged_runs_and_shards_by_path(self, results: Path, tmp_path: Path) -> None:
-        paths = [str(make_run(tmp_path / f"job{n}", n, groups((n + 1, 3))).path) for n in range(3)]
+        paths = [str(make_run(tmp_path / f"job{n}", n, f"{n + 1}/3").path) for n in range(3)]
         again = merged(results, merged(results, *paths[:2]).run_id, paths[2])
-        assert again.manifest().trials == tuple(trial_id(*pair) for _, pairs in groups() for pair in pairs)
+        assert again.manifest().trials == tuple(trial_id(*pair) for _, own in matrices.planned(MATRIX) for pair in own)
         assert len(known_runs(results)) == 2
 
     def test_missing_shards_and_other_commits_are_noted(self, results: Path) -> None:
-        make_run(results, 0, groups((1, 4)), options=RunOptions(shard="1/4"))
-        other = replace(ENVIRONMENT, commit="b" * 40, dirty=False)
-        make_run(results, 1, groups((3, 4)), options=RunOptions(shard="3/4"), environment=other)
+        make_run(results, 0, "1/4")
+        make_run(results, 1, "3/4", environment=replace(ENVIRONMENT, commit="b" * 40, dirty=False))
         one, (missing, commits) = noted(results)
         assert missing == "shards that are not among these: 2/4, 4/4"
         assert "different commits" in commits
@@ -186,7 +152,7 @@ class TestOthersThatCanBeMerged:
     @pytest.mark.parametrize(("outcome", "code"), [(Failure(kind="oom", reason="less"), 1), (Skip(reason="none"), 5)])
     def test_exit_codes_are_those_of_run(self, results: Path, outcome: Outcome, code: int) -> None:
         for number in range(2):
-            make_one(results, number, make_trial(seed=number, outcome=outcome))
+            make_folder(results, number, [make_trial(seed=number, outcome=outcome)])
         assert main(["merge", *IDS[:2], "-o", str(results)]) == code
 
 
@@ -205,8 +171,8 @@ class TestRefused:
         ],
     )
     def test_what_differs_is_named(self, results: Path, changes: dict[str, Any], message: str) -> None:
-        make_run(results, 0, groups((1, 2)))
-        make_run(results, 1, groups((2, 2)), **changes)
+        make_run(results, 0, "1/2")
+        make_run(results, 1, "2/2", **changes)
         text = refused(results)
         assert message in text or text.count("\n") == message.count("\n") == 2, "all at once"
 
@@ -218,7 +184,7 @@ class TestRefused:
     @pytest.mark.parametrize(("seconds", "how"), [(10.0, "the very same measurement"), (11.0, "measured twice")])
     def test_a_trial_in_both_is_named(self, results: Path, seconds: float, how: str) -> None:
         for number, total_s in enumerate((10.0, seconds)):
-            make_one(results, number, make_trial(outcome=make_measurement(total_s=total_s)))
+            make_folder(results, number, [make_trial(outcome=make_measurement(total_s=total_s))])
         assert f"trial mlp/cpu/b100/eager/s0: is in {IDS[0]} and in {IDS[1]} ({how})" in refused(results)
 
     @pytest.mark.parametrize(
@@ -235,7 +201,7 @@ class TestRefused:
         known, matrix = replace(ENVIRONMENT, details={"nvidia_driver": "1"}), replace(MATRIX, devices=("cpu", "cuda"))
         for number, where in enumerate((known, replace(known, **change))):
             trial = make_trial(make_cell(device="cuda"), number, make_measurement(device_name=("A10", gpu)[number]))
-            make_one(results, number, trial, matrix=matrix, environment=where)
+            make_folder(results, number, [trial], matrix=matrix, environment=where)
         assert named in (text := refused(results))
         assert "--across-machines" in text
         manifest = merged(results, across_machines=True).manifest()
@@ -248,23 +214,24 @@ class TestRefused:
             # That a driver is known on one side alone is no difference.
             where = replace(ENVIRONMENT, cores=(2, cores)[number], details={"nvidia_driver": "1"} if number else {})
             trial, matrix = make_trial(make_cell(device="cuda", variant=variant)), replace(MATRIX, devices=("cuda",))
-            make_one(results, number, trial, matrix=matrix, environment=where)
+            make_folder(results, number, [trial], matrix=matrix, environment=where)
         if cores == 2:
             assert len(merged(results, across_machines=True).trials()) == 2, "one machine after all"
         else:
             assert "group mlp/b100/s0: is in" in refused(results, across_machines=True)
 
-    @pytest.mark.parametrize("name", ["trials.jsonl", "sessions.jsonl"])
-    def test_a_broken_line(self, results: Path, shards: tuple[RunFolder, RunFolder], name: str) -> None:
+    @pytest.mark.parametrize("name", ["trials.jsonl", "sessions.jsonl", "samples", "logs"])
+    def test_a_broken_line_and_a_folder_that_is_a_link(
+        self, results: Path, shards: tuple[RunFolder, RunFolder], name: str
+    ) -> None:
         path = shards[1].path / name
-        path.write_bytes(b"{}\n" + path.read_bytes())
-        assert f"{path}:1: broken line" in refused(results)
-
-    @pytest.mark.parametrize("name", ["samples", "logs"])
-    def test_a_folder_that_is_a_link(self, results: Path, shards: tuple[RunFolder, RunFolder], name: str) -> None:
-        (shards[1].path / name).rename(results.parent / name)
-        (shards[1].path / name).symlink_to(results.parent / name)
-        assert f"{shards[1].path / name}: must be a folder of the run's own, and no link" in refused(results)
+        if name.endswith(".jsonl"):
+            path.write_bytes(b"{}\n" + path.read_bytes())
+            assert f"{path}:1: broken line" in refused(results)
+        else:
+            path.rename(results.parent / name)
+            path.symlink_to(results.parent / name)
+            assert f"{path}: must be a folder of the run's own, and no link" in refused(results)
 
 
 @pytest.mark.usefixtures("shards")
@@ -280,32 +247,3 @@ def test_kill_leaves_no_run(results: Path, monkeypatch: pytest.MonkeyPatch, owne
     assert known_runs(results) == IDS[:2]
     assert list(results.glob(".*.tmp")) == []
     assert RunFolder.open(results, "latest").run_id == IDS[1]
-
-
-REAL_MATRIX = """{version: 1, dataset: synthetic, epochs: 1, seeds: 2, models: [mlp], devices: [cpu],
-batch_sizes: [20000], variants: [eager], timing: {budget_seconds: 0.5}}"""
-
-
-def test_a_real_matrix_in_two_shards(tmp_path: Path, bench_environ: Callable[[], dict[str, str]]) -> None:
-    """Trained and timed for real, each shard with a seed of the one cell: the trials of the plan, and no other."""
-    (tmp_path / "matrix.yaml").write_text(REAL_MATRIX)
-    results = tmp_path / "results"
-
-    def program(*words: str) -> str:
-        command = [sys.executable, "-m", "mnist_bench", *words, "-o", str(results)]
-        done = subprocess.run(command, env=bench_environ(), cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    for shard in ("1/2", "2/2"):
-        program("run", "matrix.yaml", "--shard", shard, "--offline", "-q")
-    listed = json.loads(program("merge", *known_runs(results), "--json"))["rows"]
-    one = RunFolder.open(results, "latest")
-    run = Run.read(one)
-    planned = groups(matrix=run.manifest.matrix)
-    assert run.manifest.trials == tuple(trial_id(*pair) for _, pairs in planned for pair in pairs)
-    assert sorted(trial.id for trial in run.trials) == sorted(run.manifest.trials)
-    assert [(row.status, row.seeds) for row in run.rows] == [("ok", 2)]
-    assert all(one.samples_path(trial.id).is_file() for trial in run.trials)
-    assert listed[0]["train_samples_per_s"] == run.rows[0]["train_samples_per_s"]
-    assert [point["run_id"] for point in json.loads(program("history", "--json"))] == [one.run_id]
