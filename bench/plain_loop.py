@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from mnist_bench.worker.pipelines import epoch_order
-from mnist_bench.worker.state import Relocator, state_tensors
+from mnist_bench.worker.process import Relocator, state_tensors
 
 
 class PlainLoop:

@@ -87,12 +87,12 @@ def warm_up(loop: PlainLoop) -> tuple[Prepared, int]:
 
     from mnist_bench.records import EVALUATION_BATCH_SIZE
     from mnist_bench.run.protocol import Prepared
-    from mnist_bench.worker import clocks
-    from mnist_bench.worker.state import Snapshot
+    from mnist_bench.worker import loop as timing
+    from mnist_bench.worker.process import Snapshot
 
     snapshot = Snapshot(loop.model, loop.optimizer, torch.device("cpu"))
     loop.score(EVALUATION_BATCH_SIZE)
-    durations = clocks.settle(lambda count: [round(loop.train(1) * 1e9) for _ in range(count)])
+    durations = timing.settle(lambda count: [round(loop.train(1) * 1e9) for _ in range(count)])
     snapshot.restore()
     prepared = Prepared(
         pairable=True,
@@ -103,7 +103,7 @@ def warm_up(loop: PlainLoop) -> tuple[Prepared, int]:
         time_to_first_step_s=0.0,
         compile_s=None,
     )
-    return prepared, clocks.block_steps(durations)
+    return prepared, timing.block_steps(durations)
 
 
 def block(loop: PlainLoop, steps: int, rng: random.Random) -> BlockDone:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench.cli import options
-from mnist_bench.cli.console import animates, print_json, say, wants_colour, write, writing
+from mnist_bench.cli.console import print_json, say, write, writing
 from mnist_bench.errors import DataError, UsageError
 from mnist_bench.table import Table
 
@@ -25,17 +25,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     fetch = _verb(verbs, "fetch", "download MNIST, or unpack its .gz files; replace corrupt files")
     fetch.add_argument("--json", action="store_true", help="print what was done as JSON")
-    fetch.add_argument("--no-progress", action="store_true", help="draw no progress bar")
 
-    verify = _verb(verbs, "verify", "check every file against its checksum, anew; exit code 2 unless all are whole")
+    verify = _verb(verbs, "verify", "check every file against its checksum; exit code 2 unless all are whole")
     _add_dataset(verify, ["mnist", "synthetic"])
     verify.add_argument("--json", action="store_true", help="print the table as JSON")
 
     show = _verb(verbs, "show", "show the first 16 training digits, in the terminal or as a PNG")
     _add_dataset(show, ["auto", "mnist", "synthetic"])
     show.add_argument("--output", type=Path, metavar="FILE", help="write a PNG here, instead of text to the terminal")
-    show.add_argument("--text", action="store_true", help="print to the terminal, also where --output is given")
-    options.add(show, "color", "offline")
+    options.add(show, "offline")
 
     synthesize = _verb(verbs, "synthesize", "draw the synthetic digit set as four IDX files")
     seed = options.whole("--seed", 0, 2**32 - 1)
@@ -45,8 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the verb that was asked for and returns the exit code."""
+    from mnist_bench.data import default_root
+
     verbs = {"fetch": _fetch, "verify": _verify, "show": _show, "synthesize": _synthesize}
-    return verbs[args.verb](args)
+    return verbs[args.verb](args, default_root(args.data_dir, os.environ))
 
 
 def _verb(verbs: Any, name: str, help_line: str) -> argparse.ArgumentParser:
@@ -59,31 +59,25 @@ def _add_dataset(parser: argparse.ArgumentParser, choices: Sequence[str]) -> Non
     parser.add_argument("--dataset", choices=choices, default=choices[0], help="which set (default: %(default)s)")
 
 
-def _fetch(args: argparse.Namespace) -> int:
-    from mnist_bench.data.fetch import PATIENT, Request, fetch
-    from mnist_bench.data.mnist import default_root, raw_folder
+def _fetch(args: argparse.Namespace, root: Path) -> int:
+    from mnist_bench.data import PATIENT, Request, fetch, raw_folder
 
-    root = default_root(args.data_dir, os.environ)
-    progress = animates(args, sys.stderr)
-    request = Request(root=root, environ=os.environ, notify=say, progress=progress, repair=True)
-    root, actions = fetch(request, PATIENT)
+    actions = fetch(Request(root=root, environ=os.environ, notify=say, repair=True), PATIENT)
     files = [{"name": name, "action": action} for name, action in actions.items()]
     _print(raw_folder(root), files, args, root=str(root))
     return 0
 
 
-def _verify(args: argparse.Namespace) -> int:
+def _verify(args: argparse.Namespace, root: Path) -> int:
     from mnist_bench.catalogue import SETS
     from mnist_bench.data import mnist, synthetic
 
     # A --data-dir that is named holds the synthetic set of `data synthesize --data-dir`.
     if args.dataset == "synthetic" and args.data_dir is None:
         root = synthetic.cached_root(synthetic.SEED, os.environ)
-    else:
-        root = mnist.default_root(args.data_dir, os.environ)
-    states = mnist.inspect(root, args.dataset, None)
+    states = mnist.inspect(root, args.dataset)
     whole = mnist.combined(states) is not None
-    if not whole and args.dataset == "mnist" and mnist.is_drawn(root, None):
+    if not whole and args.dataset == "mnist" and mnist.is_drawn(root):
         raise DataError(f"{root}: not MNIST, but whole synthetic digits: `--dataset synthetic` checks them")
     if any(state.found and state.expected is None for state in states):
         sums = states[0].path.parent.parent / mnist.SUMS_FILE
@@ -94,44 +88,38 @@ def _verify(args: argparse.Namespace) -> int:
     return 0 if whole else DataError.exit_code
 
 
-def _show(args: argparse.Namespace) -> int:
-    from mnist_bench.data import Request, mnist, resolve
-    from mnist_bench.data.draw import DIGITS, png, text
+def _show(args: argparse.Namespace, root: Path) -> int:
+    from mnist_bench.data import Request, draw, mnist, resolve
 
     if args.output is not None and args.output.suffix.lower() != ".png":
         raise UsageError(f"--output {args.output}: only PNG is drawn; end the name in .png")
-    root = mnist.default_root(args.data_dir, os.environ)
     data = resolve(args.dataset, Request(root=root, offline=args.offline, notify=say, environ=os.environ))
     raw = mnist.raw_folder(Path(data.root), data.name)
-    images = mnist.read_images(raw / mnist.TRAIN_IMAGES_FILE)[:DIGITS]
-    labels = mnist.read_labels(raw / mnist.TRAIN_LABELS_FILE)[:DIGITS]
-    if args.output is not None:
-        write("--output", args.output, png(images, labels))
-        say(f"wrote {args.output}: the first {DIGITS} training digits of {data.name}")
-    if args.output is None or args.text:
-        blocks = "▀".encode(sys.stdout.encoding or "ascii", "replace") != b"?" or args.color == "always"
-        colour = blocks and wants_colour(args.color, sys.stdout)
-        sys.stdout.write(text(images, labels, columns=shutil.get_terminal_size().columns, colour=colour))
+    images = mnist.read_idx(raw / mnist.TRAIN_IMAGES_FILE, mnist.SIDE, mnist.SIDE)[: draw.DIGITS]
+    labels = mnist.read_idx(raw / mnist.TRAIN_LABELS_FILE)[: draw.DIGITS]
+    if args.output is None:
+        sys.stdout.write(draw.text(images, labels, columns=shutil.get_terminal_size().columns))
+    else:
+        write("--output", args.output, draw.png(images, labels))
+        say(f"wrote {args.output}: the first {draw.DIGITS} training digits of {data.name}")
     return 0
 
 
-def _synthesize(args: argparse.Namespace) -> int:
-    from mnist_bench.data import synthetic
-    from mnist_bench.data.mnist import inspect
+def _synthesize(args: argparse.Namespace, root: Path) -> int:
+    from mnist_bench.data import mnist, synthetic
 
     if args.data_dir is None:
         root = synthetic.ensure(args.seed, notify=say, environ=os.environ)
     else:
-        root = args.data_dir
-        say(f"drawing {sum(synthetic.SIZES):,} digits into {root}")
+        say(f"drawing {sum(synthetic.SIZES):,} digits into {args.data_dir}")
         with writing("--data-dir", root):
             synthetic.write_set(root, seed=args.seed, sizes=synthetic.SIZES)
-    _print_states(inspect(root, "synthetic", os.environ), args, root=str(root), seed=args.seed)
+    _print_states(mnist.inspect(root, "synthetic"), args, root=str(root), seed=args.seed)
     return 0
 
 
 def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head: object) -> None:
-    from mnist_bench.data.mnist import combined
+    from mnist_bench.data import mnist
 
     files = [
         {
@@ -143,7 +131,7 @@ def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head:
         }
         for state in states
     ]
-    _print(states[0].path.parent, files, args, **head, sha256=combined(states))
+    _print(states[0].path.parent, files, args, **head, sha256=mnist.combined(states))
 
 
 def _print(folder: Path, files: Sequence[Mapping[str, object]], args: argparse.Namespace, **head: object) -> None:

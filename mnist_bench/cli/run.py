@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mnist_bench.cells import fingerprint
 from mnist_bench.cli import options
-from mnist_bench.cli.console import animates, make_console, print_result
+from mnist_bench.cli.console import make_console, print_result
 from mnist_bench.disk.files import try_folder
 from mnist_bench.disk.folder import RunFolder, no_place
 from mnist_bench.errors import UsageError
@@ -112,7 +111,7 @@ def _refuse_another_matrix(args: argparse.Namespace, manifest: Manifest) -> None
 def _options(args: argparse.Namespace, path: Path) -> Options:
     found = options.executed(args, matrix_path=str(path), plugin_path=str(path.resolve().parent))
     own = replace(found.run, **{name: getattr(args, name) for name in (*AS_STARTED, "allow_plugins")})
-    return replace(found, run=own, fail_fast=args.fail_fast, progress=animates(args, sys.stderr))
+    return replace(found, run=own, fail_fast=args.fail_fast)
 
 
 def conclude(run: Run, args: argparse.Namespace, errors: Console) -> int:

@@ -1,6 +1,263 @@
-"""The data set on disk: where it lies, how it gets there, and the proof that it is what it says. No torch in here."""
+"""From what was asked for (auto, mnist, synthetic) to a verified data set on disk: found, unpacked, fetched or drawn.
 
-from mnist_bench.data.fetch import Request, resolve
-from mnist_bench.data.mnist import cache_root, default_root, raw_folder, verify
+Only verified bytes get a name, each file by one rename: what comes over the network is held in memory until then. No
+torch in this room.
+"""
 
-__all__ = ["Request", "cache_root", "default_root", "raw_folder", "resolve", "verify"]
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mnist_bench.catalogue import SETS
+from mnist_bench.data import mnist, synthetic
+from mnist_bench.data.mnist import FileState, Name, cache_root, default_root, raw_folder, verify
+from mnist_bench.disk.files import try_folder, write_atomically
+from mnist_bench.errors import DataError, DownloadError, UsageError
+from mnist_bench.records import DataSet
+
+__all__ = ["Request", "cache_root", "copies", "default_root", "fetch", "raw_folder", "resolve", "verify"]
+
+Action = Literal["present", "copied", "unpacked", "downloaded", "replaced"]
+
+# Where a data root may have the files: where they belong, and under the shapes that people give it.
+_PLACES = ("{folder}/raw", ".", "raw", "{folder}", "*", "*/raw", "*/{folder}/raw")
+_CHUNK_BYTES = 1 << 14
+_PAUSE_SECONDS = 1.0  # before a mirror is tried again
+
+
+class Limits(NamedTuple):
+    """How patient downloads are: seconds without a byte, seconds for all files and mirrors, tries of each mirror."""
+
+    stall_s: float
+    total_s: float
+    tries: int
+
+
+PATIENT = Limits(stall_s=30, total_s=900, tries=3)
+# For dataset: auto, which turns to the synthetic set where MNIST cannot be had within 10 s in all.
+HURRIED = Limits(stall_s=4, total_s=10, tries=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """How a data set is to be had.
+
+    Attributes:
+        root: as ``default_root`` returns it.
+        environ: for the cache folder and ``MNIST_BENCH_MIRROR``.
+        notify: told what goes on, one line each; several for a warning.
+        offline: download nothing.
+        repair: replace a corrupt file once a good one is there; else it is an error, for the user to judge.
+        name: of the set.
+    """
+
+    root: Path
+    environ: Mapping[str, str]
+    notify: Callable[[str], None]
+    offline: bool = False
+    repair: bool = False
+    name: Name = "mnist"
+
+
+class _MissingError(DataError):
+    """The set is not at the root, and nothing may be downloaded; or synthetic digits are in its place."""
+
+
+def resolve(kind: Literal["auto", "mnist", "synthetic"], request: Request) -> DataSet:
+    """Finds, fetches or draws a data set, and verifies it.
+
+    Args:
+        kind: ``mnist``: MNIST at the root, else downloaded there; ``synthetic``: the synthetic set at the root or in
+            the cache folder, drawn there when absent; ``auto``: MNIST where it is or can be had within 10 s, else the
+            synthetic set, with a warning.
+
+    Raises:
+        DataError: a file at the root is corrupt or unreadable (``auto`` too), or MNIST is missing and ``offline``.
+        DownloadError: ``mnist`` could not be downloaded, or the root not be written.
+    """
+    root, notify = request.root, request.notify
+    if kind != "synthetic":
+        try:
+            fetch(request, HURRIED if kind == "auto" else PATIENT)
+            return mnist.proven(request.name, root)
+        except (_MissingError, DownloadError) as error:
+            if kind == "mnist":
+                raise
+            notify(f"WARNING: MNIST is not at {root} and could not be had:")
+            for line in str(error).splitlines():
+                notify(f"  {line.strip()}")
+            notify("WARNING: taking the SYNTHETIC digits instead: their figures do NOT compare with MNIST's.")
+            notify(f"  `mnist-bench data fetch --data-dir {root}` downloads MNIST; `dataset: mnist` insists on it.")
+    if not mnist.is_drawn(root) or mnist.combined(mnist.inspect(root, "mnist")):  # MNIST with sums beside it
+        root = synthetic.ensure(synthetic.SEED, notify=notify, environ=request.environ)
+    return mnist.proven("synthetic", root)
+
+
+def fetch(request: Request, limits: Limits) -> dict[str, Action]:
+    """Makes the root hold the raw files; returns what was done for each.
+
+    Raises:
+        DataError: a file is corrupt or cannot be read, or synthetic digits are there, or one is missing and nothing
+            may be downloaded.
+        DownloadError: no mirror served a file, or the folder cannot be written.
+        UsageError: ``MNIST_BENCH_MIRROR`` is no address.
+    """
+    root, name = request.root, request.name
+    states = mnist.inspect(root, name)
+    if any(state.status == "corrupt" for state in states) and mnist.is_drawn(root):
+        raise _MissingError(
+            f"{root}: holds synthetic digits that `data synthesize` drew: `dataset: synthetic` takes them; "
+            f"for {SETS[name].title} give another --data-dir"
+        )
+    if not request.repair:
+        mnist.demand_whole([state for state in states if state.found], name, root)
+    deadline = time.monotonic() + limits.total_s
+    actions: dict[str, Action] = {}
+    for state in states:
+        actions[state.path.name] = "present" if state.status == "ok" else _obtain(state, request, limits, deadline)
+    return actions
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"{error.filename or folder}: {error.strerror or error}: the files cannot be put there; "
+            f"give a --data-dir that can be written and has 60 MB left, or one that holds them already"
+        ) from error
+
+
+def _obtain(state: FileState, request: Request, limits: Limits, deadline: float) -> Action:
+    """Puts one file into its place: a copy under another shape with the right bytes, else a download."""
+    file, folder, facts = state.path.name, state.path.parent, SETS[request.name]
+    wrong = []
+    for path in copies(request.root, request.name, file):
+        content = _unpacked(mnist.read_file(path) or b"", facts.checksums[file])
+        if content is not None:
+            with _writing(folder):
+                write_atomically(state.path, content)
+            return "unpacked" if path.suffix == ".gz" else "copied"
+        wrong.append(path)
+    other = f"; not {facts.title}'s bytes: {', '.join(map(str, wrong))}" if wrong else ""
+    if not request.repair and (packed := folder / f"{file}.gz") in wrong:
+        raise DataError(f"{packed}: corrupt: does not unpack to {file}\n{facts.mend.format(root=request.root)}")
+    if request.offline:
+        raise _MissingError(
+            f"{state.path}: missing, and --offline forbids to download; run `mnist-bench data fetch --data-dir "
+            f"{request.root}` where there is a network, or use dataset: synthetic{other}"
+        )
+    with _writing(folder):
+        try_folder(folder)  # before anything is waited for
+        request.notify(f"downloading {file}.gz into {folder}{other}")
+        write_atomically(state.path, _download(file, request, limits, deadline))
+    return "replaced" if state.found else "downloaded"
+
+
+def _unpacked(content: bytes, checksum: str) -> bytes | None:
+    """The bytes of a raw file, from a .gz or as they are; None: they are others."""
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(mnist.MOST_BYTES)  # a bomb unpacks no further
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            return None
+    return content if mnist.digest(content) == checksum else None
+
+
+def copies(root: Path, name: Name, file: str) -> list[Path]:
+    """Where a file may lie under another shape, its bytes unknown: packed, with dots in its name, a level off."""
+    dotted, raw = file.replace("-idx", ".idx"), raw_folder(root, name)
+    names = (file, f"{file}.gz", dotted, f"{dotted}.gz")
+    patterns = [f"{place.format(folder=SETS[name].folder)}/{each}" for place in _PLACES for each in names]
+    found = dict.fromkeys(path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file())
+    # A folder below that has sums of its own holds another set.
+    return [path for path in found if path.parent == raw or not (path.parent.parent / mnist.SUMS_FILE).exists()]
+
+
+def mirrors(name: Name, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The addresses to try in order: ``MNIST_BENCH_MIRROR`` alone where it is set, else the public ones.
+
+    Raises:
+        UsageError: ``MNIST_BENCH_MIRROR`` is no http(s) address.
+    """
+    named = environ.get("MNIST_BENCH_MIRROR", "").strip()
+    if named and not named.startswith(("http://", "https://")):
+        raise UsageError(f"MNIST_BENCH_MIRROR={named}: not an http:// or https:// address; mend or unset it")
+    return (named.rstrip("/") + "/",) if named else SETS[name].mirrors
+
+
+def _download(file: str, request: Request, limits: Limits, deadline: float) -> bytes:
+    """The verified bytes of a raw file from the first mirror that serves them, packed in any way or not at all.
+
+    Raises:
+        DownloadError: no mirror served it; a line of each address says why.
+    """
+    expected, places = SETS[request.name].checksums[file], mirrors(request.name, request.environ)
+    problems: dict[str, str] = {}
+    for url in [f"{place}{file}{ending}" for ending in (".gz", "") for place in places] * limits.tries:
+        if url in problems:
+            if problems[url].startswith("HTTP 4"):  # it will not have the file a second later either
+                continue
+            time.sleep(max(0.0, min(_PAUSE_SECONDS, deadline - time.monotonic())))
+        content: Future[bytes] = Future()
+        # A thread of its own: neither a name server that is silent nor a body that trickles heeds a socket's time-out.
+        with io.BytesIO() as sink:
+            threading.Thread(target=_stream, args=(url, limits.stall_s, expected, sink, content), daemon=True).start()
+            try:
+                return content.result(timeout=max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                problems.setdefault(url, f"not there after {limits.total_s:g} s in all")
+            except (OSError, ValueError) as error:
+                problems.setdefault(url, _words(error, url))
+    lines = "\n".join(f"  {url}: {problem}" for url, problem in problems.items())
+    raise DownloadError(
+        f"{file} could not be downloaded:\n{lines}\n"
+        "set MNIST_BENCH_MIRROR to a mirror that can be reached, or give a --data-dir that holds the files"
+    )
+
+
+def _stream(url: str, stall_s: float, expected: str, sink: io.BytesIO, content: Future[bytes]) -> None:
+    """One try, until ``sink`` is closed: ``content`` gets the file with the checksum ``expected``, or the error."""
+    import requests
+
+    try:
+        # As it is: a server that labels .gz files as an encoding would have them unpacked on the way.
+        headers = {"Accept-Encoding": "identity"}
+        with requests.get(url, stream=True, timeout=stall_s, headers=headers) as response:
+            response.raise_for_status()
+            for block in response.iter_content(_CHUNK_BYTES):
+                sink.write(block)
+                if sink.tell() > mnist.MOST_BYTES:
+                    raise ValueError(f"more than {mnist.MOST_BYTES >> 20} MiB: no file of a data set")
+        found = _unpacked(sink.getvalue(), expected)
+        if found is None:
+            raise ValueError(f"wrong bytes ({sink.tell()} of them): they are not, and do not unpack to, {expected}")
+        content.set_result(found)
+    except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+        content.set_exception(error)
+
+
+def _words(error: Exception, url: str) -> str:
+    """What lies at the bottom of an error: the libraries' own texts nest several of them, over several lines."""
+    from requests import utils
+
+    response = getattr(error, "response", None)
+    bottom: BaseException = error
+    while bottom.__context__ is not None:
+        bottom = bottom.__context__
+    words = str(bottom) if isinstance(bottom, ValueError) else f"{type(bottom).__name__}: {bottom}"[:200]
+    words = words if response is None else f"HTTP {response.status_code}"
+    proxy = utils.select_proxy(url, utils.get_environ_proxies(url))
+    return f"{words} (through the proxy {proxy.rpartition('@')[2]})" if proxy else words

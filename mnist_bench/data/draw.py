@@ -1,8 +1,7 @@
-"""Pictures of digits: a PNG grid for people, half-blocks or letters for a terminal."""
+"""Pictures of digits: a PNG grid, or letters for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -17,8 +16,6 @@ _MARGIN = 12  # pixels around each digit of the PNG
 _CAPTION = 22  # pixels for the label under it
 _RAMP = " .:-=+*#%@"
 _GAP = 2  # columns between two digits of the terminal
-# The grey levels of the 256-colour palette, and black and white at their ends.
-_GREYS = (16, *range(232, 256), 231)
 
 
 def png(images: Bytes, labels: Bytes) -> bytes:
@@ -42,37 +39,23 @@ def png(images: Bytes, labels: Bytes) -> bytes:
     return file.getvalue()
 
 
-def text(images: Bytes, labels: Bytes, *, columns: int, colour: bool) -> str:
-    """Digits as lines of text, each with its label above, as many beside each other (4 at most) as fit.
+def text(images: Bytes, labels: Bytes, *, columns: int) -> str:
+    """Digits as lines of letters from light to dark, each with its label above, as many beside each other as fit.
 
-    A character covers two pixels, one above the other.
+    A letter covers two pixels, one above the other.
 
     Args:
         images: uint8 (N, 28, 28).
         labels: uint8 (N,).
-        columns: width of the terminal.
-        colour: grey half-blocks (256 colours, UTF-8); else ten letters from light to dark (ASCII).
+        columns: width of the terminal; four digits at most stand beside each other.
     """
     across = max(1, min(_COLUMNS, (columns + _GAP) // (SIDE + _GAP)))
-    line = _coloured_line if colour else _plain_line
+    darkness = images[:, ::2].astype(np.uint16) + images[:, 1::2]
+    letters = np.array(list(_RAMP))[darkness * (len(_RAMP) - 1) // 510]
     lines: list[str] = []
     for start in range(0, len(images), across):
         part = slice(start, start + across)
-        lines.append((" " * _GAP).join(f"{label:^{SIDE}}" for label in labels[part].tolist()).rstrip())
-        for y in range(0, SIDE, 2):
-            lines.append((" " * _GAP).join(line(image[y], image[y + 1]) for image in images[part]).rstrip())
+        rows = [[f"{label:^{SIDE}}" for label in labels[part].tolist()]]
+        rows += [["".join(line) for line in row] for row in letters[part].swapaxes(0, 1)]
+        lines += [(" " * _GAP).join(row).rstrip() for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def _plain_line(upper: Bytes, lower: Bytes) -> str:
-    mean = (upper.astype(np.uint16) + lower) // 2
-    return "".join(_RAMP[int(value) * (len(_RAMP) - 1) // 255] for value in mean)
-
-
-def _coloured_line(upper: Bytes, lower: Bytes) -> str:
-    pairs = zip(_greys(upper), _greys(lower), strict=True)
-    return "".join(f"\x1b[38;5;{above};48;5;{below}m▀" for above, below in pairs) + "\x1b[0m"
-
-
-def _greys(values: Bytes) -> Sequence[int]:
-    return [_GREYS[int(value) * (len(_GREYS) - 1) // 255] for value in values]

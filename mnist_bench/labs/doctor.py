@@ -17,8 +17,7 @@ from typing import Literal, get_args
 import psutil
 
 import mnist_bench
-from mnist_bench.data import default_root
-from mnist_bench.data.fetch import copies
+from mnist_bench.data import copies, default_root
 from mnist_bench.data.mnist import inspect, is_drawn
 from mnist_bench.errors import DataError
 from mnist_bench.labs.doctor_facts import Facts
@@ -342,13 +341,13 @@ def data_set(facts: Facts) -> Found:
     folder = default_root(facts.data_dir, facts.environ)
     fetch = f"mnist-bench data fetch --data-dir {folder}"
     try:
-        states = inspect(folder, "mnist", None)
+        states = inspect(folder, "mnist")
     except DataError as problem:
         yield error(f"MNIST cannot be read: {problem}", "mend its permissions, or give another --data-dir")
         return
     missing = [each.path.name for each in states if each.status == "missing"]
     instead = "a run downloads it, or trains on synthetic digits"
-    if any(each.status != "ok" for each in states) and is_drawn(folder, None):
+    if any(each.status != "ok" for each in states) and is_drawn(folder):
         yield warning(f"{folder} holds synthetic digits, not MNIST", "give another --data-dir")
     elif corrupt := [str(each) for each in states if each.status == "corrupt"]:
         yield error(f"MNIST in {folder} is corrupt: {'; '.join(corrupt)}", fetch)

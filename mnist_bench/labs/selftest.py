@@ -23,7 +23,7 @@ from mnist_bench import __version__
 from mnist_bench.analysis.ratios import PROCESS_SD
 from mnist_bench.catalogue import FILE_NAMES, SELFTEST, training_of
 from mnist_bench.cells import model_of
-from mnist_bench.data.mnist import TRAIN_LABELS_FILE, proven, raw_folder, read_labels, write_idx, write_sums
+from mnist_bench.data.mnist import TRAIN_LABELS_FILE, proven, raw_folder, read_idx, write_idx, write_sums
 from mnist_bench.disk.folder import RunFolder, new_run_id
 from mnist_bench.errors import UsageError, WorkerError
 from mnist_bench.gate import bench as benches
@@ -289,7 +289,7 @@ def spoil(source: DataSet, root: Path, share: float, *, seed: int) -> tuple[Data
     """
     raw, old = raw_folder(root), raw_folder(Path(source.root))
     raw.mkdir(parents=True)
-    labels = read_labels(old / TRAIN_LABELS_FILE)
+    labels = read_idx(old / TRAIN_LABELS_FILE)
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(labels), size=round(share * len(labels)), replace=False)
     shuffled = labels.copy()
@@ -299,7 +299,7 @@ def spoil(source: DataSet, root: Path, share: float, *, seed: int) -> tuple[Data
         if name != TRAIN_LABELS_FILE:
             (raw / name).symlink_to((old / name).resolve())
     write_sums(raw)
-    return proven("mislabelled", root, None), float((shuffled != labels).mean())
+    return proven("mislabelled", root), float((shuffled != labels).mean())
 
 
 # ── what the gate says of it ─────────────────────────────────────────────────────────────────────────────────────────

@@ -40,7 +40,6 @@ class Options:
     fail_fast: bool = False
     offline: bool = False
     timeout_s: float | None = None
-    progress: bool = False  # a bar on stderr while the data set is downloaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +89,6 @@ def start(
         offline=options.offline,
         notify=lambda text: tell(observer, text),
         environ=environ,
-        progress=options.progress,
     )
     dataset = data.resolve(matrix.dataset, request)
     run_id = new_run_id()

@@ -1,8 +1,8 @@
 """What is trained: the built-in models, a plug-in, the selftest's own; and its optimizer."""
 
-import importlib
 import json
 import os
+import pkgutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -66,7 +66,7 @@ def build_model(entry: ModelEntry, *, allow_plugins: bool = False, plugin_path: 
             before it, ``plugin_path`` on the path.
 
     Raises:
-        TrialError: the plug-in is not allowed, is not found, is no function without arguments, or gives something else.
+        TrialError: the plug-in is not allowed, is not found, or gives something else.
     """
     if entry.model in MODELS:
         return load(MODELS[entry.model])()  # type: ignore[no-any-return]
@@ -87,23 +87,17 @@ def build_optimizer(model: nn.Module, name: str, lr: float, *, fused: bool) -> t
 
 
 def _find(target: str) -> Callable[[], object]:
-    module_name, colon, function_name = target.partition(":")
+    module_name, colon, _ = target.partition(":")
     if not colon:
         for point in entry_points(group=ENTRY_POINT_GROUP, name=target):
             return point.load()  # type: ignore[no-any-return]
         raise TrialError(f"no entry point {target!r} in the group {ENTRY_POINT_GROUP}: install its package")
     try:
-        module = importlib.import_module(module_name)
+        return pkgutil.resolve_name(target)  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):  # the plug-in was found; what it imports was not
             raise
         raise TrialError(f"{target}: no module {module_name!r} beside the matrix file or among the packages") from error
-    function = getattr(module, function_name, None)
-    if function is None:
-        raise TrialError(f"{target}: module {module_name!r} has no {function_name!r}")
-    if not callable(function):
-        raise TrialError(f"{target} is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]
 
 
 def _check_shape(target: str, model: nn.Module) -> None:

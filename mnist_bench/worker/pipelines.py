@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch import library
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_bench.catalogue import MODELS, PLUG_IN, Training
 from mnist_bench.records import EVALUATION_BATCH_SIZE, TrialSpec
 from mnist_bench.worker.loop import Batch
-from mnist_bench.worker.state import Relocator
+from mnist_bench.worker.process import Relocator
 
 # torchvision's own operators, which a CPU build of torch lacks when torchvision is a CUDA build. Data sets and
 # transforms never call them; their schemas must only be there at import. Kept alive by this name.
@@ -148,24 +148,24 @@ class Loader(Pipeline):
         wanted = (True, training.scored_on_training_images)
         train, test = (prepare(_read(spec, train=each, transform=transform)) for each in wanted)
         self.train_images, self.test_images = len(train), len(test)
-        self._device, self._sampler = device, FixedOrder(torch.arange(len(train)))
+        self._device, self._order = device, [*range(len(train))]
 
-        def loader(images: Any, batch_size: int, sampler: FixedOrder | None) -> DataLoader[Any]:
+        def loader(images: Any, batch_size: int, order: list[int] | None) -> DataLoader[Any]:
             return DataLoader(
                 images,
                 batch_size,
-                sampler=sampler,
+                sampler=order,
                 generator=torch.Generator(),  # of its own: it would else draw from the one that dropout draws from
                 num_workers=spec.variant.workers,
                 persistent_workers=spec.variant.workers > 0,
                 pin_memory=device.type == "cuda" and spec.variant.pipeline != "tutorial",  # whose loaders pin nothing
             )
 
-        self._train = loader(train, spec.cell.batch_size, self._sampler)
+        self._train = loader(train, spec.cell.batch_size, self._order)
         self._test = loader(test, EVALUATION_BATCH_SIZE, None)
 
     def train_batches(self, order: torch.Tensor) -> Iterator[Batch]:
-        self._sampler.order = order
+        self._order[:] = order.tolist()
         return self._on_device(self._train)
 
     def test_batches(self) -> Iterator[Batch]:
@@ -174,19 +174,6 @@ class Loader(Pipeline):
     def _on_device(self, loader: DataLoader[Any]) -> Iterator[Batch]:
         for images, labels in loader:
             yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
-
-
-class FixedOrder(Sampler[int]):
-    """Yields the indices that it was last given."""
-
-    def __init__(self, order: torch.Tensor) -> None:
-        self.order = order
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order.tolist())
-
-    def __len__(self) -> int:
-        return len(self.order)
 
 
 # ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────

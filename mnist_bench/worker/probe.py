@@ -4,7 +4,6 @@
 no end of doctor. What is being done stands on stderr, line by line: the last one tells where it died.
 """
 
-import argparse
 import faulthandler
 import importlib
 import importlib.metadata
@@ -12,7 +11,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -25,39 +24,32 @@ T = TypeVar("T")
 _LONGEST = 300  # characters of an error
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="What torch sees on this machine; started by mnist-bench doctor.")
-    parser.add_argument("--compile", action="store_true", help="compile a small function too")
-    args = parser.parse_args(argv)
+def main() -> None:
+    """With ``--compile`` it compiles a small function too."""
     faulthandler.enable()
     document = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no part of the document
-    report = probe(try_compile=args.compile)
+    report = probe(try_compile="--compile" in sys.argv)
     with os.fdopen(document, "wb") as file:
         file.write(msgspec.json.encode(report))
 
 
 def probe(*, try_compile: bool) -> TorchReport | ProbeFailure:
     """Looks at torch; a torch that is missing or cannot be imported is the answer, not an error."""
-    _stage("import torch")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        _, failure = _attempt(lambda: importlib.import_module("torch"))
+        torch, failure = _attempt("import torch", lambda: importlib.import_module("torch"))
         if failure is not None:
             missing = importlib.util.find_spec("torch") is None
             return ProbeFailure(kind="missing" if missing else "broken", detail=failure)
-        report = _report(try_compile=try_compile)
+        report = _report(torch, try_compile=try_compile)
     return msgspec.structs.replace(report, warnings=tuple(dict.fromkeys(_short(str(each.message)) for each in caught)))
 
 
-def _report(*, try_compile: bool) -> TorchReport:
-    import torch
-
-    cudnn: Any = torch.backends.cudnn  # whose parts are not declared
-    devices = tuple(_devices())
-    _stage("import torchvision")
+def _report(torch: Any, *, try_compile: bool) -> TorchReport:
+    devices = _devices(torch)
     version, error, usable = _torchvision()
-    compile_s, compile_error = _compiled() if try_compile else (None, None)
+    compile_s, compile_error = _compiled(torch) if try_compile else (None, None)
     return TorchReport(
         version=str(torch.__version__),
         cuda=torch.version.cuda,
@@ -67,39 +59,35 @@ def _report(*, try_compile: bool) -> TorchReport:
         torchvision=version,
         torchvision_error=error,
         torchvision_usable=usable,
-        tf32={"matmul": torch.backends.cuda.matmul.fp32_precision, "convolution": cudnn.conv.fp32_precision},
+        tf32={
+            "matmul": torch.backends.cuda.matmul.fp32_precision,
+            "convolution": torch.backends.cudnn.conv.fp32_precision,
+        },
         compile_s=compile_s,
         compile_error=compile_error,
     )
 
 
-def _devices() -> Iterator[DeviceReport]:
-    import torch
-
+def _devices(torch: Any) -> tuple[DeviceReport, ...]:
     from mnist_bench.catalogue import DEVICES
-    from mnist_bench.worker.devices import open_device
 
-    for kind in DEVICES:
-        _stage(f"device {kind}")
-        missing = open_device(kind).missing()
-        if missing is not None:
-            yield DeviceReport(name=kind, missing=missing)
-            continue
-        count = torch.cuda.device_count() if kind == "cuda" else 1
-        for name in [kind] if kind != "cuda" else [f"cuda:{index}" for index in range(count)]:
-            yield _device(name)
+    count, _ = _attempt("device cuda", torch.cuda.device_count)
+    numbered = [f"cuda:{index}" for index in range(count or 0)]
+    names = [name for kind in DEVICES for name in (numbered if numbered and kind == "cuda" else [kind])]
+    return tuple(_device(torch, name) for name in names)
 
 
-def _device(name: str) -> DeviceReport:
+def _device(torch: Any, name: str) -> DeviceReport:
     """A device that is there may still be of no use: a GPU too old for this build fails at its first kernel."""
-    import torch
-
     from mnist_bench.worker.devices import open_device
 
     device = open_device(name)
-    description, failure = _attempt(device.describe)
+    missing, failure = _attempt(f"device {name}", device.missing)
+    if missing or failure:
+        return DeviceReport(name=name, missing=missing or failure)
+    description, failure = _attempt(f"device {name}", device.describe)
     if failure is None:
-        _, failure = _attempt(lambda: torch.ones(8, device=device.torch_device).sum().item())
+        _, failure = _attempt(f"device {name}", lambda: torch.ones(8, device=device.torch_device).sum().item())
     return DeviceReport(name=name, missing=failure, description=description or "")
 
 
@@ -107,34 +95,29 @@ def _torchvision() -> tuple[str | None, str | None, bool]:
     """Its version (None: not installed), the error of a plain import, and whether mnist_bench can import it."""
     from mnist_bench.worker.pipelines import import_torchvision
 
-    try:
-        version = importlib.metadata.version("torchvision")
-    except importlib.metadata.PackageNotFoundError:
-        version = None
-    _, failure = _attempt(lambda: importlib.import_module("torchvision"))
-    if failure is None or _attempt(import_torchvision)[1] is None:
+    _, failure = _attempt("import torchvision", lambda: importlib.import_module("torchvision"))
+    if failure is None or _attempt("import torchvision", import_torchvision)[1] is None:
         # Its own word tells the build (0.28.0+cu130), where the package's name may not.
         return str(sys.modules["torchvision"].__version__), failure, True
-    return version, failure, False
+    return _attempt("import torchvision", lambda: importlib.metadata.version("torchvision"))[0], failure, False
 
 
-def _compiled() -> tuple[float, str | None]:
+def _compiled(torch: Any) -> tuple[float, str | None]:
     """The seconds that one small function took, and what went wrong."""
-    import torch
 
     def double(x: Any) -> Any:
         return torch.relu(x) * 2 + 1
 
-    _stage("torch.compile")
     x, begin = torch.linspace(-1.0, 1.0, 64), perf_counter()
-    same, failure = _attempt(lambda: torch.equal(torch.compile(double)(x), double(x)))
+    same, failure = _attempt("torch.compile", lambda: torch.equal(torch.compile(double)(x), double(x)))
     if same is False:
         failure = "the compiled function gave another result than the eager one"
     return perf_counter() - begin, failure
 
 
-def _attempt(action: Callable[[], T]) -> tuple[T | None, str | None]:
+def _attempt(stage: str, action: Callable[[], T]) -> tuple[T | None, str | None]:
     """What it gives, or else the error in one line."""
+    print(f"{PROBE_STAGE}{stage}", file=sys.stderr, flush=True)
     try:
         return action(), None
     except Exception as failure:  # noqa: BLE001 - whatever a broken installation raises is the finding
@@ -143,12 +126,7 @@ def _attempt(action: Callable[[], T]) -> tuple[T | None, str | None]:
 
 def _short(text: str) -> str:
     """The first line that says something, cut to length."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines[0] if lines else "")[:_LONGEST]
-
-
-def _stage(name: str) -> None:
-    print(f"{PROBE_STAGE}{name}", file=sys.stderr, flush=True)
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:_LONGEST]
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from typing import BinaryIO
 import torch
 from msgspec import structs
 
-from mnist_bench.errors import BenchError, Diverged, TrialError
+from mnist_bench.errors import BenchError, Diverged
 from mnist_bench.records import FailureKind, encode
-from mnist_bench.run import protocol
-from mnist_bench.worker.clocks import Waterfall, clock
+from mnist_bench.run.protocol import Failed, Finished, Reply, Request, Unavailable, decode_request
 from mnist_bench.worker.executions import is_compile_error
+from mnist_bench.worker.loop import Waterfall, clock
 from mnist_bench.worker.trial import LiveTrial
 
 REASON_LENGTH = 400
@@ -24,52 +24,35 @@ def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int) -> None:
     """Answers requests until ``finish``, a failure, or the end of ``requests``; sleeps in between."""
     waterfall = Waterfall(clock, started_ns)
     waterfall.add("import", clock() - started_ns)
-    server = Server(waterfall)
+    trial = LiveTrial(waterfall)
     while True:
         with waterfall.asleep():
             line = requests.readline()
         if not line:
             return
-        reply = server.answer(protocol.decode_request(line))
+        reply = answer(trial, decode_request(line))
         replies.write(encode(reply))
-        if isinstance(reply, protocol.Failed | protocol.Finished | protocol.Unavailable):
+        if isinstance(reply, Failed | Finished | Unavailable):
             return
 
 
-class Server:
-    """Holds the one trial of this process, which begins with ``Prepare``."""
-
-    def __init__(self, waterfall: Waterfall) -> None:
-        self._waterfall = waterfall
-        self._trial: LiveTrial
-
-    def answer(self, request: protocol.Request) -> protocol.Reply:
-        try:
-            return self._carry_out(request)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a model raises is a result
-            traceback.print_exc()
-            return protocol.Failed(kind=classify(error), reason=explain(error))
-
-    def _carry_out(self, request: protocol.Request) -> protocol.Reply:
-        if not isinstance(request, protocol.Prepare):  # the trial's methods have the names of the requests
-            method: Callable[..., protocol.Reply] = getattr(self._trial, request.type)
-            return method(**structs.asdict(request))
-        if request.protocol != (ours := protocol.PROTOCOL_VERSION):
-            raise TrialError(f"the runner speaks protocol {request.protocol}, this worker {ours}")
-        self._trial = LiveTrial(request.spec, self._waterfall)
-        return self._trial.prepare()
+def answer(trial: LiveTrial, request: Request) -> Reply:
+    try:
+        method: Callable[..., Reply] = getattr(trial, request.type)
+        return method(**structs.asdict(request))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a model raises is a result
+        traceback.print_exc()
+        return Failed(kind=classify(error), reason=explain(error))
 
 
 def classify(error: BaseException) -> FailureKind:
     """The status that an error of a trial stands for."""
     if isinstance(error, Diverged):
         return "diverged"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "oom"
     if is_compile_error(error):
         return "compile_error"
-    allocation = isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in OUT_OF_MEMORY)
-    return "oom" if allocation else "failed"
+    words = any(words in str(error) for words in OUT_OF_MEMORY) and isinstance(error, RuntimeError | OSError)
+    return "oom" if words or isinstance(error, MemoryError | torch.OutOfMemoryError) else "failed"
 
 
 def explain(error: BaseException) -> str:

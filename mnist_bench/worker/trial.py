@@ -18,15 +18,14 @@ from mnist_bench.catalogue import EXECUTIONS, PIPELINES, Training, load, trainin
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
 from mnist_bench.records import StepTimes, TrialSpec, VariantClass
-from mnist_bench.run.protocol import BlockDone, EpochDone, Evaluated, Finished, Prepared, SessionEnded, Unavailable
-from mnist_bench.worker import clocks, executions, process
-from mnist_bench.worker.clocks import NS, Waterfall, clock
+from mnist_bench.run import protocol as messages
+from mnist_bench.worker import executions, loop, process
 from mnist_bench.worker.devices import open_device
 from mnist_bench.worker.executions import Program
-from mnist_bench.worker.loop import Batch, TrainedEpoch, evaluate, train_epoch
+from mnist_bench.worker.loop import NS, Batch, TrainedEpoch, Waterfall, clock, evaluate, train_epoch
 from mnist_bench.worker.models import build_model, build_optimizer
 from mnist_bench.worker.pipelines import Pipeline, epoch_order
-from mnist_bench.worker.state import Relocator, Snapshot, state_tensors
+from mnist_bench.worker.process import Relocator, Snapshot, state_tensors
 
 TRACE_STEPS = 20
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
@@ -41,52 +40,53 @@ class LiveTrial:
         waterfall: its clock runs since the process was started.
     """
 
-    def __init__(self, spec: TrialSpec, waterfall: Waterfall) -> None:
-        self._spec, self._waterfall = spec, waterfall
-        self._device = open_device(spec.cell.device)
-        self._training = training_of(spec.model, spec.recipe, spec.data.name)
+    def __init__(self, waterfall: Waterfall) -> None:
+        self._waterfall = waterfall
         self._samples: list[np.ndarray[Any, Any]] = []
-        self._session_ns: list[int] = []
+        self._blocks_ns: list[list[int]] = []
         self._orders = hashlib.sha256()
         self._state_relocator, self._input_relocator = Relocator(), Relocator()
-        self._blocks = 0
 
     # ── prepare ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def prepare(self) -> Prepared | Unavailable:
+    def prepare(self, spec: TrialSpec, protocol: int) -> messages.Prepared | messages.Unavailable:
         """Device, data, model, compilation, warm-up, the loss trace: each a phase; leaves the state as built."""
+        if protocol != messages.PROTOCOL_VERSION:
+            raise TrialError(f"the runner speaks protocol {protocol}, this worker {messages.PROTOCOL_VERSION}")
+        self._spec, self._training = spec, training_of(spec.model, spec.recipe, spec.data.name)
+        self._device = open_device(spec.cell.device)
         with self._waterfall.phase("device"):
             if unavailable := self._open_device():
                 return unavailable
         with self._waterfall.phase("data"):
-            data.verify(self._spec.data)
+            data.verify(spec.data)
         self._pipeline = self._open_pipeline(self._training)
         with self._waterfall.phase("build"):
             self._build()
         first_step_s, compile_s = self._first_calls()
         with self._waterfall.phase("warm-up"):
-            durations = clocks.settle(self._time_steps)
+            durations = loop.settle(self._time_steps)
             self._keep(WARMUP, 0, durations)
         with self._waterfall.phase("check"):
             trace = self._loss_trace()
             self._snapshot.restore()
-        self._block_steps = clocks.block_steps(durations)
-        return Prepared(
-            pairable=self._spec.variant.workers == 0,
+        self._block_steps = loop.block_steps(durations)
+        return messages.Prepared(
+            pairable=spec.variant.workers == 0,
             device_name=self._device.describe(),
             parameters=sum(parameter.numel() for parameter in self._model.parameters()),
-            class_=CLASSES[self._spec.variant.precision],
+            class_=CLASSES[spec.variant.precision],
             loss_trace=trace,
             time_to_first_step_s=first_step_s,
             compile_s=compile_s,
         )
 
-    def _open_device(self) -> Unavailable | None:
+    def _open_device(self) -> messages.Unavailable | None:
         variant = self._spec.variant
         if reason := self._device.missing():
-            return Unavailable(scope="device", reason=reason)
+            return messages.Unavailable(scope="device", reason=reason)
         if reason := executions.missing_compiler(variant, self._device.torch_device):
-            return Unavailable(scope="compile", reason=reason)
+            return messages.Unavailable(scope="compile", reason=reason)
         lenient = self._spec.deterministic_if_possible
         process.apply_numerics(variant, self._device.torch_device, deterministic_if_possible=lenient)
         if self._spec.memory_bytes is not None:
@@ -146,20 +146,20 @@ class LiveTrial:
             seconds of the first calls less those of the second.
         """
         compiled = EXECUTIONS[self._spec.variant.execution].compiles
-        ahead_ns = self._call(self._score_ahead)
+        ahead_s = self._call(self._score_ahead)
         with self._waterfall.phase("compile" if compiled else "warm-up"):
             step, (images, labels) = self._program.step, next(self._stream)
-            first_ns = self._call(step, images, labels)
-            first_step_s = self._waterfall.awake_s() - ahead_ns * NS
-            more_ns = first_ns - self._call(step, images, labels)
+            more_s = self._call(step, images, labels)
+            first_step_s = self._waterfall.elapsed_s() - self._waterfall.asleep_s() - ahead_s
+            more_s -= self._call(step, images, labels)
             if tail := self._pipeline.train_images % self._spec.cell.batch_size:
-                more_ns += self._more_at_first(step, images[:tail], labels[:tail])
+                more_s += self._more_at_first(step, images[:tail], labels[:tail])
             with self._scoring():
                 scored, _ = next(iter(self._pipeline.test_batches()))
-                more_ns += self._more_at_first(self._program.forward, scored)
+                more_s += self._more_at_first(self._program.forward, scored)
         if compiled and not executions.graphs_compiled():
             raise TrialError("nothing was compiled: dynamo is switched off, or skips the whole model")
-        return first_step_s, max(0.0, more_ns * NS) if compiled else None
+        return first_step_s, max(0.0, more_s) if compiled else None
 
     def _score_ahead(self) -> None:
         """On a CPU, one evaluation batch by the uncompiled model before any step.
@@ -174,13 +174,13 @@ class LiveTrial:
             images, _ = next(iter(self._pipeline.test_batches()))
             self._model(images)
 
-    def _call(self, function: Callable[..., object], *arguments: torch.Tensor) -> int:
+    def _call(self, function: Callable[..., object], *arguments: torch.Tensor) -> float:
         begin = clock()
         function(*arguments)
         self._device.synchronize()
-        return clock() - begin
+        return (clock() - begin) * NS
 
-    def _more_at_first(self, function: Callable[..., object], *arguments: torch.Tensor) -> int:
+    def _more_at_first(self, function: Callable[..., object], *arguments: torch.Tensor) -> float:
         return self._call(function, *arguments) - self._call(function, *arguments)
 
     @contextmanager
@@ -199,20 +199,17 @@ class LiveTrial:
     def _loss_trace(self) -> tuple[float, ...]:
         """Losses of the first steps from the initial state, dropout off, 6 digits: equal for variants of class A."""
         self._snapshot.restore()
-        dropouts = [module for module in self._model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
-        for module in dropouts:
-            module.eval()
         order = epoch_order(self._spec.seed, 0, self._pipeline.train_images)
         size = self._spec.cell.batch_size
         wanted = order[: min(TRACE_STEPS, len(order) // size) * size]
-        losses = torch.stack([self._program.step(*batch) for batch in self._pipeline.train_batches(wanted)]).tolist()
-        for module in dropouts:
-            module.train()
-        return tuple(float(f"{loss:.6g}") for loss in itertools.takewhile(math.isfinite, losses))
+        with self._scoring(torch.enable_grad):
+            losses = [self._program.step(*batch) for batch in self._pipeline.train_batches(wanted)]
+        finite = itertools.takewhile(math.isfinite, torch.stack(losses).tolist())
+        return tuple(float(f"{loss:.6g}") for loss in finite)
 
     # ── session ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def block(self, seed: int) -> BlockDone:
+    def block(self, seed: int) -> messages.BlockDone:
         """One block on fresh memory: a step that does not count, then ``block_steps`` that do.
 
         Args:
@@ -223,16 +220,15 @@ class LiveTrial:
             self._one_step()
             with self._no_compilation("the timing session"):
                 durations = self._time_steps(self._block_steps)
-            self._keep(SESSION, self._blocks, durations)
-            self._session_ns += durations
-            self._blocks += 1
-        return BlockDone(steps=len(durations), seconds=sum(durations) * NS)
+            self._keep(SESSION, len(self._blocks_ns), durations)
+            self._blocks_ns.append(durations)
+        return messages.BlockDone(steps=len(durations), seconds=sum(durations) * NS)
 
     def _refresh(self, rng: random.Random) -> None:
         """Everything that a step reads or writes moves to fresh memory. Captured graphs are bound to theirs: with them
         it moves at times only, and torch, which finds other addresses, captures them again."""
         captured = executions.captures_graphs(self._spec.variant, self._device.torch_device)
-        if captured and self._blocks % RECAPTURE_BLOCKS:
+        if captured and len(self._blocks_ns) % RECAPTURE_BLOCKS:
             return
         self._state_relocator.move(state_tensors(self._model, self._optimizer), rng)
         self._pipeline.relocate(self._input_relocator, rng)
@@ -240,20 +236,21 @@ class LiveTrial:
             for _ in range(3):  # warm up, record, replay
                 self._one_step()
 
-    def end_session(self) -> SessionEnded:
+    def end_session(self) -> messages.SessionEnded:
         """Puts the state back as it was built, for the training to come."""
         with self._waterfall.phase("session"):
             self._stream = iter(())  # the one before goes, and with it what a loader has in hand
             self._one_step = self._steady_step()
             self._snapshot.restore()
-            if not self._session_ns:
-                return SessionEnded(step_times=None)
-            p50, p95, p99 = (float(value) * 1e-6 for value in np.percentile(self._session_ns, (50, 95, 99)))
-        return SessionEnded(step_times=StepTimes(p50_ms=p50, p95_ms=p95, p99_ms=p99, count=len(self._session_ns)))
+        if not self._blocks_ns:
+            return messages.SessionEnded(step_times=None)
+        steps_ms = np.concatenate(self._blocks_ns) * 1e-6
+        p50, p95, p99 = np.percentile(steps_ms, (50, 95, 99)).tolist()
+        return messages.SessionEnded(step_times=StepTimes(p50_ms=p50, p95_ms=p95, p99_ms=p99, count=len(steps_ms)))
 
     # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def train_epoch(self, epoch: int) -> EpochDone:
+    def train_epoch(self, epoch: int) -> messages.EpochDone:
         """One epoch over all images; the audit that work is conserved (rule 7) lies outside the timed span."""
         count = self._pipeline.train_images
         with self._waterfall.phase("audit"):
@@ -270,7 +267,7 @@ class LiveTrial:
         with self._waterfall.phase("audit"):
             self._keep(TRAINING, epoch, trained.steps[1::2], trained.steps[0::2])
             loss = self._audit(epoch, trained)
-        return EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=trained.images)
+        return messages.EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=trained.images)
 
     def _audit(self, epoch: int, trained: TrainedEpoch) -> float:
         """Returns the epoch's mean loss.
@@ -288,7 +285,7 @@ class LiveTrial:
             raise TrialError("no weight changed in the first epoch: is the loss connected to the parameters?")
         return loss
 
-    def evaluate(self, *, other_set: bool = False) -> Evaluated:
+    def evaluate(self, *, other_set: bool = False) -> messages.Evaluated:
         """Scores every image of the set that the recipe scores, or of the other one."""
         pipeline, device = self._pipeline, self._device
         if other_set:  # opened only when asked for: whatever is timed holds one set of images to score
@@ -302,14 +299,14 @@ class LiveTrial:
             raise TrialError(f"{score.samples} images were scored, not {count}")
         return score
 
-    def finish(self) -> Finished:
+    def finish(self) -> messages.Finished:
         """Writes the raw samples; the last word. What follows (exit) is timed by the runner."""
         with self._waterfall.phase("teardown"):
             if self._samples and self._spec.samples_path:
                 np.save(self._spec.samples_path, np.concatenate(self._samples))
             found = process.describe_numerics(self._spec.variant, self._device.torch_device)
             host_peak, device_peak = process.tree_peak_bytes(), self._device.peak_bytes()
-        return Finished(
+        return messages.Finished(
             phases=self._waterfall.phases_s(),
             elapsed_s=self._waterfall.elapsed_s(),
             asleep_s=self._waterfall.asleep_s(),

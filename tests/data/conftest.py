@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from mnist_bench.catalogue import FILE_NAMES, SETS
-from mnist_bench.data.fetch import Action, Limits, Request, fetch, resolve
-from mnist_bench.data.mnist import write_idx
-from mnist_bench.data.synthetic import draw_digits
+from mnist_bench.data import Action, Limits, Request, fetch, raw_folder, resolve
+from mnist_bench.data.synthetic import write_set
 from mnist_bench.records import DataSet
 
-BRIEF = Limits(stall_s=0.3, total_s=1.5, tries=1, pause_s=0)
+BRIEF = Limits(stall_s=0.3, total_s=3, tries=1)
 
 
 def pack(content: bytes) -> bytes:
@@ -29,13 +28,9 @@ def pack(content: bytes) -> bytes:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The raw files by name."""
-    path = tmp_path_factory.mktemp("tiny") / "file"
-    raw = {}
-    for split, count in enumerate((20, 10)):
-        for name, values in zip(FILE_NAMES[2 * split :], draw_digits(count, seed=1, split=split), strict=False):
-            write_idx(path, values)
-            raw[name] = path.read_bytes()
-    return raw
+    root = tmp_path_factory.mktemp("tiny")
+    write_set(root, seed=1, sizes=(20, 10))
+    return {name: (raw_folder(root) / name).read_bytes() for name in FILE_NAMES}
 
 
 @dataclass
@@ -61,8 +56,8 @@ class World:
     def ask(self, kind: str, *, offline: bool = False) -> DataSet:
         return resolve(kind, self.request(offline=offline))
 
-    def fetch(self, limits: Limits = BRIEF, *, progress: bool = False) -> dict[str, Action]:
-        return fetch(self.request(progress=progress, repair=True), limits)[1]
+    def fetch(self, limits: Limits = BRIEF) -> dict[str, Action]:
+        return fetch(self.request(repair=True), limits)
 
     def request(self, **flags: bool) -> Request:
         return Request(root=self.root, environ=self.environ, notify=self.notices.append, **flags)
@@ -82,7 +77,7 @@ def world(tmp_path: Path, tiny: dict[str, bytes], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(SETS, "mnist", replace(SETS["mnist"], checksums=checksums, mirrors=()))
     monkeypatch.setattr("mnist_bench.data.synthetic.SIZES", (40, 20))
     for name in ("PATIENT", "HURRIED"):
-        monkeypatch.setattr(f"mnist_bench.data.fetch.{name}", BRIEF)
+        monkeypatch.setattr(f"mnist_bench.data.{name}", BRIEF)
     root, cache = tmp_path / "root", tmp_path / "cache"
     own = {"XDG_CACHE_HOME": str(cache), "MNIST_BENCH_DATA": str(root), "MNIST_BENCH_MIRROR": "http://127.0.0.1:9/"}
     for name, value in {**own, "NO_PROXY": "127.0.0.1", "COLUMNS": "120"}.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from mnist_bench.catalogue import FILE_NAMES, SETS
-from mnist_bench.data import verify
-from mnist_bench.data.fetch import Limits, mirrors
+from mnist_bench.data import Limits, mirrors, verify
 from mnist_bench.data.mnist import SUMS_FILE
 from mnist_bench.data.synthetic import cached_root, write_set
 from mnist_bench.errors import BenchError, DataError, DownloadError, UsageError
@@ -50,14 +48,6 @@ def test_a_mirror_with_the_right_bytes_gives_the_raw_files_and_nothing_else(
     assert world.is_whole(world.raw)
 
 
-@pytest.mark.usefixtures("served")
-def test_a_bar_shows_each_file_on_stderr(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert world.fetch(progress=True) == dict.fromkeys(FILE_NAMES, "downloaded")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert all(f"\r{name}.gz:" in err for name in FILE_NAMES)
-
-
 def test_only_what_is_missing_or_corrupt_is_downloaded(world: World, served: Server) -> None:
     world.put()
     (world.raw / FILE_NAMES[2]).unlink()
@@ -75,9 +65,9 @@ def test_only_what_is_missing_or_corrupt_is_downloaded(world: World, served: Ser
         ("missing", "HTTP 404"),
         ("broken", "HTTP 503"),
         ("corrupt", "wrong bytes"),
-        ("cut", "the connection broke off half-way"),
-        ("stall", "stalled: nothing within 0.3 s"),
-        ("trickle", "not there after 1.5 s in all"),  # each byte comes in time: only the limit over all ends it
+        ("cut", "IncompleteRead"),
+        ("stall", "TimeoutError: timed out"),
+        ("trickle", "not there after 3 s in all"),  # each byte comes in time: only the limit over all ends it
         ("endless", "more than 0 MiB: no file of a data set"),
     ],
 )
@@ -100,7 +90,7 @@ def test_after_a_bad_mirror_comes_the_next(
 @pytest.mark.parametrize(
     ("proxy", "words"),
     [
-        ("", r"127\.0\.0\.1:9/.*: no connection: Connection refused\n"),
+        ("", r"127\.0\.0\.1:9/.*: ConnectionRefusedError: .*Connection refused\n"),
         ("http://ada:secret@127.0.0.1:9", r"Connection refused \(through the proxy 127\.0\.0\.1:9\)"),
         ("SERVER", r"HTTP 404 \(through the proxy http://127\.0\.0\.1:\d+\)"),
     ],
@@ -119,12 +109,13 @@ def test_who_does_not_answer_is_named_and_no_password(
 def test_a_fault_that_passes_is_tried_again_and_a_missing_file_is_not(
     world: World, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mnist_bench.data._PAUSE_SECONDS", 0)
     public(monkeypatch, world, server.url("broken"), server.url("missing"))
     with pytest.raises(DownloadError):
-        world.fetch(Limits(stall_s=1, total_s=5, tries=3, pause_s=0))
+        world.fetch(Limits(stall_s=1, total_s=5, tries=3))
     asked = [(path.split("/")[1], path.endswith(".gz")) for path in server.asked]
-    again = [("broken", True)] * 2
-    assert asked == [("broken", True), ("missing", True), *again, ("missing", False)]
+    again = [("broken", True), ("broken", False)] * 2
+    assert asked == [("broken", True), ("missing", True), ("broken", False), ("missing", False), *again]
 
 
 def test_the_mirror_of_the_environment_is_the_only_one() -> None:
@@ -158,17 +149,6 @@ def test_a_full_disk_is_named_and_leaves_nothing(world: World, monkeypatch: pyte
     assert not list(world.cache.rglob("*ubyte*"))
 
 
-@pytest.mark.usefixtures("served")
-def test_what_killed_processes_left_is_swept(world: World) -> None:
-    world.raw.mkdir(parents=True)
-    old, young = (world.raw / f".{FILE_NAMES[0]}.{number}.abcd.tmp" for number in (1, 2))
-    old.touch()
-    young.touch()
-    os.utime(old, (time.time() - 7200,) * 2)
-    world.fetch()
-    assert (old.exists(), young.exists()) == (False, True)  # the young one may be of a process that is alive
-
-
 # ── what lies there under another shape ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -183,27 +163,6 @@ def test_mnist_is_found_under_any_shape_without_a_word(world: World, below: str,
     assert world.is_whole(world.raw)
     assert set(before) <= set(world.files())
     assert world.notices == []
-
-
-@pytest.mark.parametrize("below", ["MNIST/raw", "."])
-def test_what_cannot_be_unpacked_beside_is_unpacked_into_the_cache_once(
-    world: World, monkeypatch: pytest.MonkeyPatch, below: str
-) -> None:
-    world.put(packed=True, below=below)
-    (world.root / below / FILE_NAMES[3]).write_bytes(world.tiny[FILE_NAMES[3]])  # one is as it should be
-    before = world.files()
-
-    def read_only(folder: Path) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr("mnist_bench.data.fetch.try_folder", read_only)
-    data = world.ask("mnist", offline=True)
-    assert data.root == str(world.cache)
-    assert world.is_whole(world.cache / "MNIST/raw")
-    assert world.files() == before
-    assert f"unpacked into {world.cache}" in world.notices[0]
-    monkeypatch.setattr("mnist_bench.data.fetch.write_atomically", None)
-    assert world.ask("mnist", offline=True) == data
 
 
 def test_files_with_other_bytes_are_named_where_nothing_better_is_found(world: World) -> None:
@@ -257,7 +216,7 @@ def test_auto_without_mnist_takes_the_synthetic_set_and_says_so_loudly(
     said = "\n".join(world.notices)
     for words in ("WARNING", "SYNTHETIC", "do NOT compare with MNIST's", f"data fetch --data-dir {world.root}"):
         assert words in said
-    assert (f"not there after {BRIEF.total_s} s in all" if behaviour else "Connection refused") in said
+    assert (f"not there after {BRIEF.total_s:g} s in all" if behaviour else "Connection refused") in said
 
 
 def test_offline_nothing_is_asked_of_the_network(world: World, served: Server) -> None:
@@ -274,8 +233,8 @@ def test_the_synthetic_set_is_drawn_once_into_the_cache_and_anew_where_it_is_dam
     world: World, damage: Callable[[Path], None]
 ) -> None:
     data = world.ask("synthetic")
-    assert data.root == str(cached_root(0, world.environ)) == str(world.cache / "synthetic-v1-seed0-40+20")
-    verify(data, environ=world.environ)
+    assert data.root == str(cached_root(0, world.environ)) == str(world.cache / "synthetic-v2-seed0-40+20")
+    verify(data)
     assert world.ask("synthetic") == data
     assert len(world.notices) == 1
     damage(Path(data.root) / "MNIST" / "raw" / FILE_NAMES[2])

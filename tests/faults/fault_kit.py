@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +79,8 @@ class Bench:
         self._started.append(process)
         return process
 
-    def run(self, *flags: str, environ: dict[str, str] | None = None, timeout_s: float = 240) -> Done:
-        return finish(self.start(*flags, environ=environ), timeout_s)
+    def run(self, *flags: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return finish(self.start(*flags, environ=environ))
 
     def end(self) -> None:
         """Whatever a failed test has left; the workers end with their runners."""
@@ -134,31 +133,20 @@ class Bench:
 
     def alive(self) -> list[str]:
         """The processes that carry this bench's mark."""
-        return list(self._marked())
-
-    def _marked(self) -> Iterator[str]:
+        found = []
         for process in psutil.process_iter():
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    yield f"{process.pid} {' '.join(process.cmdline())[:120]}"
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
+                    found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
+        return found
 
     def all_gone(self, seconds: float = 10.0) -> bool:
         return wait_until(lambda: not self.alive(), seconds)
 
 
-class Done:
-    def __init__(self, code: int, stdout: str, stderr: str) -> None:
-        self.code, self.stdout, self.stderr = code, stdout, stderr
-
-    def __repr__(self) -> str:
-        return f"exit code {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
-
-
-def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> Done:
-    stdout, stderr = process.communicate(timeout=timeout_s)
-    return Done(process.returncode, stdout, stderr)
+def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    stdout, stderr = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -174,7 +162,3 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0, every: fl
             return False
         time.sleep(every)
     return True
-
-
-def interrupt(process: subprocess.Popen[str]) -> None:
-    os.kill(process.pid, signal.SIGINT)

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from fault_kit import Bench, finish, interrupt, lines, wait_until
+from fault_kit import Bench, finish, lines, wait_until
 
 SLOW = """
 import time
@@ -45,15 +45,15 @@ def kill_at_random(bench: Bench, instants: int, seed: int, variants: str = "[eag
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
         done = finish(process)
-        assert done.code in (-signal.SIGKILL, 0), (number, delay, done)
+        assert done.returncode in (-signal.SIGKILL, 0), (number, delay, done)
         assert bench.all_gone(), (number, delay, bench.alive())
         kept = check_nothing_lost(bench, kept)
-        if done.code == 0:
+        if done.returncode == 0:
             check_complete(bench)
             bench.results.rename(bench.folder / f"finished-{number}")
             kept = {}
     done = bench.run(*(("--resume", "latest") if bench.runs() else ()))
-    assert done.code == 0, done
+    assert done.returncode == 0, done
     check_nothing_lost(bench, kept)
     check_complete(bench)
     assert bench.left_in_results() == []
@@ -109,9 +109,9 @@ def test_interrupted_once_keeps_what_is_finished_and_resumes_to_the_end_and_then
     process = bench.start()
     assert wait_until(lambda: finished(bench) == 1), finish(process)
     time.sleep(0.5)  # in the middle of the next
-    interrupt(process)
+    process.send_signal(signal.SIGINT)
     done = finish(process)
-    assert done.code == 130, done
+    assert done.returncode == 130, done
     assert bench.alive() == []
     (run,) = bench.runs()
     assert bench.manifest()["status"] == "interrupted"
@@ -122,7 +122,7 @@ def test_interrupted_once_keeps_what_is_finished_and_resumes_to_the_end_and_then
     assert bench.left_in_temp() == []
 
     resumed = bench.run("--resume", run.name)
-    assert resumed.code == 0, resumed
+    assert resumed.returncode == 0, resumed
     assert bench.trials()[0] == first
     assert sorted(bench.by_model()) == ["good", "slow"]
     assert bench.manifest()["status"] == "complete"
@@ -131,7 +131,7 @@ def test_interrupted_once_keeps_what_is_finished_and_resumes_to_the_end_and_then
     before = bench.trials()
     (run / ".results.csv.4711.0badcafe.tmp").write_text("half a ta")  # a kill in the middle of a write
     again = bench.run("--resume", "latest")
-    assert again.code == 0, again
+    assert again.returncode == 0, again
     assert bench.trials() == before
     assert bench.left_in_results() == []
 
@@ -140,10 +140,10 @@ def test_interrupted_twice_ends_at_once(bench: Bench) -> None:
     bench.write(SLOW, ["slow"])
     process = bench.start("-v")
     assert wait_until(lambda: bench.runs() and len(bench.alive()) > 1), finish(process)
-    interrupt(process)
-    interrupt(process)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     done = finish(process)
-    assert done.code == 130, done
+    assert done.returncode == 130, done
     assert bench.all_gone()
     assert bench.trials() == []  # it took no trial to its end
     assert bench.manifest()["status"] == "interrupted"
@@ -161,14 +161,14 @@ def test_two_runs_on_one_folder_and_a_resume_of_a_run_that_is_on(bench: Bench) -
     assert wait_until(lambda: len(bench.alive()) > 2)
 
     refused = bench.run("--resume", names[0], environ=bench.environ("three"))
-    assert refused.code == 2, refused
+    assert refused.returncode == 2, refused
     assert "another process is writing this run; wait for it, or stop it" in refused.stderr
     busy = bench.run("--no-wait", environ=bench.environ("one"))
-    assert busy.code == 2, busy
+    assert busy.returncode == 2, busy
     assert "another run of yours is measuring on this machine" in busy.stderr
 
     for done in (finish(one), finish(two)):
-        assert done.code == 0, done
+        assert done.returncode == 0, done
     assert [run.name for run in bench.runs()] == names
     for run in bench.runs():
         assert [trial["status"] for trial in bench.trials(run)] == ["ok"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import psutil
+import pytest
 from fault_kit import Bench
 
 FAULTS = """
@@ -91,7 +95,7 @@ def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
         """,
     )
     done = bench.run(environ=bench.environ(CXX="/bin/false"))
-    assert done.code == 1, done
+    assert done.returncode == 1, done
     trials = bench.by_model()
     reasons = {name: trial["outcome"].get("reason", "") for name, trial in trials.items()}
     assert {name: trial["status"] for name, trial in trials.items()} == {
@@ -132,7 +136,7 @@ def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
 def test_hangs_end_at_their_time(bench: Bench) -> None:
     bench.write(FAULTS, ["hangs", "hangs_in_c"])
     done = bench.run("--timeout", "5")
-    assert done.code == 1, done
+    assert done.returncode == 1, done
     for name, trial in bench.by_model().items():
         assert trial["status"] == "timeout", (name, trial)
         assert "no answer to prepare within the trial's 5 s: it hangs, or it is slow" in trial["outcome"]["reason"]
@@ -144,11 +148,24 @@ def test_fail_fast_stops_at_the_first(bench: Bench) -> None:
         "def raises():\n    raise ValueError('mine')\n\ndef too():\n    raise ValueError('mine')", ["raises", "too"]
     )
     done = bench.run("--fail-fast")
-    assert done.code == 1, done
+    assert done.returncode == 1, done
     (trial,) = bench.trials()
     assert "ValueError: mine" in trial["outcome"]["reason"]
     assert bench.manifest()["status"] == "stopped"
     _nothing_is_left(bench)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="every name is Unicode there")
+def test_a_folder_whose_name_is_no_unicode(bench: Bench) -> None:
+    bench.folder = bench.folder / os.fsdecode(b"caf\xe9")
+    bench.results = bench.folder / "results"
+    bench.folder.mkdir()
+    bench.write("", ["good"])
+    done = bench.run()
+    assert done.returncode == 0, done
+    (trial,) = bench.trials()
+    assert trial["status"] == "ok"
+    assert bench.run("--resume", "latest").returncode == 0
 
 
 def _nothing_is_left(bench: Bench) -> None:

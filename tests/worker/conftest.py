@@ -8,30 +8,33 @@ import pytest
 import torch
 import torch._dynamo
 import torch._inductor.config
-from worker_kit import write_tiny_set
+from worker_kit import TEST, TRAIN
 
+from mnist_bench.data.mnist import proven
+from mnist_bench.data.synthetic import write_set
 from mnist_bench.records import DataSet
-from mnist_bench.worker import clocks
+from mnist_bench.worker import loop
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     """2,300 training images (ragged at most batch sizes) and 1,000 test images."""
-    return write_tiny_set(tmp_path_factory.mktemp("tiny"))
+    root = tmp_path_factory.mktemp("tiny")
+    write_set(root, seed=5, sizes=(TRAIN, TEST))
+    return proven("synthetic", root)
 
 
 @pytest.fixture(scope="session")
 def tiniest(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     """350 training images and 200 test images: for the cnn, which takes its time."""
-    return write_tiny_set(tmp_path_factory.mktemp("tiniest"), train=350, test=200)
+    root = tmp_path_factory.mktemp("tiniest")
+    write_set(root, seed=5, sizes=(350, 200))
+    return proven("synthetic", root)
 
 
 @pytest.fixture(autouse=True)
-def _a_process_of_its_own(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def _a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a trial changes in its process is put back; nothing reaches the user's cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "xdg"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     threads = torch.get_num_threads()
@@ -45,6 +48,6 @@ def _a_process_of_its_own(
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Warm-up and blocks of milliseconds: for tests that look at values, not at times."""
-    monkeypatch.setattr(clocks, "WINDOW_NS", 1_000_000)
-    monkeypatch.setattr(clocks, "LIMIT_NS", 10_000_000)
-    monkeypatch.setattr(clocks, "block_steps", lambda durations: 3)
+    monkeypatch.setattr(loop, "WINDOW_NS", 1_000_000)
+    monkeypatch.setattr(loop, "LIMIT_NS", 10_000_000)
+    monkeypatch.setattr(loop, "block_steps", lambda durations: 3)

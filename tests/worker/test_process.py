@@ -1,4 +1,4 @@
-"""What is of the whole process: numerics, each set in a process of its own and read back there; a block's core."""
+"""What is of the whole process: numerics, set in a process of its own and read back there; core, memory, state."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
 from worker_kit import make_spec
 
 from mnist_bench.errors import TrialError
 from mnist_bench.records import DataSet, Variant
 from mnist_bench.run.process import uninstalled_package, worker_environment
-from mnist_bench.worker.process import apply_numerics, describe_numerics, on_random_core, tree_peak_bytes
+from mnist_bench.worker import process
+from mnist_bench.worker.models import build_optimizer
+from mnist_bench.worker.process import Relocator, Snapshot, apply_numerics, on_random_core, state_tensors
 
 CPU = torch.device("cpu")
 PROGRAM = """
@@ -29,19 +34,24 @@ settings = json.loads(sys.argv[1])
 device, leniently = torch.device(settings.pop("device", "cpu")), settings.pop("deterministic_if_possible", False)
 variant = Variant(name="tested", **settings)
 apply_numerics(variant, device, deterministic_if_possible=leniently)
-found = describe_numerics(variant, device)
+# Read from torch, not from what was asked for.
+found = describe_numerics(Variant(name="other", precision=variant.precision, threads=7), device)
 found["warns_only"] = torch.is_deterministic_algorithms_warn_only_enabled()
 found["flags"] = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.fp32_precision
 print(json.dumps(found))
 """
 IN_FORCE = [
     ({"threads": 1}, {"threads": 1, "autocast": "off", "deterministic": False, "denormals_flushed": False}),
-    ({"threads": 2, "precision": "bf16"}, {"threads": 2, "autocast": "torch.bfloat16"}),
-    ({"flush_denormal": True}, {"denormals_flushed": True}),
+    (
+        {"threads": 2, "precision": "bf16", "flush_denormal": True},
+        {"threads": 2, "autocast": "torch.bfloat16", "denormals_flushed": True},
+    ),
     ({"deterministic": True}, {"deterministic": True, "warns_only": False}),
-    ({"deterministic": True, "deterministic_if_possible": True}, {"deterministic": True, "warns_only": True}),
     # Flags of the process, which a build for the CPU has too; read by their older and their newer names.
-    ({"device": "cuda"}, {"flags": ["highest", "ieee"], "matmul_precision": "ieee", "conv_precision": "ieee"}),
+    (
+        {"device": "cuda", "deterministic": True, "deterministic_if_possible": True},
+        {"flags": ["highest", "ieee"], "matmul_precision": "ieee", "conv_precision": "ieee", "warns_only": True},
+    ),
     (
         {"device": "cuda", "precision": "tf32"},
         {"flags": ["high", "tf32"], "matmul_precision": "tf32", "conv_precision": "tf32"},
@@ -65,12 +75,6 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         apply_numerics(Variant(name="flush", flush_denormal=True), CPU)
 
 
-def test_what_is_described_is_what_is_in_force_not_what_was_asked_for() -> None:
-    torch.set_num_threads(1)
-    found = describe_numerics(Variant(name="x", threads=2, deterministic=True), CPU)
-    assert (found["threads"], found["deterministic"]) == (1, False)
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no thread to a core")
 def test_a_block_has_one_core_by_its_seed_and_is_free_afterwards() -> None:
     def core(seed: int) -> int:
@@ -78,27 +82,26 @@ def test_a_block_has_one_core_by_its_seed_and_is_free_afterwards() -> None:
             (found,) = os.sched_getaffinity(0)
             return found
 
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))  # the test's end puts it back
     every = os.sched_getaffinity(0)
-    try:
-        assert [core(seed) for seed in range(20)] == [core(seed) for seed in range(20)]
-        assert {core(seed) for seed in range(64)} == every
-        with pytest.raises(ZeroDivisionError), on_random_core(random.Random(1)):
-            raise ZeroDivisionError
-        assert os.sched_getaffinity(0) == every
-    finally:
-        os.sched_setaffinity(0, before)
+    assert [core(seed) for seed in range(20)] == [core(seed) for seed in range(20)]
+    assert {core(seed) for seed in range(64)} == every
+    with pytest.raises(ZeroDivisionError), on_random_core(random.Random(1)):
+        raise ZeroDivisionError
+    assert os.sched_getaffinity(0) == every
 
 
-def test_memory_is_that_of_the_whole_tree() -> None:
-    program = "held = bytearray(200 << 20); print('held', flush=True); input()"
-    before = tree_peak_bytes()
+def test_memory_is_that_of_the_whole_tree_and_its_peak() -> None:
+    program = "held = bytearray(200 << 20); del held; print('held', flush=True); input()"
+    before = process.tree_peak_bytes()
+    np.ones(before + (100 << 20), np.uint8)  # more than this process ever had, and gone
+    assert process.tree_peak_bytes() - before >= 100 << 20
+    own = process.tree_peak_bytes()
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with child:
         assert child.stdout is not None
         child.stdout.readline()
-        assert tree_peak_bytes() - before > 200 << 20
+        assert process.tree_peak_bytes() - own > 200 << 20
         child.communicate(b"\n")
 
 
@@ -112,3 +115,79 @@ def test_the_folder_that_a_worker_is_started_in_is_not_on_its_path(tiny: DataSet
     for command in (["-m", "mnist_bench.worker", "--help"], ["-c", "import mnist_bench.worker.server"]):
         done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=own, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+# ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    loss = cross_entropy(model(torch.rand(8, 1, 28, 28)), torch.randint(10, (8,)))
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("kind", "per_parameter"), [("sgd", 0), ("adam", 3), ("adamw", 3)])
+def test_restored_training_is_the_same_training(model: nn.Module, kind: str, per_parameter: int, fused: bool) -> None:
+    optimizer = build_optimizer(model, kind, 0.01, fused=fused)
+    snapshot = Snapshot(model, optimizer, CPU)
+    model(torch.rand(8, 1, 28, 28))
+    assert not snapshot.weights_changed()  # but buffers have
+    snapshot.restore()
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    objects = [id(tensor) for tensor in (*model.parameters(), *model.buffers())]
+    first, drawn = [step(model, optimizer) for _ in range(5)], draw()
+    assert snapshot.weights_changed()
+    tensors = state_tensors(model, optimizer)
+    assert len({id(tensor) for tensor in tensors}) == len(objects) + per_parameter * len(list(model.parameters()))
+
+    snapshot.restore()
+
+    assert not snapshot.weights_changed()
+    assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
+    assert [id(tensor) for tensor in (*model.parameters(), *model.buffers())] == objects
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(not tensor.any() for tensor in tensors[len(objects) :])
+    assert [step(model, optimizer) for _ in range(5)] == first  # weights, statistics, moments and batches, to the bit
+    assert draw() == drawn
+
+
+def test_every_tensor_moves_keeps_its_value_and_training_does_not_notice(model: nn.Module) -> None:
+    model.append(nn.Linear(10, 10))
+    model.append(nn.Linear(10, 10))
+    model[-1].weight = model[-2].weight  # shared
+    optimizer = build_optimizer(model, "adam", 0.01, fused=True)
+    images = torch.rand(4, 3, 8, 8).to(memory_format=torch.channels_last)
+    snapshot = Snapshot(model, optimizer, CPU)
+    step(model, optimizer)
+    snapshot.restore()
+    straight = [step(model, optimizer) for _ in range(6)]
+    snapshot.restore()
+    relocator, moved = Relocator(), []
+    for seed in range(6):
+        tensors = [*state_tensors(model, optimizer), images]
+        before = [(each, each.data_ptr(), each.clone(), each.stride()) for each in tensors]
+        relocator.move(tensors, random.Random(seed))
+        for (tensor, address, value, stride), after in zip(before, tensors, strict=True):
+            assert after is tensor
+            assert after.data_ptr() != address
+            assert torch.equal(after, value)
+            assert after.stride() == stride
+        moved.append(step(model, optimizer))
+    assert moved == straight
+    sizes = [spacer.numel() for spacer in relocator._spacers]  # held until the next move
+    assert len(sizes) == len(tensors) == len(set(sizes))
+    assert sizes[0] < process.MAX_FIRST_SPACER_BYTES
+    assert 1 <= min(sizes) < max(sizes[1:]) < process.MAX_SPACER_BYTES

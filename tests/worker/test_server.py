@@ -10,15 +10,15 @@ import torch
 import torch._dynamo
 import torch._dynamo.exc
 import torch._inductor.exc
-from worker_kit import make_spec, new_waterfall
+from worker_kit import make_spec, new_trial
 
 from mnist_bench.errors import DataError, Diverged, TrialError
 from mnist_bench.machine import forecast
 from mnist_bench.records import CompileOptions, DataSet, Variant
 from mnist_bench.run.protocol import Failed, Prepare, Unavailable
 from mnist_bench.worker import executions
-from mnist_bench.worker.executions import is_compile_error, missing_compiler
-from mnist_bench.worker.server import REASON_LENGTH, Server, classify, explain
+from mnist_bench.worker.executions import missing_compiler
+from mnist_bench.worker.server import REASON_LENGTH, answer, classify, explain
 
 
 def wrapped(inner: BaseException, outer: BaseException) -> BaseException:
@@ -64,24 +64,6 @@ def test_reasons() -> None:
     assert (len(cut), cut[-1]) == (REASON_LENGTH, "…")
 
 
-# ── the compiler ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_an_error_under_compilation_is_the_models_or_the_compilers() -> None:
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        torch._dynamo.graph_break()
-        raise ZeroDivisionError("mine")
-
-    def backend(graph: object, inputs: object) -> object:
-        raise ValueError("cannot")
-
-    with pytest.raises(ZeroDivisionError) as models:
-        torch.compile(forward, backend="eager")(torch.ones(2))
-    with pytest.raises(Exception, match="cannot") as compilers:
-        torch.compile(lambda x: x + 1, backend=backend)(torch.ones(2))
-    assert (is_compile_error(models.value), is_compile_error(compilers.value)) == (False, True)
-
-
 def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, inductor = torch.device("cpu"), Variant(name="compile", execution="compile")
     monkeypatch.setenv("CXX", "/opt/none/icpx")
@@ -99,14 +81,11 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     assert missing_compiler(inductor, torch.device("cuda")) == needs_triton
 
 
-# ── the server ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_another_protocol_is_refused_and_a_missing_device_is_no_failure(tiny: DataSet) -> None:
-    server, spec = Server(new_waterfall()), make_spec(tiny)
-    reply = server.answer(Prepare(spec=spec, protocol=99))
+    spec = make_spec(tiny)
+    reply = answer(new_trial(), Prepare(spec=spec, protocol=99))
     assert isinstance(reply, Failed)
     assert "the runner speaks protocol 99, this worker " in reply.reason
-    missing = server.answer(Prepare(spec=replace(spec, cell=replace(spec.cell, device="cuda:99"))))
+    missing = answer(new_trial(), Prepare(spec=replace(spec, cell=replace(spec.cell, device="cuda:99"))))
     assert isinstance(missing, Unavailable)
     assert missing.scope == "device"

@@ -15,24 +15,18 @@ import torch
 import torch._inductor.config
 from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
-from worker_kit import LINEAR, TEST, TRAIN, carry_out, make_spec, open_trial, plugin_spec
+from worker_kit import LINEAR, TEST, TRAIN, carry_out, compiles, make_spec, plugin_spec, prepare
 
 from mnist_bench.catalogue import training_of
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import DataError, Diverged, TrialError
-from mnist_bench.records import CompileOptions, DataSet, ModelEntry, TrialSpec
-from mnist_bench.run.protocol import Prepared
+from mnist_bench.records import CompileOptions, DataSet, ModelEntry
 from mnist_bench.worker.executions import graphs_compiled
 from mnist_bench.worker.models import build_model
 from mnist_bench.worker.pipelines import epoch_order, import_torchvision
 from mnist_bench.worker.server import classify
-from mnist_bench.worker.trial import LiveTrial
 
-pytestmark = [
-    pytest.mark.usefixtures("hasty"),
-    # torch's compiler meets deprecated parts of torch as it is imported and used.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
-]
+pytestmark = [pytest.mark.usefixtures("hasty"), compiles]
 
 AOT = {"execution": "compile", "compile": CompileOptions(backend="aot_eager")}
 SGD = {"optimizer": "sgd", "lr": 0.1}
@@ -70,19 +64,12 @@ def module(forward: str, start: str = "pass") -> str:
     return textwrap.dedent(MODULE).format(start=start, forward=textwrap.indent(forward, " " * 8))
 
 
-def prepared(spec: TrialSpec) -> tuple[LiveTrial, Prepared]:
-    trial = open_trial(spec)
-    reply = trial.prepare()
-    assert isinstance(reply, Prepared)
-    return trial, reply
-
-
 # ── what it yields ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
     samples = tmp_path / "samples.npy"
-    trial, ready = prepared(make_spec(tiny, "lenet5", epochs=2, samples_path=str(samples)))
+    trial, ready = prepare(make_spec(tiny, "lenet5", epochs=2, samples_path=str(samples)))
     assert (ready.parameters, ready.class_, ready.pairable, ready.compile_s) == (61_706, "A", True, None)
     assert (len(ready.loss_trace), ready.time_to_first_step_s > 0) == (20, True)
     blocks = [trial.block(seed) for seed in (7, 8)]
@@ -93,7 +80,7 @@ def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
     for epoch in range(2):
         done, score = trial.train_epoch(epoch), trial.evaluate()
         assert (done.samples, score.samples, 0 <= done.loader_s < done.seconds) == (TRAIN, TEST, True)
-    assert score.correct > 0.5 * TEST  # the tiny set is easily learned
+    assert score.correct > 0.3 * TEST  # it learns
     finished = trial.finish()
     assert sum(finished.phases.values()) == pytest.approx(finished.elapsed_s - finished.asleep_s, rel=0.02)
     assert {"data", "build", "warm-up", "session", "train step", "loader wait", "evaluation"} <= finished.phases.keys()
@@ -118,7 +105,7 @@ if len(images) == 1000:
     time.sleep(0.5)
 return self.linear(images.flatten(1)) * (1 if self.scale is None else self.scale)"""
     spec = plugin_spec(tiny, tmp_path, "keeper", module(forward.strip(), "self.scale = None"), **SGD)
-    trial, ready = prepared(spec)
+    trial, ready = prepare(spec)
     assert sys.modules["keeper"].calls[:2] == [(TEST, False, False), (100, True, True)]
     assert trial.finish().elapsed_s - ready.time_to_first_step_s > 3 * 0.5  # ahead, and the two calls that follow
     trial.block(7)
@@ -131,7 +118,7 @@ return self.linear(images.flatten(1)) * (1 if self.scale is None else self.scale
 def test_the_same_weights_are_scored_on_the_other_set_too(
     pipeline: str, recipe: str, own: int, other: int, tiny: DataSet
 ) -> None:
-    trial, _ = prepared(make_spec(tiny, "mlp", recipe=recipe, pipeline=pipeline))
+    trial, _ = prepare(make_spec(tiny, "mlp", recipe=recipe, pipeline=pipeline))
     trial.end_session()
     trial.train_epoch(0)
     before, score, after = trial.evaluate(), trial.evaluate(other_set=True), trial.evaluate()
@@ -152,19 +139,17 @@ def test_the_same_weights_are_scored_on_the_other_set_too(
 def test_a_session_leaves_no_trace(model: str, tiniest: DataSet, tmp_path: Path) -> None:
     compiled = plugin_spec(tiniest, tmp_path, "traceless", SMALL, **AOT)
     spec = compiled if model == "compiled" else make_spec(tiniest, model)
-    plain, timed = carry_out(spec), carry_out(spec, blocks=3)
-    assert (timed.losses, timed.scored.predictions_sha256) == (plain.losses, plain.scored.predictions_sha256)
+    assert carry_out(spec, blocks=3).same == carry_out(spec).same
 
 
 def test_training_is_a_function_of_the_seed_alone(tiny: DataSet, tiniest: DataSet) -> None:
     first, again, other = (carry_out(make_spec(tiny, "mlp", seed=seed)) for seed in (0, 0, 1))
-    assert (first.losses, first.order_sha256) == (again.losses, again.order_sha256)
-    assert first.scored.predictions_sha256 == again.scored.predictions_sha256
-    assert other.order_sha256 != first.order_sha256
-    assert other.prepared.loss_trace != first.prepared.loss_trace
+    assert first.same == again.same
+    assert other.order != first.order
+    assert other.ready.loss_trace != first.ready.loss_trace
     first, again = (carry_out(make_spec(tiniest, "cnn", deterministic=True)) for _ in range(2))
     assert torch.are_deterministic_algorithms_enabled()
-    assert (first.losses, first.scored.predictions_sha256) == (again.losses, again.scored.predictions_sha256)
+    assert first.same == again.same
 
 
 def test_pipelines_train_alike_and_loader_processes_are_not_paired(tiny: DataSet) -> None:
@@ -172,17 +157,17 @@ def test_pipelines_train_alike_and_loader_processes_are_not_paired(tiny: DataSet
     variants: list[dict[str, Any]] = [{"pipeline": name} for name in ("resident", "tensors", "tutorial")]
     runs = [carry_out(make_spec(tiny, "mlp", **settings)) for settings in variants]
     runs.append(carry_out(make_spec(tiny, "mlp", pipeline="tensors", workers=1), blocks=2))
-    assert [run.prepared.pairable for run in runs] == [True, True, True, False]
-    assert len({run.order_sha256 for run in runs}) == 1
+    assert [run.ready.pairable for run in runs] == [True, True, True, False]
+    assert len({run.order for run in runs}) == 1
     for run in runs[1:]:
-        assert run.prepared.loss_trace == pytest.approx(runs[0].prepared.loss_trace, rel=1e-4)
-        assert run.losses == pytest.approx(runs[0].losses, rel=1e-4)
+        assert run.ready.loss_trace == pytest.approx(runs[0].ready.loss_trace, rel=1e-4)
+        assert run.trained.loss == pytest.approx(runs[0].trained.loss, rel=1e-4)
 
 
 def test_classes_and_traces_of_variants(tiniest: DataSet) -> None:
     # Few and small batches: where a processor has no bf16, it takes its time.
     settings: list[dict[str, Any]] = [{}, {"fused_optimizer": False}, {"channels_last": True}, {"precision": "bf16"}]
-    eager, *others, bf16 = (prepared(make_spec(tiniest, "lenet5", batch_size=20, **each))[1] for each in settings)
+    eager, *others, bf16 = (prepare(make_spec(tiniest, "lenet5", batch_size=20, **each))[1] for each in settings)
     assert [each.class_ for each in (eager, *others, bf16)] == ["A", "A", "A", "B"]
     for other in others:
         assert other.loss_trace == pytest.approx(eager.loss_trace, rel=1e-3)
@@ -191,9 +176,9 @@ def test_classes_and_traces_of_variants(tiniest: DataSet) -> None:
 
 def test_the_trace_has_dropout_off_and_leaves_it_on(tiniest: DataSet) -> None:
     """Dropout draws differently once compiled."""
-    trial, first = prepared(make_spec(tiniest, "cnn"))
+    trial, first = prepare(make_spec(tiniest, "cnn"))
     assert len(first.loss_trace) == 3  # as many whole batches as there are, at most 20
-    assert prepared(make_spec(tiniest, "cnn", **AOT))[1].loss_trace == pytest.approx(first.loss_trace, rel=1e-3)
+    assert prepare(make_spec(tiniest, "cnn", **AOT))[1].loss_trace == pytest.approx(first.loss_trace, rel=1e-3)
     model = build_model(ModelEntry(name="cnn", model="cnn"))
     model.load_state_dict(trial._model.state_dict())  # restored: as built
     images, labels = next(trial._pipeline.train_batches(epoch_order(0, 0, 350)))
@@ -210,7 +195,7 @@ def test_a_ragged_tail_is_no_recompilation(scope: str, tiny: DataSet, tmp_path: 
     spec = plugin_spec(tiny, tmp_path, f"ragged_{scope}", SMALL, batch_size=64, epochs=2, **{**AOT, "compile": options})
     assert TRAIN % 64
     outcome = carry_out(spec, blocks=3)  # any compilation inside a timed span would raise
-    assert outcome.prepared.compile_s is not None
+    assert outcome.ready.compile_s is not None
     assert outcome.scored.samples == TEST
 
 
@@ -219,10 +204,10 @@ def test_inductor_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
     eager = carry_out(plugin_spec(tiny, tmp_path, "inducted", LINEAR, batch_size=460))
     spec = plugin_spec(tiny, tmp_path, "inducted", LINEAR, batch_size=460, execution="compile")
     compiled = carry_out(spec, blocks=2)
-    assert (compiled.prepared.class_, compiled.order_sha256) == ("A", eager.order_sha256)
-    assert compiled.prepared.loss_trace == pytest.approx(eager.prepared.loss_trace, rel=1e-3)
-    assert compiled.prepared.compile_s is not None
-    assert min(compiled.prepared.compile_s, compiled.prepared.time_to_first_step_s) > 0.5
+    assert (compiled.ready.class_, compiled.order) == ("A", eager.order)
+    assert compiled.ready.loss_trace == pytest.approx(eager.ready.loss_trace, rel=1e-3)
+    assert compiled.ready.compile_s is not None
+    assert min(compiled.ready.compile_s, compiled.ready.time_to_first_step_s) > 0.5
 
 
 SHIFTY = module("flat = images.flatten(1)\nreturn self.linear(flat * 2 if self.limit < 5 else flat)", "self.limit = 9")
@@ -232,7 +217,7 @@ SHIFTY = module("flat = images.flatten(1)\nreturn self.linear(flat * 2 if self.l
 def test_a_recompilation_inside_a_timed_span_fails_the_trial(
     where: str, tiny: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial, _ = prepared(plugin_spec(tiny, tmp_path, f"shifty_{where[-5:]}", SHIFTY, batch_size=500, **AOT))
+    trial, _ = prepare(plugin_spec(tiny, tmp_path, f"shifty_{where.split()[-1]}", SHIFTY, batch_size=500, **AOT))
     before, time_steps = graphs_compiled(), trial._time_steps
 
     def change(count: int = 0) -> list[int]:
@@ -255,7 +240,7 @@ def test_what_was_not_compiled_is_no_compiled_variant(tiny: DataSet, tmp_path: P
     spec = plugin_spec(tiny, tmp_path, "uncompiled", SMALL, **AOT)
     counters.clear()  # a worker is a process of its own
     with torch._dynamo.config.patch(disable=True), pytest.raises(TrialError, match="nothing was compiled"):
-        open_trial(spec).prepare()
+        prepare(spec)
 
 
 COUNTING = module("self.calls += 1\nreturn self.linear(images.flatten(1)) * (1 + 1e-9 * self.calls)", "self.calls = 0")
@@ -291,13 +276,13 @@ def test_losses_and_weights_are_audited(tiny: DataSet, tmp_path: Path) -> None:
     with pytest.raises(TrialError, match="no weight changed in the first epoch: is the loss connected"):
         carry_out(plugin_spec(tiny, tmp_path, "stuck", STUCK, **SGD))
     spec = plugin_spec(tiny, tmp_path, "diverging", LINEAR, optimizer="sgd", lr=3e38)
-    assert 1 <= len(prepared(spec)[1].loss_trace) < 20  # it ends where the loss is no number
+    assert 1 <= len(prepare(spec)[1].loss_trace) < 20  # it ends where the loss is no number
     with pytest.raises(Diverged, match="the mean training loss of epoch 1 is nan: lower the learning rate"):
         carry_out(spec)
 
 
 def test_work_is_audited(tiny: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial, _ = prepared(make_spec(tiny))
+    trial, _ = prepare(make_spec(tiny))
     trial.end_session()
     whole = trial._pipeline.train_batches
     monkeypatch.setattr(trial._pipeline, "train_batches", lambda order: whole(order[:-1]))
@@ -319,9 +304,9 @@ def test_work_is_audited(tiny: DataSet, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_changed_data_set_and_settings_that_cannot_be_had_are_refused(tiny: DataSet) -> None:
     with pytest.raises(DataError, match="not the data set that was checked at the start"):
-        open_trial(make_spec(replace(tiny, sha256="0" * 64))).prepare()
+        prepare(make_spec(replace(tiny, sha256="0" * 64)))
     with pytest.raises(TrialError, match="tf32 exists on NVIDIA GPUs"):
-        open_trial(make_spec(replace(tiny, sha256="0" * 64), precision="tf32")).prepare()  # before anything is read
+        prepare(make_spec(replace(tiny, sha256="0" * 64), precision="tf32"))  # before anything is read
 
 
 def test_a_plugin_that_replaces_the_clock_is_not_read(
@@ -331,4 +316,4 @@ def test_a_plugin_that_replaces_the_clock_is_not_read(
     code = LINEAR + "\n    import time\n    time.perf_counter_ns = lambda: 0\n"
     outcome = carry_out(plugin_spec(tiny, tmp_path, "clockmaker", code), blocks=1)
     assert time.perf_counter_ns() == 0
-    assert outcome.seconds > 0
+    assert outcome.trained.seconds > 0
