@@ -7,12 +7,11 @@ https://pytest-benchmark.readthedocs.io; ``docs/exports.md`` tells how their rea
 
 from __future__ import annotations
 
-import bisect
 import io
 import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any, Literal
 
@@ -20,8 +19,7 @@ from mnist_bench import figures
 from mnist_bench.analysis import results
 from mnist_bench.analysis.summary import Run, missed_floors
 from mnist_bench.figures import FOLLOWED, KEYS, Figure, Row
-from mnist_bench.records import Cell, Environment
-from mnist_bench.table import plain
+from mnist_bench.table import grouped, plain
 
 LONGEST_NAME = 1000  # characters; Bencher refuses names over 1024
 PYTEST_BENCHMARK = "5.3.1"  # the pytest-benchmark whose fields these are
@@ -35,7 +33,8 @@ class Exporter:
     """A format.
 
     Args:
-        files: what it consists of: the name that a file has by default, and what makes its bytes.
+        files: what it consists of: the name that a file has by default, and what makes its bytes of the rows that it
+            holds.
         all_rows: whether rows without a figure stand in it too, with their status; else they are left out.
         timed: whether a row must have a finished timing session, beyond a measured figure.
         binary: whether a terminal cannot show it.
@@ -51,10 +50,9 @@ class Exporter:
         """What a row must have to stand in it."""
         return "a finished timing session" if self.timed else "a measured figure"
 
-    def holds(self, run: Run, rows: Sequence[Row]) -> list[Row]:
-        """The rows of which it has a figure."""
-        timed = _rounds_by_cell(run) if self.timed else {}
-        return [row for row in rows if row.seeds and (not self.timed or row.cell in timed)]
+    def known(self, run: Run, rows: Sequence[Row]) -> list[Row]:
+        """The rows that have it."""
+        return [row for row in rows if row.seeds and (not self.timed or run.log_step_s(row.cell))]
 
 
 def named(rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
@@ -139,7 +137,7 @@ def to_bmf(run: Run, rows: Sequence[Row]) -> bytes:
     return _json(
         {
             name: {figure.slug: metric(figure, *values) for figure, *values in _followed(row)}
-            for name, row in named(row for row in rows if row.seeds)
+            for name, row in named(rows)
         }
     )
 
@@ -157,7 +155,7 @@ def to_github_action(better: Literal["higher", "lower"]) -> Export:
         return made | ({"range": f"± {max(halves):.9f}"} if halves else {})
 
     def export(run: Run, rows: Sequence[Row]) -> bytes:
-        found = ((name, row, one) for name, row in named(row for row in rows if row.seeds) for one in _followed(row))
+        found = ((name, row, one) for name, row in named(rows) for one in _followed(row))
         return _json([entry(run, row, name, *one) for name, row, one in found if one[0].better == better])
 
     return export
@@ -184,15 +182,13 @@ def to_junit(run: Run, rows: Sequence[Row]) -> bytes:
     """
     from mnist_bench import junit  # it brings lxml, which --help need not wait for
 
-    missed: dict[Cell, list[str]] = {}
-    for cell, how in missed_floors(run.manifest.matrix, rows):
-        missed.setdefault(cell, []).append(how)
+    missed = grouped(missed_floors(run.manifest.matrix, rows), lambda one: one[0])
     packages = {f"package.{name}": version for name, version in run.manifest.environment.packages.items()}
     cases = (
         junit.Case(
             cell=row.cell,
             seconds=sum(measurement.total_s for _, measurement in run.ok.get(row.cell, {}).values()),
-            result=_verdict(row, missed.get(row.cell, ())),
+            result=_verdict(row, [how for _, how in missed.get(row.cell, ())]),
             figures=[(key, junit.figure(value)) for key, value in known(row).items()],
         )
         for row in rows
@@ -222,45 +218,28 @@ def to_pytest_benchmark(run: Run, rows: Sequence[Row]) -> bytes:
     session; what is counted is seconds per training step. The rounds of all seeds that are ok stand together, so what
     ``compare`` divides is unpaired: ratios to trust are the speed-ups, in ``extra_info``.
     """
-    rounds = _rounds_by_cell(run)
     environment = run.manifest.environment
     return _json(
         {
-            "machine_info": _machine(environment),
-            "commit_info": {  # "unversioned" is its word for no commit; runs record neither time nor branch
-                "id": environment.commit or "unversioned",
-                "time": None,
-                "author_time": None,
-                "dirty": environment.dirty,
-                "project": PACKAGE,
-                "branch": "(unknown)",
-            },
-            "benchmarks": [
-                _benchmark(run, row, name, rounds[row.cell])
-                for name, row in named(row for row in rows if row.cell in rounds)
-            ],
+            "machine_info": asdict(environment),
+            # "unversioned" is its word for no commit
+            "commit_info": {"id": environment.commit or "unversioned", "dirty": environment.dirty, "project": PACKAGE},
+            "benchmarks": [_benchmark(run, row, name) for name, row in named(rows)],
             "datetime": run.manifest.started_at,
             "version": PYTEST_BENCHMARK,
         }
     )
 
 
-def _rounds_by_cell(run: Run) -> Mapping[Cell, Sequence[tuple[int, float]]]:
-    """Steps and seconds of the rounds in which a trial that is ok took steps, in the order of the sessions."""
-    cells = {trial_id: cell for cell, own in run.ok.items() for trial_id, _ in own.values()}
-    found: dict[Cell, list[tuple[int, float]]] = {}
-    for session in run.sessions:
-        for place, member in enumerate(session.members):
-            taken = [(one.steps[place], one.seconds[place]) for one in session.rounds if one.steps[place] > 0]
-            if taken and member in cells:
-                found.setdefault(cells[member], []).extend(taken)
-    return found
-
-
-def _benchmark(run: Run, row: Row, name: str, rounds: Sequence[tuple[int, float]]) -> dict[str, Any]:
+def _benchmark(run: Run, row: Row, name: str) -> dict[str, Any]:
     cell = row.cell
+    rounds = [
+        (one.steps[timed.columns[trial_id]], one.seconds[timed.columns[trial_id]])
+        for trial_id, _ in run.ok[cell].values()
+        for timed in run.index.get(trial_id, ())
+        for one in timed.session.rounds
+    ]
     params = {"model": plain(cell.model), "device": plain(cell.device), "batch_size": cell.batch_size}
-    stats = statistics_of([seconds / steps for steps, seconds in rounds])
     return {
         "group": plain(f"{cell.model}/b{cell.batch_size}"),
         "name": name,
@@ -269,68 +248,38 @@ def _benchmark(run: Run, row: Row, name: str, rounds: Sequence[tuple[int, float]
         "param": name,
         "extra_info": {"run_id": run.manifest.run_id, "run_status": run.manifest.status, **known(row)},
         "options": {"max_time": run.manifest.matrix.timing.budget_seconds, "warmup": True},
-        # One number for all rounds: seeds may differ in the length of their blocks.
-        "stats": {**stats, "iterations": statistics.median_low([steps for steps, _ in rounds])},
-    }
-
-
-def _machine(environment: Environment) -> dict[str, Any]:
-    return {
-        "processor": environment.cpu,
-        "machine": environment.details.get("architecture", ""),
-        "python_version": environment.python,
-        "system": environment.platform,
-        "release": environment.details.get("kernel", ""),
-        "cpu": {"brand_raw": environment.cpu, "count": environment.cores},
-        "memory_bytes": environment.memory_bytes,
-        "packages": environment.packages,
+        "stats": {
+            **statistics_of([seconds / steps for steps, seconds in rounds if steps]),
+            # One number for all rounds: seeds may differ in the length of their blocks.
+            "iterations": statistics.median_low([steps for steps, _ in rounds if steps]),
+        },
     }
 
 
 def statistics_of(seconds: Sequence[float]) -> dict[str, Any]:
-    """The statistics of pytest-benchmark, by its own definitions.
+    """What pytest-benchmark shows of the seconds of each round, per iteration (one at least).
 
-    Args:
-        seconds: of each round, per iteration; at least one.
+    By its own definitions, but for the quartiles: they are those of Python's ``statistics`` (inclusive).
     """
-    ordered, mean = sorted(seconds), statistics.mean(seconds)
-    deviation = statistics.stdev(seconds) if len(seconds) > 1 else 0.0
-    low, high = _quartiles(ordered)
+    mean, deviation, low, high = statistics.mean(seconds), 0.0, seconds[0], seconds[0]
+    if len(seconds) > 1:
+        deviation = statistics.stdev(seconds)
+        low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
     fence = 1.5 * (high - low)
     far = sum(not mean - deviation <= one <= mean + deviation for one in seconds)
     outside = sum(not low - fence <= one <= high + fence for one in seconds)
     return {
-        "min": ordered[0],
-        "max": ordered[-1],
+        "min": min(seconds),
+        "max": max(seconds),
         "mean": mean,
         "stddev": deviation,
         "rounds": len(seconds),
         "median": statistics.median(seconds),
         "iqr": high - low,
-        "q1": low,
-        "q3": high,
-        "iqr_outliers": outside,
-        "stddev_outliers": far,
         "outliers": f"{far};{outside}",
-        "ld15iqr": ordered[bisect.bisect_left(ordered, low - fence)],
-        "hd15iqr": ordered[bisect.bisect_right(ordered, high + fence) - 1],
         "ops": 1 / mean if mean > 0 else 0,
-        "total": sum(seconds),
         "data": list(seconds),
     }
-
-
-def _quartiles(ordered: Sequence[float]) -> tuple[float, float]:
-    """Of an even number the medians of the halves, else the third method of https://en.wikipedia.org/wiki/Quartile."""
-    count = len(ordered)
-    if count == 1:
-        return ordered[0], ordered[0]
-    if count % 2 == 0:
-        return statistics.median(ordered[: count // 2]), statistics.median(ordered[count // 2 :])
-    n = count // 4
-    if count % 4 == 1:
-        return (ordered[n - 1] + 3 * ordered[n]) / 4, (3 * ordered[3 * n] + ordered[3 * n + 1]) / 4
-    return (3 * ordered[n] + ordered[n + 1]) / 4, (ordered[3 * n + 1] + 3 * ordered[3 * n + 2]) / 4
 
 
 def _json(document: Any) -> bytes:

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_bench.records import Cell, Measurement, Status, StepTimes, Trial, VariantClass
-from mnist_bench.table import Column, at, joined
+from mnist_bench.table import Column, at, for_programs, joined
 
 if TYPE_CHECKING:
     from mnist_bench.stats import Interval  # imported late: numpy takes longer to load than a look at the history
@@ -40,23 +40,29 @@ class Measured:
     """What a run says of one cell.
 
     Args:
-        trials: all that are finished, the worst first among equals.
+        worst: of the trials that are finished; the first of several equally bad.
         ok: the measurements of the seeds that are ok; steps: of their sessions.
         noise: the disturbances of each of these seeds, its sessions' included.
         vs_eager, vs_cpu: how many times faster a step is; paired: the weaker word of the two.
+        fastest: of its model and batch size, or not told from the fastest.
     """
 
     cell: Cell
-    trials: Sequence[Trial]
-    ok: Sequence[Measurement]
+    worst: Trial
+    ok: Sequence[Measurement] = ()
     steps: Sequence[StepTimes] = ()
     noise: Sequence[Sequence[str]] = ()
-    doubts: Sequence[str] = ()
+    doubts: tuple[str, ...] = ()
     class_: VariantClass | None = None
     threads: int | None = None
     vs_eager: Interval | None = None
     vs_cpu: Interval | None = None
     paired: Paired | None = None
+    fastest: bool = False
+
+    @property
+    def noisy(self) -> bool:
+        return any(self.noise)
 
     def sum(self, of: Callable[[Measurement], Iterable[float]]) -> float:
         """Over all epochs of all seeds."""
@@ -174,21 +180,11 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def _finals(one: Measured, name: str) -> list[float]:
     """What each seed's last epoch came to."""
-    return [values[-1] for m in one.ok if (values := getattr(m.epochs, name))]
-
-
-def _mean_of_last(name: str) -> Callable[[Measured], float | None]:
-    return lambda one: statistics.fmean(finals) if (finals := _finals(one, name)) else None
-
-
-_accuracy, _train_loss = _mean_of_last("accuracy"), _mean_of_last("loss")
+    return [getattr(measurement.epochs, name)[-1] for measurement in one.ok]
 
 
 def _accuracy_std(one: Measured) -> float | None:
-    from mnist_bench.stats import mean_and_variance
-
-    finals = _finals(one, "accuracy")
-    return math.sqrt(mean_and_variance(finals)[1]) if len(finals) > 1 else None
+    return statistics.stdev(_finals(one, "accuracy")) if len(one.ok) > 1 else None
 
 
 def rate_of(one: Measurement) -> float | None:
@@ -238,6 +234,13 @@ def _doubts(one: Measured) -> str | None:
     return "; ".join(dict.fromkeys(found)) or None
 
 
+def _mean_of_last(name: str) -> Callable[[Measured], float | None]:
+    return lambda one: statistics.fmean(_finals(one, name))
+
+
+_accuracy = _mean_of_last("accuracy")
+
+
 def _step(name: str) -> Callable[[Measured], float | None]:
     return lambda one: _median([getattr(times, name) for times in one.steps if times.count > 0])
 
@@ -254,7 +257,15 @@ def _of_peak(name: str) -> Callable[[Measured], float | None]:
 # beside (its rank, and its key where it is a figure of its own).
 FIGURES: tuple[Figure, ...] = (
     Figure(
-        "test_accuracy", "accuracy", "fraction", "higher", _accuracy, 2, 9, "test_accuracy_std", slug="test-accuracy"
+        "test_accuracy",
+        "accuracy",
+        "fraction",
+        "higher",
+        _mean_of_last("accuracy"),
+        2,
+        9,
+        "test_accuracy_std",
+        slug="test-accuracy",
     ),
     Figure("test_accuracy_std", "±", "fraction", None, _accuracy_std),
     Figure(
@@ -276,20 +287,19 @@ FIGURES: tuple[Figure, ...] = (
     Figure("speedup_vs_eager", "vs eager", "", "higher", lambda one: one.vs_eager, 1, 1, bounded=True),
     Figure("speedup_vs_cpu", "vs cpu", "", "higher", lambda one: one.vs_cpu, 1, 3, bounded=True),
     Figure("paired", "paired", "", None, lambda one: one.paired, kind=str),
-    Figure("noisy", "noisy", "", None, lambda one: any(one.noise), kind=bool),
+    Figure("noisy", "noisy", "", None, lambda one: one.noisy, kind=bool),
     Figure("class", "class", "", None, lambda one: one.class_, kind=str),
-    Figure("dataset", "data set", "", None, lambda one: one.trials[0].dataset, kind=str, always=True),
-    Figure("recipe", "recipe", "", None, lambda one: one.trials[0].recipe, kind=str, always=True),
-    Figure("dataset_sha256", "data set", "", None, lambda one: one.trials[0].dataset_sha256, kind=str, always=True),
+    Figure("dataset", "data set", "", None, lambda one: one.worst.dataset, kind=str, always=True),
+    Figure("recipe", "recipe", "", None, lambda one: one.worst.recipe, kind=str, always=True),
+    Figure("dataset_sha256", "data set", "", None, lambda one: one.worst.dataset_sha256, kind=str, always=True),
     Figure("parameters", "parameters", "", None, lambda one: one.ok[0].parameters, kind=int),
-    Figure("train_loss", "training loss", "", "lower", _train_loss),
+    Figure("train_loss", "training loss", "", "lower", _mean_of_last("loss")),
     Figure("time_to_accuracy_s", f"s to {TARGET_ACCURACY:.0%}", "s", "lower", _time_to_accuracy),
     Figure("device_name", "device", "", None, lambda one: one.ok[0].device_name, kind=str),
     Figure("threads", "threads", "", None, lambda one: one.threads, kind=int),
     Figure("noisy_trials", "noisy trials", "", None, lambda one: sum(map(bool, one.noise)), kind=int),
     Figure("doubts", "doubts", "", None, _doubts, kind=str),
-    # Of a set of cells, not of one: ``analysis.summary`` adds it.
-    Figure("fastest", "fastest", "", None, lambda one: None, kind=bool),
+    Figure("fastest", "fastest", "", None, lambda one: one.fastest, kind=bool),
 )
 # What the columns mean that people read.
 HELP: Mapping[str, str] = {
@@ -309,10 +319,10 @@ SHOWN: tuple[Figure, ...] = tuple(figure for figure in FIGURES if figure.rank is
 FOLLOWED: tuple[Figure, ...] = tuple(figure for figure in FIGURES if figure.slug)
 
 
-def take(one: Measured, wanted: Iterable[Figure] = FIGURES) -> dict[str, Any]:
+def take(one: Measured) -> dict[str, Any]:
     """The figures of a cell by their keys; without a seed that is ok, only those that are always known."""
     values: dict[str, Any] = {}
-    for figure in wanted:
+    for figure in FIGURES:
         if not one.ok and not figure.always:
             continue
         found = figure.take(one)
@@ -337,9 +347,7 @@ def names() -> tuple[Column[Row], ...]:
     """The columns that say which cell a row is, and (for programs) how it went."""
     return (
         *cell_columns(),
-        Column(None, key="status", value=lambda row: row.status),
-        Column(None, key="reason", value=lambda row: row.reason),
-        Column(None, key="seeds", value=lambda row: row.seeds),
+        *for_programs(status="status", reason="reason", seeds="seeds"),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import junitparser
 
 from mnist_bench.records import Cell
-from mnist_bench.table import plain
+from mnist_bench.table import grouped, plain
 
 Result = junitparser.Skipped | junitparser.Error | junitparser.Failure
 
@@ -45,11 +45,8 @@ def document(package: str, started_at: str, facts: Mapping[str, str], cases: Ite
         started_at: ISO 8601.
         facts: properties of every suite.
     """
-    by_model: dict[str, list[Case]] = {}
-    for one in cases:
-        by_model.setdefault(one.cell.model, []).append(one)
     made = junitparser.JUnitXml()
-    for model, own in by_model.items():
+    for model, own in grouped(cases, lambda case: case.cell.model).items():
         suite = _suite(model, package, facts, own)
         suite.id = len(made)
         suite.timestamp = plain(started_at)[: len("2026-11-23T10:15:00")]  # without a zone

@@ -31,6 +31,11 @@ class Interval:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def half(self) -> float | None:
+        """Half its width."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
     def holding(self, estimate: float) -> Interval:
         """These bounds about another estimate, stretched where they would not hold it."""
         if self.low is None or self.high is None:
@@ -57,8 +62,7 @@ class Interval:
 
 def median(values: ArrayLike) -> float:
     """The median of a non-empty sample."""
-    ordered = np.sort(_sample(values))  # np.median takes ten times as long over the few values of a session
-    return _middle(ordered)
+    return float(medians(_sample(values)[:, np.newaxis])[0])
 
 
 def medians(columns: FloatArray) -> FloatArray:
@@ -100,18 +104,20 @@ def hodges_lehmann(values: ArrayLike) -> Interval:
     Source: Hodges & Lehmann (1963), Ann. Math. Statist. 34, 598-611; Hollander, Wolfe & Chicken, *Nonparametric
     Statistical Methods*, 3rd ed., sections 3.2 and 3.3.
     """
-    x = _sample(values)
-    walsh = walsh_averages(x)
-    middle = (walsh.size - 1) // 2, walsh.size // 2
-    rank = critical_rank(x.size)
+    return hodges_lehmann_of_columns(_sample(values)[:, np.newaxis])[0]
+
+
+def hodges_lehmann_of_columns(columns: FloatArray) -> list[Interval]:
+    """``hodges_lehmann`` of each column (n, k), in a fraction of the time."""
+    first, second = _pairs(len(columns))
+    walsh = np.sort(columns[first] / 2 + columns[second] / 2, axis=0)  # halved first: no overflow
+    centres, rank = medians(walsh), critical_rank(len(columns))
     if rank is None:
-        return Interval(_middle(np.partition(walsh, middle)))
-    ends = rank, walsh.size - 1 - rank
-    part = np.partition(walsh, sorted({*middle, *ends}))
-    low, high = float(part[ends[0]]), float(part[ends[1]])
+        return [Interval(centre) for centre in centres.tolist()]
+    low, high = walsh[rank], walsh[-1 - rank]
     # Rounding of the mean of two equal neighbours may step over a bound that is the same number.
-    estimate = min(max(_middle(part), low), high)
-    return Interval(estimate, low, high)
+    bounded = zip(np.clip(centres, low, high).tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Interval(*one) for one in bounded]
 
 
 @lru_cache(maxsize=1024)
@@ -215,7 +221,7 @@ def mean_of_intervals(intervals: Sequence[Interval]) -> Interval:
     """
     count = len(intervals)
     estimate = math.fsum(interval.estimate for interval in intervals) / count
-    halves = [(i.high - i.low) / 2 for i in intervals if i.low is not None and i.high is not None]
+    halves = [half for interval in intervals if (half := interval.half) is not None]
     if len(halves) < count:
         return Interval(estimate)
     half = math.sqrt(math.fsum(one**2 for one in halves)) / count
@@ -250,18 +256,6 @@ def critical_rank(n: int) -> int | None:
     mean = n * (n + 1) / 4
     deviation = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
     return math.floor(mean - NORMAL_QUANTILE * deviation - 0.5)
-
-
-def walsh_averages(x: FloatArray) -> FloatArray:
-    """(x_i + x_j) / 2 of every pair i <= j, along the first axis."""
-    first, second = _pairs(x.shape[0])
-    averages: FloatArray = x[first] / 2 + x[second] / 2  # halved first: no overflow
-    return averages
-
-
-def _middle(ordered: FloatArray) -> float:
-    """The median of values of which the middle ones are in their places."""
-    return (float(ordered[(ordered.size - 1) // 2]) + float(ordered[ordered.size // 2])) / 2
 
 
 @lru_cache(maxsize=128)

@@ -11,7 +11,7 @@ import csv
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 ROOMY = 100  # columns of a terminal from which two spaces stand between those of a table
 
@@ -91,13 +92,18 @@ def shortened(text: str, most: int) -> str:
     return f"{text[:begin]}…{text[len(text) - (most - begin - 1) :]}"
 
 
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """The items that have a key in common, in the order in which keys first come."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 def by_reason(found: Iterable[tuple[str, str]]) -> list[str]:
     """Every reason once, after the cells that it holds for: of pairs (cell, reason); an empty one is none."""
-    cells: dict[str, list[str]] = {}
-    for cell, reason in found:
-        if reason:
-            cells.setdefault(plain(reason), []).append(plain(cell))
-    return [f"{listed(ids)}: {reason}" for reason, ids in cells.items()]
+    known = grouped(((plain(cell), plain(reason)) for cell, reason in found if reason), lambda pair: pair[1])
+    return [f"{listed([cell for cell, _ in own])}: {reason}" for reason, own in known.items()]
 
 
 def at(path: str) -> Callable[[Any], Any]:
@@ -135,6 +141,11 @@ class Column(Generic[T]):
     def show(self, row: T) -> str:
         """What people read of a row, harmless."""
         return plain(words(self.value(row)) if self.text is None else self.text(row))
+
+
+def for_programs(**paths: str) -> tuple[Column[Any], ...]:
+    """Columns of CSV and JSON alone, by their keys: each reads a path (as ``at`` does) off a row."""
+    return tuple(Column(None, key=key, value=at(path)) for key, path in paths.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from mnist_bench.records import (
     Variant,
     group_id,
 )
+from mnist_bench.stats import Interval
 
 Trouble = Mapping[str, tuple[str, str]]
 
@@ -145,3 +146,8 @@ def _sessions(trials: Sequence[Trial], factor: float, rng: random.Random) -> lis
         if len(members) > 1:
             found.append(make_session(members, rows, group=group))
     return found
+
+
+def numbers(interval: Interval | None) -> tuple[float | None, ...]:
+    assert interval is not None
+    return interval.estimate, interval.low, interval.high

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 
 import jsonschema
 import junitparser
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,9 +24,7 @@ from comparison_kit import run_of, write
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
-from pytest_benchmark.logger import Logger
 from pytest_benchmark.stats import Stats
-from pytest_benchmark.storage.file import FileStorage
 from record_factory import RUN_ID, make_cell, make_epochs, make_failed, make_measurement, make_session, make_trial
 
 from mnist_bench.analysis import results
@@ -35,13 +33,11 @@ from mnist_bench.cli import export as command
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.export import EXPORTERS, statistics_of
-from mnist_bench.records import BUILTIN_VARIANTS, Floor, ModelEntry, Skip
+from mnist_bench.records import BUILTIN_VARIANTS, Floor, Skip
 
 ROOT = Path(__file__).resolve().parents[1]
 JUNIT = etree.XMLSchema(etree.parse(str(Path(__file__).with_name("junit.xsd"))))
-FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "junit", "csv", "parquet")
 ACTION = "github-action-benchmark"
-ONE_FILE = [name for name in FORMATS if name != ACTION]
 HOSTILE = (
     *('=HYPERLINK("http://evil.example","click")', "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1:A9)", "\t=1+1"),
     *("\r=1+1", " =1+1", '"=1+1', "a;=1+1", 'a; "@SUM(A1)', "＝1+1", "</script><img src=x onerror=alert(1)>"),  # noqa: RUF001
@@ -51,6 +47,7 @@ STEP_MS = {  # of EVERY, by hand: seeds one after the other, rounds in order, th
     "mlp/cpu/b100/eager": [3.0, 3.2, 2.9, 3.4, 3.1, 3.2, 2.9, 3.4, 3.2, 3.2, 2.9, 3.4],
     "mlp/cpu/b100/compile": [2.0, 2.1, 2.2] * 3,
 }
+COMPILE, SKIPPED = make_cell(variant="compile"), make_trial(make_cell(device="cuda"), outcome=Skip(reason="no driver"))
 
 
 def every_kind() -> Run:
@@ -58,18 +55,13 @@ def every_kind() -> Run:
     trials, sessions = [], []
     for seed in range(3):
         epochs = make_epochs(train_s=(2.0, 4.0 + seed * 20), accuracy=(0.9, 0.95 + seed / 100))
-        noisy = make_measurement(epochs=epochs, compile_s=9.5, noisy=("others used 11 % of the cores",))
-        pair = make_trial(make_cell(), seed), make_trial(make_cell(variant="compile"), seed, noisy)
+        pair = make_trial(seed=seed), make_trial(COMPILE, seed, make_measurement(epochs=epochs, compile_s=9.5))
         trials += pair
         rounds = [(3.0 + 0.1 * seed, 2.0), (3.2, 2.1), (2.9, 0.0), (3.4, 2.2)]  # compile misses one round
         sessions.append(make_session(pair, rounds, group=f"mlp/b100/s{seed}"))
-    skipped = make_trial(make_cell(device="cuda"), outcome=Skip(reason="no NVIDIA driver"))
     failed = make_failed(make_cell(batch_size=1000), kind="oom", reason="out of memory: use less")
-    models = (ModelEntry(name="mlp", model="mlp"), ModelEntry(name="cnn", model="cnn"))
-    trials += [make_trial(make_cell("cnn")), skipped, failed]
-    return run_of(
-        trials, sessions, models=models, devices=("cpu",), expect=(Floor(variant="compile", min_accuracy=0.99),)
-    )
+    trials += [make_trial(make_cell("cnn")), SKIPPED, failed]
+    return run_of(trials, sessions, expect=(Floor(variant="compile", min_accuracy=0.99),))
 
 
 def hostile() -> Run:
@@ -83,65 +75,60 @@ def hostile() -> Run:
     return Run(manifest=run.manifest, trials=trials, sessions=sessions)
 
 
-EVERY, EVIL = every_kind(), hostile()
-NOTHING = run_of([make_trial(make_cell(device="cuda"), outcome=Skip(reason="no NVIDIA driver"))])
+EVERY, EVIL, NOTHING = every_kind(), hostile(), run_of([SKIPPED])
 
 
 def exported(name: str, run: Run = EVERY, file: int = 0) -> bytes:
-    return list(EXPORTERS[name].files.values())[file](run, run.rows)
+    exporter = EXPORTERS[name]
+    rows = run.rows if exporter.all_rows else exporter.known(run, run.rows)
+    return list(exporter.files.values())[file](run, rows)
 
 
 class TestPytestBenchmark:
-    def compare(self, *arguments: str | Path) -> str:
-        words = [sys.executable, "-m", "pytest_benchmark", "compare", *map(str, arguments)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def test_read_back_by_its_storage(self, tmp_path: Path) -> None:
-        (tmp_path / "0001_run.json").write_bytes(exported("pytest-benchmark"))
-        benchmarks = list(FileStorage(str(tmp_path), Logger(Logger.QUIET)).load_benchmarks())
-        assert {bench["name"]: [round(1000 * one, 9) for one in bench["data"]] for bench in benchmarks} == STEP_MS
-        for bench in benchmarks:
-            assert bench["mean"] == pytest.approx(statistics.mean(STEP_MS[bench["name"]]) / 1000)
-            assert (bench["iterations"], bench["rounds"]) == (10, len(bench["data"]))
+    def python(self, *words: str | Path, cwd: Path | None = None) -> str:
+        command = [sys.executable, "-m", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def test_compare_shows_cells_side_by_side_and_two_runs(self, tmp_path: Path) -> None:
         one, two, evil = (tmp_path / f"{name}.json" for name in ("one", "two", "evil"))
         for path, run in ((one, EVERY), (two, EVERY), (evil, EVIL)):
             path.write_bytes(exported("pytest-benchmark", run))
-        out = self.compare(one, "--group-by", "param:variant,group", "--csv", tmp_path / "out.csv")
+        compare = ("pytest_benchmark", "compare")
+        out = self.python(*compare, one, "--group-by", "param:variant,group", "--csv", tmp_path / "out.csv")
         assert re.search(r"^mlp/cpu/b100/compile \S+ +2\.0000 .* 2\.2000 ", out, re.MULTILINE)
         header, *lines = (tmp_path / "out.csv").read_text().splitlines()
         assert header.startswith("name,param:batch_size,param:device,param:model,param:variant,min,max,mean")
         assert len(lines) == 2
-        assert "benchmark 'mlp/b100': 4 tests" in self.compare(one, two)
-        assert set(filter(lambda c: not c.isprintable(), self.compare(evil))) == {"\n"}
+        assert "benchmark 'mlp/b100': 4 tests" in self.python(*compare, one, two)
+        assert set(filter(lambda c: not c.isprintable(), self.python(*compare, evil))) == {"\n"}
         names = [bench["name"] for bench in json.loads(evil.read_text())["benchmarks"]]
         assert len(names) == len({*names}) == len(HOSTILE)
 
-    def test_same_fields_as_its_own_file_and_loaded_by_benchmark_compare(self, tmp_path: Path) -> None:
-        """pytest with the plug-in reads our file, and what it then writes has our keys."""
+    def test_loaded_by_its_plug_in_whose_own_file_has_our_fields(self, tmp_path: Path) -> None:
         (tmp_path / "ours.json").write_bytes(exported("pytest-benchmark"))
         (tmp_path / "test_it.py").write_text("def test_it(benchmark):\n    benchmark.pedantic(int, rounds=3)\n")
-        words = [sys.executable, "-m", "pytest", "test_it.py", "-p", "no:cacheprovider", "--benchmark-json=theirs.json"]
-        words += [f"--benchmark-compare={tmp_path / 'ours.json'}"]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Comparing against benchmarks from:" in done.stdout + done.stderr
+        options = ("--benchmark-json=theirs.json", f"--benchmark-compare={tmp_path / 'ours.json'}")
+        out = self.python("pytest", "test_it.py", "-p", "no:cacheprovider", *options, cwd=tmp_path)
+        assert "Comparing against benchmarks from:" in out
         mine, theirs = (json.loads((tmp_path / name).read_text()) for name in ("ours.json", "theirs.json"))
-        assert (set(mine), set(mine["commit_info"])) == (set(theirs), set(theirs["commit_info"]))
+        assert set(mine) == set(theirs)
         assert set(mine["benchmarks"][0]) == set(theirs["benchmarks"][0])
-        assert set(mine["benchmarks"][0]["stats"]) == set(theirs["benchmarks"][0]["stats"])
+        assert set(mine["benchmarks"][0]["stats"]) < set(theirs["benchmarks"][0]["stats"])
+        for bench in mine["benchmarks"]:
+            assert [1000 * one for one in bench["stats"]["data"]] == pytest.approx(STEP_MS[bench["name"]])
 
     @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40))
-    def test_statistics_are_its_own(self, seconds: list[float]) -> None:
-        theirs = Stats()
+    def test_statistics_are_its_own_but_for_the_quartiles(self, seconds: list[float]) -> None:
+        theirs, mine = Stats(), statistics_of(seconds)
         for one in seconds:
             theirs.update(one)
-        mine = statistics_of(seconds)
-        assert (mine.pop("data"), mine.pop("outliers")) == (seconds, theirs.outliers)
-        assert mine == pytest.approx({name: value for name, value in theirs.as_dict().items() if name != "outliers"})
+        low, high = np.percentile(seconds, [25, 75])
+        assert (mine.pop("data"), mine.pop("iqr")) == (seconds, pytest.approx(high - low, abs=1e-9))
+        assert mine.pop("outliers").split(";")[0] == theirs.outliers.split(";")[0]
+        assert mine == pytest.approx({name: theirs.as_dict()[name] for name in mine})
+        assert statistics_of([1.0, 1.0, 1.1, 1.1, 9.0])["outliers"] == "1;1"
 
     def test_blocks_of_several_lengths_have_their_middle_one(self) -> None:
         trials, sessions = [make_trial(seed=seed) for seed in range(3)], []
@@ -168,51 +155,36 @@ def test_bmf() -> None:
     for document in (found, evil, nothing):
         jsonschema.Draft7Validator(BMF).validate(document)
     assert set(found) == {*STEP_MS, "cnn/cpu/b100/eager"}
-    compiled, eager = found["mlp/cpu/b100/compile"], found["mlp/cpu/b100/eager"]
+    compiled = found["mlp/cpu/b100/compile"]
     assert compiled["latency"] == {"value": pytest.approx(2.0e6)}  # nanoseconds: 2 ms a step
-    assert compiled["compile-seconds"] == {"value": 9.5}
     assert tuple(compiled["test-accuracy"].values()) == pytest.approx((0.96, 0.95, 0.97))
     assert found["cnn/cpu/b100/eager"]["throughput"] == {"value": 20_000}  # one seed has no interval
-    assert ("compile-seconds" in eager, "latency" in found["cnn/cpu/b100/eager"], nothing) == (False, False, {})
     bounded = [metric for cell in found.values() for metric in cell.values() if "lower_value" in metric]
     assert all(metric["lower_value"] <= metric["value"] <= metric["upper_value"] for metric in bounded)
-    assert len(bounded) == 4
-    assert len(evil) == len(HOSTILE)
+    assert (len(bounded), len(evil), nothing) == (4, len(HOSTILE), {})
     assert all(name.isprintable() and name == name.strip() for name in evil)
 
 
-class TestGithubAction:
-    """The action is no package of npm: ``extracted`` does what ``src/extract.ts`` (custom tools) and
+@pytest.mark.parametrize("file", [0, 1])
+def test_github_action(file: int) -> None:
+    """The action is no package of npm: this is what ``src/extract.ts`` (custom tools) and
     ``src/extractRangeInfo.ts`` say."""
-
-    def extracted(self, file: int, run: Run = EVERY) -> dict[str, dict[str, Any]]:
-        entries = json.loads(exported(ACTION, run, file))
+    assert json.loads(exported(ACTION, NOTHING, file)) == []
+    for entries in (json.loads(exported(ACTION, run, file)) for run in (EVERY, EVIL)):
+        assert len({entry["name"] for entry in entries}) == len(entries) > 0  # it finds the value before by its name
         for entry in entries:
             assert {"name", "value", "unit"} <= set(entry) <= {"name", "value", "unit", "range", "extra"}
             assert isinstance(entry["value"], int | float)
             assert all(isinstance(entry[key], str) for key in set(entry) - {"value"})
-            assert entry["name"].isprintable()
-            assert all(line.isprintable() for line in entry["extra"].split("\n"))
-            if "range" in entry:
-                found = re.search(r"(?P<prefix>(\+-|±)\s*)(?P<value>\d.+)", entry["range"])
-                assert found is not None
-                entry["half"] = float(found["value"])
-        named = {entry["name"]: entry for entry in entries}  # it finds the value before by its name
-        assert len(named) == len(entries)
-        return named
+            assert all(line.isprintable() for line in [entry["name"], *entry["extra"].split("\n")])
+            assert "range" not in entry or re.fullmatch(r"± \d+\.\d+", entry["range"])
 
-    def test_range_of_an_interval_that_was_cut_off_at_0_is_its_whole_half(self) -> None:
-        rate = self.extracted(1)["mlp/cpu/b100/compile · samples/s"]
-        row = next(row for row in EVERY.rows if row.cell.variant == "compile")
-        low, high = row["train_samples_per_s_low"], row["train_samples_per_s_high"]
-        assert low == 0.0
-        assert rate["half"] == pytest.approx(high - row["train_samples_per_s"])
-        assert rate["half"] > row["train_samples_per_s"]
 
-    @pytest.mark.parametrize("file", [0, 1])
-    def test_hostile_names_and_nothing(self, file: int) -> None:
-        assert self.extracted(file, EVIL)
-        assert self.extracted(file, NOTHING) == {}
+def test_range_of_an_interval_that_was_cut_off_at_0_is_its_whole_half() -> None:
+    (rate,) = (e for e in json.loads(exported(ACTION, file=1)) if e["name"] == "mlp/cpu/b100/compile · samples/s")
+    row = next(row for row in EVERY.rows if row.cell.variant == "compile")
+    low, high = row["train_samples_per_s_low"], row["train_samples_per_s_high"]
+    assert (low, float(rate["range"].removeprefix("± "))) == (0.0, pytest.approx(high - row["train_samples_per_s"]))
 
 
 class TestJunit:
@@ -228,7 +200,7 @@ class TestJunit:
         assert {name: [(type(one), one.type, one.message) for one in case.result] for name, case in found.items()} == {
             "mlp/cpu/b100/eager": [],
             "cnn/cpu/b100/eager": [],
-            "mlp/cuda/b100/eager": [(junitparser.Skipped, "skipped", "no NVIDIA driver")],
+            "mlp/cuda/b100/eager": [(junitparser.Skipped, "skipped", "no driver")],
             "mlp/cpu/b1000/eager": [(junitparser.Error, "oom", "out of memory: use less")],
             "mlp/cpu/b100/compile": [(junitparser.Failure, "expect", below)],
         }
@@ -290,42 +262,33 @@ class TestCommand:
     @pytest.fixture
     def call(self, here: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
         def called(*words: str) -> tuple[int, bytes, str]:
-            try:
-                code = main(["export", *words])
-            except SystemExit as error:  # argparse
-                code = error.code
+            code = main(["export", *words])
             out, err = capfdbinary.readouterr()
             assert "Traceback" not in err.decode()
             return code, out, err.decode()
 
         return called
 
-    def test_formats_are_those_of_the_contract_and_documented(self) -> None:
-        assert tuple(EXPORTERS) == command.FORMATS == FORMATS
+    def test_formats_are_documented(self) -> None:
+        assert tuple(EXPORTERS) == command.FORMATS
         text = (ROOT / "docs" / "exports.md").read_text("utf-8")
         for name, exporter in EXPORTERS.items():
             assert f"## {name}" in text
             assert all(f"`{file}`" in text for file in exporter.files)
 
-    @pytest.mark.parametrize("name", ONE_FILE)
-    def test_stdout_and_file_are_the_same(self, name: str, here: Path, call: Any) -> None:
-        code, out, _ = call("--format", name)
-        assert (code, call("latest", "--format", name, "--output", "out/file")[:2]) == (0, (0, b""))
-        stored = Run.read(RunFolder.open(here / "results", "latest"))  # figures of 6 digits
-        assert out == exported(name, stored) == (here / "out" / "file").read_bytes()
-        assert [path.name for path in (here / "out").iterdir()] == ["file"]  # nothing temporary is left
-
-    def test_two_files_need_a_folder_or_a_direction(self, here: Path, call: Any) -> None:
-        assert call("--format", ACTION, "--output", "out")[:2] == (0, b"")
-        assert sorted(path.name for path in (here / "out").iterdir()) == [
-            "bigger-is-better.json",
-            "smaller-is-better.json",
-        ]
-        for direction in command.DIRECTIONS:
-            code, out, _ = call("--format", ACTION, "--direction", direction)
-            assert (code, out) == (0, (here / "out" / f"{direction}-is-better.json").read_bytes())
-        assert call("--format", "junit", "--output", ".")[0] == 0
-        assert (here / "junit.xml").is_file()
+    @pytest.mark.parametrize("name", EXPORTERS)
+    def test_stdout_file_and_folder_are_the_same(self, name: str, here: Path, call: Any) -> None:
+        directions = command.DIRECTIONS if name == ACTION else (None,)
+        if name != ACTION:  # two files make the folder themselves
+            (here / "out").mkdir()
+        assert call("--format", name, "--output", "out")[:2] == (0, b"")
+        files = EXPORTERS[name].files
+        assert sorted(path.name for path in (here / "out").iterdir()) == sorted(files)  # nothing temporary is left
+        for file, direction in zip(files, directions, strict=True):
+            code, out, _ = call("--format", name, *(["--direction", direction] if direction else []))
+            assert (code, out) == (0, (here / "out" / file).read_bytes())
+            stored = Run.read(RunFolder.open(here / "results", "latest"))  # figures of 6 digits
+            assert out == exported(name, stored, list(files).index(file))
 
     @pytest.mark.parametrize(
         ("words", "says"),
@@ -337,8 +300,6 @@ class TestCommand:
             (["--format", "csv", "--output", "file/out.csv"], "--output file/out.csv: cannot be written:"),
             (["nowhere", "--format", "csv"], "no run 'nowhere'"),
             (["--format", "bmf", "--filter", "model=lenet"], "lenet"),
-            (["--format", "xml"], "xml"),
-            ([], "--format"),
         ],
     )
     def test_refusals(
@@ -347,8 +308,7 @@ class TestCommand:
         (here / "file").write_text("mine")
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         code, out, err = call(*words)
-        assert (code, out, (here / "file").read_text()) == (2, b"", "mine")
-        assert says in err
+        assert (code, out, (here / "file").read_text(), says in err) == (2, b"", "mine", True)
 
     def test_a_link_is_followed_a_pipe_stays_and_a_failed_write_leaves_what_was_there(
         self, here: Path, call: Any, monkeypatch: pytest.MonkeyPatch
@@ -372,15 +332,11 @@ class TestCommand:
         assert (here / "target.csv").read_bytes() == before
         assert sorted(path.name for path in here.iterdir()) == ["link", "pipe", "results", "target.csv"]
 
-    @pytest.mark.parametrize("name", FORMATS)
+    @pytest.mark.parametrize("name", EXPORTERS)
     def test_nothing_measured_and_never_timed(self, name: str, here: Path, call: Any) -> None:
         write(here / "other", NOTHING.manifest, NOTHING.trials, [])
         code, _, err = call("-o", "other", "--format", name, "--output", "out")
-        assert code == 5
-        assert "no cell has a" in err
-        assert (here / "out").exists() == (name in ("junit", "csv", "parquet"))
-        stopped = replace(EVERY.manifest, status="interrupted")
-        write(here / "untimed", stopped, [make_trial()], [])
+        assert (code, "no cell has a" in err, (here / "out").exists()) == (5, True, EXPORTERS[name].all_rows)
+        write(here / "untimed", replace(EVERY.manifest, status="interrupted"), [make_trial()], [])
         code, _, err = call("-o", "untimed", "--format", name, "--output", "out2/")
-        assert code == (5 if name == "pytest-benchmark" else 0)
-        assert "the run is interrupted" in err
+        assert (code, "the run is interrupted" in err) == (5 if name == "pytest-benchmark" else 0, True)

@@ -211,9 +211,9 @@ def test_a_plot_without_figures_says_why(plot: str, material: Material, words: s
 )
 def test_crossovers_in_words(estimate: BatchPoint, words: str) -> None:
     low, high = BatchPoint(where="at", batch_size=120), BatchPoint(where="at", batch_size=260)
-    names = {"model": "mlp", "device": "cuda", "smallest": 100, "largest": 1000}
+    names = {"model": "mlp", "device": "cuda"}
     both = [
-        Crossover(variant=name, estimate=estimate, low=low, high=high, reason="why", **names)  # type: ignore[arg-type]
+        Crossover(variant=name, estimate=estimate, low=low, high=high, reason="why", **names)
         for name in ("eager", "compile")
     ]
     assert crossover_words(both[:1]) == f"eager: {words}"

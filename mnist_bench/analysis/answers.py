@@ -26,36 +26,36 @@ class BatchPoint:
     """Where on the axis of batch sizes: ``at`` one, ``below`` the smallest or ``above`` the largest measured."""
 
     where: Literal["at", "below", "above", "unknown"] = "unknown"
-    batch_size: float | None = None  # of ``at``
+    batch_size: float | None = None
+
+    @property
+    def words(self) -> str:
+        """``244``, ``below 100``, ``above 1,000`` or ``unknown``."""
+        if self.where == "at":
+            return significant(self.batch_size)
+        return "unknown" if self.batch_size is None else f"{self.where} {self.batch_size:,}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossover:
     """From which batch size on ``device`` is faster than the CPU; ``low`` and ``high`` bound its 95 % interval.
 
-    ``smallest`` and ``largest`` are the batch sizes measured on both; ``reason`` says why something is unknown.
+    ``reason`` says why something is unknown.
     """
 
     model: str
     device: str
     variant: str
-    smallest: int | None = None
-    largest: int | None = None
     estimate: BatchPoint = BatchPoint()
     low: BatchPoint = BatchPoint()
     high: BatchPoint = BatchPoint()
     reason: str = ""
 
-    def words(self, point: BatchPoint) -> str:
-        """``244``, ``below 100``, ``above 1,000`` or ``unknown``."""
-        match point.where:
-            case "at":
-                return significant(point.batch_size)
-            case "below":
-                return f"below {self.smallest:,}"
-            case "above":
-                return f"above {self.largest:,}"
-        return "unknown"
+    @property
+    def bounds(self) -> str:
+        """``[120, above 1,000]``; empty where they are unknown."""
+        low, high = self.low.words, self.high.words
+        return "" if "unknown" in (low, high) else f"[{low}, {high}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,32 +63,23 @@ class BreakEven:
     """After how much training a cell's compilation is earned back by its faster step.
 
     ``never``: the step is not faster. ``unproven``: the ratio's interval holds 1, so that it is not shown to be. The
-    interval of ``steps`` is the ratio's; ``compile_s`` and the reference's step are taken as known. An epoch is
-    ``epoch_steps`` steps, and a step of the reference ``step_s`` seconds.
+    intervals are the ratio's; ``compile_s`` and the reference's step are taken as known. ``seconds`` are what the
+    reference trains in that number of steps.
     """
 
     cell: Cell
     reference: Cell
     compile_s: float
     verdict: Literal["after", "never", "unproven"]
-    epoch_steps: float
-    step_s: float
     steps: Interval | None = None
-
-    @property
-    def epochs(self) -> Interval | None:
-        return self.steps and self.steps.scaled(1 / self.epoch_steps)
-
-    @property
-    def seconds(self) -> Interval | None:
-        """What the reference trains in that number of steps."""
-        return self.steps and self.steps.scaled(self.step_s)
+    epochs: Interval | None = None
+    seconds: Interval | None = None
 
     @property
     def words(self) -> str:
         """``after 12 epochs``, or why not."""
         if self.epochs is None:
-            return {"never": "never: not faster"}.get(self.verdict, "not shown")
+            return "never: not faster" if self.verdict == "never" else "not shown"
         return f"after {significant(self.epochs.estimate, 2)} epochs"
 
 
@@ -108,21 +99,14 @@ def break_even(
         return max(compile_s, 0.0) / (step_s * (1 - 1 / ratio))
 
     ratio = speed.interval
-    one = BreakEven(
-        cell=cell,
-        reference=reference,
-        compile_s=compile_s,
-        verdict="never",
-        epoch_steps=epoch_samples / cell.batch_size,
-        step_s=step_s,
-    )
-    if ratio.low is None or ratio.high is None:
-        found = Interval(steps_at(ratio.estimate)) if ratio.estimate > 1 else None
-    elif ratio.low <= 1 <= ratio.high:
+    one = BreakEven(cell=cell, reference=reference, compile_s=compile_s, verdict="never")
+    if ratio.half is not None and not speed.shown:
         return replace(one, verdict="unproven")
-    else:
-        found = Interval(*map(steps_at, (ratio.estimate, ratio.high, ratio.low))) if ratio.low > 1 else None
-    return replace(one, verdict="after", steps=found) if found else one
+    if ratio.estimate <= 1:
+        return one
+    steps = Interval(*(steps_at(each) for each in (ratio.estimate, ratio.high, ratio.low) if each is not None))
+    epochs, seconds = steps.scaled(cell.batch_size / epoch_samples), steps.scaled(step_s)
+    return replace(one, verdict="after", steps=steps, epochs=epochs, seconds=seconds)
 
 
 def crossover(model: str, device: str, variant: str, ratios: Sequence[tuple[int, SpeedUp]]) -> Crossover:
@@ -144,15 +128,14 @@ def crossover(model: str, device: str, variant: str, ratios: Sequence[tuple[int,
         return replace(one, reason="no batch size was timed on both")
     points = sorted((size, speed.interval.log()) for size, speed in ratios)
     sizes, logs = [size for size, _ in points], [log.estimate for _, log in points]
-    lows = [log.low for _, log in points if log.low is not None]
-    highs = [log.high for _, log in points if log.high is not None]
-    one = replace(one, smallest=sizes[0], largest=sizes[-1])
     faster = [log > 0 for log in logs]
     if faster != sorted(faster):
         return replace(one, reason="faster at a batch size, but not at a larger one: there is no one crossover")
     one = replace(one, estimate=_rise(sizes, logs, 0))
-    if len(lows) < len(points) or len(highs) < len(points):
+    bounds = [(log.low, log.high) for _, log in points if log.low is not None and log.high is not None]
+    if len(bounds) < len(points):
         return replace(one, reason="a ratio has no interval: time more seeds")
+    lows, highs = zip(*bounds, strict=True)
     return replace(one, low=_rise(sizes, highs, 0), high=_rise(sizes, lows, -1))
 
 
@@ -165,7 +148,9 @@ def _rise(sizes: Sequence[int], logs: Sequence[float], end: Literal[0, -1]) -> B
         if before <= 0 < after
     ]
     outside = logs[0] > 0 if end == 0 else logs[-1] <= 0
-    return rises[end] if rises and not outside else BatchPoint("below" if logs[end] > 0 else "above")
+    if rises and not outside:
+        return rises[end]
+    return BatchPoint("below", sizes[0]) if logs[end] > 0 else BatchPoint("above", sizes[-1])
 
 
 # ``identical``: the same predictions, image by image. ``equivalent``: the difference's interval lies within the margin,
@@ -217,24 +202,24 @@ def compare_accuracy(
         same_images: both were scored on the same images; if not, nothing is concluded.
 
     Returns:
-        None where nothing was scored in a common seed.
+        None without a pair.
     """
-    scored = [(one, other) for one, other in pairs if one.epochs.accuracy and other.epochs.accuracy]
-    if not scored:
+    if not pairs:
         return None
-    before = [reference.epochs.accuracy[-1] for reference, _ in scored]
-    after = [this.epochs.accuracy[-1] for _, this in scored]
-    changes = [b - a for a, b in zip(before, after, strict=True)]
-    identical = same_images and all(one.predictions_sha256 == other.predictions_sha256 for one, other in scored)
-    interval = (
-        Interval(0.0, 0.0, 0.0) if identical else stats.t_interval(changes, variance_floor=_seed_variance(scored))
-    )
+    before = [reference.epochs.accuracy[-1] for reference, _ in pairs]
+    after = [this.epochs.accuracy[-1] for _, this in pairs]
+    verdict: Verdict = "identical"
+    interval = Interval(0.0, 0.0, 0.0)
+    if not same_images or any(one.predictions_sha256 != other.predictions_sha256 for one, other in pairs):
+        changes = [b - a for a, b in zip(before, after, strict=True)]
+        interval = stats.t_interval(changes, variance_floor=_seed_variance(pairs))
+        verdict = _verdict(interval, len(pairs)) if same_images else "incomparable"
     return AccuracyDifference(
         reference=statistics.fmean(before),
         this=statistics.fmean(after),
         difference=interval,
-        seeds=len(scored),
-        verdict="identical" if identical else _verdict(interval, len(scored)) if same_images else "incomparable",
+        seeds=len(pairs),
+        verdict=verdict,
     )
 
 

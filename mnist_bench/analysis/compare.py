@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -27,16 +27,15 @@ from mnist_bench.analysis.keys import Difference, differences, key_of, ranked
 from mnist_bench.analysis.ratios import PROCESS_SD, SpeedUp, speed_up
 from mnist_bench.analysis.summary import Run, common
 from mnist_bench.cells import reference_variant
-from mnist_bench.figures import Row, cell_columns, interval_columns, significant
+from mnist_bench.figures import BY_KEY, Measured, cell_columns, interval_columns, significant
 from mnist_bench.records import Cell, VariantClass
 from mnist_bench.stats import Interval
-from mnist_bench.table import Column, Document, Table, at, by_reason, joined
+from mnist_bench.table import Column, Document, Table, at, by_reason, for_programs, grouped, joined
 
 By = Literal["device", "variant", "batch_size", "model"]
 Choice = Callable[[Cell], bool]  # the cells that a comparison is about; their references need not be among them
 
 FOOTNOTES = {**figures.FOOTNOTES, **answers.FOOTNOTES}
-REFERENCES = {"device": "the same cell on the CPU", "batch_size": "the smallest batch size that was measured"}
 MEANS = (
     "Geometric means: over the cells named, classes apart, with these cells' signs, not a forecast for other cells; "
     "the errors of the cells are taken as independent."
@@ -107,9 +106,8 @@ class Comparison:
     runs: tuple[str, ...]
     by: str
     reference: str
-    lines: tuple[Line, ...]
+    lines: Sequence[Line]
     means: tuple[GeometricMean, ...] = ()
-    throughput_means: tuple[GeometricMean, ...] = ()
     crossovers: tuple[Crossover, ...] = ()  # by device
     break_evens: tuple[BreakEven, ...] = ()  # by variant
     differences: tuple[Difference, ...] = ()  # of two runs, what matters most first
@@ -120,12 +118,12 @@ class Comparison:
         return any(line.speed_up or line.throughput for line in self.lines)
 
 
-def default_by(rows: Iterable[Row], chosen: Choice | None = None) -> By:
+def default_by(run: Run, chosen: Choice | None = None) -> By:
     """What a run is best compared by: devices where a chosen cell has the CPU to be held against, else variants where
     several are chosen, else batch sizes. Of the cells that were measured."""
-    measured = [row for row in rows if row.status == "ok"]
-    wanted = [row.cell for row in measured if chosen is None or chosen(row.cell)]
-    if any(row.cell.device == "cpu" for row in measured) and any(cell.device != "cpu" for cell in wanted):
+    measured = [cell for cell, one in run.cells.items() if one.worst.status == "ok"]
+    wanted = [cell for cell in measured if chosen is None or chosen(cell)]
+    if any(cell.device == "cpu" for cell in measured) and any(cell.device != "cpu" for cell in wanted):
         return "device"
     return "variant" if len({cell.variant for cell in wanted}) > 1 else "batch_size"
 
@@ -146,88 +144,86 @@ def compare_cells(
     Returns:
         A line for each cell that has a reference, and for each that is not ok.
     """
-    rows = {row.cell: row for row in run.outline}
-
-    def usable(row: Row) -> bool:
-        return row.seeds > 0 if partial else row.status == "ok"
-
-    variant = reference or reference_variant(run.manifest.matrix)
-    reference_of = _references(run, by, [row.cell for row in rows.values() if usable(row)], variant)
-    wanted = [(row, reference_of(row.cell)) for row in rows.values() if chosen is None or chosen(row.cell)]
-    run.index.measure(pair for row, other in wanted if other and usable(row) for pair in run.pairs(other, row.cell))
-    found = (_line(run, row, other, rows.get(other) if other else None, usable) for row, other in wanted)
-    lines = tuple(line for line in found if line is not None)
-    words = {**REFERENCES, "model": f"the model {run.manifest.matrix.models[0].name}" if by == "model" else ""}
-    named = f"the variant {variant}" if variant else "no reference: no variant has eager's settings (--reference)"
+    usable = {cell for cell, one in run.cells.items() if (one.ok if partial else one.worst.status == "ok")}
+    words, held = _references(run, by, usable, reference or reference_variant(run.manifest.matrix))
+    others = {cell: held(cell) for cell in run.cells if chosen is None or chosen(cell)}
+    run.index.measure(pair for cell, other in others.items() if cell in usable for pair in run.pairs(other, cell))
+    found = (_line(run, cell, other if other != cell else None, usable) for cell, other in others.items())
+    lines = [line for line in found if line is not None]
     return Comparison(
         runs=(run.manifest.run_id,),
         by=by,
-        reference=words.get(by, named),
+        reference=words,
         lines=lines,
-        means=_means((str(getattr(one.cell, by)), one, one.speed_up) for one in lines),
+        means=_means(lines, by),
         crossovers=_crossovers(lines) if by == "device" else (),
-        break_evens=tuple(_break_evens(run, lines, rows)) if by == "variant" else (),
+        break_evens=tuple(_break_evens(run, lines)) if by == "variant" else (),
     )
 
 
-def _references(run: Run, by: By, usable: Iterable[Cell], variant: str | None) -> Callable[[Cell], Cell | None]:
-    """The cell that a cell is held against; None: it is itself a reference, or there can be none."""
+def _references(run: Run, by: By, usable: Iterable[Cell], variant: str | None) -> tuple[str, Callable[[Cell], Cell]]:
+    """What cells are held against, in words, and the one of a cell: itself, where it is a reference or has none."""
     first = run.manifest.matrix.models[0].name if by == "model" else ""
-    sizes = sorted(usable, key=lambda cell: -cell.batch_size)
-    smallest = {replace(cell, batch_size=0): cell for cell in sizes}  # the last one stays
-    held: dict[By, Callable[[Cell], Cell]] = {
-        "device": lambda cell: replace(cell, device="cpu"),
-        "variant": lambda cell: replace(cell, variant=variant or cell.variant),
-        "model": lambda cell: replace(cell, model=first),
-        "batch_size": lambda cell: smallest.get(replace(cell, batch_size=0), cell),
+    largest_first = sorted(usable, key=lambda cell: -cell.batch_size)
+    smallest = {replace(cell, batch_size=0): cell for cell in largest_first}  # the last one stays
+    named = f"the variant {variant}" if variant else "no reference: no variant has eager's settings (--reference)"
+    found: dict[By, tuple[str, Callable[[Cell], Cell]]] = {
+        "device": ("the same cell on the CPU", lambda cell: replace(cell, device="cpu")),
+        "variant": (named, lambda cell: replace(cell, variant=variant or cell.variant)),
+        "model": (f"the model {first}", lambda cell: replace(cell, model=first)),
+        "batch_size": (
+            "the smallest batch size that was measured",
+            lambda cell: smallest.get(replace(cell, batch_size=0), cell),
+        ),
     }
-    return lambda cell: other if (other := held[by](cell)) != cell else None
+    return found[by]
 
 
-def _line(run: Run, row: Row, reference: Cell | None, other: Row | None, usable: Callable[[Row], bool]) -> Line | None:
+def _line(run: Run, cell: Cell, reference: Cell | None, usable: Collection[Cell]) -> Line | None:
     """A line of the comparison; None for a cell that is ok and has nothing to be held against."""
-    if row.status == "ok" and reference is None:
+    one = run.cells[cell]
+    if one.worst.status == "ok" and reference is None:
         return None
-    line = Line(cell=row.cell, reference=reference, status=row.status, reason=row.reason, **_worse(row))
-    if reference is None or not usable(row):
+    line = Line(cell=cell, reference=reference, status=one.worst.status, reason=one.worst.reason, **_worse(one))
+    if reference is None or cell not in usable:
         return line
-    if other is None:
+    if reference not in run.cells:
         return replace(line, reason=f"its reference {reference.id} is not in this run, or not finished")
-    if not usable(other):
-        return replace(line, reason=f"its reference {reference.id} is not ok: {other.status}: {other.reason}")
-    pairs = common(run.ok.get(reference, {}), run.ok[row.cell])
-    speed = speed_up([(one, this) for (one, _), (this, _) in pairs], run.index)
+    other = run.cells[reference]
+    if reference not in usable:
+        why = f"{other.worst.status}: {other.worst.reason}"
+        return replace(line, reason=f"its reference {reference.id} is not ok: {why}")
+    pairs = common(run.ok[reference], run.ok[cell])
+    speed = speed_up([(theirs, this) for (theirs, _), (this, _) in pairs], run.index)
     untimed = f"this cell or {reference.id} was never timed: no session of it is on record"
     return replace(
         line,
         # of steps of other sizes, that of samples per second
-        speed_up=speed and speed.scaled(row.cell.batch_size / reference.batch_size),
-        reason=row.reason if speed else untimed if pairs else f"no seed in common with {reference.id}",
-        accuracy=compare_accuracy([(one, this) for (_, one), (_, this) in pairs]),
-        partial=row.status != "ok" or other.status != "ok",
-        **_worse(row, other),
+        speed_up=speed and speed.scaled(cell.batch_size / reference.batch_size),
+        reason=line.reason if speed else untimed if pairs else f"no seed in common with {reference.id}",
+        accuracy=compare_accuracy([(theirs, this) for (_, theirs), (_, this) in pairs]),
+        partial=line.status != "ok" or other.worst.status != "ok",
+        **_worse(one, other),
     )
 
 
-def _worse(*rows: Row | None) -> dict[str, Any]:
-    """Of two sides of a line: whether either is noisy, and the class that is least alike the other's mathematics."""
-    known = [row for row in rows if row is not None]
-    classes = [row["class"] for row in known if row["class"]]
-    return {"noisy": any(row["noisy"] for row in known), "class_": max(classes, default=None)}
+def _worse(*sides: Measured | None) -> dict[str, Any]:
+    """Of the sides of a line: whether one is noisy, and the class that is least alike the other's mathematics."""
+    known = [one for one in sides if one is not None]
+    classes = [one.class_ for one in known if one.class_]
+    return {"noisy": any(one.noisy for one in known), "class_": max(classes, default=None)}
 
 
-def _means(found: Iterable[tuple[str, Line, SpeedUp | None]]) -> tuple[GeometricMean, ...]:
-    """Of each name's ratios, classes apart (``stats.mean_of_intervals`` says what is assumed)."""
-    together: dict[tuple[str, VariantClass | None], list[tuple[Line, SpeedUp]]] = {}
-    for of, line, speed in found:
-        if speed is not None:
-            together.setdefault((of, line.class_), []).append((line, speed))
+def _means(lines: Iterable[Line], by: str) -> tuple[GeometricMean, ...]:
+    """Of the cells that have ``by`` in common, classes apart (``stats.mean_of_intervals`` says what is assumed)."""
+    known = [(line, line.speed_up.interval) for line in lines if line.speed_up is not None]
+    together = grouped(known, lambda pair: (str(getattr(pair[0].cell, by, "all cells")), pair[0].class_))
     return tuple(
         GeometricMean(
             of=of,
             class_=class_,
             cells=len(own),
-            mean=stats.mean_of_intervals([speed.interval.log() for _, speed in own]).exp(),
+            mean=stats.mean_of_intervals([interval.log() for _, interval in own]).exp(),
             marks="".join(sign for sign in FOOTNOTES if any(sign in line.marks for line, _ in own)),
         )
         for (of, class_), own in together.items()
@@ -236,30 +232,32 @@ def _means(found: Iterable[tuple[str, Line, SpeedUp | None]]) -> tuple[Geometric
 
 def _crossovers(lines: Iterable[Line]) -> tuple[Crossover, ...]:
     """One for each model, device and variant that has a line."""
-    found: dict[tuple[str, str, str], list[tuple[int, SpeedUp]]] = {}
-    for one in lines:
-        if one.reference is not None:
-            points = found.setdefault((one.cell.model, one.cell.device, one.cell.variant), [])
-            points += [] if one.speed_up is None else [(one.cell.batch_size, one.speed_up)]
-    return tuple(crossover(*names, points) for names, points in found.items())
+    held = [line for line in lines if line.reference is not None]
+    together = grouped(held, lambda line: (line.cell.model, line.cell.device, line.cell.variant))
+    return tuple(
+        crossover(*names, [(line.cell.batch_size, line.speed_up) for line in own if line.speed_up is not None])
+        for names, own in together.items()
+    )
 
 
-def _break_evens(run: Run, lines: Iterable[Line], rows: dict[Cell, Row]) -> Iterator[BreakEven]:
+def _break_evens(run: Run, lines: Iterable[Line]) -> Iterator[BreakEven]:
     """One for each cell with a ratio that was compiled."""
-    for one in lines:
-        if one.reference is None or one.speed_up is None:
+    for line in lines:
+        if line.reference is None or line.speed_up is None:
             continue
-        steps = list(map(math.exp, run.log_step_s(one.reference)))
-        epochs = [m.train_samples / len(m.epochs.train_s) for _, m in run.ok[one.cell].values() if m.epochs.train_s]
-        compile_s = rows[one.cell]["compile_s"]
-        if compile_s is not None and steps and epochs:
+        this, other = run.cells[line.cell], run.cells[line.reference]
+        cold, beside = map(BY_KEY["compile_s"].take, (this, other))
+        steps = [math.exp(log) for log in run.log_step_s(line.reference)]
+        if cold is not None and steps:
             yield break_even(
-                one.cell,
-                one.reference,
-                one.speed_up,
-                compile_s=compile_s - (rows[one.reference]["compile_s"] or 0.0),
+                line.cell,
+                line.reference,
+                line.speed_up,
+                compile_s=cold - (beside or 0.0),
                 step_s=statistics.median(steps),
-                epoch_samples=statistics.median(epochs),
+                epoch_samples=statistics.median(
+                    m.train_samples / len(m.epochs.train_s) for m in run.cells[line.cell].ok
+                ),
             )
 
 
@@ -276,28 +274,27 @@ def compare_runs(a: Run, b: Run, *, across_machines: bool = False, chosen: Choic
     Returns:
         A line for each cell of either, those of A first. ``differences`` are those of all cells that are ok in both.
     """
-    rows_a, rows_b = ({row.cell: row for row in run.outline} for run in (a, b))
-    cells = [cell for cell in dict.fromkeys([*rows_a, *rows_b]) if chosen is None or chosen(cell)]
-    lines = tuple(_matched(cell, a, b, rows_a.get(cell), rows_b.get(cell), across_machines) for cell in cells)
+    cells = [cell for cell in dict.fromkeys([*a.cells, *b.cells]) if chosen is None or chosen(cell)]
+    lines = [_matched(cell, a, b, across_machines) for cell in cells]
     return Comparison(
         runs=(a.manifest.run_id, b.manifest.run_id),
         by="run",
         reference=f"run {a.manifest.run_id} (A)",
         lines=lines,
-        means=_means(("all cells", one, one.speed_up) for one in lines),
-        throughput_means=_means(("all cells", one, one.throughput) for one in lines),
+        means=_means(lines, "run"),
         differences=ranked(difference for one in lines for difference in one.differs),
         across_machines=across_machines,
     )
 
 
-def _matched(cell: Cell, a: Run, b: Run, in_a: Row | None, in_b: Row | None, across_machines: bool) -> Line:
+def _matched(cell: Cell, a: Run, b: Run, across_machines: bool) -> Line:
+    in_a, in_b = a.cells.get(cell), b.cells.get(cell)
     status, reason = _both(in_a, in_b)
     line = Line(cell=cell, reference=cell if in_a else None, status=status, reason=reason, **_worse(in_a, in_b))
     if line.reason:
         return line
-    one, other = (next(iter(run.ok[cell].values()))[1] for run in (a, b))
-    line = replace(line, differs=differences(key_of(a.manifest, cell, one), key_of(b.manifest, cell, other)))
+    keys = [key_of(run.manifest, cell, run.cells[cell].ok[0]) for run in (a, b)]
+    line = replace(line, differs=differences(*keys))
     if line.differs and not across_machines:
         return replace(line, reason=f"not comparable: {', '.join(found.name for found in line.differs)}")
     same_images = len({(run.manifest.dataset.sha256, run.manifest.matrix.recipe) for run in (a, b)}) == 1
@@ -310,19 +307,19 @@ def _matched(cell: Cell, a: Run, b: Run, in_a: Row | None, in_b: Row | None, acr
     )
 
 
-def _both(in_a: Row | None, in_b: Row | None) -> tuple[str, str]:
+def _both(in_a: Measured | None, in_b: Measured | None) -> tuple[str, str]:
     """The status of both (``ok``, ``only in B``, or ``oom, ok`` where they differ), and why there is no ratio."""
     if in_a is None or in_b is None:
         only = f"only in run {'A' if in_b is None else 'B'}"
         return only, only
-    status = in_a.status if in_a.status == in_b.status else f"{in_a.status}, {in_b.status}"
-    bad = [f"run {name}: {row.status}: {row.reason}" for name, row in (("A", in_a), ("B", in_b)) if row.status != "ok"]
-    return status, "; ".join(bad)
+    sides = {"A": in_a.worst, "B": in_b.worst}
+    bad = [f"run {name}: {one.status}: {one.reason}" for name, one in sides.items() if one.status != "ok"]
+    return ", ".join(dict.fromkeys(one.status for one in sides.values())), "; ".join(bad)
 
 
 def _log_rates(run: Run, cell: Cell) -> list[float]:
     """ln of the training samples per second of each seed."""
-    return [math.log(rate) for _, one in run.ok[cell].values() if (rate := figures.rate_of(one))]
+    return [math.log(rate) for one in run.cells[cell].ok if (rate := figures.rate_of(one))]
 
 
 def _unpaired(denominator: list[float], numerator: list[float], sd: float | None) -> SpeedUp | None:
@@ -341,7 +338,7 @@ def document(comparison: Comparison) -> Document:
     runs = comparison.by == "run"
     what = "samples per second" if comparison.by in ("batch_size", "model") else "seconds per step"
     title = f"Run {comparison.runs[-1]}{' (B)' if runs else ': each cell'} against {comparison.reference}"
-    shown = tuple(line for line in comparison.lines if line.status != "skipped")
+    shown = [line for line in comparison.lines if line.status != "skipped"]
     differences = comparison.differences if comparison.across_machines else ()
     return Document(
         title=title,
@@ -374,7 +371,6 @@ def _tables(comparison: Comparison) -> dict[str, Table[Any]]:
         "differences": Table(ACROSS, _DIFFERENCES, comparison.differences),
         "cells": lines_table(comparison),
         "geometric_means": Table("Geometric means", _MEANS, comparison.means),
-        "geometric_means_of_throughput": Table("Geometric means of throughput", _MEANS, comparison.throughput_means),
         "crossovers": Table(crossover_title, _CROSSOVERS, comparison.crossovers),
         "break_evens": Table(break_even_title, BREAK_EVENS, comparison.break_evens),
     }
@@ -387,8 +383,7 @@ def lines_table(comparison: Comparison) -> Table[Line]:
     columns: tuple[Column[Line], ...] = (
         *cell_columns(),
         Column("against" if against else None, _against, 5, key="reference", value=at("reference.id")),
-        Column(None, key="status", value=at("status")),
-        Column(None, key="reason", value=at("reason")),
+        *for_programs(status="status", reason="reason"),
         *interval_columns("speed-up", "speedup", "speed_up.interval"),
         Column("", rank=3, right=False, key="shown", value=at("shown")),
         Column(None, key="paired", value=at("speed_up.paired")),
@@ -399,8 +394,7 @@ def lines_table(comparison: Comparison) -> Table[Line]:
         Column(None, key="accuracy_seeds", value=at("accuracy.seeds")),
         Column("which is", rank=8, right=False, key="accuracy_verdict", value=at("accuracy.verdict")),
         Column("", lambda one: joined(one.marks, "" if one.status == "ok" else one.status), right=False),
-        Column(None, key="noisy", value=at("noisy")),
-        Column(None, key="class", value=at("class_")),
+        *for_programs(noisy="noisy", **{"class": "class_"}),
         Column(None, key="differs", value=lambda one: ", ".join(found.field for found in one.differs)),
     )
     return Table(f"By {comparison.by.replace('_', ' ')}", columns, comparison.lines)
@@ -424,11 +418,6 @@ def _why(line: Line) -> str:
     return line.reason if line.status in ("ok", line.reason) or not line.reason else f"{line.status}: {line.reason}"
 
 
-def _crossover_bounds(one: Crossover) -> str:
-    low, high = one.words(one.low), one.words(one.high)
-    return "" if "unknown" in (low, high) else f"[{low}, {high}]"
-
-
 _DIFFERENCES: tuple[Column[Difference], ...] = (
     Column("differs", lambda one: one.name, right=False, key="field", value=at("field")),
     Column("run A", right=False, key="a", value=at("a")),
@@ -446,8 +435,8 @@ _CROSSOVERS: tuple[Column[Crossover], ...] = (
     Column("model", right=False, key="model", value=at("model")),
     Column("device", right=False, key="device", value=at("device")),
     Column("variant", right=False, key="variant", value=at("variant")),
-    Column("batch", lambda one: one.words(one.estimate), key="batch_size", value=lambda one: asdict(one.estimate)),
-    Column("95 %", _crossover_bounds, rank=1, right=False),
+    Column("batch", at("estimate.words"), key="batch_size", value=lambda one: asdict(one.estimate)),
+    Column("95 %", at("bounds"), rank=1, right=False),
     Column(None, key="batch_size_low", value=lambda one: asdict(one.low)),
     Column(None, key="batch_size_high", value=lambda one: asdict(one.high)),
     Column("why unknown", rank=2, right=False, key="reason", value=at("reason")),

@@ -23,7 +23,7 @@ from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.figures import FIGURES, Figure
 from mnist_bench.records import Cell, Count, Environment, Status
 from mnist_bench.records import Figure as Number
-from mnist_bench.table import Column, Table, at, by_reason, joined, plain, wrapped
+from mnist_bench.table import Column, Table, at, by_reason, for_programs, grouped, joined, plain, wrapped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,12 +144,9 @@ def read(output_dir: Path, metric: str, notify: Callable[[str], None]) -> tuple[
         The runs, oldest first (those that were merged stand in the merged run alone); warnings.
     """
     decoder = _decoder(metric)
-    found: dict[str, RunRecord | None] = {}
     with no_garbage():
-        for name in known_runs(output_dir):
-            found[name] = _indexed(output_dir / name, decoder)
-    missing = [name for name, run in found.items() if run is None]
-    if missing:
+        found = {name: _indexed(output_dir / name, decoder) for name in known_runs(output_dir)}
+    if missing := [name for name, run in found.items() if run is None]:
         count = f"{len(missing)} run{'s' * (len(missing) > 1)}"
         notify(f"reading the lines of {count}, whose results.json is missing or older")
     warnings = []
@@ -204,11 +201,9 @@ def gather(runs: Sequence[RunRecord], metric: Figure) -> tuple[Series, ...]:
 
     A point without a measurement goes with the newest series of its ``base``.
     """
-    found: dict[tuple[str, str, int, str], list[tuple[RunRecord, CellRecord]]] = {}
-    for run in runs:
-        for row in run.rows:
-            found.setdefault((row.model, row.device, row.batch_size, row.variant), []).append((run, row))
-    return tuple(one for _, own in sorted(found.items(), key=lambda item: item[0]) for one in _series(own, metric))
+    rows = ((run, row) for run in runs for row in run.rows)
+    found = grouped(rows, lambda pair: (pair[1].model, pair[1].device, pair[1].batch_size, pair[1].variant))
+    return tuple(one for _, own in sorted(found.items()) for one in _series(own, metric))
 
 
 def _series(points: Sequence[tuple[RunRecord, CellRecord]], metric: Figure) -> Iterator[Series]:
@@ -216,9 +211,7 @@ def _series(points: Sequence[tuple[RunRecord, CellRecord]], metric: Figure) -> I
     first = points[0][1]
     cell = Cell(model=first.model, device=first.device, batch_size=first.batch_size, variant=first.variant)
     home = {row.base: row.series for _, row in points if row.series}
-    found: dict[str, list[tuple[RunRecord, CellRecord]]] = {}
-    for run, row in points:
-        found.setdefault(row.series or home.get(row.base) or row.base, []).append((run, row))
+    found = grouped(points, lambda pair: pair[1].series or home.get(pair[1].base) or pair[1].base)
     newest_first = sorted(found.items(), key=lambda item: item[1][-1][0].started_at, reverse=True)
     labels = [_label(own) for _, own in newest_first]
     for (name, own), words in zip(newest_first, labels, strict=True):
@@ -304,30 +297,26 @@ def table(series: Sequence[Series], metric: Figure, last: int, *, named: bool = 
 
 
 _NAMES: tuple[Column[Point], ...] = (
-    Column("cell", lambda point: point.cell.id, right=False),
+    Column("cell", at("cell.id"), right=False),
     *(replace(column, title=None) for column in figures.cell_columns()),
-    Column("machine and settings", right=False, key="machine", value=lambda point: point.label),
-    Column(None, key="series", value=lambda point: point.series),
+    Column("machine and settings", right=False, key="machine", value=at("label")),
+    *for_programs(series="series"),
 )
 
 
 def _columns(metric: Figure) -> tuple[Column[Point], ...]:
+    date: Column[Point] = Column("date", lambda one: one.run.started_at[:10], 3, right=False)
     return (
         Column("run", right=False, key="run_id", value=at("run.run_id")),
-        Column(
-            "date", lambda one: one.run.started_at[:10], 3, right=False, key="started_at", value=at("run.started_at")
-        ),
+        replace(date, key="started_at", value=at("run.started_at")),
         Column("commit", at("run.version"), 2, right=False, key="commit", value=at("run.environment.commit")),
-        Column(None, key="dirty", value=lambda point: point.run.environment.dirty),
-        Column(None, key="run_status", value=lambda point: point.run.status),
-        Column("status", lambda point: point.status, right=False, key="status", value=lambda point: point.row.status),
-        Column(None, key="reason", value=lambda point: point.row.reason),
-        Column(None, key="seeds", value=lambda point: point.row.seeds),
-        Column(None, key="noisy", value=lambda point: point.row.noisy),
-        Column(None, key="metric", value=lambda point: metric.key),
-        Column(metric.title, lambda point: metric.text(point.row.value), key="value", value=lambda p: p.row.value),
-        Column("change", lambda point: change_words(point, metric), key="change", value=lambda point: point.change),
-        Column("", lambda point: point.remark, rank=1, right=False, key="step", value=lambda point: point.step),
+        *for_programs(dirty="run.environment.dirty", run_status="run.status"),
+        Column("status", at("status"), right=False, key="status", value=at("row.status")),
+        *for_programs(reason="row.reason", seeds="row.seeds", noisy="row.noisy"),
+        Column(None, key="metric", value=lambda one: metric.key),
+        Column(metric.title, lambda one: metric.text(one.row.value), key="value", value=at("row.value")),
+        Column("change", lambda one: change_words(one, metric), key="change", value=at("change")),
+        Column("", at("remark"), rank=1, right=False, key="step", value=at("step")),
     )
 
 

@@ -9,71 +9,56 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, get_type_hints
 
 from mnist_bench.catalogue import training_of
 from mnist_bench.cells import model_of, variant_of
 from mnist_bench.records import Cell, Manifest, Matrix, Measurement
-
-Affects = Literal["speed", "accuracy", "speed and accuracy"]
 
 PLACE_DIGITS = 16  # of a digest: enough to tell the series of one cell apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """The comparability key of one cell of one run. None: not known, or (a GPU of a CPU cell) not there."""
+    """The comparability key of one cell of one run. None: not known, or (a GPU of a CPU cell) not there.
 
-    gpu: str | None
-    cpu: str
-    settings: dict[str, Any]
-    threads: int | None
-    cores: int
-    torch: str | None
-    driver: str | None  # NVIDIA's, of a CUDA cell
-    recipe: str
-    epochs: int
-    dataset: str  # name and hash
+    Each field with what it is called, and what it moves. In the order of weight: a difference of device can be a factor
+    of ten, one of the driver mostly some per cent; those of accuracy alone come last.
+    """
+
+    gpu: Annotated[str | None, "GPU", "speed"]
+    cpu: Annotated[str, "CPU", "speed"]
+    settings: Annotated[dict[str, Any], "settings of the cell", "speed and accuracy"]
+    threads: Annotated[int | None, "threads", "speed"]
+    cores: Annotated[int, "cores", "speed"]
+    torch: Annotated[str | None, "torch", "speed and accuracy"]
+    driver: Annotated[str | None, "NVIDIA driver", "speed"]  # of a CUDA cell
+    recipe: Annotated[str, "recipe", "accuracy"]
+    epochs: Annotated[int, "epochs", "accuracy"]
+    dataset: Annotated[str, "data set", "accuracy"]  # name and hash
 
 
-# In the order of weight: a difference of device can be a factor of ten, one of the driver mostly some per cent; those
-# of accuracy alone come last. (what it is called, what it moves)
-FIELDS: dict[str, tuple[str, Affects]] = {
-    "gpu": ("GPU", "speed"),
-    "cpu": ("CPU", "speed"),
-    "settings": ("settings of the cell", "speed and accuracy"),
-    "threads": ("threads", "speed"),
-    "cores": ("cores", "speed"),
-    "torch": ("torch", "speed and accuracy"),
-    "driver": ("NVIDIA driver", "speed"),
-    "recipe": ("recipe", "accuracy"),
-    "epochs": ("epochs", "accuracy"),
-    "dataset": ("data set", "accuracy"),
+FIELDS: Mapping[str, tuple[str, str]] = {
+    name: hint.__metadata__ for name, hint in get_type_hints(Key, include_extras=True).items()
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
-    """A field of the key (a name of ``FIELDS``) that differs, and both its values in words."""
+    """A field of the key that differs: what it is called and moves (``FIELDS``), and both its values in words."""
 
     field: str
+    name: str
+    affects: str
     a: str
     b: str
 
-    @property
-    def name(self) -> str:
-        return FIELDS[self.field][0]
 
-    @property
-    def affects(self) -> Affects:
-        return FIELDS[self.field][1]
-
-
-def key_of(manifest: Manifest, cell: Cell, measurement: Measurement) -> Key:
-    """The key of a cell, from its run's manifest and one of its measurements."""
+def key_of(manifest: Manifest, cell: Cell, measurement: Measurement | None) -> Key:
+    """The key of a cell, from its run's manifest and one of its measurements; None: what is known without one."""
     environment, matrix = manifest.environment, manifest.matrix
     return Key(
-        gpu=None if cell.device == "cpu" else measurement.device_name,
+        gpu=measurement.device_name if measurement and cell.device != "cpu" else None,
         cpu=environment.cpu,
         settings=settings(matrix, cell),
         threads=threads_of(matrix, cell, measurement),
@@ -92,17 +77,14 @@ def places(manifest: Manifest, cell: Cell, ok: Mapping[int, tuple[str, Measureme
     ``series``: a digest of the key; None where nothing was measured, for the key holds what only a measurement knows
     (the GPU, the threads). ``base``: a digest of what is known without one.
     """
-    environment, matrix = manifest.environment, manifest.matrix
-    base = (settings(matrix, cell), environment.cpu, environment.cores, environment.packages.get("torch"))
-    known = (*base, matrix.recipe, matrix.epochs, manifest.dataset.sha256)
     first = next((measurement for _, measurement in ok.values()), None)
-    series = None if first is None else digest(asdict(key_of(manifest, cell, first)))[:PLACE_DIGITS]
-    return {"series": series, "base": digest(known)[:PLACE_DIGITS]}
+    base, series = (digest(asdict(key_of(manifest, cell, one)))[:PLACE_DIGITS] for one in (None, first))
+    return {"series": series if first else None, "base": base}
 
 
-def threads_of(matrix: Matrix, cell: Cell, measurement: Measurement) -> int | None:
+def threads_of(matrix: Matrix, cell: Cell, measurement: Measurement | None) -> int | None:
     """How many threads it computed with, as measured, else as its variant says."""
-    threads = measurement.numerics.get("threads")
+    threads = measurement.numerics.get("threads") if measurement else None
     return threads if isinstance(threads, int) else variant_of(matrix, cell.variant).threads
 
 
@@ -135,7 +117,7 @@ def differences(a: Key, b: Key) -> tuple[Difference, ...]:
     """
     pairs = [(name, getattr(a, name), getattr(b, name)) for name in FIELDS]
     return tuple(
-        Difference(field=name, a=_words(one, other), b=_words(other, one))
+        Difference(name, *FIELDS[name], _words(one, other), _words(other, one))
         for name, one, other in pairs
         if one != other and not (name == "driver" and None in (one, other))
     )

@@ -6,6 +6,7 @@ Ratios of rounds live on the log scale: ``ln(seconds per step of the numerator /
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,11 +36,10 @@ class SessionRatio:
 
 
 def seconds_per_step(rounds: Sequence[Round], members: int) -> FloatArray:
-    """Seconds per step, shape (rounds, members); NaN where a member took no step (or no time)."""
+    """Seconds per step, shape (rounds, members); NaN where a member took no step."""
     steps = np.array([r.steps for r in rounds], dtype=np.float64).reshape(-1, members)
     seconds = np.array([r.seconds for r in rounds], dtype=np.float64).reshape(-1, members)
-    took = (steps > 0) & (seconds > 0)
-    per_step: FloatArray = np.divide(seconds, steps, out=np.full_like(seconds, np.nan), where=took)
+    per_step: FloatArray = np.divide(seconds, steps, out=np.full_like(seconds, np.nan), where=steps > 0)
     return per_step
 
 
@@ -48,6 +48,26 @@ def round_log_ratios(rounds: Sequence[Round], numerator: int, denominator: int) 
     step_s = seconds_per_step(rounds, len(rounds[0].steps) if rounds else 2)
     ratios: FloatArray = np.log(step_s[:, numerator] / step_s[:, denominator])
     return ratios[~np.isnan(ratios)]
+
+
+def ratios_of(step_s: FloatArray, pairs: Sequence[tuple[int, int]]) -> list[SessionRatio | None]:
+    """What the rounds of a session say of each pair of its members.
+
+    Args:
+        step_s: as ``seconds_per_step`` has them.
+        pairs: members by index (numerator, denominator).
+
+    Returns:
+        One for each pair; None where no round has both.
+    """
+    numerators, denominators = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    values = np.log(step_s[:, numerators]) - np.log(step_s[:, denominators])
+    gaps = np.isnan(values)
+    whole = values[:, ~gaps.any(axis=0)]
+    at_once = iter(_ratios_of(whole) if whole.size else ())  # those without a gap: nearly all
+    known = [column[~gap] for column, gap in zip(values.T, gaps.T, strict=True)]
+    found = (next(at_once) if one.size == len(values) else ratio_of(one) for one in known if one.size)
+    return [next(found) if one.size else None for one in known]
 
 
 def ratio_of(values: ArrayLike) -> SessionRatio:
@@ -60,36 +80,18 @@ def ratio_of(values: ArrayLike) -> SessionRatio:
     return _ratios_of(np.asarray(values, dtype=np.float64)[:, np.newaxis])[0]
 
 
-def ratios_of(values: FloatArray) -> list[SessionRatio | None]:
-    """``ratio_of`` each column, all without a gap at once, which takes a fraction of the time.
-
-    Args:
-        values: shape (rounds, pairs); NaN where a pair shares no round.
-
-    Returns:
-        One for each column; None where it has no value.
-    """
-    gaps = np.isnan(values)
-    at_once = iter(_ratios_of(values[:, ~gaps.any(axis=0)]) if len(values) else ())
-    known = [column[~gap] for column, gap in zip(values.T, gaps.T, strict=True)]
-    found = (next(at_once) if one.size == len(values) else ratio_of(one) for one in known if one.size)
-    return [next(found) if one.size else None for one in known]
-
-
-def _ratios_of(x: FloatArray) -> list[SessionRatio]:
-    """``ratio_of`` each column of a sample without gaps."""
-    rounds, medians = len(x), stats.medians(x)
-    rank = stats.critical_rank(rounds)
-    if rank is None:
-        variances = (math.pi / 2 / rounds * x.var(axis=0, ddof=1)).tolist() if rounds > 1 else [None] * x.shape[1]
-        return [SessionRatio(Interval(m), rounds, v) for m, v in zip(medians.tolist(), variances, strict=True)]
-    walsh = stats.walsh_averages(x)
-    ends = rank, len(walsh) - 1 - rank
-    part = np.partition(walsh, ends, axis=0)
-    lows, highs = np.minimum(part[ends[0]], medians), np.maximum(part[ends[1]], medians)
-    variances = ((highs - lows) / (2 * NORMAL_QUANTILE)) ** 2
-    figures = zip(medians.tolist(), lows.tolist(), highs.tolist(), variances.tolist(), strict=True)
-    return [SessionRatio(Interval(centre, low, high), rounds, variance) for centre, low, high, variance in figures]
+def _ratios_of(columns: FloatArray) -> list[SessionRatio]:
+    """``ratio_of`` each column, without gaps."""
+    rounds = len(columns)
+    centres = zip(stats.hodges_lehmann_of_columns(columns), stats.medians(columns).tolist(), strict=True)
+    intervals = [interval.holding(median) for interval, median in centres]
+    if rounds == 1:
+        return [SessionRatio(interval, rounds, None) for interval in intervals]
+    few: list[float] = (math.pi / 2 / rounds * columns.var(axis=0, ddof=1)).tolist()
+    return [
+        SessionRatio(one, rounds, variance if one.half is None else (one.half / NORMAL_QUANTILE) ** 2)
+        for one, variance in zip(intervals, few, strict=True)
+    ]
 
 
 def between_processes(ratio: SessionRatio, sd: float = PROCESS_SD) -> SessionRatio:
@@ -101,12 +103,12 @@ def between_processes(ratio: SessionRatio, sd: float = PROCESS_SD) -> SessionRat
     repetition has a variance; that of processes is repeated once here, so it has to be known beforehand.
     """
     variance = None if ratio.variance is None else ratio.variance + sd**2
-    centre, low, high = ratio.interval.estimate, ratio.interval.low, ratio.interval.high
-    if low is None or high is None:
-        return SessionRatio(ratio.interval, ratio.rounds, variance)
-    half = NORMAL_QUANTILE * sd
-    wider = Interval(centre, centre - math.hypot(centre - low, half), centre + math.hypot(high - centre, half))
-    return SessionRatio(wider, ratio.rounds, variance)
+    interval, half = ratio.interval, NORMAL_QUANTILE * sd
+    if interval.low is not None and interval.high is not None:
+        centre = interval.estimate
+        ends = centre - math.hypot(centre - interval.low, half), centre + math.hypot(interval.high - centre, half)
+        interval = Interval(centre, *ends)
+    return SessionRatio(interval, ratio.rounds, variance)
 
 
 def pooled_ratio(sessions: Sequence[SessionRatio]) -> Interval:
@@ -124,37 +126,23 @@ def pooled_ratio(sessions: Sequence[SessionRatio]) -> Interval:
     return t_interval(medians, variance_floor=variance, least=2)
 
 
-def ratio_half_width(interval: Interval) -> float | None:
-    """Half the width of a ratio's interval, relative to the ratio (0.02: +-2 %); None without bounds.
-
-    Args:
-        interval: on the log scale.
-    """
-    if interval.low is None or interval.high is None:
-        return None
-    return (math.exp(interval.high - interval.estimate) - math.exp(interval.low - interval.estimate)) / 2
-
-
 def widest_half_width(rounds: Sequence[Round], pairs: Sequence[tuple[int, int]]) -> float | None:
-    """The stopping rule of a session: the widest relative half-width among the ratios of ``pairs`` of members.
+    """The stopping rule of a session: the widest half-width among the ratios of ``pairs`` of members.
 
-    Over rounds alone: what differs between processes, no further round makes smaller.
+    Relative to the ratio (0.02: +-2 %), over rounds alone: what differs between processes, no further round makes
+    smaller.
 
     Args:
-        rounds: those so far.
+        rounds: those so far, one at least.
         pairs: indices of members (numerator, denominator).
 
     Returns:
         None while one of them is not yet known (fewer than 6 common rounds), or without any pair.
     """
-    widest = None
-    for numerator, denominator in pairs:
-        values = round_log_ratios(rounds, numerator, denominator)
-        width = ratio_half_width(ratio_of(values).interval) if values.size else None
-        if width is None:
-            return None
-        widest = width if widest is None else max(widest, width)
-    return widest
+    found = ratios_of(seconds_per_step(rounds, len(rounds[0].steps)), pairs)
+    ratios = [one.interval.exp() for one in found if one is not None]
+    widths = [half / ratio.estimate for ratio in ratios if (half := ratio.half) is not None]
+    return max(widths, default=None) if len(widths) == len(pairs) else None
 
 
 # From weak to strong: the rounds of one session cannot show what differs between sessions.
@@ -179,74 +167,66 @@ class SpeedUp:
         return "faster" if low is not None and low > 1 else "slower" if high is not None and high < 1 else ""
 
 
-class SessionIndex(dict[str, list[Session]]):
-    """The sessions that each trial took part in, by trial id. What is read off a session is computed once."""
+class Timed:
+    """A session, and what was read off it once."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.columns = {member: number for number, member in enumerate(session.members)}
+        self._ratios: dict[tuple[str, str], SessionRatio | None] = {}
+
+    @cached_property
+    def _step_s(self) -> FloatArray:
+        return seconds_per_step(self.session.rounds, len(self.columns))
+
+    @cached_property
+    def log_step_s(self) -> dict[str, float]:
+        """ln of the median seconds per step over the rounds in which a member took steps; nothing where in none."""
+        medians = zip(self.columns, np.log(stats.medians(self._step_s)).tolist(), strict=True)
+        return {member: log for member, log in medians if not math.isnan(log)}
+
+    def measure(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Reads off the ratios of pairs of members (reference, this): all at once is a fraction of the work."""
+        found = ratios_of(self._step_s, [(self.columns[reference], self.columns[this]) for reference, this in pairs])
+        between = (one and between_processes(one) for one in found)
+        self._ratios.update(zip(pairs, between, strict=True))
+
+    def ratio(self, reference: str, this: str) -> SessionRatio | None:
+        """What it says of the code of two members (``between_processes``); None: no common round."""
+        if (reference, this) not in self._ratios:
+            self.measure([(reference, this)])
+        return self._ratios[reference, this]
+
+
+class SessionIndex(dict[str, list[Timed]]):
+    """The sessions that each trial took part in, by trial id."""
 
     def __init__(self, sessions: Iterable[Session]) -> None:
         super().__init__()
-        self._read: dict[int, _Read] = {}  # by the session's id(): they live as long as this
-        self._log_step_s: dict[str, float | None] = {}
-        for session in sessions:
-            self._read[id(session)] = _Read(session)
-            for member in session.members:
-                self.setdefault(member, []).append(session)
+        for timed in map(Timed, sessions):
+            for member in timed.session.members:
+                self.setdefault(member, []).append(timed)
 
     def log_step_s(self, trial: str) -> float | None:
-        """ln of the median seconds per step over all rounds in which a trial (an id) took steps; None: in none."""
-        if trial not in self._log_step_s:
-            read = [self._read[id(session)] for session in self.get(trial, ())]
-            if len(read) == 1:  # nearly always: all of its members at once
-                found = read[0].medians[read[0].columns[trial]]
-            else:
-                parts = [np.empty(0), *(one.step_s[:, one.columns[trial]] for one in read)]
-                found = stats.medians(np.concatenate(parts)[:, np.newaxis])[0]
-            self._log_step_s[trial] = None if math.isnan(found) else math.log(found)
-        return self._log_step_s[trial]
+        """ln of the seconds per step of a trial (an id): the median over its sessions; None: it was never timed."""
+        known = [timed.log_step_s[trial] for timed in self.get(trial, ()) if trial in timed.log_step_s]
+        return statistics.median(known) if known else None
+
+    def together(self, reference: str, this: str) -> list[Timed]:
+        """The sessions in which two trials took turns."""
+        return [one for one in self.get(reference, ()) if one.session.paired and one in self.get(this, ())]
 
     def measure(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Reads off every session the ratios of all these pairs (reference, this) that it timed together.
 
-        ``ratio`` does it one by one; thousands of pairs are better measured first.
+        ``Timed.ratio`` does it one by one; thousands of pairs are better measured first.
         """
-        wanted: dict[int, tuple[Session, list[tuple[str, str]]]] = {}
-        for reference, this in pairs:
-            for session in self.together(reference, this):
-                wanted.setdefault(id(session), (session, []))[1].append((reference, this))
-        for session, own in wanted.values():
-            read = self._read[id(session)]
-            log_step_s = np.log(read.step_s)
-            references, these = ([read.columns[pair[side]] for pair in own] for side in (0, 1))
-            found = ratios_of(log_step_s[:, references] - log_step_s[:, these])
-            for pair, ratio in zip(own, found, strict=True):
-                read.ratios[pair] = None if ratio is None else between_processes(ratio)
-
-    def together(self, reference: str, this: str) -> list[Session]:
-        """The sessions in which two trials took turns."""
-        return [s for s in self.get(reference, ()) if s.paired and this in self._read[id(s)].columns]
-
-    def ratio(self, session: Session, reference: str, this: str) -> SessionRatio | None:
-        """What a session says of the code of two members (``between_processes``); None: no common round."""
-        ratios = self._read[id(session)].ratios
-        if (reference, this) not in ratios:
-            self.measure([(reference, this)])
-        return ratios[reference, this]
-
-
-class _Read:
-    """What was read off a session."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.columns = {member: number for number, member in enumerate(session.members)}
-        self.ratios: dict[tuple[str, str], SessionRatio | None] = {}  # by (reference, this)
-
-    @cached_property
-    def step_s(self) -> FloatArray:
-        return seconds_per_step(self._session.rounds, len(self.columns))
-
-    @cached_property
-    def medians(self) -> FloatArray:
-        return stats.medians(self.step_s)
+        wanted: dict[Timed, list[tuple[str, str]]] = {}
+        for pair in pairs:
+            for timed in self.together(*pair):
+                wanted.setdefault(timed, []).append(pair)
+        for timed, own in wanted.items():
+            timed.measure(own)
 
 
 def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedUp | None:
@@ -260,7 +240,7 @@ def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedU
         From the sessions that both shared: ``within`` (one) or ``between`` (several). Where they never shared one,
         ``unpaired``: the medians of separate sessions, seed by seed. None where one of them was never timed.
     """
-    shared = [sessions.ratio(one, *pair) for pair in pairs for one in sessions.together(*pair)]
+    shared = [timed.ratio(*pair) for pair in pairs for timed in sessions.together(*pair)]
     known = [ratio for ratio in shared if ratio is not None]
     if known:
         return SpeedUp(pooled_ratio(known).exp(), "within" if len(known) == 1 else "between")

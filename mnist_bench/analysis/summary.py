@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 from mnist_bench.analysis.keys import threads_of
 from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up, weakest
 from mnist_bench.cells import reference_variant
-from mnist_bench.figures import BY_KEY, FIGURES, Figure, Measured, Row, bounds, ratio, take, throughput
+from mnist_bench.figures import Measured, Row, bounds, ratio, take, throughput
 from mnist_bench.records import STATUSES, Cell, Manifest, Matrix, Measurement, Session, Trial, VariantClass
-from mnist_bench.table import joined
+from mnist_bench.table import grouped, joined
 
 if TYPE_CHECKING:
     from mnist_bench.disk.folder import RunFolder
 
 TRACE_RTOL = 1e-3  # of every loss of the first steps, dropout off, against the reference variant's
-
-# All that a comparison takes from rows; the rest costs many times as much.
-OUTLINE: tuple[Figure, ...] = tuple(BY_KEY[key] for key in ("compile_s", "noisy", "class", "doubts", "dataset"))
 
 Ok = Mapping[int, tuple[str, Measurement]]  # of a cell, by seed: trial id, measurement
 
@@ -47,14 +44,29 @@ class Run:
         return cls(manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions(), made_of=made_of)
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """One row per cell with a finished trial, in the order of the matrix; ``pending`` is still to come."""
-        return self._rows(FIGURES)
+    def cells(self) -> Mapping[Cell, Measured]:
+        """Each cell with a finished trial, in the order of the matrix, not yet held against another (which takes long).
+
+        ``pending`` is still to come.
+        """
+        return {cell: _measured(self, cell) for cell in self.by_cell}
 
     @cached_property
-    def outline(self) -> tuple[Row, ...]:
-        """``rows`` with the figures of ``OUTLINE`` alone, in a fraction of their time."""
-        return self._rows(OUTLINE)
+    def rows(self) -> tuple[Row, ...]:
+        """One row for each of ``cells``."""
+        others = {cell: (self.reference_of(cell), replace(cell, device="cpu")) for cell in self.cells}
+        self.index.measure(pair for cell, two in others.items() for other in two for pair in self.pairs(other, cell))
+        compared = [_compared(self, one, *others[cell]) for cell, one in self.cells.items()]
+        fastest = _fastest(self)
+        return tuple(_row(replace(one, fastest=one.cell in fastest)) for one in compared)
+
+    def reference_of(self, cell: Cell) -> Cell:
+        """The cell of the reference variant; itself, where there is none."""
+        return replace(cell, variant=self._reference or cell.variant)
+
+    @cached_property
+    def _reference(self) -> str | None:
+        return reference_variant(self.manifest.matrix)
 
     @cached_property
     def pending(self) -> tuple[str, ...]:
@@ -70,10 +82,8 @@ class Run:
     @cached_property
     def by_cell(self) -> Mapping[Cell, Sequence[Trial]]:
         """The trials of each cell, cells in the order in which the matrix names them."""
-        found: dict[Cell, list[Trial]] = {}
-        for trial in self.trials:
-            found.setdefault(trial.cell, []).append(trial)
         place = {trial_id: number for number, trial_id in enumerate(self.manifest.trials)}
+        found = grouped(self.trials, lambda trial: trial.cell)
         return dict(sorted(found.items(), key=lambda item: place.get(item[1][0].id, len(place))))
 
     @cached_property
@@ -94,58 +104,46 @@ class Run:
         found = map(self.index.log_step_s, (trial_id for trial_id, _ in self.ok[cell].values()))
         return [log for log in found if log is not None]
 
-    def _rows(self, wanted: Sequence[Figure]) -> tuple[Row, ...]:
-        variant = reference_variant(self.manifest.matrix)
-        references = {cell: replace(cell, variant=variant or cell.variant) for cell in self.by_cell}
-        ratios = wanted is FIGURES
-        if ratios:
-            pairs = ((c, other) for c, ref in references.items() for other in (ref, replace(c, device="cpu")))
-            self.index.measure(pair for cell, other in pairs for pair in self.pairs(other, cell))
-        rows = tuple(_row(self, cell, references[cell], wanted, ratios) for cell in self.by_cell)
-        return _with_fastest(self, rows) if ratios else rows
 
-
-def _row(run: Run, cell: Cell, reference: Cell, wanted: Sequence[Figure], ratios: bool) -> Row:
+def _measured(run: Run, cell: Cell) -> Measured:
     worst = max(run.by_cell[cell], key=lambda trial: STATUSES.index(trial.status))  # of several equally bad, the first
-    one = _measured(run, cell, reference, ratios)
-    return Row(
+    own = run.ok[cell]
+    if not own:
+        return Measured(cell=cell, worst=worst)
+    sessions = {trial_id: [timed.session for timed in run.index.get(trial_id, ())] for trial_id, _ in own.values()}
+    class_, doubts = _class(run, cell)
+    return Measured(
         cell=cell,
-        status=worst.status,
-        reason=worst.reason,
-        seeds=len(one.ok),
-        figures=take(replace(one, trials=(worst, *one.trials)), wanted),
+        worst=worst,
+        ok=[measurement for _, measurement in own.values()],
+        steps=[times for id_, found in sessions.items() for session in found if (times := session.steps.get(id_))],
+        noise=[(*m.noisy, *(why for session in sessions[id_] for why in session.noisy)) for id_, m in own.values()],
+        class_=class_,
+        doubts=doubts,
+        threads=threads_of(run.manifest.matrix, cell, next(iter(own.values()))[1]),
     )
 
 
-def _measured(run: Run, cell: Cell, reference: Cell, ratios: bool) -> Measured:
-    one = Measured(cell=cell, trials=run.by_cell[cell], ok=[measurement for _, measurement in run.ok[cell].values()])
-    if not one.ok:
-        return one
-    sessions = {trial_id: run.index.get(trial_id, ()) for trial_id, _ in run.ok[cell].values()}
-    class_, doubts = _class(run, cell, reference)
-    eager = speed_up(run.pairs(reference, cell), run.index) if ratios else None
-    cpu = speed_up(run.pairs(replace(cell, device="cpu"), cell), run.index) if ratios else None
-    noise = [
-        (*m.noisy, *(why for session in sessions[id_] for why in session.noisy)) for id_, m in run.ok[cell].values()
-    ]
-    if eager is not None and any(noise):
-        doubts += _disagreement(one, [m for _, m in run.ok[reference].values()], eager)
+def _compared(run: Run, one: Measured, reference: Cell, on_cpu: Cell) -> Measured:
+    """With its ratios."""
+    eager, cpu = (speed_up(run.pairs(other, one.cell), run.index) for other in (reference, on_cpu))
     return replace(
         one,
-        steps=[times for id_, found in sessions.items() for session in found if (times := session.steps.get(id_))],
-        noise=noise,
-        class_=class_,
-        doubts=doubts,
-        threads=threads_of(run.manifest.matrix, cell, one.ok[0]),
+        doubts=one.doubts + (_disagreement(one, run.cells[reference], eager) if eager and one.noisy else ()),
         vs_eager=eager.interval if eager else None,
         vs_cpu=cpu.interval if cpu else None,
         paired=weakest(eager, cpu),
     )
 
 
-def _disagreement(one: Measured, reference: Sequence[Measurement], eager: SpeedUp) -> tuple[str, ...]:
+def _row(one: Measured) -> Row:
+    worst = one.worst
+    return Row(cell=one.cell, status=worst.status, reason=worst.reason, seeds=len(one.ok), figures=take(one))
+
+
+def _disagreement(one: Measured, reference: Measured, eager: SpeedUp) -> tuple[str, ...]:
     """Which figure to trust where samples/s says faster or slower and the steps timed in turn do not."""
-    this, other = throughput(one), throughput(replace(one, ok=reference))
+    this, other = throughput(one), throughput(reference)
     low, high = eager.interval.low, eager.interval.high
     if this is None or other is None or low is None or high is None or eager.paired == "unpaired":
         return ()
@@ -157,10 +155,10 @@ def _disagreement(one: Measured, reference: Sequence[Measurement], eager: SpeedU
     return (f"{ratio(by_rate)} the reference's samples/s, but {turns} by steps timed in turn: trust the latter",)
 
 
-def _class(run: Run, cell: Cell, reference: Cell) -> tuple[VariantClass, tuple[str, ...]]:
+def _class(run: Run, cell: Cell) -> tuple[VariantClass, tuple[str, ...]]:
     """The class of a cell by its settings (the least alike of the seeds), held against its loss traces (rule 8)."""
     by_settings: VariantClass = max(measurement.class_ for _, measurement in run.ok[cell].values())
-    pairs = common(run.ok.get(reference, {}), run.ok[cell])
+    pairs = common(run.ok.get(run.reference_of(cell), {}), run.ok[cell])
     worst = max((trace_difference(this, other) for (_, other), (_, this) in pairs), default=0.0)
     if by_settings != "A" or worst <= TRACE_RTOL:
         return by_settings, ()
@@ -176,19 +174,16 @@ def trace_difference(one: Measurement, other: Measurement) -> float:
     return worst if len(one.loss_trace) == len(other.loss_trace) else float("inf")
 
 
-def _with_fastest(run: Run, rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Marks, of each model and batch size with several cells of class A, the fastest and those not told from it."""
+def _fastest(run: Run) -> set[Cell]:
+    """Of each model and batch size with several cells of class A, the fastest and those not told from it."""
     together: dict[tuple[str, int], dict[Cell, float]] = {}
-    for row in rows:
-        if row.status == "ok" and row["class"] == "A" and (logs := run.log_step_s(row.cell)):
-            together.setdefault((row.cell.model, row.cell.batch_size), {})[row.cell] = math.fsum(logs) / len(logs)
-    fastest = {cell for cells in together.values() if len(cells) > 1 for cell in _fastest(run, cells)}
-    return tuple(
-        replace(row, figures={**row.figures, "fastest": row.cell in fastest}) if row.seeds else row for row in rows
-    )
+    for cell, one in run.cells.items():
+        if one.worst.status == "ok" and one.class_ == "A" and (logs := run.log_step_s(cell)):
+            together.setdefault((cell.model, cell.batch_size), {})[cell] = math.fsum(logs) / len(logs)
+    return {cell for cells in together.values() if len(cells) > 1 for cell in _leaders(run, cells)}
 
 
-def _fastest(run: Run, log_step_s: Mapping[Cell, float]) -> list[Cell]:
+def _leaders(run: Run, log_step_s: Mapping[Cell, float]) -> list[Cell]:
     """The cell with the shortest step, or the one that was shown to be faster than that, and all not told from it."""
     leader = min(log_step_s, key=log_step_s.__getitem__)
     for _ in log_step_s:
@@ -214,7 +209,7 @@ def epochs(run: Run) -> Iterator[tuple[Any, ...]]:
             continue
         one, cell = trial.outcome.epochs, trial.cell
         names = (trial.id, cell.model, cell.device, cell.batch_size, cell.variant, trial.seed)
-        samples = trial.outcome.train_samples / max(len(one.train_s), 1)
+        samples = trial.outcome.train_samples / len(one.train_s)
         lines = zip(one.train_s, one.loader_s, one.loss, one.eval_s, one.accuracy, strict=True)
         for number, (train_s, *others) in enumerate(lines, start=1):
             rate = samples / train_s if train_s > 0 else None

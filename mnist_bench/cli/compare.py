@@ -63,8 +63,8 @@ def _of_cells(args: argparse.Namespace) -> tuple[Comparison, str]:
     if args.across_machines:
         raise UsageError("--across-machines: compares two runs; name a second one")
     run = options.load(args, args.run)
-    chosen = options.wanted(args, [row.cell for row in run.outline]).__contains__
-    by = args.by or default_by(run.outline, chosen)
+    chosen = options.wanted(args, run.cells).__contains__
+    by = args.by or default_by(run, chosen)
     if args.by is None:
         say(f"compared by {by}; choose with --by")
     reference = None if args.reference is None else variant_of(run.manifest.matrix, args.reference).name
@@ -80,6 +80,6 @@ def _of_runs(args: argparse.Namespace) -> tuple[Comparison, str]:
     a, b = options.load(args, args.run), options.load(args, args.other)
     if a.manifest.run_id == b.manifest.run_id:
         raise UsageError(f"{args.run} and {args.other} are the same run, {a.manifest.run_id}: name another one")
-    chosen = options.wanted(args, [row.cell for run in (a, b) for row in run.outline]).__contains__
+    chosen = options.wanted(args, [*a.cells, *b.cells]).__contains__
     problem = f"nothing comparable in runs {a.manifest.run_id} and {b.manifest.run_id}"
     return compare_runs(a, b, across_machines=args.across_machines, chosen=chosen), problem

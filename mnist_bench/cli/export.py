@@ -42,18 +42,19 @@ def execute(args: argparse.Namespace) -> int:
     run = options.load(args, args.run)
     wanted = options.wanted(args, [row.cell for row in run.rows])
     rows = [row for row in run.rows if row.cell in wanted]
-    held = len(exporter.holds(run, rows))
+    known = exporter.known(run, rows)
+    held = rows if exporter.all_rows else known
     # What the reader of the file cannot see in it:
     if run.manifest.status != "complete":
         say(f"the run is {run.manifest.status}: cells or seeds may be missing")
-    if not held:
+    if not known:
         say(f"no cell has {exporter.needs}" + ("" if exporter.all_rows else ": nothing is written"))
-    elif held < len(rows) and not exporter.all_rows:
-        say(f"{len(rows) - held} of {len(rows)} cells are left out: without {exporter.needs}")
-    if held or exporter.all_rows:
+    elif len(held) < len(rows):
+        say(f"{len(rows) - len(held)} of {len(rows)} cells are left out: without {exporter.needs}")
+    if known or exporter.all_rows:
         for name in names:
-            _write(args.output, name, exporter.files[name](run, rows), several=len(names) > 1)
-    return 0 if held else options.NOTHING
+            _write(args.output, name, exporter.files[name](run, held), several=len(names) > 1)
+    return 0 if known else options.NOTHING
 
 
 def _chosen(args: argparse.Namespace, exporter: Exporter) -> tuple[str, ...]:

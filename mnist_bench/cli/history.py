@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_lines, print_result, say, try_out, write
+from mnist_bench.errors import UsageError
+from mnist_bench.table import Document, listed
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.history import Series
-    from mnist_bench.records import Cell
 
 MAX_LAST = 10_000
 
@@ -55,52 +56,38 @@ def execute(args: argparse.Namespace) -> int:
     if args.page is not None:
         try_out("--page", args.page)
     runs, warnings = history.read(args.output_dir, args.metric, say)
-    for warning in warnings:
-        say(f"warning: {warning}")
-    series = history.gather(runs, history.METRICS[args.metric])
-    wanted = _chosen([one.cell for one in series], args)
-    series = tuple(one for one in series if one.cell in wanted)
+    say(*(f"warning: {warning}" for warning in warnings))
+    metric = history.METRICS[args.metric]
+    series = _chosen(history.gather(runs, metric), args)
     if not series:
         say(f"nothing measured in {args.output_dir} yet: `mnist-bench run` does it, or name another --output-dir")
-    if series or args.format == "json":  # a document for programs, empty as it may be
-        _print(series, args)
+    if args.format == "table":
+        print_lines(lambda width: history.screen(series, metric, args.last, width), args)
+    elif series or args.format == "json":  # a document for programs, empty as it may be
+        table = history.table(series, metric, args.last)
+        page = Document(title=f"{metric.title} over runs", tables=[table], notes=history.notes(series, metric))
+        print_result(args, page, table.csv, table.records)
     if series and args.page is not None:
         _write_page(series, warnings, args)
     return 0 if any(one.values for one in series) else options.NOTHING
 
 
-def _chosen(cells: Sequence[Cell], args: argparse.Namespace) -> Collection[Cell]:
-    """The cells that CELL and --filter want.
+def _chosen(series: Sequence[Series], args: argparse.Namespace) -> list[Series]:
+    """Those of the cells that CELL and --filter want.
 
     Raises:
         UsageError: no cell is of that name.
     """
     from fnmatch import fnmatchcase
 
-    from mnist_bench.errors import UsageError
-    from mnist_bench.table import listed
-
     pattern = args.cell or ""
     glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    matching = [cell for cell in cells if fnmatchcase(cell.id, glob)]
-    if cells and not matching:
-        known = listed(list(dict.fromkeys(cell.id for cell in cells)), most=10)
+    matching = [one for one in series if fnmatchcase(one.cell.id, glob)]
+    if series and not matching:
+        known = listed(list(dict.fromkeys(one.cell.id for one in series)), most=10)
         raise UsageError(f"no cell is named like {pattern!r} (known: {known})")
-    return options.wanted(args, matching) if matching else ()
-
-
-def _print(series: Sequence[Series], args: argparse.Namespace) -> None:
-
-    from mnist_bench.analysis import history
-    from mnist_bench.table import Document
-
-    metric = history.METRICS[args.metric]
-    if args.format == "table":
-        print_lines(lambda width: history.screen(series, metric, args.last, width), args)
-        return
-    table = history.table(series, metric, args.last)
-    page = Document(title=f"{metric.title} over runs", tables=[table], notes=history.notes(series, metric))
-    print_result(args, page, table.csv, table.records)
+    wanted = options.wanted(args, [one.cell for one in matching]) if matching else ()
+    return [one for one in matching if one.cell in wanted]
 
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:

@@ -211,15 +211,15 @@ def _ratios(run: Run, cell: Cell, reference: Cell) -> Iterator[SessionRatio]:
     """What each session says that timed both together; those of fewer rounds than an interval needs are left out."""
     seeds = {trial: seed for seed, (trial, _) in run.ok[cell].items()}
     for theirs, own in sorted(run.pairs(reference, cell), key=lambda pair: seeds[pair[1]]):
-        for session in run.index.together(theirs, own):
-            ratio = run.index.ratio(session, theirs, own)
+        for timed in run.index.together(theirs, own):
+            ratio = timed.ratio(theirs, own)
             if ratio is not None and ratio.variance is not None and ratio.interval.low is not None:
                 yield SessionRatio(
                     seed=seeds[own],
                     speedup=math.exp(ratio.interval.estimate),
                     sd=math.sqrt(ratio.variance),
                     rounds=ratio.rounds,
-                    noisy=bool(session.noisy),
+                    noisy=bool(timed.session.noisy),
                 )
 
 

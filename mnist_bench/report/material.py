@@ -6,7 +6,7 @@ page holds the specification once, and a phone stacks the panels that a desktop 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -19,7 +19,7 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.figures import Row
 from mnist_bench.records import Cell
 from mnist_bench.report.specs import Shape, colour_of, shape_of
-from mnist_bench.table import Table, plain
+from mnist_bench.table import Table, grouped, plain
 
 MOST_PANELS = 60  # of one plot: more take a browser long, and nobody looks at them
 MOST_BARS = 60  # of one panel
@@ -41,9 +41,7 @@ class Celled(Protocol):
     def cell(self) -> Cell: ...
 
 
-T = TypeVar("T")
 C = TypeVar("C", bound=Celled)
-K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,14 +190,6 @@ def sketch(steps: Steps) -> Steps:
 def left_out(what: str, shown: int, of: int) -> tuple[str, ...]:
     """A note where not everything is drawn."""
     return () if shown >= of else (f"The first {shown} of {of} {what} are drawn; the table has them all.",)
-
-
-def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
-    """The items that have a key in common, in the order in which keys first come."""
-    groups: dict[K, list[T]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
 
 
 def model_and_device(cell: Cell) -> Names:

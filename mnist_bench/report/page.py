@@ -18,9 +18,9 @@ from mnist_bench.analysis.results import machine, warnings
 from mnist_bench.figures import Figure, Row, cell_columns
 from mnist_bench.records import STATUSES, RunOptions, Session
 from mnist_bench.report import costs, learning, rates, specs
-from mnist_bench.report.material import Material, Plot, grouped
+from mnist_bench.report.material import Material, Plot
 from mnist_bench.report.specs import asset
-from mnist_bench.table import listed, plain
+from mnist_bench.table import grouped, listed, plain
 
 # The plots, in the order of the page; one that has nothing to show says why.
 PLOTS: Mapping[str, Callable[[Material], Plot]] = {

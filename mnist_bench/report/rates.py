@@ -18,14 +18,13 @@ from mnist_bench.report.material import (
     Plot,
     Value,
     batch,
-    grouped,
     keys,
     model_and_device,
     titled,
     where,
 )
 from mnist_bench.stats import Interval
-from mnist_bench.table import Table, joined, listed, plain
+from mnist_bench.table import Table, grouped, joined, listed, plain
 
 # Signs of the plots beside those of the tables, where the status has a column of its own.
 PARTIAL = "¶"
@@ -150,9 +149,7 @@ def crossover_words(crossovers: Sequence[Crossover]) -> str:
 def _crossover_words(one: Crossover) -> str:
     match one.estimate.where:
         case "at":
-            low, high = one.words(one.low), one.words(one.high)
-            interval = "" if "unknown" in (low, high) else f"[{low}, {high}]"
-            return joined(f"faster than the CPU from batch size {one.words(one.estimate)} on", interval)
+            return joined(f"faster than the CPU from batch size {one.estimate.words} on", one.bounds)
         case "below":
             return "faster than the CPU at every batch size measured"
         case "above":

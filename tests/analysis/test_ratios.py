@@ -20,7 +20,6 @@ from mnist_bench.analysis.ratios import (
     SpeedUp,
     between_processes,
     pooled_ratio,
-    ratio_half_width,
     ratio_of,
     ratios_of,
     round_log_ratios,
@@ -43,42 +42,31 @@ def solo(name: str, *ms: float) -> Session:
     return make_session([name], [[one] for one in ms], paired=False)
 
 
-def round_of(*ms: float) -> Round:
-    return Round(order=tuple(range(len(ms))), steps=(10,) * len(ms), seconds=tuple(one / 100 for one in ms))
-
-
 class TestOneSession:
-    def test_rounds_that_one_has_left_are_left_out(self) -> None:
+    def test_seconds_are_per_step_and_rounds_that_one_has_left_are_left_out(self) -> None:
         rounds = make_session(["a", "b"], [[2, 1], [3, 0], [0, 1], [8, 2]]).rounds
         np.testing.assert_allclose(round_log_ratios(rounds, 0, 1), np.log([2, 4]))
         np.testing.assert_allclose(round_log_ratios(rounds, 1, 0), -np.log([2, 4]))
-        assert round_log_ratios([], 0, 1).size == 0
-
-    def test_seconds_are_per_step(self) -> None:
         rounds = [Round(order=(1, 0), steps=(5, 20), seconds=(1.0, 2.0))]
         np.testing.assert_allclose(round_log_ratios(rounds, 0, 1), [math.log(2)])
-
-    def test_estimate_is_the_median_over_rounds(self) -> None:
-        session = make_session(["a", "b"], [[r, 1] for r in (1.0, 1.1, 1.2, 1.3, 1.4, 9.0, 1.25)])
-        ratio = SessionIndex([session]).ratio(session, "a", "b")
-        assert ratio is not None
-        assert (ratio.interval.estimate, ratio.rounds) == (pytest.approx(math.log(1.25)), 7)
+        assert round_log_ratios([], 0, 1).size == 0
 
     @given(st.integers(0, 14), st.integers(1, 5), st.floats(0, 0.5), st.integers(0, 2**32 - 1))
-    def test_many_pairs_at_once_are_the_same(self, rounds: int, pairs: int, missing: float, seed: int) -> None:
+    def test_many_pairs_at_once_are_each_by_itself(self, rounds: int, pairs: int, missing: float, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        values = np.exp(rng.normal(size=(rounds, pairs)))
-        values[rng.random(values.shape) < missing * rng.integers(0, 2, pairs)] = np.nan
-        columns = [column[~np.isnan(column)] for column in values.T]
-        assert ratios_of(values) == [ratio_of(column) if column.size else None for column in columns]
+        step_s = np.exp(rng.normal(size=(rounds, pairs + 1)))
+        step_s[rng.random(step_s.shape) < missing * rng.integers(0, 2, pairs + 1)] = np.nan
+        logs = [np.log(step_s[:, 0]) - np.log(step_s[:, one + 1]) for one in range(pairs)]
+        known = [column[~np.isnan(column)] for column in logs]
+        found = ratios_of(step_s, [(0, one + 1) for one in range(pairs)])
+        assert found == [ratio_of(column) if column.size else None for column in known]
 
     @given(st.lists(st.floats(-1, 1).map(lambda x: math.exp(5 * x)), min_size=1, max_size=30))
-    def test_interval_is_hodges_lehmanns_stretched_to_the_median(self, x: list[float]) -> None:
+    def test_median_with_the_interval_of_hodges_and_lehmann_stretched_to_it(self, x: list[float]) -> None:
         found, plain = ratio_of(x), stats.hodges_lehmann(x)
-        assert found.interval == plain.holding(stats.median(x))
-        if plain.low is not None:
-            half = (found.interval.high - found.interval.low) / 2
-            assert found.variance == pytest.approx((half / Z) ** 2)
+        assert (found.interval, found.rounds) == (plain.holding(stats.median(x)), len(x))
+        if found.interval.half is not None:
+            assert found.variance == pytest.approx((found.interval.half / Z) ** 2)
 
     def test_variance_is_near_the_true_one(self) -> None:
         found = [ratio_of(x).variance for x in np.random.default_rng(1).normal(size=(300, 40))]
@@ -95,13 +83,6 @@ class TestBetweenProcesses:
         assert wider.variance == pytest.approx(4e-4 + (0.03 / Z) ** 2)
         unknown = SessionRatio(Interval(0.5), 1, None)
         assert between_processes(unknown) == unknown
-
-    def test_a_sessions_ratio_has_it_and_the_stopping_rule_has_not(self) -> None:
-        session = make_session(["a", "b"], [[1.0, 1.0]] * 20)
-        ratio = SessionIndex([session]).ratio(session, "a", "b")
-        assert ratio is not None
-        assert ratio.interval.high == pytest.approx(Z * PROCESS_SD)
-        assert widest_half_width(session.rounds, [(0, 1)]) == 0.0
 
     def test_coverage_where_processes_differ(self) -> None:
         """One session a draw: rounds alone miss a shift of the whole session, the stated interval does not."""
@@ -136,67 +117,57 @@ class TestPooled:
     def test_coverage_with_a_spread_between_sessions(self) -> None:
         rng, covered, draws = np.random.default_rng(0), 0, 600
         for _ in range(draws):
-            centres = rng.normal(0, 0.02, size=3)
-            pooled = pooled_ratio([ratio_of(rng.normal(c, 0.05, size=12)) for c in centres])
+            pooled = pooled_ratio([ratio_of(rng.normal(c, 0.05, size=12)) for c in rng.normal(0, 0.02, size=3)])
             covered += pooled.low <= 0 <= pooled.high
         assert covered / draws >= 0.93
 
 
 class TestStoppingRule:
-    def test_relative_half_width(self) -> None:
-        assert ratio_half_width(Interval(math.log(3), math.log(2.94), math.log(3.06))) == pytest.approx(0.02)
-        assert ratio_half_width(Interval(0.0)) is None
+    @staticmethod
+    def rounds(*ms: Sequence[float]) -> tuple[Round, ...]:
+        return make_session(["a", "b", "c"], ms).rounds
 
-    def test_widest_pair_decides(self) -> None:
+    def test_is_relative_over_rounds_alone_and_the_widest_pair_decides(self) -> None:
         noise = np.random.default_rng(0).normal(size=(12, 2))
-        rounds = [round_of(1.0, 1 + 0.01 * a, 1 + 0.1 * b) for a, b in noise]
+        rounds = self.rounds(*((1.0, 1 + 0.01 * a, 1 + 0.1 * b) for a, b in noise))
         narrow, wide, both = (widest_half_width(rounds, pairs) for pairs in ([(0, 1)], [(0, 2)], [(0, 2), (0, 1)]))
-        assert narrow is not None
-        assert wide is not None
         assert narrow < wide == both
+        ratio = ratio_of(round_log_ratios(rounds, 0, 1)).interval.exp()
+        assert narrow == pytest.approx(ratio.half / ratio.estimate)
 
     def test_unknown_pair_is_no_width(self) -> None:
-        rounds = [round_of(1.0, 1.0, 1.0)] * 8
-        left = [*rounds[:7], Round(order=(0, 1, 2), steps=(1, 1, 0), seconds=(1.0, 1.0, 0.0))]
-        assert widest_half_width(rounds, []) is None
-        assert widest_half_width(rounds[:5], [(0, 1)]) is None
-        assert widest_half_width([], [(0, 1)]) is None
-        assert widest_half_width(left[5:], [(0, 2)]) is None
+        left = self.rounds(*[(1.0, 1.0, 1.0)] * 7, (1.0, 1.0, 0))
+        assert widest_half_width(left, []) is None
+        assert widest_half_width(left[:5], [(0, 1)]) is None
+        assert widest_half_width(left[2:], [(0, 1), (0, 2)]) is None
+        assert widest_half_width(left[7:], [(0, 2)]) is None
         assert widest_half_width(left, [(0, 1), (0, 2)]) == 0.0
 
 
 class TestSpeedUps:
     def test_one_session_is_within_several_are_between(self) -> None:
         rows = [[2.0 * (1 + n / 1000), 1.0] for n in range(-5, 6)]
-        session = make_session(["a", "b"], rows)
-        logs = [math.log(slow / fast) for slow, fast in rows]
-        within = of_pair(session)
-        expected = between_processes(ratio_of(logs)).interval.exp()
-        assert within is not None
+        session, again = make_session(["a", "b"], rows), make_session(["c", "d"], [[2.1, 1.0]] * 8)
+        within, between = of_pair(session), of_pair(session, again, pairs=[*PAIR, ("c", "d")])
+        expected = between_processes(ratio_of([math.log(slow / fast) for slow, fast in rows])).interval.exp()
         assert (within.paired, within.interval.estimate) == ("within", pytest.approx(2.0))
         assert (within.interval.low, within.interval.high) == pytest.approx((expected.low, expected.high))
-        again = make_session(["c", "d"], [[2.1, 1.0]] * 8)
-        between = of_pair(session, again, pairs=[*PAIR, ("c", "d")])
-        assert between is not None
         assert (between.paired, between.interval.estimate) == ("between", pytest.approx(math.sqrt(2 * 2.1)))
 
     def test_sessions_apart_are_unpaired_seed_by_seed(self) -> None:
         pairs = [(f"a{n}", f"b{n}") for n in range(3)]
         apart = [solo(a, 4.0, 4.4, 400) for a, _ in pairs]
         apart += [solo(b, ms) for (_, b), ms in zip(pairs, (2.2, 2.2, 2.0), strict=True)]
-        found = of_pair(*apart, pairs=pairs)
+        found, two = of_pair(*apart, pairs=pairs), of_pair(*apart, pairs=pairs[:2])
         expected = stats.t_interval([math.log(2), math.log(2), math.log(2.2)]).exp()
-        assert found is not None
         assert found.paired == "unpaired"
         assert (found.interval.estimate, found.interval.high) == pytest.approx((expected.estimate, expected.high))
-        two = of_pair(*apart, pairs=pairs[:2])
-        assert two is not None
         assert two.interval == Interval(pytest.approx(2.0))
 
     def test_a_trial_of_several_sessions_has_their_median(self) -> None:
-        index = SessionIndex([solo("a", 1.0, 3.0), make_session(["a", "b"], [[8.0, 0.0]], paired=False)])
-        assert (index.log_step_s("a"), index.log_step_s("b")) == (pytest.approx(math.log(0.003)), None)
-        assert index.log_step_s("nobody") is None
+        sessions = [solo("a", 1.0, 3.0), solo("a", 4.0), make_session(["a", "b"], [[8.0, 0.0]], paired=False)]
+        index = SessionIndex(sessions)
+        assert [index.log_step_s(name) for name in "abc"] == [pytest.approx(math.log(0.004)), None, None]
 
     def test_members_of_an_unpaired_session_are_unpaired(self) -> None:
         found = of_pair(make_session(["a", "b"], [[3.0, 1.0]], paired=False))

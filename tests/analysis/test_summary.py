@@ -22,15 +22,16 @@ from record_factory import (
 )
 
 from mnist_bench import stats
-from mnist_bench.analysis.summary import EPOCH_COLUMNS, OUTLINE, Run, epochs, missed_floors
+from mnist_bench.analysis.summary import EPOCH_COLUMNS, Run, epochs, missed_floors
 from mnist_bench.figures import Row
 from mnist_bench.records import STATUSES, Cell, Floor, Session, Skip, StepTimes, Trial, Variant
 
 EAGER, COMPILE, CUDA = make_cell(), make_cell(variant="compile"), make_cell(device="cuda")
 
 
-def seeds_of(cell: Cell, count: int = 3, **changes: Any) -> list[Trial]:
-    return [make_trial(cell, seed, make_measurement(**changes)) for seed in range(count)]
+def seeds_of(*outcomes: dict[str, Any]) -> list[Trial]:
+    """A trial of ``EAGER`` per seed, each with these changes."""
+    return [make_trial(EAGER, seed, make_measurement(**changes)) for seed, changes in enumerate(outcomes)]
 
 
 def only_row(trials: list[Trial], *sessions: Session, **matrix: Any) -> Row:
@@ -61,40 +62,28 @@ class TestRows:
         assert [row.cell for row in Run(manifest=make_manifest(), trials=[make_trial()], sessions=()).rows] == [EAGER]
 
     @pytest.mark.parametrize(("better", "worse"), [*combinations(STATUSES, 2)])
-    def test_status_is_the_worst_of_the_seeds(self, better: Any, worse: Any) -> None:
+    def test_status_is_the_worst_of_the_seeds_and_figures_come_from_those_that_are_ok(
+        self, better: Any, worse: Any
+    ) -> None:
         def trial(seed: int, status: Any) -> Trial:
             if status in ("ok", "skipped"):
                 return make_trial(seed=seed, outcome=make_measurement() if status == "ok" else Skip(reason="skipped"))
             return make_failed(seed=seed, kind=status, reason=status)
 
-        row = only_row([trial(0, better), trial(1, worse), trial(2, better)])
-        assert (row.status, row.reason, row.seeds) == (worse, worse, 2 if better == "ok" else 0)
-
-    def test_figures_come_from_the_seeds_that_are_ok(self) -> None:
-        ok = seeds_of(EAGER, 2)
-        row = only_row([*ok, make_failed(seed=2, kind="timeout")])
-        assert (row.seeds, row.figures) == (2, only_row(ok).figures)
-
-    def test_nothing_measured_is_nothing_but_words(self) -> None:
-        row = only_row([make_failed(reason="why")])
-        assert row.figures.keys() == {"dataset", "recipe", "dataset_sha256"}
-        assert (row["epoch_s"], row.seeds) == (None, 0)
+        trials = [trial(0, better), trial(1, worse), trial(2, better)]
+        row, ok = only_row(trials), [trial for trial in trials if trial.status == "ok"]
+        assert (row.status, row.reason, row.seeds) == (worse, worse, len(ok))
+        assert row.figures == (only_row(ok) if ok else row).figures
+        assert (row["epoch_s"] is None) == (not ok)
+        assert ok or row.figures.keys() == {"dataset", "recipe", "dataset_sha256"}
         with pytest.raises(KeyError, match="no figure is called 'epochs'"):
             row["epochs"]
-
-    def test_outline_is_the_summary_with_fewer_figures(self) -> None:
-        trials, sessions = timed((EAGER, 2.0), (COMPILE, 1.0), compile_s=9.0, noisy=("steal 4 %",))
-        run = run_of([*trials, make_failed(CUDA)], sessions)
-        for brief, full in zip(run.outline, run.rows, strict=True):
-            assert replace(brief, figures={}) == replace(full, figures={})
-            assert brief.figures.items() <= full.figures.items()
-        assert [row.figures.keys() for row in run.outline] == [{one.key for one in OUTLINE}] * 2 + [{"dataset"}]
 
 
 class TestFigures:
     def test_throughput_and_epochs(self) -> None:
-        took = enumerate([(2.0, 4.0), (3.0, 3.0), (3.0, 5.0)])
-        row = only_row([make_trial(seed=s, outcome=make_measurement(epochs=make_epochs(t))) for s, t in took])
+        took = [(2.0, 4.0), (3.0, 3.0), (3.0, 5.0)]
+        row = only_row(seeds_of(*({"epochs": make_epochs(train_s)} for train_s in took)))
         assert row["epoch_s"] == pytest.approx(20 / 6)
         assert row["train_samples_per_s"] == pytest.approx(360_000 / 20)
         rates = stats.t_interval([20_000, 20_000, 15_000])
@@ -104,8 +93,7 @@ class TestFigures:
 
     @given(st.lists(st.tuples(st.floats(0.01, 1e4), st.floats(0.01, 1e4)), min_size=1, max_size=6))
     def test_an_epoch_is_all_images(self, took: list[tuple[float, float]]) -> None:
-        trials = [make_trial(seed=s, outcome=make_measurement(epochs=make_epochs(t))) for s, t in enumerate(took)]
-        row = only_row(trials)
+        row = only_row(seeds_of(*({"epochs": make_epochs(train_s)} for train_s in took)))
         assert row["epoch_s"] * row["train_samples_per_s"] == pytest.approx(60_000, rel=1e-12)
         low, high = row["train_samples_per_s_low"], row["train_samples_per_s_high"]
         assert (low is None) == (high is None) == (len(took) < 3)
@@ -114,39 +102,32 @@ class TestFigures:
 
     def test_accuracy_is_that_of_the_last_epoch(self) -> None:
         last = [0.91, 0.92, 0.96]
-        outcomes = [make_measurement(epochs=make_epochs(accuracy=(0.99, a))) for a in last]
-        row = only_row([make_trial(seed=s, outcome=one) for s, one in enumerate(outcomes)])
+        row = only_row(seeds_of(*({"epochs": make_epochs(accuracy=(0.99, a))} for a in last)))
         assert row["test_accuracy"] == pytest.approx(0.93)
         assert row["test_accuracy_std"] == pytest.approx(statistics.stdev(last))
-        assert (row["train_loss"], only_row(seeds_of(EAGER, 1))["test_accuracy_std"]) == (0.25, None)
+        assert (row["train_loss"], only_row(seeds_of({}))["test_accuracy_std"]) == (0.25, None)
 
-    def test_time_to_accuracy_is_unknown_where_a_seed_never_got_there(self) -> None:
-        def trial(seed: int, *accuracy: float) -> Trial:
-            return make_trial(seed=seed, outcome=make_measurement(epochs=make_epochs((2.0, 4.0, 8.0), accuracy)))
+    @pytest.mark.parametrize("seeds", [1, 2, 3])
+    def test_time_to_accuracy_is_unknown_where_a_seed_never_got_there(self, seeds: int) -> None:
+        reached = [(0.97, 0.9, 0.9), (0.1, 0.9, 0.98), (0.1, 0.2, 0.9699)][:seeds]
+        row = only_row(seeds_of(*({"epochs": make_epochs((2.0, 4.0, 8.0), accuracy)} for accuracy in reached)))
+        assert row["time_to_accuracy_s"] == [2.0, (2 + 14) / 2, None][seeds - 1]
 
-        soon, late, never = trial(0, 0.97, 0.9, 0.9), trial(1, 0.1, 0.9, 0.98), trial(2, 0.1, 0.2, 0.9699)
-        found = [only_row(list(own))["time_to_accuracy_s"] for own in ((soon,), (soon, late), (soon, late, never))]
-        assert found == [2.0, (2 + 14) / 2, None]
-
-    def test_no_epochs_are_no_figures(self) -> None:
-        row = only_row([make_trial(outcome=make_measurement(epochs=make_epochs((), ())))])
-        keys = ("epoch_s", "train_samples_per_s", "train_samples_per_s_high", "test_accuracy", "train_loss")
-        assert [row[key] for key in (*keys, "eval_samples_per_s", "loader_share")] == [None] * 7
-        assert row.seeds == 1
+    def test_no_time_at_all_is_no_rate(self) -> None:
+        row = only_row(seeds_of({"epochs": make_epochs((0.0, 0.0))}))
+        keys = ("train_samples_per_s", "train_samples_per_s_high", "loader_share")
+        assert ([row[key] for key in keys], row.seeds) == ([None] * 3, 1)
 
     def test_facts(self) -> None:
-        row = only_row(seeds_of(EAGER))
+        row = only_row(seeds_of({}))
         assert (row["device_name"], row["threads"], row["parameters"]) == ("AMD EPYC", 2, 235_146)
-        assert only_row(seeds_of(EAGER, numerics={}), variants=(Variant(name="eager", threads=5),))["threads"] == 5
+        assert only_row(seeds_of({"numerics": {}}), variants=(Variant(name="eager", threads=5),))["threads"] == 5
 
     def test_step_times_are_medians_over_sessions_less_those_that_a_member_left(self) -> None:
-        trials = seeds_of(EAGER)
+        trials = seeds_of({}, {}, {})
         sessions = [make_session([t], [[ms]], paired=False) for t, ms in zip(trials, (3.0, 1.0, 2.0), strict=True)]
-        left = StepTimes(p50_ms=0, p95_ms=0, p99_ms=0, count=0)
-        beside = (
-            make_session([trials[0]], [[0]], steps={}),
-            make_session([trials[0]], [[0]], steps={trials[0].id: left}),
-        )
+        left = {trials[0].id: StepTimes(p50_ms=0, p95_ms=0, p99_ms=0, count=0)}
+        beside = [make_session([trials[0]], [[0]], steps=steps) for steps in ({}, left)]
         row = only_row(trials, *sessions, *beside)
         assert (row["step_ms_p50"], row["step_ms_p95"], row["step_ms_p99"]) == (2.0, 3.0, 4.0)
         assert only_row(trials, *beside)["step_ms_p50"] is None
@@ -154,10 +135,10 @@ class TestFigures:
 
 class TestDoubts:
     def test_noise_of_trials_and_sessions_counts_and_marks_are_doubts_alone(self) -> None:
-        trials = [make_trial(), make_trial(seed=1, outcome=make_measurement(noisy=("load",))), make_trial(seed=2)]
+        trials = seeds_of({}, {"noisy": ("load",)}, {})
         row = only_row(trials, make_session([trials[2]], [[1.0]], noisy=("steal", "load")))
         assert (row["noisy"], row["noisy_trials"], row["doubts"]) == (True, 2, "load; steal")
-        row = only_row(seeds_of(EAGER, marks=("the waterfall lacks 5 %",)))
+        row = only_row(seeds_of({"marks": ("the waterfall lacks 5 %",)}))
         assert (row["noisy"], row["noisy_trials"], row["doubts"]) == (False, 0, "the waterfall lacks 5 %")
 
     @pytest.mark.parametrize(
@@ -190,19 +171,19 @@ class TestClass:
             ((1000.0,), (1001.0,), "A"),
             ((1000.0,), (1001.1,), "B"),
             ((), (), "A"),
+            (None, (2.3,), "A"),  # nothing to hold it against
         ],
     )
     def test_a_trace_that_differs_is_no_class_a(
-        self, reference: tuple[float, ...], trace: tuple[float, ...], class_: str
+        self, reference: tuple[float, ...] | None, trace: tuple[float, ...], class_: str
     ) -> None:
-        trials = [make_trial(EAGER, outcome=make_measurement(loss_trace=reference))]
-        row = rows([*trials, make_trial(COMPILE, outcome=make_measurement(loss_trace=trace))])[COMPILE]
+        traces = {COMPILE: trace} if reference is None else {EAGER: reference, COMPILE: trace}
+        trials = [make_trial(cell, outcome=make_measurement(loss_trace=own)) for cell, own in traces.items()]
+        row = rows(trials)[COMPILE]
         assert (row["class"], row["doubts"] is None) == (class_, class_ == "A")
-        assert only_row(seeds_of(COMPILE))["class"] == "A"  # nothing to hold it against
 
     def test_by_settings_the_least_alike_of_the_seeds_and_never_raised(self) -> None:
-        classes = enumerate(["A", "C", "B"])
-        assert only_row([make_trial(seed=s, outcome=make_measurement(class_=c)) for s, c in classes])["class"] == "C"
+        assert only_row(seeds_of({"class_": "A"}, {"class_": "C"}, {"class_": "B"}))["class"] == "C"
         row = rows([make_trial(EAGER), make_trial(COMPILE, outcome=make_measurement(class_="B", loss_trace=(1.0,)))])
         assert (row[COMPILE]["class"], row[COMPILE]["doubts"]) == ("B", None)
 
@@ -218,22 +199,18 @@ class TestSpeedUps:
         assert [found[CUDA][key] for key in ("speedup_vs_eager", "speedup_vs_cpu", "paired")] == [None] * 3
         assert rows([on_cpu, on_gpu], session)[on_gpu.cell]["paired"] == "within"
 
-    @pytest.mark.parametrize("failed", [EAGER, COMPILE])
-    def test_a_failed_side_is_no_ratio(self, failed: Cell) -> None:
-        trials = [make_failed(cell) if cell == failed else make_trial(cell) for cell in (EAGER, COMPILE)]
+    @pytest.mark.parametrize(
+        "other", [make_failed(EAGER), make_trial(make_cell("cnn")), make_trial(make_cell(batch_size=1000))]
+    )
+    def test_a_failed_side_and_another_model_or_batch_size_are_no_reference(self, other: Trial) -> None:
+        trials = [other, make_trial(COMPILE)]
         assert rows(trials, make_session(trials, [[2.0, 1.0]]))[COMPILE]["speedup_vs_eager"] is None
-
-    def test_other_models_and_batches_are_no_reference(self) -> None:
-        others = [make_trial(make_cell("cnn")), make_trial(make_cell(batch_size=1000)), make_trial(COMPILE)]
-        assert rows(others, make_session(others, [[2.0, 2.0, 1.0]]))[COMPILE]["speedup_vs_eager"] is None
 
     def test_reference_is_the_one_that_the_matrix_names_or_eagers_like(self) -> None:
         plain, compiled = Variant(name="plain"), Variant(name="compile", execution="compile")
         trials, sessions = timed((make_cell(variant="plain"), 2.0), (COMPILE, 1.0))
-        ratio = pytest.approx(2.0)
-        found = rows(trials, *sessions, variants=(compiled, plain))
-        assert found[COMPILE]["speedup_vs_eager"] == ratio
-        one = Variant(name="plain", threads=1)
+        one = replace(plain, threads=1)
+        assert rows(trials, *sessions, variants=(compiled, plain))[COMPILE]["speedup_vs_eager"] == pytest.approx(2.0)
         assert rows(trials, *sessions, variants=(compiled, one))[COMPILE]["speedup_vs_eager"] is None
         named = rows(trials, *sessions, variants=(compiled, one), reference="compile")
         assert named[make_cell(variant="plain")]["speedup_vs_eager"] == pytest.approx(0.5)
@@ -251,9 +228,8 @@ class TestFastest:
     def test_samples_per_second_do_not_decide(self) -> None:
         trials, sessions = timed((EAGER, 1.3), (COMPILE, 1.0), seeds=3)
         quick = make_measurement(epochs=make_epochs((0.1, 0.1)))
-        assert self.fastest([replace(t, outcome=quick) if t.cell == EAGER else t for t in trials], *sessions) == {
-            "compile"
-        }
+        changed = [replace(t, outcome=quick) if t.cell == EAGER else t for t in trials]
+        assert self.fastest(changed, *sessions) == {"compile"}
 
     def test_paired_ratios_overrule_steps_of_sessions_apart(self) -> None:
         trials, sessions = timed((EAGER, 1.0), (COMPILE, 0.8), seeds=3)
@@ -271,25 +247,22 @@ class TestFastest:
 
 TWO = Floor(min_accuracy=0.98, min_train_samples_per_s=20_001)
 MISSED = ["test accuracy 0.975 is below the floor 0.98", "training samples per second 20000 is below the floor 20001"]
+UNKNOWN = ["test accuracy was not measured (crashed), so the floor 0.5 is missed"]
 
 
 @pytest.mark.parametrize(
     ("trial", "expect", "missed"),
     [
-        (make_trial(), (Floor(min_accuracy=0.975, min_train_samples_per_s=20_000),), []),
-        (make_trial(), (TWO,), MISSED),
-        (make_trial(), (Floor(model="mlp", min_accuracy=0.1), TWO), MISSED),  # every one that matches
-        (make_trial(), (Floor(variant="compile", min_accuracy=0.99),), []),
-        (
-            make_failed(kind="crashed"),
-            (Floor(min_accuracy=0.5),),
-            ["test accuracy was not measured (crashed), so the floor 0.5 is missed"],
-        ),
-        (make_trial(outcome=Skip(reason="no GPU")), (Floor(min_accuracy=0.5),), []),  # the machine cannot hold it
+        (make_trial(), [Floor(min_accuracy=0.975, min_train_samples_per_s=20_000)], []),
+        (make_trial(), [TWO], MISSED),
+        (make_trial(), [Floor(model="mlp", min_accuracy=0.1), TWO], MISSED),  # every one that matches
+        (make_trial(), [Floor(variant="compile", min_accuracy=0.99)], []),
+        (make_failed(kind="crashed"), [Floor(min_accuracy=0.5)], UNKNOWN),
+        (make_trial(outcome=Skip(reason="no GPU")), [Floor(min_accuracy=0.5)], []),  # the machine cannot hold it
     ],
 )
-def test_floors_that_are_missed(trial: Trial, expect: tuple[Floor, ...], missed: list[str]) -> None:
-    run = run_of([trial, make_trial(make_cell("cnn"), outcome=Skip(reason="no"))], expect=expect)
+def test_floors_that_are_missed(trial: Trial, expect: list[Floor], missed: list[str]) -> None:
+    run = run_of([trial, make_trial(make_cell("cnn"), outcome=Skip(reason="no"))], expect=tuple(expect))
     assert missed_floors(run.manifest.matrix, run.rows) == [(EAGER, f"{EAGER.id}: {how}") for how in missed]
 
 
