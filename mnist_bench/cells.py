@@ -147,22 +147,22 @@ def parse_filter(text: str) -> Filter:
     return wanted
 
 
-def select(cells: Sequence[Cell], wanted: Filter | None) -> tuple[Cell, ...]:
+def select(cells: Sequence[Cell], wanted: str | None) -> tuple[Cell, ...]:
     """The cells that a filter wants, in their order.
 
     Args:
         cells: the cells of the matrix.
-        wanted: None wants all of them.
+        wanted: as ``--filter`` has it; None wants all of them.
 
     Returns:
         At least one cell; a value that no cell has, or values that no cell has together, are a ``UsageError``.
 
     >>> cell = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
-    >>> select([cell], parse_filter("batch_size=100")) == (cell,)
+    >>> select([cell], "batch_size=100") == (cell,)
     True
     """
     chosen = tuple(cells)
-    for key, values in (wanted or {}).items():
+    for key, values in parse_filter(wanted).items() if wanted is not None else ():
         known = dict.fromkeys(str(getattr(cell, key)) for cell in cells)
         for value in values:
             if value not in known:
@@ -197,7 +197,7 @@ def groups(cells: Iterable[Cell], seeds: Sequence[int]) -> tuple[GroupTrials, ..
 
 def planned(matrix: Matrix, filter_text: str | None = None, shard_text: str | None = None) -> tuple[GroupTrials, ...]:
     """The groups of a run in matrix order, after ``--filter`` and ``--shard`` (as they are written, or None)."""
-    cells = select(expand(matrix), parse_filter(filter_text) if filter_text else None)
+    cells = select(expand(matrix), filter_text or None)
     gathered = groups(cells, matrix.seeds)
     return shard(gathered, *parse_shard(shard_text)) if shard_text else gathered
 

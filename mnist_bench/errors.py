@@ -63,9 +63,9 @@ class Interrupted(BenchError):
     exit_code = 130
 
 
-def quoted(text: str) -> str:
-    """The text on one line, in quotes, shortened to what a person reads."""
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+def quoted(value: object) -> str:
+    """A value on one line: text in quotes, shortened to what a person reads."""
+    return repr(value[:57] + "..." if isinstance(value, str) and len(value) > 60 else value)
 
 
 def unknown(kind: str, name: str, known: Iterable[object]) -> str:

@@ -26,6 +26,7 @@ from mnist_bench.machine.forecast import (
     Host,
 )
 from mnist_bench.records import BUILTIN_VARIANTS, Cell
+from mnist_bench.table import Table
 
 HEAVY = ("torch", "pydantic", "rich", "numpy", "pandas", "yaml")
 
@@ -285,7 +286,7 @@ class TestConsole:
         ]
         printed = {}
         for form in options.FORMATS:
-            console.print_rows(rows, argparse.Namespace(format=form))
+            console.print_result(argparse.Namespace(format=form), Table.of("", rows))
             printed[form] = capsys.readouterr().out
         assert json.loads(printed["json"]) == rows
         assert printed["csv"] == 'a,b,c,d,e\nx|y,1.5,,yes,"1, 2"\n[bold],2000000,1,0,\n'.replace(",yes,", ",true,")
@@ -304,7 +305,7 @@ class TestList:
         assert (rows["mlp"]["optimizer"], rows["mlp"]["lr"]) == ("sgd", 0.01)
 
     def test_plug_ins(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mnist_bench.config.rules.plugin_names", lambda: ("resnet",))
+        monkeypatch.setattr("mnist_bench.config.plugin_names", lambda: ("resnet",))
         row = json.loads(output(capsys, "list", "models", "--json"))[-1]
         assert row == {
             "model": "resnet",

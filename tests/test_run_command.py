@@ -155,7 +155,7 @@ def test_a_summary_that_cannot_be_written_keeps_the_exit_code(
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mnist_bench.machine.lock.alone", lambda **_: pytest.fail("waited"))
+    monkeypatch.setattr("mnist_bench.machine.noise.alone", lambda **_: pytest.fail("waited"))
     (tmp_path / "file").write_text("")
     (tmp_path / "matrix.yaml").write_text(GOOD)
     assert main(["run", str(tmp_path / "matrix.yaml"), "-o", str(tmp_path / "file" / "results")]) == 2

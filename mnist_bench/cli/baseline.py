@@ -13,7 +13,6 @@ from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from mnist_bench.gate.baseline import Baseline
-    from mnist_bench.table import Document
 
 DEFAULT = Path("baseline.json")
 MOST_BYTES = 64 << 20  # 10,000 cells with 20 seeds each are 30 MB
@@ -96,7 +95,7 @@ def _update(args: argparse.Namespace) -> int:
     new = updated(old, baseline_of(run, args.reason, chosen), chosen)
     document = changed(old, new, args.output.name)
     write("--output", args.output, encode(new))
-    _print(document, args)
+    print_result(args, document)
     say(f"wrote {args.output}")
     _warn(new)
     return 0
@@ -116,10 +115,5 @@ def _warn(baseline: Baseline) -> None:
 def _show(args: argparse.Namespace) -> int:
     from mnist_bench.gate.baseline import shown
 
-    _print(shown(load(args.file), args.file.name), args)
+    print_result(args, shown(load(args.file), args.file.name))
     return 0
-
-
-def _print(document: Document, args: argparse.Namespace) -> None:
-    (table,) = document.tables
-    print_result(args, document, table.csv, table.records)

@@ -78,7 +78,7 @@ def _against(args: argparse.Namespace) -> int:
     from mnist_bench.cli.progress import CheckProgress, Screen
     from mnist_bench.gate import plan
     from mnist_bench.gate.judge import judge
-    from mnist_bench.machine.lock import alone
+    from mnist_bench.machine.noise import alone
 
     check_output.preflight(args)
     errors = make_console(args, stderr=True)

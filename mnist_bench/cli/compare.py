@@ -44,8 +44,8 @@ def execute(args: argparse.Namespace) -> int:
 
     with no_garbage():
         comparison, problem = _of_cells(args) if args.other is None else _of_runs(args)
-        document, lines = compare.document(comparison), compare.lines_table(comparison)
-        print_result(args, document, lines.csv, lambda: compare.to_json(comparison))
+        lines, document = compare.lines_table(comparison), compare.document(comparison)
+        print_result(args, document, lambda: compare.to_json(comparison), lines.csv)
     if comparison.differences and not args.across_machines:
         say("cells whose conditions differ were not compared; these differ, what moves speed most first:")
         say(*(f"  {one.name}: A {one.a}, B {one.b} (moves {one.affects})" for one in comparison.differences))

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
@@ -120,31 +120,32 @@ def say(*lines: str, prefix: str = PREFIX) -> None:
 
 
 def print_result(
-    args: argparse.Namespace, people: Document | Table[Any], csv: Callable[[], str], json: Callable[[], Any]
+    args: argparse.Namespace,
+    people: Document | Table[Any],
+    json: Callable[[], Any] | None = None,
+    csv: Callable[[], str] | None = None,
 ) -> None:
     """A command's answer to stdout, as ``args.format`` says.
 
     Args:
         args: with ``format``.
         people: what a terminal and Markdown show.
-        csv: makes its text.
-        json: makes its values, or its text.
+        json: makes its values, or its text; None: the records of the (first) table.
+        csv: makes its text; None: that of the (first) table.
     """
     match args.format:
         case "csv":
-            sys.stdout.write(csv())
+            sys.stdout.write(csv() if csv else _table(people).csv())
         case "json":
-            print_json(json())
+            print_json(json() if json else _table(people).records())
         case "md":
             print(people.markdown().rstrip("\n"))
         case _:
             print_lines(people.terminal, args)
 
 
-def print_rows(rows: Sequence[Mapping[str, object]], args: argparse.Namespace) -> None:
-    """``print_result`` of records of one set of keys, which are the columns."""
-    table = Table.of("", rows)
-    print_result(args, table, table.csv, table.records)
+def _table(people: Document | Table[Any]) -> Table[Any]:
+    return people if isinstance(people, Table) else people.tables[0]
 
 
 def print_lines(lines: Callable[[int], Iterable[Text]], args: argparse.Namespace) -> None:

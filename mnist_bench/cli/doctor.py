@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mnist_bench.cli import options
-from mnist_bench.cli.console import make_console, print_json, print_lines, print_rows
-from mnist_bench.table import wrapped
+from mnist_bench.cli.console import make_console, print_json, print_lines, print_result
+from mnist_bench.table import Table, wrapped
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -49,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
         case "table":
             print_lines(lambda width: _lines(found, width), args)
         case _:
-            print_rows(rows, args)
+            print_result(args, Table.of("", rows))
     return 1 if worst == "error" else 0
 
 

@@ -66,7 +66,7 @@ def execute(args: argparse.Namespace) -> int:
     elif series or args.format == "json":  # a document for programs, empty as it may be
         table = history.table(series, metric, args.last)
         page = Document(title=f"{metric.title} over runs", tables=[table], notes=history.notes(series, metric))
-        print_result(args, page, table.csv, table.records)
+        print_result(args, page)
     if series and args.page is not None:
         _write_page(series, warnings, args)
     return 0 if any(one.values for one in series) else options.NOTHING

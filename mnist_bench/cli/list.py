@@ -8,9 +8,10 @@ from typing import Any
 
 from mnist_bench.catalogue import device_names
 from mnist_bench.cli import options
-from mnist_bench.cli.console import print_rows
+from mnist_bench.cli.console import print_result
 from mnist_bench.machine import forecast
 from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, Variant
+from mnist_bench.table import Table
 
 Rows = list[dict[str, object]]
 
@@ -21,13 +22,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    print_rows(KINDS[args.kind](), args)
+    print_result(args, Table.of("", KINDS[args.kind]()))
     return 0
 
 
 def _models() -> Rows:
     from mnist_bench.catalogue import MODELS, PLUG_IN
-    from mnist_bench.config.rules import plugin_names
+    from mnist_bench.config import plugin_names
 
     found = [(name, model, "built-in") for name, model in MODELS.items()]
     found += [(name, PLUG_IN, "plug-in (needs --allow-plugins)") for name in plugin_names()]

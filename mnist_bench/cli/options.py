@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_bench.cells import Filter, parse_filter, select, variants_of
+from mnist_bench.cells import select, variants_of
 from mnist_bench.cli.console import say
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError, unknown
@@ -186,14 +186,9 @@ def overrides(matrix: Matrix, args: argparse.Namespace) -> Matrix:
     return dataclasses.replace(matrix, **given)
 
 
-def chosen(args: argparse.Namespace) -> Filter | None:
-    """The cells that ``--filter`` wants; None: all of them."""
-    return None if args.filter is None else parse_filter(args.filter)
-
-
 def wanted(args: argparse.Namespace, cells: Iterable[Cell]) -> frozenset[Cell]:
     """The cells that ``--filter`` wants; a value that none of these has is refused."""
-    return frozenset(select(list(dict.fromkeys(cells)), chosen(args)))
+    return frozenset(select(list(dict.fromkeys(cells)), args.filter))
 
 
 def load(args: argparse.Namespace, reference: str) -> Run:

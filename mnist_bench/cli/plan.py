@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 from mnist_bench.cells import expand, planned, reference_variant, variant_of
@@ -30,11 +31,10 @@ def execute(args: argparse.Namespace) -> int:
     rows, reference = _rows(matrix, args), reference_variant(matrix)
     seconds = round(sum(row["seconds"] for row in rows if not row["skip"]), 1)
     reasons = list(dict.fromkeys(row["skip"] for row in rows if row["skip"]))
-    table = Table("", _columns(reasons), rows)
     about = {"name": matrix.name, "reference": reference, "seconds": seconds}
     notes = _notes(rows, reasons, args, about)
-    document = Document(title=f"Plan of {matrix.name}", tables=(table,), notes=notes)
-    print_result(args, document, table.csv, lambda: {**about, "cells": table.records(), "notes": notes})
+    document = Document(title=f"Plan of {matrix.name}", tables=(Table("", _columns(reasons), rows),), notes=notes)
+    print_result(args, document, lambda: {**about, "cells": rows, "notes": notes})
     if args.format == "csv":
         say(*notes)
     return 0
@@ -50,13 +50,13 @@ def _rows(matrix: Matrix, args: argparse.Namespace) -> list[Row]:
     cores = environment.available_cores()
 
     def row(cell: Cell) -> Row:
-        guess = forecast.estimate(cell, matrix, len(seeds[cell]), cores=cores, past=past.get(cell, ()))
+        known = past.get(cell, ())
         return {
             "cell": cell.id,
             **asdict(cell),
             "seeds": seeds[cell],
-            "seconds": round(guess.seconds, 1),
-            "seconds_from": guess.source,
+            "seconds": round(forecast.estimate(cell, matrix, len(seeds[cell]), cores=cores, past=known), 1),
+            "seconds_from": "earlier runs" if known else "model",
             "skip": forecast.skip_reason(cell, variant_of(matrix, cell.variant), host),
         }
 
@@ -69,14 +69,17 @@ def _columns(reasons: Sequence[str]) -> tuple[Column[Row], ...]:
             return f"skipped [{reasons.index(row['skip']) + 1}]"
         return duration(row["seconds"]) + (" *" if row["seconds_from"] == "earlier runs" else "")
 
-    def column(key: str, title: str | None) -> Column[Row]:
-        right = key in ("batch_size", "seeds", "seconds")
-        return Column(title, texts.get(key), right=right, key=key, value=lambda row: row[key])
+    def column(key: str, title: str | None, text: Callable[[Row], str] | None = None) -> Column[Row]:
+        return Column(title, text, right=key in ("batch_size", "seeds", "seconds"), key=key, value=itemgetter(key))
 
-    texts = {"seeds": lambda row: str(len(row["seeds"])), "seconds": about}
     of_cell = {"cell": None, "model": "model", "device": "device", "batch_size": "batch", "variant": "variant"}
-    titles = {**of_cell, "seeds": "seeds", "seconds": "about", "seconds_from": None, "skip": None}
-    return tuple(column(key, title) for key, title in titles.items())
+    return (
+        *(column(key, title) for key, title in of_cell.items()),
+        column("seeds", "seeds", lambda row: str(len(row["seeds"]))),
+        column("seconds", "about", about),
+        column("seconds_from", None),
+        column("skip", None),
+    )
 
 
 def _notes(rows: Sequence[Row], reasons: Sequence[str], args: argparse.Namespace, about: Row) -> list[str]:

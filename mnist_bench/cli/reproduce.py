@@ -44,7 +44,7 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.progress import RunProgress, Screen
     from mnist_bench.labs.reproduce import Reproduction
-    from mnist_bench.machine.lock import alone
+    from mnist_bench.machine.noise import alone
     from mnist_bench.run import runner
 
     errors = make_console(args, stderr=True)
@@ -132,4 +132,4 @@ def _print(result: Reproduction, args: argparse.Namespace) -> None:
         print(reproduce.page(result), end="")
         return
     csv = reproduce.tables(result)["epochs"].csv
-    print_result(args, reproduce.document(result), csv, lambda: reproduce.to_json(result))
+    print_result(args, reproduce.document(result), lambda: reproduce.to_json(result), csv)

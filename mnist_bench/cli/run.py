@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.cli.progress import RunProgress, Screen
-    from mnist_bench.machine.lock import alone
+    from mnist_bench.machine.noise import alone
     from mnist_bench.run import runner
 
     errors = make_console(args, stderr=True)
@@ -129,7 +129,7 @@ def conclude(run: Run, args: argparse.Namespace, errors: Console) -> int:
         make_console(args, stderr=False).print("nothing was measured")
     else:
         people = results.document(manifest, rows) if args.format == "md" else results.screen(rows)
-        print_result(args, people, lambda: results.table_of(rows).csv(), lambda: results.to_json(run))
+        print_result(args, people, lambda: results.to_json(run), lambda: results.table_of(rows).csv())
     missed = missed_floors(manifest.matrix, rows)
     for _, message in missed:
         errors.print(Text("expect: ", style="bold red") + Text(message), soft_wrap=True)

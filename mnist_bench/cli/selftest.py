@@ -44,10 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.gate.plan import parse_budget
     from mnist_bench.labs.selftest import Bench, instrumented, measure_gate
-    from mnist_bench.machine.lock import alone
+    from mnist_bench.machine.noise import alone
 
     path, matrix = options.read_matrix(args)
-    cells = select(expand(matrix), options.chosen(args))
+    cells = select(expand(matrix), args.filter)
     instrumented(matrix, cells)  # refuses what it cannot instrument, before anything is measured
     budget_s, most = parse_budget(args.budget), CONDITIONS * args.checks
     say(
@@ -112,6 +112,6 @@ def _print(report: Report, args: argparse.Namespace) -> None:
     from mnist_bench.labs.selftest_report import document
 
     told = document(report)
-    print_result(args, told, told.tables[0].csv, lambda: msgspec.to_builtins(report))
+    print_result(args, told, lambda: msgspec.to_builtins(report))
     if args.format == "csv":
         say(*told.notes)

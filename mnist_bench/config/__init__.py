@@ -1,29 +1,44 @@
 """A matrix file -> a Matrix, or every problem of the file at once, each with its line and column.
 
-Three steps: positioned YAML (``positions``), the shape of each value (pydantic, on the annotations of the records),
-what the values say together (``rules``). What one step refuses is cut out of the tree, so that the next still sees the
-rest.
+Three steps: YAML with places (``positions``), the shape of each value (pydantic, on the annotations of the records),
+what the values say by themselves and together (the rules at the end). A rule looks at what is sound, so that one fault
+does not hide the next.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
+import math
 import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from mnist_bench.catalogue import MODELS, PIPELINES, device_names
+from mnist_bench.catalogue import ENTRY_POINT_GROUP, EXECUTIONS, MODELS, PIPELINES, device_names
+from mnist_bench.cells import AXES, CELL_KEYS, expand, variants_of
 from mnist_bench.config import positions
-from mnist_bench.config.positions import Node, Problem, at, described
-from mnist_bench.config.rules import broken_rules
+from mnist_bench.config.positions import at, described
 from mnist_bench.disk.files import read_regular
 from mnist_bench.errors import ConfigError, quoted, unknown
-from mnist_bench.records import BUILTIN_VARIANTS, MAX_SEEDS, Matrix
+from mnist_bench.records import (
+    BUILTIN_VARIANTS,
+    MAX_CELLS,
+    MAX_SEEDS,
+    Cell,
+    CompileOptions,
+    Floor,
+    GateRule,
+    Matrix,
+    ModelEntry,
+    Selector,
+    Variant,
+)
 
 MAX_FILE_BYTES = 1 << 20
 # What should stand where pydantic found no list, or no mapping; of one key or of any.
@@ -35,10 +50,20 @@ EXPECTED = {
     "dataclass_type:models": "a model's name, or a mapping with the key 'model'",
     "dataclass_type:variants": "the name of a built-in variant, or a mapping with the key 'name'",
 }
-# Stands for a list of which nothing is left, so that its mistakes do not hide the next.
-PLACEHOLDERS = {"models": ["mlp"], "devices": ["cpu"], "batch_sizes": [1], "variants": ["eager"], "seeds": 1}
+ITEMS = {"models": ModelEntry, "variants": Variant, "exclude": Selector, "expect": Floor, "gate": GateRule}
+DISTINCT = {"seeds": "seed", "models": "model", "devices": "device", "batch_sizes": "batch size", "variants": "variant"}
 
 _MATRIX = TypeAdapter(Matrix)
+_CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_NOT_COMPILED = dataclasses.asdict(CompileOptions())
+
+
+class Fault(NamedTuple):
+    """What is wrong with the value at a path, or with the key there."""
+
+    path: positions.Path
+    message: str
+    of_key: bool = False
 
 
 def load(path: Path, *, allow_plugins: bool) -> Matrix:
@@ -88,17 +113,22 @@ def parse(text: str, *, source: str, allow_plugins: bool) -> Matrix:
     m.yaml:1:1: missing key 'batch_sizes'
     m.yaml:1:1: missing key 'variants'
     """
-    root, problems = positions.read(text)
-    matrix = None
-    if root is not None and root.value and not isinstance(root.value, dict):
-        problems.append(Problem(root.position, (), f"should be a mapping of keys, got {described(root.value)}"))
-    elif root is not None and root.value:
-        matrix = _from_tree(root, problems, allow_plugins)
-    elif not problems:
-        problems.append(Problem((1, 1), (), "is empty: mnist-bench schema tells what a matrix file holds"))
-    if matrix is None or problems:
-        problems.sort(key=lambda problem: problem.position)
-        raise ConfigError(list(dict.fromkeys(problem.render(source) for problem in problems)))
+    found, matrix = positions.Reader(text), None
+    if found.values and isinstance(found.values, dict):
+        values = {key: value for key, value in found.values.items() if not key.startswith("x-")}
+        if "version" not in values:
+            found.blame((), "missing key 'version'")
+        matrix, faults = examined(values, allow_plugins, found.spoilt)
+        for path, message, of_key in faults:
+            found.blame(path, message, of_key=of_key)
+    elif found.values:
+        found.blame((), f"should be a mapping of keys, got {described(found.values)}")
+    elif not found.problems:
+        found.problems.append(((1, 1), "is empty: mnist-bench schema tells what a matrix file holds"))
+    if matrix is None or found.problems:
+        ordered = sorted(found.problems, key=lambda problem: problem[0])
+        problems = [f"{source}:{line}:{column}: {words}" for (line, column), words in ordered]
+        raise ConfigError(list(dict.fromkeys(problems)))
     return matrix
 
 
@@ -116,13 +146,9 @@ def checked(matrix: Matrix, *, source: str, allow_plugins: bool) -> Matrix:
     Raises:
         ConfigError: every problem, as ``source: path: message``.
     """
-    sound, faults = _validated(msgspec.to_builtins(matrix))
-    problems = [(fault["loc"], _message(fault)) for fault in faults]
-    if sound is not None:
-        broken = broken_rules(sound, unsound=set(), allow_plugins=allow_plugins)
-        problems = [(path if key is None else (*path, key), message) for path, key, message in broken]
-    if problems:
-        raise ConfigError([f"{source}: {at(path)}{message}" for path, message in problems])
+    _, faults = examined(json.loads(msgspec.json.encode(matrix)), allow_plugins)
+    if faults:
+        raise ConfigError([f"{source}: {at(fault.path)}{fault.message}" for fault in faults])
     return matrix
 
 
@@ -165,45 +191,47 @@ class _Schema(GenerateJsonSchema):
         return found
 
 
-def _from_tree(root: Node, problems: list[Problem], allow_plugins: bool) -> Matrix | None:
-    """The matrix of the tree; of a faulty one what is left when every fault is cut out. ``problems`` grows."""
-    assert isinstance(root.value, dict)
-    root = dataclasses.replace(root, value={k: node for k, node in root.value.items() if not k.startswith("x-")})
-    if "version" not in root.plain():
-        problems.append(Problem(root.position, (), "missing key 'version'"))
-    cut = {problem.path for problem in problems if problem.spoils}
-    matrix, faults = _validated(root.plain())
-    shapes = [_shape_problem(root, fault) for fault in faults]
-    problems += [one for one in shapes if not any(one.path[:length] in cut for length in range(len(one.path) + 1))]
-    cut = {problem.path for problem in problems if problem.spoils}
-    left = root.without(cut)
-    plain = left.plain()
-    empty = {key: value for key, value in PLACEHOLDERS.items() if plain.get(key, key == "seeds") in ([], False)}
-    if cut or empty or matrix is None:
-        matrix, faults = _validated({**plain, **empty})
-    if matrix is not None:
-        unsound = {*empty, *(str(problem.path[0]) for problem in problems if problem.path)}
-        for path, key, message in broken_rules(
-            matrix,
-            unsound=unsound,
-            allow_plugins=allow_plugins,
-            written=lambda path: left.nearest(path).path[-1:] == path[-1:],
-        ):
-            whole = left.nearest(path)
-            node = whole if key is None else left.nearest((*path, key))
-            if not whole.path or not any(place[: len(whole.path)] == whole.path for place in cut):
-                position = node.position if key is None else node.key_position or node.position
-                problems.append(Problem(position, node.path, message))
-    return matrix
+def examined(
+    values: dict[str, Any], allow_plugins: bool, spoilt: Collection[positions.Path] = ()
+) -> tuple[Matrix | None, list[Fault]]:
+    """The matrix of the values, None where it has none of the right shape; and all that is wrong in it.
+
+    Args:
+        values: as people write them.
+        allow_plugins: whether models may name code.
+        spoilt: where something is wrong already: what depends on it is not looked at.
+    """
+    long = _long(values)
+    matrix, faults = _validated(long)
+    wrong = {path[:2] for path in (*spoilt, *(fault.path for fault in faults))}
+    items = [
+        (key, number, item)
+        for key in {**ITEMS, **DISTINCT}
+        for number, item in enumerate(long[key] if isinstance(long.get(key), list) else ())
+        if (key, number) not in wrong
+    ]
+    faults += _duplicates(items)
+    for key, number, item in items:
+        if key in ITEMS:
+            for path, message, of_key in _of_item(msgspec.convert(item, ITEMS[key]), item, allow_plugins):
+                faults.append(Fault((key, number, *path), message, of_key))
+    for rules, needed in ((_of_selections, AXES), (_of_cells, (*AXES, "exclude", "include"))):
+        # A fault of the whole is one of the axes: they multiply to more cells than can be looked at.
+        unsound = {str(path[0]) if path else AXES[0] for path in (*spoilt, *(fault.path for fault in faults))}
+        sound, _ = _validated({key: value for key, value in long.items() if key not in unsound})
+        if sound is not None and not unsound & {*needed}:
+            faults += rules(sound)
+    return matrix, faults
 
 
-def _validated(plain: dict[str, Any]) -> tuple[Matrix | None, list[Any]]:
-    """The matrix, or pydantic's errors."""
+def _validated(values: dict[str, Any]) -> tuple[Matrix | None, list[Fault]]:
+    """The matrix, or what pydantic finds."""
     try:
-        return _MATRIX.validate_json(json.dumps(_long(plain))), []
+        return _MATRIX.validate_json(json.dumps(values)), []
     except ValidationError as error:
         # A list is too short for pydantic where its items are wrong, too.
-        return None, [one for one in error.errors(include_url=False) if one["type"] != "too_short" or not one["input"]]
+        found = [one for one in error.errors(include_url=False) if one["type"] != "too_short" or not one["input"]]
+        return None, [Fault(one["loc"], _message(one), one["type"] == "unexpected_keyword_argument") for one in found]
 
 
 def _long(plain: dict[str, Any]) -> dict[str, Any]:
@@ -228,14 +256,6 @@ def _long_model(item: Any) -> Any:
         return item
     name = re.sub(r"[^A-Za-z0-9._-]", ".", str(item.get("model"))).lstrip("._-")[:64]
     return {"name": name or "unnamed", **item}
-
-
-def _shape_problem(root: Node, fault: Any) -> Problem:
-    """One of pydantic's errors, put where it is mended: at the value, an unknown key, or the mapping that lacks one."""
-    node = root.nearest(fault["loc"])
-    unknown_key = fault["type"] == "unexpected_keyword_argument"
-    position = node.key_position or node.position if unknown_key else node.position
-    return Problem(position, node.path, _message(fault), spoils=bool(node.path))
 
 
 def _message(fault: Any) -> str:
@@ -273,3 +293,123 @@ def _known_keys(keys: list[str]) -> list[str]:
         hint = get_type_hints(record)[key]
         record = next(iter(get_args(hint)), hint)  # of ``tuple[Record, ...]``
     return [field.name for field in dataclasses.fields(record)]
+
+
+def plugin_names() -> tuple[str, ...]:
+    """The entry points that installed packages offer as models. Looked up by name; none is imported."""
+    return tuple(sorted({point.name for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}))
+
+
+def _of_item(record: Any, item: Mapping[str, Any], allow_plugins: bool) -> Iterator[Fault]:
+    """What is wrong with one item of a list, of sound values; paths begin at the item."""
+    match record:
+        case ModelEntry():
+            yield from _of_model(record, allow_plugins)
+        case Variant():
+            yield from _of_variant(record, item)
+        case Floor():
+            if record.min_accuracy is None and record.min_train_samples_per_s is None:
+                yield Fault((), "expects nothing: give min_accuracy, min_train_samples_per_s or both")
+        case GateRule():
+            if record.detect <= record.margin:
+                yield Fault((), f"detect ({record.detect:g}) should be above margin ({record.margin:g})")
+        case Selector() if record == Selector():
+            yield Fault((), f"would exclude every cell: give at least one of {', '.join(CELL_KEYS)}")
+
+
+def _of_model(entry: ModelEntry, allow_plugins: bool) -> Iterator[Fault]:
+    if entry.model not in MODELS:
+        plugins = plugin_names()
+        if entry.model not in plugins and not _CODE.fullmatch(entry.model):
+            form = "; or write package.module:function" if ":" in entry.model else ""
+            known = (*MODELS, *(plugins if allow_plugins else ()))
+            yield Fault(("model",), unknown("model", entry.model, known) + form)
+        elif not allow_plugins:
+            message = f"{quoted(entry.model)} is code: add --allow-plugins to run code named in the matrix"
+            yield Fault(("model",), message)
+    if entry.name in MODELS and entry.model != entry.name:
+        yield Fault(("name",), f"{quoted(entry.name)} is the name of a built-in model: choose another")
+
+
+def _of_variant(variant: Variant, item: Mapping[str, Any]) -> Iterator[Fault]:
+    if BUILTIN_VARIANTS.get(variant.name, variant) != variant:
+        yield Fault(("name",), f"{quoted(variant.name)} is the name of a built-in variant: choose another")
+    if not EXECUTIONS[variant.execution].compiles and item.get("compile", _NOT_COMPILED) != _NOT_COMPILED:
+        message = f"has no effect with execution: {variant.execution}: add execution: compile"
+        yield Fault(("compile",), message, of_key=True)
+    if variant.workers and variant.pipeline == "resident":
+        mend = "set pipeline: tensors or torchvision, or remove workers"
+        message = f"the resident pipeline has no loader to give workers to: {mend}"
+        yield Fault(("workers",), message, of_key=True)
+
+
+def _duplicates(items: Iterable[tuple[str, int, Any]]) -> Iterator[Fault]:
+    first: dict[tuple[str, object], tuple[int, object]] = {}
+    for key, number, item in items:
+        if key not in DISTINCT:
+            continue
+        value = item["name"] if isinstance(item, dict) else item
+        before, other = first.setdefault((key, _same_device(value)), (number, value))
+        if before != number:
+            alias = "" if other == value else " ('cuda' is 'cuda:0')"
+            mend = "remove one, or give it another name" if key in ITEMS else "remove one"
+            words = f"duplicate {DISTINCT[key]} {quoted(value)}{alias} (the first is {key}[{before}]): {mend}"
+            yield Fault((key, number), words)
+
+
+def _of_selections(matrix: Matrix) -> Iterator[Fault]:
+    """Of the axes together, and of what ``exclude`` and ``include`` take from them."""
+    product = math.prod(len(getattr(matrix, axis)) for axis in AXES)
+    if product + len(matrix.include) > MAX_CELLS:
+        total = f"{product:,} cells and {len(matrix.include):,} included"
+        yield Fault((), f"the axes multiply to {total}: more than {MAX_CELLS:,}; split the matrix")
+        return
+    full = dataclasses.replace(matrix, exclude=(), include=())
+    yield from _unmatched("exclude", matrix.exclude, expand(full), "so it excludes nothing")
+    models = [*(entry.name for entry in matrix.models), *MODELS]
+    variants = [*(variant.name for variant in matrix.variants), *BUILTIN_VARIANTS]
+    for number, cell in enumerate(matrix.include):
+        for key, names in (("model", models), ("variant", variants)):
+            if getattr(cell, key) not in names:
+                yield Fault(("include", number, key), unknown(key, getattr(cell, key), dict.fromkeys(names)))
+
+
+def _of_cells(matrix: Matrix) -> Iterator[Fault]:
+    """Of the cells that are left: those that are there twice, and what no cell answers to."""
+    cells = expand(matrix)
+    seen = {_same_cell(cell) for cell in cells[: len(cells) - len(matrix.include)]}
+    for number, cell in enumerate(matrix.include):
+        if _same_cell(cell) in seen:
+            yield Fault(("include", number), f"duplicate cell {cell.id}: the matrix has it already; remove it here")
+        seen.add(_same_cell(cell))
+    if not cells:
+        yield Fault(("exclude",), "leaves no cell: exclude less", of_key=True)
+        return
+    yield from _unmatched("expect", matrix.expect, cells, "so it would never be checked")
+    yield from _unmatched("gate", matrix.gate, cells, "so it would never be checked")
+    names = [variant.name for variant in variants_of(matrix)]
+    if matrix.reference is not None and matrix.reference not in names:
+        yield Fault(("reference",), unknown("variant", matrix.reference, names))
+
+
+def _unmatched(key: str, selectors: Sequence[Selector], cells: Sequence[Cell], effect: str) -> Iterator[Fault]:
+    """The values of selectors that no cell has, and selectors whose values no cell has together."""
+    known = {name: dict.fromkeys(getattr(cell, name) for cell in cells) for name in CELL_KEYS}
+    for number, selector in enumerate(selectors):
+        given = {name: getattr(selector, name) for name in CELL_KEYS if getattr(selector, name) is not None}
+        strange = {name: value for name, value in given.items() if value not in known[name]}
+        for name, value in strange.items():
+            names = ", ".join(map(str, known[name]))
+            message = f"no cell has the {name} {quoted(value)} (known: {names}), {effect}"
+            yield Fault((key, number, name), message)
+        if not strange and not any(selector.matches(cell) for cell in cells):
+            yield Fault((key, number), f"matches no cell (it may be excluded), {effect}: remove it")
+
+
+def _same_device(name: object) -> object:
+    """``cuda`` is the first of the visible GPUs: a matrix that names it both ways would measure it twice."""
+    return "cuda:0" if name == "cuda" else name
+
+
+def _same_cell(cell: Cell) -> Cell:
+    return dataclasses.replace(cell, device=str(_same_device(cell.device)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mnist_bench import config, data
-from mnist_bench.cells import Filter, expand, parse_filter, select
+from mnist_bench.cells import expand, parse_filter, select
 from mnist_bench.disk.folder import MANIFEST, RunFolder, known_runs, new_run_id
 from mnist_bench.errors import BenchError, ConfigError, UsageError
 from mnist_bench.gate import sides, trees
@@ -101,7 +101,8 @@ def plan(request: Request) -> Plan:
     shown = request.options.matrix_path
     git, path = trees.find(Path(shown), request.here, request.environ)
     matrix = _own_matrix(git.folder, path, shown, request)
-    _wanted(request)
+    if request.options.run.filter:
+        parse_filter(request.options.run.filter)  # refused before a tree is laid out
     commit, ambiguous = trees.commit_of(git, request.against)
     state = trees.state(git, request.left_out)
     return Plan(request=request, git=git, path=path, commit=commit, ambiguous=ambiguous, matrix=matrix, state=state)
@@ -236,11 +237,6 @@ def _kept_matrix(folder: RunFolder, matrix: Matrix, request: Request) -> Matrix:
     return request.override(config.checked(matrix, source=source, allow_plugins=request.options.run.allow_plugins))
 
 
-def _wanted(request: Request) -> Filter | None:
-    given = request.options.run.filter
-    return parse_filter(given) if given else None
-
-
 def _data(planned: Plan, observer: CheckObserver) -> DataSet:
     """One data set for both sides, verified."""
     request = planned.request
@@ -358,7 +354,7 @@ def _make(planned: Plan, name: str, a: Side, b: Side, notes: tuple[str, ...], in
         a=Tree(label=request.against, commit=planned.commit),
         b=Tree(label=WORKING_TREE, commit=state.commit, changed=trees.named(state.changed)),
         matrix=a.matrix,
-        cells=select(tuple(cells), _wanted(request)),
+        cells=select(tuple(cells), request.options.run.filter or None),
         incomparable=incomparable,
         budget_s=request.budget_s,
         content_sha256=state.sha256,

@@ -9,7 +9,7 @@ import platform
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from mnist_bench import __version__
@@ -43,9 +43,6 @@ COMMAND_TIMEOUT_SECONDS = 2.0
 MADE_HOME = "mnist-bench-home-"
 _LONGEST = 200  # characters of a detail
 
-# A command and its environment to what it printed; None where it is absent, failed, or took too long.
-Runner = Callable[[Sequence[str], Mapping[str, str]], str | None]
-
 
 def run_command(command: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """What a command prints; None where it is absent, fails, or takes more than two seconds."""
@@ -63,21 +60,19 @@ def run_command(command: Sequence[str], environ: Mapping[str, str]) -> str | Non
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
 
 
-def describe(
-    environ: Mapping[str, str], folder: Path | None = None, *, root: Path = ROOT, run: Runner = run_command
-) -> Environment:
+def describe(environ: Mapping[str, str], folder: Path | None = None, *, root: Path = ROOT) -> Environment:
     """Describes this machine.
 
     Args:
         environ: the environment variables (those of ``VARIABLES`` are recorded, and commands are given all).
         folder: whose git commit is recorded (None: the current one).
-        root: where /proc and /sys are found; run: starts a command. Tests give others.
+        root: where /proc and /sys are found.
     """
-    commit, dirty = git_state(folder or Path.cwd(), environ, run)
+    commit, dirty = git_state(folder or Path.cwd(), environ)
     return Environment(
         python=platform.python_version(),
         platform=platform.platform(),
-        cpu=_cpu(root, environ, run),
+        cpu=_cpu(root, environ),
         cores=available_cores(root),
         memory_bytes=available_memory_bytes(root),
         packages=_packages(),
@@ -119,8 +114,9 @@ def available_cores(root: Path = ROOT) -> int:
 
 def available_memory_bytes(root: Path = ROOT) -> int:
     """The machine's memory, or what the cgroups leave of it."""
-    found = re.search(r"^MemTotal:\s*(\d+) kB", read(root / "proc/meminfo"), re.MULTILINE)
-    total = int(found[1]) * 1024 if found else _memory_by_psutil()
+    import psutil  # late: no --help needs it
+
+    total: int = psutil.virtual_memory().total
     texts = [*_cgroup(root, "", "memory.max"), *_cgroup(root, "memory", "memory.limit_in_bytes")]
     return min([total, *(int(text) for text in texts if text.isdecimal() and int(text))])
 
@@ -145,11 +141,11 @@ def _cgroup(root: Path, controller: str, name: str) -> list[str]:
     return [read(folder / name) for folder in folders]
 
 
-def git_state(folder: Path, environ: Mapping[str, str], run: Runner = run_command) -> tuple[str | None, bool]:
+def git_state(folder: Path, environ: Mapping[str, str]) -> tuple[str | None, bool]:
     """The commit of a folder and whether tracked files differ from it; (None, False) outside of git, or without it."""
     # One call; no lock on the index of somebody's working tree, and no hook of an unknown repository.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder)]
-    text = run([*command, "status", "--porcelain=v2", "--branch", "--untracked-files=no"], environ) or ""
+    text = run_command([*command, "status", "--porcelain=v2", "--branch", "--untracked-files=no"], environ) or ""
     commit = re.search(r"^# branch\.oid ([0-9a-f]{40,64})$", text, re.MULTILINE)  # "(initial)" before the first
     return (commit[1], bool(re.search(r"^[^#]", text, re.MULTILINE))) if commit else (None, False)
 
@@ -162,13 +158,12 @@ def read(path: Path) -> str:
         return ""
 
 
-def _cpu(root: Path, environ: Mapping[str, str], run: Runner) -> str:
+def _cpu(root: Path, environ: Mapping[str, str]) -> str:
     """The processor's name: /proc/cpuinfo, sysctl on macOS, else the architecture."""
-    names = r"^(?:model name|Model|Hardware|cpu model)\s*:\s*(\S.*)$"
-    if found := re.search(names, read(root / "proc/cpuinfo"), re.MULTILINE):
-        return _short(found[1])
-    brand = run(["sysctl", "-n", "machdep.cpu.brand_string"], environ) if platform.system() == "Darwin" else None
-    return _short(brand or platform.processor() or platform.machine() or "unknown")
+    name = _first(r"^(?:model name|Model|Hardware|cpu model)\s*:\s*(\S.*)$", read(root / "proc/cpuinfo"))
+    if not name and platform.system() == "Darwin":
+        name = run_command(["sysctl", "-n", "machdep.cpu.brand_string"], environ) or ""
+    return _short(name or platform.processor() or platform.machine() or "unknown")
 
 
 def _packages() -> dict[str, str]:
@@ -200,12 +195,6 @@ def _details(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
 def _first(pattern: str, text: str) -> str:
     found = re.search(pattern, text, re.MULTILINE)
     return found[1] if found else ""
-
-
-def _memory_by_psutil() -> int:
-    import psutil  # only where there is no /proc
-
-    return int(psutil.virtual_memory().total)
 
 
 def _short(text: str) -> str:

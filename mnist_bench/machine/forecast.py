@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from mnist_bench.catalogue import DEVICES, EXECUTIONS, MODELS, PIPELINES, PLUG_IN
 from mnist_bench.cells import model_of, variant_of
@@ -34,16 +33,8 @@ PLATFORMS = {"darwin": "macOS", "linux": "Linux"}
 MAX_RUNS = 20  # the newest; a plan must not read a year of runs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """Seconds that a cell takes with all its seeds, timing included."""
-
-    seconds: float
-    source: Literal["earlier runs", "model"]
-
-
-def estimate(cell: Cell, matrix: Matrix, seeds: int, *, cores: int, past: Sequence[Measurement] = ()) -> Estimate:
-    """About how long a cell takes.
+def estimate(cell: Cell, matrix: Matrix, seeds: int, *, cores: int, past: Sequence[Measurement] = ()) -> float:
+    """About how many seconds a cell takes with all its seeds, timing included.
 
     Args:
         cell: of the matrix.
@@ -54,9 +45,8 @@ def estimate(cell: Cell, matrix: Matrix, seeds: int, *, cores: int, past: Sequen
     """
     if past:
         again = [one.token_s + (matrix.epochs - len(one.epochs.train_s)) * _measured_epoch_s(one) for one in past]
-        return Estimate(seconds=seeds * max(0.0, statistics.median(again)), source="earlier runs")
-    trial = trial_s(cell, matrix, matrix.epochs, cores)
-    return Estimate(seconds=seeds * trial + matrix.timing.budget_seconds, source="model")
+        return seeds * max(0.0, statistics.median(again))
+    return seeds * trial_s(cell, matrix, matrix.epochs, cores) + matrix.timing.budget_seconds
 
 
 def trial_s(cell: Cell, matrix: Matrix, epochs: int, cores: int) -> float:
@@ -119,7 +109,10 @@ def this_host() -> Host:
 
 def skip_reason(cell: Cell, variant: Variant, host: Host) -> str | None:
     """Why a cell will be skipped, as far as can be known; None: no reason is known."""
-    return device_doubt(cell.device, host) or compiler_doubt(variant, host)
+    if doubt := device_doubt(cell.device, host):
+        return doubt
+    found = compiler_problem(variant, host)
+    return found and f"{variant.name}: {found[0]}, will be skipped: {found[1]}"
 
 
 def device_doubt(device: str, host: Host) -> str | None:
@@ -152,18 +145,6 @@ def visible_gpus(variable: str) -> int:
     """How many GPUs ``CUDA_VISIBLE_DEVICES`` names, as CUDA reads it: the first that is no GPU's ends the list."""
     names = [name.strip() for name in variable.split(",")]
     return next((index for index, name in enumerate(names) if name in ("", "-1")), len(names))
-
-
-def compiler_doubt(variant: Variant, host: Host) -> str | None:
-    """Why cells of ``variant`` will be skipped; None: torch.compile may work."""
-    found = compiler_problem(variant, host)
-    return found and f"{variant.name}: {found[0]}, will be skipped: {found[1]}"
-
-
-def missing_compiler(variant: Variant, host: Host) -> str | None:
-    """``compiler_problem`` in one text."""
-    found = compiler_problem(variant, host)
-    return found and ": ".join(found)
 
 
 def compiler_problem(variant: Variant, host: Host) -> tuple[str, str] | None:

@@ -1,16 +1,25 @@
-"""What else this machine did while a trial was measured: counters read before and after a span."""
+"""What else this machine does while we measure: another run, which is waited for; whatever counters show of a span."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import IO, Any
 
 import psutil
+
+from mnist_bench.data.mnist import cache_root
+from mnist_bench.errors import UsageError
+from mnist_bench.machine import environment
 
 STEAL_LIMIT = 0.02  # of the cores' time, taken by the hypervisor
 OTHERS_LIMIT = 0.05  # of the cores' time, used by processes that are not ours
@@ -103,13 +112,53 @@ def _cpu_s(process: psutil.Process, *, ended_children: bool) -> float:
 
 def _pressure_s(path: Path) -> float | None:
     """Seconds in which some task waited for a CPU."""
-    try:
-        words = path.read_text().split()
-    except OSError:
-        return None
-    return next((int(word[6:]) * 1e-6 for word in words if word.startswith("total=")), None)
+    found = re.search(r"total=(\d+)", environment.read(path))
+    return int(found[1]) * 1e-6 if found else None
 
 
 def _throttled(root: Path) -> int | None:
     counts = list(root.glob("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count"))
     return sum(int(path.read_text()) for path in counts) if counts else None
+
+
+@contextmanager
+def alone(*, wait: bool, tell: Callable[[str], object]) -> Iterator[None]:
+    """Holds the lock of this user's runs on this machine; waiters are told whose it is.
+
+    Where the cache folder cannot be written (a container without a home) there is no lock, and the run goes on.
+
+    Args:
+        wait: for another run to end.
+        tell: told that another run is waited for, or that none can be.
+
+    Raises:
+        UsageError: another run is on, and is not to be waited for.
+    """
+    path = cache_root(os.environ) / "machine.lock"
+    with ExitStack() as held:  # the end of the file, however it comes, gives the lock up
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(path.open("a+", encoding="utf-8", errors="replace"))
+            _acquire(file, wait=wait, tell=tell)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} in {Path.cwd()}, since {datetime.now():%Y-%m-%d %H:%M}")
+            file.flush()
+        except OSError as error:
+            tell(
+                f"warning: {path}: {error.strerror or error}: other runs are neither waited for nor kept waiting; "
+                "set XDG_CACHE_HOME to a folder that can be written"
+            )
+        yield
+
+
+def _acquire(file: IO[str], *, wait: bool, tell: Callable[[str], object]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = "".join(letter for letter in file.read(500) if letter.isprintable())
+        other = f"another run of yours is measuring on this machine ({holder})"
+        if not wait:
+            raise UsageError(f"{other}, and --no-wait was given") from None
+        tell(f"{other}: waiting for its end (Ctrl-C to leave) ...")
+        fcntl.flock(file, fcntl.LOCK_EX)

@@ -120,4 +120,5 @@ def missing_compiler(variant: Variant, device: torch.device) -> str | None:
     compiles = EXECUTIONS[variant.execution].compiles and variant.compile.backend == "inductor"
     if compiles and device.type in ("cuda", "xpu") and importlib.util.find_spec("triton") is None:
         return "torch.compile needs triton on a GPU: pip install triton"
-    return forecast.missing_compiler(variant, forecast.this_host())
+    found = forecast.compiler_problem(variant, forecast.this_host())
+    return found and ": ".join(found)

@@ -16,14 +16,12 @@ from mnist_bench.config import parse
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.machine.forecast import (
     Host,
-    compiler_doubt,
-    device_doubt,
     earlier_trials,
     estimate,
     skip_reason,
     this_host,
 )
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Measurement, Trial, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Trial, Variant
 
 
 def host(**changes: object) -> Host:
@@ -35,10 +33,9 @@ class TestEstimate:
     cell = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
     matrix = parse(GOOD, source="x", allow_plugins=False)
 
-    def seconds(
-        self, cell: Cell, matrix: Matrix, *, past: Sequence[Measurement] = (), seeds: int = 1, cores: int = 2
-    ) -> float:
-        return estimate(cell, matrix, seeds, cores=cores, past=past).seconds
+    @staticmethod
+    def seconds(cell: Cell, matrix: Matrix, seeds: int = 1, cores: int = 2) -> float:
+        return estimate(cell, matrix, seeds, cores=cores)
 
     def test_more_work_takes_longer(self) -> None:
         plain = self.seconds(self.cell, self.matrix)
@@ -52,7 +49,7 @@ class TestEstimate:
     def test_earlier_runs_win_and_scale_with_epochs(self) -> None:
         one_epoch = make_epochs((3.75,), (0.9,))  # and a quarter of a second for its evaluation
         past = [make_measurement(epochs=one_epoch, token_s=token_s) for token_s in (10.0, 12.0, 90.0)]
-        assert self.seconds(self.cell, self.matrix, past=past, seeds=3) == 3 * (12.0 + 4.0)
+        assert estimate(self.cell, self.matrix, 3, cores=2, past=past) == 3 * (12.0 + 4.0)
 
     def test_default_matrix_fits_ten_minutes_on_two_cores(self) -> None:
         text = (Path(__file__).parents[2] / "benchmarks.yaml").read_text()
@@ -76,48 +73,46 @@ class TestEstimate:
         assert earlier_trials(tmp_path / "absent", "standard") == {}
 
 
-class TestSkips:
-    @pytest.mark.parametrize(
-        ("device", "machine", "phrase"),
-        [
-            ("cpu", host(find_program=lambda name: None), None),
-            ("xpu", host(), None),
-            ("cuda", host(), None),
-            ("cuda:1", host(environ={"CUDA_VISIBLE_DEVICES": "0,3"}), None),
-            ("cuda:1", host(environ={"CUDA_VISIBLE_DEVICES": "3"}), "leaves 1 GPU,"),
-            ("cuda:1", host(environ={"CUDA_VISIBLE_DEVICES": "0,-1,2"}), "leaves 1 GPU,"),
-            ("cuda", host(environ={"CUDA_VISIBLE_DEVICES": ""}), "leaves 0 GPUs"),
-            ("cuda", host(environ={"CUDA_VISIBLE_DEVICES": "-1"}), "leaves 0 GPUs"),
-            ("cuda", host(torch_version="2.13.0+cpu"), "built without CUDA"),
-            ("cuda:1", host(torch_version="2.13.0+cpu"), "install a CUDA build"),
-            ("cuda", host(platform="darwin"), "macOS has no CUDA"),
-            ("cuda", host(find_program=lambda name: None, torch_version=None), "will be skipped unless torch sees one"),
-            ("mps", host(), "only on macOS"),
-            ("mps", host(platform="darwin"), None),
-        ],
-    )
-    def test_devices(self, device: str, machine: Host, phrase: str | None) -> None:
-        doubt = device_doubt(device, machine)
-        assert doubt is None if phrase is None else phrase in str(doubt)
+NO_PROGRAM = host(find_program=lambda name: None)
+AOT = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot_eager"))
 
-    def test_compilers(self) -> None:
-        nothing = host(find_program=lambda name: None)
-        compiled = BUILTIN_VARIANTS["compile"]
-        aot = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot_eager"))
-        assert compiler_doubt(BUILTIN_VARIANTS["eager"], nothing) is None
-        assert compiler_doubt(aot, nothing) is None
-        assert compiler_doubt(compiled, host()) is None
-        assert "(g++ not found)" in str(compiler_doubt(compiled, nothing))
-        assert "xcode-select --install" in str(
-            compiler_doubt(compiled, dataclasses.replace(nothing, platform="darwin"))
-        )
-        named = dataclasses.replace(nothing, environ={"CXX": "icpx"})
-        assert "(icpx not found)" in str(compiler_doubt(compiled, named))
 
-    def test_the_device_comes_first(self) -> None:
-        cell = Cell(model="mlp", device="mps", batch_size=1, variant="compile")
-        reason = skip_reason(cell, BUILTIN_VARIANTS["compile"], host(find_program=lambda name: None))
-        assert str(reason).startswith("mps:")
+@pytest.mark.parametrize(
+    ("device", "variant", "machine", "phrase"),
+    [
+        ("cpu", "eager", NO_PROGRAM, None),
+        ("xpu", "eager", host(), None),
+        ("cuda", "eager", host(), None),
+        ("cuda:1", "eager", host(environ={"CUDA_VISIBLE_DEVICES": "0,3"}), None),
+        ("cuda:1", "eager", host(environ={"CUDA_VISIBLE_DEVICES": "3"}), "leaves 1 GPU,"),
+        ("cuda:1", "eager", host(environ={"CUDA_VISIBLE_DEVICES": "0,-1,2"}), "leaves 1 GPU,"),
+        ("cuda", "eager", host(environ={"CUDA_VISIBLE_DEVICES": ""}), "leaves 0 GPUs"),
+        ("cuda", "eager", host(environ={"CUDA_VISIBLE_DEVICES": "-1"}), "leaves 0 GPUs"),
+        ("cuda", "eager", host(torch_version="2.13.0+cpu"), "built without CUDA"),
+        ("cuda:1", "eager", host(torch_version="2.13.0+cpu"), "install a CUDA build"),
+        ("cuda", "eager", host(platform="darwin"), "macOS has no CUDA"),
+        ("cuda", "eager", host(find_program=lambda _: None, torch_version=None), "skipped unless torch sees one"),
+        ("mps", "eager", host(), "only on macOS"),
+        ("mps", "eager", host(platform="darwin"), None),
+        ("cpu", "compile", host(), None),
+        (
+            "cpu",
+            "compile",
+            NO_PROGRAM,
+            "compile: torch.compile needs a C++ compiler (g++ not found), will be skipped: apt",
+        ),
+        ("cpu", "compile", dataclasses.replace(NO_PROGRAM, platform="darwin"), "skipped: xcode-select --install"),
+        ("cpu", "compile", dataclasses.replace(NO_PROGRAM, environ={"CXX": "icpx"}), "(icpx not found)"),
+        ("cpu", "compile", host(environ={"TMPDIR": "/a b"}), "folder with a space (/a b)"),
+        ("cpu", "aot", NO_PROGRAM, None),
+        ("mps", "compile", NO_PROGRAM, "mps: "),  # the device comes first
+    ],
+)
+def test_skips(device: str, variant: str, machine: Host, phrase: str | None) -> None:
+    cell = Cell(model="mlp", device=device, batch_size=1, variant=variant)
+    reason = skip_reason(cell, BUILTIN_VARIANTS.get(variant, AOT), machine)
+    assert reason is None if phrase is None else phrase in str(reason)
 
-    def test_this_host_is_found_without_running_anything(self) -> None:
-        assert this_host().platform == sys.platform
+
+def test_this_host_is_found_without_running_anything() -> None:
+    assert this_host().platform == sys.platform
