@@ -6,7 +6,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     fetch = _verb(verbs, "fetch", "download MNIST, or unpack its .gz files; replace corrupt files")
-    fetch.add_argument("--json", action="store_true", help="print what was done as JSON")
 
     verify = _verb(verbs, "verify", "check every file against its checksum; exit code 2 unless all are whole")
     _add_dataset(verify, ["mnist", "synthetic"])
-    verify.add_argument("--json", action="store_true", help="print the table as JSON")
 
     show = _verb(verbs, "show", "show the first 16 training digits, in the terminal or as a PNG")
     _add_dataset(show, ["auto", "mnist", "synthetic"])
@@ -38,7 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     synthesize = _verb(verbs, "synthesize", "draw the synthetic digit set as four IDX files")
     seed = options.whole("--seed", 0, 2**32 - 1)
     synthesize.add_argument("--seed", type=seed, default=0, help="another seed, other digits (default: %(default)s)")
-    synthesize.add_argument("--json", action="store_true", help="print the files and checksums as JSON")
+    for verb in (fetch, verify, synthesize):
+        verb.add_argument("--json", action="store_true", help="print the files and checksums as JSON")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -60,11 +59,10 @@ def _add_dataset(parser: argparse.ArgumentParser, choices: Sequence[str]) -> Non
 
 
 def _fetch(args: argparse.Namespace, root: Path) -> int:
-    from mnist_bench.data import PATIENT, Request, fetch, raw_folder
+    from mnist_bench.data import PATIENT, Request, fetch, mnist
 
-    actions = fetch(Request(root=root, environ=os.environ, notify=say, repair=True), PATIENT)
-    files = [{"name": name, "action": action} for name, action in actions.items()]
-    _print(raw_folder(root), files, args, root=str(root))
+    fetch(Request(root=root, environ=os.environ, notify=say, repair=True), PATIENT)
+    _print(mnist.inspect(root, "mnist"), args, root=root)
     return 0
 
 
@@ -82,7 +80,7 @@ def _verify(args: argparse.Namespace, root: Path) -> int:
     if any(state.found and state.expected is None for state in states):
         sums = states[0].path.parent.parent / mnist.SUMS_FILE
         raise DataError(f"{sums}: missing or incomplete: nothing to check the set against")
-    _print_states(states, args, root=str(root))
+    _print(states, args, root=root)
     if not whole:
         say(f"{root}: not whole; {SETS[args.dataset].mend.format(root=root)}")
     return 0 if whole else DataError.exit_code
@@ -114,11 +112,11 @@ def _synthesize(args: argparse.Namespace, root: Path) -> int:
         say(f"drawing {sum(synthetic.SIZES):,} digits into {args.data_dir}")
         with writing("--data-dir", root):
             synthetic.write_set(root, seed=args.seed, sizes=synthetic.SIZES)
-    _print_states(mnist.inspect(root, "synthetic"), args, root=str(root), seed=args.seed)
+    _print(mnist.inspect(root, "synthetic"), args, root=root, seed=args.seed)
     return 0
 
 
-def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head: object) -> None:
+def _print(states: Sequence[FileState], args: argparse.Namespace, *, root: Path, **head: object) -> None:
     from mnist_bench.data import mnist
 
     files = [
@@ -131,11 +129,7 @@ def _print_states(states: Sequence[FileState], args: argparse.Namespace, **head:
         }
         for state in states
     ]
-    _print(states[0].path.parent, files, args, **head, sha256=mnist.combined(states))
-
-
-def _print(folder: Path, files: Sequence[Mapping[str, object]], args: argparse.Namespace, **head: object) -> None:
     if args.json:
-        print_json({**head, "files": files})
+        print_json({"root": str(root), **head, "sha256": mnist.combined(states), "files": files})
     else:
-        print(*Table.of(f"{folder}:", files).terminal(sys.maxsize), sep="\n")
+        print(*Table.of(f"{states[0].path.parent}:", files).terminal(sys.maxsize), sep="\n")

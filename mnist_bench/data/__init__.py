@@ -27,8 +27,6 @@ from mnist_bench.records import DataSet
 
 __all__ = ["Request", "cache_root", "copies", "default_root", "fetch", "raw_folder", "resolve", "verify"]
 
-Action = Literal["present", "copied", "unpacked", "downloaded", "replaced"]
-
 # Where a data root may have the files: where they belong, and under the shapes that people give it.
 _PLACES = ("{folder}/raw", ".", "raw", "{folder}", "*", "*/raw", "*/{folder}/raw")
 _CHUNK_BYTES = 1 << 14
@@ -103,8 +101,8 @@ def resolve(kind: Literal["auto", "mnist", "synthetic"], request: Request) -> Da
     return mnist.proven("synthetic", root)
 
 
-def fetch(request: Request, limits: Limits) -> dict[str, Action]:
-    """Makes the root hold the raw files; returns what was done for each.
+def fetch(request: Request, limits: Limits) -> None:
+    """Makes the root hold the raw files.
 
     Raises:
         DataError: a file is corrupt or cannot be read, or synthetic digits are there, or one is missing and nothing
@@ -122,10 +120,9 @@ def fetch(request: Request, limits: Limits) -> dict[str, Action]:
     if not request.repair:
         mnist.demand_whole([state for state in states if state.found], name, root)
     deadline = time.monotonic() + limits.total_s
-    actions: dict[str, Action] = {}
     for state in states:
-        actions[state.path.name] = "present" if state.status == "ok" else _obtain(state, request, limits, deadline)
-    return actions
+        if state.status != "ok":
+            _obtain(state, request, limits, deadline)
 
 
 @contextlib.contextmanager
@@ -140,7 +137,7 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _obtain(state: FileState, request: Request, limits: Limits, deadline: float) -> Action:
+def _obtain(state: FileState, request: Request, limits: Limits, deadline: float) -> None:
     """Puts one file into its place: a copy under another shape with the right bytes, else a download."""
     file, folder, facts = state.path.name, state.path.parent, SETS[request.name]
     wrong = []
@@ -149,7 +146,7 @@ def _obtain(state: FileState, request: Request, limits: Limits, deadline: float)
         if content is not None:
             with _writing(folder):
                 write_atomically(state.path, content)
-            return "unpacked" if path.suffix == ".gz" else "copied"
+            return
         wrong.append(path)
     other = f"; not {facts.title}'s bytes: {', '.join(map(str, wrong))}" if wrong else ""
     if not request.repair and (packed := folder / f"{file}.gz") in wrong:
@@ -163,7 +160,6 @@ def _obtain(state: FileState, request: Request, limits: Limits, deadline: float)
         try_folder(folder)  # before anything is waited for
         request.notify(f"downloading {file}.gz into {folder}{other}")
         write_atomically(state.path, _download(file, request, limits, deadline))
-    return "replaced" if state.found else "downloaded"
 
 
 def _unpacked(content: bytes, checksum: str) -> bytes | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mnist_bench.catalogue import FILE_NAMES, SETS
-from mnist_bench.data import Action, Limits, Request, fetch, raw_folder, resolve
+from mnist_bench.data import Limits, Request, fetch, raw_folder, resolve
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.records import DataSet
 
@@ -56,8 +56,8 @@ class World:
     def ask(self, kind: str, *, offline: bool = False) -> DataSet:
         return resolve(kind, self.request(offline=offline))
 
-    def fetch(self, limits: Limits = BRIEF) -> dict[str, Action]:
-        return fetch(self.request(repair=True), limits)
+    def fetch(self, limits: Limits = BRIEF) -> None:
+        fetch(self.request(repair=True), limits)
 
     def request(self, **flags: bool) -> Request:
         return Request(root=self.root, environ=self.environ, notify=self.notices.append, **flags)

@@ -52,11 +52,10 @@ def test_only_what_is_missing_or_corrupt_is_downloaded(world: World, served: Ser
     world.put()
     (world.raw / FILE_NAMES[2]).unlink()
     (world.raw / FILE_NAMES[0]).write_bytes(b"rubbish")
-    done = dict.fromkeys(FILE_NAMES, "present")
-    assert world.fetch() == {**done, FILE_NAMES[0]: "replaced", FILE_NAMES[2]: "downloaded"}
-    assert served.asked == [f"/good/{FILE_NAMES[0]}.gz", f"/good/{FILE_NAMES[2]}.gz"]
-    assert world.is_whole(world.raw)
-    assert world.fetch() == done
+    for _ in range(2):
+        world.fetch()
+        assert served.asked == [f"/good/{FILE_NAMES[0]}.gz", f"/good/{FILE_NAMES[2]}.gz"]
+        assert world.is_whole(world.raw)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,8 @@ def test_after_a_bad_mirror_comes_the_next(
     assert world.files() == []  # nothing bad, and nothing half
     if behaviour != "trickle":
         public(monkeypatch, world, server.url(behaviour), server.url("good"))
-        assert world.fetch() == dict.fromkeys(FILE_NAMES, "downloaded")
+        world.fetch()
+        assert world.is_whole(world.raw)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,8 @@ def test_a_corrupt_file_stops_everything_but_a_fetch(world: World, served: Serve
     for words in (f"{path}: corrupt", f"mnist-bench data fetch --data-dir {world.root}", "or delete the file"):
         assert words in str(caught.value)
     assert served.asked == []
-    assert world.fetch()[FILE_NAMES[0]] == ("downloaded" if packed else "replaced")
+    world.fetch()
+    assert world.is_whole(world.raw)
 
 
 @pytest.mark.parametrize("place", [f"raw/{FILE_NAMES[1]}", f"raw/{FILE_NAMES[1]}.gz", SUMS_FILE])

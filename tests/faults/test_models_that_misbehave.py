@@ -143,18 +143,6 @@ def test_hangs_end_at_their_time(bench: Bench) -> None:
     _nothing_is_left(bench)
 
 
-def test_fail_fast_stops_at_the_first(bench: Bench) -> None:
-    bench.write(
-        "def raises():\n    raise ValueError('mine')\n\ndef too():\n    raise ValueError('mine')", ["raises", "too"]
-    )
-    done = bench.run("--fail-fast")
-    assert done.returncode == 1, done
-    (trial,) = bench.trials()
-    assert "ValueError: mine" in trial["outcome"]["reason"]
-    assert bench.manifest()["status"] == "stopped"
-    _nothing_is_left(bench)
-
-
 @pytest.mark.skipif(sys.platform == "darwin", reason="every name is Unicode there")
 def test_a_folder_whose_name_is_no_unicode(bench: Bench) -> None:
     bench.folder = bench.folder / os.fsdecode(b"caf\xe9")
