@@ -148,6 +148,11 @@ def for_programs(**paths: str) -> tuple[Column[Any], ...]:
     return tuple(Column(None, key=key, value=at(path)) for key, path in paths.items())
 
 
+def texts(**titles: str) -> tuple[Column[Any], ...]:
+    """Columns of words, by their titles: each is an attribute of a row, and of that name in CSV and JSON."""
+    return tuple(Column(title, right=False, key=key, value=at(key)) for key, title in titles.items())
+
+
 @dataclass(frozen=True, slots=True)
 class Table(Generic[T]):
     """Rows under columns; ``style`` is that of a row on a terminal."""
@@ -279,8 +284,6 @@ def _field(value: Any) -> Any:
             return f"{value:.10g}"
         case int():
             return value
-        case str():
-            return inert(harmless(value))
         case _:
             return inert(harmless(words(value)))
 

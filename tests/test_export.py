@@ -130,16 +130,6 @@ class TestPytestBenchmark:
         assert mine == pytest.approx({name: theirs.as_dict()[name] for name in mine})
         assert statistics_of([1.0, 1.0, 1.1, 1.1, 9.0])["outliers"] == "1;1"
 
-    def test_blocks_of_several_lengths_have_their_middle_one(self) -> None:
-        trials, sessions = [make_trial(seed=seed) for seed in range(3)], []
-        for trial, steps in zip(trials, (5, 20, 30), strict=True):
-            session = make_session([trial], [(2.0,)], paired=False, group=trial.id)
-            block = replace(session.rounds[0], steps=(steps,), seconds=(0.002 * steps,))
-            sessions.append(replace(session, rounds=(block,)))
-        (bench,) = json.loads(exported("pytest-benchmark", run_of(trials, sessions)))["benchmarks"]
-        assert bench["stats"]["iterations"] == 20
-        assert bench["stats"]["data"] == pytest.approx([0.002] * 3)
-
 
 # Written after https://bencher.dev/docs/reference/bencher-metric-format (an object of benchmarks, of measures, with
 # ``value`` required), and stricter: no other keys, and the lengths that the page gives for names.

