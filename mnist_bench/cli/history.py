@@ -91,12 +91,11 @@ def _chosen(series: Sequence[Series], args: argparse.Namespace) -> list[Series]:
 
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:
-    from mnist_bench import __version__
-    from mnist_bench.report import vega
+    from mnist_bench.report import making_script
 
-    with vega.making() as script:
+    with making_script() as script:
         from mnist_bench.report.history import render_history
 
-        page = render_history(series, args.metric, args.last, warnings, __version__, script())
+        page = render_history(series, args.metric, args.last, warnings, script())
     write("--page", args.page, page.encode("utf-8", "backslashreplace"))
     say(f"page: {args.page}")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_bench import report
 from mnist_bench.cli import options
 from mnist_bench.cli.console import say, try_out, write, writing
 from mnist_bench.disk.files import try_folder
@@ -36,23 +37,21 @@ def execute(args: argparse.Namespace) -> int:
         with writing("--images", args.images):  # before anything is drawn
             args.images.mkdir(parents=True, exist_ok=True)
             try_folder(args.images)
-    from mnist_bench.report import vega
-
-    with vega.making() as script:
+    with report.making_script() as script:
         from mnist_bench.analysis.summary import Run
-        from mnist_bench.report.material import gather
-        from mnist_bench.report.page import PLOTS, render
+        from mnist_bench.report import page, vega
+        from mnist_bench.report.material import Material
 
-        material = gather(Run.read(folder), lambda trial: _step_ms(folder, trial))
-        plots = [draw(material) for draw in PLOTS.values()]
-        page = render(material, plots, script())
-    write("--output", output, page.encode("utf-8", "backslashreplace"))
+        material = Material(Run.read(folder), lambda trial: _step_ms(folder, trial))
+        plots = {name: draw(material) for name, draw in page.PLOTS.items()}
+        text = page.render(material.run, plots, script())
+    write("--output", output, text.encode("utf-8", "backslashreplace"))
     print(output)
     if args.images is not None:
-        for plot in plots:
+        for plot_name, plot in plots.items():
             if not args.quiet:
                 say(f"{plot.title}: {plot.missing or f'{len(plot.panels)} images as SVG and PNG'}")
-            for name, content in vega.images_of(plot):
+            for name, content in vega.images_of(plot_name, plot):
                 write("--images", args.images / name, content)
     return 0 if material.measured else options.NOTHING
 

@@ -394,7 +394,7 @@ def page(result: Reproduction) -> str:
 
 def plot(models: Sequence[Model]) -> dict[str, Any]:
     """Accuracy by epoch, published and measured (Vega-Lite): a panel per entry, each with a scale of its own."""
-    from mnist_bench.report import specs
+    from mnist_bench.report import learning, vega
 
     def values(model: Model) -> Iterator[dict[str, Any]]:
         for one in model.epochs:
@@ -403,6 +403,6 @@ def plot(models: Sequence[Model]) -> dict[str, Any]:
                 mean, low, high = (take(percent) / 100 for take in (fmean, min, max))
                 yield {"variant": name, "epoch": one.number, "accuracy": mean, "low": low, "high": high}
 
-    panel = specs.accuracy_by_epoch((PUBLISHED, MEASURED), "accuracy")
+    panel = learning.accuracy_by_epoch((PUBLISHED, MEASURED), learning.ACCURACY.title("accuracy"))
     panels = [{**panel, "title": one.title, "width": 320, "data": {"values": list(values(one))}} for one in models]
-    return {"concat": panels, "columns": 2, "config": specs.paper()}
+    return {"concat": panels, "columns": 2, "config": vega.paper()}

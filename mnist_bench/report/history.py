@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+
+import altair as alt
 
 from mnist_bench.analysis import history
-from mnist_bench.analysis.history import METRICS, Point, RunRecord, Series
+from mnist_bench.analysis.history import METRICS, Series
 from mnist_bench.figures import Figure
-from mnist_bench.report import specs
-from mnist_bench.report.material import MOST_PANELS, Panel, Plot, Value, keys
+from mnist_bench.report.material import Drawn, Plot, Values, keys, panelled
 from mnist_bench.report.page import html
+from mnist_bench.report.vega import HEIGHT, coloured, curve, layered
 from mnist_bench.table import joined, plain
 
 AXIS_FORMATS = {"fraction": ".2%", "": "~g"}  # by the unit of a figure; others ~s
 MOST_WORDS = 3  # series of one cell that its caption tells of
 
 
-def render_history(
-    series: Sequence[Series],
-    name: str,
-    last: int,
-    warnings: Sequence[str],
-    program_version: str,
-    bundle: str,
-) -> str:
+def render_history(series: Sequence[Series], name: str, last: int, warnings: Sequence[str], bundle: str) -> str:
     """The text of a page that needs no other file.
 
     Args:
@@ -35,49 +29,68 @@ def render_history(
         bundle: as of ``page.html``.
     """
     metric = METRICS[name]
-    runs = {point.run.run_id: plain(point.run.started_at[:10]) for one in series for point in one.points}
+    runs = {point.run.run_id: point.run.started_at[:10] for one in series for point in one.points}
     return html(
         "history.html.j2",
-        (over_runs(series, metric, last),),
+        {"runs": over_runs(series, metric, last)},
         bundle,
         metric=name,
         cells=len({one.cell for one in series}),
         runs=len(runs),
-        span=" to ".join(dict.fromkeys((min(runs.values()), max(runs.values())))) if runs else "",
-        warnings=[plain(warning) for warning in warnings],
+        span=" to ".join(sorted({min(runs.values()), max(runs.values())})),
+        warnings=warnings,
         remarks=history.notes(series, metric),
-        program_version=program_version,
     )
 
 
 def over_runs(series: Sequence[Series], metric: Figure, last: int) -> Plot:
     """A panel for each cell with a figure, a line for each of its series."""
     measured = [one for one in series if one.values]
-    labels = tuple(dict.fromkeys(one.label for one in measured))
-    cells = list(dict.fromkeys(one.cell for one in measured))
-    left_out = len(cells) - MOST_PANELS
-    return Plot(
-        id="runs",
+    labels = list(dict.fromkeys(one.label for one in measured))
+    axis = alt.Axis(format="%Y-%m-%d", tickCount=4, grid=False, labelOverlap="greedy")
+    x = alt.X("time:T").scale(alt.Scale(type="utc", padding=12, nice=False)).axis(axis).title(None)
+    axis = alt.Axis(format=AXIS_FORMATS.get(metric.unit, "~s"), tickCount=5)
+    y = alt.Y("value:Q").scale(zero=False).axis(axis).title(metric.title)
+    told = {"figure": metric.title, "change": "change", "run": "run", "commit": "commit", "status": "status"}
+    base = coloured("series", labels, **told).encode(x=x)
+    measures = base.transform_filter("isValid(datum.value)").encode(y=y)
+    # Not filtered: a scale of no data at all would be warned of in the browser's console.
+    missing = base.mark_text().encode(text="mark:N", y=alt.value(HEIGHT - 8))
+
+    def caption(own: Sequence[Drawn]) -> str:
+        words = [one.words for one in own[:MOST_WORDS]]
+        more = [f"and {len(own) - MOST_WORDS} series more"] * (len(own) > MOST_WORDS)
+        return f"{'; '.join(words + more)}."
+
+    return panelled(
+        [Drawn(one.cell, _values(one, metric), _words(one, metric)) for one in measured],
+        caption,
+        keys("series", labels),
+        by=lambda cell: (cell.id,),
         title=f"{metric.title[:1].upper()}{metric.title[1:]} over runs",
         lead=f"Each point is a run, at the time of its start; {metric.better} is better. Only runs of the same "
         "machine, software and settings are joined. A cross at the foot is a run in which the cell was not measured.",
-        spec=specs.over_runs(labels, metric.title, AXIS_FORMATS.get(metric.unit, "~s")),
-        panels=tuple(_panel([one for one in measured if one.cell == cell], metric) for cell in cells[:MOST_PANELS]),
-        legend=keys(labels, labels),
-        missing="" if cells else "No run has this figure.",
-        notes=(f"{left_out} cells more are in the table alone: choose cells by a pattern.",) if left_out > 0 else (),
-        table=history.table(measured, metric, last) if cells else None,
+        spec=layered(*curve(measures, "series", labels), missing),
+        missing="No run has this figure.",
+        table=history.table(measured, metric, last),
     )
 
 
-def _panel(series: Sequence[Series], metric: Figure) -> Panel:
-    more = f"; and {len(series) - MOST_WORDS} series more" * (len(series) > MOST_WORDS)
-    timed = [(point, _milliseconds(point.run)) for one in series for point in one.points]
-    return Panel(
-        title=plain(series[0].cell.id),
-        values=tuple(_value(point, time, metric) for point, time in timed if time is not None),
-        caption="; ".join(_words(one, metric) for one in series[:MOST_WORDS]) + f"{more}.",
-    )
+def _values(series: Series, metric: Figure) -> Values:
+    return [
+        {
+            "series": point.label,
+            "time": plain(point.run.started_at),
+            "value": point.row.value,
+            "mark": "✕" if point.row.value is None else "",
+            "figure": joined(metric.text(point.row.value), point.remark),
+            "change": history.change_words(point, metric),
+            "run": plain(point.run.run_id),
+            "commit": plain(point.run.version),
+            "status": plain(point.status),
+        }
+        for point in series.points
+    ]
 
 
 def _words(series: Series, metric: Figure) -> str:
@@ -86,26 +99,3 @@ def _words(series: Series, metric: Figure) -> str:
     runs = f"{len(series.values)} run{'s' * (len(series.values) != 1)}"
     where = plain(joined(newest.run.started_at[:10], newest.run.version))
     return f"{series.label}: {runs}, {series.span(metric)}; {metric.text(newest.row.value)} in the newest ({where})"
-
-
-def _value(point: Point, time: float, metric: Figure) -> dict[str, Value]:
-    return {
-        "series": point.label,
-        "time": time,
-        "value": point.row.value,
-        "mark": "✕" if point.row.value is None else "",
-        "figure": joined(metric.text(point.row.value), point.remark),
-        "change": history.change_words(point, metric),
-        "run": plain(point.run.run_id),
-        "commit": plain(point.run.version),
-        "status": plain(point.status),
-    }
-
-
-def _milliseconds(run: RunRecord) -> float | None:
-    """Since 1970; None where the label is no time."""
-    try:
-        moment = datetime.fromisoformat(run.started_at)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000

@@ -2,118 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from statistics import fmean
+from typing import Any
+
+import altair as alt
 
 from mnist_bench import figures
 from mnist_bench.analysis.summary import Run
 from mnist_bench.records import Cell
-from mnist_bench.report import specs
-from mnist_bench.report.material import Drawn, Material, Plot, Values, batch, cell_and_size, keys, short, titled, where
-from mnist_bench.table import plain
+from mnist_bench.report.material import (
+    Drawn,
+    Material,
+    Plot,
+    batch,
+    by_size,
+    keys,
+    panelled,
+    short,
+)
+from mnist_bench.report.vega import Spec, coloured, curve, layered, logarithmic
+from mnist_bench.table import joined, plain
 
+ACCURACY = alt.Y("accuracy:Q").scale(zero=False, padding=8).axis(format=".2~%", tickCount=5).title("test accuracy")
 NOTHING = "No cell finished an epoch."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """What a cell learned, epoch by epoch: the accuracies of its seeds, and the mean seconds of training so far."""
-
-    cell: Cell
-    reached: Sequence[Sequence[float]]
-    seconds: Sequence[float]
-
-    @property
-    def mean(self) -> list[float]:
-        return [fmean(seeds) for seeds in self.reached]
-
-
-def curves(run: Run) -> Iterator[Curve]:
-    """One for each cell that finished an epoch, in the order of the matrix."""
+def curves(run: Run) -> list[Drawn]:
+    """One for each cell that finished an epoch, in the order of the matrix: of each epoch what ``_epoch`` says."""
+    found = []
     for cell, own in run.ok.items():
-        if seeds := [measurement.epochs for _, measurement in own.values() if measurement.epochs.accuracy]:
-            reached = list(zip(*(epochs.accuracy for epochs in seeds), strict=False))
-            elapsed = zip(*(accumulate(epochs.train_s) for epochs in seeds), strict=False)
-            yield Curve(cell=cell, reached=reached, seconds=[fmean(sums) for sums in elapsed])
+        seeds = [measurement.epochs for _, measurement in own.values() if measurement.epochs.accuracy]
+        reached = zip(*(epochs.accuracy for epochs in seeds), strict=False)
+        elapsed = zip(*(accumulate(epochs.train_s) for epochs in seeds), strict=False)
+        values = [_epoch(cell, n, *both) for n, both in enumerate(zip(reached, elapsed, strict=True), start=1)]
+        if values:
+            where = f"{plain(cell.variant)} at {batch(cell.batch_size)}"
+            accuracy, seconds = values[-1]["accuracy"], figures.significant(values[-1]["seconds"])
+            found.append(Drawn(cell, values, f"{where}, {accuracy:.4f} after {seconds} s"))
+    return found
+
+
+def _epoch(cell: Cell, number: int, reached: Sequence[float], elapsed: Sequence[float]) -> dict[str, Any]:
+    """Means over seeds, and the lowest and highest of them; ``elapsed``: seconds of training so far."""
+    mean, low, high = fmean(reached), min(reached), max(reached)
+    return {
+        "variant": plain(cell.variant),
+        "batch": batch(cell.batch_size),
+        "epoch": number,
+        "seconds": short(fmean(elapsed)),
+        "accuracy": round(mean, 5),
+        "low": round(low, 5),
+        "high": round(high, 5),
+        "accuracy_text": f"{mean:.4f}" + f" [{low:.4f}, {high:.4f}]" * (len(reached) > 1),
+    }
 
 
 def by_epoch(material: Material) -> Plot:
     """Accuracy after each epoch; a panel for each model, device and batch size. A single epoch makes no curve."""
-    every = list(curves(material.run))
-    return material.plot(
-        [one for one in every if len(one.reached) > 1],
-        _epochs,
-        by=cell_and_size,
-        id="epochs",
+    every = curves(material.run)
+
+    def caption(own: Sequence[Drawn]) -> str:
+        finals = sorted(one.values[-1]["accuracy"] for one in own)
+        span = " to ".join(dict.fromkeys(f"{accuracy:.4f}" for accuracy in (finals[0], finals[-1])))
+        over = f"over {len(own)} variant{'s' * (len(own) != 1)}"
+        return f"After {max(len(one.values) for one in own)} epochs: {span} {over}."
+
+    return panelled(
+        [one for one in every if len(one.values) > 1],
+        caption,
+        keys("variant", material.variants),
+        by=by_size,
         title="Accuracy by epoch",
         lead="The fraction of the test images that the model gets right after each epoch: the mean over seeds; the "
         "band reaches from the lowest seed to the highest. Variants of the same mathematics should lie on each other.",
-        spec=specs.accuracy_by_epoch(material.variants),
+        spec=accuracy_by_epoch(material.variants, ACCURACY),
         missing="One epoch was trained: its accuracy is in the table." if every else NOTHING,
     )
 
 
-def _epochs(own: Sequence[Curve]) -> Drawn:
-    values: Values = [
-        {
-            "variant": plain(one.cell.variant),
-            "epoch": number,
-            "accuracy": round(fmean(seeds), 5),
-            "low": round(min(seeds), 5),
-            "high": round(max(seeds), 5),
-            "accuracy_text": f"{fmean(seeds):.4f}" + f" [{min(seeds):.4f}, {max(seeds):.4f}]" * (len(seeds) > 1),
-        }
-        for one in own
-        for number, seeds in enumerate(one.reached, start=1)
-    ]
-    finals = [one.mean[-1] for one in own]
-    after = f"After {max(len(one.reached) for one in own)} epochs"
-    low, high = f"{min(finals):.4f}", f"{max(finals):.4f}"
-    if low != high:
-        return values, f"{after}: {low} to {high} over {len(own)} variants."
-    return values, f"{after}: {low}." if len(own) == 1 else f"{after}: {low}, all {len(own)} variants alike."
+def accuracy_by_epoch(variants: Sequence[str], y: alt.Y) -> Spec:
+    """The mean of each variant, and a band from the lowest seed to the highest."""
+    x = alt.X("epoch:Q").scale(padding=10, nice=False, zero=False).axis(format="d", tickMinStep=1, grid=False)
+    told = {"variant": "variant", "epoch": "epoch", "accuracy_text": "accuracy"}
+    base = coloured("variant", variants, **told).encode(x=x.title("epoch"))
+    seeds = base.encode(y="low:Q", y2="high:Q")
+    # Of a single epoch there is no band: the rules at its ends are seen.
+    bands = seeds.mark_area(opacity=0.18), seeds.mark_rule(opacity=0.5)
+    return layered(*bands, *curve(base.encode(y=y), "variant", variants))
 
 
 def by_time(material: Material) -> Plot:
     """Accuracy against training time; a panel for each model and device. Colours are variants, shapes batch sizes."""
-    every, sizes = list(curves(material.run)), [batch(size) for size in material.batch_sizes]
-    shapes = keys(sizes, {batch(one.cell.batch_size) for one in every})
-    return material.plot(
+    variants, every = material.variants, curves(material.run)
+    sizes = [batch(size) for size in sorted({one.cell.batch_size for one in every})]
+    x = alt.X("seconds:Q").scale(logarithmic()).axis(format="~g", tickCount=4, grid=False).title("seconds of training")
+    told = {"batch": "batch size", "epoch": "epoch", "seconds": "seconds|,.4~r", "accuracy_text": "accuracy"}
+    base = coloured("variant", variants, variant="variant", **told).encode(x=x, y=ACCURACY)
+
+    def caption(own: Sequence[Drawn]) -> str:
+        best = max(own, key=lambda one: one.values[-1]["accuracy"])
+        quickest = min(own, key=lambda one: one.values[-1]["seconds"])
+        return joined(f"Most accurate: {best.words}.", f"Shortest: {quickest.words}." * (quickest is not best))
+
+    return panelled(
         every,
-        _times,
-        id="time",
+        caption,
+        [*keys("variant", variants, "line"), *(replace(key, colour=0) for key in keys("batch", sizes))],
         title="Accuracy against training time",
         lead="The same accuracies against the seconds of training that they took (compilation and evaluation not "
         "counted): a line a cell, a point an epoch. Further left and higher is better.",
-        spec=specs.accuracy_by_time(material.variants, sizes),
-        legend=(*material.legend(every, "line"), *(replace(key, colour=0) for key in shapes)),
+        spec=layered(*curve(base.transform_filter("datum.seconds > 0"), "batch", sizes)),
         missing=NOTHING,
     )
-
-
-def _times(own: Sequence[Curve]) -> Drawn:
-    values: Values = [
-        {
-            "variant": plain(one.cell.variant),
-            "cell": titled(one.cell.variant, batch(one.cell.batch_size)),
-            "seconds": short(seconds),
-            "accuracy": round(mean, 5),
-            "batch": batch(one.cell.batch_size),
-            "epoch": number,
-            "seconds_text": figures.significant(seconds),
-            "accuracy_text": f"{mean:.4f}",
-        }
-        for one in own
-        for number, (mean, seconds) in enumerate(zip(one.mean, one.seconds, strict=True), start=1)
-        if seconds > 0  # the axis is logarithmic
-    ]
-    best = max(own, key=lambda one: one.mean[-1])
-    quickest = min(own, key=lambda one: one.seconds[-1])
-    words = f"Most accurate: {_reached(best)}."
-    return values, words if quickest is best else f"{words} Shortest: {_reached(quickest)}."
-
-
-def _reached(one: Curve) -> str:
-    return f"{where(one.cell)}, {one.mean[-1]:.4f} after {figures.significant(one.seconds[-1])} s"
