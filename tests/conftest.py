@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_bench import data
-from mnist_bench.report import vega
+from mnist_bench import data, report
+from mnist_bench.report import making_script
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every program under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -58,15 +58,14 @@ def bench_data(request: pytest.FixtureRequest) -> dict[str, str]:
 @pytest.fixture(scope="session", autouse=True)
 def _vega_is_made_once() -> Iterator[None]:
     """The script that draws on pages takes seconds to make: commands that this process runs share one."""
-    real = vega.making
 
     @functools.cache
     def made() -> str:
-        with real() as script:
+        with making_script() as script:
             return script()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vega, "making", lambda: nullcontext(made))
+        patch.setattr(report, "making_script", lambda: nullcontext(made))
         yield
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -25,12 +26,6 @@ FLAGS = (
     "--disable-component-update",
     "--no-first-run",
 )
-
-
-def missing() -> str | None:
-    """Why no browser can be started here; None where one can."""
-    lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    return f"{' and '.join(lacking)} not found: apt-get install chromium chromium-driver" if lacking else None
 
 
 @contextmanager
@@ -53,10 +48,10 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
 class Page:
     """An open page. Made by ``open_page``."""
 
-    driver: webdriver.Chrome
+    driver: Any  # a webdriver.Chrome: half of it is not annotated
     url: str
 
-    def ask(self, script: str, *arguments: object) -> object:
+    def ask(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)
 
     def press(self, *keys: str) -> None:
@@ -72,45 +67,33 @@ class Page:
         """The text of every element that is shown."""
         script = """return Array.from(document.querySelectorAll(arguments[0]))
             .filter(e => e.getClientRects().length).map(e => e.textContent.trim())"""
-        return [str(text) for text in self.ask(script, selector)]  # type: ignore[attr-defined]
+        return [str(text) for text in self.ask(script, selector)]
 
-    def shot(self, path: Path) -> None:
-        path.write_bytes(self.driver.get_screenshot_as_png())
+    def emulate(self, *, theme: str = "light", media: str = "") -> None:
+        """The system's theme, and ``media`` (``print``)."""
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+    def is_silent(self) -> bool:
+        """Whether nothing was logged and nothing but the page asked for, since it was opened."""
+        logged = [entry["message"] for entry in self.driver.get_log("browser")]
+        messages = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
+        asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        assert (logged, asked) in (([], [self.url]), ([], [])), "asked for more, or complained"
+        return True
 
 
-def open_page(driver: webdriver.Chrome, path: Path, size: tuple[int, int] = DESKTOP, theme: str = "light") -> Page:
+def open_page(driver: Any, path: Path, size: tuple[int, int] = DESKTOP, theme: str = "light") -> Page:
     """Opens a file, offline, and waits until its plots are drawn. What was logged before is forgotten."""
-    width, height = size
-    driver.execute_cdp_cmd("Network.enable", {})
+    page = Page(driver, path.resolve().as_uri())
     offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
+    driver.execute_cdp_cmd("Network.enable", {})
     driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    emulate(driver, theme=theme)
+    page.emulate(theme=theme)
     for log in ("browser", "performance"):
-        driver.get_log(log)  # type: ignore[no-untyped-call]
-    driver.get(path.resolve().as_uri())
-    WebDriverWait(driver, 60).until(
-        lambda d: d.execute_script("return document.documentElement.dataset.plots") == "drawn"
-    )
-    return Page(driver, path.resolve().as_uri())
-
-
-def emulate(driver: webdriver.Chrome, *, theme: str = "light", media: str = "") -> None:
-    """The system's theme, and ``media`` (``print``)."""
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
-
-
-def console(page: Page) -> list[str]:
-    """Everything that the page, or the browser about it, has logged since it was opened."""
-    return [entry["message"] for entry in page.driver.get_log("browser")]  # type: ignore[no-untyped-call]
-
-
-def requests(page: Page) -> list[str]:
-    """The addresses asked for since the page was opened."""
-    messages = (
-        json.loads(entry["message"])["message"]
-        for entry in page.driver.get_log("performance")  # type: ignore[no-untyped-call]
-    )
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        driver.get_log(log)
+    driver.get(page.url)
+    WebDriverWait(driver, 60).until(lambda _: page.ask("return document.documentElement.dataset.plots") == "drawn")
+    return page

@@ -61,7 +61,7 @@ ANSWERS = {
     "mnist_bench.labs.doctor.diagnose": lambda _: FOUND,
     "mnist_bench.data.synthetic.SIZES": (40, 20),
     "mnist_bench.data.verify": lambda *_: None,
-    "mnist_bench.report.vega.making": lambda: nullcontext(str),
+    "mnist_bench.report.making_script": lambda: nullcontext(str),
     "mnist_bench.report.vega.images": lambda spec: {"svg": b"", "png": b""},
 }
 

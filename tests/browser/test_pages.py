@@ -1,0 +1,194 @@
+"""The pages in a real browser: offline, drawn, quiet, usable from the keyboard, and what is hostile stays text."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[test]'")
+
+from browser_kit import DESKTOP, PHONE, Page, chromium, open_page
+from record_factory import make_cell, make_failed, make_matrix
+from run_factory import Plan, write_run
+from selenium.webdriver import Chrome, Keys
+from test_history import EVIL, add_run, on, timed
+
+from mnist_bench.cli import main
+from mnist_bench.records import ModelEntry, Variant
+
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+PLOTS = {"throughput", "devices", "compiled", "epochs", "time", "steps", "waterfall", "memory"}
+# The marks of a plot that show figures, with the space that they take.
+MARKS = """
+return Array.from(document.querySelectorAll(".plot"), (place) => {
+  const marks = Array.from(place.querySelectorAll("svg g.role-mark path, svg g.role-mark line, svg g.role-mark rect"));
+  const drawn = marks.map((mark) => mark.getBoundingClientRect()).filter((box) => box.width + box.height > 1);
+  return [place.dataset.plot, drawn.length, place.getBoundingClientRect().height];
+})"""
+WIDER = "const e = document.querySelector(arguments[0]); return e.scrollWidth - e.clientWidth"
+OUTSIDE = """return Array.from(document.querySelectorAll("figure, .tile, h1, h2, .plot svg"))
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80))"""
+GROUND = "return getComputedStyle(document.body).backgroundColor"
+POINT = "return getComputedStyle(document.querySelector('[data-plot=throughput] g.mark-symbol path')).fill"
+STRANGE = "return document.images.length + document.querySelectorAll('b, iframe, object').length"
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    if lacking:
+        # CI says that it has a browser: there a test that is skipped would be one that nobody runs.
+        skip = pytest.fail if os.environ.get("MNIST_BENCH_REQUIRE_BROWSER") else pytest.skip
+        skip(f"{' and '.join(lacking)} not found: apt-get install chromium chromium-driver")
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+def report_of(plan: Plan, folder: Path) -> Path:
+    run = write_run(folder, plan)
+    main(["report", str(run.path)])
+    return run.path / "report.html"
+
+
+@pytest.fixture(scope="session")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a run with figures, failed cells, skipped cells and noise."""
+    return report_of(Plan(models=("mlp", "cnn"), batch_sizes=(100, 10000)), tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="session")
+def history_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 runs on two machines; the 7th failed for one of the two cells."""
+    folder = tmp_path_factory.mktemp("history")
+    matrix = make_matrix(models=tuple(ModelEntry(name=name, model="mlp") for name in ("mlp", EVIL)))
+    for number in range(1, 21):
+        seconds = 3.0 + (number * 7 % 5) / 5
+        evil = timed(seconds, model=EVIL) if number != 7 else make_failed(make_cell(model=EVIL), reason=EVIL)
+        machine = on(cpu=EVIL if number % 4 == 0 else "AMD EPYC 9B14, Genoa", dirty=number % 2 == 0)
+        add_run(folder / "results", number, [timed(seconds), evil], matrix=matrix, environment=machine)
+    main(["history", "-o", str(folder / "results"), "--page", str(folder / "page.html")])
+    return folder / "page.html"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_every_plot_is_drawn_offline_in_silence_and_within_the_screen(
+    driver: Chrome, page_file: Path, size: tuple[int, int]
+) -> None:
+    page = open_page(driver, page_file, size)
+    found = page.ask(MARKS)
+    assert {plot for plot, *_ in found} == PLOTS
+    assert len(found) == page_file.read_text("utf-8").count('class="plot"')
+    assert not [plot for plot, drawn, height in found if drawn < 2 or height < 60], "empty or flat"
+    assert page.is_silent()
+    assert (page.ask(WIDER, "html"), page.ask("return innerWidth"), page.ask(OUTSIDE)) == (0, size[0], [])
+    assert size == DESKTOP or page.ask(WIDER, "#cells .scroll") > 0, "the table scrolls in its own frame"
+
+
+def test_tooltip_shows_figures_and_the_policy_lets_it(driver: Chrome, page_file: Path) -> None:
+    page = open_page(driver, page_file)
+    page.ask("""
+        const point = document.querySelector("[data-plot=throughput] g.mark-symbol path");
+        point.scrollIntoView({block: "center"});
+        const box = point.getBoundingClientRect();
+        for (const type of ["pointerover", "mouseover", "pointermove", "mousemove"])
+          point.dispatchEvent(new PointerEvent(type, {bubbles: true, clientX: box.x + 4, clientY: box.y + 4}));
+    """)
+    assert dict(zip(page.texts("#tooltip dt"), page.texts("#tooltip dd"), strict=True))["batch size"] == "100"
+    assert "samples/s" in page.texts("#tooltip")[0]
+    assert page.is_silent()
+
+
+def test_themes_follow_the_system_and_the_button_and_paper_is_light(driver: Chrome, page_file: Path) -> None:
+    page = open_page(driver, page_file, theme="dark")
+    dark, dark_point = page.ask(GROUND), page.ask(POINT)
+    page.ask("document.getElementById('theme').focus()")
+    page.press(Keys.ENTER)
+    assert page.ask(GROUND) != dark
+    assert page.ask(POINT) != dark_point
+    assert page.texts("#theme") == ["Dark theme"]
+    page.press(Keys.ENTER)
+    assert (page.ask(GROUND), page.ask(POINT)) == (dark, dark_point)
+    page.emulate(theme="dark", media="print")
+    assert page.ask(GROUND) == "rgb(255, 255, 255)"
+    assert page.texts("nav, #theme, .tools") == []
+    page.emulate()
+
+
+def test_the_table_sorts_and_filters_from_the_keyboard(driver: Chrome, page_file: Path) -> None:
+    page = open_page(driver, page_file)
+    page.press(Keys.TAB)
+    assert page.focused() == "Skip to the table of cells"
+    page.press(Keys.ENTER, Keys.TAB)
+    assert page.focused() == "filter"
+    page.press("CNN cpu")
+    assert set(page.texts("#table tbody td:nth-child(2)")) == {"cnn"}
+    assert set(page.texts("#table tbody td:nth-child(3)")) == {"cpu"}
+    assert page.texts("#shown") == ["6 of 24 cells"]
+    page.press(Keys.TAB)
+    assert page.focused() == "status"
+    page.press(Keys.TAB, Keys.TAB)
+    assert page.ask("return document.activeElement.closest('th') !== null"), "the first header"
+    while page.focused() != "samples/s":
+        page.press(Keys.TAB)
+    sort = "return document.activeElement.closest('th').ariaSort"
+    page.press(Keys.ENTER)
+    rates = column(page, "samples/s")
+    assert (page.ask(sort), len(rates), rates) == ("descending", 6, sorted(rates, reverse=True))
+    page.press(Keys.SPACE)
+    assert (page.ask(sort), column(page, "samples/s")) == ("ascending", sorted(rates))
+    assert page.is_silent()
+
+
+def column(page: Page, header: str) -> list[float]:
+    """The figures of a column, in the order shown; intervals cut off."""
+    texts = page.texts(f"#table tbody td:nth-child({page.texts('#table thead th').index(header) + 1})")
+    return [float(text.partition("[")[0].replace(",", "")) for text in texts]
+
+
+def test_what_is_missing_is_sorted_last_both_ways_and_a_status_is_found(driver: Chrome, page_file: Path) -> None:
+    page = open_page(driver, page_file)
+    statuses = "#table tbody td:first-child .badge"
+    page.ask("Array.from(document.querySelectorAll('th button')).find(b => b.textContent === 'accuracy').focus()")
+    for _ in range(2):
+        page.press(Keys.ENTER)
+        assert page.texts(statuses)[0] in ("ok", "crashed")
+        assert len(page.texts("#table td.reason")) == 4
+        assert set(page.texts(statuses)[-4:]) == {"oom", "skipped"}
+    page.ask("document.getElementById('status').focus()")
+    page.press("s")  # types ahead to skipped
+    assert set(page.texts(statuses)) == {"skipped"}
+
+
+def test_hostile_names_stay_text(driver: Chrome, tmp_path: Path) -> None:
+    variants = (Variant(name="eager"), Variant(name="<b>{{ 7*7 }}</b>\u2028'\"&amp;", execution="compile"))
+    page = open_page(
+        driver, report_of(Plan(models=(HOSTILE, "mlp"), variants=variants, batch_sizes=(100, 1000)), tmp_path)
+    )
+    assert (page.ask(STRANGE), page.ask("return document.scripts.length")) == (0, 3)
+    assert HOSTILE in page.texts("#table tbody td:nth-child(2)")
+    assert HOSTILE in page.texts("#throughput h3")
+    assert "cpu · <b>{{ 7*7 }}</b> '\"&amp;" in page.texts("#throughput .legend li")
+    labels = page.ask("return Array.from(document.querySelectorAll('[role=img]'), p => p.getAttribute('aria-label'))")
+    assert any(HOSTILE in label for label in labels)
+    assert page.is_silent()
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_history_is_drawn_in_silence_and_hostile_names_are_text(
+    driver: Chrome, history_file: Path, size: tuple[int, int]
+) -> None:
+    page = open_page(driver, history_file, size)
+    marks = """return Array.from(document.querySelectorAll('.plot')).map(
+        plot => plot.querySelectorAll('svg .mark-symbol path').length)"""
+    assert page.ask(marks) == [19, 20]
+    assert ["✕" in text for text in page.texts(".plot")] == [True, False]
+    assert page.is_silent()
+    assert page.ask(WIDER, "html") == 0
+    assert size == PHONE or page.ask(WIDER, ".scroll") == 0, "the last column, the change, is seen without scrolling"
+    assert page.ask(STRANGE) == 0
+    assert f"{EVIL}/cpu/b100/eager" in page.texts("h3")
+    assert any(EVIL in text for text in page.texts(".legend li"))
