@@ -384,6 +384,31 @@ def interval_columns(
     )
 
 
+def both_columns(key: str, sides: Mapping[str, str], rank: int) -> tuple[Column[Any], ...]:
+    """A figure before and after: ``10.4 → 11.0 (+6 %)``, once where both are alike; in files a column for each side.
+
+    Args:
+        sides: the two, by the ends of their names in files: where a row has that side's figures, or None.
+    """
+    figure, share = BY_KEY[key], BY_KEY[key].unit not in TEXTS
+    values = {name: _figure_at(path, key) for name, path in sides.items()}
+
+    def text(row: Any) -> str:
+        was, now = (value(row) for value in values.values())
+        before, after = figure.text(was), figure.text(now)
+        if before in ("", after):
+            return after
+        moved = f" ({100 * (now / was - 1):+,.0f} %)" if share and was and now is not None else ""
+        return f"{before} → {after or '-'}{moved}"
+
+    files = (Column(None, key=f"{key}_{name}", value=value) for name, value in values.items())
+    return (Column(figure.title, text, rank), *files)
+
+
+def _figure_at(path: str, key: str) -> Callable[[Any], Any]:
+    return lambda row: (at(path)(row) or {}).get(key)
+
+
 def signs(row: Row) -> str:
     """What a reader must know before comparing this row with another, as signs of ``FOOTNOTES``."""
     star = "*" if row["fastest"] else ""

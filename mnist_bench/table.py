@@ -155,12 +155,13 @@ def texts(**titles: str) -> tuple[Column[Any], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Table(Generic[T]):
-    """Rows under columns; ``style`` is that of a row on a terminal."""
+    """Rows under columns; ``style``: of a row on a terminal; ``folded``: Markdown shows its title, then the rest."""
 
     title: str
     columns: tuple[Column[T], ...]
     rows: Sequence[T]
     style: Callable[[T], str] = lambda row: ""
+    folded: bool = False
 
     @classmethod
     def of(cls, title: str, records: Sequence[Mapping[str, Any]]) -> Table[Mapping[str, Any]]:
@@ -224,18 +225,23 @@ class Table(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A title, what must be said first, tables, and notes on them; tables without a row are left out."""
+    """A title (``style``: on a terminal), what must be said first, tables without empty ones, and notes on them."""
 
     title: str
     facts: Sequence[str] = ()
     tables: Sequence[Table[Any]] = ()
     notes: Sequence[str] = ()
+    style: str = ""
 
     def markdown(self) -> str:
         """As GitHub shows it."""
         parts = [f"# {escape(self.title)}", *map(escape, self.facts)]
         for table in self._filled():
-            parts += [f"## {escape(table.title)}"] * bool(table.title) + [table.markdown()]
+            heading, shown = escape(table.title), table.markdown()
+            if table.folded:
+                parts.append(f"<details><summary>{heading}</summary>\n\n{shown}\n\n</details>")
+            else:
+                parts += [f"## {heading}"] * bool(heading) + [shown]
         if self.notes:
             parts.append("\n".join(f"- {escape(note)}" for note in self.notes))
         return "\n\n".join(parts) + "\n"
@@ -244,7 +250,7 @@ class Document:
         """Lines for a terminal of ``width`` columns: print them without wrapping."""
         from rich.text import Text
 
-        yield from (Text(line, "bold") for line in wrapped(self.title, width))
+        yield from (Text(line, f"bold {self.style}".strip()) for line in wrapped(self.title, width))
         yield from (Text(line) for fact in self.facts for line in wrapped(fact, width))
         for table in self._filled():
             yield Text()

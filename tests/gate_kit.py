@@ -10,7 +10,7 @@ Pairs: ln(time B / time A) = ln(true ratio) + normal noise; with a chance of 5 %
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ MARGINS = Margins()
 
 Array = NDArray[np.float64]
 Decisions = NDArray[np.str_]
+Call = Callable[..., tuple[int, str, str]]  # the program: exit code, stdout, stderr
 
 
 # ── evidence ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mnist_bench.cli import baseline, check_output, options
-from mnist_bench.errors import UsageError
+from mnist_bench.cli import baseline as baselines
+from mnist_bench.cli import options
+from mnist_bench.cli.console import print_result, say, try_out, write
+from mnist_bench.errors import BenchError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from mnist_bench.disk.folder import RunFolder
+    from mnist_bench.gate.evidence import Check
+    from mnist_bench.gate.judge import Verdict
     from mnist_bench.gate.plan import Plan, Request
 
 DEFAULT_BUDGET = "20m"
-OWN = ("filter", "seeds")  # what a resumed check has decided already
+SUMMARY, ACTIONS = "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"
+LEAST_SUMMARY = 64_000  # bytes; a page has its head whatever there is to say
+MOST_BYTES = 1 << 28  # of a check.json
+MOST_DISAGREEMENTS = 20  # that are named
+DISAGREES = 1
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,65 +34,62 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "check.json once more. Ctrl-C keeps what is measured: --resume latest goes on. Exit codes: 0 no regression, 3 "
         "regression, 4 inconclusive, 5 nothing comparable."
     )
-    parser.add_argument(
-        "target",
-        nargs="?",
-        metavar="MATRIX|RUN",
-        help=f"the matrix file (default: {options.DEFAULT_MATRIX}); with --baseline a run (default: latest)",
-    )
-    parser.add_argument(
-        "--against", metavar="GIT_REF", help="the commit, branch or tag to compare the working tree with"
-    )
-    parser.add_argument(
-        "--baseline",
-        type=Path,
-        nargs="?",
-        const=baseline.DEFAULT,
-        metavar="FILE",
-        help=f"the file to compare a run with (default: {baseline.DEFAULT})",
-    )
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="judge a stored check.json again")
+    target = f"the matrix file (default: {options.DEFAULT_MATRIX}); with --baseline a run (default: latest)"
+    parser.add_argument("target", nargs="?", metavar="MATRIX|RUN", help=target)
+    modes = parser.add_mutually_exclusive_group()
+    against = "the commit, branch or tag to compare the working tree with"
+    modes.add_argument("--against", metavar="GIT_REF", help=against)
+    file: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+    held = f"the file to compare a run with (default: {baselines.DEFAULT})"
+    modes.add_argument("--baseline", nargs="?", const=baselines.DEFAULT, help=held, **file)
+    modes.add_argument("--replay", help="judge a stored check.json again", **file)
     parser.add_argument("--resume", metavar="CHECK", help="go on with a check: its id, its path, or latest")
-    parser.add_argument(
-        "--budget", metavar="TIME", help=f"wall time over all sittings, as in 90s, 20m, 1h (default: {DEFAULT_BUDGET})"
-    )
+    budget = f"wall time over all sittings, as in 90s, 20m, 1h (default: {DEFAULT_BUDGET})"
+    parser.add_argument("--budget", metavar="TIME", help=budget)
     options.add(parser, "data_dir", "output_dir", "filter", "seeds", "timeout", "allow_plugins", "offline", "no_wait")
-    check_output.configure(parser)
-    options.add(parser, "quiet", "no_progress")
+    parser.add_argument("--junit", help="write JUnit XML there: a test case per cell", **file)
+    parser.add_argument("--comment", help="write Markdown there, for a comment on a pull request", **file)
+    options.add(parser, "format", "color", "quiet", "no_progress")
 
 
 def execute(args: argparse.Namespace) -> int:
-    modes: dict[str, Callable[[argparse.Namespace], int]] = {
-        "against": _against,
-        "baseline": check_output.against_baseline,
-        "replay": check_output.replay,
-    }
-    given = [f"--{name}" for name in modes if getattr(args, name) is not None]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)}: one of them at a time")
-    if args.resume is not None:
-        if given not in ([], ["--against"]):
-            raise UsageError(f"--resume and {given[0]}: a resumed check goes on with its own reference")
-        return _against(args)
-    if not given:
+    alone = _baseline if args.baseline is not None else _replay if args.replay is not None else None
+    if args.resume is not None and alone:
+        raise UsageError("--resume: a resumed check goes on with its own reference: leave --baseline or --replay out")
+    if args.resume is None and args.against is None and not alone:
         raise UsageError("what shall be checked against? --against GIT_REF, --baseline FILE or --replay FILE")
-    return modes[given[0].removeprefix("--")](args)
+    _try_files(args)
+    return (alone or _against)(args)
+
+
+def _try_files(args: argparse.Namespace) -> None:
+    """Whether the files that were asked for can be written; makes their folders, before anything is measured."""
+    given = {flag: path for flag, path in (("--junit", args.junit), ("--comment", args.comment)) if path is not None}
+    for flag, path in given.items():
+        try_out(flag, path)
+    if len({path.resolve() for path in given.values()}) < len(given):
+        raise UsageError(f"{' and '.join(given)} name the same file: name two")
+
+
+# ── what is checked ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _against(args: argparse.Namespace) -> int:
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.progress import CheckProgress, Screen
+    from mnist_bench.cli.run import shortest
     from mnist_bench.gate import plan
     from mnist_bench.gate.judge import judge
     from mnist_bench.machine.noise import alone
 
-    check_output.preflight(args)
     errors = make_console(args, stderr=True)
     planned = _resumed(args) if args.resume else plan.plan(_request(args))
     with alone(wait=not args.no_wait, tell=errors.print), Screen(errors, args) as screen:
         folder, check = plan.execute(planned, CheckProgress(screen))
-    code = check_output.tell(check, judge(check), args, folder.check_path)
-    _say_where(folder, check.status, args, errors)
+    code = tell(check, judge(check), args, folder.check_path)
+    errors.print(f"check: {shortest(folder.path)}/{folder.check_path.name}", soft_wrap=True)
+    if check.status == "interrupted":
+        errors.print(f"interrupted; go on with: {options.resuming(args, folder.run_id)}", soft_wrap=True)
     return code
 
 
@@ -118,9 +121,9 @@ def _resumed(args: argparse.Namespace) -> Plan:
 
     from mnist_bench.gate import plan
 
-    given = [f"--{name}" for name in OWN if getattr(args, name) is not None] + ["MATRIX"] * (args.target is not None)
-    if given:
-        raise UsageError(f"{given[0]}: a resumed check goes on with its own: leave {given[0]} out, or start anew")
+    for flag, value in (("--filter", args.filter), ("--seeds", args.seeds), ("MATRIX", args.target)):
+        if value is not None:
+            raise UsageError(f"{flag}: a resumed check goes on with its own: leave {flag} out, or start anew")
     folder = plan.find_check(args.output_dir, args.resume)
     request, dataset = _request(args), folder.manifest().dataset
     if not args.budget:
@@ -130,9 +133,128 @@ def _resumed(args: argparse.Namespace) -> Plan:
     return plan.plan_again(folder, request)
 
 
-def _say_where(folder: RunFolder, status: str, args: argparse.Namespace, errors: Console) -> None:
-    from mnist_bench.cli.run import shortest
+def _baseline(args: argparse.Namespace) -> int:
+    """A finished run against a committed file; nothing is trained.
 
-    errors.print(f"check: {shortest(folder.path)}/{folder.check_path.name}", soft_wrap=True)
-    if status == "interrupted":
-        errors.print(f"interrupted; go on with: {options.resuming(args, folder.run_id)}", soft_wrap=True)
+    Raises:
+        UsageError: the run or the file cannot be used, or the run is not finished.
+    """
+    from msgspec.structs import replace
+
+    from mnist_bench.analysis.summary import Run
+    from mnist_bench.disk.folder import RunFolder
+    from mnist_bench.gate.baseline import cells_of, held_against, refuse_unfinished
+    from mnist_bench.gate.judge import judge
+
+    for name in ("budget", "seeds", "timeout"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name}: --baseline measures nothing: leave it out")
+    folder = RunFolder.open(args.output_dir, args.target or "latest")
+    run = Run.read(folder)
+    try_out("check.json:", folder.check_path)
+    baseline = baselines.load(args.baseline)
+    chosen = options.wanted(args, [*cells_of(run), *(one.cell for one in baseline.cells)]).__contains__
+    refuse_unfinished(run, chosen)
+    found = held_against(run, baseline, str(args.baseline), chosen)
+    check = replace(found, matrix_path=_from_root(found.matrix_path))
+    code = tell(check, judge(check), args, folder.check_path)
+    say(f"check: {folder.check_path}")
+    return code
+
+
+def _from_root(matrix: str) -> str:
+    """A matrix file from the root of its repository, as annotations name files, where there is one here."""
+    from mnist_bench.gate import trees
+
+    try:
+        return str(trees.find(Path(matrix), Path.cwd(), os.environ)[1]) if Path(matrix).is_file() else matrix
+    except UsageError:  # no git, no repository, or outside of it: an annotation can do without
+        return matrix
+
+
+def _replay(args: argparse.Namespace) -> int:
+    """The check's own exit code where every verdict follows from its evidence; else 1.
+
+    Raises:
+        UsageError: the file cannot be read, or is no check of this version.
+    """
+    from mnist_bench import __version__
+    from mnist_bench.gate.outputs import decode, disagreements
+
+    check, verdicts = baselines.decoded(args.replay, MOST_BYTES, decode, "name a check.json as a check wrote it")
+    if found := list(disagreements(check, verdicts)):
+        places, more = f"{len(found)} place{'s' * (len(found) > 1)}", len(found) - MOST_DISAGREEMENTS
+        written = check.program_version
+        why = f"mnist-bench {written} wrote the file, this is {__version__}: replay it with that version"
+        lines = [
+            f"{args.replay}: judged again, it differs from what is stored in {places}:",
+            *(f"  {one}" for one in found[:MOST_DISAGREEMENTS]),
+            *([f"  and {more} more"] if more > 0 else []),
+            why if written != __version__ else "the file was edited, or the judge is not deterministic",
+        ]
+        say(*lines)
+        return DISAGREES
+    code = tell(check, verdicts, args)
+    say(f"replayed: every verdict follows from the samples of {args.replay}")
+    return code
+
+
+# ── what it prints and writes ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tell(check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace, result: Path | None = None) -> int:
+    """Prints the verdicts and writes all that was asked for; the exit code.
+
+    The table comes first, since annotations follow it: on stdout, or on stderr where stdout is a document (the runner
+    reads both). A file that cannot be written does not keep the others from it.
+
+    Args:
+        result: where check.json goes; None: it is there already.
+
+    Raises:
+        BenchError: some could not be written, although they could when it was tried; all are named.
+    """
+    from mnist_bench.gate import outputs
+    from mnist_bench.gate.judge import exit_code
+
+    rows = outputs.rows(check, verdicts)
+    print_result(args, outputs.document(check, verdicts), rows.csv, lambda: outputs.to_json(check, verdicts))
+    failed = []
+    for flag, path, make in (
+        ("check.json:", result, outputs.encode),
+        ("--junit", args.junit, outputs.to_junit),
+        ("--comment", args.comment, outputs.comment),
+    ):
+        try:
+            if path is not None:
+                write(flag, path, make(check, verdicts))
+        except UsageError as error:
+            failed.append(str(error))
+    if summary := os.environ.get(SUMMARY):
+        _summarise(Path(summary), check, verdicts)
+    if os.environ.get(ACTIONS) == "true":
+        sys.stdout.flush()
+        for line in outputs.commands(check, verdicts):
+            print(line, file=sys.stdout if args.format == "table" else sys.stderr)
+    if failed:
+        raise BenchError("\n".join(failed))
+    return exit_code(check, verdicts)
+
+
+def _summarise(path: Path, check: Check, verdicts: Sequence[Verdict]) -> None:
+    """Appends to the step's summary what room is left in it: earlier commands of the step may have written there.
+
+    A summary is no part of the verdict: one that cannot be written is a warning.
+    """
+    from mnist_bench.gate.outputs import SUMMARY_BYTES, page
+
+    try:
+        with path.open("ab") as file:
+            taken = file.tell()
+            room = SUMMARY_BYTES - taken - 1
+            if room < LEAST_SUMMARY:
+                say(f"{SUMMARY} holds {taken:,} bytes already: nothing is added to it")
+            else:
+                file.write(b"\n" * bool(taken) + page(check, verdicts, room).encode())
+    except OSError as error:
+        say(f"warning: {SUMMARY}: {path}: cannot be written: {error.strerror or error}")

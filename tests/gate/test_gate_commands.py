@@ -5,44 +5,22 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from baseline_kit import COMPILED, OTHER, make_run, rewritten, small_matrix
 from comparison_kit import write
-from gate_kit import evidence, logs, make_check, pair
+from gate_kit import Call, evidence, logs, make_check, pair
 from msgspec import structs
 
 from mnist_bench.analysis.summary import Run
-from mnist_bench.cli import main
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.outputs import encode
 from mnist_bench.records import Floor
 
 FIRST, SECOND = "20261124T101500Z-aaaaaa", "20261125T101500Z-bbbbbb"
 HOSTILE = "=cmd|'/c calc'!A1 <script>x</script> [red]b[/] \x1b[31m| \u202e`y`"
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Calls the program in an empty folder."""
-    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str, columns: int = 160) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", str(columns))
-        try:
-            code = main([*words])
-        except SystemExit as stop:  # argparse
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def keep(run: Run, run_id: str) -> None:
