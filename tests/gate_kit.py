@@ -19,10 +19,10 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from record_factory import make_cell
 
-from mnist_bench.gate import accuracy, speed
+from mnist_bench.gate import samples
 from mnist_bench.gate.evidence import CellEvidence, Check, Margins, Pair, SeedPair, SessionRatio, SideEvidence, Training
 from mnist_bench.gate.judge import Verdict, judge
-from mnist_bench.gate.speed import Decision, critical_rank_sum
+from mnist_bench.gate.samples import Decision, critical_rank_sum
 from mnist_bench.records import Round, Tree
 
 SPIKES = 0.05
@@ -143,10 +143,10 @@ def two_humped(rng: np.random.Generator, shape: tuple[int, ...], share: float) -
 
 def speed_decisions(logs: Array, cells: int) -> Decisions:
     """The decision of each row of pairs (rows, pairs)."""
-    alpha = speed.level(cells, MARGINS)
+    alpha = samples.level(cells, MARGINS)
     margin, detect = np.log1p(MARGINS.margin), np.log1p(MARGINS.detect)
     decided = np.full(logs.shape[0], "undecided", dtype="<U11")
-    for look in speed.looks(cells, MARGINS):
+    for look in samples.looks(cells, MARGINS):
         if look > logs.shape[1]:
             break
         undecided = np.flatnonzero(decided == "undecided")
@@ -166,8 +166,8 @@ def accuracy_decisions(a: Array, b: Array, cells: int, *, humps: bool = True) ->
         humps: False: Student's t alone fails a cell.
     """
     decided = np.full(a.shape[0], "undecided", dtype="<U11")
-    fail, passes = accuracy.fail_level(cells, MARGINS), accuracy.pass_level(MARGINS)
-    for look in accuracy.LOOKS:
+    fail, passes = samples.fail_level(cells, MARGINS), samples.pass_level(MARGINS)
+    for look in samples.SEED_LOOKS:
         if look > a.shape[1]:
             break
         undecided = np.flatnonzero(decided == "undecided")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_result, say, write
@@ -23,27 +23,17 @@ _T = TypeVar("_T")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The file is made to be committed and reviewed: docs/baselines.md."
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    update = verbs.add_parser(
-        "update",
-        help="write what a run measured as the baseline, and print what that changes",
-        description="Write what a run measured as the baseline, and print what that changes.",
-        epilog="With --filter only these cells are replaced; the others of the file stay as they are.",
-        allow_abbrev=False,
-    )
+    file: dict[str, Any] = {"type": Path, "default": DEFAULT, "metavar": "FILE"}
+    words = "write what a run measured as the baseline, and print what that changes"
+    update = verbs.add_parser("update", help=words, description=words, allow_abbrev=False)
+    update.epilog = "With --filter only these cells are replaced; the others of the file stay as they are."
     update.add_argument("--reason", required=True, metavar="TEXT", help="why: one line for those who review the change")
-    update.add_argument(
-        "--output", type=Path, default=DEFAULT, metavar="FILE", help="the baseline file (default: baseline.json)"
-    )
-    options.add(update, "run", "filter", "output_dir")
-    show = verbs.add_parser(
-        "show", help="print a baseline", description="Print a baseline: its cells and where they come from.",
-        allow_abbrev=False,
-    )  # fmt: skip
-    show.add_argument(
-        "file", nargs="?", type=Path, default=DEFAULT, metavar="FILE", help="the baseline file (default: baseline.json)"
-    )
-    for verb in (update, show):
-        options.add(verb, "format", "color")
+    update.add_argument("--output", help=f"the baseline file (default: {DEFAULT})", **file)
+    options.add(update, "run", "filter", "output_dir", "format", "color")
+    words = "print a baseline: its cells and where they come from"
+    show = verbs.add_parser("show", help=words, description=words, allow_abbrev=False)
+    show.add_argument("file", nargs="?", help=f"the baseline file (default: {DEFAULT})", **file)
+    options.add(show, "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -57,12 +47,10 @@ def load(path: Path) -> Baseline:
         UsageError: there is none, or it is none, or a broken one: which file, where in it, and what to do.
     """
     from mnist_bench.gate.baseline import decode
-    from mnist_bench.table import plain
 
     if not path.exists():
-        name = plain(str(path))
-        command = f'mnist-bench baseline update latest --reason "..." --output {name}'
-        raise UsageError(f"{name}: there is no such baseline; this writes one: {command}")
+        command = f'mnist-bench baseline update latest --reason "..." --output {path}'
+        raise UsageError(f"{path}: there is no such baseline; this writes one: {command}")
     mend = "restore it from the repository, or delete it and write it anew with `mnist-bench baseline update`"
     return decoded(path, MOST_BYTES, decode, mend)
 
@@ -86,30 +74,22 @@ def decoded(path: Path, limit: int, decode: Callable[[bytes], _T], mend: str) ->
 
 
 def _update(args: argparse.Namespace) -> int:
-    from mnist_bench.gate.baseline import baseline_of, cells_of, changed, encode, updated
+    from mnist_bench.gate.baseline import baseline_of, cells_of, changed, encode, without_ratio
+    from mnist_bench.table import listed
 
     run = options.load(args, args.run)
     old = load(args.output) if args.output.exists() else None
     known = [*cells_of(run), *(one.cell for one in (old.cells if old else ()))]
     chosen = options.wanted(args, known).__contains__ if args.filter else None
-    new = updated(old, baseline_of(run, args.reason, chosen), chosen)
-    document = changed(old, new, args.output.name)
+    new = baseline_of(run, args.reason, chosen, old)
     write("--output", args.output, encode(new))
-    print_result(args, document)
+    print_result(args, changed(old, new, args.output.name))
     say(f"wrote {args.output}")
-    _warn(new)
-    return 0
-
-
-def _warn(baseline: Baseline) -> None:
-    """Of what a check against it cannot do."""
-    from mnist_bench.gate.baseline import without_ratio
-    from mnist_bench.table import listed
-
-    if lacking := without_ratio(baseline):
+    if lacking := without_ratio(new):
         say(f"no speed can be judged of {listed(lacking)}: never timed with the reference, or in too few rounds")
-    if any(one.a and 0 < len(one.a.ratios) < 3 for one in baseline.cells):
+    if any(one.a and 0 < len(one.a.ratios) < 3 for one in new.cells):
         say("fewer than 3 seeds: most checks of speed against this baseline will be inconclusive (docs/baselines.md)")
+    return 0
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
@@ -17,28 +17,16 @@ from msgspec import structs
 
 from mnist_bench import __version__, figures
 from mnist_bench.analysis import results
-from mnist_bench.analysis.keys import differences, digest, key_of
+from mnist_bench.analysis.keys import Key, differences, digest, key_of
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import reference_variant, trials_of
 from mnist_bench.errors import UsageError
-from mnist_bench.figures import Figure, Row
-from mnist_bench.gate.evidence import (
-    ADVISED_OF_RUNS,
-    CellEvidence,
-    Check,
-    Record,
-    SessionRatio,
-    SideEvidence,
-    advised,
-    check_of,
-    read,
-    rules_of,
-    side_of,
-    write,
-)
-from mnist_bench.gate.speed import shift_of
+from mnist_bench.figures import Row
+from mnist_bench.gate import evidence
+from mnist_bench.gate.evidence import CellEvidence, Check, Record, SessionRatio, SideEvidence
+from mnist_bench.gate.samples import shift_of
 from mnist_bench.records import Cell, Manifest, Matrix, RunOptions, Tree
-from mnist_bench.table import Column, Document, Table, listed, plain
+from mnist_bench.table import Column, Document, Table, at, listed, plain
 
 FORMAT: Literal["mnist-bench baseline"] = "mnist-bench baseline"
 SCHEMA_VERSION = 1
@@ -87,21 +75,22 @@ class Baseline(Record, frozen=True, kw_only=True):
 
 def decode(data: bytes) -> Baseline:
     """Raises ValueError: no baseline, or a broken one; the message says where."""
-    return read(data, Baseline, SCHEMA_VERSION)
+    return evidence.read(data, Baseline, SCHEMA_VERSION)
 
 
-encode = write
+encode = evidence.write
 
 
 # ── a run -> a baseline ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def baseline_of(run: Run, reason: str, chosen: Choice | None = None) -> Baseline:
+def baseline_of(run: Run, reason: str, chosen: Choice | None = None, old: Baseline | None = None) -> Baseline:
     """What a run measured as a baseline.
 
     Args:
         reason: why it is one: for those who read the file's history.
         chosen: the cells to take; None: all.
+        old: the baseline that is updated; its cells that are not chosen stay.
 
     Raises:
         UsageError: no reason; a chosen cell is not finished or failed; none was measured.
@@ -110,44 +99,40 @@ def baseline_of(run: Run, reason: str, chosen: Choice | None = None) -> Baseline
         raise UsageError('--reason: a baseline needs one, as in --reason "compile is 10 % faster since torch 2.14"')
     rows = [row for row in run.rows if chosen is None or chosen(row.cell)]
     _refuse_unfit(run, rows, chosen)
-    cells = (CellEvidence(cell=row.cell, a=_trimmed(side_of_run(run, row))) for row in rows)
-    manifest = run.manifest
     about = replace(  # no path of the machine's stands in a file that is committed
-        manifest,
+        run.manifest,
         order=(),
         trials=(),
-        matrix_path=manifest.matrix_path.rpartition("/")[2],
-        dataset=replace(manifest.dataset, root=""),
+        matrix_path=run.manifest.matrix_path.rpartition("/")[2],
+        dataset=replace(run.manifest.dataset, root=""),
         options=RunOptions(),
     )
-    return _baseline([Source(reason=plain(reason), manifest=about)], cells)
-
-
-def updated(old: Baseline | None, new: Baseline, chosen: Choice | None) -> Baseline:
-    """The old baseline with the new cells in it.
-
-    Args:
-        chosen: what the update is about; cells of the old one that are none of these stay. None: nothing stays.
-    """
     kept = [one for one in old.cells if not chosen(one.cell)] if old and chosen else []
+    new = [CellEvidence(cell=row.cell, a=_trimmed(side_of_run(run, row))) for row in rows]
+    cells = tuple(sorted([*kept, *new], key=lambda one: one.cell))
+    needed = {one.a.run_id for one in cells if one.a}
     # Of a run that is there already, the new words hold: they were given for all its cells that are here now.
-    return _baseline([*(old.runs if old else ()), *new.runs], [*kept, *new.cells])
+    known = [*(old.runs if old else ()), Source(reason=plain(reason), manifest=about)]
+    runs = {one.manifest.run_id: one for one in known if one.manifest.run_id in needed}
+    sources = tuple(runs[run_id] for run_id in sorted(runs))
+    return Baseline(format=FORMAT, schema_version=SCHEMA_VERSION, runs=sources, cells=cells)
 
 
 def side_of_run(run: Run, row: Row) -> SideEvidence:
     """A cell of a run as one side of a check."""
-    side = structs.replace(side_of(run.by_cell[row.cell]), run_id=run.manifest.run_id)
-    side = structs.replace(side, status=row.status, reason=row.reason)
+    side = structs.replace(
+        evidence.side_of(run.by_cell[row.cell]), run_id=run.manifest.run_id, status=row.status, reason=row.reason
+    )
     if row.status != "ok":
         return side
-    key = key_of(run.manifest, row.cell, next(iter(run.ok[row.cell].values()))[1])
     reference = reference_of(run.manifest.matrix, row.cell)
+    theirs = _key(run, reference) if reference else None
     return structs.replace(
         side,
-        key=key,
-        figures=advised(row, ADVISED_OF_RUNS),
+        key=_key(run, row.cell),
+        figures=evidence.advised(row, evidence.ADVISED_OF_RUNS),
         reference=reference.id if reference else "",
-        reference_sha256=_digest(run, reference) if reference else "",
+        reference_sha256=digest([theirs.settings, theirs.threads]) if theirs else "",
         ratios=tuple(_ratios(run, row.cell, reference)) if reference else (),
     )
 
@@ -175,18 +160,6 @@ def refuse_unfinished(run: Run, chosen: Choice | None) -> None:
         )
 
 
-def _baseline(runs: Iterable[Source], cells: Iterable[CellEvidence]) -> Baseline:
-    ordered = tuple(sorted(cells, key=lambda one: one.cell))
-    needed = {one.a.run_id for one in ordered if one.a}
-    sources = {source.manifest.run_id: source for source in runs if source.manifest.run_id in needed}
-    return Baseline(
-        format=FORMAT,
-        schema_version=SCHEMA_VERSION,
-        runs=tuple(sources[run_id] for run_id in sorted(sources)),
-        cells=ordered,
-    )
-
-
 def _refuse_unfit(run: Run, rows: Sequence[Row], chosen: Choice | None) -> None:
     name = plain(run.manifest.run_id)
     refuse_unfinished(run, chosen)
@@ -198,13 +171,10 @@ def _refuse_unfit(run: Run, rows: Sequence[Row], chosen: Choice | None) -> None:
         raise UsageError(f"run {name}: nothing was measured, so nothing can be a baseline")
 
 
-def _digest(run: Run, reference: Cell) -> str:
-    """What a ratio to this cell of a run is a ratio to: of its settings and threads; empty: not measured."""
-    measured = run.ok.get(reference)
-    if not measured:
-        return ""
-    key = key_of(run.manifest, reference, next(iter(measured.values()))[1])
-    return digest([key.settings, key.threads])
+def _key(run: Run, cell: Cell) -> Key | None:
+    """What must be alike for its figures to be compared; None: not measured."""
+    measured = run.ok.get(cell)
+    return key_of(run.manifest, cell, next(iter(measured.values()))[1]) if measured else None
 
 
 def _ratios(run: Run, cell: Cell, reference: Cell) -> Iterator[SessionRatio]:
@@ -224,11 +194,13 @@ def _ratios(run: Run, cell: Cell, reference: Cell) -> Iterator[SessionRatio]:
 
 
 def _trimmed(side: SideEvidence) -> SideEvidence:
-    def brief(one: SessionRatio) -> SessionRatio:
-        return structs.replace(one, speedup=_rounded(one.speedup, RATIO_DIGITS), sd=_rounded(one.sd, SD_DIGITS))
-
-    rounded = {name: _rounded(value, FIGURE_DIGITS) for name, value in side.figures.items()}
-    return structs.replace(side, reason=plain(side.reason), figures=rounded, ratios=tuple(map(brief, side.ratios)))
+    """With the digits that its figures are worth."""
+    shown = {name: _rounded(value, FIGURE_DIGITS) for name, value in side.figures.items()}
+    ratios = tuple(
+        structs.replace(one, speedup=_rounded(one.speedup, RATIO_DIGITS), sd=_rounded(one.sd, SD_DIGITS))
+        for one in side.ratios
+    )
+    return structs.replace(side, reason=plain(side.reason), figures=shown, ratios=ratios)
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -248,17 +220,15 @@ def held_against(run: Run, baseline: Baseline, name: str, chosen: Choice | None 
     manifest, here = run.manifest, run.manifest.environment
     before = {one.cell: one.a for one in baseline.cells}
     rows = {row.cell: row for row in run.rows}
-    cells = (
-        _evidence(run, cell, before.get(cell), rows) for cell in {**rows, **before} if chosen is None or chosen(cell)
-    )
+    cells = [cell for cell in {**rows, **before} if chosen is None or chosen(cell)]
     commits = {source.manifest.environment.commit for source in baseline.runs}
-    made = check_of(
+    made = evidence.check_of(
         manifest,
         mode="baseline",
         status="complete",
         a=Tree(label=name, commit=commits.pop() if len(commits) == 1 else None),
         b=Tree(label=f"run {manifest.run_id}{', with changes' if here.dirty else ''}", commit=here.commit),
-        cells=tuple(cells),
+        cells=tuple(_evidence(run, cell, before.get(cell), rows) for cell in cells),
         notes=tuple(_notes(run, baseline)),
     )
     return structs.replace(made, program_version=__version__)  # of the judge
@@ -280,19 +250,19 @@ def _evidence(run: Run, cell: Cell, before: SideEvidence | None, rows: dict[Cell
     row = rows.get(cell)
     if row is None:
         return CellEvidence(cell=cell, a=before)
-    here = side_of_run(run, row)
-    one = CellEvidence(
+    found: tuple[str, ...] = ()
+    here, why = side_of_run(run, row), ""
+    if before and before.status == here.status == "ok":
+        found = tuple(_differences(before, here))
+        why = "" if found else _why_no_ratio(run, cell, before, here, rows)
+    return CellEvidence(
         cell=cell,
         a=before,
         b=here,
+        differences=found,
         samples_per_s=here.figures.get("train_samples_per_s"),
-        **rules_of(run.manifest.matrix, cell),
-    )
-    if before is None or before.status != "ok" or here.status != "ok":
-        return one
-    found = tuple(_differences(before, here))
-    return structs.replace(
-        one, differences=found, why_no_ratio="" if found else _why_no_ratio(run, cell, before, here, rows)
+        why_no_ratio=why,
+        **evidence.rules_of(run.manifest.matrix, cell),
     )
 
 
@@ -369,11 +339,12 @@ def changed(old: Baseline | None, new: Baseline, name: str) -> Document:
     told = [one for one in found if one.word != "same"]
     counts = Counter(one.word for one in found)
     words = [f"{counts[word]} {word}" for word in ("new", "changed", "removed", "same") if counts[word]]
+    sides = {"before": "before.figures", "after": "after.figures"}
     columns = (
         *figures.cell_columns(),
-        Column("change", right=False, key="change", value=lambda one: one.word),
-        *(column for key in COMPARED for column in _both(figures.BY_KEY[key])),
-        Column(None, key="differs", value=lambda one: one.differs),
+        Column("change", right=False, key="change", value=at("word")),
+        *(column for rank, key in enumerate(COMPARED, 1) for column in figures.both_columns(key, sides, rank)),
+        Column(None, key="differs", value=at("differs")),
     )
     return Document(
         title=f"Baseline {name}: {', '.join(words)}",
@@ -415,15 +386,3 @@ def _changed_words(before: SideEvidence, after: SideEvidence) -> Iterator[str]:
     seeds = [", ".join(str(one.seed) for one in side.trainings) or "none" for side in (before, after)]
     if seeds[0] != seeds[1]:
         yield f"seeds {seeds[0]} → {seeds[1]}"
-
-
-def _both(figure: Figure) -> Iterator[Column[Change]]:
-    """Old → new, where it is another."""
-
-    def text(one: Change) -> str:
-        was, now = (figure.show(row) if row else "" for row in (one.before, one.after))
-        return now if one.before is None or was == now else f"{was or '-'} → {now or '-'}"
-
-    yield Column(figure.title, text, rank=figure.rank or 0, right=False)
-    yield Column(None, key=f"{figure.key}_before", value=lambda one: one.before and one.before[figure.key])
-    yield Column(None, key=f"{figure.key}_after", value=lambda one: one.after and one.after[figure.key])

@@ -25,7 +25,7 @@ from mnist_bench.errors import Interrupted
 from mnist_bench.gate.bench import NAMES, PAIR_TOKEN_S, Bench, Setting
 from mnist_bench.gate.evidence import CellEvidence, Check, gather
 from mnist_bench.gate.judge import Verdict, cells_compared, change, judge
-from mnist_bench.gate.speed import detectable, looks
+from mnist_bench.gate.samples import detectable, looks
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
 from mnist_bench.records import Cell, Matrix, Measurement, Session, Trial

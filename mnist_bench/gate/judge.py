@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 from mnist_bench import figures
-from mnist_bench.gate.accuracy import AccuracyFinding, find_accuracy
-from mnist_bench.gate.evidence import CellEvidence, Check, Margins, Record
-from mnist_bench.gate.speed import SpeedFinding, find_shift, find_speed, looks, seeds_needed
+from mnist_bench.gate import samples
+from mnist_bench.gate.evidence import CellEvidence, Check, Margins, Record, SideEvidence
+from mnist_bench.gate.samples import AccuracyFinding, SpeedFinding
 from mnist_bench.records import Cell
 from mnist_bench.stats import Interval
 from mnist_bench.table import listed, plain
@@ -35,6 +35,7 @@ OVERALL: dict[int, tuple[str, str]] = {
     130: ("INTERRUPTED", "interrupted; what was finished is kept"),
 }
 SIDES = {"against": ("the reference", "the change"), "baseline": ("the baseline", "the run")}
+Said = tuple[str, str]  # how much, and which way
 FAR = 2.0  # a speed that differs by such a factor is said as one
 
 
@@ -78,14 +79,12 @@ def exit_code(check: Check, verdicts: Sequence[Verdict]) -> ExitCode:
 def _verdict(one: CellEvidence, cells: int, mode: str) -> Verdict:
     speed = accuracy = None
     if one.comparable and one.a and one.b:
-        accuracy = find_accuracy(one.seeds, cells, one.margins)
+        accuracy = samples.find_accuracy(one.seeds, cells, one.margins)
         if mode == "against":
-            speed = find_speed([pair.log_ratio for pair in one.pairs], cells, one.margins)
+            speed = samples.find_speed([pair.log_ratio for pair in one.pairs], cells, one.margins)
         elif not one.why_no_ratio:
-            speed = find_shift(one.a.ratios, one.b.ratios, cells, one.margins)
-    kind, text = (
-        _failed(one, mode) or _apart(one, mode) or _incomparable(one, mode) or _joint(one, speed, accuracy, cells, mode)
-    )
+            speed = samples.find_shift(one.a.ratios, one.b.ratios, cells, one.margins)
+    kind, text = _failed(one, mode) or _apart(one, mode) or _joint(one, speed, accuracy, cells, mode)
     return Verdict(cell=one.cell, kind=kind, text=f"{plain(one.cell.id)} {text}", speed=speed, accuracy=accuracy)
 
 
@@ -96,13 +95,16 @@ def _failed(one: CellEvidence, mode: str) -> Ruling | None:
     if one.b.failed:
         too = f"; {SIDES[mode][0]} failed too" if one.a and one.a.failed else ""
         return "failed", f"failed ({one.b.status}): {plain(one.b.reason)}{too}"
-    missed = _missed_accuracy(one) or _missed_speed(one)
+    missed = _missed_accuracy(one, one.b)
+    floor, rate = one.min_train_samples_per_s, one.samples_per_s
+    if not missed and floor is not None and rate is not None and rate < floor:
+        missed = f"its {figures.significant(rate)} training samples/s are under the floor {floor:g}"
     return ("failed", f"failed: {missed} of the matrix") if missed else None
 
 
-def _missed_accuracy(one: CellEvidence) -> str:
+def _missed_accuracy(one: CellEvidence, b: SideEvidence) -> str:
     """Held, as in a run, over the matrix's own seeds; sooner where those to come could not mend it."""
-    floor, known = one.min_accuracy, {each.seed: each.accuracy for each in one.b.trainings} if one.b else {}
+    floor, known = one.min_accuracy, {each.seed: each.accuracy for each in b.trainings}
     if floor is None or not known:
         return ""
     mean = statistics.fmean(known.get(seed, 1.0) for seed in one.floor_seeds)
@@ -114,33 +116,20 @@ def _missed_accuracy(one: CellEvidence) -> str:
     return f"its accuracy, {seeds}, can no more reach the floor {floor:g}"
 
 
-def _missed_speed(one: CellEvidence) -> str:
-    floor, rate = one.min_train_samples_per_s, one.samples_per_s
-    if floor is None or rate is None or rate >= floor:
-        return ""
-    return f"its {figures.significant(rate)} training samples/s are under the floor {floor:g}"
-
-
 def _apart(one: CellEvidence, mode: str) -> Ruling | None:
-    """Of a cell that is on one side alone."""
-    a, b = SIDES[mode]
-    if one.b is None:
-        return "missing", f"is missing: {a} has this cell, {b} has not"
-    if one.a is None and one.b.status == "ok":
-        if not one.b.trainings or one.seeds_awaited:
+    """Of a cell that is on one side alone, or whose sides differ, or of which a side has no figures."""
+    (name, change), a, b = SIDES[mode], one.a, one.b
+    if b is None:
+        return "missing", f"is missing: {name} has this cell, {change} has not"
+    if a is None and b.status == "ok":
+        if not b.trainings or one.seeds_awaited:
             return "inconclusive", "is new, and was not trained in time: go on with --resume and a larger --budget"
-        return "new", f"is new: {a} has no such cell"
-    if mode == "against" and one.a and one.a.status == "ok" and one.b.status == "skipped" and not one.differences:
-        reason = plain(one.b.reason)
-        return "missing", f"is no longer executed here: the change skips it, unlike the reference: {reason}"
-    return None
-
-
-def _incomparable(one: CellEvidence, mode: str) -> Ruling | None:
-    """Of a cell whose sides differ, or of which a side has no figures."""
-    name, a, b = SIDES[mode][0], one.a, one.b
+        return "new", f"is new: {name} has no such cell"
     reason = "; ".join(map(plain, one.differences))
-    if b and b.status == "skipped":
+    if b.status == "skipped":
+        if mode == "against" and a and a.status == "ok" and not reason:
+            gone = f"{change} skips it, unlike {name}: {plain(b.reason)}"
+            return "missing", f"is no longer executed here: {gone}"
         state = "lacks it" if a is None else "skipped it too" if a.status == "skipped" else "measured it"
         reason = f"it is skipped here, and {name} {state}: {plain(b.reason)}"
     elif a and a.status != "ok" and not reason:
@@ -157,21 +146,23 @@ def _joint(
         return "regression", f"is {_less_accurate(accuracy, margins)}{_beside(speed)}{changed}"
     if speed is not None and speed.decision == "fail":
         return "regression", f"is {_measured(speed, one)}; up to {percent(margins.margin)} % is tolerated{changed}"
-    open_ = [*_undecided_speed(one, speed, cells, mode), *_undecided_accuracy(one, accuracy)]
-    if open_ or accuracy is None:
-        decided = []
-        if speed is not None and speed.decision != "undecided":
-            decided.append(f"speed passes: {_not_slower(speed, one)}")
-        if accuracy is not None and accuracy.decision == "pass":
-            decided.append(f"accuracy passes: {_not_less_accurate(accuracy, margins)}")
+    same_speed = same_accuracy = ""
+    if speed is not None and speed.decision != "undecided":
+        same_speed = f"a slow-down of {percent(margins.detect)} % is ruled out: measured {_measured(speed, one)}"
+    if accuracy is not None and accuracy.decision == "pass":
+        ruled_out = f"a drop of {_points(margins.drop_detect)[0]} is ruled out: measured "
+        same_accuracy = f"{ruled_out * (accuracy.identical < accuracy.seeds)}{_accuracy_words(accuracy)}"
+    if open_ := [*_undecided_speed(one, speed, cells, mode), *_undecided_accuracy(one, accuracy)]:
+        passes = (("speed", same_speed), ("accuracy", same_accuracy))
+        decided = [f"{name} passes: {words}" for name, words in passes if words]
         return "inconclusive", f"is inconclusive; {'; '.join([*open_, *decided])}{changed}"
-    equal = f"accuracy: {_not_less_accurate(accuracy, margins)}{changed}"
+    equal = f"accuracy: {same_accuracy}{changed}"
     if speed is None:
         return "pass", f"passes; {equal}; its own time is what others are held against, and not judged"
     if speed.decision == "improvement":
         stale = "; the baseline is stale: update it" if mode == "baseline" else ""
         return "improvement", f"is {_measured(speed, one)}; {equal}{stale}"
-    return "pass", f"passes; speed: {_not_slower(speed, one)}; {equal}"
+    return "pass", f"passes; speed: {same_speed}; {equal}"
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,46 +187,44 @@ def percent(fraction: float) -> str:
 
 def change(ratio: float) -> str:
     """A speed against another: ``12 % slower``, ``4.2 % faster``, ``16x slower``, ``as fast``."""
-    size = _size(ratio)
-    return "as fast" if size == "0 %" else f"{size} {'faster' if ratio >= 1 else 'slower'}"
+    return _change(_speed(ratio), "as fast")
 
 
-def speed_words(found: SpeedFinding) -> str:
-    """``12 % slower (95 % interval 10-14 %, 16 pairs)``."""
-    return _with_interval(change(found.ratio.estimate), _bounds(found.ratio), _count(found.count, found.unit))
+def _speed(ratio: float) -> Said:
+    factor = max(ratio, 1 / ratio)
+    size = f"{figures.significant(factor, 2)}x" if factor >= FAR else f"{percent(factor - 1)} %"
+    return size, "faster" if ratio >= 1 else "slower"
 
 
-def accuracy_words(found: AccuracyFinding) -> str:
-    """``0.62 pp less accurate (95 % interval 0.41-0.83 pp, 9 seeds)``."""
+def _points(change: float) -> Said:
+    return f"{abs(100 * change):.2f} pp", "less accurate" if change < 0 else "more accurate"
+
+
+def _change(said: Said, same: str) -> str:
+    return same if said[0] in ("0 %", "0.00 pp") else " ".join(said)
+
+
+def _spread(interval: Interval, say: Callable[[float], Said], same: str, count: str) -> str:
+    """``12 % slower (95 % interval 14 % to 10 %, 16 pairs)``."""
+    estimate = _change(say(interval.estimate), same)
+    if interval.low is None or interval.high is None:
+        return f"{estimate} ({count})"
+    (low, way), (high, other) = say(interval.low), say(interval.high)
+    ends = f"{low} to {high}" if way == other else f"{low} {way} to {high} {other}"
+    return f"{estimate} (95 % interval {ends}, {count})"
+
+
+def _speed_words(found: SpeedFinding) -> str:
+    return _spread(found.ratio, _speed, "as fast", _count(found.count, found.unit))
+
+
+def _accuracy_words(found: AccuracyFinding) -> str:
     differing, seeds = found.seeds - found.identical, _count(found.seeds, "seed")
     if not differing:
         return f"equal predictions ({seeds})"
     if found.identical:
         seeds = f"over the {differing} of {seeds} whose predictions differ"
-    size, low, high = _points(found.change.estimate), found.change.low, found.change.high
-    estimate = (
-        "as accurate" if size == "0.00" else f"{size} pp {'less' if found.change.estimate < 0 else 'more'} accurate"
-    )
-    if low is None or high is None:
-        return _with_interval(estimate, "", seeds)
-    if low >= 0 or high <= 0:
-        return _with_interval(estimate, "-".join(sorted((_points(low), _points(high)))) + " pp", seeds)
-    return _with_interval(estimate, f"{_points(low)} pp less to {_points(high)} pp more", seeds)
-
-
-def _size(ratio: float) -> str:
-    factor = max(ratio, 1 / ratio)
-    return f"{figures.significant(factor, 2)}x" if factor >= FAR else f"{percent(factor - 1)} %"
-
-
-def _bounds(ratio: Interval) -> str:
-    if ratio.low is None or ratio.high is None:
-        return ""
-    if ratio.low < 1 < ratio.high:
-        return f"{change(ratio.low)} to {change(ratio.high)}"
-    ends = [_size(end) for end in sorted((ratio.low, ratio.high), key=lambda end: max(end, 1 / end))]
-    alike = ends[0][-1] == ends[1][-1]
-    return f"{ends[0].removesuffix(' %').removesuffix('x')}-{ends[1]}" if alike else " to ".join(ends)
+    return _spread(found.change, _points, "as accurate", seeds)
 
 
 def _changed_margins(one: CellEvidence) -> str:
@@ -250,54 +239,41 @@ def _measured(speed: SpeedFinding, one: CellEvidence) -> str:
     relative = (
         f" against the baseline, relative to {plain(one.b.reference)}" if speed.unit == "session" and one.b else ""
     )
-    return f"{speed_words(speed)}{relative}"
-
-
-def _not_slower(speed: SpeedFinding, one: CellEvidence) -> str:
-    return f"a slow-down of {percent(one.margins.detect)} % is ruled out: measured {_measured(speed, one)}"
+    return f"{_speed_words(speed)}{relative}"
 
 
 def _less_accurate(found: AccuracyFinding, margins: Margins) -> str:
     whole = f" over all {found.seeds}" if found.identical else ""
     both = f"{100 * found.a:.2f} % before, {100 * found.b:.2f} % now{whole}"
-    return f"{accuracy_words(found)}: {both}; up to {_points(margins.drop)} pp is tolerated"
-
-
-def _not_less_accurate(found: AccuracyFinding, margins: Margins) -> str:
-    words = accuracy_words(found)
-    equal = found.seeds == found.identical
-    return words if equal else f"a drop of {_points(margins.drop_detect)} pp is ruled out: measured {words}"
+    return f"{_accuracy_words(found)}: {both}; up to {_points(margins.drop)[0]} is tolerated"
 
 
 def _beside(speed: SpeedFinding | None) -> str:
     """What is said of the speed of a cell whose accuracy failed."""
     if speed is None or speed.decision in ("undecided", "pass"):
         return ""
-    found = speed_words(speed)
+    found = _speed_words(speed)
     return f"; it is also {found}" if speed.decision == "fail" else f"; that it is {found} does not count"
 
 
 def _undecided_speed(one: CellEvidence, speed: SpeedFinding | None, cells: int, mode: str) -> Iterator[str]:
     """What is not known, and what would help; nothing where speed is decided, or not to be judged."""
-    if speed is not None and speed.decision != "undecided":
-        return
-    if speed is None:
-        if one.why_no_ratio:
-            yield f"its speed cannot be judged: {plain(one.why_no_ratio)}"
-        elif mode == "against":
-            yield f"its speed was not measured ({_count(looks(cells, one.margins)[0], 'pair')} needed for a first look)"
-        return
-    noisy = sum(noise(one))
-    disturbed = (
-        f"; {noisy} of {_count(len(noise(one)), speed.unit)} disturbed by other work on the machine" if noisy else ""
-    )
-    yield f"its speed is not decided: measured {_measured(speed, one)}, {_more(one, speed, cells)}{disturbed}"
+    if one.why_no_ratio:
+        yield f"its speed cannot be judged: {plain(one.why_no_ratio)}"
+    elif speed is None and mode == "against":
+        first, *_ = samples.looks(cells, one.margins)
+        yield f"its speed was not measured ({_count(first, 'pair')} needed for a first look)"
+    elif speed is not None and speed.decision == "undecided":
+        every = noise(one)
+        disturbed = f"; {sum(every)} of {_count(len(every), speed.unit)} disturbed by other work on the machine"
+        measured = f"measured {_measured(speed, one)}, {_more(one, speed, cells)}"
+        yield f"its speed is not decided: {measured}{disturbed if any(every) else ''}"
 
 
 def _more(one: CellEvidence, speed: SpeedFinding, cells: int) -> str:
     """What would decide."""
     if one.a and one.b and speed.unit == "session":
-        needed = seeds_needed(one.a.ratios, one.b.ratios, cells, one.margins)
+        needed = samples.seeds_needed(one.a.ratios, one.b.ratios, cells, one.margins)
         return f"about {needed} seeds in both would do" if needed else "too noisy to tell"
     if speed.next_look is None:
         return f"after the last look at {_count(speed.count, 'pair')}: too noisy to tell, try a quieter machine"
@@ -309,7 +285,7 @@ def _undecided_accuracy(one: CellEvidence, found: AccuracyFinding | None) -> Ite
         yield "its accuracy was not measured"
     elif found.decision == "undecided":
         more = f"about {_count(found.more_seeds, 'more seed')} needed" if found.more_seeds else "no look is left"
-        yield f"its accuracy is not decided: measured {accuracy_words(found)}, {more}"
+        yield f"its accuracy is not decided: measured {_accuracy_words(found)}, {more}"
     if one.seeds_awaited:
         seeds = listed([str(seed) for seed in one.seeds_awaited])
         yield f"its floor {one.min_accuracy:g} of accuracy waits for the matrix's other seeds: {seeds}"
@@ -321,14 +297,5 @@ def noise(one: CellEvidence) -> list[bool]:
     return [bool(pair.noisy) for pair in one.pairs] + [session.noisy for session in sessions]
 
 
-def _with_interval(estimate: str, bounds: str, count: str) -> str:
-    return f"{estimate} (95 % interval {bounds}, {count})" if bounds else f"{estimate} ({count})"
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
-
-
-def _points(fraction: float) -> str:
-    """The size in percentage points."""
-    return f"{abs(100 * fraction):.2f}"

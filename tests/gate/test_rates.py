@@ -28,8 +28,8 @@ from gate_kit import (
 )
 
 from mnist_bench import stats
-from mnist_bench.gate import accuracy, speed
-from mnist_bench.gate.speed import critical_rank_sum, detectable
+from mnist_bench.gate import samples
+from mnist_bench.gate.samples import critical_rank_sum, detectable
 
 CHECKS = 4000
 CELLS = (1, 20)
@@ -52,7 +52,7 @@ def not_above(rate: float, count: int, draws: int) -> bool:
 
 def logs_of_checks(cells: int, *, ratio: float, sd: float, seed: int) -> Array:
     """Of 4,000 checks, a row per cell: as many pairs as the last look takes."""
-    shape = (CHECKS * cells, speed.looks(cells)[-1])
+    shape = (CHECKS * cells, samples.looks(cells)[-1])
     return pair_logs(np.random.default_rng([seed, cells, round(1000 * sd)]), shape, ratio=ratio, sd=sd)
 
 
@@ -63,8 +63,8 @@ class TestSimulationIsTheGate:
     def test_speed(self, cells: int) -> None:
         rng = np.random.default_rng(1)
         ratios = np.repeat([0.85, 1.0, 1.05, 1.08], 25)[:, np.newaxis]
-        logs = np.log(ratios) + pair_logs(rng, (100, speed.looks(cells)[-1]), ratio=1.0, sd=0.07)
-        found = [speed.find_speed(row.tolist(), cells) for row in logs]
+        logs = np.log(ratios) + pair_logs(rng, (100, samples.looks(cells)[-1]), ratio=1.0, sd=0.07)
+        found = [samples.find_speed(row.tolist(), cells) for row in logs]
         assert [one.decision for one in found if one] == list(speed_decisions(logs, cells))
         assert {one.decision for one in found if one} == {"fail", "pass", "improvement", "undecided"}
 
@@ -74,8 +74,8 @@ class TestSimulationIsTheGate:
         rng = np.random.default_rng(2)
         kinds = set()
         for drop, wider in ((0.0, 1.0), (0.0015, 1.0), (0.003, 1.0), (0.002, 3.0)):
-            a, b = seed_accuracies(rng, (40, accuracy.LOOKS[-1]), error=error, drop=drop, wider=wider)
-            found = [accuracy.find_accuracy(seed_pairs(x, y), cells) for x, y in zip(a, b, strict=True)]
+            a, b = seed_accuracies(rng, (40, samples.SEED_LOOKS[-1]), error=error, drop=drop, wider=wider)
+            found = [samples.find_accuracy(seed_pairs(x, y), cells) for x, y in zip(a, b, strict=True)]
             assert [one.decision for one in found if one] == list(accuracy_decisions(a, b, cells))
             kinds |= {one.decision for one in found if one}
         assert kinds >= {"fail", "pass"}
@@ -92,8 +92,8 @@ class TestSpeed:
     @pytest.mark.parametrize("cells", [1, 2, 5, 20, 200, 10_000])
     def test_level_of_all_looks_is_kept_exactly(self, cells: int) -> None:
         """At a ratio of exactly 1.03: the chances of a false alarm at each look add up to no more than alpha / K."""
-        alpha = speed.level(cells)
-        tails = [stats.signed_rank_distribution(n)[critical_rank_sum(n, alpha) :] for n in speed.looks(cells)]
+        alpha = samples.level(cells)
+        tails = [stats.signed_rank_distribution(n)[critical_rank_sum(n, alpha) :] for n in samples.looks(cells)]
         chances = [float(tail.sum()) for tail in tails]
         assert 0.5 * MARGINS.alpha < cells * sum(chances) <= MARGINS.alpha
 
@@ -127,9 +127,9 @@ class TestSpeed:
     @pytest.mark.parametrize(("cells", "sd", "ratio"), [(1, 0.02, 1.1), (1, 0.06, 1.05), (20, 0.06, 1.05)])
     def test_intervals_hardly_suffer_from_early_decisions(self, cells: int, sd: float, ratio: float) -> None:
         """Over the pairs up to the look that decided: no longer exact, near it all the same."""
-        logs = pair_logs(np.random.default_rng(15), (CHECKS, speed.looks(cells)[-1]), ratio=ratio, sd=sd)
+        logs = pair_logs(np.random.default_rng(15), (CHECKS, samples.looks(cells)[-1]), ratio=ratio, sd=sd)
         used = np.full(CHECKS, logs.shape[1])
-        for look in reversed(speed.looks(cells)):
+        for look in reversed(samples.looks(cells)):
             used[speed_decisions(logs[:, :look], cells) != "undecided"] = look
         intervals = [stats.hodges_lehmann(row[:pairs]) for row, pairs in zip(logs, used, strict=True)]
         covered = sum((i.low or 0.0) <= math.log(ratio) <= (i.high or 0.0) for i in intervals)
@@ -140,7 +140,7 @@ class TestSpeed:
     @pytest.mark.parametrize("cells", CELLS)
     def test_what_is_said_to_be_detectable_is_detected(self, cells: int, sd: float) -> None:
         """Without spikes, as ``detectable`` says: 0.9 within the draws' error and that of its own sample."""
-        for look in speed.looks(cells):
+        for look in samples.looks(cells):
             slow = detectable(look, cells, sd)
             noise = np.random.default_rng(14).normal(0, sd, (CHECKS, look))
             found = int((speed_decisions(math.log1p(slow) + noise, cells) == "fail").sum())
@@ -203,7 +203,7 @@ class TestAccuracy:
 
     @staticmethod
     def decisions(cells: int, error: float, drop: float, wider: float = 1.0) -> np.ndarray:
-        shape = (CHECKS * cells, accuracy.LOOKS[-1])
+        shape = (CHECKS * cells, samples.SEED_LOOKS[-1])
         rng = np.random.default_rng([30, cells, round(1e4 * error), round(1e4 * drop), round(wider)])
         a, b = seed_accuracies(rng, shape, error=error, drop=drop, wider=wider)
         return accuracy_decisions(a, b, cells)
@@ -240,10 +240,10 @@ class TestAccuracy:
 
     @pytest.mark.parametrize(("error", "mean"), [(0.01, 8), (0.03, 13), (0.10, 26)])
     def test_equal_recipes_pass_after_so_many_seeds_that_differ(self, error: float, mean: float) -> None:
-        shape = (CHECKS, accuracy.LOOKS[-1])
+        shape = (CHECKS, samples.SEED_LOOKS[-1])
         a, b = seed_accuracies(np.random.default_rng(32), shape, error=error, drop=0.0)
         used = np.full(CHECKS, shape[1])
-        for look in reversed(accuracy.LOOKS):
+        for look in reversed(samples.SEED_LOOKS):
             used[accuracy_decisions(a[:, :look], b[:, :look], 20) != "undecided"] = look
         assert used.mean() <= mean
 
@@ -251,21 +251,21 @@ class TestAccuracy:
     @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
     def test_trainings_that_may_end_on_a_plateau_hardly_ever_fail(self, cells: int, share: float) -> None:
         rng = np.random.default_rng([33, cells, round(10 * share)])
-        a, b = (two_humped(rng, (CHECKS * cells, accuracy.LOOKS[-1]), share) for _ in "AB")
+        a, b = (two_humped(rng, (CHECKS * cells, samples.SEED_LOOKS[-1]), share) for _ in "AB")
         assert not_above(MARGINS.drop_alpha, checks(accuracy_decisions(a, b, cells), cells, "fail"), CHECKS)
 
     def test_students_t_alone_would_cry_wolf_over_plateaus(self) -> None:
         """The control: 8 of 100 checks of 20 such cells."""
-        a, b = (two_humped(np.random.default_rng(34 + n), (CHECKS * 20, accuracy.LOOKS[-1]), 0.5) for n in range(2))
+        a, b = (two_humped(np.random.default_rng(34 + n), (CHECKS * 20, samples.SEED_LOOKS[-1]), 0.5) for n in range(2))
         assert at_least(0.05, checks(accuracy_decisions(a, b, 20, humps=False), 20, "fail"), CHECKS)
 
     def test_all_looks_at_the_plain_level_would_cry_wolf(self) -> None:
         """The control: what the share of the level is for."""
-        shape = (CHECKS, accuracy.LOOKS[-1])
+        shape = (CHECKS, samples.SEED_LOOKS[-1])
         a, b = seed_accuracies(np.random.default_rng(31), shape, error=0.03, drop=MARGINS.drop, wider=3.0)
         drops = a - b - MARGINS.drop
         alarms = np.zeros(CHECKS, dtype=bool)
-        for look in accuracy.LOOKS:
+        for look in samples.SEED_LOOKS:
             x = drops[:, :look]
             t = x.mean(axis=1) / np.sqrt(x.var(axis=1, ddof=1) / look)
             alarms |= t > scipy.stats.t.isf(MARGINS.drop_alpha, look - 1)

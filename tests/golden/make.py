@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from gate_kit import evidence, logs, make_check, pair, side
+from gate_kit import evidence, logs, make_check, pair, side, training
 from msgspec import structs
 from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
 
 from mnist_bench import cells, config
 from mnist_bench.disk.folder import SAMPLES, SESSION, RunFolder
-from mnist_bench.gate.evidence import Check, SideEvidence
+from mnist_bench.gate.evidence import Check, Margins, SideEvidence
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.outputs import encode
 from mnist_bench.labs import reproduce
@@ -183,11 +183,60 @@ def checks() -> dict[str, Check]:
         notes=("the working tree has 2 files that git does not know",),
         b=Tree(label="working tree", commit="f00d" * 10, changed=("mnist_bench/models/lenet5.py", "x | y.py")),
     )
+    words = [evidence(cell=make_cell("mlp", batch_size=n), **changes) for n, changes in enumerate(sentences(), 100)]
     started = evidence(cell=make_cell("cnn"), pairs=whole.cells[0].pairs[:4]), evidence(None, 0, 0, cell=make_cell())
     return {
         "check": whole,
+        "words": structs.replace(whole, cells=tuple(words)),
         "passed": structs.replace(whole, cells=whole.cells[:2], notes=()),
         "undecided": structs.replace(whole, cells=whole.cells[:3]),
         "new": structs.replace(whole, cells=whole.cells[3:4]),
         "interrupted": structs.replace(whole, status="interrupted", cells=(*whole.cells[:2], *started)),
     }
+
+
+def sentences() -> tuple[dict[str, Any], ...]:
+    """A cell for each sentence of the judge's, and for each way in which both sides may have ended."""
+    failed = SideEvidence(status="oom", reason="use less")
+    hostile, skipped = (SideEvidence(status="skipped", reason=text) for text in ("a\nb\x1b[31m\u202e", "install g++"))
+    slow, wreck, alone = tuple(map(pair, logs(1.12))), side([0.1]), side([0.5])
+    some_noisy = tuple(pair(log, ("load",) if n < 5 else ()) for n, log in enumerate(logs(1.0, 8)))
+    floor = {"floor_seeds": (0, 1, 2)}
+    near = [side([0.948, 0.953, 0.954][:trained]) for trained in (1, 2, 3)]
+    return (
+        *({"ratio": ratio, "change": -0.02, "seeds": 9} for ratio in (1.12, 0.8, 1.0, None)),
+        {"pairs": some_noisy},
+        {"pairs": tuple(map(pair, logs(1.06, 60, sd=0.5)))},
+        {"change": -0.001, "seeds": 2},
+        {"change": -0.02, "seeds": 8},
+        {"change": -0.02, "seeds": 1},
+        {"change": 0.02, "seeds": 3},
+        {"a": side([0.97, 0.97, 0.97]), "b": replaced_seed(0.95)},
+        {"ratio": None, "seeds": 0},
+        {"pairs": slow, "margins": Margins(margin=0.15, detect=0.3), "margins_before": Margins()},
+        {"pairs": slow, "margins": Margins(margin=0.05, detect=0.2), "margins_before": Margins()},
+        *({"a": one, "b": one, "min_accuracy": 0.95, **floor} for one in near),
+        {"min_accuracy": 0.98, **floor},
+        {"min_accuracy": 0.97, **floor},
+        {"a": wreck, "b": wreck, "min_accuracy": 0.98, **floor},
+        {"b": side([0.97, 0.97, 0.1]), "min_accuracy": 0.97, "floor_seeds": (0, 1)},
+        {"ratio": None, "min_train_samples_per_s": 20_001.0},
+        *(
+            {"b": alone, "min_accuracy": least, "floor_seeds": (0,), **apart}
+            for apart in ({"a": None}, {"a": failed}, {"differences": ("lr: 1 in A, 2 in B",)})
+            for least in (0.5, 0.9)
+        ),
+        *({"a": a, "b": failed} for a in (side(), None, failed, skipped)),
+        *({"a": a, "b": skipped} for a in (side(), None, failed, skipped)),
+        *({"a": a} for a in (failed, skipped, hostile)),
+        {"b": hostile, "differences": ("a\nb",)},
+        {"b": None},
+        {"a": None, "b": side(())},
+        {"a": None, "min_accuracy": 0.9, "floor_seeds": (0, 7)},
+    )
+
+
+def replaced_seed(accuracy: float) -> SideEvidence:
+    """A side of which the first of three seeds came to something else."""
+    same = side().trainings
+    return SideEvidence(trainings=(training(accuracy, "other"), *same[1:]))

@@ -1,29 +1,43 @@
-"""Is a cell slower? Exact tests over process pairs, looked at four times; t tests over the sessions of two runs. Pure.
+"""Is a cell slower, or less accurate? Tests at a few looks that are fixed beforehand. Pure.
 
-A test at a look has the level alpha / 4K: K cells, four looks. However the cells and looks hang together, the chance
-of a false alarm over all of them is then at most alpha (Bonferroni). The first look takes the fewest pairs of which a
-test can reject at all: it finds large differences, and most of what is unchanged.
+**Speed**: exact tests over process pairs, looked at four times; t tests over the sessions of two runs. A test at a look
+has the level alpha / 4K: K cells, four looks. However the cells and looks hang together, the chance of a false alarm
+over all of them is then at most alpha (Bonferroni). The first look takes the fewest pairs of which a test can reject at
+all: it finds large differences, and most of what is unchanged.
 
 Sources: Wilcoxon (1945), Biometrics Bulletin 1, 80-83; Hollander, Wolfe & Chicken, *Nonparametric Statistical
 Methods*, 3rd ed., section 3.1; looks with a fixed share of the level each: Jennison & Turnbull, *Group Sequential
 Methods*, chapter 2.
+
+**Accuracy**: equal predictions first; for the seeds that differ, t tests. Two trainings of one recipe spread: one
+accuracy has the standard deviation sqrt(err / 2n) about its mean (n scored images, error rate err), where an ensemble
+of trainings is calibrated (Jordan, *On the Variance of Neural Network Training with respect to Test Sets and
+Distributions*, 2023, arXiv:2304.01910). The difference of two independent trainings then has the variance
+err_a / 2n + err_b / 2n. It is the least variance that is believed: seeds that happen to agree prove little. Sides that
+share a seed may differ by less; the tests are then careful, not wrong.
+
+Trainings that start on a plateau are not normal: they end in one of two humps, far apart. That every seed of A ends in
+the upper and every one of B in the lower has the chance (p (1 - p))^n <= 4^-n though nothing has changed, and Student's
+t, which sees hardly any spread then, would call it a drop: nothing fails before 4^-n is below the level of its test.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mnist_bench import stats
-from mnist_bench.gate.evidence import Margins, Record, SessionRatio
+from mnist_bench.gate.evidence import Margins, Record, SeedPair, SessionRatio, Training
 
-LOOKS = 4
+LOOKS = 4  # of speed
 FEWEST_PAIRS = 12  # of the second look
 SPARE_PAIRS = 3  # beyond the fewest of which a test can reject at all: up to three small ranks may then point elsewhere
 DEFAULT = Margins()
@@ -33,6 +47,11 @@ DRAWS = 2000  # of ``detectable``: the standard error of the slow-down at power 
 STATED_FREEDOM = 10
 MOST_SEEDS = 1000  # that are ever proposed
 WIDEST = 200.0  # end of an interval of a log: beyond, it says nothing, and exp() would overflow
+
+# Numbers of seeds that differ at which a cell is tested, each half as many again. Below 4, Student's quantile at these
+# levels is so large that only a wreck would show. At 10 % errors and 20 cells, 72 find a drop of 0.30 pp in 98 of 100.
+SEED_LOOKS = (4, 6, 9, 14, 21, 32, 48, 72)
+FEW_SEEDS = 3  # below, a spread over seeds says nothing
 
 Decision = Literal["fail", "pass", "improvement", "undecided"]
 
@@ -98,9 +117,7 @@ def find_speed(logs: Sequence[float], cells: int, margins: Margins = DEFAULT) ->
     alpha, used = level(cells, margins), len(logs)
     decision: Decision = "undecided"
     p_slower = p_within = 1.0
-    for look in looks(cells, margins):
-        if look > len(logs):
-            break
+    for look in (look for look in looks(cells, margins) if look <= len(logs)):
         p_slower = p_above(logs[:look], math.log1p(margins.margin))
         p_within = p_below(logs[:look], math.log1p(margins.detect))
         decision = _decision(p_slower, p_within, p_below(logs[:look], -math.log1p(margins.detect)), alpha)
@@ -151,6 +168,138 @@ def p_above(values: ArrayLike, bound: float) -> float:
 def p_below(values: ArrayLike, bound: float) -> float:
     """The same of H0: a centre >= ``bound``."""
     return p_above(np.negative(values), -bound)
+
+
+# ── accuracy ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class AccuracyFinding(Record, frozen=True, kw_only=True):
+    """What the seeds say. ``change`` is the mean of B - A over the seeds that differ, with its 95 % interval.
+
+    ``identical`` counts the seeds with equal predictions, ``seeds`` all of them.
+    """
+
+    decision: Decision
+    a: float
+    b: float
+    change: stats.Interval
+    seeds: int
+    identical: int
+    more_seeds: int = 0  # how many more are needed for a decision, about; 0: decided, or no look is left
+
+
+def find_accuracy(seeds: Sequence[SeedPair], cells: int, margins: Margins = DEFAULT) -> AccuracyFinding | None:
+    """What the seeds of one cell say.
+
+    ``pass`` where the predictions of every seed are equal. Else the seeds that differ are tested alone, so that equal
+    ones neither dilute a drop nor vouch for it. At each look that they have reached, in order: ``fail`` if a drop <=
+    ``drop`` is rejected, else ``pass`` if a drop >= ``drop_detect`` is. The first look that decides stands; seeds
+    beyond it are not used.
+
+    A test that fails has the level drop_alpha / (looks K): false alarms are counted over all cells and looks. A test
+    that passes has drop_alpha / looks: each real drop is certified away with at most that chance, over its looks.
+
+    Args:
+        seeds: of one cell, in the order in which they were trained.
+        cells: K, how many the check compares.
+        margins: what is tolerated, and how often this may be wrong.
+
+    Returns:
+        None without a seed. The interval of ``change`` is Student's, below 3 seeds the normal one with the floored
+        standard deviation.
+    """
+    if not seeds:
+        return None
+    counts = list(accumulate(int(not identical(seed)) for seed in seeds))  # of those that differ, so far
+    decision: Decision = "undecided" if counts[-1] else "pass"
+    for number in (look for look in SEED_LOOKS if look <= counts[-1]):
+        used = seeds[: counts.index(number) + 1]
+        decision = _test(*_changes(used), number, cells, margins)
+        if decision != "undecided":
+            break
+    else:
+        used = seeds
+    return AccuracyFinding(
+        decision=decision,
+        a=statistics.fmean(seed.a.accuracy for seed in used),
+        b=statistics.fmean(seed.b.accuracy for seed in used),
+        change=_interval(*_changes(used)),
+        seeds=len(used),
+        identical=sum(identical(seed) for seed in used),
+        more_seeds=_more_seeds(seeds, cells, margins) if decision == "undecided" else 0,
+    )
+
+
+def identical(seed: SeedPair) -> bool:
+    """Whether both sides predict the same: the exact tier."""
+    a, b = seed.a, seed.b
+    same = a.predictions_sha256 == b.predictions_sha256 != ""
+    return same and (a.accuracy, a.images) == (b.accuracy, b.images)
+
+
+def fail_level(cells: int, margins: Margins = DEFAULT) -> float:
+    """Of one test for a drop, of one cell at one look."""
+    return margins.drop_alpha / (len(SEED_LOOKS) * cells)
+
+
+def pass_level(margins: Margins = DEFAULT) -> float:
+    """Of one test against a drop, at one look."""
+    return margins.drop_alpha / len(SEED_LOOKS)
+
+
+def floor_variance(*sides: Sequence[Training]) -> float:
+    """The least variance of one difference B - A that is believed: err_a / 2n + err_b / 2n.
+
+    With one error at least a side: none at all proves no certainty.
+    """
+    images = [min(one.images for one in side) for side in sides]
+    errors = [1 - statistics.fmean(one.accuracy for one in side) for side in sides]
+    return sum(max(error, 1 / n) / (2 * n) for error, n in zip(errors, images, strict=True))
+
+
+def _test(changes: Sequence[float], sd: float, number: int, cells: int, margins: Margins) -> Decision:
+    """The decision if ``number`` seeds had the mean of ``changes`` and the standard deviation ``sd``."""
+    mean, alpha = statistics.fmean(changes), fail_level(cells, margins)
+    needed, ruled_out = (
+        stats.student_quantile(number - 1, 1 - 2 * each) * sd / math.sqrt(number)
+        for each in (alpha, pass_level(margins))
+    )
+    if 0.25**number <= alpha and -mean - margins.drop >= needed:
+        return "fail"
+    return "pass" if margins.drop_detect + mean >= ruled_out else "undecided"
+
+
+def _changes(seeds: Sequence[SeedPair]) -> tuple[list[float], float]:
+    """B - A of the seeds that differ, and the standard deviation of one of them: at least the floor."""
+    differing = [seed for seed in seeds if not identical(seed)]
+    changes = [seed.b.accuracy - seed.a.accuracy for seed in differing]
+    own = statistics.variance(changes) if len(changes) > 1 else 0.0
+    floor = floor_variance([seed.a for seed in differing], [seed.b for seed in differing]) if differing else 0.0
+    return changes, math.sqrt(max(own, floor))
+
+
+def _more_seeds(seeds: Sequence[SeedPair], cells: int, margins: Margins) -> int:
+    """About how many more until a look decides, if mean and spread stay as they are; 0: no look is left.
+
+    Where no look would, those up to the last one. Seeds with equal predictions, in the share seen so far, are counted
+    in: they bring no look nearer.
+    """
+    changes, sd = _changes(seeds)
+    left = [look for look in SEED_LOOKS if look > len(changes)]
+    if not left:
+        return 0
+    deciding = (look for look in left if _test(changes, sd, look, cells, margins) != "undecided")
+    return math.ceil((next(deciding, left[-1]) - len(changes)) * len(seeds) / len(changes))
+
+
+def _interval(changes: Sequence[float], sd: float) -> stats.Interval:
+    """Of their mean; of none: nothing has changed."""
+    if not changes:
+        return stats.Interval(0.0, 0.0, 0.0)
+    mean, few = statistics.fmean(changes), len(changes) < FEW_SEEDS
+    half = stats.NORMAL_QUANTILE if few else stats.student_quantile(len(changes) - 1)
+    half *= sd / math.sqrt(len(changes))
+    return stats.Interval(mean, mean - half, mean + half)
 
 
 # ── what so many pairs can find: said before a check starts ──────────────────────────────────────────────────────────
@@ -255,11 +404,9 @@ def find_shift(
     if not a or not b:
         return None
     shift, alpha = shift_of((a, -1), (b, 1)), margins.alpha / cells
-    slower, detectable = math.log1p(margins.margin), math.log1p(margins.detect)
-    p_slower = float(stdtr(shift.freedom, (slower - shift.estimate) / shift.error))
-    p_within, p_faster = (
-        float(stdtr(shift.freedom, (shift.estimate - bound) / shift.error)) for bound in (detectable, -detectable)
-    )
+    slower, seen = math.log1p(margins.margin), math.log1p(margins.detect)
+    short_of = (slower - shift.estimate, shift.estimate - seen, shift.estimate + seen)
+    p_slower, p_within, p_faster = (float(stdtr(shift.freedom, each / shift.error)) for each in short_of)
     return SpeedFinding(
         decision=_decision(p_slower, p_within, p_faster, alpha),
         ratio=shift.faster,

@@ -1,0 +1,85 @@
+"""A baseline or a check.json that somebody has edited is refused, and the field is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from baseline_kit import OTHER, make_baseline
+from gate_kit import evidence, make_check
+from msgspec.structs import replace
+
+from mnist_bench.gate import baseline, outputs
+from mnist_bench.gate.evidence import Margins, Pair
+from mnist_bench.gate.judge import judge
+
+CHECK = make_check(evidence(1.12))
+FILES: dict[str, tuple[str, Callable[[bytes], Any]]] = {
+    "baseline": (
+        baseline.encode(make_baseline(trouble={OTHER: ("skipped", "no compiler")})).decode(),
+        baseline.decode,
+    ),
+    "check": (outputs.encode(CHECK, judge(CHECK)).decode(), outputs.decode),
+}
+VERSION, ACCURACY, SPEEDUP = r'"schema_version": 1', r'"accuracy": [0-9.]+', r'"speedup": [0-9.]+'
+BROKEN: tuple[tuple[str, str, str, str], ...] = (
+    ("baseline", r'"format": "[^"]*"', '"format": "x"', "format"),
+    ("baseline", VERSION, '"schema_version": 2', "schema_version: is 2, this mnist-bench reads 1"),
+    ("baseline", ACCURACY, '"accuracy": 1e999', "trainings[0].accuracy"),
+    ("baseline", ACCURACY, '"accuracy": null', "trainings[0].accuracy"),
+    ("baseline", f"{ACCURACY}, ", "", "trainings[0]"),  # missing
+    ("baseline", r'"images": [0-9]+', '"images": 0', "images"),
+    ("baseline", r'"images": [0-9]+', f'"images": {"9" * 400}', "images"),
+    ("baseline", SPEEDUP, '"speedup": 0', "ratios[0].speedup"),
+    ("baseline", SPEEDUP, '"speedup": 1e99', "ratios[0].speedup"),
+    ("baseline", r'"sd": [0-9.]+', '"sd": -1', "ratios[0].sd"),
+    ("baseline", r'"status": "skipped"', '"status": "oom"', "cells[0]"),
+    ("baseline", r'"run_id": "[^"]*",\n *"key"', '"run_id": "x",\n"key"', "is not among the runs"),
+    ("baseline", r'"seed": 1,', '"seed": 0,', "a seed stands there twice"),
+    ("baseline", r'"step_ms_p50": [0-9.]+', '"step_ms_p50": [1]', "figures"),
+    ("baseline", r'"cores": 2', '"cores": "2"', "environment.cores"),
+    ("baseline", r'"batch_size": 100', '"batch_size": "100"', "cell.batch_size"),
+    ("baseline", r'"variant": "eager"', '"variant": "compile"', "a cell stands there twice"),
+    ("baseline", r'"trainings"', '"training"', "training"),
+    ("check", ACCURACY, '"accuracy": 97', "check.cells[0].a.trainings[0].accuracy"),
+    ("check", ACCURACY, '"accuracy": NaN', "NaN is not a figure"),
+    ("check", r'"steps": \[10, 10\]', '"steps": [10, -1]', "check.cells[0].pairs[0]"),
+    ("check", r'"seconds": \[0.1', '"seconds": [-1', "check.cells[0].pairs[0]"),
+    ("check", r'"seconds": \[0.1, ', '"seconds": [', "check.cells[0].pairs[0]"),
+    ("check", r'"seconds": \[0.1', '"seconds": [1e999', "check.cells[0].pairs[0]"),
+    ("check", r'"kind": "regression"', '"kind": "bad"', "verdicts[0].kind"),
+    ("check", r'"mode": "against"', '"mode": "x"', "check.mode"),
+    ("check", r'"budget_s": 1200', '"budget_s": -1', "budget_s"),
+    ("check", VERSION, '"schema_version": true', "schema_version"),
+    ("check", VERSION, '"schema": 1', "schema_version"),
+    ("check", "{", "", "Expected `object`"),
+    ("check", "{", '{"x": ' + "[" * 100_000, "nested too deep"),
+)
+
+
+@pytest.mark.parametrize(("file", "old", "new", "words"), BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_file_is_refused_by_its_field(file: str, old: str, new: str, words: str) -> None:
+    text, decode = FILES[file]
+    broken = re.sub(old, lambda _: new, text, count=1)
+    assert broken != text
+    with pytest.raises(ValueError, match=re.escape(words)):
+        decode(broken.encode())
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_stored_fits_its_lines_and_is_stored_the_same_again(file: str) -> None:
+    text, decode = FILES[file]
+    assert max(map(len, text.splitlines())) <= 180
+    found = decode(text.encode())
+    assert (baseline.encode(found) if file == "baseline" else outputs.encode(*found)).decode() == text
+
+
+def test_what_no_check_holds_is_refused() -> None:
+    with pytest.raises(ValueError, match="stands there twice"):
+        replace(CHECK, cells=CHECK.cells * 2)
+    with pytest.raises(ValueError, match="margin"):
+        Margins(margin=0.2, detect=0.1)
+    with pytest.raises(ValueError, match="rounds"):
+        Pair(rounds=())
