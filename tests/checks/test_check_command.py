@@ -21,7 +21,7 @@ from mnist_bench import data
 from mnist_bench.cli import build_parser
 from mnist_bench.cli import check as cli_check
 from mnist_bench.gate import bench as workers
-from mnist_bench.gate import conduct, judge, plan, speed
+from mnist_bench.gate import conduct, plan, samples
 from mnist_bench.gate.bench import CheckObserver
 from mnist_bench.records import DataSet, RunOptions
 from mnist_bench.run.protocol import PROTOCOL_VERSION
@@ -145,7 +145,7 @@ def test_two_trees_are_measured_each_by_its_own_code(bench: Bench, monkeypatch: 
     bench.repo.commit()
     bench.set(factor=6, fragile=True)
     monkeypatch.setattr(workers, "PAIR_TOKEN_S", 0.5)
-    for module in (conduct, judge, speed):
+    for module in (conduct, samples):
         monkeypatch.setattr(module, "looks", lambda cells, margins: (1,))  # which decides nothing
     monkeypatch.setattr(conduct, "detectable", lambda *_: 0.1)
     monkeypatch.setenv("PYTHONPATH", bench.environ["PYTHONPATH"])

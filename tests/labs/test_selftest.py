@@ -33,8 +33,8 @@ from mnist_bench.errors import DataError, Interrupted, UsageError, WorkerError
 from mnist_bench.gate.bench import CheckObserver, Setting
 from mnist_bench.gate.evidence import Margins
 from mnist_bench.gate.judge import Verdict, VerdictKind
+from mnist_bench.gate.samples import find_speed
 from mnist_bench.gate.sides import Side
-from mnist_bench.gate.speed import find_speed
 from mnist_bench.labs import selftest
 from mnist_bench.labs.selftest import MOST_ROWS, ROW_FLOPS, SESSIONS, TOLERANCE, Bench, Rows, instrumented, spoil
 from mnist_bench.labs.selftest_report import CheckResult, Report, Slowed, Summary, document, rate, summarise
