@@ -217,8 +217,8 @@ def tell(check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace, re
     from mnist_bench.gate import outputs
     from mnist_bench.gate.judge import exit_code
 
-    rows = outputs.rows(check, verdicts)
-    print_result(args, outputs.document(check, verdicts), rows.csv, lambda: outputs.to_json(check, verdicts))
+    json, csv = (lambda: outputs.to_json(check, verdicts)), outputs.rows(check, verdicts).csv
+    print_result(args, outputs.document(check, verdicts), json, csv)
     failed = []
     for flag, path, make in (
         ("check.json:", result, outputs.encode),
