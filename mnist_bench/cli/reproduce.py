@@ -13,7 +13,6 @@ from mnist_bench.cli.console import make_console, print_result
 from mnist_bench.disk.files import write_atomically
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
-from mnist_bench.records import Matrix
 
 if TYPE_CHECKING:
     from mnist_bench.labs.reproduce import Reproduction
@@ -43,8 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.progress import RunProgress, Screen
-    from mnist_bench.labs.reproduce import Reproduction
+    from mnist_bench.labs.reproduce import Reproduction, page, plot
     from mnist_bench.machine.noise import alone
+    from mnist_bench.report import vega
     from mnist_bench.run import runner
 
     errors = make_console(args, stderr=True)
@@ -59,7 +59,10 @@ def execute(args: argparse.Namespace) -> int:
     folder, beside = (plan.folder for plan in pair)
     result = Reproduction(tutorial=Run.read(folder), standard=Run.read(beside))
     if result.models:
-        _write(folder, result)
+        files = {"md": page(result).encode(), **vega.images(plot(result.models))}
+        with folder.lock():
+            for suffix, content in files.items():
+                write_atomically(folder.path / f"reproduction.{suffix}", content)
     if result.models or args.format == "json":  # a document for programs, empty as it is
         _print(result, args)
     where = f"reproduction: {folder.path}/reproduction.md (and .svg, .png)"
@@ -80,14 +83,12 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     if tutorial.epochs > published.epochs:
         raise UsageError(f"--epochs: {tutorial.epochs} epochs are more than the {published.epochs} that were published")
 
-    def start(matrix: Matrix, observer: Observer, companion: str | None) -> RunPlan:
-        own = _options(args, companion)
-        return runner.start(matrix, runner.draft(matrix, own.run), own, observer, os.environ)
-
     def begin(observer: Observer) -> Pair:
-        # First, so that `latest` is the run that names the other.
-        beside = start(reproduce.standard_matrix(tutorial), observer, None)
-        return start(tutorial, observer, beside.folder.run_id), beside
+        plans: list[RunPlan] = []
+        for matrix in (reproduce.standard_matrix(tutorial), tutorial):  # `latest` is the run that names the other
+            own = _options(args, plans[0].folder.run_id if plans else None)
+            plans.append(runner.start(matrix, runner.draft(matrix, own.run), own, observer, os.environ))
+        return plans[1], plans[0]
 
     return begin
 
@@ -113,16 +114,6 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
 def _options(args: argparse.Namespace, companion: str | None = None) -> Options:
     found = options.executed(args, matrix_path="mnist-bench reproduce", plugin_path="")
     return replace(found, run=replace(found.run, score_both=True, companion=companion))
-
-
-def _write(folder: RunFolder, result: Reproduction) -> None:
-    from mnist_bench.labs.reproduce import page, plot
-    from mnist_bench.report import vega
-
-    files = {"md": page(result).encode(), **vega.images(plot(result.models))}
-    with folder.lock():
-        for suffix, content in files.items():
-            write_atomically(folder.path / f"reproduction.{suffix}", content)
 
 
 def _print(result: Reproduction, args: argparse.Namespace) -> None:

@@ -9,8 +9,11 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mnist_bench.cells import expand, select
 from mnist_bench.cli import options
@@ -44,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.gate.plan import parse_budget
     from mnist_bench.labs.selftest import Bench, instrumented, measure_gate
+    from mnist_bench.labs.selftest_report import document
     from mnist_bench.machine.noise import alone
 
     path, matrix = options.read_matrix(args)
@@ -58,7 +62,7 @@ def execute(args: argparse.Namespace) -> int:
     with alone(wait=not args.no_wait, tell=say), ExitStack() as undone, Interrupts() as interrupts:
         folder = Path(tempfile.mkdtemp(prefix="mnist-bench-selftest-"))
         undone.callback(shutil.rmtree, folder)
-        bench = Bench(setting=_setting(args, path, matrix, interrupts), matrix=matrix, folder=folder, say=say)
+        bench = Bench(setting=setting_of(args, path, matrix, interrupts), matrix=matrix, folder=folder, say=say)
         try:
             for known in measure_gate(bench, cells, args.checks, budget_s):
                 report = known
@@ -70,14 +74,16 @@ def execute(args: argparse.Namespace) -> int:
             raise
         finally:  # however it ends, what is known is printed: it took hours
             if report is not None:
-                _print(report, args)
+                told = document(report)
+                print_result(args, told, partial(msgspec.to_builtins, report))
+                say(*told.notes * (args.format == "csv"))
     if report is None or not report.complete:
         say("interrupted")
         return Interrupted.exit_code
     return 0 if any(summary.of for summary in report.conditions) else options.NOTHING
 
 
-def _setting(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: Interrupts) -> Setting:
+def setting_of(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: Interrupts) -> Setting:
     """The user's own side twice."""
     from mnist_bench import data
     from mnist_bench.gate.bench import Setting
@@ -104,14 +110,3 @@ def _setting(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: I
         observer=Warned(say),
         allow_plugins=args.allow_plugins,
     )
-
-
-def _print(report: Report, args: argparse.Namespace) -> None:
-    import msgspec
-
-    from mnist_bench.labs.selftest_report import document
-
-    told = document(report)
-    print_result(args, told, lambda: msgspec.to_builtins(report))
-    if args.format == "csv":
-        say(*told.notes)

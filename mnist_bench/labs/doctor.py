@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from pathlib import Path
+from time import perf_counter, perf_counter_ns
 from typing import Literal, get_args
 
+import msgspec
 import psutil
 
 import mnist_bench
 from mnist_bench.data import copies, default_root
 from mnist_bench.data.mnist import inspect, is_drawn
+from mnist_bench.disk.files import try_folder
 from mnist_bench.errors import DataError
-from mnist_bench.labs.doctor_facts import Facts
 from mnist_bench.machine import environment, forecast
-from mnist_bench.machine.noise import foreign_gpu_processes
-from mnist_bench.records import BUILTIN_VARIANTS
-from mnist_bench.run.protocol import ProbeFailure, TorchReport
+from mnist_bench.machine import noise as counters
+from mnist_bench.machine.environment import ROOT
+from mnist_bench.records import BUILTIN_VARIANTS, Environment
+from mnist_bench.run.protocol import PROBE_STAGE, ProbeFailure, TorchReport
 from mnist_bench.table import listed
 
 Level = Literal["ok", "info", "warning", "error"]
+PROBE = (sys.executable, "-m", "mnist_bench.worker.probe")
+PROBE_S, COMPILE_S = 120.0, 300.0  # the most that it may take; a cold compilation on a busy machine takes long
+SLICE_ITEMS = 100_000  # a few milliseconds: long against the clock, short against the kernel's time slices
 NEWEST_PYTHON = (3, 14)  # the newest that torch had wheels for when this was written
 OLDEST_TORCH = (2, 10)
 INSTALL = 'pip install "torch>=2.10" torchvision'
@@ -36,11 +45,11 @@ REINSTALL = "pip install --force-reinstall torch torchvision"
 SPREAD_LIMIT = 1.10  # of a fixed loop, p95 / p50; an idle desktop stays below 1.05
 PRESSURE_LIMIT = 0.10  # of the time, in which some task waited for a core
 SLOW_CLOCKS = ("hpet", "acpi_pm", "jiffies")
+PAGES = {"always": "the kernel moves memory about", "never": "large tensors miss the TLB more often"}
 PAIR_BYTES = 3 << 30  # two live trials
 SWAP_LIMIT_BYTES = 256 << 20
 SMALL_SHM_BYTES = 256 << 20
-LITTLE_BYTES = 1 << 30
-NO_BYTES = 64 << 20
+LITTLE_BYTES, NO_BYTES = 1 << 30, 64 << 20
 # A run or its worker, by its command line.
 RUN = re.compile(r"(-m mnist_bench|(^|/| )mnist-bench) (run|race|check|reproduce|selftest)\b|-m mnist_bench\.worker\b")
 ON = r"(?!0$).+"  # "0" and "" turn a variable off
@@ -73,10 +82,129 @@ VARIABLES: Sequence[tuple[str, str, Level, str]] = (
 )
 
 
+# ── what is known before anything is judged ──────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """A fixed loop, timed again and again for about a second: ``spread`` is p95 / p50 of its slices.
+
+    ``found`` and ``noisy`` are what ``machine.noise`` says of that second.
+    """
+
+    slices: int
+    slice_ms: float
+    spread: float
+    found: dict[str, float]
+    noisy: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What several checks look at; what one alone needs, it looks up itself. ``root``: where /proc and /sys are."""
+
+    environ: Mapping[str, str]
+    environment: Environment
+    torch: TorchReport | ProbeFailure
+    noise: Noise
+    output_dir: Path
+    data_dir: Path | None
+    root: Path = ROOT
+    system: str = sys.platform
+
+    @property
+    def nvidia_driver(self) -> bool:
+        return "nvidia_driver" in self.environment.details or shutil.which("nvidia-smi") is not None
+
+    def read(self, name: str) -> str:
+        """What a file of the kernel's says; nothing where it is not there."""
+        return environment.read(self.root / name)
+
+
+def look(environ: Mapping[str, str], *, output_dir: Path, data_dir: Path | None, try_compile: bool) -> Facts:
+    """Looks at everything that several checks need; takes some seconds, and writes nothing that stays."""
+    command, limit_s = ((*PROBE, "--compile"), COMPILE_S) if try_compile else (PROBE, PROBE_S)
+    return Facts(
+        environ=environ,
+        noise=measure_noise(),
+        torch=ask_torch(environ, command, limit_s),
+        environment=environment.describe(environ),
+        output_dir=output_dir,
+        data_dir=data_dir,
+    )
+
+
+def measure_noise(seconds: float = 1.0) -> Noise:
+    """Times the same work again and again; whatever is not equal is the machine's doing."""
+    durations_ns: list[int] = []
+    before, end = counters.read(()), perf_counter() + seconds
+    while len(durations_ns) < 20 or perf_counter() < end:
+        begin = perf_counter_ns()
+        sum(range(SLICE_ITEMS))
+        durations_ns.append(perf_counter_ns() - begin)
+    found, noisy = counters.compare(before, counters.read(()), os.cpu_count() or 1)
+    durations_ns.sort()
+    p50, p95 = (durations_ns[int(len(durations_ns) * part)] for part in (0.50, 0.95))
+    return Noise(slices=len(durations_ns), slice_ms=p50 / 1e6, spread=p95 / p50, found=found, noisy=noisy)
+
+
+def ask_torch(environ: Mapping[str, str], command: Sequence[str], limit_s: float) -> TorchReport | ProbeFailure:
+    """What a process of its own says of torch; one that crashes or hangs is an answer too. Nothing of it is left.
+
+    Args:
+        environ: of the process, but for the compiler's caches, which are empty.
+        command: starts it; ``limit_s``: how long it may take.
+    """
+    code = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="mnist-bench-doctor-", ignore_cleanup_errors=True) as folder:
+            caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+            # Files, not pipes: a compiler's helper that outlives the process would hold a pipe open.
+            output, errors = Path(folder, "output"), Path(folder, "errors")
+            with output.open("wb") as out, errors.open("wb") as err:
+                process = subprocess.Popen(
+                    command,
+                    env={**environ, **caches},
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(limit_s)
+            finally:  # after Ctrl-C too
+                with contextlib.suppress(
+                    ProcessLookupError, PermissionError
+                ):  # macOS: not permitted where all are gone
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            return _answer(code, output.read_bytes(), errors.read_text(errors="replace").splitlines(), limit_s)
+    except OSError as error:
+        return ProbeFailure(kind="crashed", detail=f"could not be started: {error}", stage="start")
+
+
+def _answer(code: int | None, output: bytes, lines: Sequence[str], limit_s: float) -> TorchReport | ProbeFailure:
+    if code == 0:
+        with contextlib.suppress(msgspec.MsgspecError):
+            return msgspec.json.decode(output, type=TorchReport | ProbeFailure)
+    stages = [line.removeprefix(PROBE_STAGE) for line in lines if line.startswith(PROBE_STAGE)]
+    said = [line.strip() for line in lines if line.strip() and not line.startswith(PROBE_STAGE)]
+    if code is None:
+        detail = f"no answer within {limit_s:g} s"
+    elif -code in set(signal.Signals):
+        detail = f"was killed by {signal.Signals(-code).name}"
+    else:
+        detail = f"exited with {code} ({said[-1] if said else 'silent'})"
+    return ProbeFailure(kind="hung" if code is None else "crashed", detail=detail, stage=["start", *stages][-1])
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What a check found: ``error`` means that a default run cannot work. ``mend`` says what to do, where one can."""
 
+    group: str = field(default="", kw_only=True)
+    check: str = field(default="", kw_only=True)
     level: Level
     what: str
     mend: str = ""
@@ -103,10 +231,8 @@ def with_torch(check: Callable[[Facts, TorchReport], Found]) -> Check:
 
 def python(facts: Facts) -> Found:
     version = facts.environment.python
-    if _numbers(version) > NEWEST_PYTHON:
-        yield info(f"Python {version} is newer than any that mnist_bench was tried with (3.11 to 3.14)")
-    else:
-        yield ok(f"Python {version}")
+    newer = _numbers(version) > NEWEST_PYTHON
+    yield info(f"Python {version} is newer than 3.14, the last that was tried") if newer else ok(f"Python {version}")
 
 
 def torch(facts: Facts) -> Found:
@@ -190,13 +316,12 @@ def _no_cuda(facts: Facts, torch: TorchReport) -> Found:
     elif visible is None or forecast.visible_gpus(visible):  # else ``variables`` says so
         said = "".join(f" ({text})" for text in torch.warnings if "driver" in text.lower())
         mend = "see that nvidia-smi works and that its driver is new enough for torch's CUDA; in docker: --gpus all"
-        if visible is not None:
-            mend = f"unset CUDA_VISIBLE_DEVICES (it is {visible!r})"
+        mend = mend if visible is None else f"unset CUDA_VISIBLE_DEVICES (it is {visible!r})"
         yield warning(f"cuda: torch sees no GPU{said}; cuda cells will be skipped", mend)
 
 
 def gpu_neighbours(facts: Facts) -> Found:
-    if pids := [str(pid) for pid in foreign_gpu_processes()]:
+    if pids := [str(pid) for pid in counters.foreign_gpu_processes()]:
         what = f"other processes are on the GPU ({listed(pids)}): its figures will be noisy"
         yield warning(what, "end them, or wait for them")
 
@@ -282,20 +407,17 @@ def other_runs(facts: Facts) -> Found:
 
 
 def kernel(facts: Facts) -> Found:
-    details = facts.environment.details
-    if (governor := details.get("governor", "performance")) != "performance":
+    settings = ("governor", "clocksource", "transparent_hugepages")
+    governor, clock, pages = (facts.environment.details.get(name, "") for name in settings)
+    if governor not in ("", "performance"):
         what = f"the CPU governor is {governor}: clocks follow the load"
         yield info(what, "sudo cpupower frequency-set -g performance")
-    if (clock := details.get("clocksource")) in SLOW_CLOCKS:
+    if clock in SLOW_CLOCKS:
         what = f"the kernel's clock is {clock}: each reading takes a microsecond or more, and every step is stamped"
         yield warning(what, "boot with tsc=reliable, or have the hypervisor offer a better clock")
-    pages = {
-        "always": "on for all: the kernel moves memory about",
-        "never": "off: large tensors miss the TLB more often",
-    }
-    if said := pages.get(details.get("transparent_hugepages", "")):
+    if pages in PAGES:
         mend = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
-        yield info(f"transparent huge pages are {said}", mend)
+        yield info(f"transparent huge pages are set to {pages}: {PAGES[pages]}", mend)
 
 
 def battery(facts: Facts) -> Found:
@@ -346,10 +468,11 @@ def data_set(facts: Facts) -> Found:
         yield error(f"MNIST cannot be read: {problem}", "mend its permissions, or give another --data-dir")
         return
     missing = [each.path.name for each in states if each.status == "missing"]
+    corrupt = [str(each) for each in states if each.status == "corrupt"]
     instead = "a run downloads it, or trains on synthetic digits"
-    if any(each.status != "ok" for each in states) and is_drawn(folder):
+    if (missing or corrupt) and is_drawn(folder):
         yield warning(f"{folder} holds synthetic digits, not MNIST", "give another --data-dir")
-    elif corrupt := [str(each) for each in states if each.status == "corrupt"]:
+    elif corrupt:
         yield error(f"MNIST in {folder} is corrupt: {'; '.join(corrupt)}", fetch)
     elif not missing:
         yield ok(f"MNIST in {folder}: all four files match their checksums")
@@ -359,19 +482,18 @@ def data_set(facts: Facts) -> Found:
         mend = "set it to the folder that holds MNIST/raw, or unset it"
         yield warning(f"MNIST_BENCH_DATA={folder}: there is no such folder; {instead}", mend)
     else:
-        lacks = f"is not in {folder}" if len(missing) == len(states) else f"in {folder} lacks {', '.join(missing)}"
-        yield warning(f"MNIST {lacks}: {instead}", fetch)
+        yield warning(f"MNIST in {folder} lacks {listed(missing)}: {instead}", fetch)
 
 
 def results(facts: Facts) -> Found:
     wanted = facts.output_dir.absolute()
-    there = next(path for path in (wanted, *wanted.parents) if os.access(path, os.F_OK))
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+    try:
+        try_folder(wanted)
+        there = next(path for path in (wanted, *wanted.parents) if path.exists())
         yield _room(f"results go to {facts.output_dir}", there, "choose another with --output-dir")
-    else:
-        problem = f"{there} cannot be written to" if there.is_dir() else f"{there} is a file, not a folder"
-        mend = "mend its permissions, or choose another folder with --output-dir"
-        yield error(f"{facts.output_dir}: {problem}", mend)
+    except OSError as problem:
+        what = f"results cannot go to {facts.output_dir}: {problem.strerror}"
+        yield error(what, "mend its permissions, or choose another folder with --output-dir")
 
 
 def temporary(facts: Facts) -> Found:
@@ -388,10 +510,11 @@ def temporary(facts: Facts) -> Found:
 
 def _room(text: str, folder: Path, mend: str) -> Diagnosis:
     free = shutil.disk_usage(folder).free
+    text = f"{text} ({_size(free)} free)"
     if free >= LITTLE_BYTES:
-        return ok(f"{text} ({_size(free)} free)")
+        return ok(text)
     say, words = (error, "the disk is full") if free < NO_BYTES else (warning, "little room")
-    return say(f"{text}: {words} ({_size(free)} free)", f"make room there, or {mend}")
+    return say(f"{text}: {words}", f"make room there, or {mend}")
 
 
 # ── environment ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -440,10 +563,10 @@ CHECKS: Mapping[str, Sequence[Check]] = {
 }
 
 
-def diagnose(facts: Facts) -> list[tuple[str, str, Diagnosis]]:
-    """Everything that the checks found, in their order: group, check, and what it found."""
+def diagnose(facts: Facts) -> list[Diagnosis]:
+    """Everything that the checks found, in their order."""
     checks = [(group, check) for group, members in CHECKS.items() for check in members]
-    return [(group, check.__name__, found) for group, check in checks for found in check(facts)]
+    return [replace(found, group=group, check=check.__name__) for group, check in checks for found in check(facts)]
 
 
 def _count(number: int, noun: str) -> str:

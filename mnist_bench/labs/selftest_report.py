@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from mnist_bench.figures import significant
 from mnist_bench.gate.judge import Verdict, VerdictKind
 from mnist_bench.stats import CONFIDENCE, Interval
-from mnist_bench.table import Column, Document, Table, at, plain
+from mnist_bench.table import Column, Document, Table, at
 
 RED: frozenset[VerdictKind] = frozenset(("regression", "missing", "failed"))
 JUDGED: frozenset[VerdictKind] = RED | {"pass", "improvement", "inconclusive"}
@@ -67,7 +67,6 @@ class Summary:
     red: int
     of: int
     rate: Interval | None
-    checks: int
     passed: int
     inconclusive: int
     unjudged: int
@@ -92,7 +91,7 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        return all(summary.checks == self.checks_per_condition for summary in self.conditions)
+        return len(self.checks) == self.checks_per_condition * len(self.conditions)
 
 
 def rate(hits: int, trials: int) -> Interval | None:
@@ -132,7 +131,6 @@ def summarise(name: str, faulty: frozenset[str], size: str, results: Sequence[Ch
         red=sum(red),
         of=len(red),
         rate=rate(sum(red), len(red)),
-        checks=len(checks),
         passed=sum(cell.kind in ("pass", "improvement") for cell in watched),
         inconclusive=sum(cell.kind == "inconclusive" for cell in watched),
         unjudged=sum(len(check.cells) for check in checks) - len(cells),
@@ -172,38 +170,25 @@ COLUMNS: tuple[Column[Summary], ...] = (
     Column("pass", rank=2, key="passed", value=at("passed")),
     Column("open", rank=2, key="inconclusive", value=at("inconclusive")),
     Column("min", lambda s: _minutes(s.check_s), 3, key="check_s", value=at("check_s")),
+    Column("a verdict", lambda s: _minutes(s.verdict_s), 3, key="verdict_s", value=at("verdict_s")),
     Column("pairs", lambda s: significant(s.pairs, 2), 3, key="pairs", value=at("pairs")),
+    Column("unjudged", lambda s: str(s.unjudged or ""), 4, key="unjudged", value=at("unjudged")),
 )
 
 
 def document(report: Report) -> Document:
-    """The table, a row per condition, and what it means."""
-    table = Table("", COLUMNS, report.conditions)
-    return Document(title="The gate, measured on this machine", tables=(table,), notes=tuple(notes(report)))
-
-
-def notes(report: Report) -> Iterator[str]:
-    """What the figures mean, and what they do not show."""
+    """The table, a row per condition, and what it means and does not show."""
+    notes = [
+        "measured: the size of the fault as it was found before the checks, least and most over the cells, not what "
+        "was aimed at. red: of identical sides the checks that raised an alarm, of the others the cells whose fault "
+        "was found; 95 %: the rates that so few of them cannot rule out, more --checks narrow it. pass, open: cells "
+        "that passed or stayed inconclusive; min: minutes of a check; a verdict: of one of its cells; pairs: process "
+        "pairs of a cell (all medians). unjudged: cells that could not be compared (a missing device, say)."
+    ]
     if not report.conditions:
-        yield "no cell can be measured on this machine."
-        return
-    yield (
-        "red: of identical sides the checks that raised an alarm, of the others the cells whose fault was found; "
-        "pass, open: cells that passed or stayed inconclusive; min: minutes of a check; pairs: process pairs of a cell "
-        "(both medians)."
+        notes = ["no cell can be measured on this machine."]
+    elif not report.complete:
+        notes.append(f"ended early: fewer than the {report.checks_per_condition} checks of each condition were made.")
+    return Document(
+        title="The gate, measured on this machine", tables=(Table("", COLUMNS, report.conditions),), notes=notes
     )
-    if costs := [one.verdict_s for one in report.conditions if one.verdict_s is not None]:
-        spread = " to ".join(dict.fromkeys((_minutes(min(costs)), _minutes(max(costs)))))
-        yield f"a verdict costs {spread} minutes here (a check's time over its cells, by condition)."
-    for one in report.conditions:
-        if not one.size and one.rate:
-            most = f"cannot rule out a rate of false alarms up to {_percent(one.rate.high)}; more --checks narrow it."
-            yield f"{one.condition}: {one.of} check{'s' * (one.of > 1)} {most}"
-    for slowed in report.slowed:
-        if abs(slowed.measured.estimate - slowed.aim) > 0.01:
-            measured = f"measured {100 * (slowed.measured.estimate - 1):.1f} %: what was measured is what counts."
-            yield f"{plain(slowed.cell)}: aimed at {_percent(slowed.aim - 1)}, {measured}"
-    if unjudged := sum(one.unjudged for one in report.conditions):
-        yield f"{unjudged} verdicts said nothing (not comparable: a missing device, say) and are in no count."
-    if not report.complete:
-        yield f"ended early: fewer than the {report.checks_per_condition} checks of each condition were made."

@@ -37,18 +37,22 @@ MOST_TWICE = 200  # characters: what is longer stands once in a transcript
 VERSION = importlib.metadata.version
 FACTS = SimpleNamespace(environment=make_manifest().environment, torch={"version": "2.13.0"}, noise={"spread": 1.02})
 FOUND = [
-    ("software", "torch", Diagnosis("ok", "torch 2.13.0 (no CUDA)")),
-    (
-        "software",
-        "cuda",
-        Diagnosis("error", "a driver is here, but torch has no CUDA", "pip install torch"),
+    Diagnosis("ok", "torch 2.13.0 (no CUDA)", group="software", check="torch"),
+    Diagnosis("error", "a driver is here, but torch has no CUDA", "pip install torch", group="software", check="cuda"),
+    Diagnosis(
+        "info",
+        "the governor is powersave",
+        "cpupower frequency-set -g performance",
+        group="noise",
+        check="governor",
     ),
-    (
-        "noise",
-        "governor",
-        Diagnosis("info", "the governor is powersave", "cpupower frequency-set -g performance"),
+    Diagnosis(
+        "warning",
+        "the kernel's clock is hpet: " + "slow " * 30,
+        "boot with tsc=reliable",
+        group="noise",
+        check="clock",
     ),
-    ("noise", "clock", Diagnosis("warning", "the kernel's clock is hpet: " + "slow " * 30, "boot with tsc=reliable")),
 ]
 
 
@@ -57,7 +61,7 @@ ANSWERS = {
     "importlib.metadata.version": lambda name: "2.13.0" if name == "torch" else VERSION(name),
     "shutil.which": lambda name, **_: f"/usr/bin/{name}",
     "mnist_bench.machine.environment.available_cores": lambda: 2,
-    "mnist_bench.labs.doctor_facts.look": lambda *_, **__: FACTS,
+    "mnist_bench.labs.doctor.look": lambda *_, **__: FACTS,
     "mnist_bench.labs.doctor.diagnose": lambda _: FOUND,
     "mnist_bench.data.synthetic.SIZES": (40, 20),
     "mnist_bench.data.verify": lambda *_: None,
