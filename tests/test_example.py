@@ -13,12 +13,10 @@ from pathlib import Path
 import pytest
 from test_workflows import COPIED, commands
 
-from mnist_bench.cli import COMMANDS
-
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "docs" / "example"
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-pytestmark = pytest.mark.usefixtures("one_core")
+pytestmark = [needs_git, pytest.mark.usefixtures("one_core")]
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -50,7 +48,6 @@ def of_workflows(*names: str) -> list[list[str]]:
     return [words for words in found if words[0] in names]
 
 
-@needs_git
 def test_the_projects_workflows_run(call: Call, tmp_path: Path) -> None:
     project = tmp_path / "digits-project"
     assert not (project / "mnist_bench").exists()
@@ -71,15 +68,12 @@ def test_the_projects_workflows_run(call: Call, tmp_path: Path) -> None:
     assert "linear" in (project / "junit.xml").read_text("utf-8")
 
 
-@needs_git
 def test_without_leave_its_code_is_not_run(call: Call) -> None:
     refused = call("plan")
     assert refused.returncode == 2
     assert "--allow-plugins" in refused.stderr
 
 
-@needs_git
-@pytest.mark.skipif("check" not in COMMANDS, reason="check is not here yet")
 def test_the_project_is_checked_against_its_own_commit(call: Call, tmp_path: Path) -> None:
     (words,) = of_workflows("check")
     words = [word.replace("origin/$BASE", "HEAD") for word in words]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import dataclasses
 import doctest
 import io
 import json
@@ -19,16 +17,13 @@ from bad_matrices import CASES, GOOD, changed
 from record_factory import make_measurement
 
 from mnist_bench.cells import expand
-from mnist_bench.cli import console, main, options, plan
-from mnist_bench.config import parse, schema
+from mnist_bench.cli import console, main, options
+from mnist_bench.config import parse
 from mnist_bench.machine import forecast
-from mnist_bench.machine.forecast import (
-    Host,
-)
-from mnist_bench.records import BUILTIN_VARIANTS, Cell
-from mnist_bench.table import Table
+from mnist_bench.machine.forecast import Host
+from mnist_bench.records import Cell
 
-HEAVY = ("torch", "pydantic", "rich", "numpy", "pandas", "yaml")
+MATRIX = parse(GOOD, source="x", allow_plugins=False)
 
 
 @pytest.fixture
@@ -45,35 +40,12 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def host(**changes: object) -> Host:
-    plain = Host(platform="linux", torch_version="2.10.0", find_program=lambda name: f"/bin/{name}", environ={})
-    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
-
-
 class TestPlan:
     def test_cells_in_matrix_order(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         document = json.loads(output(capsys, "plan", "--json"))
-        expected = expand(parse(GOOD, source="x", allow_plugins=False))
-        assert [row["cell"] for row in document["cells"]] == [cell.id for cell in expected]
-        assert all(row["seeds"] == [0, 1, 2] for row in document["cells"])
+        assert [row["cell"] for row in document["cells"]] == [cell.id for cell in expand(MATRIX)]
         runnable = sum(row["seconds"] for row in document["cells"] if row["skip"] is None)
         assert document["seconds"] == pytest.approx(runnable, abs=0.2)
-
-    def test_every_format(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        rows = list(csv.DictReader(io.StringIO(output(capsys, "plan", "--format", "csv"))))
-        assert len(rows) == 16
-        assert rows[0]["cell"] == "mlp/cpu/b100/eager"
-        markdown = output(capsys, "plan", "--format", "md").splitlines()
-        assert "| model | device | batch | variant | seeds | about |" in markdown
-        assert sum(line.startswith("| ") for line in markdown) == 18
-        table = output(capsys, "plan")
-        assert sum(line.startswith(("mlp ", "cnn ")) for line in table.splitlines()) == 16
-        assert "A rough estimate" in table
-        assert plan.UNKNOWN in table
-
-    def test_csv_notes_go_to_stderr(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["plan", "--format", "csv"]) == 0
-        assert plan.UNKNOWN in capsys.readouterr().err
 
     def test_filter_seeds_and_epochs(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         chosen = ("plan", "--json", "--filter", "model=mlp,device=cpu", "--filter", "variant=eager", "--seeds", "5,1")
@@ -83,51 +55,36 @@ class TestPlan:
         long = json.loads(output(capsys, *chosen, "--epochs", "50"))["cells"]
         assert long[0]["seconds"] > short[0]["seconds"]
 
-    def test_shards_partition_the_trials(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        trials: list[tuple[str, int]] = []
-        for k in range(1, 4):
-            rows = json.loads(output(capsys, "plan", "--json", "--shard", f"{k}/3"))["cells"]
-            trials += [(row["cell"], seed) for row in rows for seed in row["seeds"]]
-        assert len(trials) == len(set(trials)) == 16 * 3
-
     def test_without_a_file_the_default_that_ships_is_said(
         self, here: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (here / "benchmarks.yaml").unlink()
         assert main(["plan"]) == 0
         out, err = capsys.readouterr()
-        assert (
-            err
-            == "mnist-bench: there is no benchmarks.yaml here: the matrix is the default that ships with the program\n"
-        )
+        words = "there is no benchmarks.yaml here: the matrix is the default that ships with the program"
+        assert err == f"mnist-bench: {words}\n"
         assert "Plan of default" in out
 
     def test_an_empty_shard_says_so(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "No group falls to the shard 99/99" in output(capsys, "plan", "--shard", "99/99")
 
-    def test_skipped_cells_have_their_reason_and_no_time(
+    def test_skipped_cells_have_their_reason_once_and_no_time(
         self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(forecast, "this_host", lambda: host(find_program=lambda name: None))
+        bare = Host(platform="linux", torch_version="2.10.0", find_program=lambda name: None, environ={})
+        monkeypatch.setattr(forecast, "this_host", lambda: bare)
         document = json.loads(output(capsys, "plan", "--json"))
         reasons = {row["cell"]: row["skip"] for row in document["cells"]}
         assert reasons["mlp/cpu/b100/eager"] is None
         assert "will be skipped unless torch sees one" in reasons["mlp/cuda/b100/eager"]
         assert "apt-get install g++" in reasons["mlp/cpu/b100/compile"]
         assert any("no NVIDIA driver found" in note and "(8 cells)" in note for note in document["notes"])
-        (runnable,) = {row["seconds"] for row in document["cells"] if row["cell"] == "mlp/cpu/b100/eager"}
-        assert document["seconds"] < 16 * runnable
-
-    def test_seeds_are_counted_and_a_reason_is_named_once(
-        self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(forecast, "this_host", lambda: host(find_program=lambda name: None))
+        assert document["seconds"] == pytest.approx(sum(row["seconds"] for row in document["cells"] if not row["skip"]))
         lines = output(capsys, "plan", "--seeds", "7,9,11", "--filter", "variant=eager,model=mlp").splitlines()
-        table = [line.split() for line in lines]
-        assert ["model", "device", "batch", "variant", "seeds", "about"] in table
-        assert [row[4:] for row in table if row[:2] == ["mlp", "cuda"]] == [["3", "skipped", "[1]"]] * 2
+        assert [line.split()[4:] for line in lines if line.split()[:2] == ["mlp", "cuda"]] == [
+            ["3", "skipped", "[1]"]
+        ] * 2
         assert sum(line.startswith("[1] cuda: ") for line in lines) == 1
-        assert not any("likely" in line for line in lines)
 
     @pytest.mark.parametrize(
         ("variants", "flags", "words"),
@@ -279,81 +236,24 @@ class TestConsole:
         monkeypatch.delenv("COLUMNS")
         assert console.make_console(argparse.Namespace(), stderr=False).width == console.PIPE_WIDTH
 
-    def test_rows_in_every_format(self, capsys: pytest.CaptureFixture[str]) -> None:
-        rows = [
-            {"a": "x|y", "b": 1.5, "c": None, "d": True, "e": [1, 2]},
-            {"a": "[bold]", "b": 2e6, "c": 1, "d": 0, "e": []},
-        ]
-        printed = {}
-        for form in options.FORMATS:
-            console.print_result(argparse.Namespace(format=form), Table.of("", rows))
-            printed[form] = capsys.readouterr().out
-        assert json.loads(printed["json"]) == rows
-        assert printed["csv"] == 'a,b,c,d,e\nx|y,1.5,,yes,"1, 2"\n[bold],2000000,1,0,\n'.replace(",yes,", ",true,")
-        assert printed["md"].splitlines()[2] == "| x&#124;y | 1.5 |  | yes | 1, 2 |"
-        assert "[bold]" in printed["table"]
 
-
-class TestList:
-    def test_models(self, capsys: pytest.CaptureFixture[str]) -> None:
-        rows = {row["model"]: row for row in json.loads(output(capsys, "list", "models", "--json"))}
-        assert {name: rows[name]["parameters"] for name in ("mlp", "cnn", "lenet5")} == {
-            "mlp": 623_290,
-            "cnn": 934_798,
-            "lenet5": 61_706,
-        }
-        assert (rows["mlp"]["optimizer"], rows["mlp"]["lr"]) == ("sgd", 0.01)
-
-    def test_plug_ins(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mnist_bench.config.plugin_names", lambda: ("resnet",))
-        row = json.loads(output(capsys, "list", "models", "--json"))[-1]
-        assert row == {
-            "model": "resnet",
-            "parameters": None,
-            "optimizer": "adam",
-            "lr": 0.001,
-            "origin": "plug-in (needs --allow-plugins)",
-            "title": "",
-        }
-
-    def test_devices(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(forecast, "this_host", lambda: host(find_program=lambda name: None))
-        rows = {row["device"]: row["here"] for row in json.loads(output(capsys, "list", "devices", "--json"))}
-        assert list(rows) == ["cpu", "cuda", "cuda:N", "mps", "xpu"]
-        assert "no NVIDIA driver found" in rows["cuda:N"]
-        assert "doctor" in rows["xpu"]
-
-    def test_variants(self, capsys: pytest.CaptureFixture[str]) -> None:
-        rows = {row["variant"]: row["settings"] for row in json.loads(output(capsys, "list", "variants", "--json"))}
-        assert list(rows) == list(BUILTIN_VARIANTS)
-        assert rows["compile-step"] == "execution: compile, compile.scope: step"
-        assert rows["tutorial"] == "pipeline: tutorial, fused_optimizer: false"
-
-    def test_schema(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert json.loads(output(capsys, "schema")) == json.loads(output(capsys, "schema", "--json")) == schema()
+def test_plug_ins_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_bench.config.plugin_names", lambda: ("resnet",))
+    row = json.loads(output(capsys, "list", "models", "--json"))[-1]
+    assert (row["model"], row["parameters"], row["origin"]) == ("resnet", None, "plug-in (needs --allow-plugins)")
 
 
 class TestStreams:
     """Of a program whose stdout or stderr is closed, full, deaf or of another alphabet: the exit code stays."""
 
-    @pytest.mark.parametrize(
-        ("redirections", "code", "errors"),
-        [
-            ("", 0, ""),
-            (">&-", 0, ""),
-            ("2>&-", 0, ""),
-            ("<&- >&- 2>&-", 0, ""),
-            ("2>/dev/full", 0, ""),
-            (">/dev/full", 1, "mnist-bench: [Errno 28] No space left on device"),
-        ],
-    )
-    @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
-    def test_closed_or_full(self, here: Path, redirections: str, code: int, errors: str, encoding: str) -> None:
+    @pytest.mark.parametrize("redirections", ["", ">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full", ">/dev/full"])
+    @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+    def test_closed_or_full(self, here: Path, redirections: str, encoding: str) -> None:
         command = f"{sys.executable} -m mnist_bench plan --format csv {redirections}"
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == code
-        assert errors in done.stderr
+        full = redirections == ">/dev/full"
+        assert (done.returncode, "mnist-bench: [Errno 28] No space left on device" in done.stderr) == (full, full)
         assert "Traceback" not in done.stderr
         assert (here / "benchmarks.yaml").read_text() == GOOD  # no file took the number of a closed stream
 

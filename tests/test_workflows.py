@@ -8,20 +8,18 @@ import subprocess
 import sys
 import sysconfig
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from test_docs import MAKE_TARGETS, blocks
-
-from mnist_bench.cli import COMMANDS, build_parser
+from test_docs import blocks, understood
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 COPIED = sorted((ROOT / "docs" / "example" / ".github" / "workflows").glob("*.yml"))
 WORKFLOWS = [*OWN, *COPIED]
-OTHER_PROGRAMS = {"pip", "python3", ".venv/bin/pip"}
 PINNED = re.compile(r"uses: (actions/[a-z-]+)(?:/[a-z]+)?@([0-9a-f]{40}) # (v\d+\.\d+\.\d+)$", re.MULTILINE)
 
 BROKEN = """
@@ -71,13 +69,9 @@ def test_there_are_workflows() -> None:
     assert [path.name for path in COPIED] == ["floors.yml", "gate.yml", "nightly.yml"]
 
 
-def test_workflows_are_of_the_schema() -> None:
-    done = schema_check(*WORKFLOWS)
-    assert done.returncode == 0, done.stdout
-
-
-def test_workflows_are_safe() -> None:
-    done = audit(*WORKFLOWS)
+@pytest.mark.parametrize("linter", [schema_check, audit])
+def test_workflows_are_of_the_schema_and_safe(linter: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = linter(*WORKFLOWS)
     assert done.returncode == 0, done.stdout
 
 
@@ -140,14 +134,7 @@ def test_docs_ci_shows_them_as_they_are(path: Path) -> None:
 
 @pytest.mark.parametrize("words", ALL_COMMANDS)
 def test_commands_of_workflows_exist(words: list[str]) -> None:
-    match words:
-        case ["mnist-bench", name, *_]:
-            assert name in COMMANDS
-            build_parser(name).parse_args(words[1:])  # exits where it does not understand
-        case ["make", *targets]:
-            assert set(targets) <= MAKE_TARGETS
-        case [program, *_]:
-            assert program in OTHER_PROGRAMS
+    understood(words, "pip", "python3", ".venv/bin/pip")
 
 
 def test_exit_codes_of_docs_ci_are_those_of_the_program() -> None:

@@ -189,15 +189,15 @@ def try_out(flag: str, path: Path) -> None:
             try_folder(path.resolve().parent)
 
 
-def write(flag: str, path: Path, data: bytes) -> None:
-    """Atomically, if it is a file: a reader never sees half of one.
+def write(flag: str, path: Path, data: bytes, *, follow: bool = True) -> None:
+    """Atomically, if it is a file: a reader never sees half of one. Of a link, what it leads to, where ``follow``.
 
     Raises:
         UsageError: it cannot be written.
     """
     with writing(flag, path):
-        if path.exists() and not path.is_file():  # a pipe or a device: replacing it would do away with it
+        if follow and path.exists() and not path.is_file():  # a pipe or a device: replacing it would do away with it
             path.write_bytes(data)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path.resolve(), data)  # of a symlink, what it leads to
+        write_atomically(path.resolve() if follow else path, data)

@@ -45,7 +45,8 @@ def execute(args: argparse.Namespace) -> int:
         material = Material(Run.read(folder), lambda trial: _step_ms(folder, trial))
         plots = {name: draw(material) for name, draw in page.PLOTS.items()}
         text = page.render(material.run, plots, script())
-    write("--output", output, text.encode("utf-8", "backslashreplace"))
+    # A link in a stranger's folder is replaced, not followed; one that was named is the user's own.
+    write("--output", output, text.encode("utf-8", "backslashreplace"), follow=args.output is not None)
     print(output)
     if args.images is not None:
         for plot_name, plot in plots.items():
