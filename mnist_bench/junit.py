@@ -82,10 +82,6 @@ def _word(text: str) -> str:
 
 def figure(value: str | float | bool) -> str:
     """A value as the text of a property."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{value:.10g}"
-        case _:
-            return str(value)
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)

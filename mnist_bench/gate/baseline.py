@@ -25,7 +25,7 @@ from mnist_bench.figures import Row
 from mnist_bench.gate import evidence
 from mnist_bench.gate.evidence import CellEvidence, Check, Record, SessionRatio, SideEvidence
 from mnist_bench.gate.samples import shift_of
-from mnist_bench.records import Cell, Manifest, Matrix, RunOptions, Tree
+from mnist_bench.records import Cell, Manifest, RunOptions, Tree
 from mnist_bench.table import Column, Document, Table, at, listed, plain
 
 FORMAT: Literal["mnist-bench baseline"] = "mnist-bench baseline"
@@ -120,27 +120,16 @@ def baseline_of(run: Run, reason: str, chosen: Choice | None = None, old: Baseli
 
 def side_of_run(run: Run, row: Row) -> SideEvidence:
     """A cell of a run as one side of a check."""
-    side = structs.replace(
-        evidence.side_of(run.by_cell[row.cell]), run_id=run.manifest.run_id, status=row.status, reason=row.reason
-    )
-    if row.status != "ok":
-        return side
-    reference = reference_of(run.manifest.matrix, row.cell)
-    theirs = _key(run, reference) if reference else None
-    return structs.replace(
-        side,
-        key=_key(run, row.cell),
-        figures=evidence.advised(row, evidence.ADVISED_OF_RUNS),
-        reference=reference.id if reference else "",
-        reference_sha256=digest([theirs.settings, theirs.threads]) if theirs else "",
-        ratios=tuple(_ratios(run, row.cell, reference)) if reference else (),
-    )
-
-
-def reference_of(matrix: Matrix, cell: Cell) -> Cell | None:
-    """The cell that this one's time is held against; None: it is itself that cell, or the matrix has no reference."""
-    variant = reference_variant(matrix)
-    return None if variant in (None, cell.variant) else replace(cell, variant=str(variant))
+    about: dict[str, Any] = {"run_id": run.manifest.run_id, "status": row.status, "reason": row.reason}
+    if row.status == "ok":
+        about |= {"key": _key(run, row.cell), "figures": evidence.advised(row, evidence.ADVISED_OF_RUNS)}
+    reference = run.reference_of(row.cell)
+    if row.status == "ok" and reference != row.cell:
+        key = _key(run, reference)
+        about["reference"] = reference.id
+        about["reference_sha256"] = digest([key.settings, key.threads]) if key else ""
+        about["ratios"] = tuple(_ratios(run, row.cell, reference))
+    return structs.replace(evidence.side_of(run.by_cell[row.cell]), **about)
 
 
 def cells_of(run: Run) -> list[Cell]:
@@ -305,13 +294,13 @@ def _why_no_ratio(run: Run, cell: Cell, before: SideEvidence, here: SideEvidence
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One cell before and after an update; None: not there. ``differs``: what is measured otherwise, in words."""
+    """One cell before and after an update; None: not there."""
 
     cell: Cell
     before: Row | None
     after: Row | None
     word: str
-    differs: str
+    differs: str = ""  # what is measured otherwise, in words
 
 
 def shown(baseline: Baseline, name: str) -> Document:
@@ -373,9 +362,8 @@ def _row(cell: Cell, side: SideEvidence) -> Row:
 def _change(cell: Cell, before: SideEvidence | None, after: SideEvidence | None) -> Change:
     was, now = (_row(cell, side) if side else None for side in (before, after))
     if before is None or after is None:
-        return Change(cell, was, now, "new" if before is None else "removed", "")
-    differs = "; ".join(_changed_words(before, after))
-    return Change(cell, was, now, "same" if before == after else "changed", differs)
+        return Change(cell, was, now, "new" if before is None else "removed")
+    return Change(cell, was, now, "same" if before == after else "changed", "; ".join(_changed_words(before, after)))
 
 
 def _changed_words(before: SideEvidence, after: SideEvidence) -> Iterator[str]:

@@ -236,10 +236,8 @@ def _changed_margins(one: CellEvidence) -> str:
 
 
 def _measured(speed: SpeedFinding, one: CellEvidence) -> str:
-    relative = (
-        f" against the baseline, relative to {plain(one.b.reference)}" if speed.unit == "session" and one.b else ""
-    )
-    return f"{_speed_words(speed)}{relative}"
+    found = _speed_words(speed)
+    return f"{found} against the baseline, relative to {plain(one.b.reference)}" if one.b and one.b.reference else found
 
 
 def _less_accurate(found: AccuracyFinding, margins: Margins) -> str:

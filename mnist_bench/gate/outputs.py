@@ -16,7 +16,7 @@ from mnist_bench.gate import judge as gate
 from mnist_bench.gate.evidence import ADVISED_OF_RUNS, CellEvidence, Check, Record, read, write
 from mnist_bench.gate.judge import WORST_FIRST, Verdict, VerdictKind, noise
 from mnist_bench.records import Cell, Tree
-from mnist_bench.table import Column, Document, Table, at, by_reason, joined, listed, plain, shortened
+from mnist_bench.table import Column, Document, Table, at, by_reason, duration, grouped, listed, plain, shortened
 
 SCHEMA_VERSION = 1  # of check.json
 # Of their size, two figures may differ by this much: on another machine, functions like exp() may round otherwise.
@@ -128,7 +128,7 @@ def _noisy(line: Line) -> int:
 
 def _seeds(line: Line) -> str:
     found = line.verdict.accuracy
-    return joined(str(found.seeds), f"({found.identical} identical)" * bool(found.identical)) if found else ""
+    return f"{found.seeds}{f' ({found.identical} identical)' * bool(found.identical)}" if found else ""
 
 
 CHANGE = "verdict.accuracy.change"
@@ -138,10 +138,8 @@ COLUMNS: tuple[Column[Line], ...] = (
     *figures.interval_columns("speed", "speed_ratio", "verdict.speed.ratio"),
     *figures.interval_columns("Δ pp", "accuracy_change", CHANGE, text=_points, rank=2, rank_beside=3),
     Column("samples", _samples, 6, key="pairs", value=at("verdict.speed.count")),
-    Column(
-        "", lambda line: "†" * any(noise(line.evidence)), 4, key="noisy_pairs", value=lambda x: sum(noise(x.evidence))
-    ),
-    Column("seeds", _seeds, 4, False, key="seeds", value=at("verdict.accuracy.seeds")),
+    Column("", lambda line: "†" * bool(_noisy(line)), 4, False, key="noisy_pairs", value=_noisy),
+    Column("seeds", _seeds, 5, False, key="seeds", value=at("verdict.accuracy.seeds")),
     Column(None, key="identical_seeds", value=at("verdict.accuracy.identical")),
     Column(None, key="speed_decision", value=at("verdict.speed.decision")),
     Column(None, key="p_slower", value=at("verdict.speed.p_slower")),
@@ -206,7 +204,7 @@ def document(check: Check, verdicts: Sequence[Verdict], most: int | None = None)
             Table("Advisory: A → B; none of this decides", ADVISORY, advisory, lambda _: "dim", folded=True),
         ),
         notes=(
-            *filter(None, [noise_words(check)]),
+            *_noise(check),
             *(shortened(line.verdict.text, LONGEST_TEXT) for line in others),
             *_few(skips),
             *([f"{left_out} check.json has them."] if len(told) < len(every) else []),
@@ -234,10 +232,8 @@ def comment(check: Check, verdicts: Sequence[Verdict]) -> bytes:
 
 def facts(check: Check) -> Iterator[str]:
     """Both sides, what was measured, and for how long."""
-    time = ""
-    if check.spent_s:  # a run against a baseline takes none
-        budget = f" of {_minutes(check.budget_s)}" if check.budget_s is not None else ""
-        time = f"; {_minutes(check.spent_s)} min spent{budget}"
+    budget = f" of {duration(check.budget_s)}" if check.budget_s is not None else ""
+    time = f"; {duration(check.spent_s)} spent{budget}" if check.spent_s else ""  # a run against a baseline takes none
     tolerated, seen = (
         " to ".join(sorted({gate.percent(getattr(one.margins, name)) for one in check.cells}, key=float))
         for name in ("margin", "detect")
@@ -255,11 +251,12 @@ def facts(check: Check) -> Iterator[str]:
     yield from check.notes
 
 
-def noise_words(check: Check) -> str:
-    """What is to be said of disturbed pairs, or sessions; empty without any."""
+def _noise(check: Check) -> Iterator[str]:
+    """What is to be said of disturbed pairs, or sessions."""
     every = [disturbed for one in check.cells for disturbed in noise(one)]
-    unit = "pairs" if check.mode == "against" else "sessions"
-    return f"† noisy: other work disturbed {sum(every):,} of {len(every):,} {unit}" if any(every) else ""
+    if any(every):
+        unit = "pairs" if check.mode == "against" else "sessions"
+        yield f"† noisy: other work disturbed {sum(every):,} of {len(every):,} {unit}"
 
 
 def _few(texts: Iterable[str]) -> list[str]:
@@ -275,13 +272,8 @@ def _name(text: str) -> str:
 
 def _side(side: Tree) -> str:
     commit = f", commit {side.commit[:12]}" if side.commit else ""
-    return (
-        f"{_name(side.label)}{commit}{f', changed: {listed(list(map(_name, side.changed)), FEW)}' * bool(side.changed)}"
-    )
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:,.1f}".removesuffix(".0")
+    changed = f", changed: {listed([_name(file) for file in side.changed], FEW)}" if side.changed else ""
+    return f"{_name(side.label)}{commit}{changed}"
 
 
 # ── annotations and JUnit ────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,11 +287,8 @@ def commands(check: Check, verdicts: Sequence[Verdict]) -> Iterator[str]:
     ``packages/core/src/command.ts`` of actions/toolkit. The runner looks for commands on stdout and on stderr alike
     (``src/Runner.Worker/Handlers/ScriptHandler.cs`` of actions/runner).
     """
-    by_level: dict[str, list[Verdict]] = {}
-    for line in ordered(check, verdicts):
-        if look := LOOKS.get(line.verdict.kind):
-            by_level.setdefault(look[1], []).append(line.verdict)
-    for level, own in by_level.items():
+    found = [line.verdict for line in ordered(check, verdicts) if line.verdict.kind in LOOKS]
+    for level, own in grouped(found, lambda one: LOOKS[one.kind][1]).items():
         told = len(own) if len(own) <= MOST_ANNOTATIONS else MOST_ANNOTATIONS - 1
         texts = [(f"{_kind(one)}: {one.cell.id}", one.text) for one in own[:told]]
         if rest := own[told:]:

@@ -328,9 +328,7 @@ def detectable(pairs: int, cells: int, sd: float, margins: Margins = DEFAULT, po
     found = np.full(DRAWS, math.inf)  # from which log ratio on
     passed = np.full(DRAWS, -math.inf)  # below which one it has passed by then
     planned = looks(cells, margins)
-    for look in planned:
-        if look > pairs:
-            break
+    for look in (look for look in planned if look <= pairs):
         low, high = _sample_ends(look, planned[-1], level(cells, margins))
         found = np.minimum(found, np.maximum(math.log1p(margins.margin) - sd * low, passed))
         passed = np.maximum(passed, math.log1p(margins.detect) - sd * high)
@@ -448,8 +446,9 @@ def seeds_needed(a: Sequence[SessionRatio], b: Sequence[SessionRatio], cells: in
     distance = max(shift.estimate - math.log1p(margins.margin), math.log1p(margins.detect) - shift.estimate)
     of_one_seed = shift.error / math.sqrt(1 / len(a) + 1 / len(b))
     confidence = 1 - 2 * margins.alpha / cells  # of the interval whose ends are the one-sided tests
-    for seeds in range(1, MOST_SEEDS + 1):
+
+    def decide(seeds: int) -> bool:
         quantile = stats.student_quantile(STATED_FREEDOM + 2 * seeds - 2, confidence)
-        if quantile * of_one_seed * math.sqrt(2 / seeds) < distance:
-            return seeds
-    return None
+        return quantile * of_one_seed * math.sqrt(2 / seeds) < distance
+
+    return next(filter(decide, range(1, MOST_SEEDS + 1)), None)
