@@ -28,6 +28,7 @@ from bench.plain_loop import PlainLoop
 from mnist_bench import config
 from mnist_bench.analysis.ratios import SpeedUp
 from mnist_bench.cells import expand
+from mnist_bench.disk.folder import SAMPLES, TRAINING, WARMUP
 from mnist_bench.errors import DataError, WorkerError
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, ModelEntry
 from mnist_bench.run.process import Interrupts
@@ -63,17 +64,16 @@ def trained(train_s: float, eval_s: float, call_s: float = 0.0, step_s: float = 
     )
 
 
-class TestAgreement:
-    def test_bars_hold_where_sessions_agree(self) -> None:
-        ratios = [1.01, 0.99, 1.005, 0.995, 1.0, 1.0, 1.01, 0.99, 1.002, 0.998]
-        found = bars.agreement_bars("mlp", [speed_up(ratio) for ratio in ratios])
-        assert [bar.holds for bar in found] == [True, True, True]
-        assert found[2].measured == "10 of 10"
-        assert bars.exit_code(found) == 0
+def ran(*command: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **environ}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
+
+class TestAgreement:
     @pytest.mark.parametrize(
         ("ratios", "half_width", "held"),
         [
+            ([1.01, 0.99, 1.005, 0.995, 1.0, 1.0, 1.01, 0.99, 1.002, 0.998], 0.02, [True, True, True]),
             ([1.1, 0.9] * 5, 0.2, [False, True, True]),  # spread too wide
             ([1.01, 1.012] * 5, 0.02, [True, False, True]),  # one side is always slower
             ([1.02, 0.98] * 5, 0.01, [True, True, False]),  # intervals too narrow
@@ -83,20 +83,17 @@ class TestAgreement:
     def test_a_missed_bar_is_exit_code_1(self, ratios: list[float], half_width: float, held: list[bool]) -> None:
         found = bars.agreement_bars("mlp", [speed_up(ratio, half_width) for ratio in ratios])
         assert [bar.holds for bar in found] == held
-        assert bars.exit_code(found) == 1
+        assert bars.exit_code(found) == (0 if all(held) else 1)
+        logs = np.log(ratios)
+        spread = bars.spread(logs.tolist())
+        expected = (logs.mean(), logs.std(ddof=1), logs.std(ddof=1) / math.sqrt(len(logs)))
+        assert (spread.mean, spread.sd, spread.standard_error) == pytest.approx(expected)
 
     def test_too_few_sessions_prove_nothing(self) -> None:
         found = bars.agreement_bars("mlp", [speed_up(1.0)])
         assert [bar.holds for bar in found] == [False, False, True]
         assert found[0].measured == "unknown"
         assert not bars.holds_one(SpeedUp(Interval(1.0), "within"))
-
-    def test_spread_is_that_of_numpy(self) -> None:
-        logs = [0.01, -0.02, 0.015, 0.0]
-        found = bars.spread(logs)
-        assert found.sd == pytest.approx(np.std(logs, ddof=1))
-        assert found.standard_error == pytest.approx(np.std(logs, ddof=1) / 2)
-        assert found.mean == pytest.approx(np.mean(logs))
 
     def test_every_model_is_judged_on_its_own_sessions(self) -> None:
         pair, solo = timed((3.0, 3.0)), (timed((3.0,)), timed((3.0,)))
@@ -111,13 +108,10 @@ class TestAgreement:
 
 
 class TestOverhead:
-    def test_bars_hold_for_a_small_ratio(self) -> None:
-        logs = [0.003 + 0.001 * (-1) ** n for n in range(30)]
-        assert bars.exit_code(bars.step_bars("mlp", logs)) == 0
-
     @pytest.mark.parametrize(
         ("logs", "held"),
         [
+            ([0.003 + 0.001 * (-1) ** n for n in range(30)], [True, True]),
             ([0.012 + 0.0001 * n for n in range(30)], [False, True]),  # the ratio is over the bar
             ([-0.1, 0.1] * 6, [True, False]),  # its upper bound is
             ([0.0] * 5, [True, False]),  # its upper bound is not known
@@ -126,31 +120,21 @@ class TestOverhead:
     def test_what_is_over_a_bar_misses_it(self, logs: list[float], held: list[bool]) -> None:
         assert [bar.holds for bar in bars.step_bars("mlp", logs)] == held
 
-    def test_a_pair_is_the_median_over_its_rounds(self) -> None:
-        found = overhead.step_pair("mlp", 0, timed((3.3, 3.0), (3.0, 3.0), (3.03, 3.0)), "mlp/cpu/b100/a/s0")
-        assert found.log_ratio == pytest.approx(math.log(1.01))
-        turned = overhead.step_pair("mlp", 0, timed((3.3, 3.0), (3.0, 3.0), (3.03, 3.0)), "mlp/cpu/b100/b/s0")
-        assert turned.log_ratio == pytest.approx(-math.log(1.01))
+    @pytest.mark.parametrize(("harness", "sign"), [("mlp/cpu/b100/a/s0", 1), ("mlp/cpu/b100/b/s0", -1)])
+    def test_a_pair_is_the_median_over_its_rounds(self, harness: str, sign: int) -> None:
+        found = overhead.step_pair("mlp", 0, timed((3.3, 3.0), (3.0, 3.0), (3.03, 3.0)), harness)
+        assert found.log_ratio == pytest.approx(sign * math.log(1.01))
 
     def test_parts_of_an_epoch(self) -> None:
         (cost,) = overhead.epoch_costs("mlp", trained(2.0, 0.5, call_s=2.01, step_s=1.74))
-        assert cost.outside_span == pytest.approx(0.01 / 2.0)
-        assert cost.around_span == pytest.approx(0.01 / 2.0)
-        assert cost.outside == pytest.approx(0.01)
+        assert (cost.outside_span, cost.around_span, cost.outside) == pytest.approx((0.005, 0.005, 0.01))
+        assert [bars.outside_bar("mlp", [share, share, 0.5]).holds for share in (0.009, 0.011)] == [True, False]
 
-    @pytest.mark.parametrize(("share", "held"), [(0.009, True), (0.011, False)])
-    def test_outside_the_steps(self, share: float, held: bool) -> None:
-        assert bars.outside_bar("mlp", [share, share, 0.5]).holds is held
-
-    @pytest.mark.parametrize(("model", "seconds", "held"), [("lenet5", 25.1, True), ("lenet5", 24.9, False)])
-    def test_tutorial(self, model: str, seconds: float, held: bool) -> None:
-        pairs = [
-            tutorial_loop.LoopPair(model=model, pair=n, eager=trained(8.0, 2.0), tutorial=trained(seconds - 5, 5.0))
-            for n in range(3)
-        ]
-        (bar,) = tutorial_loop.judge((model,), pairs)
-        assert bar.holds is held
-        assert bars.exit_code([bar]) == (0 if held else 1)
+    @pytest.mark.parametrize(("seconds", "code"), [(25.1, 0), (24.9, 1)])
+    def test_tutorial(self, seconds: float, code: int) -> None:
+        sides = {"eager": trained(8.0, 2.0), "tutorial": trained(seconds - 5, 5.0)}
+        pairs = [tutorial_loop.LoopPair(model="lenet5", pair=n, **sides) for n in range(3)]
+        assert bars.exit_code(tutorial_loop.judge(("lenet5",), pairs)) == code
 
     def test_nothing_measured_is_no_proof(self) -> None:
         assert bars.exit_code([]) == 1
@@ -166,25 +150,25 @@ class TestConduct:
         data = DataSet(name="synthetic", root="nowhere", sha256=SHA)
         return live.Workshop(data=data, folder=Path(), environ={}, interrupts=interrupts)
 
-    def test_missed_bar_is_named(self, args: argparse.Namespace, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_missed_bar_is_named_and_samples_are_written(
+        self, args: argparse.Namespace, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         held = Bar(what="good", measured="1", limit="<= 2", holds=True)
         missed = Bar(what="bad", measured="3", limit="<= 2", holds=False)
+
+        def prove(workshop: live.Workshop, samples: list[Any]) -> list[Bar]:
+            samples.append(timed((3.0, 3.0)))
+            return [held, missed]
+
         assert report.conduct("x", args, lambda workshop, samples: [held], self.opened) == 0
-        assert report.conduct("x", args, lambda workshop, samples: [held, missed], self.opened) == 1
+        assert report.conduct("x", args, prove, self.opened) == 1
         out, err = capsys.readouterr()
         assert "good" in out
         assert "MISSED  bad: 3, not <= 2" in err
         assert "MISSED  good" not in err
-
-    def test_samples_are_written(self, args: argparse.Namespace) -> None:
-        def prove(workshop: live.Workshop, samples: list[Any]) -> list[Bar]:
-            samples.append(timed((3.0, 3.0)))
-            return [Bar(what="good", measured="1", limit="<= 2", holds=True)]
-
-        assert report.conduct("x", args, prove, self.opened) == 0
         written = json.loads(args.json.read_text())
         assert written["samples"][0]["session"]["rounds"][0]["seconds"] == [0.03, 0.03]
-        assert written["bars"][0]["holds"] is True
+        assert [bar["holds"] for bar in written["bars"]] == [True, False]
         assert written["data"] == "synthetic"
 
     @pytest.mark.parametrize(("error", "code"), [(WorkerError("it died"), 1), (DataError("no data"), 2)])
@@ -197,35 +181,25 @@ class TestConduct:
         assert json.loads(args.json.read_text())["samples"] == [{"model": "mlp"}]
 
 
-class TestStepSeconds:
-    def test_sums_each_epoch(self, tmp_path: Path) -> None:
-        spec = self.spec(tmp_path)
-        self.save(spec, steps=600)
+@pytest.mark.parametrize("steps", [600, 599])
+def test_steps_are_summed_by_epoch_and_a_missing_one_is_an_error(steps: int, tmp_path: Path) -> None:
+    """Two epochs as a trial keeps them, after a warm-up."""
+    assert live.TRAINING_PHASE == TRAINING
+    data = DataSet(name="mnist", root="nowhere", sha256=SHA)
+    with Interrupts() as interrupts:
+        workshop = live.Workshop(data=data, folder=tmp_path, environ={}, interrupts=interrupts)
+        spec = workshop.spec("mlp", live.EAGER, 0, epochs=2)
+    rows = np.zeros(10 + 2 * steps, dtype=SAMPLES)
+    rows["phase"] = np.repeat([WARMUP, TRAINING], [10, 2 * steps])
+    rows["index"][10 + steps :] = 1
+    rows["loaded_ns"] = np.arange(len(rows)) * 3_000_000
+    rows["done_ns"] = rows["loaded_ns"] + 2_000_000
+    np.save(spec.samples_path, rows)
+    if steps == 600:
         assert live.step_seconds(spec) == pytest.approx((600 * 2e-3, 600 * 2e-3))
-
-    def test_a_missing_step_is_an_error(self, tmp_path: Path) -> None:
-        spec = self.spec(tmp_path)
-        self.save(spec, steps=599)
+    else:
         with pytest.raises(WorkerError, match="1198 training steps, not the 1200"):
             live.step_seconds(spec)
-
-    def spec(self, tmp_path: Path) -> Any:
-        data = DataSet(name="mnist", root="nowhere", sha256=SHA)
-        with Interrupts() as interrupts:
-            workshop = live.Workshop(data=data, folder=tmp_path, environ={}, interrupts=interrupts)
-            return workshop.spec("mlp", live.EAGER, 0, epochs=2)
-
-    def save(self, spec: Any, steps: int) -> None:
-        """Two epochs as a trial keeps them, after a warm-up."""
-        from mnist_bench.disk.folder import SAMPLES, TRAINING, WARMUP
-
-        assert live.TRAINING_PHASE == TRAINING
-        rows = np.zeros(10 + 2 * steps, dtype=SAMPLES)
-        rows["phase"] = np.repeat([WARMUP, TRAINING], [10, 2 * steps])
-        rows["index"][10 + steps :] = 1
-        rows["loaded_ns"] = np.arange(len(rows)) * 3_000_000
-        rows["done_ns"] = rows["loaded_ns"] + 2_000_000
-        np.save(spec.samples_path, rows)
 
 
 class TestPlainLoop:
@@ -322,15 +296,9 @@ def screen(store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("bench")
     (folder / "matrix.yaml").write_text(MATRIX)
     arguments = f"-p no:cacheprovider -v --benchmark-storage={store} -k 'mlp or hodges'"
-    target = ["bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}"]
-    done = subprocess.run(
-        ["make", *target, f"MATRIX={folder / 'matrix.yaml'}", f"ARGS={arguments}"],
-        cwd=ROOT,
-        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    target = ["make", "bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}"]
+    matrix = f"MATRIX={folder / 'matrix.yaml'}"
+    done = ran(*target, matrix, f"ARGS={arguments}", TORCHINDUCTOR_CACHE_DIR=str(folder / "cache"))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -355,8 +323,8 @@ class TestSuites:
 
     @pytest.mark.usefixtures("screen")
     def test_make_bench_stores_what_compare_reads(self, store: Path, tmp_path: Path) -> None:
-        compare = [sys.executable, "-m", "pytest_benchmark", f"--storage={store}", "compare", "--group-by=fullname"]
-        done = subprocess.run(compare, cwd=tmp_path, capture_output=True, text=True, check=False)
+        compare = ["pytest_benchmark", f"--storage={store}", "compare", "--group-by=fullname"]
+        done = ran(sys.executable, "-m", *compare, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
         for name in ("test_step[mlp/cpu/b16/one]", "test_evaluation_batch[mlp/cpu/b16/one]"):
             assert f"bench/bench_cells.py::{name}': 1 tests" in done.stdout
@@ -364,8 +332,10 @@ class TestSuites:
 
     def test_the_harness_has_suites_of_its_own(self) -> None:
         """Once, without timing, and so of a few hundred cells."""
-        command = "-m pytest bench/bench_harness.py -p no:cacheprovider -v --benchmark-disable"
-        done = subprocess.run([sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = ran(
+            sys.executable,
+            *["-m", "pytest", "bench/bench_harness.py", "-p", "no:cacheprovider", "-v", "--benchmark-disable"],
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         verdicts = verdicts_in(done.stdout)
         assert verdicts.keys() >= HARNESS_BENCHMARKS
@@ -380,30 +350,21 @@ class TestSuites:
 
 
 @pytest.mark.bars
-def test_aa_runs(tmp_path: Path) -> None:
-    """Real workers, a session too short to prove anything."""
-    samples = tmp_path / "aa.json"
-    command = "bench.aa --sessions 1 --budget 1 --precision 0.5 --models mlp --json"
-    done = subprocess.run(
-        [sys.executable, "-m", *command.split(), str(samples)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1, done.stderr  # one session has no spread
-    assert "MISSED  mlp: sd of ln ratio between sessions: unknown" in done.stderr
+@pytest.mark.parametrize(
+    ("command", "missed", "members"),
+    [
+        ("aa --sessions 1 --budget 1 --precision 0.5", "sd of ln ratio between sessions: unknown", "a b"),
+        ("overhead --parts steps --pairs 1", "the upper bound of its 95 % interval: unknown", "eager plain"),
+    ],
+)
+def test_a_proof_of_too_little_runs_and_proves_nothing(command: str, missed: str, members: str, tmp_path: Path) -> None:
+    """Real workers, in one session of each pair."""
+    samples = tmp_path / "samples.json"
+    done = ran(sys.executable, "-m", *f"bench.{command} --models mlp --json {samples}".split())
+    assert done.returncode == 1, done.stderr
+    assert f"MISSED  mlp: {missed}" in done.stderr
     (found,) = json.loads(samples.read_text())["samples"]
-    assert len(found["together"]["session"]["members"]) == 2
-    assert len(found["apart"]) == 2
-    assert found["paired"]["paired"] == "within"
-    assert found["solo"]["paired"] == "unpaired"
-
-
-@pytest.mark.bars
-def test_plain_loop_shares_a_session(tmp_path: Path) -> None:
-    samples = tmp_path / "overhead.json"
-    command = "bench.overhead --parts steps --pairs 1 --models mlp --json"
-    done = subprocess.run(
-        [sys.executable, "-m", *command.split(), str(samples)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1, done.stderr  # one pair has no upper bound
-    (found,) = json.loads(samples.read_text())["samples"]
-    assert found["timed"]["session"]["members"] == ["mlp/cpu/b100/eager/s0", "mlp/cpu/b100/plain/s0"]
-    assert all(all(one["steps"]) for one in found["timed"]["session"]["rounds"])
+    session = found.get("together", found.get("timed"))["session"]
+    assert [one.split("/")[3] for one in session["members"]] == members.split()
+    assert all(all(one["steps"]) for one in session["rounds"])
+    assert [found[how]["paired"] for how in ("paired", "solo") if how in found] in ([], ["within", "unpaired"])
