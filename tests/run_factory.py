@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from record_factory import make_manifest, make_matrix, make_measurement, make_session, make_trial
+from record_factory import make_epochs, make_manifest, make_matrix, make_measurement, make_session, make_trial
 
+from mnist_bench import cells
 from mnist_bench.disk.folder import SAMPLES, SESSION, WARMUP, RunFolder
-from mnist_bench.records import (
-    BUILTIN_VARIANTS,
-    Cell,
-    Epochs,
-    Failure,
-    Matrix,
-    Measurement,
-    ModelEntry,
-    Outcome,
-    Session,
-    Skip,
-    Trial,
-    Variant,
-    encode,
-    group_id,
-    trial_id,
-)
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Failure, Measurement, ModelEntry, Session, Skip, Trial, Variant
 
 BF16 = Variant(name="bf16", precision="bf16")
 # ms of a step: at once, and per image.
@@ -37,6 +21,13 @@ WEIGHT = {"mlp": 1.0, "lenet5": 6.0, "cnn": 19.0}
 PACE = {"eager": 1.0, "compile": 0.78, "bf16": 0.9}
 FINAL = {"mlp": 0.955, "lenet5": 0.988, "cnn": 0.991}
 NOISE = "other processes used 9.1 % of the cores' time"
+OOM = Failure(kind="oom", reason="the device ran out of memory: take a smaller batch size")
+NO_COMPILER = Skip(reason="no C++ compiler was found: install g++")
+MISHAPS = {  # by the beginning of the trial's id
+    "cnn/cuda/b10000/": OOM,
+    **{f"cnn/cuda/b{size}/compile/": NO_COMPILER for size in (10, 50, 100, 500, 1000)},
+    "mlp/cpu/b100/compile/s2": Failure(kind="crashed", reason="the worker was killed by signal 9: look into its log"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,27 +43,12 @@ class Plan:
     rounds: int = 20
     session_steps: int = 600
     mishaps: bool = True  # some cells fail, some are skipped, some trials are noisy
-    seed: int = 0
 
 
-def write_run(results: Path, plan: Plan | None = None, run_id: str = "20261123T101500Z-a1b2c3") -> RunFolder:
+def write_run(results: Path, plan: Plan | None = None) -> RunFolder:
     """A run folder as the runner would have left it, without tables."""
-    plan = plan or Plan()
-    rng = random.Random(plan.seed)
-    trials = [_trial(cell, seed, plan, rng) for seed in plan.seeds for cell in _cells(plan)]
-    manifest = make_manifest(
-        trials, run_id=run_id, matrix=_matrix(plan), ended_at="2026-11-23T11:02:00Z", order=tuple(_groups(trials))
-    )
-    folder = RunFolder.create(results, manifest)
-    sessions = [_session(members, plan, rng) for members in _groups(trials).values()]
-    _write_lines(folder.path / "trials.jsonl", trials)
-    _write_lines(folder.path / "sessions.jsonl", [one for one in sessions if one is not None])
-    _write_samples(folder, trials, plan)
-    return folder
-
-
-def _matrix(plan: Plan) -> Matrix:
-    return make_matrix(
+    plan, rng = plan or Plan(), random.Random(0)
+    matrix = make_matrix(
         name="factory",
         epochs=plan.epochs,
         seeds=plan.seeds,
@@ -81,23 +57,20 @@ def _matrix(plan: Plan) -> Matrix:
         batch_sizes=plan.batch_sizes,
         variants=plan.variants,
     )
-
-
-def _cells(plan: Plan) -> list[Cell]:
-    return [
-        Cell(model=model, device=device, batch_size=size, variant=variant.name)
-        for model in plan.models
-        for device in plan.devices
-        for size in plan.batch_sizes
-        for variant in plan.variants
-    ]
-
-
-def _groups(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
-    found: dict[str, list[Trial]] = {}
-    for trial in trials:
-        found.setdefault(group_id(trial.cell, trial.seed), []).append(trial)
-    return found
+    groups = {group: [_trial(*pair, plan, rng) for pair in pairs] for group, pairs in cells.planned(matrix)}
+    trials = [trial for own in groups.values() for trial in own]
+    folder = RunFolder.create(results, make_manifest(trials, matrix=matrix, ended_at="2026-11-23T11:02:00Z"))
+    folder.write_lines(Trial, trials)
+    measured = {group: [one for one in own if isinstance(one.outcome, Measurement)] for group, own in groups.items()}
+    folder.write_lines(Session, (_session(group, own, plan, rng) for group, own in measured.items() if own))
+    steps = np.random.default_rng(0)
+    for trial in (trial for own in measured.values() for trial in own):
+        rows = np.zeros(20 + plan.session_steps, dtype=SAMPLES)
+        rows["phase"][:20], rows["phase"][20:] = WARMUP, SESSION
+        wobble = steps.lognormal(0, 0.06, rows.size) * np.where(steps.random(rows.size) < 0.03, 1.6, 1.0)
+        rows["done_ns"] = step_ms(trial.cell) * 1e6 * wobble
+        np.save(folder.samples_path(trial.id), rows)
+    return folder
 
 
 def step_ms(cell: Cell) -> float:
@@ -107,18 +80,9 @@ def step_ms(cell: Cell) -> float:
 
 
 def _trial(cell: Cell, seed: int, plan: Plan, rng: random.Random) -> Trial:
-    return make_trial(cell, seed, _outcome(cell, seed, plan, rng))
-
-
-def _outcome(cell: Cell, seed: int, plan: Plan, rng: random.Random) -> Outcome:
-    if plan.mishaps and cell.model == "cnn" and cell.device == "cuda":
-        if cell.batch_size == 10000:
-            return Failure(kind="oom", reason="the device ran out of memory: take a smaller batch size")
-        if cell.variant == "compile":
-            return Skip(reason="no C++ compiler was found: install g++")
-    if plan.mishaps and cell == Cell(model="mlp", device="cpu", batch_size=100, variant="compile") and seed == 2:
-        return Failure(kind="crashed", reason="the worker was killed by signal 9: look into its log")
-    return _measurement(cell, seed, plan, rng)
+    trial = make_trial(cell, seed)
+    mishap = next((found for begin, found in MISHAPS.items() if plan.mishaps and trial.id.startswith(begin)), None)
+    return replace(trial, outcome=mishap or _measurement(cell, seed, plan, rng))
 
 
 def _measurement(cell: Cell, seed: int, plan: Plan, rng: random.Random) -> Measurement:
@@ -126,19 +90,19 @@ def _measurement(cell: Cell, seed: int, plan: Plan, rng: random.Random) -> Measu
     level = FINAL.get(cell.model, 0.97) - 0.012 * math.log10(cell.batch_size / 100)
     learner = random.Random(f"{cell.model}/{cell.batch_size}/{seed}")  # the same for all variants and devices
     accuracy = [min(1.0, level - 0.09 * math.exp(-1.1 * n) + learner.gauss(0, 0.0015)) for n in range(plan.epochs)]
-    epochs = Epochs(
-        train_s=tuple(train_s * rng.uniform(0.97, 1.04) for _ in accuracy),
-        loader_s=tuple(0.01 * train_s for _ in accuracy),
-        loss=tuple(0.5 / (n + 1) for n in range(plan.epochs)),
-        eval_s=tuple(0.1 * train_s for _ in accuracy),
-        accuracy=tuple(accuracy),
+    epochs = replace(
+        make_epochs([train_s * rng.uniform(0.97, 1.04) for _ in accuracy], accuracy),
+        loader_s=(0.01 * train_s,) * plan.epochs,
+        eval_s=(0.1 * train_s,) * plan.epochs,
     )
     compile_s = rng.uniform(9, 14) if cell.variant == "compile" else None
-    phases = _phases(epochs, compile_s)
+    phases = {"import": 1.9, "data": 0.45, "compile": compile_s or 0.0, "warm-up": 0.8, "session": 4.0}
+    phases |= {"loader wait": sum(epochs.loader_s), "train step": sum(epochs.train_s) - sum(epochs.loader_s)}
+    phases |= {"evaluation": sum(epochs.eval_s), "teardown": 0.04}
     return make_measurement(
         epochs=epochs,
         class_="B" if cell.variant == "bf16" else "A",
-        phases=phases,
+        phases={name: seconds for name, seconds in phases.items() if seconds},
         awake_s=sum(phases.values()) + 0.05,
         compile_s=compile_s,
         host_peak_bytes=int((380 + 0.02 * cell.batch_size + 60 * (compile_s is not None)) * 2**20),
@@ -148,40 +112,7 @@ def _measurement(cell: Cell, seed: int, plan: Plan, rng: random.Random) -> Measu
     )
 
 
-def _phases(epochs: Epochs, compile_s: float | None) -> dict[str, float]:
-    phases = {"import": 1.9, "device": 0.05, "data": 0.35, "transfer": 0.02, "build": 0.04}
-    if compile_s is not None:
-        phases["compile"] = compile_s
-    phases |= {"warm-up": 0.6, "check": 0.2, "session": 4.0, "loader wait": sum(epochs.loader_s)}
-    phases |= {"train step": sum(epochs.train_s) - sum(epochs.loader_s), "evaluation": sum(epochs.eval_s)}
-    return phases | {"audit": 0.08, "teardown": 0.04}
-
-
-def _session(trials: Sequence[Trial], plan: Plan, rng: random.Random) -> Session | None:
-    members = [trial for trial in trials if isinstance(trial.outcome, Measurement)]
-    if not members:
-        return None
-    rounds = []
-    for _ in range(plan.rounds):
-        drift = rng.uniform(0.9, 1.2)
-        rounds.append([step_ms(member.cell) * drift * rng.gauss(1, 0.015) for member in members])
-    group = group_id(trials[0].cell, trials[0].seed)
+def _session(group: str, members: list[Trial], plan: Plan, rng: random.Random) -> Session:
+    drifts = [rng.uniform(0.9, 1.2) for _ in range(plan.rounds)]
+    rounds = [[step_ms(member.cell) * drift * rng.gauss(1, 0.015) for member in members] for drift in drifts]
     return make_session(members, rounds, group=group, stopped=rng.choice(("precise", "budget")))
-
-
-def _write_lines(path: Path, lines: Sequence[Trial | Session]) -> None:
-    path.write_bytes(b"".join(map(encode, lines)))
-
-
-def _write_samples(folder: RunFolder, trials: Sequence[Trial], plan: Plan) -> None:
-    rng = np.random.default_rng(plan.seed)
-    for trial in trials:
-        if not isinstance(trial.outcome, Measurement):
-            continue
-        rows = np.zeros(20 + plan.session_steps, dtype=SAMPLES)
-        rows["phase"][:20], rows["phase"][20:] = WARMUP, SESSION
-        wobble = rng.lognormal(0, 0.06, rows.size) * np.where(rng.random(rows.size) < 0.03, 1.6, 1.0)
-        rows["done_ns"] = step_ms(trial.cell) * 1e6 * wobble
-        path = folder.samples_path(trial_id(trial.cell, trial.seed))
-        path.parent.mkdir(exist_ok=True)
-        np.save(path, rows)

@@ -215,7 +215,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     counted(os, "write", lambda _, data: len(data))
     counted(os, "fsync")
-    for name in ("read_regular", "whole_lines", "write_atomically"):
+    for name in ("read_regular", "write_atomically"):
         counted(files, name)
     counted(folder.msgspec, "to_builtins")
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
@@ -239,4 +239,4 @@ def test_the_bookkeeping_of_a_trial_does_not_grow(tmp_path: Path, work: Counter[
     assert first["to_builtins"] > 0
     for what in {*first, *last}:
         assert last[what] <= 1.2 * first[what], (what, first, last)
-    assert last["whole_lines"] == last["write_atomically"] == last["read_regular"] == 0
+    assert last["write_atomically"] == last["read_regular"] == 0

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_bench.records import Round
-from mnist_bench.run.protocol import BlockDone
+from mnist_bench.run.protocol import Block, BlockDone
 from mnist_bench.run.session import LOOK_EVERY, MIN_ROUNDS, Left, time_session
 
 Seconds = Callable[[int], float | None]  # of the n-th block; None: the member fails in it
@@ -30,9 +30,9 @@ class Fake:
     seeds: list[int] = field(default_factory=list)
     used_s: float = 0.0
 
-    def block(self, seed: int) -> BlockDone:
+    def ask(self, request: Block, kind: type[BlockDone]) -> BlockDone:
         self.log.append(self.name)
-        self.seeds.append(seed)
+        self.seeds.append(request.seed)
         seconds = self.seconds(len(self.seeds) - 1)
         if seconds is None:
             raise Left

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -45,16 +44,17 @@ class Screen:
         self._console, self._terminal = console, console.file.isatty()
         self._animates = animates(args, console.file)
         self._live: Live | None = None
-        self._exit = ExitStack()
 
     def __enter__(self) -> Self:
         if self._animates:
-            self._live = self._exit.enter_context(Live(console=self._console, auto_refresh=False, transient=True))
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
         self._live = None
-        self._exit.close()
 
     def line(self, text: Text, *, short: bool = False) -> None:
         """A line that stays; ``short``: on a terminal no more than its width."""

@@ -10,8 +10,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-LINES_LIMIT = 2 << 30  # bytes of a file of lines
-
 
 def open_regular(path: Path, flags: int, *, follow: bool = False) -> int:
     """Opens a regular file; whatever else stands there (a link, a pipe, a device, a folder) is refused, not waited for.
@@ -115,21 +113,6 @@ def append_line(path: Path, line: bytes) -> None:
         os.close(descriptor)
     if size == 0:  # the file's name is new, perhaps
         sync_folder(path.parent)
-
-
-def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers (from 1); a last line without its newline is torn, and left out.
-
-    Raises:
-        OSError: as ``read_regular``; a file that is missing has no lines.
-    """
-    try:
-        data = read_regular(path, LINES_LIMIT)
-    except FileNotFoundError:
-        return
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-        if line.strip():
-            yield number, line
 
 
 def sync_folder(folder: Path) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MANIFEST, TRIALS, SESSIONS = "manifest.json", "trials.jsonl", "sessions.jsonl"
 RESULTS = "results.json"  # the table that the history reads
-MANIFEST_LIMIT = 256 << 20  # bytes
+MANIFEST_LIMIT, LINES_LIMIT = 256 << 20, 2 << 30  # bytes of a manifest, and of a file of lines
 LINE_LIMIT = 4096  # bytes of a line of trials.jsonl, newline included
 SIGNIFICANT_DIGITS = 6  # of a figure on disk: finer than any clock here, and 50 epochs fit a line
 FOLDERS = ("logs", "samples")
@@ -55,10 +55,6 @@ SAMPLES_LIMIT = 1 << 30  # bytes
 Line = TypeVar("Line", bound=Trial | Session)
 _DECODERS: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (Trial, Session)}
 _FILES: dict[type, str] = {Trial: TRIALS, Session: SESSIONS}
-
-
-class _Version(msgspec.Struct):
-    schema_version: int
 
 
 def new_run_id() -> str:
@@ -264,18 +260,22 @@ class RunFolder:
         path, decode_line = self.path / _FILES[kind], _DECODERS[kind].decode
         found: dict[Hashable, Line] = {}
         try:
-            with no_garbage():
-                for number, line in files.whole_lines(path):
-                    try:
-                        record = decode_line(line)
-                        found.setdefault(key(record), record)
-                    except (ValueError, RecursionError) as error:
-                        raise UsageError(
-                            f"{path}:{number}: broken line: {error}; mend it from a copy, or delete it and "
-                            f"measure again with --resume {self.run_id}"
-                        ) from error
+            lines = files.read_regular(path, LINES_LIMIT).split(b"\n")
+        except FileNotFoundError:
+            return ()
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        with no_garbage():
+            for number, line in enumerate(lines[:-1], start=1):  # without its newline the last one is torn
+                try:
+                    if line.strip():
+                        record = decode_line(line)
+                        found.setdefault(key(record), record)
+                except (ValueError, RecursionError) as error:
+                    raise UsageError(
+                        f"{path}:{number}: broken line: {error}; mend it from a copy, or delete it and "
+                        f"measure again with --resume {self.run_id}"
+                    ) from error
         return tuple(found.values())
 
 
@@ -316,12 +316,12 @@ def point_latest(output_dir: Path, run_id: str) -> None:
 
 
 def _manifest(data: bytes) -> Manifest:
-    version = decode(data, _Version).schema_version
-    if version > SCHEMA_VERSION:
+    document = decode(data, dict[str, Any])
+    if isinstance(version := document.get("schema_version"), int) and version > SCHEMA_VERSION:
         raise ValueError(
             f"written by a newer mnist_bench (schema {version}; this one reads up to {SCHEMA_VERSION}): upgrade it"
         )
-    manifest = decode(data, Manifest)
+    manifest = msgspec.convert(document, Manifest)
     if manifest.check is None:
         _demand_own_trials(manifest)
     return manifest

@@ -74,20 +74,16 @@ def merge(
         run = RunFolder(hidden)
         for shard in shards:
             for trial in shard.trials:
-                _copy(shard.folder.log_path(trial.id), run.log_path(trial.id))
-                _copy(shard.folder.samples_path(trial.id), run.samples_path(trial.id))
+                for place in (RunFolder.log_path, RunFolder.samples_path):
+                    source = place(shard.folder, trial.id)
+                    if source.is_file() and not source.is_symlink():  # which may lead anywhere
+                        shutil.copyfile(source, place(run, trial.id))
         run.write_lines(Trial, (trial for shard in shards for trial in shard.trials))
         run.write_lines(Session, (session for shard in shards for session in shard.sessions))
         derive(run)
 
     manifest = _manifest([shard.manifest for shard in shards], run_id, apart=bool(apart))
     return RunFolder.create(output_dir, manifest, fill), tuple(_notes(shards))
-
-
-def _copy(source: Path, target: Path) -> None:
-    """A plain file, where there is one; a link may lead anywhere."""
-    if source.is_file() and not source.is_symlink():
-        shutil.copyfile(source, target)
 
 
 def _problems(shards: Sequence[Shard]) -> Iterator[str]:

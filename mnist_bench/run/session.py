@@ -52,10 +52,6 @@ class Member:
             raise Left
         return reply
 
-    def block(self, seed: int) -> protocol.BlockDone:
-        """Executes one block."""
-        return self.ask(protocol.Block(seed=seed), protocol.BlockDone)
-
     def token_s(self) -> float:
         """Seconds that it has had the token."""
         return self.worker.token_ns * NS
@@ -110,7 +106,7 @@ def _round(members: Sequence[Member], order: Sequence[int], alive: set[int], rng
     seed = rng.getrandbits(32)  # one for all: a round is alike for its members, but for the memory they get
     for index in [index for index in order if index in alive]:
         try:
-            done = members[index].block(seed)
+            done = members[index].ask(protocol.Block(seed=seed), protocol.BlockDone)
         except Left:
             alive.discard(index)
         else:
