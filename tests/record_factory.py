@@ -8,27 +8,9 @@ from typing import Any
 
 from msgspec import structs
 
+from mnist_bench import records
 from mnist_bench.cells import expand
-from mnist_bench.records import (
-    BUILTIN_VARIANTS,
-    Cell,
-    DataSet,
-    Environment,
-    Epochs,
-    Failure,
-    Manifest,
-    Matrix,
-    Measurement,
-    ModelEntry,
-    Outcome,
-    Round,
-    RunOptions,
-    Session,
-    StepTimes,
-    Trial,
-    group_id,
-    trial_id,
-)
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Epochs, Manifest, Matrix, Measurement, Outcome, Session, Trial
 
 RUN_ID = "20261123T101500Z-a1b2c3"
 SHA = "0123456789abcdef" * 4
@@ -79,7 +61,7 @@ def make_measurement(**changes: Any) -> Measurement:
 def make_trial(cell: Cell | None = None, seed: int = 0, outcome: Outcome | None = None, **changes: Any) -> Trial:
     cell = cell or make_cell()
     trial = Trial(
-        id=trial_id(cell, seed),
+        id=records.trial_id(cell, seed),
         cell=cell,
         seed=seed,
         recipe="standard",
@@ -93,7 +75,7 @@ def make_trial(cell: Cell | None = None, seed: int = 0, outcome: Outcome | None 
 
 
 def make_failed(cell: Cell | None = None, seed: int = 0, kind: Any = "oom", reason: str = "use less") -> Trial:
-    return make_trial(cell, seed, Failure(kind=kind, reason=reason))
+    return make_trial(cell, seed, records.Failure(kind=kind, reason=reason))
 
 
 def make_session(
@@ -102,7 +84,7 @@ def make_session(
     """A session whose rounds are the rows of ``ms_per_step``, one figure per member (0: it has left)."""
     ids = tuple(m if isinstance(m, str) else m.id for m in members)
     rounds = tuple(
-        Round(
+        records.Round(
             order=tuple(range(len(ids))),
             steps=tuple(10 if ms else 0 for ms in row),
             seconds=tuple(ms / 100 for ms in row),
@@ -110,7 +92,7 @@ def make_session(
         for row in ms_per_step
     )
     steps = {
-        name: StepTimes(p50_ms=one[0], p95_ms=one[0] * 1.5, p99_ms=one[0] * 2, count=100)
+        name: records.StepTimes(p50_ms=one[0], p95_ms=one[0] * 1.5, p99_ms=one[0] * 2, count=100)
         for name, one in zip(ids, zip(*ms_per_step, strict=True), strict=True)
     }
     session = Session(group="mlp/b100/s0", members=ids, paired=paired, rounds=rounds, steps=steps, stopped="precise")
@@ -119,7 +101,7 @@ def make_session(
 
 def make_matrix(**changes: Any) -> Matrix:
     matrix = Matrix(
-        models=(ModelEntry(name="mlp", model="mlp"),),
+        models=(records.ModelEntry(name="mlp", model="mlp"),),
         devices=("cpu",),
         batch_sizes=(100,),
         variants=(BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"]),
@@ -153,8 +135,8 @@ def make_manifest(trials: Sequence[Trial | str] = (), **changes: Any) -> Manifes
         matrix=matrix,
         matrix_sha256=SHA,
         matrix_path="benchmarks.yaml",
-        options=RunOptions(),
-        environment=Environment(
+        options=records.RunOptions(),
+        environment=records.Environment(
             python="3.11.7",
             platform="Linux",
             cpu="AMD EPYC",
@@ -165,8 +147,8 @@ def make_manifest(trials: Sequence[Trial | str] = (), **changes: Any) -> Manifes
             dirty=True,
             details={"kernel": "6.18"},
         ),
-        dataset=DataSet(name="mnist", root="/data", sha256=SHA),
-        order=tuple(dict.fromkeys(group_id(*cell_of(trial)) for trial in trials)),
+        dataset=records.DataSet(name="mnist", root="/data", sha256=SHA),
+        order=tuple(dict.fromkeys(records.group_id(*cell_of(trial)) for trial in trials)),
         trials=tuple(t if isinstance(t, str) else t.id for t in trials),
         started_at="2026-11-23T10:15:00Z",
     )

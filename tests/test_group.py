@@ -12,7 +12,7 @@ from msgspec import structs
 from mnist_bench.errors import Interrupted
 from mnist_bench.machine import noise
 from mnist_bench.records import Failure, ImageSets, Measurement, Skip
-from mnist_bench.run import group
+from mnist_bench.run import group, protocol
 from mnist_bench.run.protocol import (
     Block,
     BlockDone,
@@ -23,10 +23,6 @@ from mnist_bench.run.protocol import (
     Failed,
     Finish,
     Prepare,
-    Reply,
-    Request,
-    TrainEpoch,
-    Unavailable,
 )
 
 EAGER, COMPILE, PLAIN = make_spec(), make_spec(variant="compile"), make_spec(variant="tutorial")
@@ -41,7 +37,7 @@ def _quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group.noise, "foreign_gpu_processes", lambda: ())
 
 
-def answers(kind: type, reply: Reply | BaseException, at: int = 0) -> Script:
+def answers(kind: type, reply: protocol.Reply | BaseException, at: int = 0) -> Script:
     """A worker that answers the ``at``-th request of a kind in its own way."""
     return lambda request, number: reply if isinstance(request, kind) and number == at else None
 
@@ -117,8 +113,8 @@ def test_an_epoch_that_the_runners_clock_does_not_know_fails_the_trial(said_s: f
     """A plug-in may replace what its process's clock says, but not how long the runner waits."""
     scene = Scene()
 
-    def script(request: Request, number: int) -> Reply | None:
-        if not isinstance(request, TrainEpoch):
+    def script(request: protocol.Request, number: int) -> protocol.Reply | None:
+        if not isinstance(request, protocol.TrainEpoch):
             return None
         scene.workers[EAGER.id].token_ns += 59 * 10**9  # a minute, with the second that every request costs
         return EpochDone(seconds=said_s, loader_s=0.0, loss=0.5, samples=60_000)
@@ -156,7 +152,7 @@ def test_who_is_timed_with_whom(changes: dict[str, Any], sessions: list[tuple[st
 
 
 def gone(*specs: Any, scope: Any = "device", reason: str = NO_GPU) -> dict[str, Script]:
-    return {spec.id: answers(Prepare, Unavailable(scope=scope, reason=reason)) for spec in specs}
+    return {spec.id: answers(Prepare, protocol.Unavailable(scope=scope, reason=reason)) for spec in specs}
 
 
 def test_a_missing_device_is_asked_once() -> None:
@@ -194,7 +190,7 @@ def test_one_that_cannot_prepare_leaves_before_the_session() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "at"), [(Block, 2), (EndSession, 0), (TrainEpoch, 1), (Evaluate, 0), (Evaluate, 2), (Finish, 0)]
+    ("kind", "at"), [(Block, 2), (EndSession, 0), (protocol.TrainEpoch, 1), (Evaluate, 0), (Evaluate, 2), (Finish, 0)]
 )
 def test_one_that_fails_leaves_the_session_and_the_training_to_the_others(kind: type, at: int) -> None:
     spec, reply = replace(EAGER, score_both=True), Failed(kind="oom", reason="raise limits.memory_gib")
@@ -211,15 +207,17 @@ def test_one_that_fails_leaves_the_session_and_the_training_to_the_others(kind: 
     assert (f"train_epoch {spec.id}" in scene.log) == (kind not in (Block, EndSession))
 
 
-@pytest.mark.parametrize("kind", [Prepare, Block, EndSession, TrainEpoch, Evaluate, Finish])
+@pytest.mark.parametrize("kind", [Prepare, Block, EndSession, protocol.TrainEpoch, Evaluate, Finish])
 def test_an_answer_to_another_question_is_a_failure(kind: type) -> None:
-    wrong: Reply = BlockDone(steps=1, seconds=0.1) if kind is not Block else PREPARED
+    wrong: protocol.Reply = BlockDone(steps=1, seconds=0.1) if kind is not Block else PREPARED
     outcome = play([EAGER], {EAGER.id: answers(kind, wrong)}).outcomes[EAGER.id]
     assert outcome == Failure(kind="failed", reason=f"the worker broke the protocol: an unexpected {wrong.type}")
 
 
 @pytest.mark.parametrize("error", [Interrupted("interrupted"), KeyboardInterrupt(), RuntimeError("a bug")])
-@pytest.mark.parametrize(("kind", "at"), [(Prepare, 0), (Block, 1), (EndSession, 0), (TrainEpoch, 0), (Finish, 0)])
+@pytest.mark.parametrize(
+    ("kind", "at"), [(Prepare, 0), (Block, 1), (EndSession, 0), (protocol.TrainEpoch, 0), (Finish, 0)]
+)
 def test_no_worker_survives_an_exception(kind: type, at: int, error: BaseException) -> None:
     scene = Scene()
     with pytest.raises(type(error)):
@@ -252,7 +250,7 @@ def test_no_worker_survives_a_reader_that_goes_away() -> None:
 def test_doubts_about_a_trials_own_clocks_are_marked(said: dict[str, float], exited: bool, marks: Any) -> None:
     scene = Scene()
 
-    def script(request: Request, number: int) -> Reply | None:
+    def script(request: protocol.Request, number: int) -> protocol.Reply | None:
         worker = scene.workers[EAGER.id]
         worker.exited = exited
         return worker.finished(**said) if isinstance(request, Finish) else None

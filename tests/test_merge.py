@@ -17,7 +17,7 @@ from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder, known_runs
 from mnist_bench.disk.merge import merge
 from mnist_bench.errors import UsageError
-from mnist_bench.records import DataSet, Failure, Outcome, RunOptions, Sides, Skip, Tree, Trial, trial_id
+from mnist_bench.records import DataSet, RunOptions, Sides, Tree, Trial, trial_id
 from mnist_bench.run.runner import write_tables
 
 MATRIX = make_matrix(batch_sizes=(100, 1000), seeds=(0, 1, 2))
@@ -148,12 +148,6 @@ class TestMerged:
         assert "different commits" in commits
         environment = one.manifest().environment
         assert (environment.commit, environment.dirty) == (None, True)
-
-    @pytest.mark.parametrize(("outcome", "code"), [(Failure(kind="oom", reason="less"), 1), (Skip(reason="none"), 5)])
-    def test_exit_codes_are_those_of_run(self, results: Path, outcome: Outcome, code: int) -> None:
-        for number in range(2):
-            make_folder(results, number, [make_trial(seed=number, outcome=outcome)])
-        assert main(["merge", *IDS[:2], "-o", str(results)]) == code
 
 
 class TestRefused:

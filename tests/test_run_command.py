@@ -78,7 +78,7 @@ AS_IT_WAS = "a resumed run goes on as it was started; leave"
         (["--strict-devices"], {}, (), f"--strict-devices: {AS_IT_WAS} --strict-devices out"),
         ([], {}, ('"epochs": 2', '"epochs": 99'), "epochs: should be less than or equal to 50"),
         ([], {}, CODE, "manifest.json: matrix: models[0].model: 'evilmod:build' is code: add --allow-plugins"),
-        ([], {"allow_plugins": True}, CODE, "this run executes plug-ins: say --allow-plugins again"),
+        ([], {"allow_plugins": True}, CODE, "models[0].model: 'evilmod:build' is code: add --allow-plugins"),
     ],
 )
 def test_a_resumed_run_is_what_it_was_and_a_stranger_s_runs_no_code(

@@ -81,8 +81,6 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:
 
     folder = RunFolder.open(args.output_dir, args.resume)
     manifest = folder.manifest()
-    if manifest.options.allow_plugins and not args.allow_plugins:
-        raise UsageError(f"--resume {args.resume}: this run executes plug-ins: say --allow-plugins again")
     plan = runner.resume(folder, _options(args, options.DEFAULT_MATRIX))
     _refuse_another_matrix(args, manifest)
     return lambda observer: plan

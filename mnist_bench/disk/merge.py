@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -17,7 +16,7 @@ from mnist_bench.records import Environment, Manifest, Measurement, RunOptions, 
 K = TypeVar("K")
 V = TypeVar("V")
 
-MOST_MISSING = 10  # shards that are named
+MOST_MISSING, MOST_SHARDS = 10, 1000  # shards that are named, and that are looked for
 BETWEEN = " + "  # values that differ between machines, in the environment of a run merged across them
 
 
@@ -140,8 +139,8 @@ def _machine_problems(shards: Sequence[Shard]) -> Iterator[str]:
 def _machine(shard: Shard) -> dict[tuple[str, str], str]:
     """(what, device): what is known of the machine and software that a shard was measured with."""
     where = shard.manifest.environment
-    found = {("CPU", ""): where.cpu, ("cores", ""): str(where.cores)}
-    found["torch", ""] = where.packages.get("torch", "unknown")
+    torch = where.packages.get("torch", "unknown")
+    found = {("CPU", ""): where.cpu, ("cores", ""): str(where.cores), ("torch", ""): torch}
     for trial in shard.trials:
         device = trial.cell.device
         if device == "cpu" or not isinstance(trial.outcome, Measurement):
@@ -168,9 +167,8 @@ def _notes(shards: Sequence[Shard]) -> Iterator[str]:
     known = {shard.manifest.options.shard or "1/1" for shard in shards}
     counts = {shard.partition("/")[2] for shard in known}
     if len(counts) == 1:
-        planned = (f"{number}/{count}" for count in counts for number in range(1, int(count) + 1))
-        missing = list(islice((shard for shard in planned if shard not in known), MOST_MISSING + 1))
-        if missing:
+        planned = (f"{number}/{count}" for count in counts for number in range(1, min(int(count), MOST_SHARDS) + 1))
+        if missing := [shard for shard in planned if shard not in known]:
             more = " and more" * (len(missing) > MOST_MISSING)
             yield f"shards that are not among these: {', '.join(missing[:MOST_MISSING])}{more}"
     if len({shard.manifest.environment.commit for shard in shards}) > 1:
