@@ -192,6 +192,7 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
     folder = plan.folder
     with folder.lock(), Interrupts() as interrupts:
         done = {trial.id for trial in folder.trials()}
+        timed = frozenset(member for session in folder.sessions() for member in session.members)
         left = [
             replace(group, specs=specs)
             for group in plan.groups
@@ -205,7 +206,7 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
             interrupts.last_word = lambda: _close(folder, "interrupted")
             folder.update_manifest(status="running", ended_at=None)
             settings = _settings(plan, left, observer, launch or partial(_local, plan, environ, interrupts))
-            status = "complete" if _to_the_end(plan, left, done, settings, interrupts) else "stopped"
+            status = "complete" if _to_the_end(plan, left, done, timed, settings, interrupts) else "stopped"
         except Interrupted:
             status = "interrupted"
         except (WorkerError, OSError) as error:
@@ -231,7 +232,12 @@ def write_tables(folder: RunFolder) -> Run:
 
 
 def _to_the_end(
-    plan: RunPlan, left: Sequence[Group], done: set[str], settings: Settings, interrupts: Interrupts
+    plan: RunPlan,
+    left: Sequence[Group],
+    done: set[str],
+    timed: frozenset[str],
+    settings: Settings,
+    interrupts: Interrupts,
 ) -> bool:
     """Executes what is left, and adds to ``done``; a finished trial costs the same, however many there are.
 
@@ -242,7 +248,6 @@ def _to_the_end(
         Interrupted: between two trials, or by the executor.
     """
     folder, tables_due_s = plan.folder, monotonic() + TABLES_S
-    timed = frozenset(member for session in folder.sessions() for member in session.members)
     for group in left:
         if interrupts.requested:
             raise Interrupted("interrupted")
