@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from record_factory import RUN_ID, make_cell, make_manifest, make_matrix, make_t
 from mnist_bench import cells as matrices
 from mnist_bench.cli import main
 from mnist_bench.cli.progress import TimeLeft
-from mnist_bench.data import Request
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.errors import DataError, Interrupted
+from mnist_bench.errors import Interrupted
 from mnist_bench.records import BUILTIN_VARIANTS, RunOptions
 from mnist_bench.run import runner
 from mnist_bench.run.group import Stage
@@ -109,31 +107,6 @@ def test_the_command_that_goes_on_is_whole(
     assert main([*command, *flags]) == 130
     again = " ".join(["mnist-bench run --resume", RUN_ID, "-o", shlex.quote(command[-1]), *flags])
     assert f"go on with: {again}\n" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("flags", "terminal", "bar"),
-    [([], True, True), ([], False, False), (["-q"], True, False), (["--no-progress"], True, False)],
-)
-def test_a_download_has_its_bar_on_a_terminal(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    terminal: bool,
-    bar: bool,
-) -> None:
-    asked: list[bool] = []
-
-    def resolve(kind: str, request: Request) -> None:
-        asked.append(request.progress)
-        raise DataError("there is none")
-
-    monkeypatch.setattr(runner.data, "resolve", resolve)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    (tmp_path / "matrix.yaml").write_text(GOOD)
-    assert main(["run", str(tmp_path / "matrix.yaml"), "-o", str(tmp_path / "results"), *flags]) == 2
-    assert asked == [bar]
 
 
 def test_a_summary_that_cannot_be_written_keeps_the_exit_code(

@@ -74,14 +74,16 @@ def test_a_run_ends_with_its_tables_and_is_not_begun_anew(tmp_path: Path, monkey
     def gone(dataset: object) -> None:
         raise DataError("gone")
 
-    monkeypatch.setattr(runner.data, "verify", gone)  # a finished run needs no data set any more
-    assert again(plan, lambda request, number: pytest.fail("measured again")).trials == run.trials
-    assert files_of(plan) == before
-    lines = before[0].splitlines(keepends=True)
-    (plan.folder.path / "trials.jsonl").write_bytes(lines[0])
-    with pytest.raises(DataError):
-        again(plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.data, "verify", gone)  # a finished run needs no data set any more
+        assert again(plan, lambda request, number: pytest.fail("measured again")).trials == run.trials
+        assert files_of(plan) == before
+        lines = before[0].splitlines(keepends=True)
+        (plan.folder.path / "trials.jsonl").write_bytes(lines[0])
+        with pytest.raises(DataError):
+            again(plan)
     assert plan.folder.manifest().status == "complete"  # as it was: nothing has begun
+    assert again(plan).sessions == run.sessions  # what has been timed is trained only
 
 
 @pytest.mark.parametrize(
