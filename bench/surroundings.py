@@ -1,7 +1,7 @@
 """Every command of the README where something is missing, closed, full or narrow: no traceback, the right exit code.
 
-A small run is measured once; then each command is called in each of the surroundings, in a copy of the folder. What must
-hold: no traceback, an exit code that the surrounding allows, no file that a killed writer would leave, nothing in
+A small run is measured once; then each command is called in each of the surroundings, in a copy of the folder. There
+must be no traceback, an exit code that the surrounding allows, no file that a killed writer would leave, nothing in
 TMPDIR. Exit code 0: all of it holds; 1: the lines say what did not. ``disk full`` needs root (it mounts a small tmpfs).
 """
 
@@ -79,7 +79,9 @@ SURROUNDINGS = {
     "stdout full": Surrounding(shell="{} >/dev/full", codes=(1,)),
     "ASCII": Surrounding(environ={"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}),
     "Latin-1": Surrounding(environ={"PYTHONIOENCODING": "latin-1"}),
-    "no HOME": Surrounding(shell="setpriv --reuid 12345 --clear-groups {}", unset=("HOME", "XDG_CACHE_HOME"), codes=(1, 2)),
+    "no HOME": Surrounding(
+        shell="setpriv --reuid 12345 --clear-groups {}", unset=("HOME", "XDG_CACHE_HOME"), codes=(1, 2)
+    ),
     "reader gone": Surrounding(shell="{} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"),
     "40 columns": Surrounding(environ={"COLUMNS": "40"}),
     "disk full": Surrounding(full=True, codes=(1, 2)),
@@ -110,7 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for command in args.commands:
             expected = None
             for title in dict.fromkeys(("quiet", *args.only)):
-                if command.startswith(LONG) and len(args.only) > 5 and title in ("Latin-1", "stdout full", "40 columns"):
+                if (
+                    command.startswith(LONG)
+                    and len(args.only) > 5
+                    and title in ("Latin-1", "stdout full", "40 columns")
+                ):
                     continue
                 found = attempt(command, made, base, SURROUNDINGS[title], expected)
                 expected = found.code if title == "quiet" else expected
@@ -187,7 +193,9 @@ def call(command: str, folder: Path, base: Path, surrounding: Surrounding) -> tu
         environ.pop(name, None)
     words = f"{shlex.quote(sys.executable)} -m mnist_bench {command}"
     shell = ["bash", "-c", surrounding.shell.format(words)]
-    done = subprocess.run(shell, cwd=folder, env=environ, capture_output=True, text=True, errors="replace", timeout=600, check=False)
+    done = subprocess.run(
+        shell, cwd=folder, env=environ, capture_output=True, text=True, errors="replace", timeout=600, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 

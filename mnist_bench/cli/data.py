@@ -61,7 +61,7 @@ def _add_dataset(parser: argparse.ArgumentParser, choices: Sequence[str]) -> Non
 def _fetch(args: argparse.Namespace, root: Path) -> int:
     from mnist_bench.data import PATIENT, Request, fetch, mnist
 
-    fetch(Request(root=root, environ=os.environ, notify=say, repair=True), PATIENT)
+    root = fetch(Request(root=root, environ=os.environ, notify=say, repair=True), PATIENT)
     _print(mnist.inspect(root, "mnist"), args, root=root)
     return 0
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mnist_bench.catalogue import SETS
+from mnist_bench.catalogue import FILE_NAMES, SETS
 from mnist_bench.data import mnist, synthetic
 from mnist_bench.data.mnist import FileState, Name, cache_root, default_root, raw_folder, verify
 from mnist_bench.disk.files import try_folder, write_atomically
@@ -29,6 +29,7 @@ __all__ = ["Request", "cache_root", "copies", "default_root", "fetch", "raw_fold
 
 # Where a data root may have the files: where they belong, and under the shapes that people give it.
 _PLACES = ("{folder}/raw", ".", "raw", "{folder}", "*", "*/raw", "*/{folder}/raw")
+_LEFT_OVER_SECONDS = 3600
 _CHUNK_BYTES = 1 << 14
 _PAUSE_SECONDS = 1.0  # before a mirror is tried again
 
@@ -86,8 +87,7 @@ def resolve(kind: Literal["auto", "mnist", "synthetic"], request: Request) -> Da
     root, notify = request.root, request.notify
     if kind != "synthetic":
         try:
-            fetch(request, HURRIED if kind == "auto" else PATIENT)
-            return mnist.proven(request.name, root)
+            return mnist.proven(request.name, fetch(request, HURRIED if kind == "auto" else PATIENT))
         except (_MissingError, DownloadError) as error:
             if kind == "mnist":
                 raise
@@ -101,8 +101,11 @@ def resolve(kind: Literal["auto", "mnist", "synthetic"], request: Request) -> Da
     return mnist.proven("synthetic", root)
 
 
-def fetch(request: Request, limits: Limits) -> None:
-    """Makes the root hold the raw files.
+def fetch(request: Request, limits: Limits) -> Path:
+    """Makes a root hold the raw files: ``request.root``, or the cache folder where that is packed and read-only.
+
+    Returns:
+        The root.
 
     Raises:
         DataError: a file is corrupt or cannot be read, or synthetic digits are there, or one is missing and nothing
@@ -119,10 +122,23 @@ def fetch(request: Request, limits: Limits) -> None:
         )
     if not request.repair:
         mnist.demand_whole([state for state in states if state.found], name, root)
+    if any(state.status != "ok" for state in states) and _is_packed_and_read_only(request):
+        root = mnist.cache_root(request.environ)
+        request.notify(f"{request.root}: cannot be written; what lies there is unpacked into {root}")
+        states = mnist.inspect(root, name)
     deadline = time.monotonic() + limits.total_s
     for state in states:
         if state.status != "ok":
             _obtain(state, request, limits, deadline)
+    return root
+
+
+def _is_packed_and_read_only(request: Request) -> bool:
+    try:
+        try_folder(raw_folder(request.root, request.name))
+    except OSError:
+        return all(copies(request.root, request.name, file) for file in FILE_NAMES)
+    return False
 
 
 @contextlib.contextmanager
@@ -144,8 +160,7 @@ def _obtain(state: FileState, request: Request, limits: Limits, deadline: float)
     for path in copies(request.root, request.name, file):
         content = _unpacked(mnist.read_file(path) or b"", facts.checksums[file])
         if content is not None:
-            with _writing(folder):
-                write_atomically(state.path, content)
+            _put(state.path, content)
             return
         wrong.append(path)
     other = f"; not {facts.title}'s bytes: {', '.join(map(str, wrong))}" if wrong else ""
@@ -158,8 +173,16 @@ def _obtain(state: FileState, request: Request, limits: Limits, deadline: float)
         )
     with _writing(folder):
         try_folder(folder)  # before anything is waited for
-        request.notify(f"downloading {file}.gz into {folder}{other}")
-        write_atomically(state.path, _download(file, request, limits, deadline))
+    request.notify(f"downloading {file}.gz into {folder}{other}")
+    _put(state.path, _download(file, request, limits, deadline))
+
+
+def _put(path: Path, content: bytes) -> None:
+    with _writing(path.parent):
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed
+            if time.time() - left.stat().st_mtime > _LEFT_OVER_SECONDS:
+                left.unlink(missing_ok=True)
+        write_atomically(path, content)
 
 
 def _unpacked(content: bytes, checksum: str) -> bytes | None:

@@ -202,8 +202,12 @@ class LiveTrial:
         order = epoch_order(self._spec.seed, 0, self._pipeline.train_images)
         size = self._spec.cell.batch_size
         wanted = order[: min(TRACE_STEPS, len(order) // size) * size]
-        with self._scoring(torch.enable_grad):
-            losses = [self._program.step(*batch) for batch in self._pipeline.train_batches(wanted)]
+        dropouts = [module for module in self._model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
+        for module in dropouts:  # and no more: a mode that is new to a compiled model would compile it again
+            module.eval()
+        losses = [self._program.step(*batch) for batch in self._pipeline.train_batches(wanted)]
+        for module in dropouts:
+            module.train()
         finite = itertools.takewhile(math.isfinite, torch.stack(losses).tolist())
         return tuple(float(f"{loss:.6g}") for loss in finite)
 

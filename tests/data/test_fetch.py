@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,17 @@ def test_a_full_disk_is_named_and_leaves_nothing(world: World, monkeypatch: pyte
     assert not list(world.cache.rglob("*ubyte*"))
 
 
+@pytest.mark.usefixtures("served")
+def test_what_killed_processes_left_is_swept(world: World) -> None:
+    world.raw.mkdir(parents=True)
+    old, young = (world.raw / f".{FILE_NAMES[0]}.{number}.abcd.tmp" for number in (1, 2))
+    old.touch()
+    young.touch()
+    os.utime(old, (time.time() - 7200,) * 2)
+    world.ask("mnist")
+    assert (old.exists(), young.exists()) == (False, True)  # the young one may be of a process that is alive
+
+
 # ── what lies there under another shape ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -163,6 +175,27 @@ def test_mnist_is_found_under_any_shape_without_a_word(world: World, below: str,
     assert world.is_whole(world.raw)
     assert set(before) <= set(world.files())
     assert world.notices == []
+
+
+@pytest.mark.parametrize("below", ["MNIST/raw", "."])
+def test_what_cannot_be_unpacked_beside_is_unpacked_into_the_cache_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    world.put(packed=True, below=below)
+    (world.root / below / FILE_NAMES[3]).write_bytes(world.tiny[FILE_NAMES[3]])  # one is as it should be
+    before = world.files()
+
+    def read_only(folder: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("mnist_bench.data.try_folder", read_only)
+    data = world.ask("mnist", offline=True)
+    assert data.root == str(world.cache)
+    assert world.is_whole(world.cache / "MNIST/raw")
+    assert world.files() == before
+    assert f"unpacked into {world.cache}" in world.notices[0]
+    monkeypatch.setattr("mnist_bench.data.write_atomically", None)
+    assert world.ask("mnist", offline=True) == data
 
 
 def test_files_with_other_bytes_are_named_where_nothing_better_is_found(world: World) -> None:
