@@ -294,7 +294,9 @@ def test_a_probe_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     assert found == ProbeFailure(kind="hung", detail="no answer within 4 s", stage="torch.compile")
     with contextlib.suppress(psutil.NoSuchProcess):
         child = psutil.Process(int((tmp_path / "pid").read_text()))
+        end = time.monotonic() + 30.0  # of itself it would end after a minute
         while child.status() != psutil.STATUS_ZOMBIE:  # killed, and nobody has waited for it yet
+            assert time.monotonic() < end, "the child lives on"
             time.sleep(0.05)
 
 
