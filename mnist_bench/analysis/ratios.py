@@ -85,9 +85,9 @@ def _ratios_of(columns: FloatArray) -> list[SessionRatio]:
     rounds = len(columns)
     centres = zip(stats.hodges_lehmann_of_columns(columns), stats.medians(columns).tolist(), strict=True)
     intervals = [interval.holding(median) for interval, median in centres]
-    if rounds == 1:
-        return [SessionRatio(interval, rounds, None) for interval in intervals]
-    few: list[float] = (math.pi / 2 / rounds * columns.var(axis=0, ddof=1)).tolist()
+    few: list[float | None] = [None] * len(intervals)
+    if rounds > 1 and stats.critical_rank(rounds) is None:
+        few = (math.pi / 2 / rounds * columns.var(axis=0, ddof=1)).tolist()
     return [
         SessionRatio(one, rounds, variance if one.half is None else (one.half / NORMAL_QUANTILE) ** 2)
         for one, variance in zip(intervals, few, strict=True)
