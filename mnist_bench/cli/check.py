@@ -83,9 +83,9 @@ def _against(args: argparse.Namespace) -> int:
     from mnist_bench.machine.noise import alone
 
     errors = make_console(args, stderr=True)
-    planned = _resumed(args) if args.resume else plan.plan(_request(args))
+    planned = _resumed(args) if args.resume else plan.Plan(_request(args))
     with alone(wait=not args.no_wait, tell=errors.print), Screen(errors, args) as screen:
-        folder, check = plan.execute(planned, CheckProgress(screen))
+        folder, check = planned.execute(CheckProgress(screen))
     code = tell(check, judge(check), args, folder.check_path)
     errors.print(f"check: {shortest(folder.path)}/{folder.check_path.name}", soft_wrap=True)
     if check.status == "interrupted":
@@ -120,17 +120,16 @@ def _resumed(args: argparse.Namespace) -> Plan:
     from dataclasses import replace
 
     from mnist_bench.gate import plan
+    from mnist_bench.gate.conduct import sides_of
 
-    for flag, value in (("--filter", args.filter), ("--seeds", args.seeds), ("MATRIX", args.target)):
+    given = {"--against": args.against, "--filter": args.filter, "--seeds": args.seeds, "MATRIX": args.target}
+    for flag, value in given.items():
         if value is not None:
             raise UsageError(f"{flag}: a resumed check goes on with its own: leave {flag} out, or start anew")
-    folder = plan.find_check(args.output_dir, args.resume)
-    request, dataset = _request(args), folder.manifest().dataset
+    folder, request = plan.find_check(args.output_dir, args.resume), _request(args)
     if not args.budget:
-        request = replace(request, budget_s=plan.sides_of(folder).budget_s)
-    if args.data_dir is None and dataset.name == "mnist" and Path(dataset.root).is_dir():
-        request = replace(request, options=replace(request.options, data_root=Path(dataset.root)))
-    return plan.plan_again(folder, request)
+        request = replace(request, budget_s=sides_of(folder).budget_s)
+    return plan.Plan(request, folder)
 
 
 def _baseline(args: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from mnist_bench import figures
 from mnist_bench.cli.console import animates
-from mnist_bench.gate.bench import CheckObserver
+from mnist_bench.gate.sides import CheckObserver
 from mnist_bench.machine.forecast import skip_reason, this_host, trial_s
 from mnist_bench.records import Measurement, Session, Trial
 from mnist_bench.run.group import Observer, Stage

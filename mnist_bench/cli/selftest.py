@@ -24,7 +24,7 @@ from mnist_bench.records import Matrix
 from mnist_bench.run.process import Interrupts
 
 if TYPE_CHECKING:
-    from mnist_bench.gate.bench import Setting
+    from mnist_bench.gate.sides import Setting
     from mnist_bench.labs.selftest_report import Report
 
 MAX_CHECKS = 1000
@@ -86,7 +86,7 @@ def execute(args: argparse.Namespace) -> int:
 def setting_of(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: Interrupts) -> Setting:
     """The user's own side twice."""
     from mnist_bench import data
-    from mnist_bench.gate.bench import Setting
+    from mnist_bench.gate.sides import Setting
     from mnist_bench.labs.selftest import Warned
 
     root = data.default_root(args.data_dir, os.environ)

@@ -66,12 +66,13 @@ class Fault(NamedTuple):
     of_key: bool = False
 
 
-def load(path: Path, *, allow_plugins: bool) -> Matrix:
+def load(path: Path, *, allow_plugins: bool, source: str = "") -> Matrix:
     """Reads a matrix file.
 
     Args:
         path: a regular file, at most 1 MiB of UTF-8.
         allow_plugins: whether models may name code. Nothing is imported here either way.
+        source: what problems call it; empty: its path.
 
     Returns:
         The matrix with every default filled in.
@@ -88,8 +89,8 @@ def load(path: Path, *, allow_plugins: bool) -> Matrix:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     else:
-        return parse(text, source=str(path), allow_plugins=allow_plugins)
-    raise ConfigError([f"{path}:1:1: {reason}"])
+        return parse(text, source=source or str(path), allow_plugins=allow_plugins)
+    raise ConfigError([f"{source or path}:1:1: {reason}"])
 
 
 def parse(text: str, *, source: str, allow_plugins: bool) -> Matrix:

@@ -13,22 +13,25 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 from statistics import fmean, median, variance
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mnist_bench.analysis.ratios import round_log_ratios
+from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.errors import Interrupted
-from mnist_bench.gate.bench import NAMES, PAIR_TOKEN_S, Bench, Setting
+from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.gate.evidence import CellEvidence, Check, gather
-from mnist_bench.gate.judge import Verdict, cells_compared, change, judge
+from mnist_bench.gate.judge import cells_compared, change, judge
 from mnist_bench.gate.samples import detectable, looks
+from mnist_bench.gate.sides import NAMES, PAIR_TOKEN_S, Bench, Setting
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
-from mnist_bench.records import Cell, Matrix, Measurement, Session, Trial
+from mnist_bench.records import Cell, Measurement, Session, Sides, Trial
 from mnist_bench.run.group import now
 from mnist_bench.table import duration
 
@@ -39,7 +42,6 @@ POWER = 0.9  # of the forecast
 NEEDS = "budget: "  # how the note begins that says what an undecided check would take
 
 Task = Literal["pair", "seed", "solo"]  # a process pair; both sides trained; B alone
-SHOWN = {"pair": "pair", "seed": "seed", "solo": "B alone, seed"}
 
 
 def measure(folder: RunFolder, setting: Setting) -> Check:
@@ -53,7 +55,6 @@ def measure(folder: RunFolder, setting: Setting) -> Check:
     """
     with folder.lock():
         conductor = Conductor(folder, setting)
-        conductor.keep(status="running", ended_at=None)
         status = "interrupted"
         try:
             conductor.run()
@@ -65,35 +66,43 @@ def measure(folder: RunFolder, setting: Setting) -> Check:
         return conductor.check
 
 
+class Want(NamedTuple):
+    """What may decide a cell: pairs to its next look (0: its speed is decided, or no look is left), and seeds.
+
+    ``pairs_s``, ``seeds_s``: what these take. A cell that wants pairs will want a seed after them, if it has none.
+    """
+
+    one: CellEvidence
+    pairs: int
+    seeds: int
+    pairs_s: float
+    seeds_s: float
+
+
 class Conductor:
-    """One sitting of a check, inside the folder's lock. ``check`` is all that is known of it."""
+    """One sitting of a check, inside the folder's lock. ``check`` is what the folder tells of it."""
 
     def __init__(self, folder: RunFolder, setting: Setting) -> None:
         self._folder, self._setting = folder, setting
-        self._manifest = folder.manifest()
-        assert self._manifest.check is not None
-        self._before_s = self._manifest.check.spent_s
-        self._trials = {trial.id: trial for trial in folder.trials()}
-        self._sessions = list(folder.sessions())
-        self._costs = Costs(self._manifest.matrix, (*self._trials.values(), *self._sessions))
         self._bench = Bench(folder, setting)
-        self._rng = random.Random(f"{self._manifest.run_id}/{len(self._trials) + len(self._sessions)}")
-        self._known = False
-        self._gather()
+        self._before_s = sides_of(folder).spent_s
+        self.keep(status="running", ended_at=None)
+        self._rng = random.Random(f"{folder.run_id}/{self._before_s}")
         self._compared = max(1, cells_compared(self.check.cells))
         self._looks = {one.cell: looks(self._compared, one.margins) for one in self.check.cells}
 
     def keep(self, **changes: Any) -> None:
-        """Writes what has changed in the manifest, and what is spent."""
-        assert self._manifest.check is not None
-        notes = [note for note in self._manifest.check.notes if not note.startswith(NEEDS)]
+        """Writes what has changed in the manifest, and what is spent; then reads what is known, and judges it."""
+        before = sides_of(self._folder)
+        notes = [note for note in before.notes if not note.startswith(NEEDS)]
         if changes.get("status") == "complete":
             notes += self._needs()
-        sides = replace(
-            self._manifest.check, budget_s=self._setting.budget_s, spent_s=self.spent_s(), notes=tuple(notes)
-        )
-        self._manifest = self._folder.update_manifest(check=sides, **changes)
-        self._gather()
+        budget_s, spent_s = self._setting.budget_s, self.spent_s()
+        sides = replace(before, budget_s=budget_s, spent_s=spent_s, notes=tuple(notes))
+        self._folder.update_manifest(check=sides, **changes)
+        run = Run.read(self._folder)
+        self.check = gather(run.manifest, run.trials, run.sessions)
+        self._verdicts, self._costs = judge(self.check), Costs(run)
 
     def run(self) -> None:
         """Measures until every cell is decided, or the budget is spent.
@@ -102,13 +111,14 @@ class Conductor:
             Interrupted: what was measured is in the folder.
         """
         self._forecast()
+        known = False
         while tasks := self._tasks():
             # In random order: which cell comes first must not hang together with how the machine drifts.
             done = [self._do(task, cell) for task, cell in self._rng.sample(tasks, len(tasks))]
             if not any(done):
                 return
-            if not self._known and all(len(one.pairs) >= KNOWN_AFTER for one, _ in self._open()):
-                self._known = True
+            if not known and all(len(want.one.pairs) >= KNOWN_AFTER for want in self._wants()):
+                known = True
                 self._forecast()
 
     def spent_s(self) -> float:
@@ -117,59 +127,55 @@ class Conductor:
     def left_s(self) -> float:
         return self._setting.budget_s - self.spent_s()
 
-    def _gather(self) -> None:
-        """All that is known, and what follows from it."""
-        self.check = gather(self._manifest, tuple(self._trials.values()), self._sessions)
-        self._verdicts = judge(self.check)
-
     # ── what comes next ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _open(self) -> list[tuple[CellEvidence, Verdict]]:
-        """Cells that can be compared and have no verdict yet: one failure is one, whatever else would be found."""
-        both = zip(self.check.cells, self._verdicts, strict=True)
-        return [(one, verdict) for one, verdict in both if one.comparable and verdict.kind == "inconclusive"]
+    def _wants(self) -> list[Want]:
+        """What the cells want that can be compared and have no verdict yet: one failure is one, whatever else there is.
+
+        A cell gets no seed before its speed has been looked at.
+        """
+        found = []
+        for one, verdict in zip(self.check.cells, self._verdicts, strict=True):
+            if one.comparable and verdict.kind == "inconclusive":
+                have, first = len(one.pairs), self._looks[one.cell][0]
+                look = verdict.speed.next_look if verdict.speed else first
+                pairs, more = (look or have) - have, verdict.accuracy.more_seeds if verdict.accuracy else 1
+                seeds = max(more, len(one.seeds_awaited)) if have >= first else 0
+                next_seeds = int(not one.seeds) if pairs else seeds
+                pair_s, seed_s = (self._costs.seconds(task, one.cell) for task in ("pair", "seed"))
+                found.append(Want(one, pairs, seeds, pairs * pair_s, next_seeds * seed_s))
+        return found
 
     def _tasks(self) -> list[tuple[Task, Cell]]:
-        """One sweep: a pair of every cell that wants its first look; once all have had it, of the others, and seeds."""
-        pairs = self._reachable()
-        if early := [one for one in pairs if len(one.pairs) < self._looks[one.cell][0]]:
-            return [("pair", one.cell) for one in early]
-        tasks: list[tuple[Task, Cell]] = [("pair", one.cell) for one in pairs]
-        waiting = {one.cell for one in pairs}
-        others = ((one, verdict) for one, verdict in self._open() if one.cell not in waiting)
-        tasks += [("seed", one.cell) for one, verdict in others if self._wants_seed(one, verdict)]
-        return tasks + [("solo", one.cell) for one in self.check.cells if _stands_alone(one)]
+        """One sweep: a pair of every cell that wants its first look; once all have had it, of the others, and seeds.
 
-    def _wants_seed(self, one: CellEvidence, verdict: Verdict) -> bool:
-        """Whether a seed of both sides may decide a cell. It gets none before its speed has been looked at."""
-        accuracy = verdict.accuracy
-        undecided = accuracy is None or (accuracy.decision == "undecided" and accuracy.more_seeds > 0)
-        return len(one.pairs) >= self._looks[one.cell][0] and (undecided or bool(one.seeds_awaited))
+        B's cell is trained by itself where it can be compared with nothing, but may fail, or miss a floor.
+        """
+        wants = self._wants()
+        reachable = self._reachable([want for want in wants if want.pairs])
+        early = [one.cell for one in reachable if len(one.pairs) < self._looks[one.cell][0]]
+        pairs = early or [one.cell for one in reachable]
+        tasks: list[tuple[Task, Cell]] = [("pair", cell) for cell in pairs]
+        if not early:
+            tasks += [("seed", want.one.cell) for want in wants if want.seeds and want.one.cell not in pairs]
+            for one in self.check.cells:
+                if one.b and one.b.status == "ok" and not one.comparable and (not one.b.trainings or one.seeds_awaited):
+                    tasks.append(("solo", one.cell))
+        return tasks
 
-    def _pairs_left(self, one: CellEvidence, verdict: Verdict) -> int:
-        """To the next look; 0: speed is decided, or no look is left."""
-        look = verdict.speed.next_look if verdict.speed else self._looks[one.cell][0]
-        return (look or 0) - len(one.pairs) if look else 0
-
-    def _reachable(self) -> list[CellEvidence]:
+    def _reachable(self, wants: Sequence[Want]) -> list[CellEvidence]:
         """The cells that want pairs, those nearest to a look first, as far as the budget holds what takes them there.
 
         That is the pairs and, for a pass, a seed; where no cell can have both, the pairs: a slow-down is a verdict
         without it. Before any pair has shown how good the guesses are, one is measured all the same.
         """
-        wanting = [(left, one) for one, verdict in self._open() if (left := self._pairs_left(one, verdict)) > 0]
         for with_seed in (True, False):
-            needs = [(self._needs_s(one, left, with_seed=with_seed), one) for left, one in wanting]
-            needs.sort(key=lambda each: each[0])
+            needs = sorted(((want.pairs_s + with_seed * want.seeds_s, want.one) for want in wants), key=itemgetter(0))
             ends = itertools.accumulate(seconds for seconds, _ in needs)
             if found := [one for end, (_, one) in zip(ends, needs, strict=True) if end <= self.left_s()]:
                 return found
         guessed = not any(one.pairs for one in self.check.cells)
         return [needs[0][1]] if guessed and needs and needs[0][0] <= GUESS_FACTOR * self.left_s() else []
-
-    def _needs_s(self, one: CellEvidence, pairs: int, *, with_seed: bool) -> float:
-        seed_s = self._costs.seconds("seed", one.cell) if with_seed and not one.seeds else 0.0
-        return pairs * self._costs.seconds("pair", one.cell) + seed_s
 
     # ── one task ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -177,95 +183,76 @@ class Conductor:
         """Carries out a task if the budget holds it; whether it did."""
         if self._costs.seconds(task, cell) > self.left_s():
             return False
-        one = self._of(cell)
-        number = len(one.pairs) + 1 if task == "pair" else self._next_seed(one, task)
-        until = f"/{next((look for look in self._looks[cell] if look >= number), number)}" if task == "pair" else ""
-        name = f"{SHOWN[task]} {number}{until}  {cell.id}"
-        setting = self._setting
+        setting, begin = self._setting, self.spent_s()
+        number, name = self._named(task, cell)
         setting.observer.working(name, self.left_s(), setting.budget_s)
-        begin = self.spent_s()
         if task == "pair":
             lines = self._bench.pair(cell, number)
         else:
             lines = self._bench.train(cell, number, NAMES if task == "seed" else ("B",), self.left_s())
-        setting.unchanged()
+        if setting.changed():
+            raise BenchError(
+                "the working tree was changed while it was measured: what was measured last is not kept, since nobody "
+                "knows of which version it is; start a new check"
+            )
         for line in lines:
-            self._take(line)
+            self._folder.append(line)
         self.keep()
         faults = any(isinstance(line, Trial) and line.status != "ok" for line in lines)
         text = f"{name}  {_found(lines)}  {self.spent_s() - begin:.0f} s, {duration(self.left_s())} left"
         setting.observer.notice(text, warning=faults)
         return True
 
-    def _take(self, line: Session | Trial) -> None:
-        """Makes a line durable, and counts it."""
-        self._costs.learn(line)
-        if isinstance(line, Session):
-            self._sessions.append(self._folder.append(line))
-        else:
-            self._trials.setdefault(line.id, self._folder.append(line))
-
-    def _of(self, cell: Cell) -> CellEvidence:
-        return next(one for one in self.check.cells if one.cell == cell)
-
-    def _next_seed(self, one: CellEvidence, task: Task) -> int:
-        trained = [pair.b for pair in one.seeds] if task == "seed" else one.b.trainings if one.b else ()
-        done = {each.seed for each in trained}
-        return next(
-            seed for seed in itertools.chain(self._manifest.matrix.seeds, itertools.count()) if seed not in done
-        )
+    def _named(self, task: Task, cell: Cell) -> tuple[int, str]:
+        """The number of a pair, or the next seed, those of the matrix first; and what the task is called."""
+        (one,) = (one for one in self.check.cells if one.cell == cell)
+        if task == "pair":
+            number = len(one.pairs) + 1
+            until = next((look for look in self._looks[cell] if look >= number), number)
+            return number, f"pair {number}/{until}  {cell.id}"
+        done = {each.seed for each in one.b.trainings} if one.b else set()
+        seeds = itertools.chain(self._folder.manifest().matrix.seeds, itertools.count())
+        seed = next(seed for seed in seeds if seed not in done)
+        return seed, f"{'B alone, ' * (task == 'solo')}seed {seed}  {cell.id}"
 
     # ── what the budget is enough for ────────────────────────────────────────────────────────────────────────────────
 
     def _forecast(self) -> None:
         """Says what the budget can show: of guesses, or of what the first pairs took and how they spread."""
-        cells = [one for one, _ in self._open()]
-        if not cells:
+        wants = self._wants()
+        if not wants:
             return
+        cells = [want.one for want in wants]
         logs = [[pair.log_ratio for pair in one.pairs] for one in cells if len(one.pairs) > 1]
         sd = math.sqrt(fmean(map(variance, logs))) if logs else ASSUMED_SD
         each_s = math.fsum(self._costs.seconds("pair", one.cell) for one in cells)
-        seeds_s = math.fsum(self._needs_s(one, 0, with_seed=True) for one in cells)
         have, planned = min(len(one.pairs) for one in cells), self._looks[cells[0].cell]
-        pairs = min(planned[-1], have + max(0, int((self.left_s() - seeds_s) / each_s)))
-        budget = f"{duration(self.left_s())} of the budget of {duration(self._setting.budget_s)} left"
+        fit = int((self.left_s() - math.fsum(want.seeds_s for want in wants)) / each_s)
+        pairs = min(planned[-1], have + max(0, fit))
         if pairs < planned[0]:
             (needs,) = self._needs()
             text = (
-                f"{budget}: too little for a verdict on every cell: it takes {planned[0]} pairs a cell and a training "
-                f"of both sides: {needs.removeprefix(NEEDS)}, or choose cells with --filter"
+                f"too little for a verdict on every cell: it takes {planned[0]} pairs a cell and a training of both "
+                f"sides: {needs.removeprefix(NEEDS)}, or choose cells with --filter"
             )
-            self._setting.observer.notice(text, warning=True)
-            return
-        found = max(detectable(pairs, self._compared, sd, one.margins, POWER) for one in cells)
-        seen = (
-            f"the smallest slow-down that they find in {100 * POWER:.0f} of 100 cases, {'as' if logs else 'if'} they "
-            f"spread by {100 * sd:.1f} %: {100 * found:.1f} %"
-        )
-        text = f"{budget}: about {pairs} pairs a cell fit, {planned[0]} make a first look; {seen}"
-        self._setting.observer.notice(text)
+        else:
+            found = max(detectable(pairs, self._compared, sd, one.margins, POWER) for one in cells)
+            text = (
+                f"about {pairs} pairs a cell fit, {planned[0]} make a first look; the smallest slow-down that they "
+                f"find in {100 * POWER:.0f} of 100 cases, {'as' if logs else 'if'} they spread by {100 * sd:.1f} %: "
+                f"{100 * found:.1f} %"
+            )
+        budget = f"{duration(self.left_s())} of the budget of {duration(self._setting.budget_s)} left"
+        self._setting.observer.notice(f"{budget}: {text}", warning=pairs < planned[0])
 
     def _needs(self) -> list[str]:
         """A note of what would bring the cells that are undecided to their next look; none: nothing would."""
-        costs, open_ = self._costs, self._open()
-        pairs_s = [self._needs_s(one, left, with_seed=True) for one, v in open_ if (left := self._pairs_left(one, v))]
-        seeds_s = [
-            max(1, v.accuracy.more_seeds if v.accuracy else 1, len(one.seeds_awaited)) * costs.seconds("seed", one.cell)
-            for one, v in open_
-            if not self._pairs_left(one, v) and self._wants_seed(one, v)
-        ]
-        if not pairs_s + seeds_s:
+        each_s = [want.pairs_s + want.seeds_s for want in self._wants() if want.pairs or want.seeds]
+        if not each_s:
             return []
-        count, total_s = len(pairs_s + seeds_s), self.spent_s() + math.fsum(pairs_s + seeds_s)
-        cells = f"{count} cell{'s are' if count > 1 else ' is'} undecided"
-        return [f"{NEEDS}{cells}; the next look at all of them takes about --budget {math.ceil(total_s / 60)}m in all"]
-
-
-def _stands_alone(one: CellEvidence) -> bool:
-    """Whether B's cell is to be trained by itself: it can be compared with nothing, but may fail, or miss a floor."""
-    if one.comparable or one.b is None or one.b.status != "ok":
-        return False
-    return not one.b.trainings or bool(one.seeds_awaited)
+        cells = f"{len(each_s)} cell{'s are' if len(each_s) > 1 else ' is'} undecided"
+        minutes = math.ceil((self.spent_s() + math.fsum(each_s)) / 60)
+        return [f"{NEEDS}{cells}; the next look at all of them takes about --budget {minutes}m in all"]
 
 
 def _found(lines: Sequence[Session | Trial]) -> str:
@@ -277,41 +264,42 @@ def _found(lines: Sequence[Session | Trial]) -> str:
         case [Trial(outcome=Measurement() as a), Trial(outcome=Measurement() as b)]:
             same = "equal predictions" if a.predictions_sha256 == b.predictions_sha256 else "predictions differ"
             return f"{same}, accuracy {a.epochs.accuracy[-1]:.4f} and {b.epochs.accuracy[-1]:.4f}"
-        case []:
-            return "given up: the budget is spent"
     said = [f"{line.side}: {line.reason or 'works'}" for line in lines if isinstance(line, Trial)]
-    return "; ".join(said)
+    return "; ".join(said) or "given up: the budget is spent"
 
 
-# ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────────────
+def sides_of(folder: RunFolder) -> Sides:
+    """What makes a run's folder that of a check.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = folder.manifest().check
+    if found is None:
+        raise UsageError(f"{folder.path}: is a run, no check: `mnist-bench run --resume` goes on with it")
+    return found
 
 
 class Costs:
     """About how long tasks take: the coarse model's guess, then what was measured, of this cell or of others."""
 
-    def __init__(self, matrix: Matrix, lines: Sequence[Session | Trial]) -> None:
-        """Of the cells of B's matrix; ``lines`` are those of earlier sittings."""
-        cores = environment.available_cores()
-        self._guesses: dict[tuple[str, str], float] = {}  # kind and cell's id -> seconds
-        for cell in expand(matrix):
-            self._guesses["pair", cell.id] = 1.5 * trial_s(cell, matrix, 0, cores) + 2 * PAIR_TOKEN_S
-            self._guesses["training", cell.id] = trial_s(cell, matrix, matrix.epochs, cores)
-        self._measured: dict[tuple[str, str], list[float]] = {}
-        for line in lines:
-            self.learn(line)
+    def __init__(self, run: Run) -> None:
+        matrix, cores = run.manifest.matrix, environment.available_cores()
+        self._guesses = {  # by kind and cell's id
+            "pair": {one.id: 1.5 * trial_s(one, matrix, 0, cores) + 2 * PAIR_TOKEN_S for one in expand(matrix)},
+            "training": {one.id: trial_s(one, matrix, matrix.epochs, cores) for one in expand(matrix)},
+        }
+        self._measured: dict[str, dict[str, list[float]]] = {"pair": defaultdict(list), "training": defaultdict(list)}
+        for session in run.sessions:
+            self._measured["pair"][session.group].append(session.seconds)
+        for trial in run.trials:
+            if isinstance(trial.outcome, Measurement):
+                self._measured["training"][trial.cell.id].append(trial.outcome.awake_s)
 
-    def learn(self, line: Session | Trial) -> None:
-        if isinstance(line, Session):
-            self._measured.setdefault(("pair", line.group), []).append(line.seconds)
-        elif isinstance(line.outcome, Measurement):
-            self._measured.setdefault(("training", line.cell.id), []).append(line.outcome.awake_s)
-
-    def seconds(self, task: Task, cell: Cell) -> float:
+    def seconds(self, task: str, cell: Cell) -> float:
         """Of a whole task. A cell's own median counts; before its first, the guess by how far others were off."""
         kind = "pair" if task == "pair" else "training"
-        each = self._guesses[kind, cell.id]
-        if own := self._measured.get((kind, cell.id)):
-            each = median(own)
-        elif off := [median(found) / self._guesses[key] for key, found in self._measured.items() if key[0] == kind]:
-            each *= median(off)
+        guesses, measured = self._guesses[kind], self._measured[kind]
+        off = [median(found) / guesses[one] for one, found in measured.items()] or [1.0]
+        each = median(measured[cell.id]) if cell.id in measured else guesses[cell.id] * median(off)
         return 2 * each if task == "seed" else each

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -23,18 +24,7 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, variant_of
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import Row
-from mnist_bench.records import (
-    Cell,
-    Manifest,
-    Matrix,
-    Measurement,
-    Round,
-    Session,
-    Status,
-    Tree,
-    Trial,
-    decode,
-)
+from mnist_bench.records import Cell, Manifest, Matrix, Measurement, Round, Session, Status, Tree, Trial, decode
 from mnist_bench.stats import median
 
 # What is shown beside the verdicts and decides nothing: columns of a run's table.
@@ -278,18 +268,6 @@ def check_of(manifest: Manifest, **more: Any) -> Check:
     )
 
 
-def planned(manifest: Manifest) -> tuple[CellEvidence, ...]:
-    """The cells of a check with nothing measured yet: which side has them, and why they may not be compared."""
-    check, matrix = manifest.check, manifest.matrix
-    assert check is not None
-    before = frozenset(expand(check.matrix) if check.matrix else ())
-    after = frozenset(expand(matrix))
-    return tuple(
-        _planned(cell, check.matrix if cell in before else None, matrix if cell in after else None, check.incomparable)
-        for cell in check.cells
-    )
-
-
 def rules_of(matrix: Matrix, cell: Cell) -> dict[str, Any]:
     """What B's matrix asks of a cell: fields of its evidence."""
     floors = [floor for floor in matrix.expect if floor.matches(cell)]
@@ -332,35 +310,15 @@ def advised(row: Row, names: Iterable[str]) -> dict[str, float]:
     return {name: row[name] for name in names if row[name] is not None}
 
 
-def _planned(cell: Cell, a: Matrix | None, b: Matrix | None, incomparable: str) -> CellEvidence:
-    one = CellEvidence(cell=cell, a=SideEvidence() if a else None, b=SideEvidence() if b else None)
-    if b is None:
-        return one
-    one = replace(one, **rules_of(b, cell))
-    if a is None:
-        return one
-    before = margins_of(a, cell)
-    return replace(
-        one,
-        differences=(incomparable,) if incomparable else tuple(differences(a, b, cell)),
-        margins_before=before if before != one.margins else None,
-    )
-
-
 def differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
     """What a cell's names stand for on each side, where it is not the same; and what cannot be paired."""
     before, after = (
-        {
-            **settings(side, cell),
-            "threads": variant_of(side, cell.variant).threads or "all cores",
-            "recipe": side.recipe,
-            "epochs": side.epochs,
-        }
+        settings(side, cell)
+        | {"threads": variant_of(side, cell.variant).threads or "all cores"}
+        | {"recipe": side.recipe, "epochs": side.epochs}
         for side in (a, b)
     )
-    for name in before:
-        if before[name] != after[name]:
-            yield f"{name}: {before[name]} in A, {after[name]} in B"
+    yield from (f"{name}: {before[name]} in A, {after[name]} in B" for name in before if before[name] != after[name])
     if workers := variant_of(b, cell.variant).workers:
         yield (
             f"workers: {workers}: loader processes work on while the other side has its turn, so that the two cannot "
@@ -368,27 +326,37 @@ def differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
         )
 
 
-def _sides(manifest: Manifest, trials: Sequence[Trial]) -> dict[Cell, SideEvidence]:
-    run = Run(manifest=manifest, trials=trials, sessions=())
-    return {row.cell: replace(side_of(run.by_cell[row.cell]), figures=advised(row, ADVISED)) for row in run.rows}
-
-
 def _cells(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Session]) -> Iterator[CellEvidence]:
-    pairs: dict[str, list[Pair]] = {}
+    """Which side has each cell, why it may not be compared, and what was measured of it."""
+    check = manifest.check
+    assert check is not None
+    pairs: dict[str, list[Pair]] = defaultdict(list)
     for session in sessions:
-        pairs.setdefault(session.group, []).append(Pair(rounds=session.rounds, noisy=session.noisy))
-    a, b = (_sides(manifest, [one for one in trials if one.side == side]) for side in ("A", "B"))
-    for one in planned(manifest):
-        own = tuple(pairs.get(one.cell.id, ()))
-        seconds = math.fsum(each.seconds[1] for pair in own for each in pair.rounds)
-        samples = one.cell.batch_size * sum(each.steps[1] for pair in own for each in pair.rounds)
-        yield replace(
-            one,
-            a=a.get(one.cell, one.a),
-            b=b.get(one.cell, one.b),
-            pairs=own,
-            samples_per_s=samples / seconds if seconds else None,
-        )
+        pairs[session.group].append(Pair(rounds=session.rounds, noisy=session.noisy))
+    matrices: dict[str, Matrix | None] = {"A": check.matrix, "B": manifest.matrix}
+    sides = {}
+    for name, matrix in matrices.items():
+        run = Run(manifest=manifest, trials=[one for one in trials if one.side == name], sessions=())
+        known = {row.cell: replace(side_of(run.by_cell[row.cell]), figures=advised(row, ADVISED)) for row in run.rows}
+        sides[name] = {cell: known.get(cell, SideEvidence()) for cell in (expand(matrix) if matrix else ())}
+    for cell in check.cells:
+        one = CellEvidence(cell=cell, a=sides["A"].get(cell), b=sides["B"].get(cell), pairs=tuple(pairs[cell.id]))
+        if one.b:
+            one = replace(one, samples_per_s=_samples_per_s(one), **rules_of(manifest.matrix, cell))
+        if one.a and one.b and check.matrix:
+            before, differing = margins_of(check.matrix, cell), differences(check.matrix, manifest.matrix, cell)
+            one = replace(
+                one,
+                differences=(check.incomparable,) if check.incomparable else tuple(differing),
+                margins_before=before if before != one.margins else None,
+            )
+        yield one
+
+
+def _samples_per_s(one: CellEvidence) -> float | None:
+    rounds = [each for pair in one.pairs for each in pair.rounds]
+    steps, seconds = sum(each.steps[1] for each in rounds), math.fsum(each.seconds[1] for each in rounds)
+    return one.cell.batch_size * steps / seconds if rounds else None
 
 
 def _sound(one: Round) -> bool:

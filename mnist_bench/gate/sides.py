@@ -1,4 +1,4 @@
-"""The two sides of a check: a tree each with its own matrix, and workers that are proven to import their tree's code.
+"""The two sides of a check: a tree each with its own matrix, proven to import its own code, and measured by workers.
 
 The proof asks a process that is started as the workers are, before anything is measured: the protocol's number cannot
 be asked of a worker (one that speaks another refuses), and an editable install can hand a worker the other side's code
@@ -8,22 +8,29 @@ without a word.
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, Interrupted, UsageError
-from mnist_bench.records import DataSet, Matrix
+from mnist_bench.records import Cell, DataSet, Group, Matrix, RunOptions, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
-from mnist_bench.run.process import Interrupts, uninstalled_package
+from mnist_bench.run.group import Observer, Settings, run_group
+from mnist_bench.run.process import Interrupts, LocalWorker, uninstalled_package
 from mnist_bench.run.protocol import PROTOCOL_VERSION
+from mnist_bench.run.runner import trial_spec
 from mnist_bench.table import plain
 
+NAMES: tuple[SideName, SideName] = ("A", "B")
+PAIR_TOKEN_S = 2.0  # of each side of a process pair: rounds of blocks (docs/decisions/0016)
 PACKAGE = "mnist_bench"
 # What is kept from one process to the next, and is not told apart by the code that it was made from: a folder each.
 CACHES = {
@@ -39,12 +46,11 @@ LAST_LINES = 3
 SIGN = "mnist-bench imports: "
 # Runs under the reference's code: it may name nothing that an older commit lacks.
 PROGRAM = f"""
-import importlib, importlib.util, json, os, sys
+import importlib, json, os, sys
 
-def say(places):
-    found = {{"protocol": getattr(protocol, "PROTOCOL_VERSION", None), "places": places}}
+def say():
     print()
-    print("{SIGN}" + json.dumps(found), flush=True)
+    print("{SIGN}" + json.dumps([getattr(protocol, "PROTOCOL_VERSION", "unknown"), places]), flush=True)
 
 package = importlib.import_module("mnist_bench")
 protocol = importlib.import_module("mnist_bench.run.protocol")
@@ -53,7 +59,7 @@ if hasattr(worker, "__path__"):
     importlib.import_module("mnist_bench.worker.server")
 sys.path.insert(0, sys.argv[1])
 places = {{"mnist_bench": package.__file__}}
-say(places)  # a plug-in may end the process, or not import: its cell will tell
+say()  # a plug-in may end the process, or not import: its cell will tell
 for name in sys.argv[2:]:
     try:
         importlib.import_module(name)
@@ -63,11 +69,11 @@ here = os.getcwd() + os.sep
 for name, module in list(sys.modules.items()):
     try:
         place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
-        if "." not in name or place.startswith(here):
+        if isinstance(place, str) and ("." not in name or place.startswith(here)):
             places[name] = place
     except Exception:
         pass  # an object that is no usual module
-say(places)
+say()
 os._exit(0)  # whatever threads a model's modules have started
 """
 
@@ -112,36 +118,27 @@ def environment_of(
         search: the parent's ``sys.path``.
         caches: a fresh folder of this side's own: bytecode that looks as new as an edited file is not taken for it.
     """
-    named = [_absolute(entry, here) for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    added = [path for entry in search if entry and (path := _absolute(entry, here)) != here]
-    installed = [path for path in added if _inside(path, repository) is not None]
-    standing = [here] if here.is_relative_to(repository) else []
-    places = [root, *(_moved(entry, repository, root) for entry in [*standing, *named, *installed])]
+
+    def inside(entry: Path) -> Path | None:
+        """An entry in the tree, if it lies in the repository as it is named or as its links lead."""
+        for known in (entry, entry.resolve()):
+            if known.is_relative_to(repository) and not of_python(known, repository):
+                return root / known.relative_to(repository)
+        return None
+
+    named, added = (
+        [Path(os.path.normpath(here / entry)) for entry in entries]
+        for entries in (environ.get("PYTHONPATH", "").split(os.pathsep), search)
+    )
+    places = [root, inside(here), *(inside(entry) or entry for entry in named), *map(inside, added)]
     if not (root / PACKAGE).is_dir():
         places += map(Path, uninstalled_package())
     return {
         **environ,
         **{variable: str(caches / name) for variable, name in CACHES.items()},
         "PYTHONDONTWRITEBYTECODE": "",  # with a fresh folder for it, each worker would compile all of torch
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(map(str, places))),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(str(place) for place in places if place)),
     }
-
-
-def _absolute(entry: str, here: Path) -> Path:
-    return Path(os.path.normpath(here / entry))
-
-
-def _moved(entry: Path, repository: Path, root: Path) -> Path:
-    found = _inside(entry, repository)
-    return entry if found is None else root / found
-
-
-def _inside(entry: Path, repository: Path) -> Path | None:
-    """An entry from the repository's root, if it lies there as it is named or as its links lead; None: it does not."""
-    for known in (entry, entry.resolve()):
-        if known.is_relative_to(repository) and not of_python(known, repository):
-            return known.relative_to(repository)
-    return None
 
 
 def of_python(path: Path, repository: Path) -> bool:
@@ -153,15 +150,15 @@ def of_python(path: Path, repository: Path) -> bool:
 # ── the proof ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Imports:
-    """``protocol``: the number that the side's worker speaks (None: it names none); ``places``: module -> file.
+    """``protocol``: the number that the side's worker speaks (or ``unknown``); ``places``: module -> file.
 
     Modules are the package, the plug-ins, and whatever was loaded with them: a plug-in of a side's own may import a
     package that an editable install takes from the other's tree.
     """
 
-    protocol: int | None
+    protocol: int | str
     places: dict[str, str]
 
 
@@ -177,9 +174,11 @@ def ask(side: Side, interrupts: Interrupts) -> Imports:
         done = subprocess.run(
             command,
             cwd=side.root,
-            env=dict(side.environ),
+            env=side.environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=SECONDS,
             check=False,
         )
@@ -187,15 +186,24 @@ def ask(side: Side, interrupts: Interrupts) -> Imports:
         raise BenchError(f"{side.label}: its package did not import within {SECONDS:g} s") from error
     if interrupts.requested:
         raise Interrupted("interrupted")
-    printed = done.stdout.decode("utf-8", "replace").splitlines()
-    answers = [json.loads(line.removeprefix(SIGN)) for line in printed if line.startswith(SIGN)]
+    answers = [line.removeprefix(SIGN) for line in done.stdout.splitlines() if line.startswith(SIGN)]
     if not answers:
-        said = [plain(line) for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        said = [plain(line) for line in done.stderr.splitlines() if line.strip()]
         words = "\n".join(f"  {line}" for line in said[-LAST_LINES:]) or f"  exited with {done.returncode}"
         raise BenchError(f"{side.label} does not import, so nothing was measured:\n{words}")
-    protocol = answers[-1]["protocol"]
-    places = {name: place for name, place in answers[-1]["places"].items() if isinstance(place, str)}
-    return Imports(protocol=protocol if isinstance(protocol, int) else None, places=places)
+    return Imports(*json.loads(answers[-1]))
+
+
+def prove(a: Side, b: Side, interrupts: Interrupts) -> tuple[str, list[Path]]:
+    """Proves that each side's workers can start, with its own code.
+
+    Returns:
+        Why their workers cannot be paired, if so; and the files that B loads.
+    """
+    before, after = ask(a, interrupts), ask(b, interrupts)
+    refuse_the_others_code(a, b, before)
+    refuse_the_others_code(b, a, after)
+    return protocol_difference(before, after), [Path(place) for place in after.places.values()]
 
 
 def _plugin_modules(matrix: Matrix | None) -> tuple[str, ...]:
@@ -209,27 +217,25 @@ def _plugin_modules(matrix: Matrix | None) -> tuple[str, ...]:
 def refuse_the_others_code(side: Side, other: Side, found: Imports) -> None:
     """A side must import its own tree's code, never the other's.
 
+    The Python that runs us may lie in the other's tree, and so may the side's own.
+
     Raises:
         BenchError: the package comes from elsewhere, though the tree has one.
         UsageError: a module comes from the other side's tree (an editable install, mostly).
     """
-    root = side.root.resolve()
+    own, others = side.root.resolve(), other.root.resolve()
     for name, place in found.places.items():
-        if _is_the_others(Path(place).resolve(), root, other.root.resolve()):
+        file = Path(place).resolve()
+        nested = own.is_relative_to(others) and file.is_relative_to(own)
+        if file.is_relative_to(others) and not nested and not of_python(file, others):
             raise UsageError(
                 f"{side.label} would import {name} from the other side ({place}): an editable install or a "
                 f"PYTHONPATH leads there; put its source folder on PYTHONPATH, as in PYTHONPATH=src, which is then "
                 "moved into each side's tree"
             )
     package = Path(found.places[PACKAGE]).resolve()
-    if (root / PACKAGE / "__init__.py").is_file() and not package.is_relative_to(root):
+    if (own / PACKAGE / "__init__.py").is_file() and not package.is_relative_to(own):
         raise BenchError(f"{side.label} has a {PACKAGE}/ of its own, but would import {package}")
-
-
-def _is_the_others(place: Path, own: Path, other: Path) -> bool:
-    """Whether a file is of the other's tree: the Python that runs us, or the own tree, may lie in that."""
-    nested = own.is_relative_to(other) and place.is_relative_to(own)
-    return place.is_relative_to(other) and not nested and not of_python(place, other)
 
 
 def protocol_difference(a: Imports, b: Imports) -> str:
@@ -240,13 +246,109 @@ def protocol_difference(a: Imports, b: Imports) -> str:
     """
     if b.protocol != PROTOCOL_VERSION:
         raise UsageError(
-            f"the working tree's worker speaks protocol {_number(b.protocol)}, the program that was started "
+            f"the working tree's worker speaks protocol {b.protocol}, the program that was started "
             f"{PROTOCOL_VERSION}: start the working tree's own, `python -m mnist_bench check` in its root"
         )
     if a.protocol == b.protocol:
         return ""
-    return f"protocol version: {_number(a.protocol)} in A, {_number(b.protocol)} in B: their workers cannot be paired"
+    return f"protocol version: {a.protocol} in A, {b.protocol} in B: their workers cannot be paired"
 
 
-def _number(protocol: int | None) -> str:
-    return "unknown" if protocol is None else str(protocol)
+# ── the bench ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class CheckObserver(Observer):
+    """Hears what a run tells, and what is measured of two sides."""
+
+    def working(self, now: str, left_s: float, budget_s: float) -> None:
+        """What is measured now, and how much of the budget is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How two sides are measured.
+
+    Args:
+        budget_s: wall time over all sittings.
+        clock: seconds; ``started_s``: the clock when this sitting began.
+        changed: whether a side is no longer what it was: nothing more may be kept then.
+    """
+
+    a: Side
+    b: Side
+    budget_s: float
+    clock: Callable[[], float]
+    started_s: float
+    interrupts: Interrupts
+    observer: CheckObserver
+    allow_plugins: bool = False
+    changed: Callable[[], bool] = lambda: False
+
+
+class Bench:
+    """Real workers of two trees on this machine. What a side cannot do is a line, and is not raised."""
+
+    def __init__(self, folder: RunFolder, setting: Setting) -> None:
+        self._folder, self._setting = folder, setting
+        self._sides = {"A": setting.a, "B": setting.b}
+
+    def pair(self, cell: Cell, number: int) -> list[Session | Trial]:
+        """One fresh process of each side; which of them starts first alternates (docs/log.md).
+
+        Returns:
+            The session, its members in the order A, B; or the trials that failed.
+        """
+        names = NAMES if number % 2 else NAMES[::-1]
+        found = list(self._executed([self._spec(name, cell, number, "p") for name in names], math.inf, train=False))
+        return [line for line in found if isinstance(line, Trial)] or found
+
+    def train(self, cell: Cell, seed: int, names: Sequence[SideName], within_s: float) -> list[Session | Trial]:
+        """Sides trained one after the other, in random order, in deterministic mode.
+
+        One that fails does not keep the other from it: whether the reference fails too is part of the verdict, and so
+        are B's floors.
+
+        Args:
+            within_s: after so many seconds a training is given up.
+
+        Returns:
+            The trials, A's first; empty: given up. A side that failed in time is there, whatever became of the other.
+        """
+        end_s, known = self._setting.clock() + within_s, []
+        for name in random.Random(f"{self._folder.run_id}/{cell.id}/s{seed}").sample(names, len(names)):
+            if self._setting.clock() < end_s:
+                spec = self._spec(name, cell, seed, "s")
+                alike = replace(spec.variant, deterministic=True)
+                spec = replace(spec, variant=alike, deterministic_if_possible=not spec.variant.deterministic)
+                (trial,) = (one for one in self._executed([spec], end_s, train=True) if isinstance(one, Trial))
+                if trial.status != "timeout" or self._setting.clock() < end_s:
+                    known.append(trial)
+        known.sort(key=lambda trial: trial.id)
+        return [trial for trial in known if len(known) == len(names) or trial.status != "ok"]
+
+    def _spec(self, name: SideName, cell: Cell, number: int, kind: str) -> TrialSpec:
+        side = self._sides[name]
+        assert side.matrix is not None
+        options = RunOptions(plugin_path=str(side.matrix_path.parent), allow_plugins=self._setting.allow_plugins)
+        spec = trial_spec(side.matrix, side.data, options, cell, number)
+        return replace(spec, id=f"{cell.id}/{kind}{number}@{name}", side=name)
+
+    def _executed(self, specs: Sequence[TrialSpec], end_s: float, *, train: bool) -> Iterator[Session | Trial]:
+        """A session of these trials, or their training."""
+
+        def launch(spec: TrialSpec) -> LocalWorker:
+            side = self._sides[spec.side or "B"]
+            assert side.matrix is not None
+            timeout_s = min(side.matrix.limits.timeout_seconds, end_s - self._setting.clock())
+            log = self._folder.log_path(f"{spec.cell.id}@{side.name}")
+            return LocalWorker(spec, log.resolve(), side.environ, timeout_s, self._setting.interrupts, side.root)
+
+        settings = Settings(
+            precision=0.0,  # a pair ends by its budget alone: to stop at a lucky look would be a choice
+            budget_s=0.0 if train else PAIR_TOKEN_S,
+            launch=launch,
+            observer=self._setting.observer,
+        )
+        group = Group(id=specs[0].cell.id, specs=tuple(specs))
+        rng = random.Random(f"{self._folder.run_id}/{specs[0].id}")
+        return run_group(group, settings=settings, rng=rng, train=train)

@@ -12,8 +12,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib.machinery import all_suffixes
 from pathlib import Path, PurePosixPath
 
@@ -28,8 +28,7 @@ OVERRULING = (
 )
 # No lock on the index of somebody's working tree, and no hook or monitor of an unknown repository.
 CAUTIOUS = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
-UNTRACKED = "??"  # git's code of a file that it does not know
-MOST_CHANGED = 100  # files that are named; of more, only the number
+FIELDS = {"1": 8, "u": 10, "?": 1}  # of a line of git's status before the path: changed, unmerged, not known
 
 
 class GitError(BenchError):
@@ -86,7 +85,7 @@ class Git:
         return True
 
     def at(self, folder: Path) -> Git:
-        return Git(folder=folder, environ=self.environ)
+        return replace(self, folder=folder)
 
     def head(self) -> str | None:
         """The commit that is checked out; None before the first."""
@@ -105,12 +104,9 @@ def find(matrix: Path, here: Path, environ: Mapping[str, str]) -> tuple[Git, Pur
     try:
         root = Path(Git(folder=here, environ=environ).line("rev-parse", "--show-toplevel")).resolve()
     except GitError as error:
-        if "not a git repository" in str(error):
-            raise UsageError(
-                f"{here}: is no git repository, so --against has nothing to compare with: change to the folder of "
-                "yours, or use --baseline"
-            ) from error
-        raise UsageError(f"{here}: {error}") from error
+        none = "is no git repository, so --against has nothing to compare with: change to the folder of yours, or use "
+        why = f"{none}--baseline" if "not a git repository" in str(error) else error
+        raise UsageError(f"{here}: {why}") from error
     found = (here / matrix).resolve()
     if not found.is_relative_to(root):
         raise UsageError(
@@ -120,14 +116,11 @@ def find(matrix: Path, here: Path, environ: Mapping[str, str]) -> tuple[Git, Pur
     return Git(folder=root, environ=environ), PurePosixPath(found.relative_to(root).as_posix())
 
 
-def commit_of(git: Git, reference: str) -> tuple[str, str]:
+def commit_of(git: Git, reference: str) -> str:
     """The commit that a user's word names in any of git's spellings (gitrevisions(7), and ``A...B``: where both part).
 
-    Returns:
-        The commit, and a warning where the word is ambiguous (else empty).
-
     Raises:
-        UsageError: none; where this clone lacks it, the command that fetches it.
+        UsageError: none, or several; where this clone lacks it, the command that fetches it.
     """
     if not reference or reference.startswith("-"):  # git would take it for an option
         raise UsageError(f"--against {reference!r}: is no name of a commit: name a branch, a tag or a commit")
@@ -136,16 +129,14 @@ def commit_of(git: Git, reference: str) -> tuple[str, str]:
         commit = git.line("rev-parse", "--verify", f"{found.stdout.decode().strip()}^{{commit}}")
     except GitError as error:
         if "..." in reference:
-            ends = [commit_of(git, end or "HEAD") for end in reference.split("...", 1)]
-            return git.line("merge-base", *(end for end, _ in ends)), "".join(warning for _, warning in ends)
+            return git.line("merge-base", *(commit_of(git, end or "HEAD") for end in reference.split("...", 1)))
         raise UsageError(f"--against {reference}: {_absent(git, reference, str(error))}") from error
-    said = found.stderr.decode("utf-8", "replace")
-    if "is ambiguous" not in said:
-        return commit, ""
-    return commit, (
-        f"--against {reference}: several branches, tags or commits have this name; {commit[:12]} is taken: say "
-        f"refs/heads/{reference} or refs/tags/{reference}"
-    )
+    if b"is ambiguous" in found.stderr:
+        raise UsageError(
+            f"--against {reference}: several branches, tags or commits have this name: say refs/heads/{reference} or "
+            f"refs/tags/{reference}"
+        )
+    return commit
 
 
 def _absent(git: Git, reference: str, error: str) -> str:
@@ -153,18 +144,20 @@ def _absent(git: Git, reference: str, error: str) -> str:
     if "ambiguous" in error:
         return "several commits begin so: give more digits"
     remotes = git.line("remote").split()
-    remote, branch = next(
-        ((one, reference.removeprefix(f"{one}/")) for one in remotes if reference.startswith(f"{one}/")),
-        ("origin", reference),
-    )
+    remote, _, branch = reference.partition("/")
+    if not branch or remote not in remotes:
+        remote, branch = "origin", reference
     shallow = git.line("rev-parse", "--is-shallow-repository") == "true"
+    every_branch = f"remote.{remote}.fetch\n+refs/heads/*:refs/remotes/{remote}/*" in git.items(
+        "config", "-z", "--list"
+    )
     digits = re.fullmatch("[0-9a-f]{4,64}", reference)
-    nameable = not digits and git.agrees("check-ref-format", "--branch", branch)
-    if nameable and remote in remotes and (shallow or _single_branch(git, remote)):
-        fetch = f"git fetch {remote} {branch}:refs/remotes/{remote}/{branch}"
+    nameable = remote in remotes and not digits and git.agrees("check-ref-format", "--branch", branch)
+    if nameable and (shallow or not every_branch):
         return (
-            f"not in this clone, which has one branch alone: `{fetch}`, then --against {remote}/{branch}; in a "
-            "workflow, actions/checkout with `fetch-depth: 0` brings all branches"
+            f"not in this clone, which has one branch alone: `git fetch {remote} {branch}:refs/remotes/{remote}/"
+            f"{branch}`, then --against {remote}/{branch}; in a workflow, actions/checkout with `fetch-depth: 0` "
+            "brings all branches"
         )
     if shallow:
         return (
@@ -175,12 +168,6 @@ def _absent(git: Git, reference: str, error: str) -> str:
         f"no commit, branch or tag of that name in {git.folder}: `git fetch` may bring it, and `git branch --all` "
         "lists what is here"
     )
-
-
-def _single_branch(git: Git, remote: str) -> bool:
-    """Whether only some branches of a remote are ever fetched."""
-    name = f"remote.{remote}.fetch"
-    return git.agrees("config", "--get-all", name) and "refs/heads/*" not in git.line("config", "--get-all", name)
 
 
 # ── the working tree ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,24 +192,18 @@ def state(git: Git, leave_out: Sequence[Path], untracked: tuple[str, ...] | None
         leave_out: files and folders that are no part of it.
         untracked: of an earlier state: files that are new since are then left out (a model may write some).
     """
-    entries = {printable(path): (code, path) for code, path in _entries(git, leave_out)}
-    new = tuple(name for name, (code, _) in entries.items() if code == UNTRACKED) if untracked is None else untracked
-    known = {name for name, (code, _) in entries.items() if code != UNTRACKED}
-    content = hashlib.sha256()
-    for name in sorted({*known, *new}):
-        found = _content(git, entries[name][1]) if name in entries else b"none"
-        content.update(name.encode() + b"\0" + found + b"\0")
-    return State(commit=git.head(), changed=tuple(entries), untracked=new, sha256=content.hexdigest())
+    entries = {printable(path): (known, path) for known, path in _entries(git, leave_out)}
+    new = tuple(name for name, (known, _) in entries.items() if not known) if untracked is None else untracked
+    total = hashlib.sha256()
+    for name in sorted({*new, *(name for name, (known, _) in entries.items() if known)}):
+        found = content(git, entries[name][1]) if name in entries else b"none"
+        total.update(name.encode() + b"\0" + found + b"\0")
+    return State(commit=git.head(), changed=tuple(entries), untracked=new, sha256=total.hexdigest())
 
 
 def printable(path: str) -> str:
     """A path whose bytes need not be UTF-8."""
     return path.encode("utf-8", "backslashreplace").decode()
-
-
-def named(changed: tuple[str, ...], most: int = MOST_CHANGED) -> tuple[str, ...]:
-    """The changed files, or the first of them and how many more there are."""
-    return changed if len(changed) <= most else (*changed[:most], f"and {len(changed) - most} more")
 
 
 def ignored_modules(git: Git, loaded: Sequence[Path] = ()) -> list[PurePosixPath]:
@@ -235,32 +216,24 @@ def ignored_modules(git: Git, loaded: Sequence[Path] = ()) -> list[PurePosixPath
     return [path for path in map(PurePosixPath, dict.fromkeys(found)) if "__pycache__" not in path.parts]
 
 
-def _entries(git: Git, leave_out: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """Code and path of all that differs from the commit, file by file in submodules too.
+def _entries(git: Git, leave_out: Sequence[Path]) -> Iterator[tuple[bool, str]]:
+    """All that differs from the commit, file by file in submodules too: whether git knows it, and its path.
 
     A submodule itself is among them if it stands at another commit, and not for what a model has left in it (a
     ``__pycache__``).
     """
     paths = ["--", ":(top)", ":(top,exclude,glob)**/__pycache__/**", *_excluded(git.folder, leave_out)]
     # What a user's settings, or .gitmodules, have git keep quiet about is read by a model all the same.
-    status = ("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=none")
+    status = ("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=none")
     for item in git.items(*status, *paths):
-        code, path = item[:2], item[3:]
-        inner = git.at(git.folder / path)
-        if inner.folder.is_symlink() or not (inner.folder / ".git").exists():
-            yield code, path
-            continue
-        if code == UNTRACKED or _moved_on(git, path, inner):
-            yield code, path
-        for own, name in _entries(inner, leave_out):
-            yield code if code == UNTRACKED else own, f"{path.rstrip('/')}/{name}"
-
-
-def _moved_on(git: Git, path: str, submodule: Git) -> bool:
-    """Whether a submodule stands at another commit than the tree has it."""
-    recorded = f"HEAD:{path}"
-    known = git.agrees("rev-parse", "--verify", "--quiet", recorded)
-    return not known or git.line("rev-parse", recorded) != submodule.head()
+        known, fields = item[0] != "?", item.split(" ", FIELDS[item[0]])
+        path, inner = fields[-1], git.at(git.folder / fields[-1])
+        submodule = (inner.folder / ".git").exists() and not inner.folder.is_symlink()
+        # In the index, or on disk, at another commit than before.
+        if not (submodule and known) or fields[1][0] != "." or fields[2][1] == "C":
+            yield known, path
+        if submodule:
+            yield from ((known and own, f"{path.rstrip('/')}/{name}") for own, name in _entries(inner, leave_out))
 
 
 def _excluded(root: Path, leave_out: Sequence[Path]) -> Iterator[str]:
@@ -271,7 +244,7 @@ def _excluded(root: Path, leave_out: Sequence[Path]) -> Iterator[str]:
             yield f":(top,exclude,literal){place.relative_to(root).as_posix()}"
 
 
-def _content(git: Git, path: str) -> bytes:
+def content(git: Git, path: str) -> bytes:
     """What stands there now: a file, a link, a repository, or nothing."""
     place = git.folder / path
     if place.is_symlink():
@@ -306,27 +279,25 @@ def planted(git: Git, commit: str, cache: Path, name: str) -> Iterator[tuple[Pat
     """
     cache.mkdir(parents=True, exist_ok=True)
     prune(cache, git)
-    lock, folder = FileLock(cache / f"{name}.lock"), cache / name
+    folder = cache / name
     tree = folder / "tree" / (git.folder.name or "root")  # named as the user knows it: it stands in tracebacks
-    with lock:
+    with FileLock(_lock(folder)):
         tree.parent.mkdir(parents=True)
         try:
             yield tree, tuple(_plant(git, commit, tree, Path()))
         finally:
             _uproot(folder, git)
-            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def prune(cache: Path, git: Git) -> None:
     """Removes the trees of checks that were killed."""
     for folder in sorted(path for path in cache.iterdir() if path.is_dir()):
-        lock = FileLock(cache / f"{folder.name}.lock")
-        try:
-            with lock.acquire(timeout=0):
-                _uproot(folder, git)
-                Path(lock.lock_file).unlink(missing_ok=True)
-        except Timeout:
-            continue  # its check is alive
+        with suppress(Timeout), FileLock(_lock(folder)).acquire(timeout=0):  # else its check is alive
+            _uproot(folder, git)
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _plant(git: Git, commit: str, tree: Path, inside: Path) -> Iterator[str]:
@@ -353,10 +324,11 @@ def _plant(git: Git, commit: str, tree: Path, inside: Path) -> Iterator[str]:
 
 
 def _uproot(folder: Path, git: Git) -> None:
-    """Removes the trees in a folder, the innermost first, and the folder. Each repository forgets its own by name.
+    """Removes the trees in a folder, the innermost first, the folder and its lock. Each repository forgets its own.
 
     Not by ``git worktree prune``, which would forget the user's own worktrees on disks that are not plugged in.
     """
     for mark in sorted(folder.rglob(".git"), key=lambda path: len(path.parts), reverse=True):
         git.at(mark.parent).agrees("worktree", "remove", "--force", "--force", str(mark.parent))
     shutil.rmtree(folder)
+    _lock(folder).unlink(missing_ok=True)

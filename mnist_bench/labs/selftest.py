@@ -26,7 +26,7 @@ from mnist_bench.cells import model_of
 from mnist_bench.data.mnist import TRAIN_LABELS_FILE, proven, raw_folder, read_idx, write_idx, write_sums
 from mnist_bench.disk.folder import RunFolder, new_run_id
 from mnist_bench.errors import UsageError, WorkerError
-from mnist_bench.gate import bench as benches
+from mnist_bench.gate import sides as benches
 from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import Check, Pair, differences
 from mnist_bench.gate.judge import judge

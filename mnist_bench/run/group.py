@@ -96,8 +96,9 @@ def run_group(
 
     Args:
         timed: ids of trials that have a finished session already; they are trained only.
-        train: False: sessions alone, and a trial is a result only where it failed, or cannot be. All workers are
-            started before the first is prepared: imports, most of a short session's cost, go side by side.
+        train: False: sessions alone, their members in the order of the ids, and a trial is a result only where it
+            failed, or cannot be. All workers are started before the first is prepared: imports, most of a short
+            session's cost, go side by side.
 
     Raises:
         Interrupted, WorkerError: as the executor does; every worker has ended.
@@ -116,6 +117,8 @@ def run_group(
                         live.append(ready)
                     case outcome:
                         yield _trial(spec, outcome, started_at)
+            if not train:
+                live.sort(key=lambda member: member.spec.id)
             for members in _sessions([member for member in live if member.spec.id not in timed], settings):
                 yield _session(group.id, members, settings, rng, begin_ns)
             for member in rng.sample(live, len(live)):

@@ -84,13 +84,7 @@ def start(
         UsageError: no place to write to.
         DataError, DownloadError: no usable data set.
     """
-    request = data.Request(
-        root=options.data_root,
-        offline=options.offline,
-        notify=lambda text: tell(observer, text),
-        environ=environ,
-    )
-    dataset = data.resolve(matrix.dataset, request)
+    dataset = find_data(matrix, options, observer, environ)
     run_id = new_run_id()
     order = cells.order(groups, random.Random(run_id))
     manifest = replace(
@@ -142,10 +136,19 @@ def resume(folder: RunFolder, options: Options) -> RunPlan:
     return _plan(folder, manifest, [(name, planned[name]) for name in manifest.order], own)
 
 
-def tell(observer: Observer, text: str) -> None:
-    """A line of the data set's: a warning where it says so itself."""
-    warning = text.removeprefix("WARNING: ")
-    observer.notice(warning.strip(), warning=warning != text)
+def find_data(matrix: Matrix, options: Options, observer: Observer, environ: Mapping[str, str]) -> DataSet:
+    """The data set of a matrix, verified; what there is to say of it is told, a warning where it says so itself.
+
+    Raises:
+        DataError, DownloadError: no usable data set.
+    """
+
+    def tell(text: str) -> None:
+        warning = text.removeprefix("WARNING: ")
+        observer.notice(warning.strip(), warning=warning != text)
+
+    request = data.Request(root=options.data_root, offline=options.offline, notify=tell, environ=environ)
+    return data.resolve(matrix.dataset, request)
 
 
 def _plan(folder: RunFolder, manifest: Manifest, order: Sequence[cells.GroupTrials], options: Options) -> RunPlan:

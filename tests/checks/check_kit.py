@@ -17,12 +17,13 @@ from mnist_bench import config
 from mnist_bench.cells import expand
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate import conduct
-from mnist_bench.gate.bench import CheckObserver, Setting
 from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import CellEvidence, Check
-from mnist_bench.gate.sides import Side
+from mnist_bench.gate.judge import judge
+from mnist_bench.gate.sides import CheckObserver, Setting, Side
 from mnist_bench.records import Cell, DataSet, Failure, Matrix, Outcome, Session, Sides, Tree, Trial
 from mnist_bench.run.process import Interrupts
+from mnist_bench.run.protocol import PROTOCOL_VERSION
 
 MATRIX = """\
 version: 1
@@ -34,15 +35,12 @@ batch_sizes: [100]
 variants: [eager]
 """
 IDENTITY = {
-    "GIT_AUTHOR_NAME": "A Tester",
-    "GIT_AUTHOR_EMAIL": "tester@example.org",
-    "GIT_COMMITTER_NAME": "A Tester",
-    "GIT_COMMITTER_EMAIL": "tester@example.org",
+    **{f"GIT_{who}_{what}": "a@tester" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_COUNT": "1",
-    "GIT_CONFIG_KEY_0": "protocol.file.allow",  # a submodule of a test is a folder
-    "GIT_CONFIG_VALUE_0": "always",
+    "GIT_CONFIG_KEY_0": "protocol.file.allow",
+    "GIT_CONFIG_VALUE_0": "always",  # a submodule of a test is a folder
 }
 
 
@@ -50,6 +48,27 @@ def clean_environ(**more: str) -> dict[str, str]:
     """The environment without what a hook of git, or a user's settings, would put into it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {**kept, **IDENTITY, **more}
+
+
+def run_git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, env=clean_environ(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def put(root: Path, name: str, text: str = "") -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def package(root: Path, **texts: str) -> Path:
+    """A package of the tree's own, which only says what it must; ``texts`` by module."""
+    usual = {"__init__": "", "run/__init__": "", "run_protocol": f"PROTOCOL_VERSION = {PROTOCOL_VERSION}", "worker": ""}
+    for name, text in {**usual, **texts}.items():
+        put(root, f"mnist_bench/{name.replace('run_', 'run/')}.py", text + "\n")
+    return root
 
 
 class Repo:
@@ -61,21 +80,14 @@ class Repo:
         self.git("init", "--quiet", "--initial-branch=main")
 
     def git(self, *words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=self.root, env=clean_environ(), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return run_git(self.root, *words)
 
-    def put(self, name: str, text: str) -> Path:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
+    def put(self, name: str, text: str = "") -> Path:
+        return put(self.root, name, text)
 
-    def commit(self, words: str = "a change") -> str:
+    def commit(self) -> str:
         self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "-m", words)
+        self.git("commit", "--quiet", "--allow-empty", "-m", "a change")
         return self.git("rev-parse", "HEAD")
 
     def worktrees(self) -> list[str]:
@@ -188,13 +200,8 @@ class Scene:
         self.guess = 1.0  # of the true seconds
         self.a, self.b = None if before is None else parse(before), parse(after)
         cells = dict.fromkeys((*expand(self.b), *(expand(self.a) if self.a else ())))
-        check = Sides(
-            a=Tree(label="main", commit="a" * 40),
-            b=Tree(label="working tree", commit="b" * 40),
-            matrix=self.a,
-            cells=tuple(cells),
-            budget_s=0.0,
-        )
+        tree = Tree(label="main", commit="a" * 40)
+        check = Sides(a=tree, b=tree, matrix=self.a, cells=tuple(cells), budget_s=0.0)
         manifest = make_manifest(matrix=self.b, order=(), check=check, status="running", dataset=DATA)
         self.folder = RunFolder.create(folder / f"checks{len(list(folder.iterdir()))}", manifest)
         monkeypatch.setattr(conduct, "Bench", lambda folder, setting: self.bench)
@@ -204,7 +211,7 @@ class Scene:
         true_s = self.bench.train_s if epochs else (self.bench.pair_s - 2 * conduct.PAIR_TOKEN_S) / 1.5
         return self.guess * true_s
 
-    def run(self, budget_s: float = 10_000.0, unchanged: Callable[[], None] = lambda: None) -> Check:
+    def run(self, budget_s: float = 10_000.0, changed: Callable[[], bool] = lambda: False) -> Check:
         self.events.clear()
         with Interrupts() as interrupts:
             setting = Setting(
@@ -215,7 +222,7 @@ class Scene:
                 started_s=self.bench.now,
                 interrupts=interrupts,
                 observer=Told(self.events),
-                unchanged=unchanged,
+                changed=changed,
             )
             return measure(self.folder, setting)
 
@@ -226,3 +233,7 @@ class Scene:
 
 def by_model(check: Check) -> dict[str, CellEvidence]:
     return {one.cell.model: one for one in check.cells}
+
+
+def kinds(check: Check) -> dict[str, str]:
+    return {verdict.cell.model: verdict.kind for verdict in judge(check)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,29 +16,27 @@ from record_factory import make_manifest
 from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted
-from mnist_bench.gate import bench
-from mnist_bench.gate.bench import Bench, Setting, in_order
+from mnist_bench.gate import sides
+from mnist_bench.gate.sides import NAMES, Bench, Setting
 from mnist_bench.records import Measurement, Session, Trial, TrialSpec
 from mnist_bench.run.process import Interrupts
-from mnist_bench.run.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request, Unavailable
+from mnist_bench.run.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request
 
 SLOWER = 1.25
 HOUR = 3600.0
 Script = Callable[[Request, int], Reply | BaseException | None]
+CRASH = ("crashed", "killed by SIGSEGV")
 CRASHED = Failed(kind="crashed", reason="killed by SIGSEGV")
-LATE = Failed(kind="timeout", reason="no answer")
 
 
 class Scene:
     """A bench whose workers answer by a script of each side; B's blocks take ``SLOWER`` times A's."""
 
-    def __init__(self, folder: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, interrupts: Interrupts) -> None:
         self.log: list[str] = []
         self.started: list[tuple[TrialSpec, Path, Mapping[str, str], float, Path]] = []
         self.scripts: dict[str, Script] = {}
-        self.events: list[Any] = []
         self.now = 0.0
-        monkeypatch.setattr(bench, "LocalWorker", self._launch)
         setting = Setting(
             a=side("A", parse(), folder / "A", SIDE="A"),
             b=side("B", parse(MATRIX + "limits: {timeout_seconds: 900}\n"), folder / "B", SIDE="B"),
@@ -47,46 +44,51 @@ class Scene:
             clock=lambda: self.now,
             started_s=0.0,
             interrupts=interrupts,
-            observer=Told(self.events),
+            observer=Told([]),
         )
         self.bench = Bench(RunFolder.create(folder / "checks", make_manifest()), setting)
 
-    def _launch(
+    def launch(
         self, spec: TrialSpec, log: Path, environ: Mapping[str, str], timeout_s: float, _: Interrupts, root: Path
     ) -> FakeWorker:
         self.started.append((spec, log, environ, timeout_s, root))
         own = self.scripts.get(environ["SIDE"], lambda request, number: None)
 
         def script(request: Request, number: int) -> Reply | BaseException | None:
-            if (said := own(request, number)) is not None:
-                return said
             slow = isinstance(request, Block) and environ["SIDE"] == "B"
-            return BlockDone(steps=10, seconds=0.1 * SLOWER) if slow else None
+            return own(request, number) or (BlockDone(steps=10, seconds=0.1 * SLOWER) if slow else None)
 
         return FakeWorker(spec, script, self.log)
 
-    def lines(self, what: str) -> list[str]:
-        return [line for line in self.log if line.startswith(what)]
+    def train(self, seed: int = 0, within_s: float = HOUR) -> dict[str, tuple[str, str]]:
+        """What both sides ended with."""
+        return ended(self.bench.train(cell(), seed, NAMES, within_s))
+
+    def launched(self) -> list[str]:
+        return [line[-4:] for line in self.log if line.startswith("launch")]
 
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     with Interrupts() as interrupts:
-        made = Scene(tmp_path, interrupts, monkeypatch)
+        made = Scene(tmp_path, interrupts)
+        monkeypatch.setattr(sides, "LocalWorker", made.launch)
         yield made
-    started = {line.partition(" ")[2] for line in made.lines("launch")}
-    assert started == {line.partition(" ")[2] for line in made.lines("kill")}  # none is left behind
+    started, ended = ({line for line in made.log if line.startswith(verb)} for verb in ("launch", "kill"))
+    assert {line.partition(" ")[2] for line in started} == {line.partition(" ")[2] for line in ended}  # none is left
 
 
 def at(kind: type, reply: Reply | BaseException, occurrence: int = 0) -> Script:
     return lambda request, number: reply if isinstance(request, kind) and number == occurrence else None
 
 
-def failed(lines: list[Session | Trial]) -> dict[str, tuple[str, str]]:
+def ended(lines: list[Session | Trial]) -> dict[str, tuple[str, str]]:
+    assert not any(isinstance(line, Session) for line in lines)
     return {str(line.side): (line.status, line.reason) for line in lines if isinstance(line, Trial)}
 
 
-def test_a_pair_is_a_and_b_whichever_starts_first(scene: Scene) -> None:
+def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene: Scene, tmp_path: Path) -> None:
+    """With its own environment, log and limit; both start before one is prepared, and nothing is trained."""
     for number in (1, 2):
         (session,) = scene.bench.pair(cell(), number)
         assert isinstance(session, Session)
@@ -94,18 +96,12 @@ def test_a_pair_is_a_and_b_whichever_starts_first(scene: Scene) -> None:
         assert session.group == cell().id
         assert {one.seconds for one in session.rounds} == {(0.1, 0.1 * SLOWER)}
         assert median(round_log_ratios(session.rounds, 1, 0)) == pytest.approx(math.log(SLOWER))
-        assert len(session.rounds) == math.ceil(bench.PAIR_TOKEN_S)  # a second of token time each
-    launched = [line[-4:] for line in scene.lines("launch")]
-    assert launched == ["p1@A", "p1@B", "p2@B", "p2@A"]
-
-
-def test_both_workers_start_before_one_is_prepared_each_in_its_own_tree(scene: Scene, tmp_path: Path) -> None:
-    """With its own environment, log and limit; and nothing is trained."""
-    scene.bench.pair(cell(), 1)
+        assert len(session.rounds) == math.ceil(sides.PAIR_TOKEN_S)  # a second of token time each
+    assert scene.launched() == ["p1@A", "p1@B", "p2@B", "p2@A"]
     words = [line.split()[0] for line in scene.log]
     assert words[:4] == ["launch", "launch", "prepare", "prepare"]
     assert set(words) == {"launch", "prepare", "block", "end_session", "kill"}
-    for (spec, log, environ, timeout_s, root), name in zip(scene.started, "AB", strict=True):
+    for (spec, log, environ, timeout_s, root), name in zip(scene.started, "ABBA", strict=True):
         assert (spec.side, spec.cell, spec.plugin_path) == (name, cell(), str(tmp_path / name))
         assert (environ["SIDE"], root, log.name) == (name, tmp_path / name, f"mlp+cpu+b100+eager@{name}.log")
         assert timeout_s == {"A": 1800.0, "B": 900.0}[name]
@@ -117,12 +113,12 @@ def test_both_sides_are_trained_deterministically_one_after_the_other_in_either_
     scene.scripts["B"] = at(Evaluate, Evaluated(seconds=0.5, correct=9000, samples=10_000, predictions_sha256="e" * 64))
     orders = set()
     for seed in range(8):
-        found = scene.bench.train(cell(), seed, ("A", "B"), HOUR)
-        assert [line.id for line in found if isinstance(line, Trial)] == [f"{cell().id}/s{seed}@{x}" for x in "AB"]
-        outcomes = [line.outcome for line in found if isinstance(line, Trial)]
+        found = [line for line in scene.bench.train(cell(), seed, NAMES, HOUR) if isinstance(line, Trial)]
+        assert [line.id for line in found] == [f"{cell().id}/s{seed}@{name}" for name in "AB"]
+        outcomes = [line.outcome for line in found]
         assert [one.epochs.accuracy[-1] for one in outcomes if isinstance(one, Measurement)] == [0.95, 0.9]
-        orders.add(tuple(line[-1] for line in scene.lines("launch")[-2:]))
-    assert orders == {("A", "B"), ("B", "A")}
+        orders.add(tuple(scene.launched()[-2:]))
+    assert {tuple(one[-1] for one in order) for order in orders} == {("A", "B"), ("B", "A")}
     assert all(spec.variant.deterministic and spec.deterministic_if_possible for spec, *_ in scene.started)
 
 
@@ -130,45 +126,37 @@ def test_both_sides_are_trained_deterministically_one_after_the_other_in_either_
 def test_a_crash_in_a_pair_is_its_sides_fault(where: Script, scene: Scene) -> None:
     scene.scripts["B"] = where
     for number in (1, 2):
-        found = scene.bench.pair(cell(), number)
-        assert failed(found) == {"B": ("crashed", "killed by SIGSEGV")}
-        assert len(found) == 1
+        assert ended(scene.bench.pair(cell(), number)) == {"B": CRASH}
 
 
 def test_a_training_that_fails_does_not_hide_the_other_side(scene: Scene) -> None:
     scene.scripts["A"] = scene.scripts["B"] = at(Prepare, CRASHED)
-    crash = ("crashed", "killed by SIGSEGV")
-    assert failed(scene.bench.train(cell(), 0, ("A", "B"), HOUR)) == {"A": crash, "B": crash}
+    assert scene.train() == {"A": CRASH, "B": CRASH}
     scene.scripts.pop("B")
     for seed in range(3):  # in either order
-        assert failed(scene.bench.train(cell(), seed, ("A", "B"), HOUR)) == {"A": crash, "B": ("ok", "")}
-    assert failed(scene.bench.train(cell(), 7, ("B",), HOUR)) == {"B": ("ok", "")}
-    assert all("@B" in line for line in scene.lines("launch")[-1:])
+        assert scene.train(seed) == {"A": CRASH, "B": ("ok", "")}
+    assert ended(scene.bench.train(cell(), 7, ("B",), HOUR)) == {"B": ("ok", "")}
+    assert scene.launched()[-1] == "s7@B"
 
 
-def test_a_missing_device_is_asked_for_once_a_side(scene: Scene) -> None:
-    scene.scripts["A"] = scene.scripts["B"] = at(Prepare, Unavailable(scope="device", reason="no CUDA device"))
-    skipped = dict.fromkeys("AB", ("skipped", "no CUDA device"))
-    assert failed(scene.bench.train(cell(), 0, ("A", "B"), HOUR)) == skipped
-    assert failed(scene.bench.train(cell("lenet5"), 0, ("A", "B"), HOUR)) == skipped
-    assert len(scene.lines("launch")) == 2
+@pytest.mark.parametrize("late_s", [59.0, 60.0])
+def test_a_training_that_outlives_the_budget_is_no_timeout_of_its_own(scene: Scene, late_s: float) -> None:
+    def late(request: Request, number: int) -> Reply | None:
+        if isinstance(request, Evaluate):
+            scene.now = late_s
+            return Failed(kind="timeout", reason="no answer")
+        return None
 
-
-@pytest.mark.parametrize("within_s", [60.0, HOUR])
-def test_a_training_that_outlives_the_budget_is_no_timeout_of_its_own(scene: Scene, within_s: float) -> None:
-    scene.scripts["A"] = scene.scripts["B"] = at(Evaluate, LATE)
-    late = dict.fromkeys("AB", ("timeout", "no answer"))
-    assert failed(scene.bench.train(cell(), 0, ("A", "B"), within_s)) == (late if within_s == HOUR else {})
-    assert {one[3] for one in scene.started} <= {min(within_s, 1800.0), min(within_s, 900.0)}
+    scene.scripts["A"] = scene.scripts["B"] = late
+    assert scene.train(within_s=60.0) == (dict.fromkeys("AB", ("timeout", "no answer")) if late_s < 60 else {})
+    assert [one[3] for one in scene.started] == ([60.0, 1.0] if late_s < 60 else [60.0])
 
 
 def test_a_side_is_not_begun_when_the_budget_is_spent_and_a_failure_is_kept(scene: Scene) -> None:
-    assert scene.bench.train(cell(), 0, ("A", "B"), 0.0) == []
-    assert not scene.lines("launch")
+    assert scene.train(within_s=0.0) == {}
     scene.scripts["A"] = scene.scripts["B"] = lambda request, number: (setattr(scene, "now", 61.0), CRASHED)[1]
-    (found,) = failed(scene.bench.train(cell(), 0, ("A", "B"), 60.0)).values()
-    assert found == ("crashed", "killed by SIGSEGV")
-    assert len(scene.lines("launch")) == 1
+    assert list(scene.train(within_s=60.0).values()) == [CRASH]
+    assert len(scene.launched()) == 1
 
 
 def test_no_worker_is_left_by_an_interrupt_or_where_one_cannot_start(
@@ -177,23 +165,12 @@ def test_no_worker_is_left_by_an_interrupt_or_where_one_cannot_start(
     scene.scripts["A"] = at(Block, Interrupted("interrupted"))
     with pytest.raises(Interrupted):
         scene.bench.pair(cell(), 1)
-    launch = scene._launch
 
     def second_fails(spec: TrialSpec, *rest: Any) -> FakeWorker:
         if spec.side == "B":
             raise OSError("no more processes")
-        return launch(spec, *rest)
+        return scene.launch(spec, *rest)
 
-    monkeypatch.setattr(bench, "LocalWorker", second_fails)
+    monkeypatch.setattr(sides, "LocalWorker", second_fails)
     with pytest.raises(OSError, match="no more processes"):
         scene.bench.pair(cell(), 3)
-
-
-def test_members_are_put_in_order() -> None:
-    from record_factory import make_session
-
-    session = make_session(["b", "a"], [[10.0, 20.0]])
-    assert in_order(session, ["b", "a"]) == session
-    turned = in_order(session, ["a", "b"])
-    assert turned == replace(make_session(["a", "b"], [[20.0, 10.0]]), rounds=turned.rounds, steps=session.steps)
-    assert (turned.rounds[0].order, turned.rounds[0].seconds) == ((1, 0), (0.2, 0.1))

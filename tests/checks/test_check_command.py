@@ -9,26 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
 import pytest
-from check_kit import Repo, by_model, clean_environ
+from check_kit import Repo, by_model, clean_environ, package
 
 from mnist_bench import data
-from mnist_bench.cli import build_parser
-from mnist_bench.cli import check as cli_check
-from mnist_bench.gate import bench as workers
-from mnist_bench.gate import conduct, plan, samples
-from mnist_bench.gate.bench import CheckObserver
-from mnist_bench.records import DataSet, RunOptions
+from mnist_bench.gate import conduct, plan, samples, sides
+from mnist_bench.gate.evidence import SideEvidence
+from mnist_bench.gate.sides import CheckObserver
+from mnist_bench.records import RunOptions
 from mnist_bench.run.protocol import PROTOCOL_VERSION
 from mnist_bench.run.runner import Options
+from tests.faults import fault_kit
+from tests.faults.fault_kit import finish, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-MARK = "MNIST_BENCH_TEST_MARK"
 # One thread: on a machine with other work on it, threads that wait for each other take ten times as long.
 PLUGIN_MATRIX = """\
 version: 1
@@ -66,75 +63,53 @@ def fragile():
 """
 
 
-class Bench:
-    """A repository with a model of its own in ``source files/``, which PYTHONPATH names; and runs of the program."""
+class Bench(fault_kit.Bench):
+    """A repository with a model of its own in ``source files/``, which PYTHONPATH names; and checks of it."""
 
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environ: Callable[[str], dict[str, str]]) -> None:
+        super().__init__(folder, environ)
         self.repo = Repo(folder / "the project")
         self.repo.put("m.yaml", PLUGIN_MATRIX)
         self.repo.put("source files/parts/net.py", MODEL)
         self.set(factor=1)
-        self.environ = clean_environ(
-            **{name: value for name, value in environ.items() if name.startswith(("XDG", "TMP", "MNIST"))},
-            PYTHONPATH=os.pathsep.join([str(self.repo.root / "source files"), str(ROOT)]),
-            **{MARK: str(folder)},
-        )
-        self.cache = Path(environ["XDG_CACHE_HOME"]) / "mnist_bench"
+        self.path = os.pathsep.join([str(self.repo.root / "source files"), str(ROOT)])
+        kept = {name: value for name, value in self.environ().items() if not name.startswith("GIT_")}
+        self.own = clean_environ(**{**kept, "PYTHONPATH": self.path})
 
     def set(self, *, factor: int, fragile: bool = False) -> None:
         self.repo.put("source files/parts/__init__.py", f"FACTOR = {factor}\nFRAGILE = {fragile}\n")
 
-    def start(self, *flags: str) -> subprocess.Popen[str]:
+    def check(self, *flags: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "mnist_bench", "check", "--offline", "--no-progress", *flags]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=self.repo.root,
-            env=self.environ,
+            env=self.own,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-
-    def run(self, *flags: str) -> tuple[int, str, str]:
-        process = self.start(*flags)
-        out, errors = process.communicate(timeout=240)
-        return process.returncode, out, errors
-
-    def alive(self) -> list[int]:
-        """Processes that carry this bench's mark."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                marked = process.environ().get(MARK) == self.environ[MARK]
-                if marked and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process.pid)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        self._started.append(process)
+        return process
 
     def tidy(self) -> None:
         assert self.alive() == []
         assert self.repo.worktrees() == [str(self.repo.root)]
-        trees = self.cache / "worktrees"
+        trees = Path(self.own["XDG_CACHE_HOME"]) / "mnist_bench" / "worktrees"
         assert not trees.exists() or list(trees.iterdir()) == []
 
-    def check(self) -> Path:
-        return (self.repo.root / "results" / "checks" / "latest").resolve()
+    @property
+    def latest(self) -> Path:
+        return self.repo.root / "results" / "checks" / "latest"
 
 
 @pytest.fixture
-def bench(tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> Bench:
-    return Bench(tmp_path, bench_environ("one"))
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
+def bench(tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> Iterator[Bench]:
+    made = Bench(tmp_path, bench_environ)
+    yield made
+    made.end()
+    made.tidy()
 
 
 # ── real workers ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -144,130 +119,88 @@ def test_two_trees_are_measured_each_by_its_own_code(bench: Bench, monkeypatch: 
     """B does the work of a step many times over, and crashes in its second cell; A does neither."""
     bench.repo.commit()
     bench.set(factor=6, fragile=True)
-    monkeypatch.setattr(workers, "PAIR_TOKEN_S", 0.5)
+    monkeypatch.setattr(sides, "PAIR_TOKEN_S", 0.5)
     for module in (conduct, samples):
         monkeypatch.setattr(module, "looks", lambda cells, margins: (1,))  # which decides nothing
     monkeypatch.setattr(conduct, "detectable", lambda *_: 0.1)
-    monkeypatch.setenv("PYTHONPATH", bench.environ["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", bench.path)
     request = plan.Request(
         here=bench.repo.root,
-        environ=bench.environ,
+        environ=bench.own,
         against="main",
         options=Options(
             run=RunOptions(allow_plugins=True),
             matrix_path="m.yaml",
             output_dir=bench.repo.root / "results",
-            data_root=data.default_root(None, bench.environ),
+            data_root=data.default_root(None, bench.own),
             offline=True,
         ),
         override=lambda matrix: matrix,
     )
-    folder, check = plan.execute(plan.plan(request), CheckObserver())
+    folder, check = plan.Plan(request).execute(CheckObserver())
     good, fragile = (by_model(check)[f"parts.net.{name}"] for name in ("good", "fragile"))
-    (pair,) = good.pairs
+    (pair,), (seed,) = good.pairs, good.seeds
     assert pair.log_ratio > 0.2, pair
-    (seed,) = good.seeds
-    assert seed.a.accuracy == seed.b.accuracy > 0.3
-    assert seed.a.predictions_sha256 == seed.b.predictions_sha256
-    assert fragile.b is not None
-    assert (fragile.b.status, fragile.b.reason) == (
-        "crashed",
-        "exited with 7 in prepare (log: parts.net.fragile+cpu+b2000+single@B.log)",
-    )
-    assert fragile.a is not None
-    assert (fragile.a.status, fragile.pairs) == ("ok", ())
+    assert seed.a == seed.b
+    assert seed.a.accuracy > 0.3
+    log = "parts.net.fragile+cpu+b2000+single@B.log"
+    failed = SideEvidence(status="crashed", reason=f"exited with 7 in prepare (log: {log})")
+    assert (fragile.a, fragile.b, fragile.pairs) == (SideEvidence(), failed, ())
     assert check.b.changed == ("source files/parts/__init__.py",)
-    assert sorted(path.name for path in (folder.path / "logs").iterdir()) == sorted(
-        f"parts.net.{model}+cpu+b2000+single@{side}.log" for model in ("good", "fragile") for side in "AB"
-    )
-    bench.tidy()
+    assert log in [path.name for path in (folder.path / "logs").iterdir()]
 
 
 def test_interrupted_and_resumed(bench: Bench) -> None:
     """By real workers; each of the signals: test_check_plan.py."""
     bench.repo.commit()
-    process = bench.start("m.yaml", "--against", "HEAD", "--allow-plugins", "--filter", "model=parts.net.good")
-    logs = bench.repo.root / "results" / "checks" / "latest" / "logs"
-    assert wait_for(lambda: (logs.is_dir() and any(logs.iterdir())) or process.poll() is not None)
+    process = bench.check("m.yaml", "--against", "HEAD", "--allow-plugins", "--filter", "model=parts.net.good")
+    logs = bench.latest / "logs"
+    assert wait_until(lambda: (logs.is_dir() and any(logs.iterdir())) or process.poll() is not None, 120)
     time.sleep(0.5)  # a worker is at work
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     begin = time.monotonic()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    done = finish(process)
+    assert done.returncode == 130, done
     assert time.monotonic() - begin < 10
-    assert f"mnist-bench check --resume {bench.check().name} --allow-plugins" in errors
+    assert f"mnist-bench check --resume {bench.latest.resolve().name} --allow-plugins" in done.stderr
     bench.tidy()
-    code, out, errors = bench.run("--resume", "latest", "--allow-plugins", "--budget", "1s", "--json")
-    assert code == 4, errors
-    assert "too little for a verdict on every cell: it takes 9 pairs a cell" in errors
-    (verdict,) = json.loads((bench.check() / "check.json").read_text())["verdicts"]
+    done = finish(bench.check("--resume", "latest", "--allow-plugins", "--budget", "1s", "--json"))
+    assert done.returncode == 4, done
+    assert "too little for a verdict on every cell: it takes 9 pairs a cell" in done.stderr
+    (verdict,) = json.loads((bench.latest / "check.json").read_text())["verdicts"]
     assert verdict["kind"] == "inconclusive"
-    assert json.loads(out)
-    bench.tidy()
-
-
-@pytest.mark.parametrize("where", ["its own", "another", "gone"])
-def test_a_resumed_check_takes_the_data_that_it_began_with(
-    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Unless another folder is asked for, or its own has gone."""
-    own, elsewhere = tmp_path / "own", tmp_path / "elsewhere"
-    own.mkdir()
-    dataset = DataSet(name="mnist", root=str(tmp_path / "gone" if where == "gone" else own), sha256="0")
-    check, run_options = SimpleNamespace(budget_s=60.0), SimpleNamespace(allow_plugins=False)
-    manifest = SimpleNamespace(options=run_options, check=check, dataset=dataset)
-    monkeypatch.setattr(plan, "find_check", lambda *_: SimpleNamespace(manifest=lambda: manifest))
-    monkeypatch.setattr(plan, "plan_again", lambda _folder, request: request)
-    monkeypatch.setenv("MNIST_BENCH_DATA", str(elsewhere))
-    asked = ["--data-dir", str(elsewhere)] if where == "another" else []
-    request = cli_check._resumed(build_parser("check").parse_args(["check", "--resume", "latest", *asked]))
-    assert request.options.data_root == (own if where == "its own" else elsewhere)  # type: ignore[attr-defined]
-    assert request.budget_s == 60.0  # type: ignore[attr-defined]
+    assert json.loads(done.stdout)
 
 
 # ── refused, or nothing to compare: no worker is started ─────────────────────────────────────────────────────────────
 
 
-def own_package(bench: Bench, protocol: int, worker: str = "") -> None:
-    """A package of the tree's own, which only says what it must."""
-    for name, text in {
-        "__init__": "",
-        "run/__init__": "",
-        "run/protocol": f"PROTOCOL_VERSION = {protocol}",
-        "worker": worker,
-    }.items():
-        bench.repo.put(f"mnist_bench/{name}.py", text + "\n")
-
-
-def installed(bench: Bench) -> None:
-    """The program that is run is the installed one, wherever the user stands."""
-    bench.environ["PYTHONSAFEPATH"] = "1"
+def own_package(bench: Bench, **texts: str) -> None:
+    """The tree has a package of its own; the program that is run is the installed one."""
+    bench.own["PYTHONSAFEPATH"] = "1"
+    package(bench.repo.root, **texts)
 
 
 def test_a_reference_that_does_not_import(bench: Bench) -> None:
-    installed(bench)
-    own_package(bench, PROTOCOL_VERSION, worker="import no_such_module")
+    own_package(bench, worker="import no_such_module")
     bench.repo.commit()
-    own_package(bench, PROTOCOL_VERSION)
-    code, out, errors = bench.run("m.yaml", "--against", "main", "--allow-plugins")
-    assert (code, out) == (1, "")
-    assert "mnist-bench: A (main) does not import, so nothing was measured:" in errors
-    assert "ModuleNotFoundError: No module named 'no_such_module'" in errors
-    assert not (bench.repo.root / "results").exists()
-    bench.tidy()
+    own_package(bench)
+    done = finish(bench.check("m.yaml", "--against", "main", "--allow-plugins"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "mnist-bench: A (main) does not import, so nothing was measured:" in done.stderr
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
+    assert not bench.latest.parents[1].exists()
 
 
 def test_a_reference_of_another_protocol_is_not_comparable(bench: Bench) -> None:
-    installed(bench)
-    own_package(bench, 1)
+    own_package(bench, run_protocol="PROTOCOL_VERSION = 1")
     bench.repo.commit()
     shutil.rmtree(bench.repo.root / "mnist_bench")  # B takes the installed package
-    good = ("--filter", "model=parts.net.good")
-    code, out, errors = bench.run("m.yaml", "--against", "main", "--allow-plugins", "--format", "csv", *good)
-    assert code == 5, errors
-    assert f"protocol version: 1 in A, {PROTOCOL_VERSION} in B" in out
-    assert "B alone, seed 0 parts.net.good/cpu/b2000/single B: works" in errors
-    bench.tidy()
+    good = ("--filter", "model=parts.net.good", "--format", "csv")
+    done = finish(bench.check("m.yaml", "--against", "main", "--allow-plugins", *good))
+    assert done.returncode == 5, done
+    assert f"protocol version: 1 in A, {PROTOCOL_VERSION} in B" in done.stdout
+    assert "B alone, seed 0 parts.net.good/cpu/b2000/single B: works" in " ".join(done.stderr.split())
 
 
 REFUSED = {  # without a repository: tests/golden/stored/check-refused.txt
@@ -284,9 +217,9 @@ def test_refused(
     from mnist_bench.cli import main
 
     bench.repo.commit()
-    for name, value in bench.environ.items():
+    for name, value in bench.own.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(bench.repo.root)
     assert main(["check", "--offline", *flags]) == 2
     assert REFUSED[flags] in capsys.readouterr().err
-    assert not (bench.repo.root / "results").exists()
+    assert not bench.latest.parents[1].exists()

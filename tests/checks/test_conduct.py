@@ -6,20 +6,21 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from check_kit import CRASH, MATRIX, FakeBench, Scene, by_model, cell
+from check_kit import CRASH, MATRIX, FakeBench, Scene, by_model, cell, kinds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mnist_bench.analysis.summary import Run
 from mnist_bench.errors import BenchError, Interrupted
 from mnist_bench.gate.conduct import Costs
-from mnist_bench.gate.judge import judge
-from mnist_bench.records import Cell
+from mnist_bench.records import Cell, Failure
 
 ONE = MATRIX.replace("mlp, lenet5", "mlp")
 FIRST, LAST = 9, 36  # looks of one cell
+FIRST_OF_2 = 10  # 2^-10 < 0.01 / (4 looks x 2 cells)
 
 
 @pytest.fixture(autouse=True)
@@ -32,20 +33,89 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene
     return lambda before=ONE, after=ONE: Scene(tmp_path, monkeypatch, before, after)
 
 
-def kinds(check: Any) -> dict[str, str]:
-    return {verdict.cell.model: verdict.kind for verdict in judge(check)}
-
-
 def undecided(which: Cell, number: int) -> float:
     """Slower by about 7 %, neither tolerated nor excluded, on a machine that spreads by 30 %."""
     return 0.065 + 0.3 * (-1) ** number
+
+
+def slow(which: Cell, number: int) -> float:
+    return 0.19 if which.model == "mlp" else undecided(which, number)
+
+
+def crash(which: Cell, number: int) -> float | Failure:
+    return CRASH if (which.model, number) == ("mlp", 2) else 0.0
 
 
 def differ(which: Cell, seed: int, side: str) -> float:
     return 0.95 + 0.0001 * (seed + 1) * (side == "B")
 
 
-# ── what comes next ──────────────────────────────────────────────────────────────────────────────────────────────────
+def a_fails(which: Cell, seed: int, side: str) -> float | Failure:
+    return CRASH if side == "A" else 0.95
+
+
+def near(which: Cell, seed: int, side: str) -> float:
+    return (0.949, 0.952)[seed]
+
+
+class Case(NamedTuple):
+    """What is found (as of ``FakeBench``), within what -> the verdicts of the cells, and how often what was done."""
+
+    kinds: str
+    done: dict[str, int]
+    bench: dict[str, Any]
+    matrix: str = ONE
+    budget_s: float = 10_000.0
+    guess: float = 1.0
+
+
+CASES = {
+    "a large difference is decided in the fewest pairs, and gets no seed": Case(
+        "regression, inconclusive", {"mlp pair": FIRST_OF_2, "mlp seed": 0, "lenet5 pair": 39}, {"slower": slow}, MATRIX
+    ),
+    "after the last look seeds may still decide": Case(
+        "inconclusive", {"pair": LAST, "seed": 1}, {"slower": undecided}
+    ),
+    "a fault ends its cell, and the others go on": Case(
+        "failed, pass", {"mlp": 2, "lenet5 pair": 10}, {"slower": crash}, MATRIX
+    ),
+    "where the reference fails B is trained once": Case(
+        "not_comparable", {"seed 0": 1, "seed": 1, "solo": 0}, {"accuracy": a_fails}
+    ),
+    "seeds that differ ask for more, and those of the matrix count": Case(
+        "pass",
+        {"seed 7": 1, "seed 0": 1, "seed 2": 1},
+        {"accuracy": differ},
+        ONE.replace("seeds: 2", "seeds: [7, 1]"),
+    ),
+    "a floor is held over all seeds of the matrix": Case(
+        "pass",
+        {"pair": FIRST, "seed 0": 1, "seed 1": 1, "seed": 2},
+        {"accuracy": near},
+        ONE + "expect: [{min_accuracy: 0.95}]\n",
+    ),
+    "speed comes first where seeds are dear": Case(
+        "regression", {"pair": FIRST, "seed": 0}, {"slower": slow, "train_s": 120.0}, ONE, 180.0
+    ),
+    "no pair is begun that could not reach a look": Case(
+        "pass, inconclusive", {"mlp pair": FIRST_OF_2, "mlp seed": 1, "lenet5": 0}, {}, MATRIX, 150.0
+    ),
+    # Before a guess is believed one pair is measured.
+    "too little": Case("inconclusive", {"pair": 1}, {}, ONE, 80.0),
+    "too little, and guessed dear": Case("inconclusive", {"pair": 1}, {}, ONE, 80.0, 3.0),
+    "too little, and guessed hopeless": Case("inconclusive", {"pair": 0}, {}, ONE, 80.0, 10.0),
+    "enough, and guessed dear": Case("pass", {"pair": FIRST}, {}, ONE, 120.0, 3.0),
+    "enough, and guessed hopeless": Case("inconclusive", {"pair": 0}, {}, ONE, 120.0, 10.0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_measured_and_when_it_is_enough(name: str, make: Callable[..., Scene]) -> None:
+    case = CASES[name]
+    scene = make(case.matrix, case.matrix)
+    scene.guess, scene.bench = case.guess, FakeBench(**case.bench)
+    assert ", ".join(kinds(scene.run(case.budget_s)).values()) == case.kinds
+    assert {what: scene.bench.count(what) for what in case.done} == case.done
 
 
 def test_pairs_are_spread_over_the_cells_in_random_order_then_a_seed_each(make: Callable[..., Scene]) -> None:
@@ -53,80 +123,25 @@ def test_pairs_are_spread_over_the_cells_in_random_order_then_a_seed_each(make: 
     scene = make(four, four)
     check = scene.run()
     sweeps = [scene.bench.done[first : first + 4] for first in range(0, len(scene.bench.done), 4)]
-    assert len(sweeps) == 11 + 1
-    for number, sweep in enumerate(sweeps[:-1], start=1):
-        assert sorted(sweep) == [f"{model} pair {number}" for model in ("cnn", "mlp", "w", "x")]
+    expected = [*(f"pair {number}" for number in range(1, 12)), "seed 0"]
+    for sweep, what in zip(sweeps, expected, strict=True):
+        assert sorted(sweep) == [f"{model} {what}" for model in ("cnn", "mlp", "w", "x")]
     assert len({tuple(line[0] for line in sweep) for sweep in sweeps}) > 3
-    assert sorted(sweeps[-1]) == [f"{model} seed 0" for model in ("cnn", "mlp", "w", "x")]
     assert (set(kinds(check).values()), check.status, check.spent_s) == ({"pass"}, "complete", 11 * 40 + 40)
-
-
-def test_a_large_difference_is_decided_in_the_fewest_pairs_and_gets_no_seed(make: Callable[..., Scene]) -> None:
-    scene = make(MATRIX, MATRIX)
-    scene.bench.slower = lambda which, number: 0.19 if which.model == "mlp" else undecided(which, number)
-    check = scene.run()
-    assert kinds(check)["mlp"] == "regression"
-    assert scene.bench.count("mlp pair") == 10  # of 2 cells: 2^-10 < 0.01 / (4 looks x 2 cells)
-    assert scene.bench.count("mlp seed") == 0
-    assert scene.bench.count("lenet5 pair") == 39
-
-
-def test_after_the_last_look_seeds_may_still_decide(make: Callable[..., Scene]) -> None:
-    scene = make()
-    scene.bench.slower = undecided
-    assert kinds(scene.run()) == {"mlp": "inconclusive"}
-    assert scene.bench.done[-2:] == [f"mlp pair {LAST}", "mlp seed 0"]
-    assert not any(note.startswith("budget:") for note in scene.run().notes)  # no budget would help
-
-
-def test_a_fault_ends_its_cell_and_the_others_go_on(make: Callable[..., Scene]) -> None:
-    scene = make(MATRIX, MATRIX)
-    scene.bench.slower = lambda which, number: CRASH if (which.model, number) == ("mlp", 2) else 0.0
-    check = scene.run()
-    assert kinds(check) == {"mlp": "failed", "lenet5": "pass"}
-    assert scene.bench.count("mlp pair") == 2
-    assert any("B: it fell over" in text for text in scene.said)
-
-
-def test_where_the_reference_fails_b_is_trained_alone(make: Callable[..., Scene]) -> None:
-    scene = make()
-    scene.bench.accuracy = lambda which, seed, side: CRASH if side == "A" else 0.95
-    check = scene.run()
-    assert by_model(check)["mlp"].a.failed
-    assert [each.seed for each in by_model(check)["mlp"].b.trainings] == [0]
-    assert kinds(check) == {"mlp": "not_comparable"}
-    assert scene.bench.done[FIRST:] == ["mlp seed 0"]
-
-
-def test_seeds_that_differ_ask_for_more_those_of_the_matrix_first(make: Callable[..., Scene]) -> None:
-    scene = make(ONE, ONE.replace("seeds: 2", "seeds: [7, 1]"))
-    scene.bench.accuracy = differ
-    scene.run()
-    seeds = [line for line in scene.bench.done if "seed" in line]
-    assert seeds[:4] == [f"mlp seed {seed}" for seed in (7, 1, 0, 2)]
-
-
-def test_a_floor_is_held_over_all_seeds_of_the_matrix(make: Callable[..., Scene]) -> None:
-    floor = ONE + "expect: [{min_accuracy: 0.95}]\n"
-    scene = make(floor, floor)
-    scene.bench.accuracy = lambda which, seed, side: (0.949, 0.952)[seed]
-    assert kinds(scene.run()) == {"mlp": "pass"}
-    assert scene.bench.done[FIRST:] == ["mlp seed 0", "mlp seed 1"]
 
 
 def test_cells_that_cannot_be_compared_are_trained_on_b_alone(make: Callable[..., Scene]) -> None:
     before = MATRIX.replace("mlp, lenet5", "{model: mlp, name: gone}, {model: mlp, name: other, lr: 0.5}")
-    after = MATRIX.replace(
-        "mlp, lenet5", "{model: mlp, name: new}, {model: mlp, name: broken}, {model: mlp, name: other}"
-    )
-    scene = make(before, after)
+    names = ", ".join(f"{{model: mlp, name: {name}}}" for name in ("new", "broken", "other"))
+    scene = make(before, MATRIX.replace("mlp, lenet5", names))
     scene.bench.accuracy = lambda which, seed, side: CRASH if which.model == "broken" else 0.95
     check = scene.run()
     assert sorted(scene.bench.done) == ["broken solo 0", "new solo 0", "other solo 0"]
     assert kinds(check) == {"new": "new", "broken": "failed", "other": "not_comparable", "gone": "missing"}
+    assert any("B: it fell over" in text for text in scene.said)
     assert scene.run().cells == check.cells
     assert len(scene.bench.done) == 3  # a resumed check does not try them again
-    assert make(None, ONE).run().cells[0].a is None
+    assert by_model(make(None, ONE).run())["mlp"].a is None
 
 
 # ── the budget ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -147,47 +162,18 @@ def test_the_budget_is_kept_but_for_what_the_guess_was_wrong_by(
     assert check.spent_s <= budget_s + scene.bench.pair_s + 1e-6
 
 
-def test_speed_comes_first_where_seeds_are_dear(make: Callable[..., Scene]) -> None:
-    """A net whose training takes most of the budget: its speed is measured all the same."""
-    scene = make()
-    scene.bench.train_s = 120.0
-    scene.bench.slower = lambda which, number: 0.19
-    assert kinds(scene.run(180.0)) == {"mlp": "regression"}
-    assert scene.bench.done == [f"mlp pair {number}" for number in range(1, FIRST + 1)]
-
-
 def test_where_speed_cannot_be_decided_it_ends_at_once_and_says_what_it_would_take(make: Callable[..., Scene]) -> None:
     scene = make()
     check = scene.run(20.0)
     assert scene.bench.done == []
+    needs = "1 cell is undecided; the next look at all of them takes about --budget 2m in all"
     assert scene.said[0].startswith(
         "20 s of the budget of 20 s left: too little for a verdict on every cell: it takes 9 pairs a cell and a "
-        "training of both sides: 1 cell is undecided; the next look at all of them takes about --budget 2m in all"
+        f"training of both sides: {needs}"
     )
-    assert check.notes == ("budget: 1 cell is undecided; the next look at all of them takes about --budget 2m in all",)
-    assert scene.run(120.0).notes == ()
-    assert scene.bench.done[-1] == "mlp seed 0"
-
-
-@pytest.mark.parametrize(("guess", "pairs"), [(1.0, 1), (3.0, 1), (10.0, 0)])
-def test_before_a_guess_is_believed_one_pair_is_measured(make: Callable[..., Scene], guess: float, pairs: int) -> None:
-    scene = make()
-    scene.guess = guess
-    scene.run(80.0)
-    assert scene.bench.count("pair") == pairs
-    scene = make()
-    scene.guess = guess
-    scene.run(120.0)
-    assert scene.bench.count("pair") == (FIRST if guess < 10 else 0)
-
-
-def test_no_pair_is_begun_that_could_not_reach_a_look(make: Callable[..., Scene]) -> None:
-    """Time for one of two cells: it gets its look and its seed, the other nothing."""
-    scene = make(MATRIX, MATRIX)
-    check = scene.run(150.0)
-    assert sorted(len(one.pairs) for one in check.cells) == [0, 10]
-    assert sorted(kinds(check).values()) == ["inconclusive", "pass"]
-    assert check.spent_s == 110.0
+    assert check.notes == (f"budget: {needs}",)
+    scene.bench.slower = undecided
+    assert scene.run().notes == ()  # no budget would help
 
 
 def test_a_training_that_outlives_the_budget_is_given_up_and_leaves_nothing(make: Callable[..., Scene]) -> None:
@@ -237,23 +223,16 @@ def test_what_is_measured_is_durable_before_the_next_begins_and_a_check_goes_on(
 
 def test_nothing_is_kept_of_a_tree_that_was_changed_meanwhile(make: Callable[..., Scene]) -> None:
     scene = make()
-
-    def changed() -> None:
-        if len(scene.bench.done) == 3:
-            raise BenchError("changed")
-
-    with pytest.raises(BenchError, match="changed"):
-        scene.run(unchanged=changed)
+    with pytest.raises(BenchError, match="changed while it was measured"):
+        scene.run(changed=lambda: len(scene.bench.done) == 3)
     assert len(scene.folder.sessions()) == 2
     assert scene.folder.manifest().status == "interrupted"
 
 
 def test_costs_are_learnt(make: Callable[..., Scene]) -> None:
     scene = make(MATRIX, MATRIX)
-    costs = Costs(scene.b, [])
-    a, b = cell("mlp"), cell("lenet5")
-    assert [costs.seconds(task, a) for task in ("pair", "seed", "solo")] == [10.0, 10.0, 5.0]
+    run, a, b = Run.read(scene.folder), cell("mlp"), cell("lenet5")
+    assert [Costs(run).seconds(task, a) for task in ("pair", "seed", "solo")] == [10.0, 10.0, 5.0]
     (session,) = scene.bench.pair(a, 1)
-    for seconds in (5.0, 4.0, 50.0):
-        costs.learn(replace(session, seconds=seconds))
+    costs = Costs(replace(run, sessions=[replace(session, seconds=seconds) for seconds in (5.0, 4.0, 50.0)]))
     assert (costs.seconds("pair", a), costs.seconds("pair", b), costs.seconds("seed", b)) == (5.0, 5.0, 10.0)

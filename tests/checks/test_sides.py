@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,33 +11,24 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from check_kit import MATRIX
+from check_kit import MATRIX, package, parse, put
+from check_kit import side as made
 
-from mnist_bench import config
 from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.gate import sides
 from mnist_bench.gate.sides import Imports, Side, ask, environment_of, protocol_difference, refuse_the_others_code
-from mnist_bench.records import DataSet, ModelEntry
 from mnist_bench.run import process
 from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import PROTOCOL_VERSION
 
-DATA = DataSet(name="mnist", root="/nowhere", sha256="0" * 64)
 PLUGIN = MATRIX.replace("mlp, lenet5", '"mine.net:build"')
-
-
-def put(root: Path, name: str, text: str = "") -> Path:
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
 
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
     """The working tree; ``the tree`` beside it is the reference's."""
     for name in ("my repo", "the tree"):
-        put(tmp_path, f"{name}/mnist_bench/__init__.py")
+        package(tmp_path / name)
     (tmp_path / "my repo" / "src").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "my repo" / "src")
     return tmp_path / "my repo"
@@ -96,25 +88,11 @@ def interrupts() -> Iterator[Interrupts]:
         yield made
 
 
-def package(root: Path, protocol: str = f"PROTOCOL_VERSION = {PROTOCOL_VERSION}", worker: str = "") -> Path:
-    for name, text in {"__init__": "", "run/__init__": "", "run/protocol": protocol, "worker": worker}.items():
-        put(root, f"mnist_bench/{name}.py", text + "\n")
-    return root
-
-
 def side(root: Path, name: str = "A", text: str = MATRIX, **environ: str) -> Side:
     own = environment_of(
         {**os.environ, "PYTHONPATH": ""}, root=root, repository=root, here=root, search=(), caches=root / "caches"
     )
-    return Side(
-        name="A" if name == "A" else "B",
-        label=f"{name} (main)",
-        root=root,
-        matrix_path=root / "m.yaml",
-        matrix=config.parse(text, source="m.yaml", allow_plugins=True),
-        environ={**own, **environ},
-        data=DATA,
-    )
+    return replace(made(name, parse(text), root, **{**own, **environ}), label=f"{name} (main)")
 
 
 def test_a_tree_s_own_package_and_plug_ins_are_found(
@@ -122,29 +100,21 @@ def test_a_tree_s_own_package_and_plug_ins_are_found(
 ) -> None:
     """The plug-in's own modules too, whatever it prints, starts, or breaks."""
     root = package(tmp_path, worker="import atexit\nprint('hello', end='')\natexit.register(print, 'bye')")
-    put(
-        root,
-        "mine/net.py",
-        "import mine.part, threading, time\nthreading.Thread(target=time.sleep, args=(99,)).start()",
-    )
-    put(root, "mine/part.py", "raise_no_error = 1")
+    put(root, "mine/net.py", "import mine.part, threading as t, time\nt.Thread(target=time.sleep, args=[99]).start()")
+    put(root, "mine/part.py")
     found = ask(side(root, text=PLUGIN), interrupts)
     assert found.protocol == PROTOCOL_VERSION
-    assert {name: found.places[name] for name in ("mnist_bench", "mine.net", "mine.part")} == {
-        "mnist_bench": str(root / "mnist_bench" / "__init__.py"),
-        "mine.net": str(root / "mine" / "net.py"),
-        "mine.part": str(root / "mine" / "part.py"),
-    }
+    for name, file in (("mnist_bench", "mnist_bench/__init__"), ("mine.net", "mine/net"), ("mine.part", "mine/part")):
+        assert found.places[name] == f"{root}/{file}.py"
     for broken in ("import os; os._exit(7)", "raise ValueError"):  # its cell's failure
         put(root, "mine/__init__.py", broken)
         assert {"mine", "mine.net"}.isdisjoint(ask(side(root, text=PLUGIN), interrupts).places)
     point = EntryPoint(name="by-name", value="mine.part:build", group="mnist_bench.models")
     monkeypatch.setattr(sides, "entry_points", lambda group: [point])
     (root / "mine" / "__init__.py").unlink()
-    usual = side(root, text=PLUGIN)
-    assert usual.matrix is not None
-    by_name = replace(usual.matrix, models=(ModelEntry(name="x", model="by-name"),))
-    assert "mine.part" in ask(replace(usual, matrix=by_name), interrupts).places
+    by_name = parse(PLUGIN)
+    by_name = replace(by_name, models=(replace(by_name.models[0], model="by-name"),))
+    assert "mine.part" in ask(replace(side(root), matrix=by_name), interrupts).places
 
 
 def test_stale_bytecode_is_not_taken_for_an_edited_file(tmp_path: Path, interrupts: Interrupts) -> None:
@@ -152,8 +122,6 @@ def test_stale_bytecode_is_not_taken_for_an_edited_file(tmp_path: Path, interrup
     root = package(tmp_path)
     net = put(root, "mine/net.py", "import json\n")
     os.utime(net, (1e9, 1e9))
-    import py_compile
-
     py_compile.compile(str(net))
     net.write_text("import wave\n")
     os.utime(net, (1e9, 1e9))
@@ -210,36 +178,33 @@ def test_what_a_plugin_imports_from_the_other_side_is_refused(tmp_path: Path, in
     refuse_the_others_code(after, before, ask(after, interrupts))
 
 
-def imported(place: Path) -> Imports:
-    return Imports(protocol=2, places={"mnist_bench": str(place / "mnist_bench" / "__init__.py")})
-
-
 def test_where_the_package_may_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the own tree, though it lie in the other's (a cache folder there); from the Python that runs us, though that
     lie in a tree; from elsewhere only where the tree has none."""
-    repo, bare = package(tmp_path / "repo"), side(tmp_path / "bare")
+
+    def imports(one: Side, other: Side, place: Path) -> None:
+        places = {"mnist_bench": str(place / "mnist_bench" / "__init__.py")}
+        refuse_the_others_code(one, other, Imports(PROTOCOL_VERSION, places))
+
+    repo, bare, elsewhere = package(tmp_path / "repo"), side(tmp_path / "bare"), Path("/usr/lib")
     a, b = side(package(repo / ".cache" / "x" / "repo")), side(repo, "B")
-    refuse_the_others_code(a, b, imported(a.root))
-    refuse_the_others_code(b, a, imported(repo))
-    refuse_the_others_code(bare, b, imported(Path("/usr/lib")))
-    for one, other, found in ((a, b, repo), (b, a, a.root)):
+    for one, other, place in ((a, b, a.root), (b, a, repo), (bare, b, elsewhere)):
+        imports(one, other, place)
+    for one, other, place in ((a, b, repo), (b, a, a.root)):
         with pytest.raises(UsageError, match="from the other side"):
-            refuse_the_others_code(one, other, imported(found))
+            imports(one, other, place)
     with pytest.raises(BenchError, match=r"has a mnist_bench/ of its own, but would import /usr/lib"):
-        refuse_the_others_code(b, a, imported(Path("/usr/lib")))
+        imports(b, a, elsewhere)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "bare" / ".venv"))
-    refuse_the_others_code(side(tmp_path / "tree"), bare, imported(tmp_path / "bare" / ".venv" / "lib"))
+    imports(side(tmp_path / "tree"), bare, tmp_path / "bare" / ".venv" / "lib")
 
 
 def test_protocols(tmp_path: Path, interrupts: Interrupts) -> None:
-    def speaks(number: int | None) -> Imports:
-        return Imports(protocol=number, places={})
-
-    own = speaks(PROTOCOL_VERSION)
+    own, other = Imports(PROTOCOL_VERSION, {}), Imports(99, {})
     assert protocol_difference(own, own) == ""
-    words = protocol_difference(speaks(99), own)
+    words = protocol_difference(other, own)
     assert words == f"protocol version: 99 in A, {PROTOCOL_VERSION} in B: their workers cannot be paired"
-    older = ask(side(package(tmp_path, protocol="")), interrupts)  # names none
+    older = ask(side(package(tmp_path, run_protocol="")), interrupts)  # names none
     assert "unknown in A" in protocol_difference(older, own)
     with pytest.raises(UsageError, match="worker speaks protocol 99, the program that was started"):
-        protocol_difference(own, speaks(99))
+        protocol_difference(own, other)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from check_kit import MATRIX, Repo, clean_environ
+from check_kit import MATRIX, Repo, clean_environ, run_git
 
 from mnist_bench.errors import UsageError
 from mnist_bench.gate import trees
@@ -31,11 +31,6 @@ def repo(tmp_path: Path) -> Repo:
 
 def git_of(folder: Path) -> Git:
     return Git(folder=folder, environ=clean_environ())
-
-
-def run(*words: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(["git", *words], env=clean_environ(), cwd=cwd, check=True, capture_output=True, text=True)
-    return done.stdout
 
 
 # ── what a user's words name ─────────────────────────────────────────────────────────────────────────────────────────
@@ -62,61 +57,49 @@ def test_no_git_no_repository_or_a_matrix_outside(repo: Repo, tmp_path: Path, mo
 
 
 SPELLINGS = ("main", "HEAD", "@", "v1", "tags/v1", "refs/heads/main", "v1^{}", ":/^a change", "HEAD^{/change}")
+UNKNOWN = {
+    **dict.fromkeys(("nope", "HEAD~7", "nope...main"), "no commit, branch or tag of that name"),
+    **dict.fromkeys(("HEAD:model.py", "a b", "main\nHEAD"), "--against"),
+    **dict.fromkeys(("--all", ""), "is no name of a commit"),
+    "twice": "several branches, tags or commits have this name: say refs/heads/twice",
+}
 
 
-@pytest.mark.parametrize("word", SPELLINGS)
-def test_a_reference_is_whatever_git_takes_for_a_commit(repo: Repo, word: str) -> None:
-    repo.git("tag", "-a", "v1", "-m", "annotated")
-    commit = repo.git("rev-parse", "HEAD")
-    repo.git("checkout", "--quiet", "--detach")
-    assert trees.commit_of(git_of(repo.root), word) == (commit, "")
-    assert trees.commit_of(git_of(repo.root), commit[:10]) == (commit, "")
-
-
-def test_three_dots_are_where_two_branches_part(repo: Repo) -> None:
+def test_a_reference_is_whatever_git_takes_for_a_commit(repo: Repo) -> None:
     base = repo.git("rev-parse", "HEAD")
     repo.git("branch", "other", repo.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "another"))
-    repo.commit()
-    assert trees.commit_of(git_of(repo.root), "other...")[0] == base
-    assert trees.commit_of(git_of(repo.root), "main...other")[0] == base
+    commit = repo.commit()
+    repo.git("tag", "-a", "v1", "-m", "annotated")
+    repo.git("checkout", "--quiet", "--detach")
+    for word in (*SPELLINGS, commit[:10]):
+        assert trees.commit_of(git_of(repo.root), word) == commit
+    for word in ("other...", "main...other"):  # where two branches part
+        assert trees.commit_of(git_of(repo.root), word) == base
 
 
-@pytest.mark.parametrize("word", ["nope", "HEAD~7", "HEAD:model.py", "--all", "", "a b", "main\nHEAD", "nope...main"])
+@pytest.mark.parametrize("word", UNKNOWN)
 def test_an_unknown_reference(repo: Repo, word: str) -> None:
-    with pytest.raises(UsageError, match="--against"):
+    repo.git("tag", "twice", "HEAD~1")
+    repo.git("branch", "twice")
+    with pytest.raises(UsageError, match=UNKNOWN[word]):
         trees.commit_of(git_of(repo.root), word)
 
 
-def test_an_ambiguous_name_warns(repo: Repo) -> None:
-    repo.git("tag", "twice", "HEAD~1")
-    repo.git("branch", "twice")
-    commit, warning = trees.commit_of(git_of(repo.root), "twice")
-    assert commit == repo.git("rev-parse", "HEAD~1")
-    assert f"several branches, tags or commits have this name; {commit[:12]} is taken: say refs/heads/twice" in warning
-
-
-@pytest.mark.parametrize("word", ["base", "origin/base"])
-@pytest.mark.parametrize("depth", [["--depth=1"], ["--single-branch"]], ids=" ".join)
-def test_a_clone_of_one_branch_gets_the_command_that_works(
-    repo: Repo, tmp_path: Path, word: str, depth: list[str]
-) -> None:
+@pytest.mark.parametrize("depth", ["--depth=1", "--single-branch"])
+def test_a_clone_of_one_branch_gets_the_command_that_works(repo: Repo, tmp_path: Path, depth: str) -> None:
     repo.git("branch", "base", "HEAD~1")
     clone = tmp_path / "clone"
-    run("clone", "--quiet", *depth, f"file://{repo.root}", str(clone))
-    with pytest.raises(UsageError) as raised:
-        trees.commit_of(git_of(clone), word)
+    run_git(tmp_path, "clone", "--quiet", depth, f"file://{repo.root}", str(clone))
     command = "git fetch origin base:refs/remotes/origin/base"
-    assert f"`{command}`, then --against origin/base" in str(raised.value)
-    run(*command.split()[1:], cwd=clone)
-    assert trees.commit_of(git_of(clone), "origin/base")[0] == repo.git("rev-parse", "base")
-
-
-def test_a_shallow_clone_tells_how_to_deepen_it(repo: Repo, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    run("clone", "--quiet", "--depth=1", f"file://{repo.root}", str(clone))
-    for word in (repo.git("rev-parse", "HEAD~1"), "HEAD~1"):
-        with pytest.raises(UsageError, match=r"not in this shallow clone: `git fetch --unshallow`.*`fetch-depth: 0`"):
+    for word in ("base", "origin/base"):
+        with pytest.raises(UsageError, match=f"`{command}`, then --against origin/base"):
             trees.commit_of(git_of(clone), word)
+    if depth == "--depth=1":
+        for word in (repo.git("rev-parse", "HEAD~1"), "HEAD~1"):
+            with pytest.raises(UsageError, match=r"this shallow clone: `git fetch --unshallow`.*`fetch-depth: 0`"):
+                trees.commit_of(git_of(clone), word)
+    run_git(clone, *command.split()[1:])
+    assert trees.commit_of(git_of(clone), "origin/base") == repo.git("rev-parse", "base")
 
 
 # ── the working tree ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,77 +110,62 @@ def state(repo: Repo, untracked: tuple[str, ...] | None = None) -> trees.State:
 
 
 def test_changed_files_are_named_whatever_their_names(repo: Repo) -> None:
-    repo.put("gone.py", "")
+    repo.put("gone.py")
     repo.put("old name.py", "x = 1\n" * 50)
     commit = repo.commit()
     assert (state(repo).commit, state(repo).changed, state(repo).untracked) == (commit, (), ())
     repo.put("model.py", "WIDTH = 2\n")
     (repo.root / "gone.py").unlink()
     repo.git("mv", "old name.py", "new name.py")
-    repo.put('späce "quoted"\n.py', "")
+    repo.put('späce "quoted"\n.py')
     (repo.root / os.fsdecode(b"caf\xe9.py")).write_text("x = 1\n")
     found = state(repo)
     new = ["caf\\udce9.py", 'späce "quoted"\n.py']
     assert sorted(found.changed) == [new[0], "gone.py", "model.py", "new name.py", "old name.py", new[1]]
     assert sorted(found.untracked) == new
     assert state(repo, found.untracked) == found
-    names = tuple(f"f{number}" for number in range(130))
-    assert trees.named(names)[-2:] == ("f99", "and 30 more")
-    assert trees.named(names[:100]) == names[:100]
 
 
 def test_what_the_program_writes_is_no_change(repo: Repo) -> None:
     before = state(repo)
-    repo.put("results/checks/x/manifest.json", "{}")
-    repo.put("bench/__pycache__/x.pyc", "")
-    assert state(repo) == before
-    repo.put("a cache/x", "")
-    repo.put("junit.xml", "")
+    for name in ("results/checks/x/manifest.json", "bench/__pycache__/x.pyc", "a cache/x", "junit.xml"):
+        repo.put(name)
     (repo.root / "checks").mkdir()
     (repo.root / "checks" / "latest").symlink_to("nowhere")
     places = [repo.root / name for name in ("results", "a cache", "junit.xml", "checks/latest", ".")]
     assert trees.state(git_of(repo.root), [*places, repo.root.parent]) == before  # the tree itself is never left out
-    repo.put("results.py", "")
+    repo.put("results.py")
     assert trees.state(git_of(repo.root), places).changed == ("results.py",)
 
 
 def test_every_change_of_content_shows(repo: Repo) -> None:
-    seen = {state(repo).sha256}
+    """But for files that are new since: a model may write some."""
+    seen = [state(repo)]
     for name, text in (("model.py", "W = 2"), ("model.py", "W = 3"), ("more.py", "x = 1"), ("more.py", "x = 2")):
         repo.put(name, text)
-        seen.add(state(repo).sha256)
-    last = state(repo)
-    assert len(seen) == 5
-    index = (repo.root / ".git" / "index").read_bytes()
+        seen.append(state(repo))
+    assert len({one.sha256 for one in seen}) == 5
+    last, index = seen[-1], (repo.root / ".git" / "index").read_bytes()
     os.utime(repo.root / "bench" / "m.yaml", (1, 1))  # git would refresh its entry
-    state(repo)
+    repo.put("model.log", "epoch 1\n")
+    assert state(repo, last.untracked).sha256 == last.sha256
     assert (repo.root / ".git" / "index").read_bytes() == index
     repo.git("add", "model.py")  # where git keeps it is no change of what is there
-    assert state(repo).sha256 == last.sha256
-
-
-def test_a_file_that_a_model_writes_meanwhile_is_no_change(repo: Repo) -> None:
-    repo.put("more.py", "x = 1\n")
-    before = state(repo)
-    repo.put("model.log", "epoch 1\n")
-    assert state(repo, before.untracked).sha256 == before.sha256
-    repo.put("more.py", "x = 2\n")
-    assert state(repo, before.untracked).sha256 != before.sha256
+    assert state(repo, last.untracked).sha256 == last.sha256
     (repo.root / "more.py").unlink()
-    assert state(repo, before.untracked).sha256 != before.sha256
+    assert state(repo, last.untracked).sha256 != last.sha256
 
 
 def test_ignored_files_that_python_can_import(repo: Repo) -> None:
     """Beside files that git knows, and of a folder that is ignored as a whole those that were loaded."""
     repo.put(".gitignore", "*.so\nbuild/\n*.log\n__pycache__/\n")
     repo.commit()
-    repo.put("bench/_fast.abi3.so", "")
-    repo.put("bench/x.log", "")
-    repo.put("__pycache__/model.cpython-311.pyc", "")
-    loaded = [repo.put("build/deep/net.py", ""), repo.put("new.py", ""), repo.root / "model.py", Path("/lib/os.py")]
-    assert [path.as_posix() for path in trees.ignored_modules(git_of(repo.root))] == ["bench/_fast.abi3.so"]
-    found = trees.ignored_modules(git_of(repo.root), loaded)
-    assert [path.as_posix() for path in found] == ["bench/_fast.abi3.so", "build/deep/net.py"]
+    for name in ("bench/_fast.abi3.so", "bench/x.log", "__pycache__/model.cpython-311.pyc"):
+        repo.put(name)
+    loaded = [repo.put("build/deep/net.py"), repo.put("new.py"), repo.root / "model.py", Path("/lib/os.py")]
+    for given, deep in (([], []), (loaded, ["build/deep/net.py"])):
+        found = trees.ignored_modules(git_of(repo.root), given)
+        assert [path.as_posix() for path in found] == ["bench/_fast.abi3.so", *deep]
 
 
 @pytest.fixture
@@ -213,7 +181,7 @@ def outer(repo: Repo, tmp_path: Path) -> Repo:
 
 @pytest.mark.parametrize("ignored", ["nowhere", "here", "in .gitmodules"])
 def test_a_change_in_a_submodule(outer: Repo, ignored: str) -> None:
-    """Even where git is told to ignore it."""
+    """Even where git is told to ignore it; at another commit the submodule itself is one."""
     if ignored == "here":
         outer.git("config", "diff.ignoreSubmodules", "all")
     elif ignored == "in .gitmodules":
@@ -223,47 +191,35 @@ def test_a_change_in_a_submodule(outer: Repo, ignored: str) -> None:
     for number in (2, 3):
         outer.put("its part/net.py", f"WIDTH = {number}\n")
         seen.append(state(outer))
-    assert [one.changed for one in seen] == [(), ("its part/net.py",), ("its part/net.py",)]
-    assert len({one.sha256 for one in seen}) == 3
-
-
-def test_a_submodule_at_another_commit(outer: Repo) -> None:
-    before = state(outer)
-    inner = Repo(outer.root / "its part")
-    inner.put("net.py", "WIDTH = 2\n")
-    inner.commit()
-    after = state(outer)
-    assert (before.changed, after.changed) == ((), ("its part",))
-    assert before.sha256 != after.sha256
+    Repo(outer.root / "its part").commit()
+    seen.append(state(outer))
+    assert [one.changed for one in seen] == [(), ("its part/net.py",), ("its part/net.py",), ("its part",)]
+    assert len({one.sha256 for one in seen}) == 4
     outer.git("add", "its part")
-    assert state(outer).sha256 == after.sha256
+    assert (state(outer).changed, state(outer).sha256) == (("its part",), seen[-1].sha256)
     outer.commit()
     assert state(outer).changed == ()
 
 
 def test_what_a_model_leaves_in_a_submodule_is_no_change(outer: Repo, tmp_path: Path) -> None:
     before = state(outer)
-    outer.put("its part/__pycache__/net.cpython-311.pyc", "")
+    outer.put("its part/__pycache__/net.cpython-311.pyc")
     assert state(outer) == before
     outer.put("its part/model.log", "epoch 1\n")
     assert state(outer, before.untracked).sha256 == before.sha256
     assert state(outer).changed == ("its part/model.log",)
     clone = tmp_path / "clone"
-    run("clone", "-q", str(outer.root), str(clone))
+    run_git(tmp_path, "clone", "-q", str(outer.root), str(clone))
     assert trees.state(git_of(clone), []).changed == ()  # it is not checked out
     (clone / "its part").rmdir()
     assert trees.state(git_of(clone), []).changed == ("its part",)
 
 
 def test_a_repository_inside_that_is_no_submodule(repo: Repo) -> None:
-    inner = Repo(repo.root / "inner")
-    inner.put("net.py", "WIDTH = 1\n")
-    inner.commit()
-    seen = [state(repo)]
-    inner.put("net.py", "WIDTH = 2\n")
-    seen.append(state(repo))
-    inner.commit()
-    seen.append(state(repo))
+    inner, seen = Repo(repo.root / "inner"), []
+    for act in (inner.commit, lambda: inner.put("net.py", "WIDTH = 2\n"), inner.commit):
+        act()
+        seen.append(state(repo))
     assert [one.changed for one in seen] == [("inner/",), ("inner/", "inner/net.py"), ("inner/",)]
     assert len({one.sha256 for one in seen}) == 3
 
@@ -284,7 +240,7 @@ def test_the_tree_is_the_commits_and_goes(repo: Repo, cache: Path, tmp_path: Pat
     """From a linked worktree too, after an error too, and no hook of the repository runs."""
     repo.put(".git/hooks/post-checkout", f"#!/bin/sh\ntouch '{repo.root}/hooked'\n").chmod(0o755)
     linked = tmp_path / "linked tree"
-    run("-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", str(linked), cwd=repo.root)
+    repo.git("-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", str(linked))
     repo.put("model.py", "WIDTH = 3\n")
     for folder in (repo.root, linked):
         with suppress(KeyboardInterrupt), planted(git_of(folder), old(repo), cache, "one") as (tree, _):
@@ -301,49 +257,41 @@ def test_the_tree_is_the_commits_and_goes(repo: Repo, cache: Path, tmp_path: Pat
 
 
 @pytest.fixture
-def nested(repo: Repo, tmp_path: Path) -> Repo:
-    """``repo`` with a submodule that has one of its own; both have moved on since the last commit but one."""
-    inner, outer = Repo(tmp_path / "inner origin"), Repo(tmp_path / "outer origin")
+def nested(outer: Repo, tmp_path: Path) -> Repo:
+    """``outer`` with a submodule in its part; both have moved on since the last commit but one."""
+    inner, part = Repo(tmp_path / "inner origin"), Repo(outer.root / "its part")
     inner.put("depth.py", "DEPTH = 1\n")
     inner.commit()
-    outer.git("submodule", "--quiet", "add", str(inner.root), "in side")
-    outer.put("part.py", "PART = 1\n")
+    part.git("submodule", "--quiet", "add", str(inner.root), "in side")
+    part.commit()
     outer.commit()
-    repo.git("submodule", "--quiet", "add", str(outer.root), "+vendor/outer part")
-    repo.git("submodule", "--quiet", "update", "--init", "--recursive")
-    repo.commit()
-    sub = repo.root / "+vendor" / "outer part"
-    (sub / "part.py").write_text("PART = 2\n")
-    run("commit", "-qam", "on", cwd=sub)
-    repo.commit()
-    return repo
+    part.put("net.py", "WIDTH = 2\n")
+    part.commit()
+    outer.commit()
+    return outer
 
 
 def test_submodules_come_from_the_working_trees_own(nested: Repo, cache: Path) -> None:
     with planted(git_of(nested.root), old(nested), cache, "one") as (tree, empty):
-        sub = tree / "+vendor" / "outer part"
-        assert (sub / "part.py").read_text() == "PART = 1\n"
-        assert (sub / "in side" / "depth.py").read_text() == "DEPTH = 1\n"
+        assert (tree / "its part" / "net.py").read_text() == "WIDTH = 1\n"
+        assert (tree / "its part" / "in side" / "depth.py").read_text() == "DEPTH = 1\n"
         assert empty == ()
     assert list(cache.iterdir()) == []
-    assert nested.worktrees() == [str(nested.root)]
-    own = nested.root / "+vendor" / "outer part"
-    assert (own / "part.py").read_text() == "PART = 2\n"
-    for folder in (own, own / "in side"):
-        assert len(run("worktree", "list", cwd=folder).splitlines()) == 1
+    own = nested.root / "its part"
+    assert (own / "net.py").read_text() == "WIDTH = 2\n"
+    for folder in (nested.root, own, own / "in side"):
+        assert len(run_git(folder, "worktree", "list").splitlines()) == 1
     assert nested.git("status", "--porcelain") == ""
 
 
-def test_a_submodule_that_is_not_checked_out_or_lacks_the_commit(nested: Repo, cache: Path, tmp_path: Path) -> None:
+def test_a_submodule_that_is_not_checked_out_or_lacks_the_commit(outer: Repo, cache: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
-    run("clone", "-q", str(nested.root), str(clone))
+    run_git(tmp_path, "clone", "-q", str(outer.root), str(clone))
     with planted(git_of(clone), "HEAD", cache, "one") as (_, empty):
-        assert empty == ("+vendor/outer part",)
-    sub = Repo(clone / "+vendor" / "outer part")  # another repository in its place
-    sub.put("part.py", "")
-    sub.commit()
+        assert empty == ("its part",)
+    Repo(clone / "its part").commit()  # another repository in its place
     with (
-        pytest.raises(UsageError, match=r"submodule \+vendor/outer part: the reference wants .*fetch origin"),
+        pytest.raises(UsageError, match=r"submodule its part: the reference wants .*fetch origin"),
         planted(git_of(clone), "HEAD", cache, "one"),
     ):
         pass

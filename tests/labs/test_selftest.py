@@ -264,7 +264,7 @@ def machine(tmp_path: Path, images: DataSet, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("mnist_bench.gate.bench.LocalWorker", made)
+    monkeypatch.setattr("mnist_bench.gate.sides.LocalWorker", made)
     monkeypatch.setattr("mnist_bench.data.resolve", lambda *args, **kwargs: images)
     return made
 
