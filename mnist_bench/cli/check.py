@@ -226,7 +226,7 @@ def tell(check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace, re
     ):
         try:
             if path is not None:
-                write(flag, path, make(check, verdicts))
+                write(flag, path, make(check, verdicts), follow=path is not result)
         except UsageError as error:
             failed.append(str(error))
     if summary := os.environ.get(SUMMARY):

@@ -29,6 +29,8 @@ from mnist_bench.run import runner
 COUNT = int(os.environ.get("HOSTILE_MUTANTS", "300"))
 SALT = os.environ.get("HOSTILE_SALT", "")
 RUN, SHARD = "results/20010101T101500Z-first0", "shards/20010401T101500Z-shard1"
+GATED = "gated/20010901T101500Z-after0"
+AGAINST_BASELINE = f"check {Path(GATED).name} -o gated --baseline baseline.json"
 REPRODUCED = "tutorial/20010601T101500Z-tutor0"
 LINES = ("manifest.json", "trials.jsonl", "sessions.jsonl")
 ID = Path(RUN).name
@@ -51,7 +53,8 @@ READERS = {
     f"{RUN}/results.json": ("history", "history lenet5 --format json"),
     **{f"{SHARD}/{name}": (f"merge {Path(SHARD).name} 20010401T101500Z-shard2 -o shards",) for name in LINES},
     **{f"{REPRODUCED}/{name}": (f"reproduce --resume {Path(REPRODUCED).name} -o tutorial",) for name in LINES[:2]},
-    "baseline.json": ("check 20010901T101500Z-after0 -o gated --baseline baseline.json", "baseline show baseline.json"),
+    **{f"{GATED}/{name}": (AGAINST_BASELINE,) for name in LINES},
+    "baseline.json": (AGAINST_BASELINE, "baseline show baseline.json"),
     "check.json": ("check --replay check.json", "check --replay check.json --format md"),
     "small.yaml": ("plan small.yaml",),
 }
@@ -192,8 +195,9 @@ def test_a_spoilt_folder_ends_in_a_result_or_in_one_clear_line(
         name = rng.choice(sorted(READERS))
         command, spoiler = rng.choice(READERS[name]), rng.choice(SPOILERS)
         with tempfile.TemporaryDirectory(dir=whole.parent) as here, contextlib.chdir(here):
+            files = [whole / word for word in command.split() if (whole / word).is_file()]
             runs = [next(whole.glob(f"*/{run_id}")) for run_id in RUN_ID.findall(command)]
-            for source in {whole / name if "/" not in name else (whole / name).parent, *runs}:
+            for source in {whole / name if "/" not in name else (whole / name).parent, *files, *runs}:
                 copy(source, Path(source.relative_to(whole)))
             OUTSIDE.mkdir()
             spoiler(Path(name), rng)
