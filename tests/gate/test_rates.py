@@ -9,7 +9,7 @@ the draws must not contradict it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ import scipy.stats
 from gate_kit import (
     MARGINS,
     Array,
+    Decisions,
     accuracy_decisions,
     checks,
     pair_logs,
@@ -50,10 +51,17 @@ def not_above(rate: float, count: int, draws: int) -> bool:
     return count <= scipy.stats.binom.isf(0.001, draws, rate)
 
 
-def logs_of_checks(cells: int, *, ratio: float, sd: float, seed: int) -> Array:
-    """Of 4,000 checks, a row per cell: as many pairs as the last look takes."""
-    shape = (CHECKS * cells, samples.looks(cells)[-1])
-    return pair_logs(np.random.default_rng([seed, cells, round(1000 * sd)]), shape, ratio=ratio, sd=sd)
+Claim = Callable[[Decisions, int], bool]  # of the decisions of all cells, and how many a check has
+
+
+def alarms(holds: Callable[[float, int, int], bool], rate: float) -> Claim:
+    """In how many checks of all a cell fails."""
+    return lambda decisions, cells: holds(rate, checks(decisions, cells, "fail"), CHECKS)
+
+
+def share(holds: Callable[[float, int, int], bool], rate: float, *kinds: str) -> Claim:
+    """Of how many cells of all these are the decision."""
+    return lambda decisions, cells: holds(rate, int(np.isin(decisions, kinds).sum()), decisions.size)
 
 
 class TestSimulationIsTheGate:
@@ -83,11 +91,23 @@ class TestSimulationIsTheGate:
 
 class TestSpeed:
     @pytest.mark.parametrize("cells", CELLS)
-    @pytest.mark.parametrize("sd", SDS)
-    def test_equal_code_hardly_ever_fails_and_passes(self, cells: int, sd: float) -> None:
-        decisions = speed_decisions(logs_of_checks(cells, ratio=1.0, sd=sd, seed=10), cells)
-        assert at_most(0.01, checks(decisions, cells, "fail"), CHECKS)
-        assert at_least(0.99, int((decisions == "pass").sum()), decisions.size)
+    @pytest.mark.parametrize(
+        ("ratio", "sd", "claims"),
+        [
+            *((1.0, sd, (alarms(at_most, 0.01), share(at_least, 0.99, "pass"))) for sd in SDS),
+            # Just tolerated: the case is at the edge, and the simulation can see it.
+            *((1.03, sd, (alarms(not_above, MARGINS.alpha), alarms(at_least, 1e-9))) for sd in SDS),
+            *(
+                (1.10, sd, (share(at_least, found, "fail"), share(not_above, 0.01, "pass", "improvement")))
+                for sd, found in zip(SDS, (0.99, 0.99, 0.97), strict=True)
+            ),
+        ],
+    )
+    def test_rates(self, cells: int, ratio: float, sd: float, claims: Sequence[Claim]) -> None:
+        rng = np.random.default_rng([10, cells, round(1000 * sd), round(100 * ratio)])
+        logs = pair_logs(rng, (CHECKS * cells, samples.looks(cells)[-1]), ratio=ratio, sd=sd)
+        decisions = speed_decisions(logs, cells)
+        assert [claim(decisions, cells) for claim in claims] == [True] * len(claims)
 
     @pytest.mark.parametrize("cells", [1, 2, 5, 20, 200, 10_000])
     def test_level_of_all_looks_is_kept_exactly(self, cells: int) -> None:
@@ -96,23 +116,6 @@ class TestSpeed:
         tails = [stats.signed_rank_distribution(n)[critical_rank_sum(n, alpha) :] for n in samples.looks(cells)]
         chances = [float(tail.sum()) for tail in tails]
         assert 0.5 * MARGINS.alpha < cells * sum(chances) <= MARGINS.alpha
-
-    @pytest.mark.parametrize("cells", CELLS)
-    @pytest.mark.parametrize("sd", SDS)
-    def test_what_is_just_tolerated_keeps_the_level(self, cells: int, sd: float) -> None:
-        decisions = speed_decisions(logs_of_checks(cells, ratio=1.03, sd=sd, seed=11), cells)
-        alarms = checks(decisions, cells, "fail")
-        assert not_above(MARGINS.alpha, alarms, CHECKS)
-        assert alarms > 0  # the case is at the edge, and the simulation can see it
-
-    @pytest.mark.parametrize("cells", CELLS)
-    @pytest.mark.parametrize(("sd", "found"), [(0.02, 0.99), (0.04, 0.99), (0.06, 0.97)])
-    def test_slow_down_of_10_per_cent_is_found_and_hardly_ever_passes(
-        self, cells: int, sd: float, found: float
-    ) -> None:
-        decisions = speed_decisions(logs_of_checks(cells, ratio=1.10, sd=sd, seed=12), cells)
-        assert at_least(found, int((decisions == "fail").sum()), decisions.size)
-        assert not_above(0.01, int(np.isin(decisions, ["pass", "improvement"]).sum()), decisions.size)  # by design
 
     @pytest.mark.parametrize("pairs", [9, 12, 16, 28, 48])
     @pytest.mark.parametrize("sd", SDS)
@@ -198,45 +201,28 @@ class TestWhyPairs:
         assert at_most(0.30, int((speed_decisions(logs, 1) == "fail").sum()), CHECKS)
 
 
+SELDOM_PASSES = share(at_most, MARGINS.drop_alpha, "pass")
+
+
 class TestAccuracy:
     """Both sides' trainings spread by sqrt(err / 2n) (``wider`` = 1), or by three times as much as is assumed."""
 
-    @staticmethod
-    def decisions(cells: int, error: float, drop: float, wider: float = 1.0) -> np.ndarray:
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize(
+        ("error", "drop", "wider", "claims"),
+        [
+            *((one, 0.0, 1.0, (alarms(at_most, MARGINS.drop_alpha), share(at_least, 0.99, "pass"))) for one in ERRORS),
+            # Just tolerated, also where trainings spread more than is assumed.
+            *((0.03, MARGINS.drop, wider, (alarms(not_above, MARGINS.drop_alpha),)) for wider in (1.0, 3.0)),
+            *((one, MARGINS.drop_detect, 1.0, (share(at_least, 0.98, "fail"), SELDOM_PASSES)) for one in ERRORS),
+            (0.03, MARGINS.drop_detect, 3.0, (share(not_above, MARGINS.drop_alpha, "pass"),)),
+        ],
+    )
+    def test_rates(self, cells: int, error: float, drop: float, wider: float, claims: Sequence[Claim]) -> None:
         shape = (CHECKS * cells, samples.SEED_LOOKS[-1])
         rng = np.random.default_rng([30, cells, round(1e4 * error), round(1e4 * drop), round(wider)])
-        a, b = seed_accuracies(rng, shape, error=error, drop=drop, wider=wider)
-        return accuracy_decisions(a, b, cells)
-
-    @pytest.mark.parametrize("cells", CELLS)
-    @pytest.mark.parametrize("error", ERRORS)
-    def test_equal_recipes_hardly_ever_fail_and_pass(self, cells: int, error: float) -> None:
-        decisions = self.decisions(cells, error, 0.0)
-        assert at_most(MARGINS.drop_alpha, checks(decisions, cells, "fail"), CHECKS)
-        assert at_least(0.99, int((decisions == "pass").sum()), decisions.size)
-
-    @pytest.mark.parametrize("cells", CELLS)
-    @pytest.mark.parametrize("wider", [1.0, 3.0])
-    def test_a_drop_that_is_just_tolerated_keeps_the_level(self, cells: int, wider: float) -> None:
-        decisions = self.decisions(cells, 0.03, MARGINS.drop, wider)
-        assert not_above(MARGINS.drop_alpha, checks(decisions, cells, "fail"), CHECKS)
-
-    @pytest.mark.parametrize("cells", CELLS)
-    @pytest.mark.parametrize("error", ERRORS)
-    def test_a_drop_of_0_3_points_is_found(self, cells: int, error: float) -> None:
-        decisions = self.decisions(cells, error, MARGINS.drop_detect)
-        assert at_least(0.98, int((decisions == "fail").sum()), decisions.size)
-
-    @pytest.mark.parametrize("cells", CELLS)
-    @pytest.mark.parametrize("error", ERRORS)
-    def test_a_drop_of_0_3_points_hardly_ever_passes(self, cells: int, error: float) -> None:
-        decisions = self.decisions(cells, error, MARGINS.drop_detect)
-        assert at_most(MARGINS.drop_alpha, int((decisions == "pass").sum()), decisions.size)
-
-    @pytest.mark.parametrize("cells", CELLS)
-    def test_nor_where_trainings_spread_more_than_assumed(self, cells: int) -> None:
-        decisions = self.decisions(cells, 0.03, MARGINS.drop_detect, wider=3.0)
-        assert not_above(MARGINS.drop_alpha, int((decisions == "pass").sum()), decisions.size)
+        decisions = accuracy_decisions(*seed_accuracies(rng, shape, error=error, drop=drop, wider=wider), cells)
+        assert [claim(decisions, cells) for claim in claims] == [True] * len(claims)
 
     @pytest.mark.parametrize(("error", "mean"), [(0.01, 8), (0.03, 13), (0.10, 26)])
     def test_equal_recipes_pass_after_so_many_seeds_that_differ(self, error: float, mean: float) -> None:
