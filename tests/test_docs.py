@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +15,11 @@ import pytest
 
 from mnist_bench import config
 from mnist_bench.cli import COMMANDS, build_parser
+from mnist_bench.errors import BenchError, ConfigError, Interrupted, UsageError
 from mnist_bench.figures import KEYS
-from mnist_bench.records import Cell, Trial
 
 ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = (ROOT / "docs" / "cli.md").read_text("utf-8")
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
@@ -179,19 +182,15 @@ def missing_files(path: Path) -> Iterator[str]:
 def test_what_a_document_names_exists(path: Path) -> None:
     for missing in (dead_links, unknown_flags, unknown_constants, missing_files):
         assert list(missing(path)) == [], missing.__name__
+    for word in inline_code(path):
+        if re.fullmatch(r"(data|list) \w+", word):
+            understood(["mnist-bench", *word.split()])
 
 
 def test_readme_has_every_command_and_no_other() -> None:
     table = (ROOT / "README.md").read_text("utf-8").partition("## Commands")[2]
     rows = re.findall(r"^\| `(\w+)[^|]*\| (.+) \|$", table, re.MULTILINE)
     assert {name for name, _ in rows} == set(COMMANDS)
-
-
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
-def test_verbs_and_kinds_exist(name: str) -> None:
-    text = prose((ROOT / name).read_text("utf-8"))
-    for command, word in re.findall(r"`(data|list) (\w+)`", text):
-        build_parser(command).parse_args([command, word])
 
 
 def test_columns_that_are_explained_exist() -> None:
@@ -219,22 +218,49 @@ def test_every_room_is_in_the_architecture_which_is_short() -> None:
             assert f"`{room.name}`" in text, f"{room.name} has no place in docs/architecture.md"
 
 
-@pytest.mark.parametrize("path", DECISIONS, ids=named)
-def test_decision_has_its_form(path: Path) -> None:
-    text = path.read_text("utf-8")
-    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequence"]
-    assert text.startswith(f"# {path.name[:4]}: ")
-    assert len(text.splitlines()) <= 40, "half a page"
+def test_decisions_have_their_form_and_numbers_without_a_gap() -> None:
+    for number, path in enumerate(DECISIONS, start=1):
+        text = path.read_text("utf-8")
+        assert path.name.startswith(f"{number:04}-")
+        assert text.startswith(f"# {number:04}: ")
+        assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequence"]
+        assert len(text.splitlines()) <= 40, f"{path.name}: half a page"
 
 
-def test_decisions_are_numbered_without_a_gap() -> None:
-    assert [path.name[:4] for path in DECISIONS] == [f"{number:04}" for number in range(1, len(DECISIONS) + 1)]
+def plain(text: str) -> list[str]:
+    """Words alone: from Python 3.13 on argparse writes ``-o, --output DIR`` and breaks lines elsewhere."""
+    return re.sub(r"(-\w) (\S+), (--[\w-]+) \2", r"\1, \3 \2", text).split()
 
 
-def test_vocabulary_is_that_of_the_code() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    cell = Cell(model="lenet5", device="cpu", batch_size=100, variant="eager")
-    assert f"`{cell.id}`" in text
-    assert f"`{cell.id}/s0`" in text
-    assert Trial.__doc__ is not None
-    assert "trials.jsonl" in Trial.__doc__
+def test_reference_of_the_command_line_is_what_the_parsers_say() -> None:
+    command = [sys.executable, "scripts/cli_reference.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert plain(REFERENCE) == plain(done.stdout), "docs/cli.md is stale: run `make docs`"
+
+
+def test_exit_codes_are_those_of_the_program() -> None:
+    meanings = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.+) \|$", REFERENCE, re.MULTILINE)}
+    assert sorted(meanings) == [0, 1, 2, 3, 4, 5, 130]
+    assert "failed" in meanings[BenchError.exit_code]
+    assert meanings[UsageError.exit_code] == meanings[ConfigError.exit_code] == "usage or configuration"
+    assert "--resume" in meanings[Interrupted.exit_code]
+    table = (ROOT / "docs" / "ci.md").read_text("utf-8").partition("| exit code |")[2].partition("\n\n")[0]
+    of_ci = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for code in row.split(", ")}
+    assert of_ci == meanings.keys() - {Interrupted.exit_code}
+
+
+HEAVY = ("torch", "rich", "pydantic", "numpy", "pandas", "yaml")
+LIGHT = [("--help", HEAVY), *((f"{command} --help", HEAVY) for command in COMMANDS)]
+LIGHT += [(line, ("torch",)) for line in ("plan", "list models", "list devices", "schema")]
+
+
+@pytest.mark.parametrize(("line", "heavy"), LIGHT)
+def test_what_only_tells_loads_nothing_heavy(line: str, heavy: tuple[str, ...]) -> None:
+    code = (
+        f"import sys\nfrom mnist_bench.cli import main\ntry: assert main({line.split()}) == 0\n"
+        f"except SystemExit as end: assert not end.code\n"
+        f"sys.exit(' '.join(name for name in {heavy} if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import doctest
 import io
 import json
 import os
@@ -14,16 +13,10 @@ from pathlib import Path
 
 import pytest
 from bad_matrices import CASES, GOOD, changed
-from record_factory import make_measurement
 
-from mnist_bench.cells import expand
-from mnist_bench.cli import console, main, options
-from mnist_bench.config import parse
+from mnist_bench.cli import console, main
 from mnist_bench.machine import forecast
 from mnist_bench.machine.forecast import Host
-from mnist_bench.records import Cell
-
-MATRIX = parse(GOOD, source="x", allow_plugins=False)
 
 
 @pytest.fixture
@@ -41,20 +34,6 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 class TestPlan:
-    def test_cells_in_matrix_order(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        document = json.loads(output(capsys, "plan", "--json"))
-        assert [row["cell"] for row in document["cells"]] == [cell.id for cell in expand(MATRIX)]
-        runnable = sum(row["seconds"] for row in document["cells"] if row["skip"] is None)
-        assert document["seconds"] == pytest.approx(runnable, abs=0.2)
-
-    def test_filter_seeds_and_epochs(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        chosen = ("plan", "--json", "--filter", "model=mlp,device=cpu", "--filter", "variant=eager", "--seeds", "5,1")
-        short = json.loads(output(capsys, *chosen, "--epochs", "1"))["cells"]
-        assert [row["cell"] for row in short] == ["mlp/cpu/b100/eager", "mlp/cpu/b1000/eager"]
-        assert short[0]["seeds"] == [5, 1]
-        long = json.loads(output(capsys, *chosen, "--epochs", "50"))["cells"]
-        assert long[0]["seconds"] > short[0]["seconds"]
-
     def test_without_a_file_the_default_that_ships_is_said(
         self, here: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -74,50 +53,15 @@ class TestPlan:
         bare = Host(platform="linux", torch_version="2.10.0", find_program=lambda name: None, environ={})
         monkeypatch.setattr(forecast, "this_host", lambda: bare)
         document = json.loads(output(capsys, "plan", "--json"))
-        reasons = {row["cell"]: row["skip"] for row in document["cells"]}
-        assert reasons["mlp/cpu/b100/eager"] is None
-        assert "will be skipped unless torch sees one" in reasons["mlp/cuda/b100/eager"]
-        assert "apt-get install g++" in reasons["mlp/cpu/b100/compile"]
-        assert any("no NVIDIA driver found" in note and "(8 cells)" in note for note in document["notes"])
+        skipped = {row["cell"]: row["skip"] for row in document["cells"] if row["skip"]}
+        assert {cell.split("/")[1] for cell in skipped} == {"cpu", "cuda"}
+        assert sum("no NVIDIA driver found" in note and "(8 cells)" in note for note in document["notes"]) == 1
         assert document["seconds"] == pytest.approx(sum(row["seconds"] for row in document["cells"] if not row["skip"]))
-        lines = output(capsys, "plan", "--seeds", "7,9,11", "--filter", "variant=eager,model=mlp").splitlines()
-        assert [line.split()[4:] for line in lines if line.split()[:2] == ["mlp", "cuda"]] == [
-            ["3", "skipped", "[1]"]
-        ] * 2
-        assert sum(line.startswith("[1] cuda: ") for line in lines) == 1
 
-    @pytest.mark.parametrize(
-        ("variants", "flags", "words"),
-        [
-            ("[compile, eager]", (), "Variants are held against eager."),
-            ("[compile, {name: plain}]", (), "Variants are held against plain."),
-            ("[compile]", (), "name one with --reference"),
-            ("[compile, eager]", ("--reference", "compile"), "Variants are held against compile."),
-        ],
-    )
-    def test_the_reference_is_named(
-        self, here: Path, capsys: pytest.CaptureFixture[str], variants: str, flags: tuple[str, ...], words: str
-    ) -> None:
-        (here / "benchmarks.yaml").write_text(changed(5, f"variants: {variants}"))
-        assert words in output(capsys, "plan", *flags)
-
-    def test_says_where_a_time_is_from(
-        self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        cell = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
-        past = {cell: [make_measurement(token_s=20.0)]}
-        monkeypatch.setattr(forecast, "earlier_trials", lambda folder, recipe: past)
-        text = output(capsys, "plan", "-o", "elsewhere")
-        assert "60 s *" in text
-        assert "* from the trials in elsewhere" in text
-        rows = json.loads(output(capsys, "plan", "--json"))["cells"]
-        assert [row["seconds_from"] for row in rows] == ["earlier runs"] + ["model"] * 15
-
-    def test_examples(self) -> None:
-        for module in (options, forecast):
-            tried = doctest.testmod(module)
-            assert tried.attempted
-            assert not tried.failed
+    def test_the_reference_is_named(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "Variants are held against compile." in output(capsys, "plan", "--reference", "compile")
+        (here / "benchmarks.yaml").write_text(changed(5, "variants: [compile]"))
+        assert "name one with --reference" in output(capsys, "plan")
 
     @pytest.mark.parametrize(
         ("flag", "value", "phrase"),
@@ -133,11 +77,7 @@ class TestPlan:
             ("--epochs", "51", "--epochs: '51' is not a whole number from 1 to 50"),
             ("--epochs", "1.0", "--epochs"),
             ("--epochs", "²", "--epochs"),
-            (
-                "--reference",
-                "compiled",
-                "--reference: unknown variant 'compiled' (known: eager, compile): did you mean",
-            ),
+            ("--reference", "compiled", "unknown variant 'compiled' (known: eager, compile): did you mean"),
             *(("--timeout", text, f"--timeout: {text!r} is not") for text in ("0", "-1", "nan", "10m", "", "1e99")),
         ],
     )
@@ -151,32 +91,13 @@ class TestPlan:
         assert captured.out == ""
 
 
-class TestBadMatrices:
-    def test_exit_2_and_nothing_written(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        for _, text, prefix, phrase in random.Random(5).sample(CASES, 40):
-            (here / "benchmarks.yaml").write_bytes(text.encode())
-            assert main(["plan"]) == 2
-            captured = capsys.readouterr()
-            assert captured.err.startswith(prefix)
-            assert phrase in captured.err
-            assert ("Traceback" in captured.err, captured.out) == (False, "")
-        assert [path.name for path in here.iterdir()] == ["benchmarks.yaml"]
-
-    def test_missing_file(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["plan", "absent.yaml"]) == 2
-        assert capsys.readouterr().err.startswith("absent.yaml:1:1: no such file")
-
-    def test_plug_ins_need_the_flag(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        (here / "benchmarks.yaml").write_text(changed(2, 'models: ["mine:build"]'))
+def test_of_a_bad_matrix_nothing_is_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _, text, prefix, phrase in random.Random(5).sample(CASES, 20):
+        (here / "benchmarks.yaml").write_bytes(text.encode())
         assert main(["plan"]) == 2
-        assert "add --allow-plugins" in capsys.readouterr().err
-        assert "mine.build/cpu/b100/eager" in output(capsys, "plan", "--allow-plugins", "--format", "csv")
-
-    @pytest.mark.parametrize("words", [["plan"], ["list", "models"], ["list", "devices"], ["schema"]])
-    def test_torch_is_not_loaded(self, here: Path, words: list[str]) -> None:
-        code = f"import sys\nfrom mnist_bench.cli import main\ncode = main({words})\nassert 'torch' not in sys.modules"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
+        out, err = capsys.readouterr()
+        assert (err.startswith(prefix), phrase in err, "Traceback" in err, out) == (True, True, False, "")
+    assert [path.name for path in here.iterdir()] == ["benchmarks.yaml"]
 
 
 class Terminal(io.StringIO):

@@ -135,10 +135,3 @@ def test_docs_ci_shows_them_as_they_are(path: Path) -> None:
 @pytest.mark.parametrize("words", ALL_COMMANDS)
 def test_commands_of_workflows_exist(words: list[str]) -> None:
     understood(words, "pip", "python3", ".venv/bin/pip")
-
-
-def test_exit_codes_of_docs_ci_are_those_of_the_program() -> None:
-    table = (ROOT / "docs" / "ci.md").read_text("utf-8").partition("| exit code |")[2].partition("\n\n")[0]
-    codes = {code for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for code in row.split(", ")}
-    reference = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    assert codes == set(re.findall(r"^\| (\d+) \|", reference, re.MULTILINE)) - {"130"}
