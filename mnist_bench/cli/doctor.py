@@ -34,7 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.labs.doctor import diagnose, look
+    from mnist_bench.labs.doctor import diagnose
+    from mnist_bench.labs.facts import look
 
     with make_console(args, stderr=True).status("looking at this machine, asking torch ..."):
         facts = look(os.environ, output_dir=args.output_dir, data_dir=args.data_dir, try_compile=args.compile)

@@ -61,7 +61,7 @@ ANSWERS = {
     "importlib.metadata.version": lambda name: "2.13.0" if name == "torch" else VERSION(name),
     "shutil.which": lambda name, **_: f"/usr/bin/{name}",
     "mnist_bench.machine.environment.available_cores": lambda: 2,
-    "mnist_bench.labs.doctor.look": lambda *_, **__: FACTS,
+    "mnist_bench.labs.facts.look": lambda *_, **__: FACTS,
     "mnist_bench.labs.doctor.diagnose": lambda _: FOUND,
     "mnist_bench.data.synthetic.SIZES": (40, 20),
     "mnist_bench.data.verify": lambda *_: None,

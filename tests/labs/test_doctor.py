@@ -25,7 +25,9 @@ from mnist_bench.cli import main
 from mnist_bench.data.mnist import raw_folder
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.labs import doctor
-from mnist_bench.labs.doctor import CHECKS, Diagnosis, Facts, Noise, ask_torch, diagnose
+from mnist_bench.labs import facts as labs_facts
+from mnist_bench.labs.doctor import CHECKS, Diagnosis, diagnose
+from mnist_bench.labs.facts import Facts, Noise, ask_torch
 from mnist_bench.run.protocol import DeviceReport, ProbeFailure, TorchReport
 from mnist_bench.worker import probe
 
@@ -311,7 +313,7 @@ def test_no_interpreter_and_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_this_machine_as_it_is() -> None:
-    found = doctor.look(os.environ, output_dir=Path("results"), data_dir=None, try_compile=False)
+    found = labs_facts.look(os.environ, output_dir=Path("results"), data_dir=None, try_compile=False)
     assert (found.noise.slices >= 20, found.noise.spread >= 1.0, found.noise.found["span_s"] > 0.5) == (True,) * 3
     assert isinstance(found.torch, TorchReport), found.torch
     assert found.torch.version.startswith("2.")
@@ -322,7 +324,7 @@ def test_this_machine_as_it_is() -> None:
 def test_what_the_flags_ask_for(machine: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
     facts = machine(torch=NO_TORCH)
-    monkeypatch.setattr(doctor, "look", lambda environ, **given: asked.update(given) or facts)
+    monkeypatch.setattr(labs_facts, "look", lambda environ, **given: asked.update(given) or facts)
     assert main(["doctor", "-o", "elsewhere", "--data-dir", "d", "--compile"]) == 1
     assert asked == {"output_dir": Path("elsewhere"), "data_dir": Path("d"), "try_compile": True}
     facts = machine(noise={"spread": 1.5})

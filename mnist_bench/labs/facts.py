@@ -1,0 +1,141 @@
+"""What ``doctor`` knows of a machine before anything is judged; tests make it up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, perf_counter_ns
+
+import msgspec
+
+from mnist_bench.machine import environment
+from mnist_bench.machine import noise as counters
+from mnist_bench.machine.environment import ROOT
+from mnist_bench.records import Environment
+from mnist_bench.run.protocol import PROBE_STAGE, ProbeFailure, TorchReport
+
+PROBE = (sys.executable, "-m", "mnist_bench.worker.probe")
+PROBE_S, COMPILE_S = 120.0, 300.0  # the most that it may take; a cold compilation on a busy machine takes long
+SLICE_ITEMS = 100_000  # a few milliseconds: long against the clock, short against the kernel's time slices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """A fixed loop, timed again and again for about a second: ``spread`` is p95 / p50 of its slices.
+
+    ``found`` and ``noisy`` are what ``machine.noise`` says of that second.
+    """
+
+    slices: int
+    slice_ms: float
+    spread: float
+    found: dict[str, float]
+    noisy: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What several checks look at; what one alone needs, it looks up itself. ``root``: where /proc and /sys are."""
+
+    environ: Mapping[str, str]
+    environment: Environment
+    torch: TorchReport | ProbeFailure
+    noise: Noise
+    output_dir: Path
+    data_dir: Path | None
+    root: Path = ROOT
+    system: str = sys.platform
+
+    @property
+    def nvidia_driver(self) -> bool:
+        return "nvidia_driver" in self.environment.details or shutil.which("nvidia-smi") is not None
+
+    def read(self, name: str) -> str:
+        """What a file of the kernel's says; nothing where it is not there."""
+        return environment.read(self.root / name)
+
+
+def look(environ: Mapping[str, str], *, output_dir: Path, data_dir: Path | None, try_compile: bool) -> Facts:
+    """Looks at everything that several checks need; takes some seconds, and writes nothing that stays."""
+    command, limit_s = ((*PROBE, "--compile"), COMPILE_S) if try_compile else (PROBE, PROBE_S)
+    return Facts(
+        environ=environ,
+        noise=measure_noise(),
+        torch=ask_torch(environ, command, limit_s),
+        environment=environment.describe(environ),
+        output_dir=output_dir,
+        data_dir=data_dir,
+    )
+
+
+def measure_noise(seconds: float = 1.0) -> Noise:
+    """Times the same work again and again; whatever is not equal is the machine's doing."""
+    durations_ns: list[int] = []
+    before, end = counters.read(()), perf_counter() + seconds
+    while len(durations_ns) < 20 or perf_counter() < end:
+        begin = perf_counter_ns()
+        sum(range(SLICE_ITEMS))
+        durations_ns.append(perf_counter_ns() - begin)
+    found, noisy = counters.compare(before, counters.read(()), os.cpu_count() or 1)
+    durations_ns.sort()
+    p50, p95 = (durations_ns[int(len(durations_ns) * part)] for part in (0.50, 0.95))
+    return Noise(slices=len(durations_ns), slice_ms=p50 / 1e6, spread=p95 / p50, found=found, noisy=noisy)
+
+
+def ask_torch(environ: Mapping[str, str], command: Sequence[str], limit_s: float) -> TorchReport | ProbeFailure:
+    """What a process of its own says of torch; one that crashes or hangs is an answer too. Nothing of it is left.
+
+    Args:
+        environ: of the process, but for the compiler's caches, which are empty.
+        command: starts it; ``limit_s``: how long it may take.
+    """
+    code = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="mnist-bench-doctor-", ignore_cleanup_errors=True) as folder:
+            caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+            # Files, not pipes: a compiler's helper that outlives the process would hold a pipe open.
+            output, errors = Path(folder, "output"), Path(folder, "errors")
+            with output.open("wb") as out, errors.open("wb") as err:
+                process = subprocess.Popen(
+                    command,
+                    env={**environ, **caches},
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
+            try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(limit_s)
+            finally:  # after Ctrl-C too
+                with contextlib.suppress(
+                    ProcessLookupError, PermissionError
+                ):  # macOS: not permitted where all are gone
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            return _answer(code, output.read_bytes(), errors.read_text(errors="replace").splitlines(), limit_s)
+    except OSError as error:
+        return ProbeFailure(kind="crashed", detail=f"could not be started: {error}", stage="start")
+
+
+def _answer(code: int | None, output: bytes, lines: Sequence[str], limit_s: float) -> TorchReport | ProbeFailure:
+    if code == 0:
+        with contextlib.suppress(msgspec.MsgspecError):
+            return msgspec.json.decode(output, type=TorchReport | ProbeFailure)
+    stages = [line.removeprefix(PROBE_STAGE) for line in lines if line.startswith(PROBE_STAGE)]
+    said = [line.strip() for line in lines if line.strip() and not line.startswith(PROBE_STAGE)]
+    if code is None:
+        detail = f"no answer within {limit_s:g} s"
+    elif -code in set(signal.Signals):
+        detail = f"was killed by {signal.Signals(-code).name}"
+    else:
+        detail = f"exited with {code} ({said[-1] if said else 'silent'})"
+    return ProbeFailure(kind="hung" if code is None else "crashed", detail=detail, stage=["start", *stages][-1])
