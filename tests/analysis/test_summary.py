@@ -159,6 +159,8 @@ class TestDoubts:
         trials = [replace(one, outcome=own) if one.cell == COMPILE else one for one in trials]
         doubts = rows(trials, *sessions)[COMPILE]["doubts"] or ""
         assert doubts == "; ".join(filter(None, [noisy, says and f"{says}: trust the latter"]))
+        apart = [replace(session, paired=False) for session in sessions]
+        assert (rows(trials, *apart)[COMPILE]["doubts"] or "") == noisy, "nothing was timed in turn"
 
 
 class TestClass:
