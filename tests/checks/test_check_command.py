@@ -155,13 +155,11 @@ def test_interrupted_and_resumed(bench: Bench) -> None:
     bench.repo.commit()
     process = bench.check("m.yaml", "--against", "HEAD", "--allow-plugins", "--filter", "model=parts.net.good")
     logs = bench.latest / "logs"
-    assert wait_until(lambda: (logs.is_dir() and any(logs.iterdir())) or process.poll() is not None, 120)
+    assert wait_until(lambda: (logs.is_dir() and any(logs.iterdir())) or process.poll() is not None)
     time.sleep(0.5)  # a worker is at work
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    begin = time.monotonic()
     done = finish(process)
     assert done.returncode == 130, done
-    assert time.monotonic() - begin < 10
     assert f"mnist-bench check --resume {bench.latest.resolve().name} --allow-plugins" in done.stderr
     bench.tidy()
     done = finish(bench.check("--resume", "latest", "--allow-plugins", "--budget", "1s", "--json"))

@@ -19,6 +19,7 @@ from mnist_bench.disk.folder import RunFolder
 
 STATUS = {"measurement": "ok", "skip": "skipped"}
 MARK = "MNIST_BENCH_TEST_MARK"
+PATIENCE_S = 600.0  # what takes longer hangs, however busy the machine is
 
 GOOD = """
 from torch import nn
@@ -140,12 +141,12 @@ class Bench:
                     found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
         return found
 
-    def all_gone(self, seconds: float = 10.0) -> bool:
-        return wait_until(lambda: not self.alive(), seconds)
+    def all_gone(self) -> bool:
+        return wait_until(lambda: not self.alive(), 60.0)  # far less than a worker lives of itself
 
 
 def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    stdout, stderr = process.communicate(timeout=240)
+    stdout, stderr = process.communicate(timeout=PATIENCE_S)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
@@ -155,7 +156,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60.0, every: float = 0.05) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_S, every: float = 0.05) -> bool:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
