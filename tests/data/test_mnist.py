@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mnist_bench.catalogue import FILE_NAMES, SETS
-from mnist_bench.data import default_root, mnist, raw_folder, verify
-from mnist_bench.data.mnist import SUMS_FILE, inspect, proven, read_idx, write_idx
+from mnist_bench.data import default_root, raw_folder, verify
+from mnist_bench.data.mnist import proven, read_idx, write_idx
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError
 from mnist_bench.records import DataSet
@@ -25,14 +24,6 @@ REAL = os.environ.get("MNIST_BENCH_DATA")
 
 
 # ── facts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_facts_agree_with_torchvision() -> None:
-    # Its source is read, not imported: that would take torch along.
-    folder = Path(importlib.util.find_spec("torchvision").origin).parent
-    source = (folder / "datasets" / "mnist.py").read_text(encoding="utf-8").partition("class FashionMNIST")[0]
-    assert all(f'("{name}.gz", ' in source for name in FILE_NAMES)
-    assert all(f'"{mirror}"' in source for mirror in SETS["mnist"].mirrors)
 
 
 @pytest.mark.skipif(REAL is None, reason="MNIST_BENCH_DATA does not name the real MNIST")
@@ -103,20 +94,6 @@ def test_a_changed_byte_is_found_although_size_and_time_are_the_same(data: DataS
     path.unlink()
     with pytest.raises(DataError, match=f"{path}: missing"):
         verify(data)
-
-
-def test_a_set_without_sums_is_held_to_its_hash_alone(data: DataSet) -> None:
-    (Path(data.root) / "MNIST" / SUMS_FILE).unlink()
-    verify(data)
-    flip(raw_folder(Path(data.root)) / FILE_NAMES[0])
-    with pytest.raises(DataError, match=rf"not the data set that was checked at the start: .*{data.sha256}"):
-        verify(data)
-
-
-def test_a_file_without_end_is_not_read(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mnist, "MOST_BYTES", 100)
-    with pytest.raises(DataError, match=f"{SUMS_FILE}: cannot be read: is larger than 100 bytes"):
-        inspect(Path(data.root), "synthetic")
 
 
 # ── IDX ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

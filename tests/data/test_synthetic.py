@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from mnist_bench.catalogue import FILE_NAMES
-from mnist_bench.data import raw_folder, synthetic
+from mnist_bench.data import synthetic
 from mnist_bench.data.draw import png, text
 from mnist_bench.data.mnist import SUMS_FILE, Bytes, inspect, proven
-from mnist_bench.data.synthetic import SIZES, STAMPS, cached_root, draw_digits, ensure, styles, write_set
-from mnist_bench.errors import UsageError
+from mnist_bench.data.synthetic import SIZES, cached_root, draw_digits, ensure, write_set
 
 from .conftest import World
 
@@ -76,24 +75,6 @@ def test_the_classes_can_be_told_apart_but_not_trivially(digits: tuple[Bytes, By
     means = np.stack([images[:2000][labels[:2000] == digit].mean(axis=0) for digit in range(10)])
     distances = ((images[2000:, None] - means) ** 2).sum(axis=2)
     assert 0.65 < (distances.argmin(axis=1) == labels[2000:]).mean() < 0.92
-
-
-def test_every_digit_has_several_styles_whose_pen_positions_lie_closer_than_the_pen_is_wide() -> None:
-    pens, first = styles()
-    assert np.diff(first).min() >= 3
-    assert pens.shape == (2, first[-1], STAMPS)
-    steps = np.sqrt((np.diff(pens, axis=2) ** 2).sum(axis=0)) * 20
-    assert np.median(steps) < 1.0
-    assert (steps > 2).sum() <= 8  # where the pen is lifted
-
-
-def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
-    raw = raw_folder(tmp_path)
-    raw.mkdir(parents=True)
-    (raw / FILE_NAMES[0]).write_text("mine")
-    with pytest.raises(UsageError, match="is there already; delete it or give another folder"):
-        write_set(tmp_path, seed=0, sizes=(5, 3))
-    assert (raw / FILE_NAMES[0]).read_text() == "mine"
 
 
 def test_two_that_want_the_set_at_once_draw_it_once(world: World) -> None:
