@@ -8,18 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnist_bench.records import (
-    Cell,
-    DataSet,
-    Group,
-    ModelEntry,
-    Session,
-    StepTimes,
-    Trial,
-    TrialSpec,
-    Variant,
-    trial_id,
-)
+from mnist_bench import records
+from mnist_bench.records import Cell, Group, Session, Trial, TrialSpec
 from mnist_bench.run import protocol
 from mnist_bench.run.group import Observer, Settings, run_group
 from mnist_bench.run.protocol import Reply, Request
@@ -31,14 +21,14 @@ SECOND_NS = 1_000_000_000
 def make_spec(device: str = "cpu", variant: str = "eager", epochs: int = 2, seed: int = 0) -> TrialSpec:
     cell = Cell(model="mlp", device=device, batch_size=100, variant=variant)
     return TrialSpec(
-        id=trial_id(cell, seed),
+        id=records.trial_id(cell, seed),
         cell=cell,
         seed=seed,
-        model=ModelEntry(name="mlp", model="mlp"),
-        variant=Variant(name=variant, threads=1),
+        model=records.ModelEntry(name="mlp", model="mlp"),
+        variant=records.Variant(name=variant, threads=1),
         recipe="standard",
         epochs=epochs,
-        data=DataSet(name="mnist", root="/nowhere", sha256="0" * 64),
+        data=records.DataSet(name="mnist", root="/nowhere", sha256="0" * 64),
     )
 
 
@@ -51,11 +41,16 @@ PREPARED = protocol.Prepared(
     time_to_first_step_s=1.5,
     compile_s=None,
 )
-STEP_TIMES = StepTimes(p50_ms=1.0, p95_ms=2.0, p99_ms=3.0, count=10)
+STEP_TIMES = records.StepTimes(p50_ms=1.0, p95_ms=2.0, p99_ms=3.0, count=10)
 
 
 def usual(request: Request, number: int) -> None:
     """The script of a worker that does what workers do."""
+
+
+def answers(kind: type, reply: Reply | BaseException, at: int = 0) -> Script:
+    """A worker that answers the ``at``-th request of a kind in its own way."""
+    return lambda request, number: reply if isinstance(request, kind) and number == at else None
 
 
 class FakeWorker:
@@ -123,17 +118,17 @@ class Scene(Observer):
 
     results: list[Session | Trial] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
-    events: list[tuple[str, str]] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
     workers: dict[str, FakeWorker] = field(default_factory=dict)
 
     def stage(self, stage: str, trial_id: str) -> None:
-        self.events.append(("stage", stage))
+        self.events.append(stage)
 
     def detail(self, words: str) -> None:
-        self.events.append(("detail", words))
+        self.events.append(words)
 
     def session(self, session: Session) -> None:
-        self.events.append(("session", session.group))
+        self.events.append(f"session {session.group}")
 
     @property
     def outcomes(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from group_kit import PREPARED, Scene, Script, make_spec, play
+from group_kit import PREPARED, Scene, Script, answers, make_spec, play
 from msgspec import structs
 
 from mnist_bench.errors import Interrupted
@@ -35,11 +35,6 @@ def _quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     calm = noise.Counters(at_s=0.0, busy_s=0.0, steal_s=0.0, own_s=0.0, pressure_s=0.0, load_1min=0.0, throttled=None)
     monkeypatch.setattr(group.noise, "read", lambda pids: calm)
     monkeypatch.setattr(group.noise, "foreign_gpu_processes", lambda: ())
-
-
-def answers(kind: type, reply: protocol.Reply | BaseException, at: int = 0) -> Script:
-    """A worker that answers the ``at``-th request of a kind in its own way."""
-    return lambda request, number: reply if isinstance(request, kind) and number == at else None
 
 
 # ── the usual course ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -94,18 +89,11 @@ def test_the_final_weights_are_scored_on_both_sets(recipe: Any, train: float, te
 
 def test_what_is_told_comes_between_the_spans() -> None:
     scene = play([EAGER], budget_s=30.0)
-    assert [event for event in scene.events if event[0] != "detail"] == [
-        ("stage", "preparing"),
-        ("stage", "timing"),
-        ("session", "mlp/b100/s0"),
-        ("stage", "training"),
-    ]
-    details = [words for kind, words in scene.events if kind == "detail"]
-    assert details[0].startswith("round 16, known to ±0.0%, ")
-    assert details[-2:] == [
-        "epoch 1/2: 60,000 samples/s, loss 1.0000, accuracy 0.9500",
-        "epoch 2/2: 60,000 samples/s, loss 0.5000, accuracy 0.9500",
-    ]
+    preparing, timing, look, *_, session, training, first, second = scene.events
+    assert (preparing, timing, session, training) == ("preparing", "timing", "session mlp/b100/s0", "training")
+    assert look.startswith("round 16, known to ±0.0%, ")
+    assert first == "epoch 1/2: 60,000 samples/s, loss 1.0000, accuracy 0.9500"
+    assert second == "epoch 2/2: 60,000 samples/s, loss 0.5000, accuracy 0.9500"
 
 
 @pytest.mark.parametrize(("said_s", "believed"), [(60.0, True), (49.0, True), (46.0, False), (62.0, False)])
@@ -155,10 +143,14 @@ def gone(*specs: Any, scope: Any = "device", reason: str = NO_GPU) -> dict[str, 
     return {spec.id: answers(Prepare, protocol.Unavailable(scope=scope, reason=reason)) for spec in specs}
 
 
-def test_a_missing_device_is_asked_once() -> None:
+@pytest.mark.parametrize(
+    ("strict", "outcome"),
+    [(False, Skip(reason=NO_GPU)), (True, Failure(kind="failed", reason=f"{NO_GPU} (--strict-devices)"))],
+)
+def test_a_missing_device_is_asked_once(strict: bool, outcome: Skip | Failure) -> None:
     missing: dict[str, str] = {}
-    scene = play([EAGER, *CUDA], gone(*CUDA), unavailable=missing)
-    assert [scene.outcomes[spec.id] for spec in CUDA] == [Skip(reason=NO_GPU)] * 2
+    scene = play([EAGER, *CUDA], gone(*CUDA), unavailable=missing, strict_devices=strict)
+    assert [scene.outcomes[spec.id] for spec in CUDA] == [outcome] * 2
     assert isinstance(scene.outcomes[EAGER.id], Measurement)
     assert scene.lines("launch") == [f"launch {EAGER.id}", f"launch {CUDA[0].id}"]
     assert scene.survivors == set()
@@ -172,11 +164,6 @@ def test_a_missing_compiler_spares_the_other_variants() -> None:
     assert scene.outcomes[COMPILE.id] == Skip(reason="no g++")
     assert isinstance(scene.outcomes[EAGER.id], Measurement)
     assert len(scene.lines("launch")) == 2
-
-
-def test_strict_devices_make_it_a_failure() -> None:
-    scene = play(CUDA, gone(CUDA[0]), strict_devices=True)
-    assert list(scene.outcomes.values()) == [Failure(kind="failed", reason=f"{NO_GPU} (--strict-devices)")] * 2
 
 
 # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────────

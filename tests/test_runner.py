@@ -7,13 +7,13 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from group_kit import FakeWorker, Script, usual
+from group_kit import FakeWorker, Script, answers, usual
 from record_factory import make_manifest, make_matrix
 
 from mnist_bench import cells
@@ -22,7 +22,7 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, DataError, Interrupted, WorkerError
 from mnist_bench.machine import noise
 from mnist_bench.machine.forecast import Host
-from mnist_bench.records import BUILTIN_VARIANTS, Matrix, RunOptions, Trial, TrialSpec, Variant, trial_id
+from mnist_bench.records import BUILTIN_VARIANTS, Matrix, RunOptions, TrialSpec, Variant, trial_id
 from mnist_bench.run import group, runner
 from mnist_bench.run.group import Observer
 from mnist_bench.run.protocol import Failed, Prepare, Request, TrainEpoch
@@ -71,11 +71,8 @@ def test_a_run_ends_with_its_tables_and_is_not_begun_anew(tmp_path: Path, monkey
     assert (run.manifest.status, len(run.trials), len(run.sessions)) == ("complete", 4, 2)
     before = files_of(plan)
 
-    def gone(dataset: object) -> None:
-        raise DataError("gone")
-
     with monkeypatch.context() as patch:
-        patch.setattr(runner.data, "verify", gone)  # a finished run needs no data set any more
+        patch.setattr(runner.data, "verify", Mock(side_effect=DataError("gone")))  # a finished run needs no data set
         assert again(plan, lambda request, number: pytest.fail("measured again")).trials == run.trials
         assert files_of(plan) == before
         lines = before[0].splitlines(keepends=True)
@@ -120,11 +117,8 @@ def test_a_line_that_does_not_fit_the_disk_is_not_a_finished_trial(
 ) -> None:
     plan = planned(tmp_path)
 
-    def full(path: Path, line: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
     with monkeypatch.context() as patch:
-        patch.setattr(files, "append_line", full)
+        patch.setattr(files, "append_line", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
         with pytest.raises(BenchError, match=r"No space left .* 0 of 2 trials"):
             execute(plan)
     assert plan.folder.trials() == ()
@@ -133,11 +127,7 @@ def test_a_line_that_does_not_fit_the_disk_is_not_a_finished_trial(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_between_two_trials(tmp_path: Path, number: signal.Signals) -> None:
-    class Sends(Observer):
-        def finished(self, trial: Trial) -> None:
-            os.kill(os.getpid(), number)
-
-    run = execute(planned(tmp_path), observer=Sends())
+    run = execute(planned(tmp_path), observer=Mock(finished=lambda trial: os.kill(os.getpid(), number)))
     assert (run.manifest.status, len(run.trials)) == ("interrupted", 1)
 
 
@@ -158,9 +148,8 @@ def test_the_second_signal_leaves_its_word(tmp_path: Path) -> None:
 
 
 def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
-    failed = Failed(kind="failed", reason="mine")
     plan = planned(tmp_path, fail_fast=True)
-    run = execute(plan, lambda request, number: failed if isinstance(request, TrainEpoch) else None)
+    run = execute(plan, answers(TrainEpoch, Failed(kind="failed", reason="mine")))
     assert (run.manifest.status, [trial.status for trial in run.trials]) == ("stopped", ["failed"])
 
 
@@ -170,22 +159,14 @@ def test_only_trials_that_will_live_count_for_memory(tmp_path: Path, monkeypatch
     monkeypatch.setattr(runner, "this_host", lambda: host)
     monkeypatch.setattr(runner, "WORKER_BYTES", make_manifest().environment.memory_bytes // 2)
 
-    class Memory:
-        available = make_manifest().environment.memory_bytes
-
-    class Notices(Observer):
-        heard: list[str] = []  # noqa: RUF012
-
-        def notice(self, text: str, *, warning: bool = False) -> None:
-            self.heard.append(text)
-
-    monkeypatch.setattr(runner.psutil, "virtual_memory", Memory)
+    memory, observer = Mock(available=make_manifest().environment.memory_bytes), Mock()
+    monkeypatch.setattr(runner.psutil, "virtual_memory", lambda: memory)
     variants = (*EAGER, Variant(name="plain", fused_optimizer=False))
     plan = planned(tmp_path, make_matrix(devices=("cpu", "cuda"), variants=variants, seeds=(0,)))
-    assert runner.fits(plan.groups, plan.manifest, Notices())
-    monkeypatch.setattr(Memory, "available", 1)
-    assert not runner.fits(plan.groups, plan.manifest, Notices())
-    assert Notices.heard[0].startswith("2 live trials need about")
+    assert runner.fits(plan.groups, plan.manifest, observer)
+    memory.available = 1
+    assert not runner.fits(plan.groups, plan.manifest, observer)
+    assert observer.notice.call_args.args[0].startswith("2 live trials need about")
 
 
 def test_a_link_where_samples_go_is_removed_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,21 +187,20 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts what a run does to its files."""
     done = Counter[str]()
 
-    def counted(owner: Any, name: str, amount: Callable[..., int] = lambda *_: 1) -> None:
+    def counted(owner: Any, name: str) -> None:
         real = getattr(owner, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            done[name] += amount(*arguments)
+            done[name] += len(arguments[1]) if name == "write" else 1
             return real(*arguments, **named)
 
         monkeypatch.setattr(owner, name, call)
 
-    counted(os, "write", lambda _, data: len(data))
-    counted(os, "fsync")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    for owner, name in ((os, "write"), (os, "fsync"), (folder.msgspec, "to_builtins")):
+        counted(owner, name)
     for name in ("read_regular", "write_atomically"):
         counted(files, name)
-    counted(folder.msgspec, "to_builtins")
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     return done
 
 
@@ -228,13 +208,9 @@ def test_the_bookkeeping_of_a_trial_does_not_grow(tmp_path: Path, work: Counter[
     """5,000 trials: the last 500 cost what the first 500 did, in bytes written, files read and records made."""
     counts: list[Counter[str]] = []
 
-    class Counts(Observer):
-        def finished(self, trial: Trial) -> None:
-            counts.append(Counter(work))
-
     matrix = make_matrix(batch_sizes=tuple(range(1, 51)), variants=EAGER, seeds=tuple(range(100)))
     matrix = replace(matrix, timing=replace(matrix.timing, budget_seconds=0.001))
-    run = execute(planned(tmp_path, matrix), observer=Counts())
+    run = execute(planned(tmp_path, matrix), observer=Mock(finished=lambda trial: counts.append(Counter(work))))
     assert len(run.trials) == len(counts) == 5000
     first, last = (counts[end] - counts[begin] for begin, end in ((0, 500), (-501, -1)))
     assert first["write"] > 0

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bench.records import Round
 from mnist_bench.run.protocol import Block, BlockDone
 from mnist_bench.run.session import LOOK_EVERY, MIN_ROUNDS, Left, time_session
 
@@ -43,34 +44,14 @@ class Fake:
         return self.used_s
 
 
-@dataclass(kw_only=True)
-class Timed:
-    """What a session was."""
-
-    members: list[Fake]
-    log: list[int]
-    rounds: tuple[Round, ...] = ()
-    stopped: str = ""
-    looks: list[tuple[int, float | None, float]] = field(default_factory=list)
-
-
-def run(
-    *seconds: Seconds,
-    precision: float = 0.02,
-    budget_s: float = 10.0,
-    seed: int = 0,
-    pairs: Sequence[tuple[int, int]] | None = None,
-) -> Timed:
-    log: list[int] = []
-    timed = Timed(members=[Fake(name, each, log) for name, each in enumerate(seconds)], log=log)
-    timed.rounds, timed.stopped = time_session(
-        timed.members,  # type: ignore[arg-type]
-        random.Random(seed),
-        pairs=[(0, other) for other in range(1, len(seconds))] if pairs is None else pairs,
-        precision=precision,
-        budget_s=budget_s,
-        progress=lambda *look: timed.looks.append(look),
-    )
+def run(*seconds: Seconds, pairs: Any = None, seed: int = 0, **changes: Any) -> Namespace:
+    """What a session was, of members that are compared with the first."""
+    timed = Namespace(log=[], looks=[])
+    timed.members = [Fake(name, each, timed.log) for name, each in enumerate(seconds)]
+    pairs = [(0, other) for other in range(1, len(seconds))] if pairs is None else pairs
+    settings = {"pairs": pairs, "precision": 0.02, "budget_s": 10.0, **changes}
+    progress = lambda *look: timed.looks.append(look)  # noqa: E731
+    timed.rounds, timed.stopped = time_session(timed.members, random.Random(seed), progress=progress, **settings)
     return timed
 
 

@@ -31,9 +31,7 @@ def test_fetch_says_what_it_did_on_stdout_and_what_it_does_on_stderr(
         assert (out.count(" ok"), err.count("downloading")) == (4, count)
 
 
-def test_verify_prints_checksums_and_finds_the_corrupt_and_the_missing_file_with_code_2(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_finds_the_corrupt_and_the_missing_file(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     folder = world.put()
     assert main(["data", "verify", "--data-dir", str(world.root)]) == 0
     out, err = capsys.readouterr()
@@ -42,24 +40,23 @@ def test_verify_prints_checksums_and_finds_the_corrupt_and_the_missing_file_with
     (folder / FILE_NAMES[0]).write_bytes(b"rubbish")
     (folder / FILE_NAMES[3]).unlink()
     assert main(["data", "verify"]) == 2
-    out, err = capsys.readouterr()
+    out = capsys.readouterr().out
     assert [line.split()[-1] for line in out.splitlines()[3:]] == ["corrupt", "ok", "ok", "missing"]
-    assert SETS["mnist"].checksums[FILE_NAMES[0]] in out
-    assert "mnist-bench data fetch" in err
 
 
 def test_verify_of_a_synthetic_set_needs_its_sums(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "verify", "--dataset", "synthetic"]) == 2
-    assert "mnist-bench data synthesize" in capsys.readouterr().err
-    assert main(["data", "synthesize"]) == 0
-    assert main(["data", "verify", "--dataset", "synthetic"]) == 0
     root = cached_root(0, world.environ)
-    assert main(["data", "verify", "--data-dir", str(root)]) == 2
-    assert "not MNIST, but whole synthetic digits" in capsys.readouterr().err
     sums = root / "MNIST" / SUMS_FILE
+
+    def refusal(*flags: str) -> str:
+        assert main(["data", "verify", *flags]) == 2
+        return capsys.readouterr().err
+
+    assert "mnist-bench data synthesize" in refusal("--dataset", "synthetic")
+    assert main(["data", "synthesize"]) == main(["data", "verify", "--dataset", "synthetic"]) == 0
+    assert "not MNIST, but whole synthetic digits" in refusal("--data-dir", str(root))
     sums.unlink()
-    assert main(["data", "verify", "--dataset", "synthetic"]) == 2
-    assert capsys.readouterr().err == f"mnist-bench: {sums}: missing or incomplete: nothing to check the set against\n"
+    assert f"{sums}: missing or incomplete: nothing to check the set against" in refusal("--dataset", "synthetic")
 
 
 REFUSED = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mnist_bench.catalogue import FILE_NAMES, SETS
-from mnist_bench.data import Limits, mirrors, verify
+from mnist_bench.data import Limits
 from mnist_bench.data.mnist import SUMS_FILE
 from mnist_bench.data.synthetic import cached_root, write_set
 from mnist_bench.errors import BenchError, DataError, DownloadError, UsageError
@@ -67,7 +67,6 @@ def test_only_what_is_missing_or_corrupt_is_downloaded(world: World, served: Ser
         ("corrupt", "wrong bytes"),
         ("cut", "IncompleteRead"),
         ("stall", "TimeoutError: timed out"),
-        ("trickle", "not there after 3 s in all"),  # each byte comes in time: only the limit over all ends it
         ("endless", "more than 0 MiB: no file of a data set"),
     ],
 )
@@ -82,10 +81,9 @@ def test_after_a_bad_mirror_comes_the_next(
             world.ask("mnist")
     assert f"{server.url(behaviour)}{FILE_NAMES[0]}.gz: {words}" in str(caught.value)
     assert world.files() == []  # nothing bad, and nothing half
-    if behaviour != "trickle":
-        public(monkeypatch, world, server.url(behaviour), server.url("good"))
-        world.fetch()
-        assert world.is_whole(world.raw)
+    public(monkeypatch, world, server.url(behaviour), server.url("good"))
+    world.fetch()
+    assert world.is_whole(world.raw)
 
 
 @pytest.mark.parametrize(
@@ -119,22 +117,13 @@ def test_a_fault_that_passes_is_tried_again_and_a_missing_file_is_not(
     assert asked == [("broken", True), ("missing", True), ("broken", False), ("missing", False), *again]
 
 
-def test_the_mirror_of_the_environment_is_the_only_one() -> None:
-    assert mirrors("mnist", {"MNIST_BENCH_MIRROR": "https://mirror.example/x"}) == ("https://mirror.example/x/",)
-    assert mirrors("mnist", {}) == SETS["mnist"].mirrors
+def test_a_mirror_that_is_no_address_is_refused(world: World) -> None:
+    world.environ["MNIST_BENCH_MIRROR"] = "ftp://x"
     with pytest.raises(UsageError, match="MNIST_BENCH_MIRROR=ftp://x: not an http"):
-        mirrors("mnist", {"MNIST_BENCH_MIRROR": "ftp://x"})
+        world.ask("mnist")
 
 
 # ── the place ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_place_that_cannot_be_written_is_said_before_anything_is_downloaded(world: World, served: Server) -> None:
-    world.root.write_text("a file where the folder should be")
-    with pytest.raises(BenchError, match=rf"{world.root}.*give a --data-dir that can be written"):
-        world.ask("mnist")
-    assert served.asked == []
-    assert world.ask("auto").name == "synthetic"
 
 
 @pytest.mark.usefixtures("served")
@@ -167,7 +156,7 @@ def test_what_killed_processes_left_is_swept(world: World) -> None:
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("dots", [True, False])
 @pytest.mark.parametrize("below", ["MNIST/raw", ".", "raw", "MNIST", "digits", "digits/raw", "digits/MNIST/raw"])
-def test_mnist_is_found_under_any_shape_without_a_word(world: World, below: str, dots: bool, packed: bool) -> None:
+def test_mnist_is_found_under_any_shape(world: World, below: str, dots: bool, packed: bool) -> None:
     world.put(below=below, dots=dots, packed=packed)
     before = world.files()
     data = world.ask("auto", offline=True)
@@ -240,40 +229,41 @@ def test_an_unreadable_file_is_not_passed_over(world: World) -> None:
 # ── MNIST or the synthetic set ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("behaviour", ["", "trickle"])
-def test_auto_without_mnist_takes_the_synthetic_set_and_says_so_loudly(
-    world: World, server: Server, behaviour: str
+WITHOUT = {
+    "a network": "Connection refused",
+    "a mirror in time": f"not there after {BRIEF.total_s:g} s in all",
+    "leave to download": "--offline forbids to download",
+    "a place": "give a --data-dir that can be written",
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT)
+def test_where_mnist_cannot_be_had_auto_takes_the_synthetic_set_and_says_so_loudly(
+    world: World, server: Server, what: str
 ) -> None:
-    if behaviour:
-        world.environ["MNIST_BENCH_MIRROR"] = server.url(behaviour)
-    assert world.ask("auto").name == "synthetic"
+    if what != "a network":
+        world.environ["MNIST_BENCH_MIRROR"] = server.url("trickle" if what == "a mirror in time" else "good")
+    if what == "a place":
+        world.root.write_text("a file where the folder should be")
+    offline = what == "leave to download"
+    assert world.ask("auto", offline=offline).name == "synthetic"
     said = "\n".join(world.notices)
-    for words in ("WARNING", "SYNTHETIC", "do NOT compare with MNIST's", f"data fetch --data-dir {world.root}"):
+    for words in ("SYNTHETIC", "do NOT compare with MNIST's", f"data fetch --data-dir {world.root}", WITHOUT[what]):
         assert words in said
-    assert (f"not there after {BRIEF.total_s:g} s in all" if behaviour else "Connection refused") in said
+    with pytest.raises((DataError, DownloadError), match=WITHOUT[what]):
+        world.ask("mnist", offline=offline)
+    assert bool(server.asked) == (what == "a mirror in time")
+    assert world.files() == []
 
 
-def test_offline_nothing_is_asked_of_the_network(world: World, served: Server) -> None:
-    assert world.ask("auto", offline=True).name == "synthetic"
-    assert "--offline forbids to download" in "\n".join(world.notices)
-    with pytest.raises(DataError, match="--offline forbids to download"):
-        world.ask("mnist", offline=True)
-    assert served.asked == []
-    assert not world.root.exists()
-
-
-@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"x"), Path.unlink])
-def test_the_synthetic_set_is_drawn_once_into_the_cache_and_anew_where_it_is_damaged(
-    world: World, damage: Callable[[Path], None]
-) -> None:
-    data = world.ask("synthetic")
-    assert data.root == str(cached_root(0, world.environ)) == str(world.cache / "synthetic-v2-seed0-40+20")
-    verify(data)
+def test_the_synthetic_set_is_drawn_once_into_the_cache_and_anew_where_it_is_damaged(world: World) -> None:
+    for drawn, damage in enumerate((Path.touch, Path.unlink, lambda path: path.write_bytes(b"x")), start=1):
+        data = world.ask("synthetic")
+        assert data.root == str(cached_root(0, world.environ)) == str(world.cache / "synthetic-v2-seed0-40+20")
+        assert world.ask("synthetic") == data
+        assert len(world.notices) == max(1, drawn - 1)
+        damage(Path(data.root) / "MNIST" / "raw" / FILE_NAMES[2])
     assert world.ask("synthetic") == data
-    assert len(world.notices) == 1
-    damage(Path(data.root) / "MNIST" / "raw" / FILE_NAMES[2])
-    assert world.ask("synthetic") == data
-    assert len(world.notices) == 2
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(world: World) -> None:

@@ -84,11 +84,9 @@ def test_two_that_want_the_set_at_once_draw_it_once(world: World) -> None:
         barrier.wait()
         ensure(0, notify=world.notices.append, environ=world.environ)
 
-    threads = [threading.Thread(target=want) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        for wanting in [pool.submit(want) for _ in range(2)]:
+            wanting.result()
     assert len(world.notices) == 1
     assert proven("synthetic", cached_root(0, world.environ))
 

@@ -31,9 +31,13 @@ def slow():
 # ── kill -9 ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def kill_at_random(bench: Bench, instants: int, seed: int, variants: str = "[eager]") -> None:
-    """Kills the program ``instants`` times, each time going on with --resume; begins anew when all is done."""
-    rng = random.Random(seed)
+TWENTY = pytest.param(20, "[eager, {name: second, threads: 1}]", marks=[pytest.mark.bars, pytest.mark.timeout(1800)])
+
+
+@pytest.mark.parametrize(("instants", "variants"), [(3, "[eager]"), TWENTY])
+def test_killed_at_any_instant_it_goes_on(bench: Bench, instants: int, variants: str) -> None:
+    """Each time with --resume; it begins anew when all is done."""
+    rng = random.SystemRandom()
     bench.write(SLOW, ["good", "slow"], variants=variants)
     kept: dict[str, dict[str, Any]] = {}
     for number in range(instants):
@@ -86,17 +90,6 @@ def check_complete(bench: Bench) -> None:
     assert (bench.results / "latest").resolve() == run.resolve()
 
 
-def test_killed_at_three_instants(bench: Bench) -> None:
-    kill_at_random(bench, 3, seed=random.SystemRandom().getrandbits(32))
-
-
-@pytest.mark.bars
-@pytest.mark.timeout(1800)
-def test_killed_at_twenty_instants(bench: Bench) -> None:
-    variants = "[eager, {name: second, threads: 1}]"
-    kill_at_random(bench, 20, seed=random.SystemRandom().getrandbits(32), variants=variants)
-
-
 # ── Ctrl-C ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -134,19 +127,6 @@ def test_interrupted_once_keeps_what_is_finished_and_resumes_to_the_end_and_then
     assert again.returncode == 0, again
     assert bench.trials() == before
     assert bench.left_in_results() == []
-
-
-def test_interrupted_twice_ends_at_once(bench: Bench) -> None:
-    bench.write(SLOW, ["slow"])
-    process = bench.start("-v")
-    assert wait_until(lambda: bench.runs() and len(bench.alive()) > 1), finish(process)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    done = finish(process)
-    assert done.returncode == 130, done
-    assert bench.all_gone()
-    assert bench.trials() == []  # it took no trial to its end
-    assert bench.manifest()["status"] == "interrupted"
 
 
 # ── two at once ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 from fault_kit import Bench
@@ -17,38 +17,31 @@ from mnist_bench.run.group import Observer
 from mnist_bench.run.process import LocalWorker
 
 
-class Stopwatch:
-    """Runs while the parent is inside a method of a worker's; the time from its making to the first call too."""
+class Watched(LocalWorker):
+    """A stopwatch runs inside each of its methods; it starts as the worker is made, up to the end of the first call."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.total_ns: dict[str, int] = {}
-        self._made_ns: dict[str, int] = {}
-        for name in ("call", "close"):
-            monkeypatch.setattr(LocalWorker, name, self._timed(getattr(LocalWorker, name)))
-        monkeypatch.setattr(LocalWorker, "__init__", self._starting(LocalWorker.__init__))
+    total_ns: ClassVar[dict[str, int]] = {}
 
-    def _starting(self, method: Callable[..., None]) -> Callable[..., None]:
-        def timed(worker: LocalWorker, spec: Any, *rest: Any) -> None:
-            self._made_ns[spec.id] = perf_counter_ns()
-            method(worker, spec, *rest)
+    def __init__(self, *arguments: Any) -> None:
+        self._begin_ns: int | None = perf_counter_ns()
+        super().__init__(*arguments)
 
-        return timed
+    def _timed(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        begin_ns, self._begin_ns = self._begin_ns or perf_counter_ns(), None
+        done = method(*arguments)
+        self.total_ns[self.spec.id] = self.total_ns.get(self.spec.id, 0) + perf_counter_ns() - begin_ns
+        return done
 
-    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(worker: LocalWorker, *arguments: Any) -> Any:
-            name = worker.spec.id
-            begin = self._made_ns[name] if name not in self.total_ns else perf_counter_ns()
-            try:
-                return method(worker, *arguments)
-            finally:
-                self.total_ns[name] = self.total_ns.get(name, 0) + perf_counter_ns() - begin
+    def call(self, request: Any) -> Any:
+        return self._timed(super().call, request)
 
-        return timed
+    def close(self) -> int:
+        return cast(int, self._timed(super().close))
 
 
 def test_the_waterfall_is_what_a_stopwatch_says(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule 6: within 2 %, of two trials that hand the token back and forth (each sleeps while the other works)."""
-    watch = Stopwatch(monkeypatch)
+    monkeypatch.setattr(runner, "LocalWorker", Watched)
     environ = bench.environ()
     for key, value in environ.items():
         monkeypatch.setenv(key, value)
@@ -71,7 +64,7 @@ def test_the_waterfall_is_what_a_stopwatch_says(bench: Bench, tmp_path: Path, mo
     for trial in trials:
         measured = trial.outcome
         assert isinstance(measured, Measurement), trial
-        stopwatch_s = watch.total_ns[trial.id] * 1e-9
+        stopwatch_s = Watched.total_ns[trial.id] * 1e-9
         assert stopwatch_s > 5
         assert measured.awake_s == pytest.approx(stopwatch_s, rel=0.02)
         assert measured.token_s == pytest.approx(stopwatch_s, rel=0.02)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from mnist_bench.catalogue import DEVICES
 from mnist_bench.worker import loop
 from mnist_bench.worker.devices import open_device
-from mnist_bench.worker.loop import Waterfall, evaluate, time_steps_by_events, train_epoch
+from mnist_bench.worker.loop import evaluate, time_steps_by_events, train_epoch
 
 MS = 1_000_000
 
@@ -67,24 +66,6 @@ def test_a_block_is_about_a_tenth_of_a_second_by_the_latest_steps(duration: int,
     assert steps == max(1, steps)
     if 10 <= duration <= 50 * MS:
         assert 0.5 <= steps * duration / (100 * MS) <= 1.5
-
-
-# ── waterfall ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_waterfall_adds_up_and_times_what_fails() -> None:
-    clock = Clock()
-    waterfall = Waterfall(clock, started_ns=0)
-    with waterfall.asleep():
-        clock.sleep(100 * MS)
-    for _ in range(2):
-        with suppress(ZeroDivisionError), waterfall.phase("step"):
-            clock.sleep(5 * MS)
-            raise ZeroDivisionError
-    clock.sleep(7 * MS)  # claimed by nobody
-    waterfall.add("loader", 2 * MS)
-    assert waterfall.phases_s() == pytest.approx({"step": 0.010, "loader": 0.002})
-    assert (waterfall.asleep_s(), waterfall.elapsed_s()) == pytest.approx((0.1, 0.117001))
 
 
 # ── epochs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -166,12 +147,8 @@ def test_steps_by_events_are_synchronised_at_both_ends_only() -> None:
 @pytest.mark.parametrize("name", [*DEVICES, "cuda:3"])
 def test_a_device_that_is_missing_says_why(name: str) -> None:
     device, done = open_device(name), []
-    assert str(device.torch_device).startswith(name.partition(":")[0])
     reason = device.missing()
     assert reason is None or len(reason) > 20
     if name == "cpu":
         assert (reason, device.peak_bytes()) == (None, None)
-        assert device.describe()
-        durations = device.time_steps(lambda: done.append(1), 4)
-        assert len(durations) == len(done) == 4
-        assert min(durations) >= 0
+        assert len(device.time_steps(lambda: done.append(1), 4)) == len(done) == 4

@@ -86,55 +86,29 @@ def test_nothing_is_imported_unless_plugins_are_allowed(tmp_path: Path, monkeypa
     assert not (tmp_path / "here").exists()
 
 
-NOISY = """
-    import torch
-    from torch import nn
-
-    class build(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm1d(784)
-            self.out = nn.Linear(784, 10)
-
-        def forward(self, images):
-            return self.out(self.norm(images.flatten(1) + torch.randn(1)))
-"""
-
-
 def test_the_proof_of_shape_leaves_no_trace(tmp_path: Path) -> None:
-    write_plugin(tmp_path, "noisy_plugin", NOISY)
-    torch.manual_seed(3)
-    model = build("noisy_plugin:build", tmp_path)
-    drawn = torch.rand(1)
-    torch.manual_seed(3)
-    nn.Linear(784, 10)
-    assert torch.equal(drawn, torch.rand(1))
-    assert model.training
-    assert int(model.norm.num_batches_tracked) == 0  # type: ignore[union-attr,arg-type]
+    write_plugin(tmp_path, "noisy_plugin", MADE.format("torch.rand(2, 10)"))
+    before = torch.get_rng_state()
+    assert build("noisy_plugin:build", tmp_path).training
+    assert torch.equal(before, torch.get_rng_state())
+    write_plugin(tmp_path, "batch_plugin", LINEAR.replace("nn.Linear", "nn.BatchNorm1d(784), nn.Linear"))
+    assert not build("batch_plugin:build", tmp_path).state_dict()["1.num_batches_tracked"]
 
 
-MADE = "from torch import nn\nclass build(nn.Module):\n    def forward(self, images): return {}"
+MADE = "import torch\nclass build(torch.nn.Module):\n    def forward(self, images): return {}"
+INPUT = "from an input (2, 1, 28, 28) came"
+NOT_FOUND = "no module 'nowhere_at_all{}' beside the matrix file or among the packages"
 REFUSED = [
     ("refused:build", "def build(): return 5", "refused:build() returned a int, not a torch.nn.Module"),
     ("refused:build", "build = 5", "'int' object is not callable"),
     ("refused:build", "def other(): ...", "module 'refused' has no attribute 'build'"),
-    (
-        "refused:build",
-        MADE.format("images.flatten(1)[:, :9]"),
-        "refused:build: from an input (2, 1, 28, 28) came (2, 9), not logits (2, 10)",
-    ),
-    (
-        "refused:build",
-        MADE.format("[1]"),
-        "refused:build: from an input (2, 1, 28, 28) came list, not logits (2, 10)",
-    ),
+    ("refused:build", MADE.format("images[:, 0, 0, :9]"), f"refused:build: {INPUT} (2, 9), not logits (2, 10)"),
+    ("refused:build", MADE.format("[1]"), f"refused:build: {INPUT} list, not logits (2, 10)"),
     # What it does wrong itself is its own error.
     ("refused:build", "import a_package_that_is_not_there", "No module named 'a_package_that_is_not_there'"),
     ("refused:build", "import torch\ntorch.no_such_thing", "module 'torch' has no attribute 'no_such_thing'"),
-    *(
-        (f"{name}:build", "", f"{name}:build: no module {name!r} beside the matrix file or among the packages")
-        for name in ("nowhere_at_all", "nowhere_at_all.inner")
-    ),
+    ("nowhere_at_all:build", "", f"nowhere_at_all:build: {NOT_FOUND.format('')}"),
+    ("nowhere_at_all.inner:build", "", f"nowhere_at_all.inner:build: {NOT_FOUND.format('.inner')}"),
     ("tinynet", "", "no entry point 'tinynet' in the group mnist_bench.models: install its package"),
 ]
 
