@@ -16,7 +16,7 @@ from comparison_kit import TROUBLE, as_run, make_matrix, make_run, numbers, reco
 from msgspec import structs
 from record_factory import make_measurement, make_trial
 
-from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by
+from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by, document
 from mnist_bench.analysis.ratios import PROCESS_SD, ratio_of
 from mnist_bench.analysis.summary import Run
 from mnist_bench.disk.folder import RunFolder
@@ -208,6 +208,25 @@ class TestCells:
         trials = [make_trial(t.cell, t.seed, noisy) if t.id == "mlp/cpu/b100/eager/s0" else t for t in trials]
         found = lines(compare_cells(as_run(manifest, trials, sessions), "variant"))
         assert (found["mlp/cpu/b100/compile"].noisy, found["mlp/cpu/b1000/compile"].noisy) == (True, False)
+
+    def test_what_decides_stays_longest_as_a_terminal_narrows(self, run: Run) -> None:
+        found = {}
+        for table in document(compare_cells(run, "variant")).tables:
+            lines = [[line.plain for line in table.terminal(width)] for width in range(200, 10, -1)]
+            heads = [one[-len(table.rows) - 2].replace("95 %", "95").replace("pays off", "off") for one in lines]
+            found[table.title.partition(":")[0]] = list(dict.fromkeys(" ".join(head.split()) for head in heads))
+        assert found["Geometric means"] == ["of class cells mean 95", "of class cells mean", "of cells mean"]
+        names = "model device batch variant"
+        assert found["Break-even"] == [
+            f"{names} compile s steps 95 off epochs 95 seconds 95",
+            f"{names} compile s steps 95 off 95 seconds 95",
+            f"{names} compile s steps off 95 seconds 95",
+            f"{names} compile s steps off 95 seconds",
+            f"{names} compile s off 95 seconds",
+            f"{names} compile s off 95",
+            f"{names} off 95",
+            f"{names} off",
+        ]
 
     def test_default_is_the_device_then_the_variant_then_the_batch_size(self, run: Run) -> None:
         assert default_by(run) == default_by(run, lambda cell: cell.device == "cuda") == "device"
