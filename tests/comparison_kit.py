@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import record_factory
-from record_factory import RUN_ID, make_epochs, make_failed, make_manifest, make_measurement, make_session, make_trial
+from record_factory import (
+    RUN_ID,
+    keep,
+    make_epochs,
+    make_failed,
+    make_manifest,
+    make_measurement,
+    make_session,
+    make_trial,
+)
 
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand
@@ -32,39 +41,28 @@ from mnist_bench.stats import Interval
 
 Trouble = Mapping[str, tuple[str, str]]
 
-VARIANTS = (
-    BUILTIN_VARIANTS["eager"],
-    BUILTIN_VARIANTS["compile"],
-    Variant(name="tf32", precision="tf32"),
-)
+VARIANTS = (BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"], Variant(name="tf32", precision="tf32"))
 # What goes wrong, by cell id (all its seeds) or trial id: (status, reason).
 TROUBLE: Trouble = {
     "lenet5/cuda/b1000/compile": ("oom", "8.1 GiB were asked for, 4 GiB are free: take a smaller batch"),
     "mlp/cuda/b100/compile/s1": ("crashed", "signal 11: see its log"),
     "lenet5/cpu/b1000/eager": ("timeout", "over 1800 s: raise limits.timeout_seconds"),
-    "mlp/cpu/b100/tf32": ("skipped", "tf32 needs an NVIDIA GPU"),
-    "mlp/cpu/b1000/tf32": ("skipped", "tf32 needs an NVIDIA GPU"),
-    "lenet5/cpu/b100/tf32": ("skipped", "tf32 needs an NVIDIA GPU"),
-    "lenet5/cpu/b1000/tf32": ("skipped", "tf32 needs an NVIDIA GPU"),
+    **{
+        f"{model}/cpu/{size}/tf32": ("skipped", "tf32 needs an NVIDIA GPU")
+        for model in ("mlp", "lenet5")
+        for size in ("b100", "b1000")
+    },
 }
 
 
 def make_matrix(**changes: Any) -> Matrix:
-    matrix = Matrix(
-        models=(ModelEntry(name="mlp", model="mlp"), ModelEntry(name="lenet5", model="lenet5")),
-        devices=("cpu", "cuda"),
-        batch_sizes=(100, 1000),
-        variants=VARIANTS,
-    )
-    return replace(matrix, **changes)
+    models = tuple(ModelEntry(name=name, model=name) for name in ("mlp", "lenet5"))
+    own = {"models": models, "devices": ("cpu", "cuda"), "batch_sizes": (100, 1000), "variants": VARIANTS}
+    return record_factory.make_matrix(**{**own, **changes})
 
 
 def records(
-    matrix: Matrix | None = None,
-    trouble: Trouble = TROUBLE,
-    *,
-    factor: float = 1.0,
-    salt: int = 0,
+    matrix: Matrix | None = None, trouble: Trouble = TROUBLE, *, factor: float = 1.0, salt: int = 0
 ) -> tuple[Manifest, list[Trial], list[Session]]:
     """The records of a run.
 
@@ -94,20 +92,9 @@ def run_of(trials: Sequence[Trial], sessions: Sequence[Session] = (), **changes:
 
 
 def write(
-    output_dir: Path,
-    manifest: Manifest,
-    trials: Sequence[Trial],
-    sessions: Sequence[Session],
-    run_id: str = RUN_ID,
+    output_dir: Path, manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session], run_id: str = RUN_ID
 ) -> RunFolder:
-    """The run on disk, as the runner would have left it."""
-    folder = RunFolder.create(output_dir, replace(manifest, run_id=run_id))
-    with folder.lock():
-        for trial in trials:
-            folder.append(trial)
-        for session in sessions:
-            folder.append(session)
-    return folder
+    return keep(output_dir, replace(manifest, run_id=run_id), trials, sessions)
 
 
 def step_ms(cell: Cell) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from msgspec import structs
 
 from mnist_bench import records
 from mnist_bench.cells import expand
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Epochs, Manifest, Matrix, Measurement, Outcome, Session, Trial
 
 RUN_ID = "20261123T101500Z-a1b2c3"
@@ -153,3 +155,14 @@ def make_manifest(trials: Sequence[Trial | str] = (), **changes: Any) -> Manifes
         started_at="2026-11-23T10:15:00Z",
     )
     return replace(manifest, **changes)
+
+
+def keep(
+    results: Path, manifest: Manifest, trials: Sequence[Trial] = (), sessions: Sequence[Session] = ()
+) -> RunFolder:
+    """The run on disk, as the runner would have left it."""
+    folder = RunFolder.create(results, manifest)
+    with folder.lock():
+        for record in (*trials, *sessions):
+            folder.append(record)
+    return folder

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -102,11 +103,8 @@ def test_what_is_unknown_or_ambiguous_lists_what_is_known(run: RunFolder, result
 
 @pytest.mark.parametrize("spoil", ["gone", "dangling", "impossible"])
 def test_a_lost_latest_is_the_newest_run(results: Path, monkeypatch: pytest.MonkeyPatch, spoil: str) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError("no symlinks here")
-
     if spoil == "impossible":
-        monkeypatch.setattr(Path, "symlink_to", refuse)
+        monkeypatch.setattr(Path, "symlink_to", Mock(side_effect=PermissionError("no symlinks here")))
     runs = [make(results), make(results, OTHER)]
     (results / "latest").unlink(missing_ok=True)
     if spoil == "dangling":
@@ -129,12 +127,9 @@ ACTIONS: dict[str, Callable[[RunFolder], Any]] = {
 def test_a_kill_leaves_what_was_there_or_the_whole_new(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, action: str
 ) -> None:
-    def kill(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     results, needed = run.path.parent, action == "make" or step in ("fsync", "replace")
     with monkeypatch.context() as patch:
-        patch.setattr(owner, step, kill)
+        patch.setattr(owner, step, Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt) if needed else nullcontext():
             ACTIONS[action](run)
     assert run.manifest() == (MANIFEST if needed else replace(MANIFEST, status="stopped"))
@@ -181,10 +176,8 @@ def test_other_peoples_files_are_left_alone(results: Path, tmp_path: Path, monke
     assert hidden(results) == [".mine.123.tmp", ".results.csv.123.0badcafe.tmp"]
     assert (tmp_path / "elsewhere").is_dir()
 
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "no locks here")
-
-    monkeypatch.setattr(folder.fcntl, "flock", refuse)  # as on some network file systems
+    no_locks = Mock(side_effect=OSError(errno.ENOLCK, "no locks here"))
+    monkeypatch.setattr(folder.fcntl, "flock", no_locks)  # as on some network file systems
     (results / HIDDEN).mkdir()
     make(results, LATER)
     assert HIDDEN in hidden(results)
@@ -234,17 +227,13 @@ def test_figures_have_six_digits_and_are_finite(locked: RunFolder) -> None:
 
 def test_fifty_epochs_fit_in_a_line(locked: RunFolder) -> None:
     rng = np.random.default_rng(0)
-    epochs = replace(
-        make_epochs(rng.uniform(1, 20, 50).tolist(), rng.uniform(0.9, 1, 50).tolist()),
-        loss=tuple(rng.uniform(0, 0.1, 50).tolist()),
-        eval_s=tuple(rng.uniform(0.1, 1, 50).tolist()),
-    )
+    columns = {name: tuple(rng.uniform(0.1, 1, 50).tolist()) for name in ("train_s", "loss", "eval_s", "accuracy")}
+    epochs = replace(make_epochs(), **columns, loader_s=(0.5,) * 50)
     words = tuple(f"other processes used {n} % of the cores' time" for n in range(50))
     stored: Any = locked.append(trial(outcome=make_measurement(epochs=epochs, noisy=words)))
     assert (locked.path / "trials.jsonl").stat().st_size <= LINE_LIMIT
     *kept, more = stored.outcome.noisy
     assert (tuple(kept), more) == (words[: len(kept)], f"and {50 - len(kept)} more")
-    assert len(stored.outcome.epochs.train_s) == 50
     assert locked.trials() == (stored,)
 
 
@@ -375,12 +364,6 @@ def test_torn_at_every_byte(locked: RunFolder, lines: list[Trial | Session]) -> 
 def test_a_write_that_fails_or_is_not_durable_counts_at_most_once(
     locked: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(number: int) -> Callable[[int], None]:
-        def fsync(_: int) -> None:
-            raise OSError(number, "Input/output error")
-
-        return fsync
-
     locked.append(make_failed())
     path, write = locked.path / "trials.jsonl", os.write
     before = path.read_bytes()
@@ -390,10 +373,10 @@ def test_a_write_that_fails_or_is_not_durable_counts_at_most_once(
             locked.append(make_failed(seed=1))
     assert path.read_bytes() == before
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing(errno.EIO))
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
         with pytest.raises(OSError, match="Input/output"):
             locked.append(make_failed(seed=1))
-        patch.setattr(os, "fsync", failing(errno.EINVAL))  # folders that cannot be synced: no error
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.EINVAL, "no folders")))  # which is no error
         files.sync_folder(locked.path)
     locked.append(make_failed(seed=1))
     assert locked.trials() == (make_failed(), make_failed(seed=1))

@@ -8,9 +8,10 @@ from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from record_factory import make_cell, make_manifest, make_matrix, make_measurement, make_session, make_trial
+from record_factory import keep, make_cell, make_manifest, make_matrix, make_measurement, make_session, make_trial
 
 from mnist_bench import cells as matrices
 from mnist_bench.cli import main
@@ -54,11 +55,7 @@ def make_folder(
         ended_at=f"2026-11-0{number + 1}T01:00:00Z",
         options=RunOptions(plugin_path="/x", shard=shard, solo=True),
     )
-    folder = RunFolder.create(results, replace(manifest, **changes))
-    with folder.lock():
-        for trial in trials:
-            folder.append(trial)
-    return folder
+    return keep(results, replace(manifest, **changes), trials)
 
 
 @pytest.fixture
@@ -231,11 +228,8 @@ class TestRefused:
 @pytest.mark.usefixtures("shards")
 @pytest.mark.parametrize(("owner", "step"), [(Path, "replace"), (os, "fsync"), (RunFolder, "write_tables")])
 def test_kill_leaves_no_run(results: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str) -> None:
-    def kill(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(owner, step, kill)
+        patch.setattr(owner, step, Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             merged(results)
     assert known_runs(results) == IDS[:2]

@@ -6,15 +6,15 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from bad_matrices import GOOD
-from record_factory import RUN_ID, make_cell, make_manifest, make_matrix, make_trial
+from record_factory import RUN_ID, keep, make_cell, make_manifest, make_matrix, make_trial
 
 from mnist_bench import cells as matrices
 from mnist_bench.cli import main
 from mnist_bench.cli.progress import TimeLeft
-from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted
 from mnist_bench.records import BUILTIN_VARIANTS, RunOptions
 from mnist_bench.run import runner
@@ -46,10 +46,7 @@ def resume(tmp_path: Path) -> Start:
             order=("mlp/b100/s0", "mlp/b100/s1"),
             options=RunOptions(**{"solo": True, **changes}),
         )
-        folder = RunFolder.create(tmp_path / "results", manifest)
-        with folder.lock():
-            for trial in trials[:finished]:
-                folder.append(trial)
+        keep(tmp_path / "results", manifest, trials[:finished])
         return ["run", "--resume", "latest", "-o", str(tmp_path / "results")]
 
     return make
@@ -64,16 +61,16 @@ def test_quiet_leaves_nothing_but_the_table(resume: Start, capsys: pytest.Captur
 
 
 CODE = ('"model": "mlp"', '"model": "evilmod:build"')
-AS_IT_WAS = "a resumed run goes on as it was started; leave"
 
 
 @pytest.mark.parametrize(
     ("flags", "options", "edit", "words"),
     [
-        (["--filter", "model=mlp"], {}, (), f"--filter: {AS_IT_WAS} --filter out"),
-        (["--shard", "1/2"], {}, (), f"--shard: {AS_IT_WAS} --shard out"),
-        (["--solo"], {"solo": False}, (), f"--solo: {AS_IT_WAS} --solo out"),
-        (["--strict-devices"], {}, (), f"--strict-devices: {AS_IT_WAS} --strict-devices out"),
+        *(
+            (flags.split(), {"solo": False}, (), f"{name}: a resumed run goes on as it was started; leave {name} out")
+            for flags in ("--filter model=mlp", "--shard 1/2", "--solo", "--strict-devices")
+            for name in flags.split()[:1]
+        ),
         ([], {}, ('"epochs": 2', '"epochs": 99'), "epochs: should be less than or equal to 50"),
         ([], {}, CODE, "manifest.json: matrix: models[0].model: 'evilmod:build' is code: add --allow-plugins"),
         ([], {"allow_plugins": True}, CODE, "models[0].model: 'evilmod:build' is code: add --allow-plugins"),
@@ -99,10 +96,7 @@ def test_a_resumed_run_is_what_it_was_and_a_stranger_s_runs_no_code(
 def test_the_command_that_goes_on_is_whole(
     resume: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:
-    def interrupt(group: Any, **_: Any) -> Any:
-        raise Interrupted("interrupted")
-
-    monkeypatch.setattr(runner, "run_group", interrupt)
+    monkeypatch.setattr(runner, "run_group", Mock(side_effect=Interrupted("interrupted")))
     command = resume(1, allow_plugins=bool(flags))
     assert main([*command, *flags]) == 130
     again = " ".join(["mnist-bench run --resume", RUN_ID, "-o", shlex.quote(command[-1]), *flags])

@@ -27,6 +27,7 @@ COMMAND_TIMEOUT_S = 240
 LONG_TIMEOUT_S = 3600
 # Nothing is downloaded: what is not here is drawn.
 OFFLINE = {"MNIST_BENCH_MIRROR": "http://127.0.0.1:9/", "NO_PROXY": "127.0.0.1"}
+TERMINAL = {"GIT_CONFIG_COUNT": "1", "PS1": "[$?]tour> ", "PS2": "", "TERM": "xterm", "NO_COLOR": "1"}
 # What one machine's screen shows and another's does not: processor, noise, data set, columns that do not fit.
 NOISE = {"noisy", "the", "machine", "was", "disturbed", "while", "this", "measured"}
 COMES_AND_GOES = NOISE | {"amd", "epyc", "core", "cores", "mnist", "synthetic", "data", "step", "epoch"}
@@ -41,7 +42,7 @@ pytestmark = [needs_terminal, pytest.mark.usefixtures("one_core")]
 def walker(tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> Iterator[Walker]:
     walker = Walker(tmp_path, bench_environ("tour"))
     yield walker
-    walker.close()
+    walker.bash.close(force=True)
 
 
 class Walker:
@@ -50,51 +51,40 @@ class Walker:
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self._folder = folder
         origin = commit_of_working_tree(folder / "origin")
-        self._bash = pexpect.spawn(
+        address = {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"url.{origin}.insteadOf",
+            "GIT_CONFIG_VALUE_0": ADDRESS,
+        }
+        self.bash = pexpect.spawn(
             "bash",
             ["--norc", "--noprofile", "--noediting", "-i"],
             cwd=str(folder),
-            env={
-                **environ,
-                **OFFLINE,
-                **git_settings(origin),
-                "PS1": "[$?]tour> ",
-                "PS2": "",
-                "TERM": "xterm",
-                "NO_COLOR": "1",
-            },
+            env={**environ, **OFFLINE, **address, **TERMINAL},
             dimensions=(40, 100),
             encoding="utf-8",
         )
-        self._bash.expect(PROMPT)
+        self.bash.expect(PROMPT)
 
     def walk(self, command: Command) -> tuple[int, str]:
         """Types a command, and Ctrl-C after the first finished trial where the tour does; its exit code and screen."""
-        self._bash.timeout = LONG_TIMEOUT_S if command.text == LONG else COMMAND_TIMEOUT_S
-        self._bash.sendline(command.text)
+        self.bash.timeout = LONG_TIMEOUT_S if command.text == LONG else COMMAND_TIMEOUT_S
+        self.bash.sendline(command.text)
         before = ""
         if command.interrupted:
-            self._bash.expect(FINISHED_TRIAL)
-            before = self._bash.before + self._bash.after
-            self._bash.sendintr()
-        self._bash.expect(PROMPT)
+            self.bash.expect(FINISHED_TRIAL)
+            before = self.bash.before + self.bash.after
+            self.bash.sendintr()
+        self.bash.expect(PROMPT)
         if command.text.startswith("git clone"):
             lay_venv(self._folder / "mnist_bench")
-        return int(self._bash.match[1]), ESCAPES.sub("", before + self._bash.before)
-
-    def close(self) -> None:
-        self._bash.close(force=True)
+        return int(self.bash.match[1]), ESCAPES.sub("", before + self.bash.before)
 
 
 def commit_of_working_tree(target: Path) -> Path:
     """A repository that holds the files of the working tree, changed and new ones too."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -103,10 +93,6 @@ def commit_of_working_tree(target: Path) -> Path:
     for words in (["init", "--quiet"], ["add", "--all"], [*own, "commit", "--quiet", "-m", "the working tree"]):
         subprocess.run(["git", *words], cwd=target, check=True, capture_output=True)
     return target
-
-
-def git_settings(origin: Path) -> dict[str, str]:
-    return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{origin}.insteadOf", "GIT_CONFIG_VALUE_0": ADDRESS}
 
 
 def lay_venv(clone: Path) -> None:
@@ -119,10 +105,6 @@ def lay_venv(clone: Path) -> None:
         (folder / name).chmod(0o755)
     (folder / "activate").write_text(f'PATH="{folder}:$PATH"\n')
     (clone / ".venv" / "installed").touch()
-
-
-def steps(*, long: bool) -> list[Command]:
-    return [each for each in commands(TOUR) if long or each.text != LONG]
 
 
 def exit_code(step: int, walked: list[Command]) -> int:
@@ -159,8 +141,7 @@ def test_the_tour_has_its_parts() -> None:
 
 @pytest.mark.timeout(900)
 def test_the_tour_can_be_walked(walker: Walker, tmp_path: Path) -> None:
-    walked = steps(long=False)
-    screens = walk(walker, walked)
+    screens = walk(walker, [command for command in commands(TOUR) if command.text != LONG])
     resumed = screens["mnist-bench run --resume latest --allow-plugins"]
     found = re.search(r"(\d+) trials, (\d+) of them finished before", resumed)
     assert found is not None
@@ -174,4 +155,4 @@ def test_the_tour_can_be_walked(walker: Walker, tmp_path: Path) -> None:
 @pytest.mark.bars
 @pytest.mark.timeout(7200)
 def test_the_whole_tour_can_be_walked(walker: Walker) -> None:
-    walk(walker, steps(long=True))
+    walk(walker, commands(TOUR))

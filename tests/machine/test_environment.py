@@ -19,6 +19,7 @@ NVIDIA = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.90.07  Re
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 V2 = {"proc/self/cgroup": "0::/user.slice/job\n"}
 V1 = {"proc/self/cgroup": "5:memory:/docker/abc\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/\n0::/\n"}
+OWN_V2 = "sys/fs/cgroup/user.slice/job/cpu.max"
 CPU_V1 = "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_"
 
 
@@ -40,16 +41,9 @@ def says(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
         ({}, None),
         (V2, None),
         ({"proc/self/cgroup": "broken\n"}, None),
-        (V2 | {"sys/fs/cgroup/user.slice/job/cpu.max": "150000 100000\n"}, 1.5),
-        (V2 | {"sys/fs/cgroup/user.slice/job/cpu.max": "max 100000\n"}, None),
-        (
-            V2
-            | {
-                "sys/fs/cgroup/user.slice/cpu.max": "200000 100000\n",
-                "sys/fs/cgroup/user.slice/job/cpu.max": "400000 100000\n",
-            },
-            2.0,
-        ),
+        (V2 | {OWN_V2: "150000 100000\n"}, 1.5),
+        (V2 | {OWN_V2: "max 100000\n"}, None),
+        (V2 | {OWN_V2: "400000 100000\n", "sys/fs/cgroup/user.slice/cpu.max": "200000 100000\n"}, 2.0),
         ({"proc/self/cgroup": "0::/../x\n", "sys/fs/cgroup/cpu.max": "300000 100000"}, 3.0),
         (V1 | {f"{CPU_V1}quota_us": "250000\n", f"{CPU_V1}period_us": "100000\n"}, 2.5),
         (V1 | {f"{CPU_V1}quota_us": "-1\n", f"{CPU_V1}period_us": "100000\n"}, None),

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from bad_matrices import GOOD
-from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
+from record_factory import keep, make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
 
 from mnist_bench.cells import expand
 from mnist_bench.config import parse
-from mnist_bench.disk.folder import RunFolder
-from mnist_bench.machine.forecast import (
-    Host,
-    earlier_trials,
-    estimate,
-    skip_reason,
-    this_host,
-)
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Trial, Variant
+from mnist_bench.machine.forecast import Host, earlier_trials, estimate, skip_reason
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Variant
 
 
 def host(**changes: object) -> Host:
@@ -57,18 +48,12 @@ class TestEstimate:
         cells = [cell for cell in expand(matrix) if cell.device == "cpu"]
         assert sum(self.seconds(cell, matrix) for cell in cells) < 600
 
-    def keep(self, results: Path, trials: Sequence[Trial], run_id: str = "20261123T101500Z-a1b2c3") -> Path:
-        folder = RunFolder.create(results, make_manifest(trials, run_id=run_id))
-        with folder.lock():
-            for trial in trials:
-                folder.append(trial)
-        return folder.path
-
     def test_reads_earlier_trials_and_leaves_out_a_broken_run(self, tmp_path: Path) -> None:
         good = make_trial(self.cell, outcome=make_measurement(token_s=20.0))
         others = [make_failed(make_cell("cnn")), make_trial(make_cell("lenet5"), recipe="tutorial")]
-        self.keep(tmp_path, [good, *others])
-        (self.keep(tmp_path, [good], "20261124T101500Z-a1b2c3") / "trials.jsonl").write_text("[\n[\n")
+        keep(tmp_path, make_manifest([good, *others]), [good, *others])
+        broken = keep(tmp_path, make_manifest([good], run_id="20261124T101500Z-a1b2c3"))
+        (broken.path / "trials.jsonl").write_text("[\n[\n")
         assert earlier_trials(tmp_path, "standard") == {self.cell: [good.outcome]}
         assert earlier_trials(tmp_path / "absent", "standard") == {}
 
@@ -95,12 +80,7 @@ AOT = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot
         ("mps", "eager", host(), "only on macOS"),
         ("mps", "eager", host(platform="darwin"), None),
         ("cpu", "compile", host(), None),
-        (
-            "cpu",
-            "compile",
-            NO_PROGRAM,
-            "compile: torch.compile needs a C++ compiler (g++ not found), will be skipped: apt",
-        ),
+        ("cpu", "compile", NO_PROGRAM, "torch.compile needs a C++ compiler (g++ not found), will be skipped: apt"),
         ("cpu", "compile", dataclasses.replace(NO_PROGRAM, platform="darwin"), "skipped: xcode-select --install"),
         ("cpu", "compile", dataclasses.replace(NO_PROGRAM, environ={"CXX": "icpx"}), "(icpx not found)"),
         ("cpu", "compile", host(environ={"TMPDIR": "/a b"}), "folder with a space (/a b)"),
@@ -112,7 +92,3 @@ def test_skips(device: str, variant: str, machine: Host, phrase: str | None) -> 
     cell = Cell(model="mlp", device=device, batch_size=1, variant=variant)
     reason = skip_reason(cell, BUILTIN_VARIANTS.get(variant, AOT), machine)
     assert reason is None if phrase is None else phrase in str(reason)
-
-
-def test_this_host_is_found_without_running_anything() -> None:
-    assert this_host().platform == sys.platform

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -56,11 +57,8 @@ def test_disturbances_are_said(later: Counters, cores: int, words: list[str]) ->
     assert min(found.values()) >= 0
 
 
-def test_what_a_short_span_had_is_kept() -> None:
+def test_what_a_short_span_had_is_kept_and_what_the_system_does_not_keep_is_left_out() -> None:
     assert compare(CALM, after(0.1, steal_s=0.1), cores=2)[0]["steal"] == pytest.approx(0.5)
-
-
-def test_what_the_system_does_not_keep_is_left_out() -> None:
     found, _ = compare(replace(CALM, pressure_s=None, throttled=None), after(10.0), cores=2)
     assert not found.keys() & {"cpu_pressure", "throttled"}
 
@@ -105,10 +103,7 @@ def test_others_on_the_gpu(printed: str, expected: tuple[int, ...], monkeypatch:
 
 @pytest.mark.parametrize("error", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 5)])
 def test_no_answer_is_no_process(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(noise.subprocess, "run", fail)
+    monkeypatch.setattr(noise.subprocess, "run", Mock(side_effect=error))
     assert foreign_gpu_processes() == ()
 
 
