@@ -19,7 +19,6 @@ from mnist_bench.cells import expand, select
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_result, say
 from mnist_bench.errors import Interrupted, WorkerError
-from mnist_bench.gate.sides import Side
 from mnist_bench.records import Matrix
 from mnist_bench.run.process import Interrupts
 
@@ -86,7 +85,7 @@ def execute(args: argparse.Namespace) -> int:
 def setting_of(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: Interrupts) -> Setting:
     """The user's own side twice."""
     from mnist_bench import data
-    from mnist_bench.gate.sides import Setting
+    from mnist_bench.gate.sides import Setting, Side
     from mnist_bench.labs.selftest import Warned
 
     root = data.default_root(args.data_dir, os.environ)
