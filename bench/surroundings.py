@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mnist_bench.machine.environment import MADE_HOME
+
 MATRIX = """version: 1
 name: small
 dataset: synthetic
@@ -144,7 +146,8 @@ def attempt(command: str, made: Path, base: Path, surrounding: Surrounding, expe
         if code and not output.strip() and surrounding.shell == "{}":
             faults.append("silent")
         left = [str(path) for path in folder.rglob(".*") if path.name.endswith(".tmp") or "fetch-" in path.name]
-        left += [str(path) for path in (base / "tmp").iterdir()]
+        # A user without a home is given one there, which stays.
+        left += [str(path) for path in (base / "tmp").iterdir() if not path.name.startswith(MADE_HOME)]
         if left:
             faults.append(f"left behind: {left[:3]}")
             shutil.rmtree(base / "tmp")

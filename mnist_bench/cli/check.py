@@ -122,7 +122,8 @@ def _resumed(args: argparse.Namespace) -> Plan:
     from mnist_bench.gate import plan
     from mnist_bench.gate.conduct import sides_of
 
-    given = {"--against": args.against, "--filter": args.filter, "--seeds": args.seeds, "MATRIX": args.target}
+    measured = {"--seeds": args.seeds, "--data-dir": args.data_dir}
+    given = {"--against": args.against, "--filter": args.filter, **measured, "MATRIX": args.target}
     for flag, value in given.items():
         if value is not None:
             raise UsageError(f"{flag}: a resumed check goes on with its own: leave {flag} out, or start anew")
