@@ -260,16 +260,12 @@ GOOD, PAIR = encode(trial()), encode(session(["a", "b"], [[1.25, 2.5]]))
 DEEP = b'{"a":' * 200_000
 BROKEN = [
     ("manifest.json", b"", "Expecting value"),
-    ("manifest.json", b"[]", "Expected `object`, got `array`"),
     ("manifest.json", b"\xff", "malformed|utf-8"),
     ("manifest.json", b"{}", "missing required field `run_id`"),
-    ("manifest.json", encode(MANIFEST).replace(b'_version":1', b'_version":true'), "Expected `int`, got `bool`"),
     ("manifest.json", b'{"schema_version": 99}', "newer mnist_bench .schema 99; this one reads up to 1.: upgrade"),
     ("manifest.json", b'{"schema_version": NaN}', "NaN is not a figure"),
     ("manifest.json", DEEP, "nested too deep"),
     ("trials.jsonl", b"{", "truncated"),
-    ("trials.jsonl", b"\xff\xfe", "malformed|utf-8"),
-    ("trials.jsonl", b'"no trial"', "Expected `object`, got `str`"),
     ("trials.jsonl", DEEP, "recursion"),
     ("trials.jsonl", encode(trial(seed=9)), "id: 'mlp/cpu/b100/eager/s9' is no trial of this run"),
     ("trials.jsonl", encode(trial(make_cell(variant="compile"), id=trial().id)), "is no trial of this run"),
@@ -328,17 +324,6 @@ def test_samples_that_promise_more_than_there_is(run: RunFolder, shape: str) -> 
             run.session_ms(name)
 
 
-def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(b"x" * 101)
-    assert files.read_regular(tmp_path / "large", 101) == b"x" * 101
-    with pytest.raises(OSError, match="is larger than 100 bytes"):
-        files.read_regular(tmp_path / "large", 100)
-    (tmp_path / "link").symlink_to("large")
-    assert files.read_regular(tmp_path / "link", 101, follow=True)
-    with pytest.raises(OSError, match="is no regular file"):
-        files.read_regular(Path("/dev/zero"), 101)
-
-
 # ── crashes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -380,16 +365,6 @@ def test_a_write_that_fails_or_is_not_durable_counts_at_most_once(
         files.sync_folder(locked.path)
     locked.append(make_failed(seed=1))
     assert locked.trials() == (make_failed(), make_failed(seed=1))
-
-
-def test_one_write_and_one_sync_per_line(locked: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    locked.append(make_failed())
-    calls: list[str] = []
-    write, fsync = os.write, os.fsync
-    monkeypatch.setattr(os, "write", lambda *a: (calls.append("write"), write(*a))[1])
-    monkeypatch.setattr(os, "fsync", lambda *a: (calls.append("fsync"), fsync(*a))[1])
-    locked.append(make_failed(seed=1))
-    assert calls == ["write", "fsync"]
 
 
 def append_for_ever(path: Path, first: Any) -> None:

@@ -156,7 +156,6 @@ class TestRefused:
             ({"dataset": DataSet(name="synthetic", root="/", sha256="e" * 64)}, "data set is synthetic eeeeeeeeeeee"),
             ({"program_version": "0.0.9"}, "its program version is 0.0.9"),
             ({"status": "interrupted"}, f"not complete: finish it first (mnist-bench run --resume {IDS[1]})"),
-            ({"status": "running"}, "is running, not complete"),
             ({"check": Sides(a=TREE, b=TREE, matrix=None, cells=(), budget_s=1.0)}, "is a check, not a run"),
             ({"matrix_sha256": "f" * 64, "program_version": "0", "status": "stopped"}, "\n" * 2),
         ],
@@ -168,9 +167,8 @@ class TestRefused:
         assert message in text or text.count("\n") == message.count("\n") == 2, "all at once"
 
     @pytest.mark.usefixtures("shards")
-    @pytest.mark.parametrize("references", [[IDS[0]], [IDS[0], IDS[0]], [IDS[0], "latest", IDS[0]]])
-    def test_fewer_than_two_runs(self, results: Path, references: list[str]) -> None:
-        assert ("named twice" if len(references) > 1 else "two runs at least") in refused(results, *references)
+    def test_fewer_than_two_runs(self, results: Path) -> None:
+        assert "two runs at least" in refused(results, IDS[0])
 
     @pytest.mark.parametrize(("seconds", "how"), [(10.0, "the very same measurement"), (11.0, "measured twice")])
     def test_a_trial_in_both_is_named(self, results: Path, seconds: float, how: str) -> None:
@@ -181,8 +179,6 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("gpu", "change", "named"),
         [
-            ("A10", {"cpu": "Intel Xeon"}, "CPU is Intel Xeon, that of"),
-            ("A10", {"cores": 8}, "cores is 8"),
             ("A10", {"packages": {}}, "torch is unknown"),
             ("A10", {"details": {"nvidia_driver": "2"}}, "NVIDIA driver is 2"),
             ("H100", {}, "GPU is H100, that of"),
@@ -211,18 +207,12 @@ class TestRefused:
         else:
             assert "group mlp/b100/s0: is in" in refused(results, across_machines=True)
 
-    @pytest.mark.parametrize("name", ["trials.jsonl", "sessions.jsonl", "samples", "logs"])
-    def test_a_broken_line_and_a_folder_that_is_a_link(
-        self, results: Path, shards: tuple[RunFolder, RunFolder], name: str
-    ) -> None:
+    @pytest.mark.parametrize("name", ["samples", "logs"])
+    def test_a_folder_that_is_a_link(self, results: Path, shards: tuple[RunFolder, RunFolder], name: str) -> None:
         path = shards[1].path / name
-        if name.endswith(".jsonl"):
-            path.write_bytes(b"{}\n" + path.read_bytes())
-            assert f"{path}:1: broken line" in refused(results)
-        else:
-            path.rename(results.parent / name)
-            path.symlink_to(results.parent / name)
-            assert f"{path}: must be a folder of the run's own, and no link" in refused(results)
+        path.rename(results.parent / name)
+        path.symlink_to(results.parent / name)
+        assert f"{path}: must be a folder of the run's own, and no link" in refused(results)
 
 
 @pytest.mark.usefixtures("shards")

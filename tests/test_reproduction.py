@@ -22,10 +22,9 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted, UsageError
 from mnist_bench.labs import reproduce as lab
 from mnist_bench.labs.reproduce import Epoch, Reproduction, standard_matrix, tutorial_matrix
-from mnist_bench.records import DataSet, ImageSets, Manifest, Matrix, Measurement, RunOptions, Trial
+from mnist_bench.records import DataSet, ImageSets, Manifest, Matrix, RunOptions, Trial
 from mnist_bench.report import vega
 from mnist_bench.run import runner
-from mnist_bench.run.group import Observer
 
 PUBLISHED, MATRIX = lab.read(), tutorial_matrix("resident")
 TUTORIAL, STANDARD = "20261123T101500Z-aaaaaa", "20261123T101500Z-bbbbbb"
@@ -281,32 +280,3 @@ def test_a_new_one_that_cannot_be_is_refused_before_anything_is_made(
     printed = capsys.readouterr()
     assert (printed.out, problem in printed.err) == ("", True)
     assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.parametrize("recipe", ["tutorial", "standard"])
-def test_both_image_sets_are_scored_by_real_workers(
-    recipe: Any, tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]
-) -> None:
-    """The mlp alone, an epoch: what a recipe scores anyway has the same accuracy in both places."""
-    environ = bench_environ("one")
-    # One thread: on a busy machine two of one step wait for each other's turn.
-    variants, models = (replace(MATRIX.variants[0], threads=1),), MATRIX.models[:1]
-    matrix = replace(MATRIX, dataset="auto", recipe=recipe, models=models, variants=variants, epochs=1, seeds=(0,))
-    options = runner.Options(
-        run=RunOptions(score_both=True),
-        matrix_path="test",
-        output_dir=tmp_path / "results",
-        data_root=Path(environ["MNIST_BENCH_DATA"]),
-        offline=True,
-    )
-    plan = runner.start(matrix, runner.draft(matrix, options.run), options, Observer(), environ)
-    (trial,) = runner.execute(plan, Observer(), environ).trials
-    assert isinstance(trial.outcome, Measurement), trial.reason
-    assert trial.outcome.marks == ()
-    assert trial.outcome.final is not None
-    train, test = trial.outcome.final.train, trial.outcome.final.test
-    own, other, images = (train, test, 60_000) if recipe == "tutorial" else (test, train, 10_000)
-    assert trial.outcome.epochs.accuracy == (own,)
-    assert trial.outcome.eval_samples == images  # that of the epochs: the other set is no part of its rate
-    assert 0 < abs(train - test) < 0.1
-    assert other > 0.5

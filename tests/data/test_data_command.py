@@ -77,20 +77,6 @@ def test_what_cannot_be_done_is_refused(
     assert REFUSED[arguments] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("code", "banned"),
-    [
-        # The parent process must never wait for torch, nor touch a GPU.
-        ("import mnist_bench.data.draw, mnist_bench.cli.data", {"torch", "requests"}),
-        ("from mnist_bench.cli import main; main(['data', 'show', '--help'])", {"numpy", "torch", "PIL", "requests"}),
-    ],
-)
-def test_nothing_is_imported_in_vain(code: str, banned: set[str]) -> None:
-    code = f"import sys\ntry:\n  {code}\nexcept SystemExit: pass\nsys.exit(str(sorted({banned} & set(sys.modules))))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == "[]"
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_fetch_that_is_ended_ends_at_once_and_leaves_nothing(
     world: World, server: Server, number: signal.Signals

@@ -218,14 +218,6 @@ def test_only_regular_files_are_read(world: World, place: str, make: Callable[[P
     assert world.ask("synthetic").name == "synthetic"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_not_passed_over(world: World) -> None:
-    path = world.put() / FILE_NAMES[0]
-    path.chmod(0)
-    with pytest.raises(DataError, match=f"{path}: cannot be read: Permission denied; mend its permissions"):
-        world.ask("auto")
-
-
 # ── MNIST or the synthetic set ───────────────────────────────────────────────────────────────────────────────────────
 
 

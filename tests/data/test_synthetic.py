@@ -108,11 +108,3 @@ def test_as_many_digits_stand_beside_each_other_as_fit(columns: int, across: int
     assert lines[0].split() == [str(label) for label in LABELS[:across]]
     assert max(map(len, lines)) <= max(columns, 28)
     assert len(lines) == -(-16 // across) * 15
-
-
-def test_letters_grow_darker_with_the_ink() -> None:
-    image = np.zeros((1, 28, 28), np.uint8)
-    image[0, :2] = np.linspace(0, 255, 28).astype(np.uint8)
-    line = text(image, LABELS[:1], columns=28).splitlines()[1]
-    assert (line[0], line[-1], len(set(line))) == (" ", "@", 10)
-    assert sorted(line, key=" .:-=+*#%@".index) == list(line)
