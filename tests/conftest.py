@@ -30,15 +30,10 @@ CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int
 
 
 @pytest.fixture
-def one_core() -> Iterator[None]:
+def one_core() -> None:
     """What a test starts runs on one core: these take minutes where others are at work."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
-    yield
-    os.sched_setaffinity(0, cores)
+    if CORES:
+        os.sched_setaffinity(0, {max(CORES)})
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +88,7 @@ def bench_environ(bench_data: dict[str, str], tmp_path: Path) -> Callable[[str],
 
 @pytest.fixture(autouse=True)
 def _same_cores() -> Iterator[None]:
-    """A block in this process binds it to a core; the next test has all of them again."""
-    if CORES:
-        os.sched_setaffinity(0, CORES)
+    """What binds this process to a core (a block in it, ``one_core``) does so for one test."""
     yield
     if CORES:
         os.sched_setaffinity(0, CORES)

@@ -8,28 +8,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from record_factory import make_cell, make_manifest, make_matrix
+
 from mnist_bench import records
-from mnist_bench.records import Cell, Group, Session, Trial, TrialSpec
+from mnist_bench.records import Group, Session, Trial, TrialSpec
 from mnist_bench.run import protocol
-from mnist_bench.run.group import Observer, Settings, run_group
+from mnist_bench.run.group import Settings, run_group
 from mnist_bench.run.protocol import Reply, Request
+from mnist_bench.run.runner import trial_spec
 
 Script = Callable[[Request, int], Reply | BaseException | None]  # (request, how many of its kind before); None: usual
 SECOND_NS = 1_000_000_000
 
 
-def make_spec(device: str = "cpu", variant: str = "eager", epochs: int = 2, seed: int = 0) -> TrialSpec:
-    cell = Cell(model="mlp", device=device, batch_size=100, variant=variant)
-    return TrialSpec(
-        id=records.trial_id(cell, seed),
-        cell=cell,
-        seed=seed,
-        model=records.ModelEntry(name="mlp", model="mlp"),
-        variant=records.Variant(name=variant, threads=1),
-        recipe="standard",
-        epochs=epochs,
-        data=records.DataSet(name="mnist", root="/nowhere", sha256="0" * 64),
-    )
+def make_spec(device: str = "cpu", variant: str = "eager", seed: int = 0) -> TrialSpec:
+    """Of mlp, two epochs, one thread."""
+    matrix = make_matrix(variants=(records.Variant(name=variant, threads=1),))
+    cell = make_cell(device=device, variant=variant)
+    return trial_spec(matrix, make_manifest().dataset, records.RunOptions(), cell, seed)
 
 
 PREPARED = protocol.Prepared(
@@ -113,22 +109,12 @@ class FakeWorker:
 
 
 @dataclass(kw_only=True)
-class Scene(Observer):
-    """What happened: ``results`` as they came, the ``log``, the ``events`` that were told."""
+class Scene:
+    """What happened: ``results`` as they came, the ``log``."""
 
     results: list[Session | Trial] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
     workers: dict[str, FakeWorker] = field(default_factory=dict)
-
-    def stage(self, stage: str, trial_id: str) -> None:
-        self.events.append(stage)
-
-    def detail(self, words: str) -> None:
-        self.events.append(words)
-
-    def session(self, session: Session) -> None:
-        self.events.append(f"session {session.group}")
 
     @property
     def outcomes(self) -> dict[str, Any]:
@@ -159,7 +145,7 @@ class Scene(Observer):
             self.workers[spec.id] = FakeWorker(spec, (scripts or {}).get(spec.id, usual), self.log)
             return self.workers[spec.id]
 
-        usually = {"precision": 0.02, "budget_s": 4.0, "reference": "eager", "launch": launch, "observer": self}
+        usually = {"precision": 0.02, "budget_s": 4.0, "reference": "eager", "launch": launch}
         group = Group(id="mlp/b100/s0", specs=tuple(specs))
         return run_group(group, timed=timed, settings=Settings(**{**usually, **changes}), rng=random.Random(0))
 

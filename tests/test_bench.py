@@ -8,7 +8,6 @@ import math
 import os
 import random
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -22,11 +21,12 @@ import pytest
 import torch
 from record_factory import SHA, make_epochs, make_measurement, make_session
 
-from bench import aa, bars, bench_cells, live, overhead, report, tutorial_loop
+from bench import bars, bench_cells, live, overhead, report, tutorial_loop
 from bench.bars import Bar
 from bench.plain_loop import PlainLoop
 from mnist_bench import config
 from mnist_bench.analysis.ratios import SpeedUp
+from mnist_bench.catalogue import training_of
 from mnist_bench.cells import expand
 from mnist_bench.disk.folder import SAMPLES, TRAINING, WARMUP
 from mnist_bench.errors import DataError, WorkerError
@@ -35,16 +35,9 @@ from mnist_bench.run.process import Interrupts
 from mnist_bench.stats import Interval
 from mnist_bench.worker.executions import eager, missing_compiler
 from mnist_bench.worker.models import build_model, build_optimizer
-from mnist_bench.worker.pipelines import epoch_order
+from mnist_bench.worker.pipelines import Resident, epoch_order
 
 ROOT = Path(__file__).resolve().parents[1]
-HARNESS_BENCHMARKS = {
-    "test_plan_10000_cells",
-    "test_summarise_10000_trials",
-    "test_append_trial",
-    "test_run_5000_trials",
-    "test_hodges_lehmann_of_200",
-}
 MACHINE = {"span_s": 10.0, "steal": 0.0, "others": 0.0, "load_1min": 1.0}
 
 
@@ -69,116 +62,97 @@ def ran(*command: str, cwd: Path = ROOT, **environ: str) -> subprocess.Completed
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
-class TestAgreement:
-    @pytest.mark.parametrize(
-        ("ratios", "half_width", "held"),
-        [
-            ([1.01, 0.99, 1.005, 0.995, 1.0, 1.0, 1.01, 0.99, 1.002, 0.998], 0.02, [True, True, True]),
-            ([1.1, 0.9] * 5, 0.2, [False, True, True]),  # spread too wide
-            ([1.01, 1.012] * 5, 0.02, [True, False, True]),  # one side is always slower
-            ([1.02, 0.98] * 5, 0.01, [True, True, False]),  # intervals too narrow
-            ([1.0] * 7 + [1.03, 0.97, 1.03], 0.02, [True, True, False]),  # seven of ten hold 1
-        ],
-    )
-    def test_a_missed_bar_is_exit_code_1(self, ratios: list[float], half_width: float, held: list[bool]) -> None:
-        found = bars.agreement_bars("mlp", [speed_up(ratio, half_width) for ratio in ratios])
-        assert [bar.holds for bar in found] == held
-        assert bars.exit_code(found) == (0 if all(held) else 1)
-        logs = np.log(ratios)
-        spread = bars.spread(logs.tolist())
-        expected = (logs.mean(), logs.std(ddof=1), logs.std(ddof=1) / math.sqrt(len(logs)))
-        assert (spread.mean, spread.sd, spread.standard_error) == pytest.approx(expected)
-
-    def test_too_few_sessions_prove_nothing(self) -> None:
-        found = bars.agreement_bars("mlp", [speed_up(1.0)])
-        assert [bar.holds for bar in found] == [False, False, True]
-        assert found[0].measured == "unknown"
-        assert not bars.holds_one(SpeedUp(Interval(1.0), "within"))
-
-    def test_every_model_is_judged_on_its_own_sessions(self) -> None:
-        pair, solo = timed((3.0, 3.0)), (timed((3.0,)), timed((3.0,)))
-        repeats = [
-            aa.Repeat(model=model, seed=seed, paired=speed_up(ratio), solo=speed_up(2.0), together=pair, apart=solo)
-            for model, ratios in (("lenet5", [1.0, 1.01, 0.99]), ("mlp", [1.3, 1.0, 0.8]))
-            for seed, ratio in enumerate(ratios)
-        ]
-        held = {bar.what: bar.holds for bar in aa.judge(("lenet5", "mlp"), repeats)}
-        assert held["lenet5: sd of ln ratio between sessions"]
-        assert not held["mlp: sd of ln ratio between sessions"]
+@pytest.mark.parametrize(
+    ("ratios", "half_width", "held"),
+    [
+        ([1.01, 0.99, 1.005, 0.995, 1.0, 1.0, 1.01, 0.99, 1.002, 0.998], 0.02, [True, True, True]),
+        ([1.1, 0.9] * 5, 0.2, [False, True, True]),  # spread too wide
+        ([1.01, 1.012] * 5, 0.02, [True, False, True]),  # one side is always slower
+        ([1.02, 0.98] * 5, 0.01, [True, True, False]),  # intervals too narrow
+        ([1.0] * 7 + [1.03, 0.97, 1.03], 0.02, [True, True, False]),  # seven of ten hold 1
+    ],
+)
+def test_a_missed_bar_is_exit_code_1(ratios: list[float], half_width: float, held: list[bool]) -> None:
+    found = bars.agreement_bars("mlp", [speed_up(ratio, half_width) for ratio in ratios])
+    assert [bar.holds for bar in found] == held
+    assert bars.exit_code(found) == (0 if all(held) else 1)
 
 
-class TestOverhead:
-    @pytest.mark.parametrize(
-        ("logs", "held"),
-        [
-            ([0.003 + 0.001 * (-1) ** n for n in range(30)], [True, True]),
-            ([0.012 + 0.0001 * n for n in range(30)], [False, True]),  # the ratio is over the bar
-            ([-0.1, 0.1] * 6, [True, False]),  # its upper bound is
-            ([0.0] * 5, [True, False]),  # its upper bound is not known
-        ],
-    )
-    def test_what_is_over_a_bar_misses_it(self, logs: list[float], held: list[bool]) -> None:
-        assert [bar.holds for bar in bars.step_bars("mlp", logs)] == held
-
-    @pytest.mark.parametrize(("harness", "sign"), [("mlp/cpu/b100/a/s0", 1), ("mlp/cpu/b100/b/s0", -1)])
-    def test_a_pair_is_the_median_over_its_rounds(self, harness: str, sign: int) -> None:
-        found = overhead.step_pair("mlp", 0, timed((3.3, 3.0), (3.0, 3.0), (3.03, 3.0)), harness)
-        assert found.log_ratio == pytest.approx(sign * math.log(1.01))
-
-    def test_parts_of_an_epoch(self) -> None:
-        (cost,) = overhead.epoch_costs("mlp", trained(2.0, 0.5, call_s=2.01, step_s=1.74))
-        assert (cost.outside_span, cost.around_span, cost.outside) == pytest.approx((0.005, 0.005, 0.01))
-        assert [bars.outside_bar("mlp", [share, share, 0.5]).holds for share in (0.009, 0.011)] == [True, False]
-
-    @pytest.mark.parametrize(("seconds", "code"), [(25.1, 0), (24.9, 1)])
-    def test_tutorial(self, seconds: float, code: int) -> None:
-        sides = {"eager": trained(8.0, 2.0), "tutorial": trained(seconds - 5, 5.0)}
-        pairs = [tutorial_loop.LoopPair(model="lenet5", pair=n, **sides) for n in range(3)]
-        assert bars.exit_code(tutorial_loop.judge(("lenet5",), pairs)) == code
-
-    def test_nothing_measured_is_no_proof(self) -> None:
-        assert bars.exit_code([]) == 1
+def test_too_few_sessions_prove_nothing() -> None:
+    found = bars.agreement_bars("mlp", [speed_up(1.0)])
+    assert [bar.holds for bar in found] == [False, False, True]
+    assert found[0].measured == "unknown"
+    assert not bars.holds_one(SpeedUp(Interval(1.0), "within"))
 
 
-class TestConduct:
-    @pytest.fixture
-    def args(self, tmp_path: Path) -> argparse.Namespace:
-        return argparse.Namespace(json=tmp_path / "out" / "samples.json", data_dir=None)
+@pytest.mark.parametrize(
+    ("logs", "held"),
+    [
+        ([0.003 + 0.001 * (-1) ** n for n in range(30)], [True, True]),
+        ([0.012 + 0.0001 * n for n in range(30)], [False, True]),  # the ratio is over the bar
+        ([-0.1, 0.1] * 6, [True, False]),  # its upper bound is
+        ([0.0] * 5, [True, False]),  # its upper bound is not known
+    ],
+)
+def test_what_is_over_a_bar_misses_it(logs: list[float], held: list[bool]) -> None:
+    assert [bar.holds for bar in bars.step_bars("mlp", logs)] == held
 
-    @staticmethod
+
+@pytest.mark.parametrize(("harness", "sign"), [("mlp/cpu/b100/a/s0", 1), ("mlp/cpu/b100/b/s0", -1)])
+def test_a_pair_is_the_median_over_its_rounds(harness: str, sign: int) -> None:
+    found = overhead.step_pair("mlp", 0, timed((3.3, 3.0), (3.0, 3.0), (3.03, 3.0)), harness)
+    assert found.log_ratio == pytest.approx(sign * math.log(1.01))
+
+
+def test_parts_of_an_epoch() -> None:
+    (cost,) = overhead.epoch_costs("mlp", trained(2.0, 0.5, call_s=2.01, step_s=1.74))
+    assert (cost.outside_span, cost.around_span, cost.outside) == pytest.approx((0.005, 0.005, 0.01))
+    assert [bars.outside_bar("mlp", [share, share, 0.5]).holds for share in (0.009, 0.011)] == [True, False]
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(25.1, 0), (24.9, 1)])
+def test_tutorial(seconds: float, code: int) -> None:
+    sides = {"eager": trained(8.0, 2.0), "tutorial": trained(seconds - 5, 5.0)}
+    pairs = [tutorial_loop.LoopPair(model="lenet5", pair=n, **sides) for n in range(3)]
+    assert bars.exit_code(tutorial_loop.judge(("lenet5",), pairs)) == code
+
+
+def test_nothing_measured_is_no_proof() -> None:
+    assert bars.exit_code([]) == 1
+
+
+GOOD = Bar(what="good", measured="1", limit="<= 2", holds=True)
+BAD = Bar(what="bad", measured="3", limit="<= 2", holds=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "words"),
+    [
+        ([GOOD], 0, "good"),
+        ([GOOD, BAD], 1, "\nMISSED  bad: 3, not <= 2"),
+        (WorkerError("it died"), 1, "it died"),
+        (DataError("no data"), 2, "no data"),
+    ],
+)
+def test_a_proof_says_what_it_missed_and_keeps_what_was_measured(
+    found: list[Bar] | Exception, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def opened(args: argparse.Namespace, interrupts: Interrupts) -> live.Workshop:
         data = DataSet(name="synthetic", root="nowhere", sha256=SHA)
         return live.Workshop(data=data, folder=Path(), environ={}, interrupts=interrupts)
 
-    def test_missed_bar_is_named_and_samples_are_written(
-        self, args: argparse.Namespace, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        held = Bar(what="good", measured="1", limit="<= 2", holds=True)
-        missed = Bar(what="bad", measured="3", limit="<= 2", holds=False)
+    def prove(workshop: live.Workshop, samples: list[Any]) -> list[Bar]:
+        samples.append(timed((3.0, 3.0)))
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-        def prove(workshop: live.Workshop, samples: list[Any]) -> list[Bar]:
-            samples.append(timed((3.0, 3.0)))
-            return [held, missed]
-
-        assert report.conduct("x", args, lambda workshop, samples: [held], self.opened) == 0
-        assert report.conduct("x", args, prove, self.opened) == 1
-        out, err = capsys.readouterr()
-        assert "good" in out
-        assert "MISSED  bad: 3, not <= 2" in err
-        assert "MISSED  good" not in err
-        written = json.loads(args.json.read_text())
-        assert written["samples"][0]["session"]["rounds"][0]["seconds"] == [0.03, 0.03]
-        assert [bar["holds"] for bar in written["bars"]] == [True, False]
-        assert written["data"] == "synthetic"
-
-    @pytest.mark.parametrize(("error", "code"), [(WorkerError("it died"), 1), (DataError("no data"), 2)])
-    def test_failure_keeps_what_was_measured(self, args: argparse.Namespace, error: Exception, code: int) -> None:
-        def prove(workshop: live.Workshop, samples: list[Any]) -> list[Bar]:
-            samples.append({"model": "mlp"})
-            raise error
-
-        assert report.conduct("x", args, prove, self.opened) == code
-        assert json.loads(args.json.read_text())["samples"] == [{"model": "mlp"}]
+    args = argparse.Namespace(json=tmp_path / "out" / "samples.json", data_dir=None)
+    assert report.conduct("x", args, prove, opened) == code
+    assert words in "\n".join(capsys.readouterr())
+    written = json.loads(args.json.read_text())
+    assert written["samples"][0]["session"]["rounds"][0]["seconds"] == [0.03, 0.03]
+    assert isinstance(found, Exception) or [bar["holds"] for bar in written["bars"]] == [bar.holds for bar in found]
 
 
 @pytest.mark.parametrize("steps", [600, 599])
@@ -202,76 +176,34 @@ def test_steps_are_summed_by_epoch_and_a_missing_one_is_an_error(steps: int, tmp
             live.step_seconds(spec)
 
 
-class TestPlainLoop:
-    """It takes the same steps as the harness: same images in the same order, same weights after them."""
-
-    STEPS = 7  # of 5 an epoch, so that the order is drawn anew within
-
-    @staticmethod
-    def loop(seed: int = 3) -> PlainLoop:
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (53, 1, 28, 28), dtype=torch.uint8, generator=generator)
-        labels = torch.randint(10, (53,), generator=generator)
-        torch.manual_seed(seed)
-        model = build_model(ModelEntry(name="lenet5", model="lenet5"))
-        optimizer = build_optimizer(model, "adam", 0.001, fused=True)
-        return PlainLoop(
-            model, optimizer, images, labels, images[:20].clone(), mean=0.1307, std=0.3081, batch_size=10, seed=seed
-        )
-
-    def test_weights_are_those_of_the_harness(self) -> None:
-        from mnist_bench.catalogue import training_of
-        from mnist_bench.worker.pipelines import Resident
-
-        plain, mirror = self.loop(), self.loop()
-        data = argparse.Namespace(data=mirror.images.squeeze(1), targets=mirror.labels)
-        training = training_of(ModelEntry(name="lenet5", model="lenet5"), "standard")
-        pipeline = Resident(data, data, training, 10, torch.device("cpu"))
-        program = eager(mirror.model, mirror.optimizer, BUILTIN_VARIANTS["eager"], torch.device("cpu"))
-        batches = [
-            batch
-            for epoch in (-1, -2)
-            for batch in pipeline.train_batches(epoch_order(mirror.seed, epoch, 53))
-            if len(batch[1]) == 10
-        ]
-        for batch in batches[: self.STEPS]:
-            program.step(*batch)
-        assert plain.train(3) > 0.0
-        plain.relocate(random.Random(0))
-        plain.train(self.STEPS - 3)
-        for ours, theirs in zip(plain.model.parameters(), mirror.model.parameters(), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=0.0, atol=0.0)
-
-    def test_scores_test_images_and_goes_on_training(self) -> None:
-        loop = self.loop()
-        with torch.no_grad():
-            wanted = loop.model.eval()((loop.test_images[:7] / 255 - 0.1307) / 0.3081)
-        loop.model.train()
-        loop.images.zero_()
-        torch.testing.assert_close(loop.score(7), wanted)
-        assert loop.model.training
-
-    def test_relocation_moves_and_keeps_values(self) -> None:
-        loop = self.loop()
-        loop.train(1)
-        before = [(tensor.data_ptr(), tensor.clone()) for tensor in (loop.images, *loop.model.parameters())]
-        loop.relocate(random.Random(1))
-        for (address, value), tensor in zip(before, (loop.images, *loop.model.parameters()), strict=True):
-            assert tensor.data_ptr() != address
-            assert torch.equal(tensor, value)
+def plain_loop() -> PlainLoop:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (53, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(10, (53,), generator=generator)
+    torch.manual_seed(3)
+    model = build_model(ModelEntry(name="lenet5", model="lenet5"))
+    optimizer = build_optimizer(model, "adam", 0.001, fused=True)
+    return PlainLoop(model, optimizer, images, labels, images[:20], mean=0.1307, std=0.3081, batch_size=10, seed=3)
 
 
-@pytest.mark.parametrize("name", ["aa", "overhead", "tutorial_loop"])
-def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """As ``python -m``, in this process."""
-    monkeypatch.setattr(sys, "argv", [name, "--help"])
-    monkeypatch.delitem(sys.modules, f"bench.{name}")
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module(f"bench.{name}", run_name="__main__")
-    assert ended.value.code == 0
-    out, err = capsys.readouterr()
-    assert "--data-dir" in out
-    assert err == ""
+def test_the_plain_loop_takes_the_steps_of_the_harness_wherever_its_memory_lies() -> None:
+    """Same images in the same order, same weights after them; 7 steps of 5 an epoch: the order is drawn anew within."""
+    plain, mirror = plain_loop(), plain_loop()
+    data = argparse.Namespace(data=mirror.images.squeeze(1), targets=mirror.labels)
+    training = training_of(ModelEntry(name="lenet5", model="lenet5"), "standard")
+    pipeline = Resident(data, data, training, 10, torch.device("cpu"))
+    program = eager(mirror.model, mirror.optimizer, BUILTIN_VARIANTS["eager"], torch.device("cpu"))
+    orders = [epoch_order(mirror.seed, epoch, 53)[:50] for epoch in (-1, -2)]
+    for batch in [batch for order in orders for batch in pipeline.train_batches(order)][:7]:
+        program.step(*batch)
+    assert plain.train(3) > 0.0
+    tensors = [plain.images, *plain.model.parameters()]
+    before = [tensor.data_ptr() for tensor in tensors]
+    plain.relocate(random.Random(0))
+    assert not any(tensor.data_ptr() == address for tensor, address in zip(tensors, before, strict=True))
+    plain.train(4)
+    for ours, theirs in zip(plain.model.parameters(), mirror.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 MATRIX = """\
@@ -283,70 +215,32 @@ variants: [eager, compile, {name: tf32, precision: tf32}, {name: one, channels_l
 """
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stored")
-
-
-@pytest.fixture(scope="module")
-def screen(store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What ``make bench`` prints of the cells and of one of the harness's own benchmarks."""
-    if shutil.which("make") is None:
-        pytest.skip("needs make")
-    folder = tmp_path_factory.mktemp("bench")
-    (folder / "matrix.yaml").write_text(MATRIX)
-    arguments = f"-p no:cacheprovider -v --benchmark-storage={store} -k 'mlp or hodges'"
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_bench_times_each_cell_or_says_why_not_and_stores_it(tmp_path: Path) -> None:
+    (tmp_path / "matrix.yaml").write_text(MATRIX)
     target = ["make", "bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}"]
-    matrix = f"MATRIX={folder / 'matrix.yaml'}"
-    done = ran(*target, matrix, f"ARGS={arguments}", TORCHINDUCTOR_CACHE_DIR=str(folder / "cache"))
+    arguments = f"-p no:cacheprovider -v --benchmark-storage={tmp_path / 'stored'} -k 'mlp or hodges'"
+    settings = f"MATRIX={tmp_path / 'matrix.yaml'}", f"ARGS={arguments}"
+    done = ran(*target, *settings, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert len(list((tmp_path / "stored").rglob("*.json"))) == 1
+    verdicts = dict(re.findall(r"^bench/\w+\.py::(\S+) (PASSED|SKIPPED)", done.stdout, re.MULTILINE))
+    compiler = missing_compiler(BUILTIN_VARIANTS["compile"], torch.device("cpu"))
+    for cell in expand(config.parse(MATRIX, source="m.yaml", allow_plugins=False)):
+        possible = cell.device == "cpu" and cell.variant != "tf32" and not (cell.variant == "compile" and compiler)
+        for name in (f"test_step[{cell.id}]", f"test_evaluation_batch[{cell.id}]"):
+            assert verdicts.pop(name) == ("PASSED" if possible else "SKIPPED"), name
+    assert verdicts == {"test_hodges_lehmann_of_200": "PASSED"}
+    assert "precision tf32 exists on NVIDIA GPUs" in done.stdout
+    assert compiler is None or compiler in done.stdout
 
 
-def verdicts_in(screen: str) -> dict[str, str]:
-    return dict(re.findall(r"^bench/\w+\.py::(\S+) (PASSED|SKIPPED)", screen, re.MULTILINE))
-
-
-class TestSuites:
-    """The pytest-benchmark suites of ``make bench``, over a matrix of seconds."""
-
-    def test_each_cell_has_a_step_and_an_evaluation_or_a_reason(self, screen: str) -> None:
-        verdicts = verdicts_in(screen)
-        compiler = missing_compiler(BUILTIN_VARIANTS["compile"], torch.device("cpu"))
-        for cell in expand(config.parse(MATRIX, source="m.yaml", allow_plugins=False)):
-            possible = cell.device == "cpu" and cell.variant != "tf32" and not (cell.variant == "compile" and compiler)
-            for name in (f"test_step[{cell.id}]", f"test_evaluation_batch[{cell.id}]"):
-                assert verdicts.pop(name) == ("PASSED" if possible else "SKIPPED"), name
-        assert verdicts == {"test_hodges_lehmann_of_200": "PASSED"}
-        assert "precision tf32 exists on NVIDIA GPUs" in screen
-        assert compiler is None or compiler in screen
-
-    @pytest.mark.usefixtures("screen")
-    def test_make_bench_stores_what_compare_reads(self, store: Path, tmp_path: Path) -> None:
-        compare = ["pytest_benchmark", f"--storage={store}", "compare", "--group-by=fullname"]
-        done = ran(sys.executable, "-m", *compare, cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
-        for name in ("test_step[mlp/cpu/b16/one]", "test_evaluation_batch[mlp/cpu/b16/one]"):
-            assert f"bench/bench_cells.py::{name}': 1 tests" in done.stdout
-        assert "bench/bench_harness.py::test_hodges_lehmann_of_200': 1 tests" in done.stdout
-
-    def test_the_harness_has_suites_of_its_own(self) -> None:
-        """Once, without timing, and so of a few hundred cells."""
-        done = ran(
-            sys.executable,
-            *["-m", "pytest", "bench/bench_harness.py", "-p", "no:cacheprovider", "-v", "--benchmark-disable"],
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        verdicts = verdicts_in(done.stdout)
-        assert verdicts.keys() >= HARNESS_BENCHMARKS
-        assert set(verdicts.values()) == {"PASSED"}
-
-    def test_a_bad_matrix_is_refused_with_its_line(self, tmp_path: Path) -> None:
-        matrix = tmp_path / "matrix.yaml"
-        matrix.write_text("version: 1\nmodels: [lenet]\n")
-        flags = {"--matrix": matrix, "--allow-plugins": False}
-        with pytest.raises(pytest.UsageError, match=r"matrix\.yaml:2:10: models\[0\]: unknown model 'lenet'"):
-            bench_cells.pytest_generate_tests(SimpleNamespace(config=SimpleNamespace(getoption=flags.get)))
+def test_a_bad_matrix_is_refused_with_its_line(tmp_path: Path) -> None:
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text("version: 1\nmodels: [lenet]\n")
+    flags = {"--matrix": matrix, "--allow-plugins": False}
+    with pytest.raises(pytest.UsageError, match=r"matrix\.yaml:2:10: models\[0\]: unknown model 'lenet'"):
+        bench_cells.pytest_generate_tests(SimpleNamespace(config=SimpleNamespace(getoption=flags.get)))
 
 
 @pytest.mark.bars

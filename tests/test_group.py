@@ -87,15 +87,6 @@ def test_the_final_weights_are_scored_on_both_sets(recipe: Any, train: float, te
     assert scene.lines("evaluate", "finish") == [f"evaluate {spec.id}"] * 3 + [f"finish {spec.id}"]
 
 
-def test_what_is_told_comes_between_the_spans() -> None:
-    scene = play([EAGER], budget_s=30.0)
-    preparing, timing, look, *_, session, training, first, second = scene.events
-    assert (preparing, timing, session, training) == ("preparing", "timing", "session mlp/b100/s0", "training")
-    assert look.startswith("round 16, known to ±0.0%, ")
-    assert first == "epoch 1/2: 60,000 samples/s, loss 1.0000, accuracy 0.9500"
-    assert second == "epoch 2/2: 60,000 samples/s, loss 0.5000, accuracy 0.9500"
-
-
 @pytest.mark.parametrize(("said_s", "believed"), [(60.0, True), (49.0, True), (46.0, False), (62.0, False)])
 def test_an_epoch_that_the_runners_clock_does_not_know_fails_the_trial(said_s: float, believed: bool) -> None:
     """A plug-in may replace what its process's clock says, but not how long the runner waits."""
@@ -167,13 +158,6 @@ def test_a_missing_compiler_spares_the_other_variants() -> None:
 
 
 # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_one_that_cannot_prepare_leaves_before_the_session() -> None:
-    scene = play([EAGER, COMPILE, PLAIN], {COMPILE.id: answers(Prepare, Failed(kind="compile_error", reason="no"))})
-    assert scene.results[0].outcome == Failure(kind="compile_error", reason="no")  # type: ignore[union-attr]
-    assert scene.log.index(f"kill {COMPILE.id}") < scene.log.index(f"launch {PLAIN.id}")
-    assert scene.sessions[0].members == (EAGER.id, PLAIN.id)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""One change, one place: each kind of thing is added to a scratch copy of the package, and then it is everywhere.
+"""One change, one place: one of each kind of thing is added to a scratch copy of the package; then they are everywhere.
 
-A row says what is written and what must then be seen: to add one, an ``Addition`` in ``ADDITIONS``.
+To add a kind: an ``Addition`` in ``ADDITIONS``, and in ``SEEN`` the words that commands then print.
 """
 
 from __future__ import annotations
@@ -11,36 +11,21 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
+from typing import NamedTuple
 
 import mnist_bench
 
-MATRIX = {"version": 1, "dataset": "synthetic", "epochs": 1, "seeds": 1, "timing": {"budget_seconds": 0}}
-MATRIX |= {"models": ["mlp"], "devices": ["cpu"], "batch_sizes": [20_000], "variants": ["eager"]}
-RUN = ("run", "matrix.yaml", "--offline", "-o", "results", "--strict-devices")
 
+class Addition(NamedTuple):
+    """``code`` goes to the end of ``place``; ``entry`` below ``line`` of ``file``, ``above`` over that line."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Addition:
-    """What is written into the package, and what its commands then print.
-
-    Args:
-        file: that of the entry. line: the line that the entry follows.
-        code: added to a file's end. above: code that the entry's line follows.
-        matrix: what changes in the matrix that the commands are given.
-        seen: a command, words of what it prints.
-    """
-
-    file: str = "catalogue.py"
     line: str
     entry: str
-    code: tuple[str, str] = ("__init__.py", "")
+    file: str = "catalogue.py"
+    place: str = "__init__.py"
+    code: str = ""
     above: str = ""
-    matrix: dict[str, object] = field(default_factory=dict)
-    seen: dict[tuple[str, ...], tuple[str, ...]]
 
 
 NPU = """
@@ -60,7 +45,6 @@ COPIED = """
     def copied(spec, training, device):
         return resident(spec, training, device)
 """
-FIGURE = """Figure("first_s", "made up s", "s", "lower", lambda one: 1.5, rank=4, slug="made-up"),"""
 MOON = """
     def moon(material):
         return Plot(title="By the moon", lead="", spec={}, panels=[], missing="It was not seen.")
@@ -69,94 +53,52 @@ TIDE = """
     def tide(facts):
         yield info("the tide is high")
 """
-PLAN, SCHEMA = ("plan", "matrix.yaml"), ("schema",)
+FIGURE = """Figure("first_s", "made up s", "s", "lower", lambda one: 1.5, rank=4, slug="made-up"),"""
+MODEL = """"linear": Model("models:linear", "one layer", parameters=7_850, flops=(4e4, 2e4)),"""
 
-MINE = {"variants": [{"name": "mine", "execution": "traced"}]}, {"variants": [{"name": "mine", "pipeline": "copied"}]}
-LIST_MODELS, LIST_DEVICES, PAGE = ("list", "models"), ("list", "devices"), ("report", "--output", "/dev/stdout")
-
-ADDITIONS = {
-    "model": Addition(
-        code=("worker/models.py", LINEAR),
-        line="MODELS = {",
-        entry='"linear": Model("models:linear", "one layer", parameters=7_850, flops=(4e4, 2e4)),',
-        matrix={"models": ["linear"]},
-        seen={
-            LIST_MODELS: ("linear", "7850", "one layer"),
-            SCHEMA: ('"linear"',),
-            PLAN: ("linear",),
-            RUN: ("linear",),
-        },
+ADDITIONS = [
+    Addition("MODELS = {", MODEL, place="worker/models.py", code=LINEAR),
+    Addition("DEVICES = {", '"npu": Device("devices:Npu", "a made-up NPU"),', place="worker/devices.py", code=NPU),
+    Addition(
+        "EXECUTIONS = {", '"traced": Execution("executions:traced", ""),', place="worker/executions.py", code=TRACED
     ),
-    "device": Addition(
-        code=("worker/devices.py", NPU),
-        line="DEVICES = {",
-        entry='"npu": Device("devices:Npu", "a made-up NPU"),',
-        matrix={"devices": ["npu"]},
-        seen={LIST_DEVICES: ("npu", "a made-up NPU"), SCHEMA: ("npu|cpu",), PLAN: (" npu ",), RUN: (" npu ",)},
+    Addition(
+        "PIPELINES = {", '"copied": Pipeline("pipelines:copied", "twice"),', place="worker/pipelines.py", code=COPIED
     ),
-    "execution": Addition(
-        code=("worker/executions.py", TRACED),
-        line="EXECUTIONS = {",
-        entry='"traced": Execution("executions:traced", "made up"),',
-        matrix=MINE[0],
-        seen={SCHEMA: ('"traced"',), PLAN: (" mine ",), RUN: (" mine ",)},
-    ),
-    "pipeline": Addition(
-        code=("worker/pipelines.py", COPIED),
-        line="PIPELINES = {",
-        entry='"copied": Pipeline("pipelines:copied", "made up"),',
-        matrix=MINE[1],
-        seen={SCHEMA: ("made up", '"copied"'), PLAN: (" mine ",), RUN: (" mine ",)},
-    ),
-    "figure": Addition(
-        file="figures.py",
-        line="FIGURES: tuple[Figure, ...] = (",
-        entry=FIGURE,
-        seen={
-            RUN: ("made up s",),
-            ("export", "--format", "csv"): ("first_s",),
-            ("export", "--format", "bmf"): ('"made-up"',),
-            PAGE: ("made up s",),
-            ("history", "--metric", "first_s"): ("made up s", "1.50"),
-        },
-    ),
-    "plot": Addition(
-        file="report/page.py",
-        above=MOON,
-        line="PLOTS: Mapping[str, Callable[[Material], Plot]] = {",
-        entry='"moon": moon,',
-        seen={RUN: ("mlp ",), PAGE: ("By the moon", "It was not seen.")},
-    ),
-    "check of doctor": Addition(
-        file="labs/doctor.py",
-        above=TIDE,
-        line="CHECKS: Mapping[str, Sequence[Check]] = {",
-        entry='"sea": (tide,),',
-        seen={("doctor",): ("sea\n", "the tide is high")},
-    ),
+    Addition("FIGURES: tuple[Figure, ...] = (", FIGURE, "figures.py"),
+    Addition("PLOTS: Mapping[str, Callable[[Material], Plot]] = {", '"moon": moon,', "report/page.py", above=MOON),
+    Addition("CHECKS: Mapping[str, Sequence[Check]] = {", '"sea": (tide,),', "labs/doctor.py", above=TIDE),
+]
+MATRIX = {"version": 1, "dataset": "synthetic", "epochs": 1, "seeds": 1, "timing": {"budget_seconds": 0}}
+MATRIX |= {"models": ["linear"], "devices": ["npu"], "batch_sizes": [20_000]}
+MATRIX |= {"variants": [{"name": "one", "execution": "traced"}, {"name": "other", "pipeline": "copied"}]}
+SEEN = {
+    "list models": ("linear", "7850", "one layer"),
+    "list devices": ("npu", "a made-up NPU"),
+    "schema": ('"linear"', "npu|cpu", '"traced"', '"copied"', "twice"),
+    "plan matrix.yaml": ("linear", " npu ", " one ", " other "),
+    "run matrix.yaml --offline -o results --strict-devices": ("linear", " npu ", " one ", " other ", "made up s"),
+    "export --format csv": ("first_s",),
+    "export --format bmf": ('"made-up"',),
+    "report --output /dev/stdout": ("made up s", "By the moon", "It was not seen."),
+    "history --metric first_s": ("made up s", "1.50"),
+    "doctor": ("sea\n", "the tide is high"),
 }
 
 
-def added(before: str, addition: Addition) -> str:
-    assert before.count(f"\n{addition.line}\n") == 1
-    above = textwrap.dedent(addition.above)
-    return before.replace(f"\n{addition.line}\n", f"\n{above}{addition.line}\n    {addition.entry}\n")
-
-
-@pytest.mark.parametrize("kind", ADDITIONS)
-def test_one_change_one_place(kind: str, tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> None:
-    addition, copy = ADDITIONS[kind], tmp_path / "scratch" / "mnist_bench"
+def test_one_change_one_place(tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> None:
+    copy = tmp_path / "scratch" / "mnist_bench"
     shutil.copytree(Path(mnist_bench.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    name, code = addition.code
-    for file, text in (
-        (copy / name, (copy / name).read_text() + textwrap.dedent(code)),
-        (copy / addition.file, added((copy / addition.file).read_text(), addition)),
-    ):
-        file.write_text(text)
-    (tmp_path / "matrix.yaml").write_text(json.dumps(MATRIX | addition.matrix))
+    for addition in ADDITIONS:
+        place, file = copy / addition.place, copy / addition.file
+        place.write_text(place.read_text() + textwrap.dedent(addition.code))
+        before, line = file.read_text(), f"\n{addition.line}\n"
+        assert before.count(line) == 1
+        file.write_text(before.replace(line, f"\n{textwrap.dedent(addition.above)}{line}    {addition.entry}\n"))
+    (tmp_path / "matrix.yaml").write_text(json.dumps(MATRIX))
     environ = bench_environ("one") | {"PYTHONPATH": str(copy.parent), "COLUMNS": "160"}
-    for command, words in addition.seen.items():
-        call = [sys.executable, "-P", "-m", "mnist_bench", *command]
+    for command, words in SEEN.items():
+        call = [sys.executable, "-P", "-m", "mnist_bench", *command.split()]
         done = subprocess.run(call, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         for word in words:

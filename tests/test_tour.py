@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from test_docs import Command, commands, files_written
+from test_docs import Command, commands
 
 ROOT = Path(__file__).resolve().parent.parent
 TOUR = (ROOT / "docs" / "tour.md").read_text("utf-8")
@@ -128,15 +128,6 @@ def walk(walker: Walker, walked: list[Command]) -> dict[str, str]:
             assert not missing, f"{command.text}: the tour shows {sorted(missing)}, the screen is {screen}"
         screens[command.text] = screen
     return screens
-
-
-def test_the_tour_has_its_parts() -> None:
-    texts = [each.text for each in commands(TOUR)]
-    assert texts[0] == f"git clone {ADDRESS} mnist_bench"
-    assert LONG in texts
-    assert sum(each.interrupted for each in commands(TOUR)) == 1
-    assert set(files_written(TOUR)) == {"my_model.py", "my_matrix.yaml"}
-    assert len(files_written(TOUR)["my_model.py"].splitlines()) == 5, "a model in five lines"
 
 
 @pytest.mark.timeout(900)

@@ -10,9 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bench.catalogue import DEVICES
 from mnist_bench.worker import loop
-from mnist_bench.worker.devices import open_device
 from mnist_bench.worker.loop import evaluate, time_steps_by_events, train_epoch
 
 MS = 1_000_000
@@ -142,13 +140,3 @@ def test_steps_by_events_are_synchronised_at_both_ends_only() -> None:
     durations = time_steps_by_events(Mark, lambda: calls.append("sync"), step, 3)
     assert calls == ["sync", "step", "step", "step", "sync"]
     assert durations == [2000, 3000, 4000]
-
-
-@pytest.mark.parametrize("name", [*DEVICES, "cuda:3"])
-def test_a_device_that_is_missing_says_why(name: str) -> None:
-    device, done = open_device(name), []
-    reason = device.missing()
-    assert reason is None or len(reason) > 20
-    if name == "cpu":
-        assert (reason, device.peak_bytes()) == (None, None)
-        assert len(device.time_steps(lambda: done.append(1), 4)) == len(done) == 4

@@ -12,8 +12,7 @@ import torch._inductor.exc
 from worker_kit import make_spec, new_trial
 
 from mnist_bench.errors import TrialError
-from mnist_bench.machine import forecast
-from mnist_bench.records import CompileOptions, DataSet, Variant
+from mnist_bench.records import DataSet, Variant
 from mnist_bench.run.protocol import Failed, Prepare, Unavailable
 from mnist_bench.worker import executions
 from mnist_bench.worker.executions import missing_compiler
@@ -53,17 +52,10 @@ def test_a_reason_is_one_line_and_a_long_one_is_cut() -> None:
 
 
 def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, inductor = torch.device("cpu"), Variant(name="compile", execution="compile")
+    inductor = Variant(name="compile", execution="compile")
     monkeypatch.setenv("CXX", "/opt/none/icpx")
     reason = "torch.compile needs a C++ compiler (/opt/none/icpx not found): "
-    assert str(missing_compiler(inductor, cpu)).startswith(reason)
-    assert missing_compiler(Variant(name="eager"), cpu) is None
-    assert missing_compiler(replace(inductor, compile=CompileOptions(backend="eager")), cpu) is None
-    monkeypatch.setattr(forecast.shutil, "which", lambda name: name)
-    assert missing_compiler(inductor, cpu) is None
-    monkeypatch.setenv("TMPDIR", "/tmp/sp ace")
-    spaced = "torch.compile cannot work in a temporary folder with a space (/tmp/sp ace): set TMPDIR to another"
-    assert missing_compiler(inductor, cpu) == spaced
+    assert str(missing_compiler(inductor, torch.device("cpu"))).startswith(reason)
     monkeypatch.setattr(executions.importlib.util, "find_spec", lambda name: None)
     needs_triton = "torch.compile needs triton on a GPU: pip install triton"
     assert missing_compiler(inductor, torch.device("cuda")) == needs_triton
