@@ -14,7 +14,6 @@ from mnist_bench.errors import UsageError
 from mnist_bench.gate.evidence import Margins, gather
 from mnist_bench.records import (
     Cell,
-    Failure,
     Floor,
     GateRule,
     Manifest,
@@ -22,7 +21,6 @@ from mnist_bench.records import (
     Round,
     Session,
     Sides,
-    Skip,
     Tree,
     Trial,
     Variant,
@@ -77,13 +75,6 @@ def test_pairs_seeds_and_figures_of_a_cell() -> None:
     assert (check.a.label, check.b.changed, check.mode, check.budget_s) == ("main", ("model.py",), "against", 60.0)
 
 
-def test_each_cell_is_on_the_sides_whose_matrix_has_it() -> None:
-    a, b = make_matrix(batch_sizes=(100, 200)), make_matrix(batch_sizes=(200, 400))
-    found = {one.cell.batch_size: (one.a is not None, one.b is not None) for one in gather(checked(a, b), (), ()).cells}
-    assert found == {100: (True, False), 200: (True, True), 400: (False, True)}
-    assert all(one.a is None for one in gather(checked(None, b), (), ()).cells)
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -105,17 +96,6 @@ def test_loader_processes_cannot_be_paired_nor_protocols_that_differ() -> None:
     assert "loader processes" in gather(checked(matrix, matrix), (), ()).cells[0].differences[0]
     check = gather(checked(matrix, matrix, incomparable="protocol 3 and 4"), (), ())
     assert check.cells[0].differences == ("protocol 3 and 4",)
-
-
-def test_the_first_fault_of_a_side_speaks_for_it() -> None:
-    matrix = make_matrix()
-    faults = [Failure(kind="oom", reason="too large"), Skip(reason="no device")]
-    trials = [trained("B"), *(replace(make_trial(CELL, 1, one), side="B") for one in faults)]
-    one = next(one for one in gather(checked(matrix, matrix), trials, ()).cells if one.cell == CELL)
-    assert one.a is not None
-    assert one.b is not None
-    assert (one.a.status, one.b.status, one.b.reason, one.b.failed) == ("ok", "oom", "too large", True)
-    assert not one.comparable
 
 
 def test_a_line_that_is_none_of_a_check_is_refused() -> None:

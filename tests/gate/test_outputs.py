@@ -70,14 +70,6 @@ def screen(made: Judged, width: int = 120) -> list[str]:
     return [line.plain for line in document(*made).terminal(width)]
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 160])
-def test_a_terminal_is_kept_and_so_is_what_decides(width: int) -> None:
-    lines = screen(judged(evidence(1.12, -0.001)), width)
-    assert max(map(len, lines)) <= width
-    assert "12 % slower" in " ".join(" ".join(lines).split())
-    assert width < 80 or "[0." in next(line for line in lines if line.startswith("regression"))
-
-
 def test_hostile_text_is_harmless_everywhere() -> None:
     made = hostile()
     markdown = comment(*made).decode()

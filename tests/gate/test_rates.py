@@ -16,7 +16,6 @@ import pytest
 import scipy.stats
 from gate_kit import (
     MARGINS,
-    Array,
     Decisions,
     accuracy_decisions,
     checks,
@@ -151,56 +150,6 @@ class TestSpeed:
             assert at_most(0.93, found, CHECKS)
 
 
-class TestWhyPairs:
-    """The control: the same machine, code, tests and numbers, timed one after the other instead of together."""
-
-    RUNS = 2 * 36
-    DRIFT = 0.14  # sd of a machine's speed over time: two runs apart differ by 20 % (docs/measurement.md)
-    MEMORY = 10.0  # runs until it has changed
-
-    def drift(self, seed: int) -> Array:
-        """The log of the machine's slowness at each run (checks, runs): it wanders about 0, and is slow to change."""
-        rng, keep = np.random.default_rng(seed), math.exp(-1 / self.MEMORY)
-        noise = rng.normal(0, self.DRIFT, (CHECKS, self.RUNS))
-        found = np.empty_like(noise)
-        found[:, 0] = noise[:, 0]
-        for run in range(1, self.RUNS):
-            found[:, run] = keep * found[:, run - 1] + math.sqrt(1 - keep**2) * noise[:, run]
-        return found
-
-    def measured(self, arms: Callable[[Array], tuple[Array, Array]], ratio: float) -> dict[str, int]:
-        """How many checks of one cell have each decision."""
-        a, b = arms(self.drift(20))
-        pairs = pair_logs(np.random.default_rng(21), a.shape, ratio=ratio, sd=0.02)
-        kinds, counts = np.unique(speed_decisions(pairs + b - a, 1), return_counts=True)
-        return {"fail": 0, **dict(zip(kinds.tolist(), counts.tolist(), strict=True))}
-
-    @staticmethod
-    def together(drift: Array) -> tuple[Array, Array]:
-        return drift[:, ::2], drift[:, ::2]
-
-    @staticmethod
-    def one_after_the_other(drift: Array) -> tuple[Array, Array]:
-        half = drift.shape[1] // 2
-        return drift[:, :half], drift[:, half:]
-
-    def test_pairs_do_not_feel_the_drift(self) -> None:
-        assert at_most(0.01, self.measured(self.together, 1.0)["fail"], CHECKS)
-        assert at_least(0.99, self.measured(self.together, 1.10)["fail"], CHECKS)
-
-    def test_arms_one_after_the_other_cry_wolf(self) -> None:
-        """Of equal code more than one check in five fails: over twenty times what is promised."""
-        assert at_least(0.20, self.measured(self.one_after_the_other, 1.0)["fail"], CHECKS)
-
-    def test_arms_one_after_the_other_miss_slow_downs(self) -> None:
-        assert at_most(0.60, self.measured(self.one_after_the_other, 1.10)["fail"], CHECKS)
-
-    def test_independent_runs_would_be_honest_and_blind(self) -> None:
-        """Could the drift be drawn anew for each run, nothing would be found either."""
-        logs = np.random.default_rng(22).normal(math.log(1.10), math.sqrt(2) * self.DRIFT, (CHECKS, 36))
-        assert at_most(0.30, int((speed_decisions(logs, 1) == "fail").sum()), CHECKS)
-
-
 SELDOM_PASSES = share(at_most, MARGINS.drop_alpha, "pass")
 
 
@@ -244,15 +193,3 @@ class TestAccuracy:
         """The control: 8 of 100 checks of 20 such cells."""
         a, b = (two_humped(np.random.default_rng(34 + n), (CHECKS * 20, samples.SEED_LOOKS[-1]), 0.5) for n in range(2))
         assert at_least(0.05, checks(accuracy_decisions(a, b, 20, humps=False), 20, "fail"), CHECKS)
-
-    def test_all_looks_at_the_plain_level_would_cry_wolf(self) -> None:
-        """The control: what the share of the level is for."""
-        shape = (CHECKS, samples.SEED_LOOKS[-1])
-        a, b = seed_accuracies(np.random.default_rng(31), shape, error=0.03, drop=MARGINS.drop, wider=3.0)
-        drops = a - b - MARGINS.drop
-        alarms = np.zeros(CHECKS, dtype=bool)
-        for look in samples.SEED_LOOKS:
-            x = drops[:, :look]
-            t = x.mean(axis=1) / np.sqrt(x.var(axis=1, ddof=1) / look)
-            alarms |= t > scipy.stats.t.isf(MARGINS.drop_alpha, look - 1)
-        assert at_least(2 * MARGINS.drop_alpha, int(alarms.sum()), CHECKS)
