@@ -211,7 +211,7 @@ class Scene:
         true_s = self.bench.train_s if epochs else (self.bench.pair_s - 2 * conduct.PAIR_TOKEN_S) / 1.5
         return self.guess * true_s
 
-    def run(self, budget_s: float = 10_000.0, changed: Callable[[], bool] = lambda: False) -> Check:
+    def run(self, budget_s: float = 10_000.0) -> Check:
         self.events.clear()
         with Interrupts() as interrupts:
             setting = Setting(
@@ -222,7 +222,6 @@ class Scene:
                 started_s=self.bench.now,
                 interrupts=interrupts,
                 observer=Told(self.events),
-                changed=changed,
             )
             return measure(self.folder, setting)
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from check_kit import CRASH, MATRIX, FakeBench, Scene, by_model, cell, kinds
+from check_kit import CRASH, MATRIX, FakeBench, Scene, by_model, kinds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bench.analysis.summary import Run
-from mnist_bench.errors import BenchError, Interrupted
-from mnist_bench.gate.conduct import Costs
 from mnist_bench.records import Cell, Failure
 
 ONE = MATRIX.replace("mlp, lenet5", "mlp")
@@ -198,41 +194,3 @@ def test_the_forecast_comes_first_and_again_when_something_is_known(make: Callab
 
 
 # ── sittings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_what_is_measured_is_durable_before_the_next_begins_and_a_check_goes_on(make: Callable[..., Scene]) -> None:
-    scene = make()
-
-    def interrupted(which: Cell, number: int) -> Any:
-        assert len(scene.folder.sessions()) == number - 1
-        manifest = scene.folder.manifest()
-        assert (manifest.check.spent_s, manifest.status) == (10.0 * (number - 1), "running")
-        return Interrupted("interrupted") if number == 4 else 0.0
-
-    scene.bench.slower = interrupted
-    check = scene.run()
-    assert (check.status, check.spent_s, len(check.cells[0].pairs)) == ("interrupted", 40.0, 3)
-    scene.bench.slower = lambda which, number: 0.0
-    check = scene.run()
-    assert scene.bench.done[4:] == [f"mlp pair {number}" for number in range(4, FIRST + 1)] + ["mlp seed 0"]
-    assert (check.status, check.spent_s, kinds(check)) == ("complete", 110.0, {"mlp": "pass"})
-    done = len(scene.bench.done)
-    assert scene.run().cells == check.cells
-    assert len(scene.bench.done) == done  # nothing is left to do
-
-
-def test_nothing_is_kept_of_a_tree_that_was_changed_meanwhile(make: Callable[..., Scene]) -> None:
-    scene = make()
-    with pytest.raises(BenchError, match="changed while it was measured"):
-        scene.run(changed=lambda: len(scene.bench.done) == 3)
-    assert len(scene.folder.sessions()) == 2
-    assert scene.folder.manifest().status == "interrupted"
-
-
-def test_costs_are_learnt(make: Callable[..., Scene]) -> None:
-    scene = make(MATRIX, MATRIX)
-    run, a, b = Run.read(scene.folder), cell("mlp"), cell("lenet5")
-    assert [Costs(run).seconds(task, a) for task in ("pair", "seed", "solo")] == [10.0, 10.0, 5.0]
-    (session,) = scene.bench.pair(a, 1)
-    costs = Costs(replace(run, sessions=[replace(session, seconds=seconds) for seconds in (5.0, 4.0, 50.0)]))
-    assert (costs.seconds("pair", a), costs.seconds("pair", b), costs.seconds("seed", b)) == (5.0, 5.0, 10.0)
