@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison_kit import run_of
-from record_factory import make_cell, make_failed, make_manifest, make_measurement, make_session, make_trial
+from record_factory import make_manifest
 
 from mnist_bench import figures
 from mnist_bench.analysis import results
-from mnist_bench.records import DataSet, Skip
-from mnist_bench.table import plain
+from mnist_bench.records import DataSet
 
 # docs of results/ in the contract, word for word.
 CONTRACT = (
@@ -54,37 +52,3 @@ def test_what_is_not_whole_or_not_mnist_is_said_loudly() -> None:
     page = results.document(manifest, []).markdown()
     for words in ("Not complete: the run is interrupted", "Synthetic data", "Nothing was measured."):
         assert words in page
-
-
-@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
-def test_a_narrow_terminal_keeps_what_decides_and_cuts_no_word(width: int) -> None:
-    """Two cells of three seeds, one of them noisy; one that failed, one that was skipped."""
-    trials, sessions = [], []
-    for seed in range(3):
-        noisy = make_measurement(compile_s=9.5, noisy=("load 3.1",))
-        pair = [make_trial(seed=seed), make_trial(make_cell(variant="compile"), seed, noisy)]
-        trials += pair
-        sessions.append(make_session(pair, [[8.0, 5.0]] * 8, group=f"mlp/b100/s{seed}"))
-    failed = make_failed(make_cell("cnn"), kind="compile_error", reason=NASTY)
-    rows = run_of(
-        [*trials, failed, make_trial(make_cell("cnn", "cuda"), outcome=Skip(reason="no driver"))], sessions
-    ).rows
-    assert [figures.signs(row) for row in rows] == ["", "*†", "", ""]
-    lines = [line.plain for line in results.screen(rows).terminal(width)]
-    head = next(line for line in lines if line.startswith("model"))
-    table = "\n".join(lines[lines.index(head) : lines.index("", lines.index(head))])
-    decides = ["vs eager", "95 %", "accuracy", "samples/s", "step ms", "compile s", "epoch s", "p95", "host MiB"]
-    shown = [name for name in decides if name in head]
-    assert shown == decides[: len(shown)]
-    assert len(shown) >= {40: 0, 60: 1, 80: 3, 100: 5, 120: 7, 200: 9}[width]
-    assert head.split()[:4] == ["model", "device", "batch", "variant"]
-    assert ("[1.54, 1.66]" in table) == ("95 %" in shown)
-    assert "cuda" not in table  # what was skipped is a line below
-    said = " ".join(line.strip() for line in lines)
-    for whole in (f"cnn/cpu/b100/eager: compile_error: {plain(NASTY)}", "skipped: no driver", "compile: load 3.1"):
-        assert whole in said
-
-
-def test_signs_are_explained_where_they_are_used() -> None:
-    assert figures.marks(noisy=True, unpaired=True, class_="C") == "†‡§"
-    assert [note.split()[0] for note in figures.footnotes(["§", "†§"])] == ["†", "§"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_matrix, make_measurement, make_trial
 
@@ -154,21 +154,6 @@ class TestRead:
         assert warning.startswith(f"run {run_id(1)} is left out: {results / run_id(1) / file}")
         assert values(results) == [[20_000.0]]
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(data=st.data())
-    def test_a_strangers_index(self, results: Path, call: Call, data: st.DataObject) -> None:
-        path = results / run_id(1) / "results.json"
-        sound = path.read_text()
-        document = json.loads(sound)
-        place = data.draw(st.sampled_from([document, document["environment"], document["made_of"], *document["rows"]]))
-        place[data.draw(st.sampled_from(sorted(place)))] = data.draw(st.sampled_from(HOSTILE))
-        path.write_text(json.dumps(document))
-        try:
-            out, _ = call("--format", data.draw(st.sampled_from(["table", "csv", "md"])))
-        finally:
-            path.write_text(sound)
-        assert all(line.isprintable() for line in out.splitlines())
-
     def test_what_is_no_finished_run(self, results: Path) -> None:
         """A check, one that has not ended, a folder whose name is no Unicode; and no folder at all."""
         tree = Tree(label="main", commit=None)
@@ -284,19 +269,6 @@ class TestCommand:
         assert ("-32.2 %  step: worse" in out, out.count("step:")) == (True, 2)  # in the list, and in the note
         assert json.loads(call("-o", str(tmp_path), "--json")[0])[0]["step"] == "worse"
 
-    @pytest.mark.parametrize(
-        ("words", "message"),
-        [
-            (["lenet"], "no cell is named like 'lenet' (known: mlp/cpu/b100/eager)"),
-            (["--filter", "model=lenet"], "--filter: unknown model 'lenet' (known: mlp)"),
-            (["--filter", "model"], "is not of the form key=value"),
-            (["--page", "/dev/null/x.html"], "--page /dev/null/x.html: cannot be written"),
-            (["--last", "0"], "--last"),
-        ],
-    )
-    def test_bad_input(self, call: Call, words: list[str], message: str) -> None:
-        assert message in call(*words, code=2)[1]
-
     def test_hostile_names_stay_text(self, call: Call, tmp_path: Path) -> None:
         evil = f"{EVIL}\x1b[31m\n[bold]|=1+1"
         matrix = make_matrix(models=(ModelEntry(name=evil, model="mlp"),))
@@ -317,14 +289,3 @@ class TestCommand:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert "mlp/cpu/b100/eager" in done.stdout
-
-    def test_page_is_one_file_in_which_names_are_text(self, call: Call, results: Path, tmp_path: Path) -> None:
-        page, link = tmp_path / "page.html", tmp_path / "link.html"
-        link.symlink_to(page)
-        add_run(results, 3, [timed(1.0, model=EVIL)], matrix=make_matrix(models=(ModelEntry(name=EVIL, model="mlp"),)))
-        (results / run_id(2) / "manifest.json").write_text("{")
-        assert f"page: {link}" in call("--page", str(link))[1]
-        text = page.read_text()
-        assert ("<img src=x" in text, text.count("</script>")) == (False, 3)  # the data and the two programs
-        assert f"run {run_id(2)} is left out" in text
-        assert 'http-equiv="Content-Security-Policy" content="default-src &#39;none&#39;' in text

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
-from run_factory import BF16, Plan, write_run
+from run_factory import BF16, write_run
 
-from mnist_bench.analysis.answers import BatchPoint, Crossover
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import SAMPLES, RunFolder
@@ -29,10 +28,10 @@ from mnist_bench.report import costs, making_script, page, vega  # the real proc
 from mnist_bench.report.learning import curves
 from mnist_bench.report.material import CUT, MOST_BARS, Material, Plot, keys
 from mnist_bench.report.page import PLOTS
-from mnist_bench.report.rates import crossover_words
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
-SMALL = Plan(models=("mlp",), devices=("cpu",), batch_sizes=(100,), mishaps=False)
+SMALL: Any = {"devices": ("cpu",), "batch_sizes": (100,), "trouble": {}}
+SIZES = (100, 1000, 10000)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -65,7 +64,7 @@ def totals(plot: Plot, name: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return read(write_run(tmp_path_factory.mktemp("results")))
+    return read(write_run(tmp_path_factory.mktemp("results"), "mlp", "lenet5", "cnn", batch_sizes=SIZES, epochs=5))
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +77,8 @@ def plots(material: Material) -> dict[str, Plot]:
 
 def test_hostile_names_stay_text_and_nothing_is_asked_for(tmp_path: Path) -> None:
     variant = replace(BF16, name="<i>\u2028\x1b[31m{{ 7*7 }}")
-    plan = Plan(models=(HOSTILE,), variants=(BUILTIN_VARIANTS["eager"], variant), batch_sizes=(100,))
-    text = page_of(read(write_run(tmp_path, plan)))
+    variants = BUILTIN_VARIANTS["eager"], variant
+    text = page_of(read(write_run(tmp_path, HOSTILE, variants=variants, batch_sizes=(100,))))
     assert not [sign for sign in ("<img", "<i>", "\x1b", "\u2028", "@import", "url(") if sign in text]
     assert text.count("<script") == text.count("</script") == 3
     assert html.escape(HOSTILE) in text
@@ -95,34 +94,15 @@ def test_hostile_names_stay_text_and_nothing_is_asked_for(tmp_path: Path) -> Non
     assert not re.search(r"<[^>]*\s(?:style|on\w+)=", re.sub(r'"[^"]*"', '""', text))
 
 
-def test_data_and_sort_keys_come_through(material: Material, plots: dict[str, Plot]) -> None:
+def test_data_come_through(material: Material, plots: dict[str, Plot]) -> None:
     first = plots["memory"].panels[0]
     strange = replace(first, values=[*first.values, {"cell": f"{HOSTILE}\u2028\udc80&'"}])
     text = page.render(material.run, plots | {"memory": replace(plots["memory"], panels=[strange])}, "")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["plots"]  # type: ignore[index]
     assert data["memory"]["panels"] == [{"values": strange.values, "height": strange.height}]
-    assert data["throughput"]["panels"] == [
-        {"values": one.values, "height": None} for one in plots["throughput"].panels
-    ]
-    places = re.findall(r'data-plot="(\w+)" data-panel="(\d+)"', page_of(material))
-    assert places == [(name, str(n)) for name, plot in plots.items() for n in range(len(plot.panels))]
-    assert text.count('class="panels wide"') == sum(plot.wide for plot in plots.values()) == 2
-    order = [json.loads(html.unescape(found)) for found in re.findall(r'data-keys="([^"]*)"', text)]
-    assert [key[0] for key in order] == list(range(len(material.run.rows)))
-    cells = {tuple(key[1:5]) for key in order}
-    assert cells == {(r.cell.model, r.cell.device, r.cell.batch_size, r.cell.variant) for r in material.run.rows}
     nan = replace(first, values=[{"mib": float("nan")}])
     with pytest.raises(ValueError, match="not JSON compliant"):
         page.render(material.run, {"memory": replace(plots["memory"], panels=[nan])}, "")
-
-
-def test_the_fastest_cells_that_cannot_be_told_apart_are_named_together() -> None:
-    trials = (make_trial(), make_trial(make_cell(variant="compile")))
-    session = make_session(trials, [[2.0, 2.1], [2.1, 2.0], [2.0, 2.0]])
-    run = Run(manifest=make_manifest(trials), trials=trials, sessions=(session,))
-    text = page_of(Material(run, lambda _: None))
-    assert "<strong>eager on cpu or compile on cpu</strong> at batch 100" in text
-    assert "The raw samples of 2 trials are missing or cannot be read." in text
 
 
 GPU = make_cell(device="cuda")
@@ -172,39 +152,6 @@ def test_speed_ups_and_rates_are_those_of_the_table(material: Material, plots: d
     seeds = [make_trial(seed=seed, outcome=outcome) for seed, outcome in enumerate(outcomes)]
     (panel,) = PLOTS["throughput"](material_of(seeds)).panels
     assert panel.values[0]["low"] == panel.values[0]["rate"] / 100, "a logarithmic axis has no 0"
-
-
-def test_a_cell_that_lost_a_seed_is_shown_by_the_others_and_marked(plots: dict[str, Plot]) -> None:
-    """Seed 2 of mlp/cpu/b100/compile has crashed."""
-    marked = {
-        (name, panel.title, v["variant"], v["batch_size"], v["note"])
-        for name in ("throughput", "devices", "compiled")
-        for panel in plots[name].panels
-        for v in panel.values
-        if "¶" in v["marks"]
-    }
-    assert marked == {
-        ("throughput", "mlp", "cpu · compile", 100, "partial"),
-        ("compiled", "mlp · cpu", "compile", 100, "partial"),
-        ("devices", "mlp · cuda", "compile", 100, "partial"),
-    }
-    assert all(plots[name].notes[-1].startswith("¶ partial") for name, *_ in marked)
-
-
-@pytest.mark.parametrize(
-    ("estimate", "words"),
-    [
-        (BatchPoint(where="at", batch_size=180.4), "faster than the CPU from batch size 180 on [120, 260]."),
-        (BatchPoint(where="below"), "faster than the CPU at every batch size measured."),
-        (BatchPoint(where="above"), "slower than the CPU at every batch size measured."),
-        (BatchPoint(where="unknown"), "crossover unknown (why)."),
-    ],
-)
-def test_crossovers_in_words(estimate: BatchPoint, words: str) -> None:
-    ends = {"low": BatchPoint(where="at", batch_size=120), "high": BatchPoint(where="at", batch_size=260)}
-    one = Crossover(model="mlp", device="cuda", variant="eager", reason="why", **ends)
-    one = replace(one, estimate=estimate)
-    assert crossover_words([one, replace(one, variant="compile")]) == f"eager, compile: {words}"
 
 
 def test_curves_are_means_with_the_lowest_and_highest_seed(material: Material, plots: dict[str, Plot]) -> None:
@@ -330,8 +277,8 @@ def test_the_script_is_made_by_a_process_that_does_not_outlive_its_user(monkeypa
 
 def test_a_page_of_200_cells_is_under_3_mb(tmp_path: Path) -> None:
     variants = tuple(replace(BUILTIN_VARIANTS["eager"], name=f"variant-{n}") for n in range(6))
-    plan = Plan(batch_sizes=(10, 50, 100, 500, 1000, 10000), variants=variants, rounds=8, session_steps=200)
-    folder = write_run(tmp_path, plan)
+    sizes = (10, 50, 100, 500, 1000, 10000)
+    folder = write_run(tmp_path, "mlp", "lenet5", "cnn", batch_sizes=sizes, variants=variants)
     assert main(["report", str(folder.path)]) == 0
     text = folder.report_path.read_text("utf-8")
     assert text.startswith("<!doctype html>")
@@ -341,7 +288,7 @@ def test_a_page_of_200_cells_is_under_3_mb(tmp_path: Path) -> None:
 
 
 def test_images_of_every_plot(tmp_path: Path) -> None:
-    folder = write_run(tmp_path, Plan(models=(HOSTILE,), batch_sizes=(100,), mishaps=False))
+    folder = write_run(tmp_path, HOSTILE, batch_sizes=(100,))
     target = tmp_path / "deep" / "images"
     assert main(["report", str(folder.path), "--images", str(target), "-q"]) == 0
     names = [path.name for path in target.iterdir()]
@@ -357,7 +304,7 @@ def test_images_of_every_plot(tmp_path: Path) -> None:
 def test_samples_that_are_gone_are_told_and_a_page_goes_where_a_link_leads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_run(tmp_path, SMALL)
+    folder = write_run(tmp_path, "mlp", **SMALL)
     files = sorted((folder.path / "samples").iterdir())
     files[0].unlink()
     files[1].write_bytes(b"broken")
@@ -374,7 +321,7 @@ def test_samples_that_are_gone_are_told_and_a_page_goes_where_a_link_leads(
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str
 ) -> None:
-    folder = write_run(tmp_path, SMALL)
+    folder = write_run(tmp_path, "mlp", **SMALL)
     monkeypatch.setattr("mnist_bench.report.material.Material", lambda *_: pytest.fail("too late"))
     (tmp_path / "file").write_text("")
     assert main(["report", str(folder.path), flag, str(tmp_path / "file" / "x")]) == 2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import scipy.stats
-from comparison_kit import numbers
 from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell, make_epochs, make_measurement
@@ -91,16 +91,16 @@ def earned(ratio: SpeedUp, compile_s: float = 12.0, step_s: float = 0.003) -> Br
 class TestBreakEven:
     def test_known_answer(self) -> None:
         one = earned(SpeedUp(Interval(1.5, 1.2, 2.0), "between"))
-        assert numbers(one.steps) == pytest.approx((12_000, 8_000, 24_000))
-        assert numbers(one.epochs) == pytest.approx((20, 40 / 3, 40))
-        assert numbers(one.seconds) == pytest.approx((36, 24, 72))
+        assert astuple(one.steps) == pytest.approx((12_000, 8_000, 24_000))
+        assert astuple(one.epochs) == pytest.approx((20, 40 / 3, 40))
+        assert astuple(one.seconds) == pytest.approx((36, 24, 72))
         assert (one.verdict, one.words) == ("after", "after 20 epochs")
-        assert numbers(earned(speed(1.5, None)).steps) == (pytest.approx(12_000), None, None)
-        assert numbers(earned(speed(1.5, None), compile_s=-0.1).steps) == (0, None, None)  # it costs nothing
+        assert astuple(earned(speed(1.5, None)).steps) == (pytest.approx(12_000), None, None)
+        assert astuple(earned(speed(1.5, None), compile_s=-0.1).steps) == (0, None, None)  # it costs nothing
 
     @given(st.floats(1.01, 50), st.floats(0.1, 100), st.floats(1e-5, 1))
     def test_both_have_then_cost_the_same(self, ratio: float, compile_s: float, step_s: float) -> None:
-        steps, low, high = numbers(earned(speed(ratio, 1.001), compile_s, step_s).steps)
+        steps, low, high = astuple(earned(speed(ratio, 1.001), compile_s, step_s).steps)
         assert low <= steps <= high
         assert steps * step_s == pytest.approx(compile_s + steps * step_s / ratio)
 
@@ -151,7 +151,7 @@ class TestAccuracy:
         same = [(scored(0.92, f"s{n}"), scored(0.92, f"s{n}")) for n in range(seeds)]
         one, elsewhere = (compare_accuracy(same, same_images=same_images) for same_images in (True, False))
         mixed = compare_accuracy([*same, (scored(0.92, "x"), scored(0.88, "y"))])
-        assert (one.verdict, one.seeds, one.mark, numbers(one.difference)) == ("identical", seeds, "", (0.0, 0.0, 0.0))
+        assert (one.verdict, one.seeds, one.mark, astuple(one.difference)) == ("identical", seeds, "", (0.0, 0.0, 0.0))
         assert [(each.verdict, each.mark) for each in (elsewhere, mixed)] == [("incomparable", "?"), ("unproven", "?")]
         assert compare_accuracy([]) is None
 
@@ -176,7 +176,7 @@ class TestAccuracy:
         changes = [0.0, 0.01, -0.004, 0.006]
         low, high = scipy.stats.t.interval(0.95, 3, np.mean(changes), scipy.stats.sem(changes))
         found = difference([0.9] * 4, [0.9 + change for change in changes])
-        assert numbers(found.difference) == pytest.approx((0.003, low, high))
+        assert astuple(found.difference) == pytest.approx((0.003, low, high))
         half = scipy.stats.t.ppf(0.975, 2) * math.sqrt(0.01 / 20_000 / 3)
         assert difference([0.99] * 3, [0.99] * 3).difference.half == pytest.approx(half)
         assert difference([1.0] * 3, [1.0] * 3).difference.half == pytest.approx(half / 10)  # one error at least
@@ -190,8 +190,8 @@ class TestAccuracy:
         assert (there.reference, there.this) == (back.this, back.reference)
         assert back.verdict == {"better": "worse", "worse": "better"}.get(there.verdict, there.verdict)
         if len(pairs) >= 3:
-            estimate, low, high = numbers(there.difference)
-            assert numbers(back.difference) == pytest.approx((-estimate, -high, -low), abs=1e-12)
+            estimate, low, high = astuple(there.difference)
+            assert astuple(back.difference) == pytest.approx((-estimate, -high, -low), abs=1e-12)
             assert (there.verdict == "equivalent") == (max(-low, high) < MARGIN and len(pairs) >= ENOUGH_SEEDS)
 
     @pytest.mark.parametrize("seeds", [1, 2, 3, 5, 6])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,40 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from comparison_kit import TROUBLE, as_run, make_matrix, make_run, numbers, records, write
 from msgspec import structs
-from record_factory import make_measurement, make_trial
+from record_factory import keep, make_measurement, make_trial
+from run_factory import BF16, Trouble, matrix_of, records
 
-from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by, document
+from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by
 from mnist_bench.analysis.ratios import PROCESS_SD, ratio_of
 from mnist_bench.analysis.summary import Run
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.records import BUILTIN_VARIANTS, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Manifest, Matrix, Session, Trial, Variant
 
 BY = ("device", "variant", "batch_size", "model")
+TROUBLE: Trouble = {
+    "lenet5/cuda/b1000/compile": ("oom", "8.1 GiB were asked for, 4 GiB are free: take a smaller batch"),
+    "mlp/cuda/b100/compile/s1": ("crashed", "signal 11: see its log"),
+    "lenet5/cpu/b1000/eager": ("timeout", "over 1800 s: raise limits.timeout_seconds"),
+    "mlp/cpu/b100/bf16": ("skipped", "bf16 needs AVX-512"),
+}
+
+
+def make_matrix(**changes: Any) -> Matrix:
+    return matrix_of("mlp", "lenet5", **changes)
+
+
+def as_run(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> Run:
+    return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions))
+
+
+def make_run(matrix: Matrix | None = None, trouble: Trouble = TROUBLE, **how: Any) -> Run:
+    return as_run(*records(matrix or make_matrix(), trouble, **how))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return write(tmp_path_factory.mktemp("results"), *records())
+    return keep(tmp_path_factory.mktemp("results"), *records(make_matrix(), TROUBLE))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +56,7 @@ def run(folder: RunFolder) -> Run:
 
 @pytest.fixture(scope="module")
 def b() -> Run:
-    return make_run(factor=1.1, salt=1)
+    return make_run(pace=1.1, salt=1)
 
 
 class Files:
@@ -88,7 +107,7 @@ def lines(comparison: Comparison) -> dict[str, Line]:
 
 
 def ratios(comparison: Comparison) -> dict[str, tuple[float | None, ...]]:
-    return {name: numbers(one.speed_up.interval) for name, one in lines(comparison).items() if one.speed_up}
+    return {name: astuple(one.speed_up.interval) for name, one in lines(comparison).items() if one.speed_up}
 
 
 def reference_of(cell: str, by: str) -> str:
@@ -118,12 +137,12 @@ class TestAgainstPandas:
                 assert found[cell] == tuple(rows[cell][column + end] for end in ("", "_low", "_high"))
 
     def test_break_even_is_of_what_compiling_costs_beyond_the_reference(self) -> None:
-        manifest, trials, sessions = records(trouble={})
-        slow = [replace(t, outcome=structs.replace(t.outcome, compile_s=30.0)) if "tf32" in t.id else t for t in trials]
+        manifest, trials, sessions = records(make_matrix())
+        slow = [replace(t, outcome=structs.replace(t.outcome, compile_s=30.0)) if "bf16" in t.id else t for t in trials]
         run = as_run(manifest, slow, sessions)
         costs = {row.cell: row["compile_s"] for row in run.rows}
         found = compare_cells(run, "variant", reference="compile").break_evens
-        assert {one.cell.variant for one in found} == {"tf32"}
+        assert {one.cell.variant for one in found} == {"bf16"}
         assert all(one.compile_s == 30.0 - costs[one.reference] < 25 for one in found)
         beside_eager = compare_cells(run, "variant").break_evens  # which compiles nothing
         assert {one.cell: one.compile_s for one in beside_eager}.items() <= costs.items()
@@ -132,7 +151,7 @@ class TestAgainstPandas:
 
     @pytest.mark.parametrize("figure", ["throughput", "speed_up"])
     def test_two_runs_have_welchs_intervals(self, tmp_path: Path, figure: str) -> None:
-        folders = [write(tmp_path / f"{n}", *records(factor=1 + n, salt=n)) for n in (0, 1)]
+        folders = [keep(tmp_path / f"{n}", *records(make_matrix(), TROUBLE, pace=1 + n, salt=n)) for n in (0, 1)]
         files = [Files(one.path) for one in folders]
         logs = [np.log(one.rate if figure == "throughput" else 1 / one.step_s.T.stack()) for one in files]
         found = {name: getattr(one, figure) for name, one in lines(compare_runs(*map(Run.read, folders))).items()}
@@ -141,7 +160,7 @@ class TestAgainstPandas:
         for name, speed in known.items():
             x, y = (log[name].to_numpy() for log in logs)
             low, high = scipy.stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
-            assert numbers(speed.interval) == pytest.approx(tuple(np.exp([y.mean() - x.mean(), low, high])), rel=1e-9)
+            assert astuple(speed.interval) == pytest.approx(tuple(np.exp([y.mean() - x.mean(), low, high])), rel=1e-9)
 
 
 class TestCells:
@@ -180,13 +199,13 @@ class TestCells:
         inverse = [1 / ratio for ratio in back["mlp/cpu/b100/compile"]]
         assert named.reference == "the variant compile"
         assert there["mlp/cpu/b100/eager"] == pytest.approx((inverse[0], inverse[2], inverse[1]))
-        variants = (BUILTIN_VARIANTS["compile"], Variant(name="tf32", precision="tf32"))
-        none = compare_cells(make_run(make_matrix(variants=variants), {"mlp/cpu/b100/tf32": ("oom", "no")}), "variant")
-        assert [(one.cell.id, one.reference) for one in none.lines] == [("mlp/cpu/b100/tf32", None)]
+        variants = (BUILTIN_VARIANTS["compile"], BF16)
+        none = compare_cells(make_run(make_matrix(variants=variants), {"mlp/cpu/b100/bf16": ("oom", "no")}), "variant")
+        assert [(one.cell.id, one.reference) for one in none.lines] == [("mlp/cpu/b100/bf16", None)]
         assert (none.comparable, "--reference" in none.reference) == (False, True)
 
     def test_what_was_never_timed_shares_no_seed_or_has_no_reference_says_so(self) -> None:
-        manifest, trials, sessions = records(trouble={})
+        manifest, trials, sessions = records(make_matrix())
         untimed = compare_cells(as_run(manifest, trials, []), "variant")
         assert {"never timed" in one.reason and one.accuracy is not None for one in untimed.lines} == {True}
         kept = [t for t in trials if (t.seed == 0) == (t.cell.variant == "eager")]
@@ -202,31 +221,12 @@ class TestCells:
 
     def test_noise_and_class_are_those_of_the_worse_side(self, run: Run) -> None:
         classes = {one.cell.variant: one.class_ for one in compare_cells(run, "variant").lines if one.speed_up}
-        assert classes == {"compile": "A", "tf32": "B"}
-        manifest, trials, sessions = records(trouble={})
+        assert classes == {"compile": "A", "bf16": "B"}
+        manifest, trials, sessions = records(make_matrix())
         noisy = make_measurement(noisy=("steal 9 %",))
         trials = [make_trial(t.cell, t.seed, noisy) if t.id == "mlp/cpu/b100/eager/s0" else t for t in trials]
         found = lines(compare_cells(as_run(manifest, trials, sessions), "variant"))
         assert (found["mlp/cpu/b100/compile"].noisy, found["mlp/cpu/b1000/compile"].noisy) == (True, False)
-
-    def test_what_decides_stays_longest_as_a_terminal_narrows(self, run: Run) -> None:
-        found = {}
-        for table in document(compare_cells(run, "variant")).tables:
-            lines = [[line.plain for line in table.terminal(width)] for width in range(200, 10, -1)]
-            heads = [one[-len(table.rows) - 2].replace("95 %", "95").replace("pays off", "off") for one in lines]
-            found[table.title.partition(":")[0]] = list(dict.fromkeys(" ".join(head.split()) for head in heads))
-        assert found["Geometric means"] == ["of class cells mean 95", "of class cells mean", "of cells mean"]
-        names = "model device batch variant"
-        assert found["Break-even"] == [
-            f"{names} compile s steps 95 off epochs 95 seconds 95",
-            f"{names} compile s steps 95 off 95 seconds 95",
-            f"{names} compile s steps off 95 seconds 95",
-            f"{names} compile s steps off 95 seconds",
-            f"{names} compile s off 95 seconds",
-            f"{names} compile s off 95",
-            f"{names} off 95",
-            f"{names} off",
-        ]
 
     def test_default_is_the_device_then_the_variant_then_the_batch_size(self, run: Run) -> None:
         assert default_by(run) == default_by(run, lambda cell: cell.device == "cuda") == "device"
@@ -240,10 +240,10 @@ class TestCells:
 class TestRuns:
     @pytest.mark.parametrize(("seeds", "half"), [((0,), math.sqrt(2)), ((0, 1), 1.0)])
     def test_few_seeds_have_what_a_session_can_show(self, seeds: tuple[int, ...], half: float) -> None:
-        made = [make_run(make_matrix(seeds=seeds), {}, factor=factor, salt=2) for factor in (1.0, 1.0, 1.1)]
+        made = [make_run(make_matrix(seeds=seeds), {}, pace=factor, salt=2) for factor in (1.0, 1.0, 1.1)]
         same, slower = (lines(compare_runs(made[0], other))["mlp/cpu/b100/eager"] for other in made[1:])
         width = math.exp(scipy.stats.norm.ppf(0.975) * PROCESS_SD * half)
-        assert numbers(same.speed_up.interval) == pytest.approx((1.0, 1 / width, width))
+        assert astuple(same.speed_up.interval) == pytest.approx((1.0, 1 / width, width))
         assert (same.shown, slower.shown, same.throughput.interval.low) == ("not told apart", "slower", None)
 
     def test_what_one_run_never_timed_has_throughput_alone(self, run: Run, b: Run) -> None:
@@ -253,12 +253,12 @@ class TestRuns:
             assert (one.speed_up, one.throughput is None, one.marks) == (None, False, "‡")
 
     def test_only_the_cells_that_differ_are_left_out(self, run: Run) -> None:
-        variants = (BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"], Variant(name="tf32", precision="bf16"))
+        variants = (BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"], Variant(name="bf16", precision="tf32"))
         comparison = compare_runs(run, make_run(make_matrix(variants=variants), salt=1))
         known = ratios(comparison)
-        assert ("mlp/cuda/b100/eager" in known, "mlp/cuda/b100/tf32" in known) == (True, False)
+        assert ("mlp/cuda/b100/eager" in known, "mlp/cuda/b100/bf16" in known) == (True, False)
         (difference,) = comparison.differences
-        assert (difference.field, difference.a, difference.b) == ("settings", "precision tf32", "precision bf16")
+        assert (difference.field, difference.a, difference.b) == ("settings", "precision bf16", "precision tf32")
 
     def test_accuracies_on_other_images_show_nothing(self, run: Run, b: Run) -> None:
         dataset = replace(b.manifest.dataset, name="synthetic", sha256="f" * 64)

@@ -8,7 +8,6 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from comparison_kit import run_of
 from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import (
@@ -20,6 +19,7 @@ from record_factory import (
     make_session,
     make_trial,
 )
+from run_factory import run_of
 
 from mnist_bench import stats
 from mnist_bench.analysis.summary import EPOCH_COLUMNS, Run, epochs, missed_floors

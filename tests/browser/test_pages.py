@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ pytest.importorskip("selenium", reason="selenium is not installed: pip install -
 
 from browser_kit import DESKTOP, PHONE, Page, chromium, open_page
 from record_factory import make_cell, make_failed, make_matrix
-from run_factory import Plan, write_run
+from run_factory import write_run
 from selenium.webdriver import Chrome, Keys
 from test_history import EVIL, add_run, on, timed
 
@@ -48,8 +49,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         yield started
 
 
-def report_of(plan: Plan, folder: Path) -> Path:
-    run = write_run(folder, plan)
+def report_of(folder: Path, *models: str, **axes: Any) -> Path:
+    run = write_run(folder, *models, epochs=5, **axes)
     main(["report", str(run.path)])
     return run.path / "report.html"
 
@@ -57,7 +58,7 @@ def report_of(plan: Plan, folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a run with figures, failed cells, skipped cells and noise."""
-    return report_of(Plan(models=("mlp", "cnn"), batch_sizes=(100, 10000)), tmp_path_factory.mktemp("results"))
+    return report_of(tmp_path_factory.mktemp("results"), "mlp", "cnn", batch_sizes=(100, 10000))
 
 
 @pytest.fixture(scope="session")
@@ -165,9 +166,7 @@ def test_what_is_missing_is_sorted_last_both_ways_and_a_status_is_found(driver: 
 
 def test_hostile_names_stay_text(driver: Chrome, tmp_path: Path) -> None:
     variants = (Variant(name="eager"), Variant(name="<b>{{ 7*7 }}</b>\u2028'\"&amp;", execution="compile"))
-    page = open_page(
-        driver, report_of(Plan(models=(HOSTILE, "mlp"), variants=variants, batch_sizes=(100, 1000)), tmp_path)
-    )
+    page = open_page(driver, report_of(tmp_path, HOSTILE, "mlp", variants=variants))
     assert (page.ask(STRANGE), page.ask("return document.scripts.length")) == (0, 3)
     assert HOSTILE in page.texts("#table tbody td:nth-child(2)")
     assert HOSTILE in page.texts("#throughput h3")

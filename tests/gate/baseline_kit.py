@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from comparison_kit import make_matrix, records
 from msgspec import structs
+from run_factory import matrix_of, records
 
 from mnist_bench.analysis.summary import Run
 from mnist_bench.gate.baseline import Baseline, baseline_of, held_against
@@ -19,9 +19,8 @@ OTHER = "lenet5/cpu/b100/compile"
 
 
 def small_matrix(**changes: Any) -> Matrix:
-    names = ("eager", "compile")
-    matrix = make_matrix(devices=("cpu",), batch_sizes=(100,), variants=tuple(BUILTIN_VARIANTS[name] for name in names))
-    return replace(matrix, **changes)
+    variants = tuple(BUILTIN_VARIANTS[name] for name in ("eager", "compile"))
+    return matrix_of("mlp", "lenet5", **{"devices": ("cpu",), "batch_sizes": (100,), "variants": variants, **changes})
 
 
 def make_run(

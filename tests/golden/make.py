@@ -6,36 +6,26 @@ are those before 2020: what is dated later was dated by the command itself (``no
 
 from __future__ import annotations
 
-import random
 import shutil
-from collections import defaultdict
 from dataclasses import replace
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from gate_kit import evidence, logs, make_check, pair, side, training
 from msgspec import structs
-from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
+from record_factory import keep, make_cell, make_epochs, make_manifest, make_measurement, make_trial
+from run_factory import Records, figures, write_samples
 
 from mnist_bench import cells, config
-from mnist_bench.disk.folder import SAMPLES, SESSION, RunFolder
 from mnist_bench.gate.evidence import Check, Margins, SideEvidence
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.outputs import encode
 from mnist_bench.labs import reproduce
-from mnist_bench.records import Cell, Failure, ImageSets, Matrix, RunOptions, Session, Skip, Tree, Trial, group_id
+from mnist_bench.records import ImageSets, Matrix, RunOptions, Tree
 
 INPUTS = Path(__file__).parent / "inputs"
-Records = tuple[list[Trial], list[Session]]
-NOISE = ("other processes used 9.1 % of the cores' time",)
-# Of a cell without noise: milliseconds of a step at once and per image, of a model's work, of a variant's pace.
-LAUNCH_MS, IMAGE_MS = {"cpu": 0.1, "cuda": 4.0}, {"cpu": 0.01, "cuda": 0.001}
-WORK, PACE = {"mlp": 1.0, "lenet5": 4.0, "cnn": 12.0}, {"eager": 1.0, "compile": 0.78, "bf16": 0.93}
-LEVEL = {"mlp": 0.955, "lenet5": 0.978, "cnn": 0.985}
 
 
 def build(root: Path) -> Path:
@@ -44,7 +34,9 @@ def build(root: Path) -> Path:
     shutil.copy(INPUTS.parents[2] / "benchmarks.yaml", root)
     for run in yaml.safe_load((INPUTS / "runs.yaml").read_text())["runs"]:
         matrix = config.load(INPUTS / f"{run['matrix']}.yaml", allow_plugins=False)
-        write(root / run["folder"], run["id"], matrix, figures(matrix, run), {"shard": run.get("shard")}, run)
+        how = {key: run[key] for key in ("salt", "trouble", "pace", "changes") if key in run}
+        made = figures(cells.planned(matrix, shard_text=run.get("shard")), matrix.epochs, **how)
+        write(root / run["folder"], run["id"], matrix, made, {"shard": run.get("shard")}, run)
     reproduction(root / "tutorial")
     for name, check in checks().items():
         (root / f"{name}.json").write_bytes(encode(check, judge(check)))
@@ -52,81 +44,22 @@ def build(root: Path) -> Path:
     return root
 
 
-def figures(matrix: Matrix, run: dict[str, Any]) -> Records:
-    """The trials and sessions of a run that ``runs.yaml`` describes."""
-    rng, trouble = random.Random(run["salt"]), run.get("trouble", {})
-    changes = defaultdict(lambda: (1.0, 0.0), run.get("changes", {}))
-
-    def step_ms(cell: Cell) -> float:
-        work = WORK[cell.model] * IMAGE_MS[cell.device] * cell.batch_size * PACE[cell.variant]
-        return (LAUNCH_MS[cell.device] + work) * run.get("pace", 1.0) * changes[cell.id][0]
-
-    def trial(cell: Cell, seed: int) -> Trial:
-        status, reason = trouble.get(cell.id, trouble.get(f"{cell.id}/s{seed}", ("ok", "")))
-        if status == "ok":
-            return measured(cell, seed, 60 / cell.batch_size * step_ms(cell), changes[cell.id][1], rng)
-        outcome = Skip(reason=reason) if status == "skipped" else Failure(kind=status, reason=reason)
-        return make_trial(cell, seed, outcome)
-
-    groups = cells.shard(cells.groups(cells.expand(matrix), matrix.seeds), *cells.parse_shard(run.get("shard", "1/1")))
-    trials = {group: [trial(*pair) for pair in pairs] for group, pairs in groups}
-    sessions = []
-    for group, of_group in trials.items():
-        members = [one for one in of_group if one.status == "ok"]
-        rounds = [[step_ms(one.cell) * drift * rng.gauss(1, 0.015) for one in members] for drift in (1, 1.1, 0.95) * 4]
-        paired = len(members) > 1 and not group.startswith("cnn")
-        words = {"stopped": "precise" if paired else "alone", "noisy": NOISE if group == "lenet5/b1000/s1" else ()}
-        if members:
-            sessions.append(make_session(members, rounds, group=group, paired=paired, **words))
-    return [one for of_group in trials.values() for one in of_group], sessions
-
-
-def measured(cell: Cell, seed: int, train_s: float, change: float, rng: random.Random) -> Trial:
-    final = round(LEVEL[cell.model] + 0.002 * seed - 0.004 * (cell.variant == "bf16") + change, 4)
-    compile_s = rng.uniform(9, 14) if cell.variant == "compile" else None
-    phases = {"import": 1.9, "data": 0.35, "compile": compile_s or 0.0, "session": 4.0, "train step": 2 * train_s}
-    outcome = make_measurement(
-        epochs=make_epochs([train_s * rng.uniform(0.98, 1.03) for _ in range(2)], (final - 0.06, final)),
-        class_="B" if cell.variant == "bf16" else "A",
-        predictions_sha256=sha256(f"{cell.model} {cell.device if seed else ''} {final}".encode()).hexdigest(),
-        phases=phases,
-        awake_s=sum(phases.values()) + 0.1,
-        compile_s=compile_s,
-        time_to_first_step_s=3.0 + (compile_s or 0.0),
-        host_peak_bytes=(400 + cell.batch_size // 50) << 20,
-        device_peak_bytes=(20 + cell.batch_size // 10) << 20 if cell.device == "cuda" else None,
-        device_name="NVIDIA L4" if cell.device == "cuda" else "AMD EPYC",
-        noisy=NOISE if (cell.model, cell.batch_size, seed) == ("lenet5", 1000, 1) else (),
-        marks=("the waterfall leaves 2.1 % open",) if (cell.id, seed) == ("mlp/cpu/b100/eager", 2) else (),
-    )
-    return make_trial(cell, seed, outcome)
-
-
-def write(results: Path, run_id: str, matrix: Matrix, records: Records, options: Any, more: Any) -> None:
+def write(results: Path, run_id: str, matrix: Matrix, made: Records, options: Any, more: Any) -> None:
     """A run on disk; ``more`` may say what its environment says instead, its status, and how many trials it has."""
-    (trials, sessions), day = records, f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
+    (trials, sessions), day = made, f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
     manifest = make_manifest(
         trials,
         run_id=run_id,
         matrix=matrix,
         matrix_sha256=cells.fingerprint(matrix),
-        order=tuple(dict.fromkeys(group_id(one.cell, one.seed) for one in trials)),
         options=RunOptions(**options),
         started_at=f"{day}T10:15:00Z",
         ended_at=f"{day}T10:50:00Z",
         status=more.get("status", "complete"),
     )
-    environment = replace(manifest.environment, **more.get("machine", {}))
-    folder = RunFolder.create(results, replace(manifest, environment=environment))
-    rng = random.Random(run_id)
-    with folder.lock():
-        for session in sessions[: more.get("finished")]:
-            folder.append(session)
-        for trial in trials[: more.get("finished")]:
-            folder.append(trial)
-            steps_ms = [rng.lognormvariate(0, 0.06) * (1.6 if n % 20 == 7 else 1.0) for n in range(40)]
-            rows = np.array([(SESSION, n, 0, int(1e6 * ms)) for n, ms in enumerate(steps_ms)], dtype=SAMPLES)
-            np.save(folder.samples_path(trial.id), rows)
+    manifest = replace(manifest, environment=replace(manifest.environment, **more.get("machine", {})))
+    done = trials[: more.get("finished")]
+    write_samples(keep(results, manifest, done, sessions[: more.get("finished")]), done, run_id)
 
 
 def reproduction(results: Path) -> None:
