@@ -24,7 +24,7 @@ reproduce: $(STAMP) ## the tutorial's experiments beside published: ARGS="--seed
 	$(BIN)/python -m mnist_bench reproduce $(ARGS)
 
 # Stealing keeps neighbours together: what they share is made once.
-test: $(STAMP) ## the tests, in two processes (at most 10 minutes)
+test: $(STAMP) ## the tests, in two processes (about 6 minutes)
 	$(BIN)/python -m pytest -m "not bars" -n 2 --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## style, types and import walls

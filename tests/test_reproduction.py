@@ -248,8 +248,7 @@ def test_nothing_measured_yet(finished: Make, capsys: pytest.CaptureFixture[str]
     ("flags", "problem"),
     [
         (["--seeds", "1"], "--seeds: a resumed reproduction goes on with its own"),
-        (["--epochs", "2"], "--epochs: a resumed reproduction goes on with its own"),
-        (["--pipeline", "tutorial"], "--pipeline: a resumed reproduction goes on with its own"),
+        (["--data-dir", "elsewhere"], "--data-dir: a resumed reproduction goes on with its own"),
         (["--timeout=nan"], "--timeout: 'nan' is not a number of seconds"),
         (["--resume", STANDARD], f"run {STANDARD} is no reproduction"),
     ],

@@ -68,7 +68,7 @@ CODE = ('"model": "mlp"', '"model": "evilmod:build"')
     [
         *(
             (flags.split(), {"solo": False}, (), f"{name}: a resumed run goes on as it was started; leave {name} out")
-            for flags in ("--filter model=mlp", "--shard 1/2", "--solo", "--strict-devices")
+            for flags in ("--filter model=mlp", "--shard 1/2", "--solo", "--strict-devices", "--data-dir .")
             for name in flags.split()[:1]
         ),
         ([], {}, ('"epochs": 2', '"epochs": 99'), "epochs: should be less than or equal to 50"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Pair = tuple[RunPlan, RunPlan]  # of the tutorial recipe and of the standard one: one run has one recipe
 
-OWN = ("seeds", "epochs", "pipeline")  # what a resumed reproduction has decided already
+OWN = ("seeds", "epochs", "pipeline", "data_dir")  # what a resumed reproduction has decided already
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -96,8 +96,9 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
 def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     from mnist_bench.run import runner
 
-    for flag in OWN:
-        if getattr(args, flag) is not None:
+    for name in OWN:
+        if getattr(args, name) is not None:
+            flag = name.replace("_", "-")
             raise UsageError(f"--{flag}: a resumed reproduction goes on with its own: leave --{flag} out")
     folder = RunFolder.open(args.output_dir, args.resume)
     companion = folder.manifest().options.companion

@@ -92,8 +92,8 @@ def _refuse_another_matrix(args: argparse.Namespace, manifest: Manifest) -> None
     Raises:
         UsageError: it is another one, or a flag asks for other cells, or for another way to execute them.
     """
-    for name in AS_STARTED:
-        if getattr(args, name) not in (None, False, getattr(manifest.options, name)):
+    for name in (*AS_STARTED, "data_dir"):
+        if getattr(args, name) not in (None, False, getattr(manifest.options, name, None)):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag}: a resumed run goes on as it was started; leave {flag} out, or start anew")
     wanted = options.read_matrix(args)[1] if args.matrix else options.overrides(manifest.matrix, args)
