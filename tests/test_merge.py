@@ -16,9 +16,9 @@ from record_factory import keep, make_cell, make_manifest, make_matrix, make_mea
 from mnist_bench import cells as matrices
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder, known_runs
-from mnist_bench.disk.merge import merge
 from mnist_bench.errors import UsageError
 from mnist_bench.records import DataSet, RunOptions, Sides, Tree, Trial, trial_id
+from mnist_bench.run.merge import merge
 from mnist_bench.run.runner import write_tables
 
 MATRIX = make_matrix(batch_sizes=(100, 1000), seeds=(0, 1, 2))
@@ -70,8 +70,7 @@ def shards(results: Path) -> tuple[RunFolder, RunFolder]:
 
 def noted(results: Path, *references: str, across_machines: bool = False) -> tuple[RunFolder, tuple[str, ...]]:
     """The first two runs in one, unless others are named, and the notes."""
-    run_id = f"20261201T000000Z-merge{len(known_runs(results))}"
-    return merge(results, references or IDS[:2], run_id, write_tables, across_machines=across_machines)
+    return merge(results, references or IDS[:2], across_machines=across_machines)
 
 
 def merged(results: Path, *references: str, across_machines: bool = False) -> RunFolder:

@@ -280,7 +280,7 @@ def test_a_page_of_200_cells_is_under_3_mb(tmp_path: Path) -> None:
     sizes = (10, 50, 100, 500, 1000, 10000)
     folder = write_run(tmp_path, "mlp", "lenet5", "cnn", batch_sizes=sizes, variants=variants)
     assert main(["report", str(folder.path)]) == 0
-    text = folder.report_path.read_text("utf-8")
+    text = (folder.path / "report.html").read_text("utf-8")
     assert text.startswith("<!doctype html>")
     assert text.count("data-keys=") == 216
     assert text.count("data-plot=") > 80

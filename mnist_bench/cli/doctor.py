@@ -18,7 +18,7 @@ from mnist_bench.table import Table, wrapped
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from mnist_bench.labs.doctor import Diagnosis
+    from mnist_bench.labs.facts import Diagnosis
 
 STYLES = {"ok": "green", "info": "cyan", "warning": "yellow", "error": "bold red"}
 NAMES = {"error": "error", "warning": "warning", "info": "note"}

@@ -25,12 +25,10 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.run import conclude, say_where
-    from mnist_bench.disk.folder import new_run_id
-    from mnist_bench.disk.merge import merge
-    from mnist_bench.run.runner import write_tables
+    from mnist_bench.run.merge import merge
 
     errors = make_console(args, stderr=True)
-    folder, notes = merge(args.output_dir, args.runs, new_run_id(), write_tables, across_machines=args.across_machines)
+    folder, notes = merge(args.output_dir, args.runs, across_machines=args.across_machines)
     code = conclude(Run.read(folder), args, errors)
     for note in notes:
         errors.print(note, soft_wrap=True)

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     folder = RunFolder.open(args.output_dir, args.run)
-    output = folder.report_path if args.output is None else args.output
+    output = folder.path / "report.html" if args.output is None else args.output
     try_out("--output", output)
     if args.images is not None:
         with writing("--images", args.images):  # before anything is drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -124,6 +125,20 @@ def sync_folder(folder: Path) -> None:
         # Some network file systems cannot sync a folder; their renames are durable by other means, or not at all.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(descriptor: int, kind: int) -> Iterator[bool]:
+    """Holds a lock on what is open, and closes it; False: others hold it (``LOCK_NB``), or the system has none."""
+    try:
+        try:
+            fcntl.flock(descriptor, kind)
+            got = True
+        except OSError:
+            got = False
+        yield got
     finally:
         os.close(descriptor)
 

@@ -17,7 +17,7 @@ import random
 import re
 import string
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -29,6 +29,7 @@ from mnist_bench.cells import trials_of
 from mnist_bench.disk import files
 from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.records import MAX_CELLS, Manifest, Session, Trial, decode, encode, group_id, trial_id
+from mnist_bench.table import listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +95,7 @@ class RunFolder:
         try:
             output_dir.mkdir(parents=True, exist_ok=True)
             _sweep(output_dir)
-            with _flock(_open_folder(output_dir), fcntl.LOCK_SH):
+            with files.locked(os.open(output_dir, os.O_RDONLY), fcntl.LOCK_SH):
                 with files.replacing(final) as hidden:
                     for name in FOLDERS:
                         (hidden / name).mkdir(parents=True)
@@ -149,7 +150,7 @@ class RunFolder:
             descriptor = files.open_regular(self.path / ".lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
-        with _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) as got:
+        with files.locked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) as got:
             if not got:
                 raise UsageError(f"{self.path}: another process is writing this run; wait for it, or stop it")
             for torn in self.path.glob(".*.tmp"):
@@ -244,11 +245,6 @@ class RunFolder:
             raise ValueError(f"{path}: holds {rows.dtype} of shape {rows.shape}, not samples")
         durations: NDArray[np.float64] = rows["done_ns"][rows["phase"] == SESSION] * 1e-6
         return durations
-
-    @property
-    def report_path(self) -> Path:
-        """Where the page of the run goes unless another place is named."""
-        return self.path / "report.html"
 
     @property
     def check_path(self) -> Path:
@@ -375,28 +371,10 @@ def _sweep(output_dir: Path) -> None:
     Whoever makes a run holds a shared lock on the results folder; the kernel gives it up when the process ends,
     whatever its end. Who gets the lock for itself alone knows that every hidden run is a dead writer's.
     """
-    with _flock(_open_folder(output_dir), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+    with files.locked(os.open(output_dir, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
         for path in output_dir.iterdir() if alone else ():
             if _HIDDEN.fullmatch(path.name):
                 files.remove(path)
-
-
-def _open_folder(folder: Path) -> int:
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-
-
-@contextlib.contextmanager
-def _flock(descriptor: int, kind: int) -> Iterator[bool]:
-    """Holds a lock on what is open, and closes it; False: others hold it (``LOCK_NB``), or the system has none."""
-    try:
-        try:
-            fcntl.flock(descriptor, kind)
-            got = True
-        except OSError:
-            got = False
-        yield got
-    finally:
-        os.close(descriptor)
 
 
 def _find(output_dir: Path, reference: str) -> Path:
@@ -415,11 +393,6 @@ def _find(output_dir: Path, reference: str) -> Path:
     if len(matches) == 1:
         return output_dir / matches[0]
     if matches:
-        raise UsageError(f"run {reference!r} is ambiguous in {output_dir}: {_listed(matches)}")
-    known = f"known: {_listed(runs)}" if runs else "it holds none"
+        raise UsageError(f"run {reference!r} is ambiguous in {output_dir}: {listed(matches[::-1], MOST_LISTED)}")
+    known = f"known: {listed(runs[::-1], MOST_LISTED)}" if runs else "it holds none"
     raise UsageError(f"no run {reference!r} in {output_dir} ({known}), nor a run folder of that path")
-
-
-def _listed(runs: Sequence[str]) -> str:
-    more = f" and {len(runs) - MOST_LISTED} more" if len(runs) > MOST_LISTED else ""
-    return ", ".join(runs[: -MOST_LISTED - 1 : -1]) + more

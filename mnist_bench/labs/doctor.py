@@ -8,11 +8,9 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import psutil
 
@@ -21,14 +19,13 @@ from mnist_bench.data import copies, default_root
 from mnist_bench.data.mnist import inspect, is_drawn
 from mnist_bench.disk.files import try_folder
 from mnist_bench.errors import DataError
-from mnist_bench.labs.facts import Facts
+from mnist_bench.labs.facts import Check, Diagnosis, Facts, Found, Level, error, info, ok, warning, with_torch
 from mnist_bench.machine import environment, forecast
 from mnist_bench.machine import noise as counters
 from mnist_bench.records import BUILTIN_VARIANTS
 from mnist_bench.run.protocol import ProbeFailure, TorchReport
 from mnist_bench.table import listed
 
-Level = Literal["ok", "info", "warning", "error"]
 NEWEST_PYTHON = (3, 14)  # the newest that torch had wheels for when this was written
 OLDEST_TORCH = (2, 10)
 INSTALL = 'pip install "torch>=2.10" torchvision'
@@ -72,36 +69,6 @@ VARIABLES: Sequence[tuple[str, str, Level, str]] = (
     ("ONEDNN_DEFAULT_FPMATH_MODE", ".+", "info", OTHER_FIGURES),
     (r"TORCHINDUCTOR_(?!CACHE_DIR$)\w+", ".+", "info", OTHER_FIGURES),  # each trial has a cache of its own
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What a check found: ``error`` means that a default run cannot work. ``mend`` says what to do, where one can."""
-
-    group: str = field(default="", kw_only=True)
-    check: str = field(default="", kw_only=True)
-    level: Level
-    what: str
-    mend: str = ""
-
-
-ok, info, warning, error = (partial(Diagnosis, level) for level in get_args(Level))
-
-Found = Iterator[Diagnosis]
-Check = Callable[[Facts], Found]
-
-
-def with_torch(check: Callable[[Facts, TorchReport], Found]) -> Check:
-    """A check that needs torch's answer; without one it finds nothing."""
-
-    @wraps(check)
-    def checked(facts: Facts) -> Found:
-        return check(facts, facts.torch) if isinstance(facts.torch, TorchReport) else iter(())
-
-    return checked
-
-
-# ── software ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def python(facts: Facts) -> Found:
@@ -149,9 +116,6 @@ def torchvision(facts: Facts, torch: TorchReport) -> Found:
             yield warning(f"{what}mnist_bench works round it, other programs cannot import it", mend)
         else:
             yield error(f"torchvision {version} cannot be imported: {problem}", mend)
-
-
-# ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def cpu(facts: Facts) -> Found:
@@ -208,9 +172,6 @@ def tf32(facts: Facts, torch: TorchReport) -> Found:
         yield info(f"torch's default is TF32 for {used}; fp32 variants turn it off, tf32 variants on")
 
 
-# ── compiler ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def compiler(facts: Facts) -> Found:
     host = forecast.Host(platform=facts.system, torch_version=None, find_program=shutil.which, environ=facts.environ)
     name = forecast.compiler(host)
@@ -236,9 +197,6 @@ def compilation(facts: Facts, torch: TorchReport) -> Found:
         yield ok(f"torch.compile works: a small function took {torch.compile_s:.0f} s from an empty cache")
 
 
-# ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def threads(facts: Facts) -> Found:
     cores, cpus, quota = facts.environment.cores, environment.affinity(), environment.cpu_quota(facts.root)
     yield ok(f"trials use {_count(cores, 'thread')} ({len(cpus)} of {os.cpu_count()} CPUs may be used)")
@@ -251,9 +209,6 @@ def threads(facts: Facts) -> Found:
         shared = _count(len(physical), "physical core")
         mend = f"compare with a variant of `threads: {len(physical)}`, which is often as fast and steadier"
         yield info(f"{cores} threads share {shared}: they slow each other down", mend)
-
-
-# ── noise ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def noise(facts: Facts) -> Found:
@@ -301,9 +256,6 @@ def battery(facts: Facts) -> Found:
         yield warning("this computer runs on its battery: it will slow down to save it", "plug it in")
 
 
-# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def memory(facts: Facts) -> Found:
     whole = facts.environment.memory_bytes
     free = min(psutil.virtual_memory().available, whole)
@@ -329,9 +281,6 @@ def shared_memory(facts: Facts) -> Found:
     if folder.is_dir() and (size := shutil.disk_usage(folder).total) < SMALL_SHM_BYTES:
         what = f"/dev/shm has {_size(size)}: loader processes (`workers` above 0) may die of a bus error"
         yield info(what, "docker: --shm-size=1g or --ipc=host")
-
-
-# ── data and results ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def data_set(facts: Facts) -> Found:
@@ -390,9 +339,6 @@ def _room(text: str, folder: Path, mend: str) -> Diagnosis:
         return ok(text)
     say, words = (error, "the disk is full") if free < NO_BYTES else (warning, "little room")
     return say(f"{text}: {words}", f"make room there, or {mend}")
-
-
-# ── environment ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def variables(facts: Facts) -> Found:

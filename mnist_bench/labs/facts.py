@@ -1,4 +1,4 @@
-"""What ``doctor`` knows of a machine before anything is judged; tests make it up."""
+"""What ``doctor`` knows of a machine before anything is judged (tests make it up), and what its checks say."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial, wraps
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
+from typing import Literal, get_args
 
 import msgspec
 
@@ -101,24 +103,19 @@ def ask_torch(environ: Mapping[str, str], command: Sequence[str], limit_s: float
     try:
         with tempfile.TemporaryDirectory(prefix="mnist-bench-doctor-", ignore_cleanup_errors=True) as folder:
             caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
+            own, quiet = {**environ, **caches}, subprocess.DEVNULL
             # Files, not pipes: a compiler's helper that outlives the process would hold a pipe open.
             output, errors = Path(folder, "output"), Path(folder, "errors")
             with output.open("wb") as out, errors.open("wb") as err:
                 process = subprocess.Popen(
-                    command,
-                    env={**environ, **caches},
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    start_new_session=True,
+                    command, env=own, stdin=quiet, stdout=out, stderr=err, start_new_session=True
                 )
             try:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     code = process.wait(limit_s)
             finally:  # after Ctrl-C too
-                with contextlib.suppress(
-                    ProcessLookupError, PermissionError
-                ):  # macOS: not permitted where all are gone
+                # macOS: not permitted where all are gone
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             return _answer(code, output.read_bytes(), errors.read_text(errors="replace").splitlines(), limit_s)
@@ -139,3 +136,35 @@ def _answer(code: int | None, output: bytes, lines: Sequence[str], limit_s: floa
     else:
         detail = f"exited with {code} ({said[-1] if said else 'silent'})"
     return ProbeFailure(kind="hung" if code is None else "crashed", detail=detail, stage=["start", *stages][-1])
+
+
+# ── what a check is made of ───────────────────────────────────────────────────────────────────────────────────────────
+
+Level = Literal["ok", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What a check found: ``error`` means that a default run cannot work. ``mend`` says what to do, where one can."""
+
+    group: str = field(default="", kw_only=True)
+    check: str = field(default="", kw_only=True)
+    level: Level
+    what: str
+    mend: str = ""
+
+
+ok, info, warning, error = (partial(Diagnosis, level) for level in get_args(Level))
+
+Found = Iterator[Diagnosis]
+Check = Callable[[Facts], Found]
+
+
+def with_torch(check: Callable[[Facts, TorchReport], Found]) -> Check:
+    """A check that needs torch's answer; without one it finds nothing."""
+
+    @wraps(check)
+    def checked(facts: Facts) -> Found:
+        return check(facts, facts.torch) if isinstance(facts.torch, TorchReport) else iter(())
+
+    return checked

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 from gate_kit import evidence, logs, make_check, pair, side, training
 from msgspec import structs
-from record_factory import keep, make_cell, make_epochs, make_manifest, make_measurement, make_trial
+from record_factory import keep, make_cell, make_manifest
 from run_factory import Records, figures, write_samples
+from test_reproduction import make_trials
 
 from mnist_bench import cells, config
 from mnist_bench.gate.evidence import Check, Margins, SideEvidence
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.outputs import encode
 from mnist_bench.labs import reproduce
-from mnist_bench.records import ImageSets, Matrix, RunOptions, Tree
+from mnist_bench.records import Matrix, RunOptions, Tree
 
 INPUTS = Path(__file__).parent / "inputs"
 
@@ -64,21 +64,13 @@ def write(results: Path, run_id: str, matrix: Matrix, made: Records, options: An
 
 def reproduction(results: Path) -> None:
     """The published accuracies, 0.2 points apart by seed; cnn's are 5 too high."""
-    tutorial, columns = reproduce.tutorial_matrix("resident"), reproduce.read()
-    beside = "20010601T101400Z-stand0"
+    tutorial, beside = reproduce.tutorial_matrix("resident"), "20010601T101400Z-stand0"
     for run_id, matrix, companion in (
         (beside, reproduce.standard_matrix(tutorial), None),
         ("20010601T101500Z-tutor0", tutorial, beside),
     ):
-        trials = []
-        for entry, seed in product(matrix.models, matrix.seeds):
-            shift = 0.002 * (seed - 1) + 0.05 * (entry.name == "cnn")
-            accuracy = [min(1.0, percent / 100 + shift) for percent in columns[entry.model]][: matrix.epochs]
-            final = ImageSets(train=accuracy[-1], test=accuracy[-1] - 0.01)
-            outcome = make_measurement(epochs=make_epochs([4.0] * matrix.epochs, accuracy), final=final)
-            trials.append(make_trial(make_cell(entry.name), seed, outcome, recipe=matrix.recipe))
-        options = {"score_both": True, "companion": companion, "plugin_path": ""}
-        write(results, run_id, matrix, (trials, []), {"shard": None, **options}, {})
+        options = {"score_both": True, "companion": companion, "plugin_path": "", "shard": None}
+        write(results, run_id, matrix, (make_trials(matrix, {"cnn": 5.0}), []), options, {})
 
 
 def checks() -> dict[str, Check]:

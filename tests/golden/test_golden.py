@@ -24,7 +24,7 @@ from normal import normal, page
 from record_factory import make_manifest
 
 from mnist_bench.cli import main
-from mnist_bench.labs.doctor import Diagnosis
+from mnist_bench.labs.facts import Diagnosis
 
 STORED = Path(__file__).parent / "stored"
 CALL = re.compile(r"^\$ (.*?)mnist-bench (.*)$", re.MULTILINE)

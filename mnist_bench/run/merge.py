@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from mnist_bench import cells
-from mnist_bench.disk.folder import FOLDERS, RunFolder
+from mnist_bench.analysis.summary import Run
+from mnist_bench.disk.folder import FOLDERS, RunFolder, new_run_id
 from mnist_bench.errors import UsageError
 from mnist_bench.records import Environment, Manifest, Measurement, RunOptions, Session, Trial, group_id, trial_id
+from mnist_bench.run.runner import write_tables
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -20,103 +22,79 @@ MOST_MISSING, MOST_SHARDS = 10, 1000  # shards that are named, and that are look
 BETWEEN = " + "  # values that differ between machines, in the environment of a run merged across them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
-    """A run that is to become part of another, read and found sound."""
-
-    folder: RunFolder
-    manifest: Manifest
-    trials: tuple[Trial, ...]
-    sessions: tuple[Session, ...]
-
-    @property
-    def id(self) -> str:
-        return self.manifest.run_id
-
-    @classmethod
-    def read(cls, folder: RunFolder) -> Self:
-        for name in FOLDERS:
-            folder.own_folder(name)
-        return cls(folder=folder, manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions())
-
-
-def merge(
-    output_dir: Path,
-    references: Sequence[str],
-    run_id: str,
-    derive: Callable[[RunFolder], object],
-    *,
-    across_machines: bool,
-) -> tuple[RunFolder, tuple[str, ...]]:
+def merge(output_dir: Path, references: Sequence[str], *, across_machines: bool) -> tuple[RunFolder, tuple[str, ...]]:
     """Makes one run of several in ``output_dir``; they stay as they are. Returns it, and what should be known of it.
 
     Args:
         references: ids, beginnings of ids, or paths of two runs or more.
-        run_id: of the new run.
-        derive: writes the tables of a run.
         across_machines: shards of different machines or software may be joined.
 
     Raises:
         UsageError: a run cannot be read, they are not shards of one run (a line for all that differs), or a trial is in
             two of them.
     """
-    shards = sorted(
-        (Shard.read(RunFolder.open(output_dir, reference)) for reference in references),
-        key=lambda shard: (shard.manifest.started_at, shard.id),
-    )
+    opened = [_opened(output_dir, reference) for reference in references]
+    opened.sort(key=lambda pair: (pair[1].manifest.started_at, pair[1].manifest.run_id))
+    shards = [run for _, run in opened]
     apart = tuple(_machine_problems(shards))
     forbidden = _shared_groups(shards) if apart and across_machines else apart
     if problems := dict.fromkeys((*_problems(shards), *forbidden)):
         raise UsageError("\n".join(problems))
 
     def fill(hidden: Path) -> None:
-        run = RunFolder(hidden)
-        for shard in shards:
-            for trial in shard.trials:
+        merged = RunFolder(hidden)
+        for folder, run in opened:
+            for trial in run.trials:
                 for place in (RunFolder.log_path, RunFolder.samples_path):
-                    source = place(shard.folder, trial.id)
+                    source = place(folder, trial.id)
                     if source.is_file() and not source.is_symlink():  # which may lead anywhere
-                        shutil.copyfile(source, place(run, trial.id))
-        run.write_lines(Trial, (trial for shard in shards for trial in shard.trials))
-        run.write_lines(Session, (session for shard in shards for session in shard.sessions))
-        derive(run)
+                        shutil.copyfile(source, place(merged, trial.id))
+        merged.write_lines(Trial, (trial for run in shards for trial in run.trials))
+        merged.write_lines(Session, (session for run in shards for session in run.sessions))
+        write_tables(merged)
 
-    manifest = _manifest([shard.manifest for shard in shards], run_id, apart=bool(apart))
+    manifest = _manifest([run.manifest for run in shards], new_run_id(), apart=bool(apart))
     return RunFolder.create(output_dir, manifest, fill), tuple(_notes(shards))
 
 
-def _problems(shards: Sequence[Shard]) -> Iterator[str]:
+def _opened(output_dir: Path, reference: str) -> tuple[RunFolder, Run]:
+    """A run that is to become part of another, read and found sound."""
+    folder = RunFolder.open(output_dir, reference)
+    for name in FOLDERS:
+        folder.own_folder(name)
+    return folder, Run.read(folder)
+
+
+def _problems(shards: Sequence[Run]) -> Iterator[str]:
     """Why they cannot become one run, wherever they were measured."""
     if len(shards) < 2:
         yield "merge: name two runs at least"
-    ids = [shard.id for shard in shards]
+    ids = [shard.manifest.run_id for shard in shards]
     yield from (f"{id_}: is named twice" for id_ in ids if ids.count(id_) > 1)
-    for shard in shards:
+    for id_, shard in zip(ids, shards, strict=True):
         if shard.manifest.check:
-            yield f"{shard.id}: is a check, not a run"
+            yield f"{id_}: is a check, not a run"
         if (status := shard.manifest.status) != "complete":
-            yield f"{shard.id}: is {status}, not complete: finish it first (mnist-bench run --resume {shard.id})"
-    for shard, first, name, value, expected in _met_again(shards, _common):
+            yield f"{id_}: is {status}, not complete: finish it first (mnist-bench run --resume {id_})"
+    for id_, first, name, value, expected in _met_again(shards, _common):
         if value != expected:
-            yield f"{shard.id}: its {name} is {value}, that of {first.id} is {expected}: no shards of one run"
-    for shard, other, id_, trial, known in _met_again(shards, lambda shard: {one.id: one for one in shard.trials}):
+            yield f"{id_}: its {name} is {value}, that of {first} is {expected}: no shards of one run"
+    for id_, first, name, trial, known in _met_again(shards, lambda shard: {one.id: one for one in shard.trials}):
         how = "the very same measurement" if trial == known else "measured twice"
-        yield f"trial {id_}: is in {other.id} and in {shard.id} ({how}): leave one of the runs out"
+        yield f"trial {name}: is in {first} and in {id_} ({how}): leave one of the runs out"
 
 
-def _met_again(
-    shards: Sequence[Shard], facts: Callable[[Shard], Mapping[K, V]]
-) -> Iterator[tuple[Shard, Shard, K, V, V]]:
+def _met_again(shards: Sequence[Run], facts: Callable[[Run], Mapping[K, V]]) -> Iterator[tuple[str, str, K, V, V]]:
     """Of each fact that several shards tell: (a later one, the first, what it is of, the later one's, the first's)."""
-    known: dict[K, tuple[Shard, V]] = {}
+    known: dict[K, tuple[str, V]] = {}
     for shard in shards:
         for what, value in facts(shard).items():
-            first, before = known.setdefault(what, (shard, value))
-            if first.id != shard.id:
-                yield shard, first, what, value, before
+            first, before = known.setdefault(what, (shard.manifest.run_id, value))
+            if first != shard.manifest.run_id:
+                yield shard.manifest.run_id, first, what, value, before
 
 
-def _common(shard: Shard) -> dict[str, str]:
+def _common(shard: Run) -> dict[str, str]:
     """What shards of one run have in common."""
     manifest = shard.manifest
     return {
@@ -127,16 +105,16 @@ def _common(shard: Shard) -> dict[str, str]:
     }
 
 
-def _machine_problems(shards: Sequence[Shard]) -> Iterator[str]:
-    for shard, first, (what, _), value, expected in _met_again(shards, _machine):
+def _machine_problems(shards: Sequence[Run]) -> Iterator[str]:
+    for id_, first, (what, _), value, expected in _met_again(shards, _machine):
         if value != expected:
             yield (
-                f"{shard.id}: its {what} is {value}, that of {first.id} is {expected}: measured elsewhere "
+                f"{id_}: its {what} is {value}, that of {first} is {expected}: measured elsewhere "
                 "(--across-machines merges them all the same)"
             )
 
 
-def _machine(shard: Shard) -> dict[tuple[str, str], str]:
+def _machine(shard: Run) -> dict[tuple[str, str], str]:
     """(what, device): what is known of the machine and software that a shard was measured with."""
     where = shard.manifest.environment
     torch = where.packages.get("torch", "unknown")
@@ -152,17 +130,17 @@ def _machine(shard: Shard) -> dict[tuple[str, str], str]:
     return found
 
 
-def _shared_groups(shards: Sequence[Shard]) -> Iterator[str]:
+def _shared_groups(shards: Sequence[Run]) -> Iterator[str]:
     """A speed-up is a ratio within a group: across machines it would be one of machines."""
     groups_of = _met_again(shards, lambda shard: {group_id(one.cell, one.seed): None for one in shard.trials})
-    for shard, first, group, *_ in groups_of:
+    for id_, first, group, *_ in groups_of:
         yield (
-            f"group {group}: is in {first.id} and in {shard.id}, of different machines: its speed-ups "
+            f"group {group}: is in {first} and in {id_}, of different machines: its speed-ups "
             "would compare the machines"
         )
 
 
-def _notes(shards: Sequence[Shard]) -> Iterator[str]:
+def _notes(shards: Sequence[Run]) -> Iterator[str]:
     """What does not forbid to merge, but should be known."""
     known = {shard.manifest.options.shard or "1/1" for shard in shards}
     counts = {shard.partition("/")[2] for shard in known}
