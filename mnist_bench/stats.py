@@ -209,25 +209,6 @@ def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:
     return Interval(estimate, estimate - half, estimate + half)
 
 
-def mean_of_intervals(intervals: Sequence[Interval]) -> Interval:
-    """The mean of several estimates; on the log scale, the geometric mean of ratios.
-
-    Each standard error is read off the interval: half its width over the normal quantile (rather too large where the
-    interval is Student's). Their squares add up, since errors are taken as independent, and the cells as all that the
-    mean speaks of, not as a sample of others. None bounds where one of the intervals has none.
-
-    Args:
-        intervals: one at least.
-    """
-    count = len(intervals)
-    estimate = math.fsum(interval.estimate for interval in intervals) / count
-    halves = [half for interval in intervals if (half := interval.half) is not None]
-    if len(halves) < count:
-        return Interval(estimate)
-    half = math.sqrt(math.fsum(one**2 for one in halves)) / count
-    return Interval(estimate, estimate - half, estimate + half)
-
-
 @lru_cache(maxsize=128)
 def signed_rank_distribution(n: int) -> FloatArray:
     """P(T = t), t = 0 ... n(n+1)/2: the null distribution of Wilcoxon's signed-rank statistic.

@@ -111,22 +111,6 @@ class TestStudent:
                 assert (there.low, there.high) == pytest.approx((low, high), rel=1e-6, abs=1e-9)
 
 
-class TestMeanOfIntervals:
-    def test_independent_errors_add_in_squares_and_one_unknown_makes_all_unknown(self) -> None:
-        found = stats.mean_of_intervals([Interval(1.0, 0.7, 1.3), Interval(4.0, 3.6, 4.4), Interval(1.0, 1.0, 1.0)])
-        assert found == Interval(2.0, pytest.approx(2 - 0.5 / 3), pytest.approx(2 + 0.5 / 3))
-        assert stats.mean_of_intervals([Interval(1.0, 0.5, 1.5), Interval(2.0)]) == Interval(1.5)
-
-    def test_covers_the_truth(self) -> None:
-        """Cells of 4 seeds each: the interval of their mean holds the mean of the truths about as often as it says."""
-        rng, held = np.random.default_rng(3), 0
-        for _ in range(1000):
-            truth = rng.normal(0.3, 0.2, 6)
-            held_by = stats.mean_of_intervals([stats.t_interval(t + rng.normal(0, 0.03, 4)) for t in truth])
-            held += held_by.low <= truth.mean() <= held_by.high
-        assert held / 1000 > 0.95
-
-
 def test_interval_on_the_ratio_scale() -> None:
     assert Interval(0.0, -math.log(2), math.log(2)).exp() == Interval(1.0, pytest.approx(0.5), pytest.approx(2.0))
     assert Interval(2.0, 1.0, math.e).log() == Interval(math.log(2), 0.0, 1.0)

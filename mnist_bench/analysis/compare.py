@@ -36,10 +36,6 @@ By = Literal["device", "variant", "batch_size", "model"]
 Choice = Callable[[Cell], bool]  # the cells that a comparison is about; their references need not be among them
 
 FOOTNOTES = {**figures.FOOTNOTES, **answers.FOOTNOTES}
-MEANS = (
-    "Geometric means: over the cells named, classes apart, with these cells' signs, not a forecast for other cells; "
-    "the errors of the cells are taken as independent."
-)
 UNPROVEN = "Not shown to pay off: the interval of the ratio holds 1."
 ACROSS = "Across machines: what the ratios hold beside the code, what moves speed most first"
 DRIFT = "The two runs lie apart in time: what the machine did meanwhile is in every ratio, and in no interval."
@@ -97,20 +93,6 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GeometricMean:
-    """The geometric mean of the ratios of ``cells`` cells that have ``of`` and the class in common.
-
-    ``marks`` are the signs that any of these cells carries: a ratio whose accuracy is not shown equal is in it, marked.
-    """
-
-    of: str
-    class_: VariantClass | None
-    cells: int
-    mean: Interval
-    marks: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Cells against a reference each; ``runs`` are the ids of one run or of two (A, B)."""
 
@@ -118,7 +100,6 @@ class Comparison:
     by: str
     reference: str
     lines: Sequence[Line]
-    means: tuple[GeometricMean, ...] = ()
     crossovers: tuple[Crossover, ...] = ()  # by device
     break_evens: tuple[BreakEven, ...] = ()  # by variant
     differences: tuple[Difference, ...] = ()  # of two runs, what matters most first
@@ -166,7 +147,6 @@ def compare_cells(
         by=by,
         reference=words,
         lines=lines,
-        means=_means(lines, by),
         crossovers=_crossovers(lines) if by == "device" else (),
         break_evens=tuple(_break_evens(run, lines)) if by == "variant" else (),
     )
@@ -214,22 +194,6 @@ def _line(run: Run, cell: Cell, reference: Cell | None, usable: Collection[Cell]
         reason=line.reason if speed else untimed if pairs else f"no seed in common with {reference.id}",
         accuracy=compare_accuracy([(theirs, this) for (_, theirs), (_, this) in pairs]),
         sides=[one, other],
-    )
-
-
-def _means(lines: Iterable[Line], by: str) -> tuple[GeometricMean, ...]:
-    """Of the cells that have ``by`` in common, classes apart (``stats.mean_of_intervals`` says what is assumed)."""
-    known = [(line, line.speed_up.interval) for line in lines if line.speed_up is not None]
-    together = grouped(known, lambda pair: (str(getattr(pair[0].cell, by, "all cells")), pair[0].class_))
-    return tuple(
-        GeometricMean(
-            of=of,
-            class_=class_,
-            cells=len(own),
-            mean=stats.mean_of_intervals([interval.log() for _, interval in own]).exp(),
-            marks="".join(sign for sign in FOOTNOTES if any(sign in line.marks for line, _ in own)),
-        )
-        for (of, class_), own in together.items()
     )
 
 
@@ -284,7 +248,6 @@ def compare_runs(a: Run, b: Run, *, across_machines: bool = False, chosen: Choic
         by="run",
         reference=f"run {a.manifest.run_id} (A)",
         lines=lines,
-        means=_means(lines, "run"),
         differences=ranked(difference for one in lines for difference in one.differs),
         across_machines=across_machines,
     )
@@ -354,7 +317,6 @@ def document(comparison: Comparison) -> Document:
         notes=(
             *figures.footnotes((line.marks for line in comparison.lines), FOOTNOTES),
             *by_reason((line.cell.id, _why(line)) for line in comparison.lines),
-            *([MEANS] if comparison.means else []),
             *([UNPROVEN] if any(one.verdict == "unproven" for one in comparison.break_evens) else []),
         ),
     )
@@ -374,7 +336,6 @@ def _tables(comparison: Comparison) -> dict[str, Table[Any]]:
     return {
         "differences": Table(ACROSS, _DIFFERENCES, comparison.differences),
         "cells": lines_table(comparison),
-        "geometric_means": Table("Geometric means", _MEANS, comparison.means),
         "crossovers": Table(crossover_title, _CROSSOVERS, comparison.crossovers),
         "break_evens": Table(break_even_title, BREAK_EVENS, comparison.break_evens),
     }
@@ -425,13 +386,6 @@ def _why(line: Line) -> str:
 _DIFFERENCES: tuple[Column[Difference], ...] = (
     Column("differs", at("name"), right=False, key="field", value=at("field")),
     *texts(a="run A", b="run B", affects="moves"),
-)
-_MEANS: tuple[Column[GeometricMean], ...] = (
-    *texts(of="of"),
-    Column("class", rank=1, right=False, key="class", value=at("class_")),
-    Column("cells", key="cells", value=at("cells")),
-    *interval_columns("mean", "ratio", "mean"),
-    Column("", rank=1, right=False, key="marks", value=at("marks")),
 )
 _CROSSOVERS: tuple[Column[Crossover], ...] = (
     *texts(model="model", device="device", variant="variant"),

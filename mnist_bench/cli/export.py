@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 # As in export.py, which is not imported here: numpy would slow every --help.
 FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "junit", "csv", "parquet")
-DIRECTIONS = ("smaller", "bigger")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +25,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="the file to write, or a folder for it (default: stdout)"
     )
-    parser.add_argument(
-        "--direction",
-        choices=DIRECTIONS,
-        help="github-action-benchmark: only the file of those figures of which smaller, or bigger, is better",
-    )
     options.add(parser, "filter", "output_dir")
 
 
@@ -38,7 +32,7 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.export import EXPORTERS
 
     exporter = EXPORTERS[args.format]
-    names = _chosen(args, exporter)
+    _check_place(args, exporter)
     run = options.load(args, args.run)
     wanted = options.wanted(args, [row.cell for row in run.rows])
     rows = [row for row in run.rows if row.cell in wanted]
@@ -52,32 +46,21 @@ def execute(args: argparse.Namespace) -> int:
     elif len(held) < len(rows):
         say(f"{len(rows) - len(held)} of {len(rows)} cells are left out: without {exporter.needs}")
     if known or exporter.all_rows:
-        for name in names:
-            _write(args.output, name, exporter.files[name](run, held), several=len(names) > 1)
+        for name, made in exporter.files.items():
+            _write(args.output, name, made(run, held), several=len(exporter.files) > 1)
     return 0 if known else options.NOTHING
 
 
-def _chosen(args: argparse.Namespace, exporter: Exporter) -> tuple[str, ...]:
-    """The files that are wanted.
+def _check_place(args: argparse.Namespace, exporter: Exporter) -> None:
+    """Whether ``--output`` can hold what the format makes.
 
     Raises:
-        UsageError: ``--direction`` of a format that has none; or the place cannot hold two files, or binary ones.
+        UsageError: two files need a folder, and a binary one no terminal.
     """
-    names = tuple(exporter.files)
-    if args.direction is not None:
-        if len(names) == 1:
-            raise UsageError(f"--direction: --format {args.format} has one file for all figures; leave --direction out")
-        names = tuple(name for name in names if name.startswith(args.direction))
-    if len(names) > 1 and args.output is None:
-        raise UsageError(
-            f"--format {args.format} makes two files: name a folder with --output, or choose one of them with "
-            f"--direction {' or --direction '.join(DIRECTIONS)}"
-        )
-    if len(names) > 1 and args.output.exists() and not args.output.is_dir():
-        raise UsageError(f"--output {args.output}: is no folder, but --format {args.format} makes two files")
+    if len(exporter.files) > 1 and (args.output is None or (args.output.exists() and not args.output.is_dir())):
+        raise UsageError(f"--format {args.format} makes {len(exporter.files)} files: name a folder with --output")
     if exporter.binary and args.output is None and sys.stdout.isatty():
         raise UsageError(f"--format {args.format} is binary: name a file with --output, or redirect stdout")
-    return names
 
 
 def _write(output: Path | None, name: str, data: bytes, *, several: bool) -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_lines, print_result, say, try_out, write
-from mnist_bench.errors import UsageError
-from mnist_bench.table import Document, listed
+from mnist_bench.table import Document
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.history import Series
@@ -24,12 +23,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Newest first. Runs of another machine, software or setting stand in lists of their own. What is read is the "
         "results.json of each run; a run without one that fits is read from its lines, which takes longer."
-    )
-    parser.add_argument(
-        "cell",
-        nargs="?",
-        metavar="CELL",
-        help="only these cells: a part of a cell's name, or a pattern as in 'lenet5/*/eager' (default: all)",
     )
     options.add(parser, "filter")
     parser.add_argument(
@@ -58,7 +51,9 @@ def execute(args: argparse.Namespace) -> int:
     runs, warnings = history.read(args.output_dir, args.metric, say)
     say(*(f"warning: {warning}" for warning in warnings))
     metric = history.METRICS[args.metric]
-    series = _chosen(history.gather(runs, metric), args)
+    found = history.gather(runs, metric)
+    wanted = options.wanted(args, [one.cell for one in found]) if found else ()
+    series = [one for one in found if one.cell in wanted]
     if not series:
         say(f"nothing measured in {args.output_dir} yet: `mnist-bench run` does it, or name another --output-dir")
     if args.format == "table":
@@ -70,24 +65,6 @@ def execute(args: argparse.Namespace) -> int:
     if series and args.page is not None:
         _write_page(series, warnings, args)
     return 0 if any(one.values for one in series) else options.NOTHING
-
-
-def _chosen(series: Sequence[Series], args: argparse.Namespace) -> list[Series]:
-    """Those of the cells that CELL and --filter want.
-
-    Raises:
-        UsageError: no cell is of that name.
-    """
-    from fnmatch import fnmatchcase
-
-    pattern = args.cell or ""
-    glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    matching = [one for one in series if fnmatchcase(one.cell.id, glob)]
-    if series and not matching:
-        known = listed(list(dict.fromkeys(one.cell.id for one in series)), most=10)
-        raise UsageError(f"no cell is named like {pattern!r} (known: {known})")
-    wanted = options.wanted(args, [one.cell for one in matching]) if matching else ()
-    return [one for one in matching if one.cell in wanted]
 
 
 def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ READERS = {
         )
         for name in LINES
     },
-    f"{RUN}/results.json": ("history", "history lenet5 --format json"),
+    f"{RUN}/results.json": ("history", "history --filter model=lenet5 --format json"),
     **{f"{SHARD}/{name}": (f"merge {Path(SHARD).name} 20010401T101500Z-shard2 -o shards",) for name in LINES},
     **{f"{REPRODUCED}/{name}": (f"reproduce --resume {Path(REPRODUCED).name} -o tutorial",) for name in LINES[:2]},
     **{f"{GATED}/{name}": (AGAINST_BASELINE,) for name in LINES},
