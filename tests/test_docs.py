@@ -200,14 +200,6 @@ def test_columns_that_are_explained_exist() -> None:
     assert set(explained) <= {re.sub(r"_p95$", "", column) for column in KEYS}
 
 
-def test_run_folder_is_described_as_it_is() -> None:
-    described = re.findall(r"^results/<run-id>/(\S+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    written = (*(ROOT / "mnist_bench" / "disk").glob("*.py"), ROOT / "mnist_bench" / "analysis" / "results.py")
-    source = "\n".join(file.read_text("utf-8") for file in written)
-    for name in described:
-        assert name.rstrip("/") in source, f"results/<run-id>/{name}: the store knows nothing of it"
-
-
 def test_every_room_is_in_the_architecture_which_is_short() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     assert len(text.splitlines()) <= 120
