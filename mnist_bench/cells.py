@@ -8,7 +8,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mnist_bench.catalogue import MODELS
 from mnist_bench.errors import UsageError, unknown
@@ -27,13 +27,7 @@ CELL_KEYS = ("model", "device", "batch_size", "variant")
 
 
 def expand(matrix: Matrix) -> tuple[Cell, ...]:
-    """The cells of a matrix in file order: the product of the axes, less ``exclude``, then ``include``.
-
-    Args:
-        matrix: the resolved matrix.
-
-    Returns:
-        Every cell once.
+    """The cells of a matrix in file order, each once: the product of the axes, less ``exclude``, then ``include``.
 
     >>> from mnist_bench.records import Selector
     >>> matrix = Matrix(models=(ModelEntry(name="mlp", model="mlp"),), devices=("cpu", "cuda"), batch_sizes=(100,),
@@ -52,14 +46,7 @@ def expand(matrix: Matrix) -> tuple[Cell, ...]:
 
 
 def model_of(matrix: Matrix, name: str) -> ModelEntry:
-    """The model that a cell names: one of the axis, else a built-in (which ``include`` may name).
-
-    Args:
-        matrix: the resolved matrix.
-        name: ``Cell.model``.
-
-    Returns:
-        The entry with its model, optimizer and rate.
+    """The entry of the model that a cell names: one of the axis, else a built-in (which ``include`` may name).
 
     >>> matrix = Matrix(models=(), devices=(), batch_sizes=(), variants=())
     >>> model_of(matrix, "mlp").model
@@ -71,13 +58,6 @@ def model_of(matrix: Matrix, name: str) -> ModelEntry:
 
 def variant_of(matrix: Matrix, name: str) -> Variant:
     """The variant that a cell names: one of the axis, else a built-in.
-
-    Args:
-        matrix: the resolved matrix.
-        name: ``Cell.variant``.
-
-    Returns:
-        The variant with every setting.
 
     >>> variant_of(Matrix(models=(), devices=(), batch_sizes=(), variants=()), "compile").execution
     'compile'
@@ -92,13 +72,7 @@ def _named(kind: str, name: str, known: Mapping[str, Named]) -> Named:
 
 
 def variants_of(matrix: Matrix) -> tuple[Variant, ...]:
-    """The variants that cells can have: those of the axis, then the built-ins that only ``include`` names.
-
-    Args:
-        matrix: the resolved matrix.
-
-    Returns:
-        Each once, in the order of the file.
+    """The variants that cells can have, each once: those of the axis, then built-ins that only ``include`` names.
 
     >>> extra = Cell(model="mlp", device="cpu", batch_size=100, variant="compile")
     >>> matrix = Matrix(models=(), devices=(), batch_sizes=(), variants=(Variant(name="eager"),), include=(extra,))
@@ -125,10 +99,7 @@ def reference_variant(matrix: Matrix) -> str | None:
 
 
 def parse_filter(text: str) -> Filter:
-    """Reads ``--filter``.
-
-    Args:
-        text: ``key=value`` pairs with commas between; a key given twice means either value.
+    """Reads ``--filter``: ``key=value`` pairs with commas between; a key given twice means either value.
 
     Returns:
         The values wanted of each key; they are not yet held against any cells (``select`` does that).
@@ -148,14 +119,10 @@ def parse_filter(text: str) -> Filter:
 
 
 def select(cells: Sequence[Cell], wanted: str | None) -> tuple[Cell, ...]:
-    """The cells that a filter wants, in their order.
+    """The cells that a filter wants (as ``--filter`` has it; None: all), in their order: at least one.
 
-    Args:
-        cells: the cells of the matrix.
-        wanted: as ``--filter`` has it; None wants all of them.
-
-    Returns:
-        At least one cell; a value that no cell has, or values that no cell has together, are a ``UsageError``.
+    Raises:
+        UsageError: a value that no cell has, or values that no cell has together.
 
     >>> cell = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
     >>> select([cell], "batch_size=100") == (cell,)
@@ -274,17 +241,16 @@ def shard(groups: Sequence[GroupTrials], k: int, n: int) -> tuple[GroupTrials, .
 
 
 def fingerprint(matrix: Matrix) -> str:
-    """SHA-256 (hexadecimal) of the canonical JSON of a matrix as resolved: equal exactly where the matrices are.
-
-    Args:
-        matrix: the resolved matrix.
-
-    Returns:
-        64 hexadecimal digits.
+    """The ``digest`` of a matrix as resolved: equal exactly where the matrices are.
 
     >>> matrix = Matrix(models=(), devices=("cpu",), batch_sizes=(100,), variants=())
     >>> fingerprint(matrix) == fingerprint(dataclasses.replace(matrix))
     True
     """
-    canonical = json.dumps(dataclasses.asdict(matrix), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return digest(dataclasses.asdict(matrix))
+
+
+def digest(values: Any) -> str:
+    """SHA-256 (hexadecimal) of canonical JSON: the same for equal values, in whatever order they stand."""
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

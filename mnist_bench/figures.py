@@ -257,15 +257,7 @@ def _of_peak(name: str) -> Callable[[Measured], float | None]:
 # beside (its rank, and its key where it is a figure of its own).
 FIGURES: tuple[Figure, ...] = (
     Figure(
-        "test_accuracy",
-        "accuracy",
-        "fraction",
-        "higher",
-        _mean_of_last("accuracy"),
-        2,
-        9,
-        "test_accuracy_std",
-        slug="test-accuracy",
+        "test_accuracy", "accuracy", "fraction", "higher", _accuracy, 2, 9, "test_accuracy_std", slug="test-accuracy"
     ),
     Figure("test_accuracy_std", "±", "fraction", None, _accuracy_std),
     Figure(

@@ -15,14 +15,7 @@ from typing import Any, Literal
 
 from mnist_bench import figures, stats
 from mnist_bench.analysis import answers
-from mnist_bench.analysis.answers import (
-    AccuracyDifference,
-    BreakEven,
-    Crossover,
-    break_even,
-    compare_accuracy,
-    crossover,
-)
+from mnist_bench.analysis.answers import AccuracyDifference, BreakEven, Crossover, compare_accuracy
 from mnist_bench.analysis.keys import Difference, differences, key_of, ranked
 from mnist_bench.analysis.ratios import PROCESS_SD, SpeedUp, speed_up
 from mnist_bench.analysis.summary import Run, common
@@ -190,7 +183,7 @@ def _line(run: Run, cell: Cell, reference: Cell | None, usable: Collection[Cell]
     return replace(
         line,
         # of steps of other sizes, that of samples per second
-        speed_up=speed and speed.scaled(cell.batch_size / reference.batch_size),
+        speed_up=speed and replace(speed, interval=speed.interval.scaled(cell.batch_size / reference.batch_size)),
         reason=line.reason if speed else untimed if pairs else f"no seed in common with {reference.id}",
         accuracy=compare_accuracy([(theirs, this) for (_, theirs), (_, this) in pairs]),
         sides=[one, other],
@@ -202,7 +195,7 @@ def _crossovers(lines: Iterable[Line]) -> tuple[Crossover, ...]:
     held = [line for line in lines if line.reference is not None]
     together = grouped(held, lambda line: (line.cell.model, line.cell.device, line.cell.variant))
     return tuple(
-        crossover(*names, [(line.cell.batch_size, line.speed_up) for line in own if line.speed_up is not None])
+        answers.crossover(*names, [(line.cell.batch_size, line.speed_up) for line in own if line.speed_up is not None])
         for names, own in together.items()
     )
 
@@ -216,7 +209,7 @@ def _break_evens(run: Run, lines: Iterable[Line]) -> Iterator[BreakEven]:
         cold, beside = map(BY_KEY["compile_s"].take, (this, other))
         steps = [math.exp(log) for log in run.log_step_s(line.reference)]
         if cold is not None and steps:
-            yield break_even(
+            yield answers.break_even(
                 line.cell,
                 line.reference,
                 line.speed_up,

@@ -5,14 +5,12 @@ The key is small on purpose: what is in it is known to move speed or accuracy.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, get_type_hints
 
 from mnist_bench.catalogue import training_of
-from mnist_bench.cells import model_of, variant_of
+from mnist_bench.cells import digest, model_of, variant_of
 from mnist_bench.records import Cell, Manifest, Matrix, Measurement
 
 PLACE_DIGITS = 16  # of a digest: enough to tell the series of one cell apart
@@ -86,11 +84,6 @@ def threads_of(matrix: Matrix, cell: Cell, measurement: Measurement | None) -> i
     """How many threads it computed with, as measured, else as its variant says."""
     threads = measurement.numerics.get("threads") if measurement else None
     return threads if isinstance(threads, int) else variant_of(matrix, cell.variant).threads
-
-
-def digest(values: Any) -> str:
-    """The same for equal values, in whatever order they stand."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def settings(matrix: Matrix, cell: Cell) -> dict[str, Any]:

@@ -156,10 +156,6 @@ class SpeedUp:
     interval: Interval
     paired: Paired
 
-    def scaled(self, by: float) -> SpeedUp:
-        """Of what is done in a step, where a step of this cell does ``by`` times as much."""
-        return SpeedUp(self.interval.scaled(by), self.paired)
-
     @property
     def shown(self) -> Literal["faster", "slower", ""]:
         """What the interval shows; empty where it holds 1, or has no bounds."""

@@ -17,9 +17,9 @@ from msgspec import structs
 
 from mnist_bench import __version__, figures
 from mnist_bench.analysis import results
-from mnist_bench.analysis.keys import Key, differences, digest, key_of
+from mnist_bench.analysis.keys import Key, differences, key_of
 from mnist_bench.analysis.summary import Run
-from mnist_bench.cells import reference_variant, trials_of
+from mnist_bench.cells import digest, reference_variant, trials_of
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import Row
 from mnist_bench.gate import evidence

@@ -13,16 +13,7 @@ import altair as alt
 from mnist_bench import figures
 from mnist_bench.analysis.summary import Run
 from mnist_bench.records import Cell
-from mnist_bench.report.material import (
-    Drawn,
-    Material,
-    Plot,
-    batch,
-    by_size,
-    keys,
-    panelled,
-    short,
-)
+from mnist_bench.report.material import Drawn, Material, Plot, batch, by_size, keys, panelled, short
 from mnist_bench.report.vega import Spec, coloured, curve, layered, logarithmic
 from mnist_bench.table import joined, plain
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from record_factory import make_cell, make_manifest, make_matrix, make_measurement
 
-from mnist_bench.analysis.keys import FIELDS, Key, differences, digest, key_of, ranked, settings
+from mnist_bench.analysis.keys import FIELDS, Key, differences, key_of, ranked, settings
+from mnist_bench.cells import digest
 from mnist_bench.records import BUILTIN_VARIANTS, CompileOptions, ModelEntry, Variant
 
 CELL, COMPILE = make_cell(variant="compile"), BUILTIN_VARIANTS["compile"]
