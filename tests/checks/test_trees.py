@@ -126,18 +126,6 @@ def test_changed_files_are_named_whatever_their_names(repo: Repo) -> None:
     assert state(repo, found.untracked) == found
 
 
-def test_what_the_program_writes_is_no_change(repo: Repo) -> None:
-    before = state(repo)
-    for name in ("results/checks/x/manifest.json", "bench/__pycache__/x.pyc", "a cache/x", "junit.xml"):
-        repo.put(name)
-    (repo.root / "checks").mkdir()
-    (repo.root / "checks" / "latest").symlink_to("nowhere")
-    places = [repo.root / name for name in ("results", "a cache", "junit.xml", "checks/latest", ".")]
-    assert trees.state(git_of(repo.root), [*places, repo.root.parent]) == before  # the tree itself is never left out
-    repo.put("results.py")
-    assert trees.state(git_of(repo.root), places).changed == ("results.py",)
-
-
 def test_every_change_of_content_shows(repo: Repo) -> None:
     """But for files that are new since: a model may write some."""
     seen = [state(repo)]
@@ -213,15 +201,6 @@ def test_what_a_model_leaves_in_a_submodule_is_no_change(outer: Repo, tmp_path: 
     assert trees.state(git_of(clone), []).changed == ()  # it is not checked out
     (clone / "its part").rmdir()
     assert trees.state(git_of(clone), []).changed == ("its part",)
-
-
-def test_a_repository_inside_that_is_no_submodule(repo: Repo) -> None:
-    inner, seen = Repo(repo.root / "inner"), []
-    for act in (inner.commit, lambda: inner.put("net.py", "WIDTH = 2\n"), inner.commit):
-        act()
-        seen.append(state(repo))
-    assert [one.changed for one in seen] == [("inner/",), ("inner/", "inner/net.py"), ("inner/",)]
-    assert len({one.sha256 for one in seen}) == 3
 
 
 # ── the reference's tree: whole, and gone afterwards, whatever happens ───────────────────────────────────────────────

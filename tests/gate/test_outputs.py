@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from record_factory import make_cell
 from mnist_bench.gate import outputs
 from mnist_bench.gate.evidence import CellEvidence, Check, SideEvidence
 from mnist_bench.gate.judge import WORST_FIRST, Verdict, VerdictKind, judge
-from mnist_bench.gate.outputs import COMMENT_BYTES, MARKER, SUMMARY_BYTES, commands, comment, document, page, to_junit
+from mnist_bench.gate.outputs import COMMENT_BYTES, SUMMARY_BYTES, commands, comment, document, page, to_junit
 from mnist_bench.records import Cell, Tree
 from mnist_bench.table import plain
 
@@ -188,16 +186,6 @@ class TestFiles:
         code, _, err = call("check", "--replay", "nothing.json", "--junit", "a/b/junit.xml", *flags)
         assert (code, err.startswith(f"mnist-bench: {words}")) == (2, True)
         assert not [path for path in Path("a").rglob("*") if path.is_file()]
-
-    def test_a_pipe_stays_a_pipe(self, call: Call) -> None:
-        os.mkfifo("pipe")
-        reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            assert call("check", "--replay", "check.json", "--comment", "pipe")[0] == 0
-            assert os.read(reader, 1 << 16).startswith(MARKER.encode())
-        finally:
-            os.close(reader)
-        assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
 
     def test_one_that_fails_does_not_keep_the_others(self, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mnist_bench.cli.check.try_out", lambda *_: None)  # as if the disk became full meanwhile
