@@ -227,16 +227,15 @@ def signed_rank_distribution(n: int) -> FloatArray:
 
 
 @lru_cache(maxsize=2048)
-def critical_rank(n: int) -> int | None:
-    """The largest c with P(T <= c) <= (1 - CONFIDENCE) / 2, T as in ``signed_rank_distribution``; None below 6."""
-    tail = (1 - CONFIDENCE) / 2
+def critical_rank(n: int, tail: float = (1 - CONFIDENCE) / 2) -> int | None:
+    """The largest c with P(T <= c) <= ``tail``, T as in ``signed_rank_distribution``; None where n is too small."""
     if n <= EXACT_UP_TO:
         # Sums of halves: the slack keeps a tail that is met exactly (1/64, say) on the right side of rounding.
         below = int(np.searchsorted(np.cumsum(signed_rank_distribution(n)), tail * (1 + 1e-12), side="right"))
         return below - 1 if below else None
     mean = n * (n + 1) / 4
     deviation = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-    return math.floor(mean - NORMAL_QUANTILE * deviation - 0.5)
+    return math.floor(mean + NormalDist().inv_cdf(tail) * deviation - 0.5)
 
 
 @lru_cache(maxsize=128)

@@ -19,10 +19,11 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from record_factory import make_cell
 
+from mnist_bench import stats
 from mnist_bench.gate import samples
 from mnist_bench.gate.evidence import CellEvidence, Check, Margins, Pair, SeedPair, SessionRatio, SideEvidence, Training
 from mnist_bench.gate.judge import Verdict, judge
-from mnist_bench.gate.samples import Decision, critical_rank_sum
+from mnist_bench.gate.samples import Decision
 from mnist_bench.records import Round, Tree
 
 SPIKES = 0.05
@@ -141,6 +142,12 @@ def two_humped(rng: np.random.Generator, shape: tuple[int, ...], share: float) -
     return np.round(rng.normal(means, np.sqrt((1 - means) / (2 * IMAGES))) * IMAGES) / IMAGES
 
 
+def critical_rank_sum(pairs: int, alpha: float) -> int:
+    """The smallest sum of positive ranks that the one-sided exact test rejects."""
+    tails = np.cumsum(stats.signed_rank_distribution(pairs)[::-1])  # P(T >= largest), P(T >= largest - 1), ...
+    return tails.size - int(np.searchsorted(tails, alpha * (1 + 1e-12), side="right"))
+
+
 def speed_decisions(logs: Array, cells: int) -> Decisions:
     """The decision of each row of pairs (rows, pairs)."""
     alpha = samples.level(cells, MARGINS)
@@ -166,7 +173,7 @@ def accuracy_decisions(a: Array, b: Array, cells: int, *, humps: bool = True) ->
         humps: False: Student's t alone fails a cell.
     """
     decided = np.full(a.shape[0], "undecided", dtype="<U11")
-    fail, passes = samples.fail_level(cells, MARGINS), samples.pass_level(MARGINS)
+    fail, passes = samples.drop_level(cells, MARGINS), samples.drop_level(1, MARGINS)
     for look in samples.SEED_LOOKS:
         if look > a.shape[1]:
             break

@@ -87,10 +87,14 @@ class Training(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedPair:
-    """Both sides trained with one seed."""
+    """Both sides trained with one seed. ``identical``: they predict the same, which is the exact tier."""
 
     a: Training
     b: Training
+
+    @property
+    def identical(self) -> bool:
+        return self.a == self.b and self.a.predictions_sha256 != ""
 
 
 class Pair(Record, frozen=True, kw_only=True):

@@ -51,7 +51,6 @@ WIDEST = 200.0  # end of an interval of a log: beyond, it says nothing, and exp(
 # Numbers of seeds that differ at which a cell is tested, each half as many again. Below 4, Student's quantile at these
 # levels is so large that only a wreck would show. At 10 % errors and 20 cells, 72 find a drop of 0.30 pp in 98 of 100.
 SEED_LOOKS = (4, 6, 9, 14, 21, 32, 48, 72)
-FEW_SEEDS = 3  # below, a spread over seeds says nothing
 
 Decision = Literal["fail", "pass", "improvement", "undecided"]
 
@@ -85,7 +84,7 @@ def looks(cells: int, margins: Margins = DEFAULT) -> tuple[int, ...]:
     >>> looks(1), looks(20)
     ((9, 12, 21, 36), (13, 16, 28, 48))
     """
-    fewest = math.ceil(-math.log2(level(cells, margins)))
+    fewest = 1 - math.frexp(level(cells, margins))[1]  # exactly: 2^-fewest <= level < 2^(1 - fewest)
     second = max(FEWEST_PAIRS, fewest + SPARE_PAIRS)
     return fewest, second, math.ceil(1.75 * second), 3 * second
 
@@ -205,12 +204,11 @@ def find_accuracy(seeds: Sequence[SeedPair], cells: int, margins: Margins = DEFA
         margins: what is tolerated, and how often this may be wrong.
 
     Returns:
-        None without a seed. The interval of ``change`` is Student's, below 3 seeds the normal one with the floored
-        standard deviation.
+        None without a seed. The interval of ``change`` is Student's, the standard deviation floored; None below 3.
     """
     if not seeds:
         return None
-    counts = list(accumulate(int(not identical(seed)) for seed in seeds))  # of those that differ, so far
+    counts = list(accumulate(int(not seed.identical) for seed in seeds))  # of those that differ, so far
     decision: Decision = "undecided" if counts[-1] else "pass"
     for number in (look for look in SEED_LOOKS if look <= counts[-1]):
         used = seeds[: counts.index(number) + 1]
@@ -219,32 +217,21 @@ def find_accuracy(seeds: Sequence[SeedPair], cells: int, margins: Margins = DEFA
             break
     else:
         used = seeds
+    changes, sd = _changes(used)
     return AccuracyFinding(
         decision=decision,
         a=statistics.fmean(seed.a.accuracy for seed in used),
         b=statistics.fmean(seed.b.accuracy for seed in used),
-        change=_interval(*_changes(used)),
+        change=stats.t_interval(changes, variance_floor=sd**2) if changes else stats.Interval(0.0, 0.0, 0.0),
         seeds=len(used),
-        identical=sum(identical(seed) for seed in used),
+        identical=sum(seed.identical for seed in used),
         more_seeds=_more_seeds(seeds, cells, margins) if decision == "undecided" else 0,
     )
 
 
-def identical(seed: SeedPair) -> bool:
-    """Whether both sides predict the same: the exact tier."""
-    a, b = seed.a, seed.b
-    same = a.predictions_sha256 == b.predictions_sha256 != ""
-    return same and (a.accuracy, a.images) == (b.accuracy, b.images)
-
-
-def fail_level(cells: int, margins: Margins = DEFAULT) -> float:
-    """Of one test for a drop, of one cell at one look."""
+def drop_level(cells: int, margins: Margins = DEFAULT) -> float:
+    """Of one test for a drop, of one cell at one look; with one cell that of a test against a drop."""
     return margins.drop_alpha / (len(SEED_LOOKS) * cells)
-
-
-def pass_level(margins: Margins = DEFAULT) -> float:
-    """Of one test against a drop, at one look."""
-    return margins.drop_alpha / len(SEED_LOOKS)
 
 
 def floor_variance(*sides: Sequence[Training]) -> float:
@@ -259,10 +246,10 @@ def floor_variance(*sides: Sequence[Training]) -> float:
 
 def _test(changes: Sequence[float], sd: float, number: int, cells: int, margins: Margins) -> Decision:
     """The decision if ``number`` seeds had the mean of ``changes`` and the standard deviation ``sd``."""
-    mean, alpha = statistics.fmean(changes), fail_level(cells, margins)
+    mean, alpha = statistics.fmean(changes), drop_level(cells, margins)
     needed, ruled_out = (
         stats.student_quantile(number - 1, 1 - 2 * each) * sd / math.sqrt(number)
-        for each in (alpha, pass_level(margins))
+        for each in (alpha, drop_level(1, margins))
     )
     if 0.25**number <= alpha and -mean - margins.drop >= needed:
         return "fail"
@@ -271,7 +258,7 @@ def _test(changes: Sequence[float], sd: float, number: int, cells: int, margins:
 
 def _changes(seeds: Sequence[SeedPair]) -> tuple[list[float], float]:
     """B - A of the seeds that differ, and the standard deviation of one of them: at least the floor."""
-    differing = [seed for seed in seeds if not identical(seed)]
+    differing = [seed for seed in seeds if not seed.identical]
     changes = [seed.b.accuracy - seed.a.accuracy for seed in differing]
     own = statistics.variance(changes) if len(changes) > 1 else 0.0
     floor = floor_variance([seed.a for seed in differing], [seed.b for seed in differing]) if differing else 0.0
@@ -290,16 +277,6 @@ def _more_seeds(seeds: Sequence[SeedPair], cells: int, margins: Margins) -> int:
         return 0
     deciding = (look for look in left if _test(changes, sd, look, cells, margins) != "undecided")
     return math.ceil((next(deciding, left[-1]) - len(changes)) * len(seeds) / len(changes))
-
-
-def _interval(changes: Sequence[float], sd: float) -> stats.Interval:
-    """Of their mean; of none: nothing has changed."""
-    if not changes:
-        return stats.Interval(0.0, 0.0, 0.0)
-    mean, few = statistics.fmean(changes), len(changes) < FEW_SEEDS
-    half = stats.NORMAL_QUANTILE if few else stats.student_quantile(len(changes) - 1)
-    half *= sd / math.sqrt(len(changes))
-    return stats.Interval(mean, mean - half, mean + half)
 
 
 # ── what so many pairs can find: said before a check starts ──────────────────────────────────────────────────────────
@@ -335,29 +312,16 @@ def detectable(pairs: int, cells: int, sd: float, margins: Margins = DEFAULT, po
     return math.expm1(float(np.quantile(found, power))) if pairs >= planned[0] else math.inf
 
 
-def critical_rank_sum(pairs: int, alpha: float) -> int:
-    """The smallest sum of positive ranks that the one-sided exact test rejects.
-
-    Raises:
-        ValueError: even all pairs on one side are not enough.
-    """
-    tails = np.cumsum(stats.signed_rank_distribution(pairs)[::-1])  # P(T >= largest), P(T >= largest - 1), ...
-    rejected = int(np.searchsorted(tails, alpha * (1 + 1e-12), side="right"))
-    if not rejected:
-        raise ValueError(f"{pairs} pairs cannot reject anything at the level {alpha:g}")
-    return tails.size - rejected
-
-
 @lru_cache(maxsize=64)
 def _sample_ends(look: int, last_look: int, alpha: float) -> tuple[stats.FloatArray, stats.FloatArray]:
     """Of each draw of a standard normal sample: the Walsh average below which a centre is rejected, and above which."""
-    critical = critical_rank_sum(look, alpha)
     # Each look has the last one's pairs.
     sample = np.random.default_rng(0).standard_normal((DRAWS, last_look))[:, :look]
     first, second = np.triu_indices(look)
     walsh = (sample[:, first] + sample[:, second]) / 2
     # As many of them lie above a bound as the sum of positive ranks about it says (Hollander & Wolfe, section 3.2).
-    ends = walsh.shape[1] - critical, critical - 1
+    rank = stats.critical_rank(look, alpha) or 0
+    ends = rank, walsh.shape[1] - 1 - rank
     part = np.partition(walsh, ends, axis=1)
     return part[:, ends[0]], part[:, ends[1]]
 

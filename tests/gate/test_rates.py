@@ -19,6 +19,7 @@ from gate_kit import (
     Decisions,
     accuracy_decisions,
     checks,
+    critical_rank_sum,
     pair_logs,
     rate_bounds,
     seed_accuracies,
@@ -29,7 +30,7 @@ from gate_kit import (
 
 from mnist_bench import stats
 from mnist_bench.gate import samples
-from mnist_bench.gate.samples import critical_rank_sum, detectable
+from mnist_bench.gate.samples import detectable
 
 CHECKS = 4000
 CELLS = (1, 20)

@@ -22,12 +22,11 @@ from mnist_bench.gate.samples import (
     AccuracyFinding,
     SpeedFinding,
     detectable,
-    fail_level,
+    drop_level,
     find_accuracy,
     find_shift,
     find_speed,
     floor_variance,
-    identical,
     level,
     looks,
     p_above,
@@ -94,7 +93,8 @@ def test_swapping_the_sides_turns_the_finding_round(values: list[float], both: l
     assert not forth.decision == again.decision == "fail"
     if forth.seeds == again.seeds:
         assert again.change.estimate == pytest.approx(-forth.change.estimate)
-        assert (forth.change.low, forth.change.high) == pytest.approx((-again.change.high, -again.change.low))
+        low, high = forth.change.low, forth.change.high  # none below three that differ
+        assert low is None or (low, high) == pytest.approx((-again.change.high, -again.change.low))
 
 
 @unhurried
@@ -206,9 +206,9 @@ class TestEqualPredictions:
     @pytest.mark.parametrize("change", [{"predictions_sha256": "x"}, {"accuracy": 0.5}, {"images": 60_000}])
     def test_all_must_be_equal_and_an_unknown_hash_equals_nothing(self, change: dict[str, Any]) -> None:
         one = equal(0)
-        assert identical(one)
-        assert not identical(SeedPair(a=one.a, b=replace(one.b, **change)))
-        assert not identical(SeedPair(**{side: replace(one.a, predictions_sha256="") for side in "ab"}))
+        assert one.identical
+        assert not SeedPair(a=one.a, b=replace(one.b, **change)).identical
+        assert not SeedPair(**{side: replace(one.a, predictions_sha256="") for side in "ab"}).identical
 
     @unhurried
     @given(st.permutations([*(equal(n) for n in range(5)), *dropped(0.002, 5, spread=0.0)]))
@@ -243,13 +243,11 @@ class TestSeedsThatDiffer:
         assert finding.decision == "undecided"
         half = scipy.stats.t.ppf(0.975, 3) * math.sqrt((0.03 + 0.032) / 20_000 / 4)
         assert (finding.change.low, finding.change.high) == pytest.approx((-0.002 - half, -0.002 + half))
-        two = of_seeds(dropped(0.0, 2, spread=0.0))  # too few for Student
-        assert two.change.high == pytest.approx(stats.NORMAL_QUANTILE * math.sqrt(0.06 / 20_000 / 2))
 
     @pytest.mark.parametrize(("cells", "seeds"), [(1, 6), (20, 9)])
     def test_a_wreck_fails_at_the_first_look_that_a_plateau_cannot_explain(self, cells: int, seeds: int) -> None:
         """Nothing fails before two humps that are no change at all would hardly ever look like it."""
-        assert 0.25**seeds <= fail_level(cells)
+        assert 0.25**seeds <= drop_level(cells)
         wreck = dropped(0.7, seeds)
         assert of_seeds(wreck, cells).decision == "fail"
         assert of_seeds(wreck[:-1], cells).decision == "undecided"
