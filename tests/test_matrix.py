@@ -110,22 +110,6 @@ def test_keys_of_a_filter_narrow_and_values_widen() -> None:
     assert select(CELLS, None) == CELLS
 
 
-@pytest.mark.parametrize(
-    ("text", "phrase"),
-    [
-        *((text, "is not of the form key=value") for text in ("", "model", "model=", "=mlp", "model=mlp,")),
-        ("seed=0", r"unknown key 'seed' \(known: model, device, batch_size, variant\)"),
-        ("model=vgg", r"unknown model 'vgg' \(known: mlp, mine\)"),
-        ("batch_size=10", r"unknown batch_size '10' \(known: 100, 1000\)"),
-        ("device=cuda:1", r"unknown device 'cuda:1' \(known: cpu, cuda\)"),
-        ("model=mine,device=cuda", "no cell has them together"),
-    ],
-)
-def test_filters_refused(text: str, phrase: str) -> None:
-    with pytest.raises(UsageError, match=phrase):
-        select([cell for cell in CELLS if (cell.model, cell.device) != ("mine", "cuda")], text)
-
-
 class TestGroups:
     @own
     @given(cell_lists, seed_lists)

@@ -165,10 +165,6 @@ class TestRefused:
         text = refused(results)
         assert message in text or text.count("\n") == message.count("\n") == 2, "all at once"
 
-    @pytest.mark.usefixtures("shards")
-    def test_fewer_than_two_runs(self, results: Path) -> None:
-        assert "two runs at least" in refused(results, IDS[0])
-
     @pytest.mark.parametrize(("seconds", "how"), [(10.0, "the very same measurement"), (11.0, "measured twice")])
     def test_a_trial_in_both_is_named(self, results: Path, seconds: float, how: str) -> None:
         for number, total_s in enumerate((10.0, seconds)):

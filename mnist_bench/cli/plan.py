@@ -50,15 +50,11 @@ def _rows(matrix: Matrix, args: argparse.Namespace) -> list[Row]:
     cores = environment.available_cores()
 
     def row(cell: Cell) -> Row:
-        known = past.get(cell, ())
-        return {
-            "cell": cell.id,
-            **asdict(cell),
-            "seeds": seeds[cell],
-            "seconds": round(forecast.estimate(cell, matrix, len(seeds[cell]), cores=cores, past=known), 1),
-            "seconds_from": "earlier runs" if known else "model",
-            "skip": forecast.skip_reason(cell, variant_of(matrix, cell.variant), host),
-        }
+        known, own = past.get(cell, ()), seeds[cell]
+        seconds = round(forecast.estimate(cell, matrix, len(own), cores=cores, past=known), 1)
+        times = {"seeds": own, "seconds": seconds, "seconds_from": "earlier runs" if known else "model"}
+        skip = forecast.skip_reason(cell, variant_of(matrix, cell.variant), host)
+        return {"cell": cell.id, **asdict(cell), **times, "skip": skip}
 
     return [row(cell) for cell in expand(matrix) if cell in seeds]
 

@@ -99,10 +99,14 @@ class Reader:
         self._places: dict[Path, Position] = {}
         self._keys: dict[Path, Position] = {}  # of the keys that name the values
         self._nodes = 0
+        self._read(text)
+
+    def _read(self, text: str) -> None:
+        """Fills in the values, or says where the text cannot be read on."""
         try:
             composer = _Composer(text)
-            top = composer.get_single_node()
-            self.values = None if top is None else self._value(top, (), 0)
+            if (top := composer.get_single_node()) is not None:
+                self.values = self._value(top, (), 0)
         except yaml.reader.ReaderError as error:
             before = text[: error.position]
             position = (before.count("\n") + 1, error.position - before.rfind("\n"))
@@ -198,10 +202,9 @@ class Reader:
         if isinstance(new, float) and not math.isfinite(new):
             message = f"{quoted(text)} is not a finite number"
         elif type(old) is not type(new) or old != new:
-            message = (
-                f"{quoted(text)} is ambiguous: YAML 1.1 reads {described(old)}, YAML 1.2 {described(new)}; "
-                "write it in quotes if text is meant, else plainly (0.001, 1000, true, false)"
-            )
+            readings = f"YAML 1.1 reads {described(old)}, YAML 1.2 {described(new)}"
+            mend = "write it in quotes if text is meant, else plainly (0.001, 1000, true, false)"
+            message = f"{quoted(text)} is ambiguous: {readings}; {mend}"
         if message:
             self._note(found, path, message, spoils=True)
         return new

@@ -156,13 +156,12 @@ def _writing(folder: Path) -> Iterator[None]:
 def _obtain(state: FileState, request: Request, limits: Limits, deadline: float) -> None:
     """Puts one file into its place: a copy under another shape with the right bytes, else a download."""
     file, folder, facts = state.path.name, state.path.parent, SETS[request.name]
-    wrong = []
-    for path in copies(request.root, request.name, file):
+    wrong = copies(request.root, request.name, file)  # but for the one that is right
+    for path in wrong:
         content = _unpacked(mnist.read_file(path) or b"", facts.checksums[file])
         if content is not None:
             _put(state.path, content)
             return
-        wrong.append(path)
     other = f"; not {facts.title}'s bytes: {', '.join(map(str, wrong))}" if wrong else ""
     if not request.repair and (packed := folder / f"{file}.gz") in wrong:
         raise DataError(f"{packed}: corrupt: does not unpack to {file}\n{facts.mend.format(root=request.root)}")

@@ -188,8 +188,7 @@ def write_idx(path: Path, values: Bytes) -> None:
 def read_idx(path: Path, *item: int) -> Bytes:
     """Reads an IDX file: images of 28 x 28 (``item``: SIDE, SIDE), 0 is paper and 255 ink; labels (no ``item``).
 
-    Returns:
-        uint8 (N, *item), writable.
+    Returns: uint8 (N, *item), writable.
 
     Raises:
         DataError: the file cannot be read, or is no whole IDX file of such items.

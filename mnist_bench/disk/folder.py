@@ -224,10 +224,7 @@ class RunFolder:
         return self.path / "samples" / f"{file_name(trial_id)}.npy"
 
     def session_ms(self, trial_id: str) -> NDArray[np.float64] | None:
-        """The durations of a trial's single steps in its timing session, shape (n,), milliseconds, in their order.
-
-        Returns:
-            None where there is no such file.
+        """The durations of a trial's single steps in its timing session, shape (n,), ms, in their order; None: no file.
 
         Raises:
             ValueError: it is no file of samples; the message names it.
@@ -268,10 +265,8 @@ class RunFolder:
                         record = decode_line(line)
                         found.setdefault(key(record), record)
                 except (ValueError, RecursionError) as error:
-                    raise UsageError(
-                        f"{path}:{number}: broken line: {error}; mend it from a copy, or delete it and "
-                        f"measure again with --resume {self.run_id}"
-                    ) from error
+                    mend = f"mend it from a copy, or delete it and measure again with --resume {self.run_id}"
+                    raise UsageError(f"{path}:{number}: broken line: {error}; {mend}") from error
         return tuple(found.values())
 
 

@@ -165,13 +165,6 @@ def gpu_neighbours(facts: Facts) -> Found:
         yield warning(what, "end them, or wait for them")
 
 
-@with_torch
-def tf32(facts: Facts, torch: TorchReport) -> Found:
-    used = " and ".join(name for name, precision in torch.tf32.items() if precision == "tf32")
-    if used and any(device.missing is None for device in torch.devices if device.name.startswith("cuda")):
-        yield info(f"torch's default is TF32 for {used}; fp32 variants turn it off, tf32 variants on")
-
-
 def compiler(facts: Facts) -> Found:
     host = forecast.Host(platform=facts.system, torch_version=None, find_program=shutil.which, environ=facts.environ)
     name = forecast.compiler(host)
@@ -374,7 +367,7 @@ def shadowing(facts: Facts) -> Found:
 # group: its checks, in the order in which they are shown. The name of a function is the check's name.
 CHECKS: Mapping[str, Sequence[Check]] = {
     "software": (python, torch, torchvision),
-    "devices": (cpu, gpus, gpu_neighbours, tf32),
+    "devices": (cpu, gpus, gpu_neighbours),
     "compiler": (compiler, compilation),
     "threads": (threads,),
     "noise": (noise, other_runs, kernel, battery),

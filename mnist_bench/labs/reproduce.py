@@ -85,6 +85,11 @@ class Epoch:
         """Measured less published (pp)."""
         return self.mean - self.published
 
+    @property
+    def spread(self) -> str:
+        """The lowest and the highest of the seeds; empty for one."""
+        return f"{min(self.measured):.2f}-{max(self.measured):.2f}" if len(self.measured) > 1 else ""
+
     @cached_property
     def agreeing(self) -> tuple[float, float]:
         """Which published figures would agree (percent).
@@ -247,11 +252,6 @@ def _figure(
 
 def _columns(title: str | None, of: Callable[[Any], Epoch], *also: Column[Any]) -> tuple[Column[Any], ...]:
     """An epoch of a row, published beside measured; with ``title`` people read the entry's name too."""
-
-    def spread(row: Any) -> str:
-        measured = of(row).measured
-        return f"{min(measured):.2f}-{max(measured):.2f}" if len(measured) > 1 else ""
-
     return (
         Column(title, right=False, key="model", value=lambda row: of(row).name),
         Column(None, key="lr", value=lambda row: of(row).lr),
@@ -259,7 +259,7 @@ def _columns(title: str | None, of: Callable[[Any], Epoch], *also: Column[Any]) 
         *also,
         _figure("published", "published", lambda row: of(row).published),
         _figure("measured", "measured", lambda row: of(row).mean),
-        Column("range", spread, rank=1),
+        Column("range", lambda row: of(row).spread, rank=1),
         _figure(None, "measured_min", lambda row: min(of(row).measured)),
         _figure(None, "measured_max", lambda row: max(of(row).measured)),
         _figure("diff", "difference_pp", lambda row: of(row).difference, signed),

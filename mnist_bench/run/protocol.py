@@ -151,8 +151,8 @@ class TorchReport(msgspec.Struct, frozen=True, kw_only=True, tag="torch"):
     """What torch is, and what of it works here.
 
     ``torchvision`` None: not installed; its ``error`` is of a plain import, ``usable``: mnist_bench could import it.
-    ``tf32``: torch's own defaults by operation. ``compile_s`` None: not tried, else the seconds that a small function
-    took from an empty cache. ``warnings``: what torch warned of.
+    ``compile_s`` None: not tried, else the seconds that a small function took from an empty cache. ``warnings``: what
+    torch warned of.
     """
 
     version: str
@@ -163,7 +163,6 @@ class TorchReport(msgspec.Struct, frozen=True, kw_only=True, tag="torch"):
     torchvision: str | None
     torchvision_error: str | None
     torchvision_usable: bool
-    tf32: dict[str, str]
     compile_s: float | None = None
     compile_error: str | None = None
     warnings: tuple[str, ...] = ()

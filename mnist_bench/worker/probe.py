@@ -59,10 +59,6 @@ def _report(torch: Any, *, try_compile: bool) -> TorchReport:
         torchvision=version,
         torchvision_error=error,
         torchvision_usable=usable,
-        tf32={
-            "matmul": torch.backends.cuda.matmul.fp32_precision,
-            "convolution": torch.backends.cudnn.conv.fp32_precision,
-        },
         compile_s=compile_s,
         compile_error=compile_error,
     )

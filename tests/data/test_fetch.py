@@ -15,7 +15,7 @@ from mnist_bench.catalogue import FILE_NAMES, SETS
 from mnist_bench.data import Limits
 from mnist_bench.data.mnist import SUMS_FILE
 from mnist_bench.data.synthetic import cached_root, write_set
-from mnist_bench.errors import BenchError, DataError, DownloadError, UsageError
+from mnist_bench.errors import BenchError, DataError, DownloadError
 
 from .conftest import BRIEF, Server, World
 
@@ -115,12 +115,6 @@ def test_a_fault_that_passes_is_tried_again_and_a_missing_file_is_not(
     asked = [(path.split("/")[1], path.endswith(".gz")) for path in server.asked]
     again = [("broken", True), ("broken", False)] * 2
     assert asked == [("broken", True), ("missing", True), ("broken", False), ("missing", False), *again]
-
-
-def test_a_mirror_that_is_no_address_is_refused(world: World) -> None:
-    world.environ["MNIST_BENCH_MIRROR"] = "ftp://x"
-    with pytest.raises(UsageError, match="MNIST_BENCH_MIRROR=ftp://x: not an http"):
-        world.ask("mnist")
 
 
 # ── the place ────────────────────────────────────────────────────────────────────────────────────────────────────────

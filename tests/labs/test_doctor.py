@@ -51,7 +51,6 @@ TORCH = TorchReport(
     torchvision="0.25.0+cpu",
     torchvision_error=None,
     torchvision_usable=True,
-    tf32={"matmul": "none", "convolution": "none"},
     compile_s=12.0,
 )
 LOADS = {"steal": 0.0, "others": 0.01, "load_1min": 0.3}
@@ -156,7 +155,6 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("gpu_neighbours", "warning", "41, 42", "wait", NEIGHBOURS),
     ("gpus", "ok", f"cuda:0: {GPU.description}", "", gpu()),
     ("gpus", "ok", f"mps: {APPLE.description}", "", {"system": "darwin", "torch": {"devices": (NO_CUDA, APPLE)}}),
-    ("tf32", "info", "convolution", "", gpu(tf32={"matmul": "none", "convolution": "tf32"})),
     ("compiler", "warning", "cells of", "apt-get", {"environ": {"CXX": "icpx"}}),
     ("compiler", "warning", "Python.h", "python3.11-dev", {"headers": False}),
     ("compilation", "info", "not tried", "--compile", {"torch": {"compile_s": None}}),
