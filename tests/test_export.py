@@ -92,11 +92,8 @@ class TestPytestBenchmark:
         for path, run in ((one, EVERY), (two, EVERY), (evil, EVIL)):
             path.write_bytes(exported("pytest-benchmark", run))
         compare = ("pytest_benchmark", "compare")
-        out = self.python(*compare, one, "--group-by", "param:variant,group", "--csv", tmp_path / "out.csv")
+        out = self.python(*compare, one, "--group-by", "param:variant,group")
         assert re.search(r"^mlp/cpu/b100/compile \S+ +2\.0000 .* 2\.2000 ", out, re.MULTILINE)
-        header, *lines = (tmp_path / "out.csv").read_text().splitlines()
-        assert header.startswith("name,param:batch_size,param:device,param:model,param:variant,min,max,mean")
-        assert len(lines) == 2
         assert "benchmark 'mlp/b100': 4 tests" in self.python(*compare, one, two)
         assert set(filter(lambda c: not c.isprintable(), self.python(*compare, evil))) == {"\n"}
         names = [bench["name"] for bench in json.loads(evil.read_text())["benchmarks"]]
@@ -140,11 +137,7 @@ def test_bmf() -> None:
     found, evil, nothing = (json.loads(exported("bmf", run)) for run in (EVERY, EVIL, NOTHING))
     for document in (found, evil, nothing):
         jsonschema.Draft7Validator(BMF).validate(document)
-    assert set(found) == {*STEP_MS, "cnn/cpu/b100/eager"}
-    compiled = found["mlp/cpu/b100/compile"]
-    assert compiled["latency"] == {"value": pytest.approx(2.0e6)}  # nanoseconds: 2 ms a step
-    assert tuple(compiled["test-accuracy"].values()) == pytest.approx((0.96, 0.95, 0.97))
-    assert found["cnn/cpu/b100/eager"]["throughput"] == {"value": 20_000}  # one seed has no interval
+    assert found["mlp/cpu/b100/compile"]["latency"] == {"value": pytest.approx(2.0e6)}  # nanoseconds: 2 ms a step
     bounded = [metric for cell in found.values() for metric in cell.values() if "lower_value" in metric]
     assert all(metric["lower_value"] <= metric["value"] <= metric["upper_value"] for metric in bounded)
     assert (len(bounded), len(evil), nothing) == (4, len(HOSTILE), {})
@@ -179,22 +172,13 @@ class TestJunit:
         JUNIT.assertValid(etree.fromstring(data))
         return {f"{suite.name}/{case.name}": case for suite in junitparser.JUnitXml.fromstring(data) for case in suite}
 
-    def test_a_case_per_cell_with_its_result_and_reason(self) -> None:
-        found = self.cases(EVERY)
-        assert sorted(found) == sorted(row.cell.id for row in EVERY.rows)
-        below = "mlp/cpu/b100/compile: test accuracy 0.96 is below the floor 0.99"
-        assert {name: [(type(one), one.type, one.message) for one in case.result] for name, case in found.items()} == {
-            "mlp/cpu/b100/eager": [],
-            "cnn/cpu/b100/eager": [],
-            "mlp/cuda/b100/eager": [(junitparser.Skipped, "skipped", "no driver")],
-            "mlp/cpu/b1000/eager": [(junitparser.Error, "oom", "out of memory: use less")],
-            "mlp/cpu/b100/compile": [(junitparser.Failure, "expect", below)],
-        }
-        times = {name: case.time for name, case in found.items() if case.time}  # three trials of 15 s
-        assert times == {"mlp/cpu/b100/eager": 45.0, "mlp/cpu/b100/compile": 45.0, "cnn/cpu/b100/eager": 15.0}
+    def test_of_a_cell_that_failed_a_missed_floor_is_not_the_worst(self) -> None:
         everywhere = replace(EVERY.manifest.matrix, expect=(Floor(min_accuracy=0.99),))
-        worst = self.cases(replace(EVERY, manifest=replace(EVERY.manifest, matrix=everywhere)))
-        assert isinstance(worst["mlp/cpu/b1000/eager"].result[0], junitparser.Error)
+        found = self.cases(replace(EVERY, manifest=replace(EVERY.manifest, matrix=everywhere)))
+        kinds = {name: type(case.result[0]) for name, case in found.items()}
+        assert set(kinds) == {row.cell.id for row in EVERY.rows}
+        assert kinds["mlp/cpu/b1000/eager"] is junitparser.Error
+        assert kinds["mlp/cpu/b100/eager"] is junitparser.Failure
         assert self.cases(run_of([])) == {}
 
     def test_hostile_names_stay_text_and_seconds_are_decimal(self) -> None:

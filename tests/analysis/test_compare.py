@@ -228,10 +228,7 @@ class TestCells:
         found = lines(compare_cells(as_run(manifest, trials, sessions), "variant"))
         assert (found["mlp/cpu/b100/compile"].noisy, found["mlp/cpu/b1000/compile"].noisy) == (True, False)
 
-    def test_default_is_the_device_then_the_variant_then_the_batch_size(self, run: Run) -> None:
-        assert default_by(run) == default_by(run, lambda cell: cell.device == "cuda") == "device"
-        assert default_by(run, lambda cell: cell.device == "cpu") == "variant"
-        assert default_by(make_run(make_matrix(devices=("cuda",)))) == "variant"
+    def test_default_is_the_batch_size_where_one_variant_of_one_device_was_measured(self) -> None:
         eager = make_matrix(variants=(BUILTIN_VARIANTS["eager"],))
         gone = {f"{model}/cuda/b{size}/eager": ("skipped", "no") for model in ("mlp", "lenet5") for size in (100, 1000)}
         assert default_by(make_run(eager, gone)) == "batch_size"

@@ -24,7 +24,6 @@ from mnist_bench.analysis.ratios import (
     ratios_of,
     round_log_ratios,
     speed_up,
-    weakest,
     widest_half_width,
 )
 from mnist_bench.records import Round, Session
@@ -183,8 +182,3 @@ class TestSpeedUps:
     )
     def test_what_an_interval_shows(self, low: float | None, high: float | None, shown: str) -> None:
         assert SpeedUp(Interval(1.0, low, high), "within").shown == shown
-
-    def test_weaker_word(self) -> None:
-        within, between = (SpeedUp(Interval(1.0), paired) for paired in ("within", "between"))
-        assert (weakest(between, within, None), weakest(None)) == ("within", None)
-        assert weakest(between, SpeedUp(Interval(1.0), "unpaired"), within) == "unpaired"
