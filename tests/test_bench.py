@@ -219,7 +219,9 @@ variants: [eager, compile, {name: tf32, precision: tf32}, {name: one, channels_l
 def test_make_bench_times_each_cell_or_says_why_not_and_stores_it(tmp_path: Path) -> None:
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     target = ["make", "bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}"]
-    arguments = f"-p no:cacheprovider -v --benchmark-storage={tmp_path / 'stored'} -k 'mlp or hodges'"
+    arguments = (
+        f"-p no:cacheprovider -v --benchmark-storage={tmp_path / 'stored'} --benchmark-max-time=0.1 -k 'mlp or hodges'"
+    )
     settings = f"MATRIX={tmp_path / 'matrix.yaml'}", f"ARGS={arguments}"
     done = ran(*target, *settings, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mnist_bench.disk.files import try_folder, write_atomically
 from mnist_bench.errors import UsageError
@@ -65,12 +65,8 @@ def settle_streams() -> None:
 def make_console(args: argparse.Namespace, *, stderr: bool) -> Console:
     """A console on stdout or stderr.
 
-    ``--color`` wins over ``NO_COLOR``, which wins over ``FORCE_COLOR``. Whether to animate is another question
-    (``animates``): a forced colour makes no terminal.
-
-    Args:
-        args: ``args.color`` is ``auto`` where the command has no such flag.
-        stderr: progress and logs; else data.
+    ``--color`` (``auto`` where the command has no such flag) wins over ``NO_COLOR``, which wins over ``FORCE_COLOR``.
+    A forced colour makes no terminal: whether something moves there is another question.
     """
     from rich.console import Console
 
@@ -101,17 +97,6 @@ def wants_colour(wish: str, file: TextIO) -> bool:
     return file.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
-def animates(args: argparse.Namespace, file: IO[str]) -> bool:
-    """Whether a display may move on ``file``: on a terminal outside CI, unless ``-q`` or ``--no-progress`` was given.
-
-    Args:
-        args: may lack ``quiet`` and ``no_progress``, as not every command has them.
-        file: where the display would be.
-    """
-    silent = getattr(args, "quiet", False) or getattr(args, "no_progress", False)
-    return file.isatty() and not silent and not os.environ.get("CI")
-
-
 def say(*lines: str, prefix: str = PREFIX) -> None:
     """Lines on stderr, in the program's name; text from outside is made harmless, what is indented stays so."""
     for line in lines:
@@ -128,7 +113,6 @@ def print_result(
     """A command's answer to stdout, as ``args.format`` says.
 
     Args:
-        args: with ``format``.
         people: what a terminal and Markdown show.
         json: makes its values, or its text; None: the records of the (first) table.
         csv: makes its text; None: that of the (first) table.

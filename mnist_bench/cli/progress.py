@@ -7,6 +7,7 @@ screen would take its time from the cores that are being timed.
 from __future__ import annotations
 
 import argparse
+import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from mnist_bench import figures
-from mnist_bench.cli.console import animates
 from mnist_bench.gate.sides import CheckObserver
 from mnist_bench.machine.forecast import skip_reason, this_host, trial_s
 from mnist_bench.records import Measurement, Session, Trial
@@ -40,9 +40,9 @@ class Screen:
 
     def __init__(self, console: Console, args: argparse.Namespace) -> None:
         self.quiet: bool = args.quiet
-        self.verbose: int = getattr(args, "verbose", 0)
+        self._verbose: int = args.verbose
         self._console, self._terminal = console, console.file.isatty()
-        self._animates = animates(args, console.file)
+        self._animates = self._terminal and not (args.quiet or args.no_progress or os.environ.get("CI"))
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -66,7 +66,7 @@ class Screen:
 
     def more(self, words: str) -> None:
         """A line of what ``-v`` adds."""
-        if self.verbose:
+        if self._verbose:
             self.line(Text(f"  {words}", style="dim"))
 
     def show(self, now: str, detail: str, done: float, total: float, words: str, left: str = "") -> None:

@@ -85,12 +85,7 @@ def now() -> str:
 
 
 def run_group(
-    group: Group,
-    *,
-    settings: Settings,
-    rng: random.Random,
-    timed: frozenset[str] = frozenset(),
-    train: bool = True,
+    group: Group, *, settings: Settings, rng: random.Random, timed: frozenset[str] = frozenset(), train: bool = True
 ) -> Iterator[Session | Trial]:
     """Executes the trials of ``group``; yields each result as soon as it stands.
 
@@ -105,9 +100,8 @@ def run_group(
     """
     started_at = now()
     for specs in [group.specs] if settings.together else [(spec,) for spec in group.specs]:
-        begin_ns = perf_counter_ns()
+        begin_ns, live = perf_counter_ns(), list[Member]()
         workers: dict[str, LocalWorker] = {}
-        live: list[Member] = []
         try:
             for spec in () if train else specs:
                 workers[spec.id] = settings.launch(spec)
@@ -122,11 +116,9 @@ def run_group(
             for members in _sessions([member for member in live if member.spec.id not in timed], settings):
                 yield _session(group.id, members, settings, rng, begin_ns)
             for member in rng.sample(live, len(live)):
-                measured = None
-                with contextlib.suppress(Left):
-                    measured = _train(member, settings) if train and member.failure is None else None
+                found = _outcome(member, settings, train=train)
                 member.worker.kill()
-                if found := member.failure or measured:
+                if found:
                     yield _trial(member.spec, found, started_at)
         finally:
             for worker in workers.values():
@@ -233,6 +225,14 @@ def _pairs(members: Sequence[Member], reference: str | None) -> list[tuple[int, 
 
 
 # ── the training ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _outcome(member: Member, settings: Settings, *, train: bool) -> Outcome | None:
+    """What became of the trial; None: it has not failed, and is not to be trained."""
+    with contextlib.suppress(Left):
+        if train and member.failure is None:
+            return _train(member, settings)
+    return member.failure
 
 
 def _train(member: Member, settings: Settings) -> Outcome:

@@ -9,7 +9,7 @@ import importlib
 import random
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -64,9 +64,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
 
 
 def resident(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
-    train = _read(spec, train=True)
-    test = train if training.scored_on_training_images else _read(spec, train=False)
-    return Resident(train, test, training, spec.cell.batch_size, device)
+    return Resident(*_read(spec, training), training, spec.cell.batch_size, device)
 
 
 class Resident(Pipeline):
@@ -105,17 +103,15 @@ class Resident(Pipeline):
 
 
 def tensors(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
-    def prepare(read: Any) -> TensorDataset:
-        return TensorDataset(_normalised(read.data, training), read.targets)
-
-    return Loader(spec, training, device, prepare)
+    sets = [TensorDataset(_normalised(read.data, training), read.targets) for read in _read(spec, training)]
+    return Loader(spec, device, *sets)
 
 
 def transformed(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
     """torchvision's transforms, image by image."""
     transforms = import_torchvision().transforms
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((training.mean,), (training.std,))])
-    return Loader(spec, training, device, lambda read: read, transform)
+    return Loader(spec, device, *_read(spec, training, transform))
 
 
 def tutorial(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
@@ -123,30 +119,14 @@ def tutorial(spec: TrialSpec, training: Training, device: torch.device) -> Pipel
     labels))`` over two tensors, so that labels are tensors without axes; or transforms."""
     if not MODELS.get(spec.model.model, PLUG_IN).tutorial_vectors:
         return transformed(spec, training, device)
-
-    def prepare(read: Any) -> list[Batch]:
-        return list(zip(_normalised(read.data, training).flatten(start_dim=1), read.targets, strict=True))
-
-    return Loader(spec, training, device, prepare)
+    vectors = [(_normalised(read.data, training).flatten(start_dim=1), read.targets) for read in _read(spec, training)]
+    return Loader(spec, device, *(list(zip(*both, strict=True)) for both in vectors))
 
 
 class Loader(Pipeline):
-    """A DataLoader over any data set of (image, label), in the order that it is given.
+    """A DataLoader over any data set of (image, label), in the order that it is given; another over what is scored."""
 
-    Args:
-        prepare: makes such a data set of torchvision's.
-    """
-
-    def __init__(
-        self,
-        spec: TrialSpec,
-        training: Training,
-        device: torch.device,
-        prepare: Callable[[Any], Any],
-        transform: Any = None,
-    ) -> None:
-        wanted = (True, training.scored_on_training_images)
-        train, test = (prepare(_read(spec, train=each, transform=transform)) for each in wanted)
+    def __init__(self, spec: TrialSpec, device: torch.device, train: Any, test: Any) -> None:
         self.train_images, self.test_images = len(train), len(test)
         self._device, self._order = device, [*range(len(train))]
 
@@ -195,8 +175,14 @@ def import_torchvision() -> ModuleType:
     return importlib.import_module("torchvision")
 
 
-def _read(spec: TrialSpec, *, train: bool, transform: Any = None) -> Any:
-    return import_torchvision().datasets.MNIST(spec.data.root, train=train, transform=transform, download=False)
+def _read(spec: TrialSpec, training: Training, transform: Any = None) -> tuple[Any, Any]:
+    """The images of training, and those that are scored."""
+
+    def read(*, train: bool) -> Any:
+        return import_torchvision().datasets.MNIST(spec.data.root, train=train, transform=transform, download=False)
+
+    images = read(train=True)
+    return images, images if training.scored_on_training_images else read(train=False)
 
 
 def _normalised(images: torch.Tensor, training: Training) -> torch.Tensor:

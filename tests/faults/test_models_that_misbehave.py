@@ -11,9 +11,9 @@ from fault_kit import Bench
 
 FAULTS = """
 import ctypes, os, signal, subprocess, sys, time
+from functools import partial
 import torch
 from torch import nn
-
 
 class Faulty(nn.Module):
     def __init__(self, fault):
@@ -25,23 +25,16 @@ class Faulty(nn.Module):
         return self.fault(logits) if self.training else logits
 
 
-def segfaults():
-    return Faulty(lambda logits: ctypes.string_at(0))
-
-def exits():
-    return Faulty(lambda logits: sys.exit())
-
-def leaves():
-    return Faulty(lambda logits: os._exit(0))
-
-def raises():
-    return Faulty(lambda logits: {}["lost"])
+segfaults = partial(Faulty, lambda logits: ctypes.string_at(0))
+exits = partial(Faulty, lambda logits: sys.exit())
+leaves = partial(Faulty, lambda logits: os._exit(0))
+raises = partial(Faulty, lambda logits: {}["lost"])
+diverges = partial(Faulty, lambda logits: logits * float("nan"))
+hangs = partial(Faulty, lambda logits: time.sleep(1000))
+hangs_in_c = partial(Faulty, lambda logits: ctypes.PyDLL(None).sleep(1000))  # and holds the interpreter's lock
 
 def slurs():
     raise ValueError("caf\\udce9")
-
-def diverges():
-    return Faulty(lambda logits: logits * float("nan"))
 
 def hoards():
     hoard = []
@@ -73,12 +66,6 @@ def daemonises():
         os._exit(0)
     os.wait()
     return good()
-
-def hangs():
-    return Faulty(lambda logits: time.sleep(1000))
-
-def hangs_in_c():
-    return Faulty(lambda logits: ctypes.PyDLL(None).sleep(1000))  # and holds the interpreter's lock
 """
 
 
