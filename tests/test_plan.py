@@ -106,7 +106,7 @@ class TestConsole:
     ) -> None:
         monkeypatch.setenv("CI", ci)
         stream = Terminal() if terminal else io.StringIO()
-        args = argparse.Namespace(**{"quiet": False, "verbose": 0, "no_progress": False, **flags})
+        args = argparse.Namespace(**{"quiet": False, "no_progress": False, **flags})
         with Screen(Console(file=stream), args) as screen:
             screen.show("training", "", 0, 0, "")
         assert ("training" in stream.getvalue()) == moves

@@ -117,7 +117,7 @@ def test_what_is_left_follows_from_the_run_s_own_stages() -> None:
     names = [f"t{n}" for n in range(4)]
     stages: dict[Stage, float] = {"preparing": 1.0, "timing": 1.0, "training": 8.0}
     guesses = {(stage, name): guess for name in names for stage, guess in stages.items()}
-    left = TimeLeft(dict(guesses), {name: [name] for name in names}, lambda: now)
+    left = TimeLeft(dict(guesses), lambda: now)
     assert left.seconds() == 40.0
     for stage, took_s, expected_s in (("preparing", 10.0, 39.0), ("timing", 10.0, 65.0), ("training", 80.0, 84.0)):
         left.enter(stage, "t0")  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def test_what_is_left_follows_from_the_run_s_own_stages() -> None:
     for more_s, expected_s in ((4.0, 296.0), (40.0, 290.0)):  # longer than expected: no less than all other stages
         now += more_s
         assert left.seconds() == pytest.approx(expected_s)
-    together = TimeLeft(dict(guesses), dict.fromkeys(names, names), lambda: now)
+    together = TimeLeft(dict(guesses), lambda: now)
     for stage, name in (("preparing", "t1"), ("preparing", "t2"), ("timing", "t1"), ("training", "t2")):
         together.enter(stage, name)  # type: ignore[arg-type]
         now += 1.0

@@ -110,12 +110,9 @@ def print_result(
     json: Callable[[], Any] | None = None,
     csv: Callable[[], str] | None = None,
 ) -> None:
-    """A command's answer to stdout, as ``args.format`` says.
+    """A command's answer to stdout, as ``args.format`` says: ``people`` on a terminal and as Markdown.
 
-    Args:
-        people: what a terminal and Markdown show.
-        json: makes its values, or its text; None: the records of the (first) table.
-        csv: makes its text; None: that of the (first) table.
+    ``json`` makes its values, or its text; ``csv`` its text; None: those of the (first) table.
     """
     match args.format:
         case "csv":

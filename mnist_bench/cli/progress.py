@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -40,7 +40,7 @@ class Screen:
 
     def __init__(self, console: Console, args: argparse.Namespace) -> None:
         self.quiet: bool = args.quiet
-        self._verbose: int = args.verbose
+        self._verbose: int = getattr(args, "verbose", 0)
         self._console, self._terminal = console, console.file.isatty()
         self._animates = self._terminal and not (args.quiet or args.no_progress or os.environ.get("CI"))
         self._live: Live | None = None
@@ -87,7 +87,7 @@ class RunProgress(Observer):
         self._screen = screen
         self._now, self._detail = "looking for the data set", ""
         self._done = self._total = self._width = 0
-        self._left: TimeLeft | None = None
+        self._left = TimeLeft({})
 
     def notice(self, text: str, *, warning: bool = False) -> None:
         self._screen.notice(text, warning=warning)
@@ -108,8 +108,7 @@ class RunProgress(Observer):
 
     def stage(self, stage: Stage, trial_id: str) -> None:
         self._now, self._detail = f"{stage} {trial_id}", ""
-        if self._left:
-            self._left.enter(stage, trial_id)
+        self._left.enter(stage, trial_id)
         self._screen.more(self._now)
         self._show()
 
@@ -124,8 +123,7 @@ class RunProgress(Observer):
 
     def finished(self, trial: Trial) -> None:
         self._done += 1
-        if self._left:
-            self._left.leave(trial.id)
+        self._left.leave(trial.id)
         if not self._screen.quiet or trial.status not in ("ok", "skipped"):
             self._screen.line(self._line(trial), short=True)  # the table below has the reasons in full
         self._show()
@@ -143,8 +141,8 @@ class RunProgress(Observer):
                 return Text.assemble(status, name, plain(other.reason))
 
     def _show(self) -> None:
-        left = self._left.words() if self._left else ""
-        self._screen.show(self._now, self._detail, self._done, self._total, f"{self._done}/{self._total} trials", left)
+        words = f"{self._done}/{self._total} trials"
+        self._screen.show(self._now, self._detail, self._done, self._total, words, self._left.words())
 
 
 class CheckProgress(CheckObserver):
@@ -174,11 +172,10 @@ class CheckProgress(CheckObserver):
 class TimeLeft:
     """What is left of a run: a coarse guess of every stage, scaled as the stages of its kind have done in this run.
 
-    ``guesses``: seconds by stage and trial; ``groups``: the trials that share a timing session, by trial.
+    ``guesses``: seconds by stage and trial.
     """
 
     guesses: dict[tuple[Stage, str], float]
-    groups: Mapping[str, Sequence[str]]
     clock: Callable[[], float] = monotonic
     _took_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _guessed_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -195,14 +192,14 @@ class TimeLeft:
                 guesses["preparing", spec.id] = startup_s
                 guesses["timing", spec.id] = matrix.timing.budget_seconds / len(matrix.seeds)
                 guesses["training", spec.id] = trial_s(spec.cell, matrix, matrix.epochs, cores) - startup_s
-        return cls(guesses, {spec.id: [one.id for one in group.specs] for group in plan.groups for spec in group.specs})
+        return cls(guesses)
 
     def enter(self, stage: Stage, trial_id: str) -> None:
-        """A session is that of all who wait for it; else a stage is one trial's."""
+        """A session is that of all who wait for it, prepared and not yet timed; else a stage is one trial's."""
         self._end()
-        names = self.groups[trial_id] if stage == "timing" else [trial_id]
-        waiting = [(stage, name) for name in names if stage != "timing" or ("preparing", name) not in self.guesses]
-        self._now, self._begin_s = [key for key in waiting if key in self.guesses], self.clock()
+        waiting = [key for key in self.guesses if key[0] == "timing" and ("preparing", key[1]) not in self.guesses]
+        self._now = waiting if stage == "timing" else [key for key in self.guesses if key == (stage, trial_id)]
+        self._begin_s = self.clock()
 
     def leave(self, trial_id: str) -> None:
         self._end()
@@ -216,8 +213,7 @@ class TimeLeft:
 
     def seconds(self) -> float:
         left = {key: guess * self._scale(key[0]) for key, guess in self.guesses.items()}
-        gone = self.clock() - self._begin_s if self._now else 0.0
-        return sum(left.values()) - min(gone, sum(left[key] for key in self._now))
+        return sum(left.values()) - min(self.clock() - self._begin_s, sum(left[key] for key in self._now))
 
     def _scale(self, stage: Stage) -> float:
         return self._took_s[stage] / self._guessed_s[stage] if self._guessed_s[stage] else 1.0

@@ -61,9 +61,8 @@ def lenet5() -> nn.Module:
 def build_model(entry: ModelEntry, *, allow_plugins: bool = False, plugin_path: str | None = None) -> nn.Module:
     """Builds the model of ``entry`` on the CPU; proves that a plug-in gives logits (N, 10).
 
-    Args:
-        allow_plugins: whether code that is not this program's may be imported; only then are the working folder and,
-            before it, ``plugin_path`` on the path.
+    Code that is not this program's is imported with ``allow_plugins`` alone; only then are the working folder and,
+    before it, ``plugin_path`` on the path.
 
     Raises:
         TrialError: the plug-in is not allowed, is not found, or gives something else.

@@ -139,12 +139,9 @@ class LiveTrial:
         return one_step
 
     def _first_calls(self) -> tuple[float, float | None]:
-        """Calls every shape to come twice: full batch, tail batch, evaluation batch.
-
-        Returns:
-            Awake seconds from the process's start to the first finished step; and, where something is compiled, the
-            seconds of the first calls less those of the second.
-        """
+        """Calls every shape to come twice: full batch, tail batch, evaluation batch. Returns the awake seconds from the
+        process's start to the first finished step; and, where something is compiled, the seconds of the first calls
+        less those of the second."""
         compiled = EXECUTIONS[self._spec.variant.execution].compiles
         ahead_s = self._call(self._score_ahead)
         with self._waterfall.phase("compile" if compiled else "warm-up"):

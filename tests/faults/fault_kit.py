@@ -67,13 +67,13 @@ class Bench:
         """Starts ``run`` with ``flags`` on this matrix (``--resume``: on the run's own)."""
         matrix = [] if "--resume" in flags else [str(self.folder / "matrix.yaml")]
         common = ["--allow-plugins", "--offline", "-o", str(self.results)]
-        command = [sys.executable, "-m", "mnist_bench", "run", *matrix, *common, *flags]
+        command, pipe = [sys.executable, "-m", "mnist_bench", "run", *matrix, *common, *flags], subprocess.PIPE
         process = subprocess.Popen(
             command,
             env=environ or self.environ(),
             cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=pipe,
+            stderr=pipe,
             text=True,
             start_new_session=True,
         )

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, cast
 import pytest
 from fault_kit import Bench
 
-from mnist_bench import config
-from mnist_bench.records import Measurement, RunOptions
+from mnist_bench.cli import main
+from mnist_bench.disk.folder import RunFolder
+from mnist_bench.records import Measurement
 from mnist_bench.run import runner
-from mnist_bench.run.group import Observer
 from mnist_bench.run.process import LocalWorker
 
 
@@ -42,24 +42,15 @@ class Watched(LocalWorker):
 def test_the_waterfall_is_what_a_stopwatch_says(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule 6: within 2 %, of two trials that hand the token back and forth (each sleeps while the other works)."""
     monkeypatch.setattr(runner, "LocalWorker", Watched)
-    environ = bench.environ()
-    for key, value in environ.items():
+    for key, value in bench.environ().items():
         monkeypatch.setenv(key, value)
     (tmp_path / "matrix.yaml").write_text(
         "version: 1\ndataset: auto\nepochs: 1\nseeds: 1\nmodels: [mlp]\ndevices: [cpu]\nbatch_sizes: [500]\n"
         "variants: [{name: fused, threads: 1}, {name: plain, threads: 1, fused_optimizer: false}]\n"
         "timing: {precision: 0.0001, budget_seconds: 3.5}\n"  # never precise enough: each works more than 5 s
     )
-    options = runner.Options(
-        run=RunOptions(plugin_path=str(tmp_path)),
-        matrix_path="matrix.yaml",
-        output_dir=tmp_path / "results",
-        data_root=Path(environ["MNIST_BENCH_DATA"]),
-        offline=True,
-    )
-    matrix = config.load(tmp_path / "matrix.yaml", allow_plugins=False)
-    plan = runner.start(matrix, runner.draft(matrix, options.run), options, Observer(), environ)
-    trials = runner.execute(plan, Observer(), environ).trials
+    assert main(["run", str(tmp_path / "matrix.yaml"), "--offline", "-q", "-o", str(bench.results)]) == 0
+    trials = RunFolder(*bench.runs()).trials()
     assert len(trials) == 2
     for trial in trials:
         measured = trial.outcome
