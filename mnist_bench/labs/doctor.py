@@ -19,7 +19,7 @@ from mnist_bench.data import copies, default_root
 from mnist_bench.data.mnist import inspect, is_drawn
 from mnist_bench.disk.files import try_folder
 from mnist_bench.errors import DataError
-from mnist_bench.labs.facts import Check, Diagnosis, Facts, Found, Level, error, info, ok, warning, with_torch
+from mnist_bench.labs.facts import Check, Diagnosis, Facts, Found, Level, error, info, ok, warning
 from mnist_bench.machine import environment, forecast
 from mnist_bench.machine import noise as counters
 from mnist_bench.records import BUILTIN_VARIANTS
@@ -101,8 +101,9 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-@with_torch
-def torchvision(facts: Facts, torch: TorchReport) -> Found:
+def torchvision(facts: Facts) -> Found:
+    if (torch := facts.report) is None:
+        return
     version, problem = torch.torchvision, torch.torchvision_error
     if version is None:
         yield error("torchvision is not installed: no data set can be read", INSTALL)
@@ -120,7 +121,7 @@ def torchvision(facts: Facts, torch: TorchReport) -> Found:
 
 def cpu(facts: Facts) -> Found:
     details = facts.environment.details
-    capability = facts.torch.cpu_capability if isinstance(facts.torch, TorchReport) else ""
+    capability = facts.report.cpu_capability if facts.report else ""
     virtual = "virtual machine" if details.get("hypervisor") == "yes" else ""
     parts = [facts.environment.cpu, _count(facts.environment.cores, "core"), virtual, capability]
     text = f"cpu: {', '.join(part for part in parts if part)}"
@@ -130,8 +131,9 @@ def cpu(facts: Facts) -> Found:
         yield ok(text)
 
 
-@with_torch
-def gpus(facts: Facts, torch: TorchReport) -> Found:
+def gpus(facts: Facts) -> Found:
+    if (torch := facts.report) is None:
+        return
     for device in torch.devices:
         kind, _, _ = device.name.partition(":")
         if device.missing is None and kind != "cpu":
@@ -179,8 +181,9 @@ def compiler(facts: Facts) -> Found:
         yield warning(what, f"apt-get install python{version}-dev (dnf: python{version}-devel)")
 
 
-@with_torch
-def compilation(facts: Facts, torch: TorchReport) -> Found:
+def compilation(facts: Facts) -> Found:
+    if (torch := facts.report) is None:
+        return
     if torch.compile_s is None:
         yield info("torch.compile was not tried", "mnist-bench doctor --compile tries it (up to half a minute)")
     elif torch.compile_error:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
 from typing import Literal, get_args
@@ -55,6 +55,11 @@ class Facts:
     data_dir: Path | None
     root: Path = ROOT
     system: str = sys.platform
+
+    @property
+    def report(self) -> TorchReport | None:
+        """What torch said, where it could."""
+        return self.torch if isinstance(self.torch, TorchReport) else None
 
     @property
     def nvidia_driver(self) -> bool:
@@ -158,13 +163,3 @@ ok, info, warning, error = (partial(Diagnosis, level) for level in get_args(Leve
 
 Found = Iterator[Diagnosis]
 Check = Callable[[Facts], Found]
-
-
-def with_torch(check: Callable[[Facts, TorchReport], Found]) -> Check:
-    """A check that needs torch's answer; without one it finds nothing."""
-
-    @wraps(check)
-    def checked(facts: Facts) -> Found:
-        return check(facts, facts.torch) if isinstance(facts.torch, TorchReport) else iter(())
-
-    return checked
