@@ -20,7 +20,6 @@ CONTRACT = (
     "device_peak_mib, speedup_vs_eager, speedup_vs_eager_low, speedup_vs_eager_high, speedup_vs_cpu, "
     "speedup_vs_cpu_low, speedup_vs_cpu_high, paired, noisy, class, dataset, recipe"
 )
-NASTY = "no g++ | <b>x</b> `a` @octocat https://x.y\n\x1b[31mi\ttwo"
 
 
 @pytest.mark.parametrize(

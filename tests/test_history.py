@@ -18,7 +18,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_matrix, make_measurement, make_trial
+from record_factory import (
+    keep,
+    make_cell,
+    make_epochs,
+    make_failed,
+    make_manifest,
+    make_matrix,
+    make_measurement,
+    make_trial,
+)
 
 from mnist_bench.analysis import history
 from mnist_bench.analysis.history import BARS, GAP, METRICS, Series, sparkline, steps
@@ -26,12 +35,11 @@ from mnist_bench.analysis.results import files
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.records import ModelEntry, RunOptions, Sides, Tree, Trial, Variant
+from mnist_bench.records import ModelEntry, RunOptions, Sides, Tree, Trial
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 Call = Callable[..., tuple[str, str]]
 RATE = "train_samples_per_s"
-HOSTILE = (None, True, -1, 1e300, 10**40, "", EVIL, "\x1b[31m", "\ud800", "\0\n::error::x", [], {}, [[]], {"a": 1})
 
 
 def run_id(number: int) -> str:
@@ -42,8 +50,7 @@ def add_run(results: Path, number: int, trials: Sequence[Trial] = (), *, tables:
     """A run of November's day ``number``, with a trial of the second seed still to come."""
     trials = trials or [timed(6.0)]
     own = {"run_id": run_id(number), "started_at": f"2026-11-{number:02}T10:15:00Z", **changes}
-    folder = RunFolder.create(results, make_manifest([*trials, make_trial(seed=1)], **own))
-    append(folder, *trials)
+    folder = keep(results, make_manifest([*trials, make_trial(seed=1)], **own), trials)
     if tables:
         folder.write_tables(files(Run.read(folder)))
     return folder.path
@@ -101,12 +108,9 @@ STALE: dict[str, Callable[[Path], object]] = {
     "older than the manifest": lambda run: edit(run / "manifest.json", '"status": "complete"', '"status": "stopped"'),
     "of another schema": lambda run: edit(run / "results.json", '"schema_version": 1', '"schema_version": 99'),
     "without a figure": lambda run: edit(run / "results.json", RATE, "speed"),
-    "with a word for a figure": lambda run: edit(run / "results.json", f'"{RATE}": 20000.0', f'"{RATE}": "fast"'),
     "with an infinite figure": lambda run: edit(run / "results.json", f'"{RATE}": 20000.0', f'"{RATE}": 1e999'),
-    "no JSON": lambda run: (run / "results.json").write_text("{"),
     "nested deeply": lambda run: (run / "results.json").write_text('{"rows":' + "[" * 200_000),
     "a link": lambda run: (run / "results.json").replace(run / "x") and (run / "results.json").symlink_to(run / "x"),
-    "a pipe": lambda run: (run / "results.json").unlink() or os.mkfifo(run / "results.json"),
 }
 
 
@@ -139,15 +143,7 @@ class TestRead:
         assert gathered(results)[1:] == ([], ["reading the lines of 1 run, whose results.json is missing or older"])
         assert values(results) == [[10_000.0, 20_000.0]]
 
-    @pytest.mark.parametrize(
-        ("file", "text"),
-        [
-            ("manifest.json", "{"),
-            ("manifest.json", '{"schema_version": 99}'),
-            ("trials.jsonl", "{}\n"),
-            ("sessions.jsonl", "[]\n"),
-        ],
-    )
+    @pytest.mark.parametrize(("file", "text"), [("manifest.json", "{"), ("trials.jsonl", "{}\n")])
     def test_broken_runs_are_named_and_left_out(self, results: Path, file: str, text: str) -> None:
         (results / run_id(1) / file).write_text(text)
         _, (warning,), _ = gathered(results)
@@ -180,12 +176,8 @@ class TestSeries:
     @pytest.mark.parametrize(
         "change",
         [
-            {"environment": on(cpu="Intel Xeon")},
             {"environment": on(cores=4)},
-            {"environment": on(packages={"torch": "2.99"})},
-            {"matrix": make_matrix(epochs=3)},
             {"matrix": make_matrix(models=(ModelEntry(name="mlp", model="mlp", lr=0.5),))},
-            {"matrix": make_matrix(variants=(Variant(name="eager", channels_last=True),))},
         ],
     )
     def test_another_machine_or_setting_is_another(self, results: Path, change: dict[str, Any]) -> None:

@@ -36,23 +36,14 @@ MOST_TWICE = 200  # characters: what is longer stands once in a transcript
 
 VERSION = importlib.metadata.version
 FACTS = SimpleNamespace(environment=make_manifest().environment, torch={"version": "2.13.0"}, noise={"spread": 1.02})
+LONG = "slow " * 30
 FOUND = [
     Diagnosis("ok", "torch 2.13.0 (no CUDA)", group="software", check="torch"),
     Diagnosis("error", "a driver is here, but torch has no CUDA", "pip install torch", group="software", check="cuda"),
     Diagnosis(
-        "info",
-        "the governor is powersave",
-        "cpupower frequency-set -g performance",
-        group="noise",
-        check="governor",
+        "info", "the governor is powersave", "cpupower frequency-set -g performance", group="noise", check="governor"
     ),
-    Diagnosis(
-        "warning",
-        "the kernel's clock is hpet: " + "slow " * 30,
-        "boot with tsc=reliable",
-        group="noise",
-        check="clock",
-    ),
+    Diagnosis("warning", f"the kernel's clock is hpet: {LONG}", "boot with tsc=reliable", group="noise", check="clock"),
 ]
 
 
