@@ -112,6 +112,11 @@ def accuracy(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
+def points(change: float | None) -> str:
+    """A difference of accuracies in percentage points: ``+0.12``."""
+    return "" if change is None else f"{round(100 * change, 2) + 0.0:+.2f}"  # + 0.0: no minus before a nought
+
+
 TEXTS: Mapping[str, Callable[[float | None], str]] = {"fraction": accuracy, "": ratio}
 
 

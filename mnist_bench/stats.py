@@ -169,7 +169,7 @@ def t_interval(values: ArrayLike, *, variance_floor: float = 0.0, least: int = 3
     return Interval(mean, mean - half, mean + half)
 
 
-def prediction_interval(values: ArrayLike, variance_floor: float = 0.0) -> tuple[float, float]:
+def prediction_interval(values: Sequence[float], variance_floor: float = 0.0) -> tuple[float, float]:
     """Where one more value of the same normal population falls: mean +- t s sqrt(1 + 1/n).
 
     Args:
@@ -178,10 +178,9 @@ def prediction_interval(values: ArrayLike, variance_floor: float = 0.0) -> tuple
 
     Source: Hahn & Meeker, *Statistical Intervals*, chapter 4.
     """
-    x = _sample(values).tolist()
-    mean, own = mean_and_variance(x)
-    half = student_quantile(len(x) - 1) * math.sqrt(max(own, variance_floor) * (1 + 1 / len(x)))
-    return mean - half, mean + half
+    of_mean = t_interval(values, variance_floor=variance_floor, least=2)
+    half = (of_mean.half or 0.0) * math.sqrt(len(values) + 1)
+    return of_mean.estimate - half, of_mean.estimate + half
 
 
 def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:

@@ -348,7 +348,9 @@ def lines_table(comparison: Comparison) -> Table[Line]:
         *interval_columns("samples/s", "throughput_ratio", "throughput.interval", rank=6, rank_beside=8),
         Column("accuracy", _accuracy("this"), 2, key="accuracy", value=at("accuracy.this")),
         Column(reference, _accuracy("reference"), 5, key="reference_accuracy", value=at("accuracy.reference")),
-        *interval_columns("Δ pp", "accuracy_difference", "accuracy.difference", text=_points, rank=7, rank_beside=9),
+        *interval_columns(
+            "Δ pp", "accuracy_difference", "accuracy.difference", text=figures.points, rank=7, rank_beside=9
+        ),
         Column(None, key="accuracy_seeds", value=at("accuracy.seeds")),
         Column("which is", rank=8, right=False, key="accuracy_verdict", value=at("accuracy.verdict")),
         Column("", lambda one: joined(one.marks, "" if one.status == "ok" else one.status), right=False),
@@ -364,11 +366,6 @@ def _accuracy(side: str) -> Callable[[Line], str]:
 
 def _against(line: Line) -> str:
     return f"{line.reference.batch_size:,}" if line.reference else ""
-
-
-def _points(value: float | None) -> str:
-    """A difference of accuracies in percentage points."""
-    return "" if value is None else f"{100 * value:+.2f}"
 
 
 def _why(line: Line) -> str:

@@ -43,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.analysis import compare
 
     with no_garbage():
-        comparison, problem = _of_cells(args) if args.other is None else _of_runs(args)
+        comparison = _of_cells(args) if args.other is None else _of_runs(args)
         lines, document = compare.lines_table(comparison), compare.document(comparison)
         print_result(args, document, lambda: compare.to_json(comparison), lines.csv)
     if comparison.differences and not args.across_machines:
@@ -52,12 +52,12 @@ def execute(args: argparse.Namespace) -> int:
         say("--across-machines compares them all the same")
     if comparison.comparable:
         return 0
-    say(problem)
+    why = "" if comparison.differences else ": no cell and its reference were both measured"
+    say(f"nothing comparable by {comparison.by} in {' and '.join(comparison.runs)}{why}")
     return options.NOTHING
 
 
-def _of_cells(args: argparse.Namespace) -> tuple[Comparison, str]:
-    """The comparison, and what is to be said where nothing could be compared."""
+def _of_cells(args: argparse.Namespace) -> Comparison:
     from mnist_bench.analysis.compare import compare_cells, default_by
 
     if args.across_machines:
@@ -68,11 +68,10 @@ def _of_cells(args: argparse.Namespace) -> tuple[Comparison, str]:
     if args.by is None:
         say(f"compared by {by}; choose with --by")
     reference = None if args.reference is None else variant_of(run.manifest.matrix, args.reference).name
-    problem = f"nothing comparable by {by} in run {run.manifest.run_id}: no cell and its reference were both measured"
-    return compare_cells(run, by, chosen, reference=reference), problem
+    return compare_cells(run, by, chosen, reference=reference)
 
 
-def _of_runs(args: argparse.Namespace) -> tuple[Comparison, str]:
+def _of_runs(args: argparse.Namespace) -> Comparison:
     from mnist_bench.analysis.compare import compare_runs
 
     if args.by or args.reference:
@@ -81,5 +80,4 @@ def _of_runs(args: argparse.Namespace) -> tuple[Comparison, str]:
     if a.manifest.run_id == b.manifest.run_id:
         raise UsageError(f"{args.run} and {args.other} are the same run, {a.manifest.run_id}: name another one")
     chosen = options.wanted(args, [*a.cells, *b.cells]).__contains__
-    problem = f"nothing comparable in runs {a.manifest.run_id} and {b.manifest.run_id}"
-    return compare_runs(a, b, across_machines=args.across_machines, chosen=chosen), problem
+    return compare_runs(a, b, across_machines=args.across_machines, chosen=chosen)

@@ -112,11 +112,6 @@ def ordered(check: Check, verdicts: Sequence[Verdict]) -> list[Line]:
     return sorted((Line(one, evidence[one.cell]) for one in verdicts), key=place)
 
 
-def _points(change: float | None) -> str:
-    """Percentage points, B less A."""
-    return "" if change is None else f"{round(100 * change, 2) + 0.0:+.2f}"  # + 0.0: no minus before a nought
-
-
 def _samples(line: Line) -> str:
     speed = line.verdict.speed
     return f"{speed.count} {speed.unit}s" if speed else ""
@@ -136,7 +131,7 @@ COLUMNS: tuple[Column[Line], ...] = (
     Column("verdict", lambda line: _kind(line.verdict), right=False, key="verdict", value=at("verdict.kind")),
     *figures.cell_columns(),
     *figures.interval_columns("speed", "speed_ratio", "verdict.speed.ratio"),
-    *figures.interval_columns("Δ pp", "accuracy_change", CHANGE, text=_points, rank=2, rank_beside=3),
+    *figures.interval_columns("Δ pp", "accuracy_change", CHANGE, text=figures.points, rank=2, rank_beside=3),
     Column("samples", _samples, 6, key="pairs", value=at("verdict.speed.count")),
     Column("", lambda line: "†" * bool(_noisy(line)), 4, False, key="noisy_pairs", value=_noisy),
     Column("seeds", _seeds, 5, False, key="seeds", value=at("verdict.accuracy.seeds")),

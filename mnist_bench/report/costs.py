@@ -10,18 +10,7 @@ import numpy as np
 
 from mnist_bench import figures
 from mnist_bench.records import Cell, Measurement
-from mnist_bench.report.material import (
-    MOST_PANELS,
-    Drawn,
-    Material,
-    Plot,
-    Steps,
-    by_size,
-    keys,
-    panelled,
-    short,
-    titled,
-)
+from mnist_bench.report.material import MOST_PANELS, Drawn, Material, Plot, Steps, by_size, keys, panelled, short
 from mnist_bench.report.vega import coloured, layered, logarithmic, rule_at
 from mnist_bench.table import plain
 
@@ -156,4 +145,4 @@ def memory(material: Material) -> Plot:
 
 
 def _bar_name(cell: Cell) -> str:
-    return titled(f"{cell.batch_size:,}", cell.variant)
+    return f"{cell.batch_size:,} · {plain(cell.variant)}"

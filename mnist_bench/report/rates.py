@@ -12,7 +12,6 @@ from mnist_bench import figures
 from mnist_bench.analysis.answers import Crossover
 from mnist_bench.analysis.compare import BREAK_EVENS, FOOTNOTES, Line, compare_cells
 from mnist_bench.cells import variants_of
-from mnist_bench.figures import Row
 from mnist_bench.records import Cell
 from mnist_bench.report.material import Drawn, Material, Plot, batch, keys, model_and_device, panelled, titled
 from mnist_bench.report.vega import blank, coloured, curve, layered, logarithmic, rule_at
@@ -58,15 +57,7 @@ def by_device(material: Material) -> Plot:
     """Speed-up of each other device over the CPU; a panel for each model and device."""
     comparison = compare_cells(material.run, "device", partial=True)
     crossovers = grouped(comparison.crossovers, attrgetter("model", "device"))
-    others = [row for row in material.run.rows if row.cell.device != "cpu"]
-    if not others:
-        missing = "The matrix has no device but the CPU: name one under devices."
-    elif len(others) == len(material.run.rows):
-        missing = "The CPU was not measured, so there is nothing to compare with: add cpu to devices."
-    elif not any(row.seeds for row in others):
-        missing = f"No cell of another device was measured: {_reasons(others)}."
-    else:
-        missing = f"No cell was timed on both: {_reasons(comparison.lines)}."
+    why = _reasons(one for one in comparison.lines if one.cell.device != "cpu")
     return _by_batch_size(
         _speed_ups(comparison.lines),
         material.variants,
@@ -74,7 +65,7 @@ def by_device(material: Material) -> Plot:
         title="CPU against GPU",
         lead="How many times faster a training step is than on the CPU, both timed together in one session; above the "
         "dashed line the GPU is faster. Bars are 95 % intervals.",
-        missing=missing,
+        missing=f"No cell was timed both on the CPU and on another device: {why or 'name both under devices'}.",
     )
 
 
@@ -198,5 +189,5 @@ def _crossover_words(one: Crossover) -> str:
     return words.get(one.estimate.where, f"crossover unknown ({plain(one.reason)})")
 
 
-def _reasons(found: Iterable[Row | Line]) -> str:
+def _reasons(found: Iterable[Line]) -> str:
     return listed(list(dict.fromkeys(plain(one.reason) for one in found if one.reason)))
