@@ -33,13 +33,19 @@ variants: [eager, channels-last]
 timing: {budget_seconds: 1}
 expect: [{model: mlp, min_accuracy: 0.1}]
 """
-BASE = ("run small.yaml --no-progress", "baseline update --output baseline.json --reason first")
+BASE = (
+    "run small.yaml --no-progress",
+    "run small.yaml --no-progress",
+    "run small.yaml --no-progress --seeds 2 --shard 1/2 --output-dir shards",
+    "run small.yaml --no-progress --seeds 2 --shard 2/2 --output-dir shards",
+    "baseline update --output baseline.json --reason first",
+)
 COMMANDS = (
     "run small.yaml",
     "run --resume latest",
     "plan small.yaml",
     "compare latest --by variant",
-    "compare latest latest --json",
+    "compare results/2* --json",
     "export latest --format junit",
     "export latest --format parquet --output run.parquet",
     "check latest --baseline baseline.json",
@@ -52,7 +58,7 @@ COMMANDS = (
     "history mlp --page history.html",
     "baseline show baseline.json",
     "baseline update latest --output new.json --reason second",
-    "merge latest latest",
+    "merge shards/2*",
     "doctor",
     "list models",
     "schema",
@@ -82,7 +88,7 @@ SURROUNDINGS = {
     "ASCII": Surrounding(environ={"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}),
     "Latin-1": Surrounding(environ={"PYTHONIOENCODING": "latin-1"}),
     "no HOME": Surrounding(
-        shell="setpriv --reuid 12345 --clear-groups {}", unset=("HOME", "XDG_CACHE_HOME"), codes=(1, 2)
+        shell="unshare --user --map-user=12345 --map-group=12345 {}", unset=("HOME", "XDG_CACHE_HOME")
     ),
     "reader gone": Surrounding(shell="{} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"),
     "40 columns": Surrounding(environ={"COLUMNS": "40"}),

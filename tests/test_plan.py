@@ -127,9 +127,11 @@ class TestStreams:
     """Of a program whose stdout or stderr is closed, full, deaf or of another alphabet: the exit code stays."""
 
     @pytest.mark.parametrize("redirections", ["", ">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full", ">/dev/full"])
-    @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-    def test_closed_or_full(self, here: Path, redirections: str, encoding: str) -> None:
-        command = f"{sys.executable} -m mnist_bench plan --format csv {redirections}"
+    @pytest.mark.parametrize(
+        ("words", "encoding"), [("--format csv", "utf-8"), ("--format csv", "ascii"), ("--help", "utf-8")]
+    )
+    def test_closed_or_full(self, here: Path, redirections: str, words: str, encoding: str) -> None:
+        command = f"{sys.executable} -m mnist_bench plan {words} {redirections}"
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=environment)
         full = redirections == ">/dev/full"

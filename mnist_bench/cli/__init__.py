@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from mnist_bench.machine.environment import give_home
 
             give_home(os.environ)
-        args = build_parser(command).parse_args(arguments)
+        try:
+            args = build_parser(command).parse_args(arguments)
+        finally:
+            sys.stdout.flush()  # --help, which a full disk does not take
         code: int = importlib.import_module(COMMANDS[args.command][0]).execute(args)
         sys.stdout.flush()
         return code
