@@ -26,15 +26,11 @@ class Faulty(nn.Module):
 
 
 segfaults = partial(Faulty, lambda logits: ctypes.string_at(0))
-exits = partial(Faulty, lambda logits: sys.exit())
 leaves = partial(Faulty, lambda logits: os._exit(0))
 raises = partial(Faulty, lambda logits: {}["lost"])
 diverges = partial(Faulty, lambda logits: logits * float("nan"))
 hangs = partial(Faulty, lambda logits: time.sleep(1000))
 hangs_in_c = partial(Faulty, lambda logits: ctypes.PyDLL(None).sleep(1000))  # and holds the interpreter's lock
-
-def slurs():
-    raise ValueError("caf\\udce9")
 
 def hoards():
     hoard = []
@@ -70,7 +66,7 @@ def daemonises():
 
 
 def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
-    models = ["segfaults", "exits", "leaves", "raises", "slurs", "diverges", "hoards", "chatters", "daemonises", "good"]
+    models = ["segfaults", "leaves", "raises", "diverges", "hoards", "chatters", "daemonises", "good"]
     plugin = FAULTS.replace("DAEMON", str(bench.folder / "daemon.pid"))
     bench.write(
         plugin,
@@ -91,9 +87,7 @@ def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
         "daemonises": ("ok", ""),
         "segfaults": ("crashed", "killed by SIGSEGV in prepare (log: "),
         "leaves": ("crashed", "exited with 0 in prepare (log: "),
-        "exits": ("failed", "SystemExit: no message"),
         "raises": ("failed", f"KeyError: 'lost' ({bench.folder}/faulty.py:"),
-        "slurs": ("failed", "ValueError: caf\\udce9 ("),  # an escape: half a surrogate pair is no Unicode
         "diverges": ("diverged", "the mean training loss of epoch 1 is nan: lower the learning rate"),
         "hoards": ("oom", "memory"),
         "good/unheard-of": ("compile_error", "no_such_backend"),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch import nn
 from worker_kit import compiles
 
 from mnist_bench.machine import forecast
-from mnist_bench.records import CELL_VARIABLE, ModelEntry
-from mnist_bench.run.protocol import LOAD_VARIABLE
-from mnist_bench.worker.models import Laden, build_model, selftest
+from mnist_bench.records import ModelEntry
+from mnist_bench.worker.models import Laden, build_model
 
 IMAGES = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))
 HOST = forecast.this_host()
@@ -46,13 +43,3 @@ def test_the_compiler_keeps_the_work() -> None:
         assert torch.equal(plain, compiled(IMAGES))
         model.nothing.fill_(1.0)
         torch.testing.assert_close(compiled(IMAGES), plain + 3 * 64)
-
-
-def test_the_environment_decides_what_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(LOAD_VARIABLE, json.dumps({"mlp/cpu/b100/eager": ["mlp", 7], "cnn/cpu/b100/eager": ["cnn", 0]}))
-    monkeypatch.setenv(CELL_VARIABLE, "mlp/cpu/b100/eager@B")
-    laden = selftest()
-    assert isinstance(laden, Laden)
-    assert laden.work.shape == (7, 64)
-    monkeypatch.setenv(CELL_VARIABLE, "cnn/cpu/b100/eager@B")
-    assert not isinstance(selftest(), Laden)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,7 @@ from worker_kit import make_spec, new_trial
 
 from mnist_bench.errors import TrialError
 from mnist_bench.records import DataSet, Variant
-from mnist_bench.run.protocol import Failed, Prepare, Unavailable
+from mnist_bench.run.protocol import Block, Failed, Prepare, Unavailable
 from mnist_bench.worker import executions
 from mnist_bench.worker.executions import missing_compiler
 from mnist_bench.worker.server import REASON_LENGTH, answer, classify, explain
@@ -47,8 +49,15 @@ def test_every_error_has_its_status(error: BaseException, kind: str) -> None:
 
 def test_a_reason_is_one_line_and_a_long_one_is_cut() -> None:
     assert explain(TrialError("no weight\n  changed")) == "no weight changed"
+    assert explain(ValueError("caf\udce9")) == "ValueError: caf\\udce9"  # half a surrogate pair is no Unicode
     cut = explain(RuntimeError("x" * 5000))
     assert (len(cut), cut[-1]) == (REASON_LENGTH, "…")
+
+
+def test_a_model_that_ends_the_program_is_a_failure_with_its_place() -> None:
+    reply = answer(Namespace(block=lambda seed: sys.exit()), Block(seed=1))  # type: ignore[arg-type]
+    assert isinstance(reply, Failed)
+    assert reply.reason.startswith(f"SystemExit: no message ({__file__}:")
 
 
 def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
