@@ -106,7 +106,7 @@ def _request(args: argparse.Namespace) -> Request:
         against=args.against or "",
         options=replace(asked, run=RunOptions(filter=args.filter, allow_plugins=args.allow_plugins)),
         override=lambda matrix: options.overrides(matrix, args),
-        budget_s=parse_budget(args.budget or DEFAULT_BUDGET),
+        budget_s=0.0 if args.resume and not args.budget else parse_budget(args.budget or DEFAULT_BUDGET),
         outputs=tuple(path for path in (args.junit, args.comment) if path is not None),
     )
 
@@ -117,20 +117,15 @@ def _resumed(args: argparse.Namespace) -> Plan:
     Raises:
         UsageError: something is asked for that the check has decided already.
     """
-    from dataclasses import replace
-
     from mnist_bench.gate import plan
-    from mnist_bench.gate.conduct import sides_of
 
     measured = {"--seeds": args.seeds, "--data-dir": args.data_dir}
     given = {"--against": args.against, "--filter": args.filter, **measured, "MATRIX": args.target}
     for flag, value in given.items():
         if value is not None:
             raise UsageError(f"{flag}: a resumed check goes on with its own: leave {flag} out, or start anew")
-    folder, request = plan.find_check(args.output_dir, args.resume), _request(args)
-    if not args.budget:
-        request = replace(request, budget_s=sides_of(folder).budget_s)
-    return plan.Plan(request, folder)
+    folder = plan.find_check(args.output_dir, args.resume)
+    return plan.Plan(_request(args), folder)
 
 
 def _baseline(args: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import digest, reference_variant, trials_of
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import Row
-from mnist_bench.gate import evidence
+from mnist_bench.gate import evidence, outputs
 from mnist_bench.gate.evidence import CellEvidence, Check, Record, SessionRatio, SideEvidence
 from mnist_bench.gate.samples import shift_of
 from mnist_bench.records import Cell, Manifest, RunOptions, Tree
@@ -75,10 +75,10 @@ class Baseline(Record, frozen=True, kw_only=True):
 
 def decode(data: bytes) -> Baseline:
     """Raises ValueError: no baseline, or a broken one; the message says where."""
-    return evidence.read(data, Baseline, SCHEMA_VERSION)
+    return outputs.read(data, Baseline, SCHEMA_VERSION)
 
 
-encode = evidence.write
+encode = outputs.write
 
 
 # ── a run -> a baseline ──────────────────────────────────────────────────────────────────────────────────────────────

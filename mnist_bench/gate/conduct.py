@@ -16,18 +16,22 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from operator import itemgetter
 from statistics import fmean, median, variance
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
+from mnist_bench import stats
 from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, Interrupted, UsageError
-from mnist_bench.gate.evidence import CellEvidence, Check, gather
+from mnist_bench.gate.evidence import CellEvidence, Check, Margins, gather
 from mnist_bench.gate.judge import cells_compared, change, judge
-from mnist_bench.gate.samples import detectable, looks
+from mnist_bench.gate.samples import DEFAULT, level, looks
 from mnist_bench.gate.sides import NAMES, PAIR_TOKEN_S, Bench, Setting
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
@@ -39,6 +43,7 @@ ASSUMED_SD = 0.03  # of a pair's log ratio, until some are measured: identical c
 KNOWN_AFTER = 4  # pairs of every cell, then the forecast is made again
 GUESS_FACTOR = 4  # a guess of a time may be off by so much: before it is believed, one pair is measured
 POWER = 0.9  # of the forecast
+DRAWS = 2000  # of ``detectable``: the standard error of the slow-down at power 0.9 is then a few per cent of it
 NEEDS = "budget: "  # how the note begins that says what an undecided check would take
 
 Task = Literal["pair", "seed", "solo"]  # a process pair; both sides trained; B alone
@@ -236,7 +241,7 @@ class Conductor:
                 f"sides: {needs.removeprefix(NEEDS)}, or choose cells with --filter"
             )
         else:
-            found = max(detectable(pairs, self._compared, sd, one.margins, POWER) for one in cells)
+            found = max(detectable(pairs, self._compared, sd, one.margins) for one in cells)
             text = (
                 f"about {pairs} pairs a cell fit, {planned[0]} make a first look; the smallest slow-down that they "
                 f"find in {100 * POWER:.0f} of 100 cases, {'as' if logs else 'if'} they spread by {100 * sd:.1f} %: "
@@ -303,3 +308,47 @@ class Costs:
         off = [median(found) / guesses[one] for one, found in measured.items()] or [1.0]
         each = median(measured[cell.id]) if cell.id in measured else guesses[cell.id] * median(off)
         return 2 * each if task == "seed" else each
+
+
+def detectable(pairs: int, cells: int, sd: float, margins: Margins = DEFAULT, power: float = POWER) -> float:
+    """The smallest slow-down of a cell that so many pairs find with the given probability.
+
+    As ``find_speed`` decides: found where, at one of the looks that are reached, a ratio <= 1 + margin is rejected, and
+    a ratio >= 1 + detect was at none before, which is a pass. So more pairs than the first look's help less than one
+    might think: a slow-down of 5 % mostly passes there, as it may. Log ratios are taken as normal; spikes cost power.
+
+    Each draw of a fixed sample of the standard normal has a smallest shift from which on it is found. The test is
+    inverted for it: it rejects where the r-th smallest Walsh average, r by the critical rank sum, lies above the bound.
+
+    Args:
+        pairs: of one cell, all that the budget allows.
+        cells: K, how many the check compares.
+        sd: of a pair's log ratio (0.04: pairs differ by about 4 %).
+        margins: what is tolerated and certified.
+        power: the probability.
+
+    Returns:
+        As a fraction (0.1: 10 % slower); infinite where the pairs do not reach the first look.
+    """
+    found = np.full(DRAWS, math.inf)  # from which log ratio on
+    passed = np.full(DRAWS, -math.inf)  # below which one it has passed by then
+    planned = looks(cells, margins)
+    for look in (look for look in planned if look <= pairs):
+        low, high = _sample_ends(look, planned[-1], level(cells, margins))
+        found = np.minimum(found, np.maximum(math.log1p(margins.margin) - sd * low, passed))
+        passed = np.maximum(passed, math.log1p(margins.detect) - sd * high)
+    return math.expm1(float(np.quantile(found, power))) if pairs >= planned[0] else math.inf
+
+
+@lru_cache(maxsize=64)
+def _sample_ends(look: int, last_look: int, alpha: float) -> tuple[stats.FloatArray, stats.FloatArray]:
+    """Of each draw of a standard normal sample: the Walsh average below which a centre is rejected, and above which."""
+    # Each look has the last one's pairs.
+    sample = np.random.default_rng(0).standard_normal((DRAWS, last_look))[:, :look]
+    first, second = np.triu_indices(look)
+    walsh = (sample[:, first] + sample[:, second]) / 2
+    # As many of them lie above a bound as the sum of positive ranks about it says (Hollander & Wolfe, section 3.2).
+    rank = stats.critical_rank(look, alpha) or 0
+    ends = rank, walsh.shape[1] - 1 - rank
+    part = np.partition(walsh, ends, axis=1)
+    return part[:, ends[0]], part[:, ends[1]]

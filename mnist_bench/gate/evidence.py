@@ -7,14 +7,12 @@ alone. Accuracy is a fraction in [0, 1]; a speed-up is a ratio of times, above 1
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
@@ -24,13 +22,12 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, variant_of
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import Row
-from mnist_bench.records import Cell, Manifest, Matrix, Measurement, Round, Session, Status, Tree, Trial, decode
+from mnist_bench.records import Cell, Manifest, Matrix, Measurement, Round, Session, Sides, Status, Tree, Trial
 from mnist_bench.stats import median
 
 # What is shown beside the verdicts and decides nothing: columns of a run's table.
 ADVISED = ("compile_s", "time_to_first_step_s", "eval_samples_per_s", "host_peak_mib", "device_peak_mib")
 ADVISED_OF_RUNS = ("step_ms_p50", "train_samples_per_s", *ADVISED)  # a check's trainings are deterministic, thus slower
-WIDTH = 160  # of a line of a stored document: a seed stands on one
 
 # What a stored figure can be at all: beyond, a file was edited, and a judge that took it would overflow.
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -39,17 +36,9 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Ratio = Annotated[float, Meta(ge=1e-20, le=1e20)]  # of two times
 Deviation = Annotated[float, Meta(ge=1e-9, le=50)]  # of the log of a ratio
 
-_T = TypeVar("_T")
-
 
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What the gate stores; a default is not written."""
-
-
-class Versioned(Struct, frozen=True, kw_only=True):
-    """The least that a stored document says."""
-
-    schema_version: Annotated[int, Meta(ge=1)]
 
 
 class Margins(Record, frozen=True, kw_only=True):
@@ -248,7 +237,7 @@ def gather(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Sessi
     check = manifest.check
     assert check is not None
     try:
-        cells = tuple(_cells(manifest, trials, sessions))
+        cells = tuple(_cells(manifest, check, trials, sessions))
     except ValueError as error:
         raise UsageError(
             f"check {manifest.run_id}: a broken line: {error}; restore its files, or start anew"
@@ -330,10 +319,10 @@ def differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
         )
 
 
-def _cells(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Session]) -> Iterator[CellEvidence]:
+def _cells(
+    manifest: Manifest, check: Sides, trials: Sequence[Trial], sessions: Iterable[Session]
+) -> Iterator[CellEvidence]:
     """Which side has each cell, why it may not be compared, and what was measured of it."""
-    check = manifest.check
-    assert check is not None
     pairs: dict[str, list[Pair]] = defaultdict(list)
     for session in sessions:
         pairs[session.group].append(Pair(rounds=session.rounds, noisy=session.noisy))
@@ -368,52 +357,3 @@ def _sound(one: Round) -> bool:
     if not len(one.steps) == len(one.seconds) == 2 or not set(one.order) <= {0, 1}:
         return False
     return all(0 < steps < 1e12 and 0 < seconds < 1e9 for steps, seconds in zip(one.steps, one.seconds, strict=True))
-
-
-# ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def write(document: Struct) -> bytes:
-    """JSON that a person can review: what fits on a line stands on one, the rest is indented. UTF-8.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
-    text = _laid_out(msgspec.to_builtins(document), 0) + "\n"
-    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes the JSON escape of itself
-
-
-def read(data: bytes, kind: type[_T], schema_version: int) -> _T:
-    """The inverse of ``write``: one schema, held against all that comes from a file.
-
-    Raises:
-        ValueError: no JSON, another schema version, a key that is missing or unknown, a value that is none of its field
-            or out of bounds; the message says where.
-    """
-    version = decode(data, Versioned).schema_version
-    if version != schema_version:
-        raise ValueError(
-            f"schema_version: is {version}, this mnist-bench reads {schema_version}: use the one that wrote it"
-        )
-    return decode(data, kind)
-
-
-def _laid_out(value: Any, indent: int) -> str:
-    match value:
-        case dict():
-            items = [f"{_scalar(str(key))}: {_laid_out(item, indent + 2)}" for key, item in value.items()]
-            opening, closing = "{}"
-        case list() | tuple():
-            items = [_laid_out(item, indent + 2) for item in value]
-            opening, closing = "[]"
-        case _:
-            return _scalar(value)
-    if indent + sum(map(len, items)) + 2 * len(items) <= WIDTH and not any("\n" in item for item in items):
-        return f"{opening}{', '.join(items)}{closing}"
-    space = "\n" + " " * (indent + 2)
-    return f"{opening}{space}{(',' + space).join(items)}\n{' ' * indent}{closing}"
-
-
-def _scalar(value: Any) -> str:
-    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
-    return json.dumps(int(value) if whole else value, ensure_ascii=False, allow_nan=False)

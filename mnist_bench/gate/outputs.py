@@ -7,21 +7,24 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta, Struct
 
 from mnist_bench import figures
 from mnist_bench.gate import judge as gate
-from mnist_bench.gate.evidence import ADVISED_OF_RUNS, CellEvidence, Check, Record, read, write
+from mnist_bench.gate.evidence import ADVISED_OF_RUNS, CellEvidence, Check, Record
 from mnist_bench.gate.judge import WORST_FIRST, Verdict, VerdictKind, noise
 from mnist_bench.records import Cell, Tree
+from mnist_bench.records import decode as decoded
 from mnist_bench.table import Column, Document, Table, at, by_reason, duration, grouped, listed, plain, shortened
 
 SCHEMA_VERSION = 1  # of check.json
 # Of their size, two figures may differ by this much: on another machine, functions like exp() may round otherwise.
 # Kinds, decisions, counts and sentences must be the same.
 SAME = 1e-9
+WIDTH = 160  # of a line of a stored document: a seed stands on one
 MARKER = "<!-- mnist-bench check -->"  # by which a bot finds the comment that it is to replace
 SUMMARY_BYTES = 1 << 20  # of all summaries of one step together
 COMMENT_BYTES = 65_000  # GitHub takes 65,536 characters
@@ -41,6 +44,14 @@ LOOKS: dict[VerdictKind, tuple[str, Level]] = {
     "improvement": ("cyan", "notice"),
 }
 STYLES = {0: "green", 4: "yellow", 5: "yellow"}  # of the whole, by the exit code; all others: red
+
+_T = TypeVar("_T")
+
+
+class Versioned(Struct, frozen=True, kw_only=True):
+    """The least that a stored document says."""
+
+    schema_version: Annotated[int, Meta(ge=1)]
 
 
 class Stored(Record, frozen=True, kw_only=True):
@@ -78,6 +89,52 @@ def _differing(was: Any, is_: Any, *path: str) -> Iterator[str]:
             yield f"{': '.join(path)}: stored {was!r}, judged {is_!r}"
     elif was != is_:
         yield f"{': '.join(path)}: stored {was!r:.200}, judged {is_!r:.200}"
+
+
+def write(document: Struct) -> bytes:
+    """JSON that a person can review: what fits on a line stands on one, the rest is indented. UTF-8.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = _laid_out(msgspec.to_builtins(document), 0) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes the JSON escape of itself
+
+
+def read(data: bytes, kind: type[_T], schema_version: int) -> _T:
+    """The inverse of ``write``: one schema, held against all that comes from a file.
+
+    Raises:
+        ValueError: no JSON, another schema version, a key that is missing or unknown, a value that is none of its field
+            or out of bounds; the message says where.
+    """
+    version = decoded(data, Versioned).schema_version
+    if version != schema_version:
+        raise ValueError(
+            f"schema_version: is {version}, this mnist-bench reads {schema_version}: use the one that wrote it"
+        )
+    return decoded(data, kind)
+
+
+def _laid_out(value: Any, indent: int) -> str:
+    match value:
+        case dict():
+            items = [f"{_scalar(str(key))}: {_laid_out(item, indent + 2)}" for key, item in value.items()]
+            opening, closing = "{}"
+        case list() | tuple():
+            items = [_laid_out(item, indent + 2) for item in value]
+            opening, closing = "[]"
+        case _:
+            return _scalar(value)
+    if indent + sum(map(len, items)) + 2 * len(items) <= WIDTH and not any("\n" in item for item in items):
+        return f"{opening}{', '.join(items)}{closing}"
+    space = "\n" + " " * (indent + 2)
+    return f"{opening}{space}{(',' + space).join(items)}\n{' ' * indent}{closing}"
+
+
+def _scalar(value: Any) -> str:
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return json.dumps(int(value) if whole else value, ensure_ascii=False, allow_nan=False)
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -45,6 +45,7 @@ class Request:
         against: a word that git understands; empty: the commit of the check that goes on.
         options: as of a run; the matrix of a check that goes on is its own.
         override: what flags change in the matrix (``--seeds``, ``--timeout``).
+        budget_s: 0: as the check that goes on has it.
         outputs: the files that are written in the end.
     """
 
@@ -110,7 +111,8 @@ class Plan:
             before, kept = sides_of(resumed), resumed.manifest()
             root = trees.find(request.here, request.here, request.environ)[0].folder
             # The path of workers hangs on where the user stood.
-            request = replace(request, here=root / before.here, against=before.a.label)
+            budget_s = request.budget_s or before.budget_s
+            request = replace(request, here=root / before.here, against=before.a.label, budget_s=budget_s)
             shown, against, untracked = str(root / kept.matrix_path), str(before.a.commit), before.untracked
             source = f"{resumed.path / MANIFEST}: matrix"
             matrix = config.checked(kept.matrix, source=source, allow_plugins=asked.allow_plugins)

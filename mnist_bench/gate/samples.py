@@ -27,7 +27,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
@@ -41,7 +40,6 @@ LOOKS = 4  # of speed
 FEWEST_PAIRS = 12  # of the second look
 SPARE_PAIRS = 3  # beyond the fewest of which a test can reject at all: up to three small ranks may then point elsewhere
 DEFAULT = Margins()
-DRAWS = 2000  # of ``detectable``: the standard error of the slow-down at power 0.9 is then a few per cent of it
 # How well the standard error that a session states is known: as well as from a sample with so many degrees of freedom.
 # Most of it is ``PROCESS_SD``, which rests on a few dozen processes of two models (decision 0009).
 STATED_FREEDOM = 10
@@ -277,53 +275,6 @@ def _more_seeds(seeds: Sequence[SeedPair], cells: int, margins: Margins) -> int:
         return 0
     deciding = (look for look in left if _test(changes, sd, look, cells, margins) != "undecided")
     return math.ceil((next(deciding, left[-1]) - len(changes)) * len(seeds) / len(changes))
-
-
-# ── what so many pairs can find: said before a check starts ──────────────────────────────────────────────────────────
-
-
-def detectable(pairs: int, cells: int, sd: float, margins: Margins = DEFAULT, power: float = 0.9) -> float:
-    """The smallest slow-down of a cell that so many pairs find with the given probability.
-
-    As ``find_speed`` decides: found where, at one of the looks that are reached, a ratio <= 1 + margin is rejected, and
-    a ratio >= 1 + detect was at none before, which is a pass. So more pairs than the first look's help less than one
-    might think: a slow-down of 5 % mostly passes there, as it may. Log ratios are taken as normal; spikes cost power.
-
-    Each draw of a fixed sample of the standard normal has a smallest shift from which on it is found. The test is
-    inverted for it: it rejects where the r-th smallest Walsh average, r by the critical rank sum, lies above the bound.
-
-    Args:
-        pairs: of one cell, all that the budget allows.
-        cells: K, how many the check compares.
-        sd: of a pair's log ratio (0.04: pairs differ by about 4 %).
-        margins: what is tolerated and certified.
-        power: the probability.
-
-    Returns:
-        As a fraction (0.1: 10 % slower); infinite where the pairs do not reach the first look.
-    """
-    found = np.full(DRAWS, math.inf)  # from which log ratio on
-    passed = np.full(DRAWS, -math.inf)  # below which one it has passed by then
-    planned = looks(cells, margins)
-    for look in (look for look in planned if look <= pairs):
-        low, high = _sample_ends(look, planned[-1], level(cells, margins))
-        found = np.minimum(found, np.maximum(math.log1p(margins.margin) - sd * low, passed))
-        passed = np.maximum(passed, math.log1p(margins.detect) - sd * high)
-    return math.expm1(float(np.quantile(found, power))) if pairs >= planned[0] else math.inf
-
-
-@lru_cache(maxsize=64)
-def _sample_ends(look: int, last_look: int, alpha: float) -> tuple[stats.FloatArray, stats.FloatArray]:
-    """Of each draw of a standard normal sample: the Walsh average below which a centre is rejected, and above which."""
-    # Each look has the last one's pairs.
-    sample = np.random.default_rng(0).standard_normal((DRAWS, last_look))[:, :look]
-    first, second = np.triu_indices(look)
-    walsh = (sample[:, first] + sample[:, second]) / 2
-    # As many of them lie above a bound as the sum of positive ranks about it says (Hollander & Wolfe, section 3.2).
-    rank = stats.critical_rank(look, alpha) or 0
-    ends = rank, walsh.shape[1] - 1 - rank
-    part = np.partition(walsh, ends, axis=1)
-    return part[:, ends[0]], part[:, ends[1]]
 
 
 # ── two runs: a ratio of ratios ──────────────────────────────────────────────────────────────────────────────────────

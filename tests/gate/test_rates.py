@@ -30,7 +30,7 @@ from gate_kit import (
 
 from mnist_bench import stats
 from mnist_bench.gate import samples
-from mnist_bench.gate.samples import detectable
+from mnist_bench.gate.conduct import detectable
 
 CHECKS = 4000
 CELLS = (1, 20)

@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from mnist_bench import stats
 from mnist_bench.analysis.ratios import PROCESS_SD
+from mnist_bench.gate.conduct import detectable
 from mnist_bench.gate.evidence import Margins, SeedPair, SessionRatio
 from mnist_bench.gate.samples import (
     SEED_LOOKS,
     AccuracyFinding,
     SpeedFinding,
-    detectable,
     drop_level,
     find_accuracy,
     find_shift,
