@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from check_kit import CRASH, MATRIX, FakeBench, Scene, by_model, kinds
+from check_kit import CRASH, MATRIX, FakeBench, Scene, by_model, cell, kinds, trial
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_factory import make_measurement, make_session
 
+from mnist_bench.errors import UsageError
+from mnist_bench.gate.evidence import Margins
 from mnist_bench.records import Cell, Failure
 
 ONE = MATRIX.replace("mlp, lenet5", "mlp")
@@ -138,6 +142,47 @@ def test_cells_that_cannot_be_compared_are_trained_on_b_alone(make: Callable[...
     assert scene.run().cells == check.cells
     assert len(scene.bench.done) == 3  # a resumed check does not try them again
     assert by_model(make(None, ONE).run())["mlp"].a is None
+
+
+# ── what the lines of a check say ────────────────────────────────────────────────────────────────────────────────────
+
+DIFFERENT = {
+    "epochs: 1 in A, 7 in B": ("epochs: 1", "epochs: 7"),
+    "recipe: standard in A, tutorial in B": ("epochs: 1", "epochs: 1\nrecipe: tutorial"),
+    "threads: all cores in A, 1 in B": ("name: own", "name: own, threads: 1"),
+    "channels_last: False in A, True in B": ("name: own", "name: own, channels_last: true"),
+    "workers: 2: loader processes work on": ("name: own", "name: own, pipeline: torchvision, workers: 2"),
+}
+
+
+@pytest.mark.parametrize("words", DIFFERENT)
+def test_what_a_name_stands_for_on_each_side_must_be_the_same(words: str, make: Callable[..., Scene]) -> None:
+    before = ONE.replace("eager", "{name: own}")
+    (one,) = make(before, before.replace(*DIFFERENT[words])).run(0.1).cells
+    assert any(found.startswith(words) for found in one.differences)
+    assert (one.comparable, one.margins_before) == (False, None)
+
+
+def test_pairs_figures_margins_and_floors_of_a_cell(make: Callable[..., Scene]) -> None:
+    rules = "gate: [{model: mlp, margin: 0.05, detect: 0.2}, {margin: 0.5, detect: 0.9}]\n"
+    scene = make(ONE, ONE + rules + "expect: [{min_accuracy: 0.9}, {model: mlp, min_accuracy: 0.95}]\n")
+    ids, rounds = [f"{cell().id}/p1@{name}" for name in "AB"], [[10.0, 11.0], [10.0, 12.0], [10.0, 13.0]]
+    scene.folder.append(make_session(ids, rounds, group=cell().id, seconds=10.0, noisy=("load",)))
+    scene.folder.append(trial(cell(), 1, "B", make_measurement(compile_s=3.0)))
+    (one,) = scene.run(0.1).cells
+    assert [(pair.log_ratio, pair.noisy) for pair in one.pairs] == [(pytest.approx(math.log(1.2)), ("load",))]
+    assert one.b is not None
+    assert one.b.figures["compile_s"] == 3.0
+    assert one.samples_per_s == pytest.approx(100 * 30 / 0.36)
+    assert (one.margins, one.margins_before) == (Margins(margin=0.05, detect=0.2), Margins())
+    assert (one.min_accuracy, one.floor_seeds, one.seeds_awaited) == (0.95, (0, 1), (0,))
+
+
+def test_a_pair_in_which_one_side_did_nothing_is_refused(make: Callable[..., Scene]) -> None:
+    scene = make()
+    scene.folder.append(make_session(["x@A", "x@B"], [[10.0, 0.0]], group=cell().id))
+    with pytest.raises(UsageError, match="a broken line"):
+        scene.run()
 
 
 # ── the budget ───────────────────────────────────────────────────────────────────────────────────────────────────────
