@@ -50,13 +50,6 @@ def test_programs_get_their_columns_and_nothing_is_empty() -> None:
     assert TABLE.records()[1] == {"name": "層五", "seconds": None, "ok": False}
 
 
-def test_records_of_any_command_are_a_table() -> None:
-    table = Table.of("", [{"a": True, "b": [1, 2], "c": -3.25, "d": "-x"}])
-    assert table.csv() == 'a,b,c,d\ntrue,"1, 2",-3.25,\'-x\n'
-    assert [line.plain for line in table.terminal(80)][-1] == "yes 1, 2 -3.25 -x"
-    assert [column.right for column in table.columns] == [True, False, True, False]
-
-
 def test_no_word_is_cut() -> None:
     long = "a" * 50
     assert [line.plain for line in Document(title=f"x {long} y").terminal(20)] == ["x", f"  {long}", "  y"]

@@ -62,11 +62,7 @@ class Run:
 
     def reference_of(self, cell: Cell) -> Cell:
         """The cell of the reference variant; itself, where there is none."""
-        return replace(cell, variant=self._reference or cell.variant)
-
-    @cached_property
-    def _reference(self) -> str | None:
-        return reference_variant(self.manifest.matrix)
+        return replace(cell, variant=reference_variant(self.manifest.matrix) or cell.variant)
 
     @cached_property
     def pending(self) -> tuple[str, ...]:
