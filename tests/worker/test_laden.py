@@ -7,11 +7,13 @@ import torch
 from torch import nn
 from worker_kit import compiles
 
+from mnist_bench.catalogue import SELFTEST
 from mnist_bench.machine import forecast
 from mnist_bench.records import ModelEntry
 from mnist_bench.worker.models import Laden, build_model
 
 IMAGES = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+ENTRY = ModelEntry(name="mlp", model=SELFTEST)  # as a matrix of the selftest names it
 HOST = forecast.this_host()
 needs_compiler = pytest.mark.skipif(HOST.find_program(forecast.compiler(HOST)) is None, reason="needs a C++ compiler")
 
