@@ -17,8 +17,6 @@ from rich.console import Console
 from mnist_bench.cli import console, main, options
 from mnist_bench.cli.progress import Screen
 from mnist_bench.errors import UsageError
-from mnist_bench.machine import forecast
-from mnist_bench.machine.forecast import Host
 
 
 @pytest.fixture
@@ -45,17 +43,6 @@ class TestPlan:
         words = "there is no benchmarks.yaml here: the matrix is the default that ships with the program"
         assert err == f"mnist-bench: {words}\n"
         assert "Plan of default" in out
-
-    def test_skipped_cells_have_their_reason_once_and_no_time(
-        self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        bare = Host(platform="linux", torch_version="2.10.0", find_program=lambda name: None, environ={})
-        monkeypatch.setattr(forecast, "this_host", lambda: bare)
-        document = json.loads(output(capsys, "plan", "--json"))
-        skipped = {row["cell"]: row["skip"] for row in document["cells"] if row["skip"]}
-        assert {cell.split("/")[1] for cell in skipped} == {"cpu", "cuda"}
-        assert sum("no NVIDIA driver found" in note and "(8 cells)" in note for note in document["notes"]) == 1
-        assert document["seconds"] == pytest.approx(sum(row["seconds"] for row in document["cells"] if not row["skip"]))
 
     def test_where_there_is_no_reference_it_is_said(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (here / "benchmarks.yaml").write_text(changed(5, "variants: [compile]"))
