@@ -144,8 +144,7 @@ class Laden(nn.Module):
 
 def selftest() -> nn.Module:
     """The model of the cell that this worker was started for; with no rows of work it is the bare model."""
-    # A check's cells have their side behind an "@".
-    name, rows = json.loads(os.environ[LOAD_VARIABLE])[os.environ[CELL_VARIABLE].partition("@")[0]]
+    name, rows = json.loads(os.environ[LOAD_VARIABLE])[os.environ[CELL_VARIABLE]]
     # Allowed: what the environment names is of the selftest's own making, which refused a matrix that may not.
     model = build_model(ModelEntry(name="selftest", model=name), allow_plugins=True)
     return Laden(model, rows) if rows else model

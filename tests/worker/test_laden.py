@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,8 @@ from worker_kit import compiles
 
 from mnist_bench.catalogue import SELFTEST
 from mnist_bench.machine import forecast
-from mnist_bench.records import ModelEntry
+from mnist_bench.records import CELL_VARIABLE, ModelEntry
+from mnist_bench.run.protocol import LOAD_VARIABLE
 from mnist_bench.worker.models import Laden, build_model
 
 IMAGES = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))
@@ -45,3 +48,11 @@ def test_the_compiler_keeps_the_work() -> None:
         assert torch.equal(plain, compiled(IMAGES))
         model.nothing.fill_(1.0)
         torch.testing.assert_close(compiled(IMAGES), plain + 3 * 64)
+
+
+def test_the_environment_decides_what_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOAD_VARIABLE, json.dumps({"mlp/cpu/b100/eager": ["mlp", 7], "cnn/cpu/b100/eager": ["cnn", 0]}))
+    for cell, work in (("mlp/cpu/b100/eager", (7, 64)), ("cnn/cpu/b100/eager", None)):
+        monkeypatch.setenv(CELL_VARIABLE, cell)
+        built = build_model(ModelEntry(name="m", model=SELFTEST))
+        assert (built.work.shape if isinstance(built, Laden) else None) == work
