@@ -19,7 +19,7 @@ from mnist_bench import figures
 from mnist_bench.analysis import results
 from mnist_bench.analysis.summary import Run, missed_floors
 from mnist_bench.figures import FOLLOWED, KEYS, Figure, Row
-from mnist_bench.table import grouped, plain
+from mnist_bench.table import exact, grouped, plain
 
 LONGEST_NAME = 1000  # characters; Bencher refuses names over 1024
 PYTEST_BENCHMARK = "5.3.1"  # the pytest-benchmark whose fields these are
@@ -189,7 +189,7 @@ def to_junit(run: Run, rows: Sequence[Row]) -> bytes:
             cell=row.cell,
             seconds=sum(measurement.total_s for _, measurement in run.ok.get(row.cell, {}).values()),
             result=_verdict(row, [how for _, how in missed.get(row.cell, ())]),
-            figures=[(key, junit.figure(value)) for key, value in known(row).items()],
+            figures=[(key, str(exact(value))) for key, value in known(row).items()],
         )
         for row in rows
     )

@@ -78,10 +78,3 @@ def _suite(model: str, package: str, facts: Mapping[str, str], cases: Sequence[C
 def _word(text: str) -> str:
     """Without what XML 1.0 cannot hold; never empty, which the schemas forbid."""
     return plain(text) or "?"
-
-
-def figure(value: str | float | bool) -> str:
-    """A value as the text of a property."""
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return str(value).lower() if isinstance(value, bool) else str(value)

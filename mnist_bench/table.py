@@ -280,18 +280,15 @@ def to_csv(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     return out.getvalue()
 
 
+def exact(value: Any) -> Any:
+    """A value as programs read it: a number to ten digits, ``true`` or ``false``; any other stays."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else value
+
+
 def _field(value: Any) -> Any:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return f"{value:.10g}"
-        case int():
-            return value
-        case _:
-            return inert(harmless(words(value)))
+    return exact(value) if isinstance(value, int | float) else inert(harmless(words(value)))
 
 
 def words(value: Any) -> str:

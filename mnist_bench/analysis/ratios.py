@@ -63,11 +63,10 @@ def ratios_of(step_s: FloatArray, pairs: Sequence[tuple[int, int]]) -> list[Sess
     numerators, denominators = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     values = np.log(step_s[:, numerators]) - np.log(step_s[:, denominators])
     gaps = np.isnan(values)
-    whole = values[:, ~gaps.any(axis=0)]
-    at_once = iter(_ratios_of(whole) if whole.size else ())  # those without a gap: nearly all
+    if values.size and not gaps.any():  # nearly all sessions: at once
+        return [*_ratios_of(values)]
     known = [column[~gap] for column, gap in zip(values.T, gaps.T, strict=True)]
-    found = (next(at_once) if one.size == len(values) else ratio_of(one) for one in known if one.size)
-    return [next(found) if one.size else None for one in known]
+    return [ratio_of(one) if one.size else None for one in known]
 
 
 def ratio_of(values: ArrayLike) -> SessionRatio:
