@@ -305,10 +305,9 @@ _NAMES: tuple[Column[Point], ...] = (
 
 
 def _columns(metric: Figure) -> tuple[Column[Point], ...]:
-    date: Column[Point] = Column("date", lambda one: one.run.started_at[:10], 3, right=False)
     return (
         Column("run", right=False, key="run_id", value=at("run.run_id")),
-        replace(date, key="started_at", value=at("run.started_at")),
+        Column("date", lambda one: one.run.started_at[:10], 3, False, "started_at", at("run.started_at")),
         Column("commit", at("run.version"), 2, right=False, key="commit", value=at("run.environment.commit")),
         *for_programs(dirty="run.environment.dirty", run_status="run.status"),
         Column("status", at("status"), right=False, key="status", value=at("row.status")),
