@@ -29,7 +29,6 @@ from mnist_bench.records import Cell, Manifest, RunOptions, Tree
 from mnist_bench.table import Column, Document, Table, at, listed, plain
 
 FORMAT: Literal["mnist-bench baseline"] = "mnist-bench baseline"
-SCHEMA_VERSION = 1
 FIGURE_DIGITS = 4  # significant ones, of times and rates: advisory, and machines drift by 20 %
 RATIO_DIGITS = 5  # of a ratio: a rounding of 0.005 % at most
 SD_DIGITS = 3
@@ -75,7 +74,7 @@ class Baseline(Record, frozen=True, kw_only=True):
 
 def decode(data: bytes) -> Baseline:
     """Raises ValueError: no baseline, or a broken one; the message says where."""
-    return outputs.read(data, Baseline, SCHEMA_VERSION)
+    return outputs.read(data, Baseline)
 
 
 encode = outputs.write
@@ -115,7 +114,7 @@ def baseline_of(run: Run, reason: str, chosen: Choice | None = None, old: Baseli
     known = [*(old.runs if old else ()), Source(reason=plain(reason), manifest=about)]
     runs = {one.manifest.run_id: one for one in known if one.manifest.run_id in needed}
     sources = tuple(runs[run_id] for run_id in sorted(runs))
-    return Baseline(format=FORMAT, schema_version=SCHEMA_VERSION, runs=sources, cells=cells)
+    return Baseline(format=FORMAT, schema_version=outputs.SCHEMA_VERSION, runs=sources, cells=cells)
 
 
 def side_of_run(run: Run, row: Row) -> SideEvidence:
@@ -211,8 +210,9 @@ def held_against(run: Run, baseline: Baseline, name: str, chosen: Choice | None 
     rows = {row.cell: row for row in run.rows}
     cells = [cell for cell in {**rows, **before} if chosen is None or chosen(cell)]
     commits = {source.manifest.environment.commit for source in baseline.runs}
-    made = evidence.check_of(
+    return evidence.check_of(
         manifest,
+        program_version=__version__,  # of the judge
         mode="baseline",
         status="complete",
         a=Tree(label=name, commit=commits.pop() if len(commits) == 1 else None),
@@ -220,7 +220,6 @@ def held_against(run: Run, baseline: Baseline, name: str, chosen: Choice | None 
         cells=tuple(_evidence(run, cell, before.get(cell), rows) for cell in cells),
         notes=tuple(_notes(run, baseline)),
     )
-    return structs.replace(made, program_version=__version__)  # of the judge
 
 
 def _notes(run: Run, baseline: Baseline) -> Iterator[str]:
@@ -270,9 +269,8 @@ def _why_no_ratio(run: Run, cell: Cell, before: SideEvidence, here: SideEvidence
     """Why a ratio is missing on one side, or the two are not of one kind; empty: they can be compared, or need not."""
     variant = reference_variant(run.manifest.matrix)
     if variant == cell.variant:
-        if not before.reference:
-            return ""
-        return "it is itself the reference variant here, and in the baseline it is not: update the baseline"
+        itself = "it is itself the reference variant here, and in the baseline it is not: update the baseline"
+        return itself if before.reference else ""
     if variant is None:
         return "this run has no reference variant to hold it against: name one with --reference"
     if not before.reference:

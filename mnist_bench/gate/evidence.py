@@ -22,7 +22,7 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, variant_of
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import Row
-from mnist_bench.records import Cell, Manifest, Matrix, Measurement, Round, Session, Sides, Status, Tree, Trial
+from mnist_bench.records import Cell, Count, Manifest, Matrix, Measurement, Round, Session, Sides, Status, Tree, Trial
 from mnist_bench.stats import median
 
 # What is shown beside the verdicts and decides nothing: columns of a run's table.
@@ -32,7 +32,6 @@ ADVISED_OF_RUNS = ("step_ms_p50", "train_samples_per_s", *ADVISED)  # a check's 
 # What a stored figure can be at all: beyond, a file was edited, and a judge that took it would overflow.
 Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=1e30)]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
 Ratio = Annotated[float, Meta(ge=1e-20, le=1e20)]  # of two times
 Deviation = Annotated[float, Meta(ge=1e-9, le=50)]  # of the log of a ratio
 
@@ -244,14 +243,14 @@ def gather(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Sessi
         ) from error
     status = "running" if manifest.status == "stopped" else manifest.status
     own = {name: getattr(check, name) for name in ("a", "b", "budget_s", "spent_s", "notes")}
-    return check_of(manifest, mode="against", status=status, cells=cells, **own)
+    version = manifest.program_version
+    return check_of(manifest, program_version=version, mode="against", status=status, cells=cells, **own)
 
 
 def check_of(manifest: Manifest, **more: Any) -> Check:
     """A check of what a run has measured; ``more``: what the run does not say."""
     return Check(
         id=manifest.run_id,
-        program_version=manifest.program_version,
         matrix_path=manifest.matrix_path,
         dataset=manifest.dataset.name,
         recipe=manifest.matrix.recipe,

@@ -20,7 +20,7 @@ from mnist_bench.records import Cell, Tree
 from mnist_bench.records import decode as decoded
 from mnist_bench.table import Column, Document, Table, at, by_reason, duration, grouped, listed, plain, shortened
 
-SCHEMA_VERSION = 1  # of check.json
+SCHEMA_VERSION = 1  # of check.json, and of a baseline
 # Of their size, two figures may differ by this much: on another machine, functions like exp() may round otherwise.
 # Kinds, decisions, counts and sentences must be the same.
 SAME = 1e-9
@@ -69,7 +69,7 @@ def encode(check: Check, verdicts: Sequence[Verdict]) -> bytes:
 
 def decode(data: bytes) -> tuple[Check, tuple[Verdict, ...]]:
     """Raises ValueError: no check.json of this version, or a broken one; the message says where."""
-    stored = read(data, Stored, SCHEMA_VERSION)
+    stored = read(data, Stored)
     return stored.check, stored.verdicts
 
 
@@ -101,7 +101,7 @@ def write(document: Struct) -> bytes:
     return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes the JSON escape of itself
 
 
-def read(data: bytes, kind: type[_T], schema_version: int) -> _T:
+def read(data: bytes, kind: type[_T]) -> _T:
     """The inverse of ``write``: one schema, held against all that comes from a file.
 
     Raises:
@@ -109,9 +109,9 @@ def read(data: bytes, kind: type[_T], schema_version: int) -> _T:
             or out of bounds; the message says where.
     """
     version = decoded(data, Versioned).schema_version
-    if version != schema_version:
+    if version != SCHEMA_VERSION:
         raise ValueError(
-            f"schema_version: is {version}, this mnist-bench reads {schema_version}: use the one that wrote it"
+            f"schema_version: is {version}, this mnist-bench reads {SCHEMA_VERSION}: use the one that wrote it"
         )
     return decoded(data, kind)
 

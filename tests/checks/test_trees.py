@@ -235,32 +235,19 @@ def test_the_tree_is_the_commits_and_goes(repo: Repo, cache: Path, tmp_path: Pat
     assert not (repo.root / "hooked").exists()
 
 
-@pytest.fixture
-def nested(outer: Repo, tmp_path: Path) -> Repo:
-    """``outer`` with a submodule in its part; both have moved on since the last commit but one."""
-    inner, part = Repo(tmp_path / "inner origin"), Repo(outer.root / "its part")
-    inner.put("depth.py", "DEPTH = 1\n")
-    inner.commit()
-    part.git("submodule", "--quiet", "add", str(inner.root), "in side")
-    part.commit()
-    outer.commit()
+def test_submodules_come_from_the_working_trees_own(outer: Repo, cache: Path) -> None:
+    """At the reference's commit of them, though they have moved on since."""
+    part = Repo(outer.root / "its part")
     part.put("net.py", "WIDTH = 2\n")
     part.commit()
     outer.commit()
-    return outer
-
-
-def test_submodules_come_from_the_working_trees_own(nested: Repo, cache: Path) -> None:
-    with planted(git_of(nested.root), old(nested), cache, "one") as (tree, empty):
+    with planted(git_of(outer.root), old(outer), cache, "one") as (tree, empty):
         assert (tree / "its part" / "net.py").read_text() == "WIDTH = 1\n"
-        assert (tree / "its part" / "in side" / "depth.py").read_text() == "DEPTH = 1\n"
         assert empty == ()
     assert list(cache.iterdir()) == []
-    own = nested.root / "its part"
-    assert (own / "net.py").read_text() == "WIDTH = 2\n"
-    for folder in (nested.root, own, own / "in side"):
-        assert len(run_git(folder, "worktree", "list").splitlines()) == 1
-    assert nested.git("status", "--porcelain") == ""
+    assert (part.root / "net.py").read_text() == "WIDTH = 2\n"
+    assert [len(repository.worktrees()) for repository in (outer, part)] == [1, 1]
+    assert outer.git("status", "--porcelain") == ""
 
 
 def test_a_submodule_that_is_not_checked_out_or_lacks_the_commit(outer: Repo, cache: Path, tmp_path: Path) -> None:

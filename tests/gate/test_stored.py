@@ -23,24 +23,19 @@ FILES: dict[str, tuple[str, Callable[[bytes], Any]]] = {
     ),
     "check": (outputs.encode(CHECK, judge(CHECK)).decode(), outputs.decode),
 }
-VERSION, ACCURACY, SPEEDUP = r'"schema_version": 1', r'"accuracy": [0-9.]+', r'"speedup": [0-9.]+'
+VERSION, ACCURACY = r'"schema_version": 1', r'"accuracy": [0-9.]+'
 BROKEN: tuple[tuple[str, str, str, str], ...] = (
     ("baseline", r'"format": "[^"]*"', '"format": "x"', "format"),
     ("baseline", VERSION, '"schema_version": 2', "schema_version: is 2, this mnist-bench reads 1"),
     ("baseline", ACCURACY, '"accuracy": 1e999', "trainings[0].accuracy"),
     ("baseline", f"{ACCURACY}, ", "", "trainings[0]"),  # missing
-    ("baseline", r'"images": [0-9]+', '"images": 0', "images"),
-    ("baseline", SPEEDUP, '"speedup": 1e99', "ratios[0].speedup"),
-    ("baseline", r'"sd": [0-9.]+', '"sd": -1', "ratios[0].sd"),
     ("baseline", r'"status": "skipped"', '"status": "oom"', "cells[0]"),
     ("baseline", r'"run_id": "[^"]*",\n *"key"', '"run_id": "x",\n"key"', "is not among the runs"),
     ("baseline", r'"seed": 1,', '"seed": 0,', "a seed stands there twice"),
-    ("baseline", r'"cores": 2', '"cores": "2"', "environment.cores"),
     ("baseline", r'"variant": "eager"', '"variant": "compile"', "a cell stands there twice"),
     ("baseline", r'"trainings"', '"training"', "training"),
     ("check", ACCURACY, '"accuracy": NaN', "NaN is not a figure"),
     ("check", r'"steps": \[10, 10\]', '"steps": [10, -1]', "check.cells[0].pairs[0]"),
-    ("check", r'"seconds": \[0.1, ', '"seconds": [', "check.cells[0].pairs[0]"),
     ("check", r'"kind": "regression"', '"kind": "bad"', "verdicts[0].kind"),
     ("check", VERSION, '"schema": 1', "schema_version"),
     ("check", "{", "", "Expected `object`"),
