@@ -188,9 +188,6 @@ class Told(CheckObserver):
     def working(self, now: str, left_s: float, budget_s: float) -> None:
         self._events.append(("working", now))
 
-    def stage(self, stage: str, trial_id: str) -> None:
-        self._events.append(("stage", f"{stage} {trial_id}"))
-
 
 class Scene:
     """A check of two matrices in a folder; its cells cost what ``FakeBench`` says, and are guessed to."""

@@ -9,8 +9,7 @@ from typing import Any
 from run_factory import matrix_of, records
 
 from mnist_bench.analysis.summary import Run
-from mnist_bench.gate.baseline import Baseline, baseline_of, held_against
-from mnist_bench.gate.evidence import Check
+from mnist_bench.gate.baseline import Baseline, baseline_of
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix
 
 EAGER, COMPILED = "mlp/cpu/b100/eager", "mlp/cpu/b100/compile"
@@ -27,7 +26,6 @@ def make_run(
     trouble: Mapping[str, tuple[str, str]] | None = None,
     *,
     slow: Mapping[str, float] | None = None,
-    accuracy: Mapping[str, float] | None = None,
     salt: int = 0,
     **changes: Any,
 ) -> Run:
@@ -36,21 +34,15 @@ def make_run(
     Args:
         trouble: by cell or trial id: (status, reason).
         slow: by cell id: the factor on its steps and epochs.
-        accuracy: by cell id: what its accuracy changes by, in every seed, and its predictions with it.
         changes: of the manifest.
     """
-    slow, accuracy = slow or {}, accuracy or {}
-    moved = {cell: (slow.get(cell, 1.0), accuracy.get(cell, 0.0)) for cell in {*slow, *accuracy}}
+    moved = {cell: (factor, 0.0) for cell, factor in (slow or {}).items()}
     manifest, trials, sessions = records(matrix or small_matrix(), trouble, salt=salt, changes=moved)
     return Run(manifest=replace(manifest, **changes), trials=tuple(trials), sessions=tuple(sessions))
 
 
 def make_baseline(*args: Any, **kwargs: Any) -> Baseline:
     return baseline_of(make_run(*args, **kwargs), "for tests")
-
-
-def check_of(run: Run, baseline: Baseline, **kwargs: Any) -> Check:
-    return held_against(run, baseline, "baseline.json", **kwargs)
 
 
 def rewritten(run: Run, **changes: Any) -> Run:

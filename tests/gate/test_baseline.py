@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import record_factory
-from baseline_kit import COMPILED, EAGER, OTHER, check_of, make_baseline, make_run, rewritten, small_matrix
+from baseline_kit import COMPILED, EAGER, OTHER, make_baseline, make_run, rewritten, small_matrix
 from gate_kit import Call
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ from msgspec import structs
 
 from mnist_bench.analysis.summary import Run
 from mnist_bench.errors import UsageError
-from mnist_bench.gate.baseline import Baseline, baseline_of, changed, decode, encode
+from mnist_bench.gate.baseline import Baseline, baseline_of, changed, decode, encode, held_against
 from mnist_bench.gate.evidence import CellEvidence, SideEvidence
 from mnist_bench.gate.judge import Verdict, judge
 from mnist_bench.records import BUILTIN_VARIANTS, Floor, Variant
@@ -36,7 +36,7 @@ def side_of(baseline: Baseline, cell_id: str) -> SideEvidence:
 
 
 def found(run: Run, baseline: Baseline | None = None) -> dict[str, tuple[CellEvidence, Verdict]]:
-    check = check_of(run, baseline or make_baseline())
+    check = held_against(run, baseline or make_baseline(), "baseline.json")
     return {one.cell.id: (one, verdict) for one, verdict in zip(check.cells, judge(check), strict=True)}
 
 
