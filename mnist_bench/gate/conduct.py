@@ -230,7 +230,7 @@ class Conductor:
         cells = [want.one for want in wants]
         logs = [[pair.log_ratio for pair in one.pairs] for one in cells if len(one.pairs) > 1]
         sd = math.sqrt(fmean(map(variance, logs))) if logs else ASSUMED_SD
-        each_s = math.fsum(self._costs.seconds("pair", one.cell) for one in cells)
+        each_s = math.fsum(self._costs.seconds("pair", one.cell) for one in cells) or 1.0  # 0: lines that were edited
         have, planned = min(len(one.pairs) for one in cells), self._looks[cells[0].cell]
         fit = int((self.left_s() - math.fsum(want.seeds_s for want in wants)) / each_s)
         pairs = min(planned[-1], have + max(0, fit))
