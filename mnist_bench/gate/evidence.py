@@ -1,4 +1,4 @@
-"""The evidence of a check: what its lines say of every cell on two sides, and how it is stored. Pure.
+"""The evidence of a check: what its lines say of every cell on two sides. Pure.
 
 A is the reference, B the change. A check is a run whose trials and sessions have sides: a process pair is a session of
 ``@A`` and ``@B``, a seed is two trials, a fault is a trial that failed. A baseline is the same evidence, of side A

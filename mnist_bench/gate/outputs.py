@@ -91,6 +91,9 @@ def _differing(was: Any, is_: Any, *path: str) -> Iterator[str]:
         yield f"{': '.join(path)}: stored {was!r:.200}, judged {is_!r:.200}"
 
 
+# ── how a document is stored ─────────────────────────────────────────────────────────────────────────────────────────
+
+
 def write(document: Struct) -> bytes:
     """JSON that a person can review: what fits on a line stands on one, the rest is indented. UTF-8.
 
