@@ -84,6 +84,9 @@ def variants_of(matrix: Matrix) -> tuple[Variant, ...]:
     return tuple(variant_of(matrix, name) for name in dict.fromkeys([*axis, *beside]))
 
 
+NO_REFERENCE = "No variant has the settings of eager, so none is held against another: name one with --reference."
+
+
 def reference_variant(matrix: Matrix) -> str | None:
     """The variant that the others are held against: the one that the matrix names, else the first as ``eager`` is.
 
@@ -248,6 +251,11 @@ def fingerprint(matrix: Matrix) -> str:
     True
     """
     return digest(dataclasses.asdict(matrix))
+
+
+def entries(matrix: Matrix) -> dict[str, str]:
+    """What each key of a matrix says, as JSON: by these a person tells two apart that ``fingerprint`` does."""
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in dataclasses.asdict(matrix).items()}
 
 
 def digest(values: Any) -> str:

@@ -85,11 +85,14 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most ``most`` characters, cut in its middle: ``lenet5/…/eager``."""
+    """A text of at most ``most`` characters, cut in its middle: ``lenet5/…/eager``; between words where it has some."""
     if len(text) <= most:
         return text
-    begin = most // 2
-    return f"{text[:begin]}…{text[len(text) - (most - begin - 1) :]}"
+    middle = most // 2
+    begin, end = text[:middle], text[len(text) - (most - middle - 1) :]
+    if " " in begin and " " in end:
+        return f"{begin.rpartition(' ')[0]} … {end.partition(' ')[2]}"
+    return f"{begin}…{end}"
 
 
 def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:

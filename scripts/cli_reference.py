@@ -26,7 +26,7 @@ EXIT_CODES = {
     "3": "regression, or an `expect` floor missed",
     "4": "inconclusive",
     "5": "nothing measured or nothing comparable",
-    "130": "interrupted; what was finished is kept, `--resume` goes on",
+    "130": "interrupted; `--resume` goes on with what was finished",
 }
 PRECEDENCE = "Where several hold: 2, 130, program error 1, 3, failed trial 1, 4, 5, 0 in this order."
 

@@ -100,13 +100,15 @@ def test_a_summary_that_would_be_too_long_for_its_page_is_left_as_it_is(
     assert full.stat().st_size == 1 << 20
 
 
+@pytest.mark.parametrize("words", ["run matrix.yaml", "check matrix.yaml --against HEAD", "reproduce"])
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mnist_bench.machine.noise.alone", lambda **_: pytest.fail("waited"))
     (tmp_path / "file").write_text("")
     (tmp_path / "matrix.yaml").write_text(GOOD)
-    assert main(["run", str(tmp_path / "matrix.yaml"), "-o", str(tmp_path / "file" / "results")]) == 2
+    assert main([*words.split(), "-o", "file/results"]) == 2
     assert "a run cannot be made here" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == ""
 

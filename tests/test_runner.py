@@ -169,6 +169,16 @@ def test_only_trials_that_will_live_count_for_memory(tmp_path: Path, monkeypatch
     assert observer.notice.call_args.args[0].startswith("2 live trials need about")
 
 
+def test_a_run_without_a_reference_says_so(tmp_path: Path) -> None:
+    others = (Variant(name="plain", fused_optimizer=False), Variant(name="nhwc", channels_last=True))
+    for variants, said in ((others, [cells.NO_REFERENCE]), ((*EAGER, *others), []), (others[:1], [])):
+        observer = Mock()
+        execute(
+            planned(tmp_path / variants[0].name / str(len(variants)), make_matrix(variants=variants)), observer=observer
+        )
+        assert [call.args[0] for call in observer.notice.call_args_list if "reference" in call.args[0]] == said
+
+
 def test_a_link_where_samples_go_is_removed_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(tmp_path / "results", make_matrix(seeds=(0,), variants=EAGER))
     (spec,) = plan.specs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -53,10 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program and returns its exit code (docs: exit codes). Errors of the user's are one line on stderr.
 
     Args:
-        argv: None: those of this process, whose streams are settled then.
+        argv: None: those of this process, whose streams are settled then, and which is ended by a signal as by Ctrl-C.
     """
     if argv is None:
         settle_streams()
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(each) is not signal.SIG_IGN:  # nohup
+                signal.signal(each, signal.default_int_handler)
     # No list(): once the command of that name is imported, the name is its module (an attribute of this package).
     arguments = [*(sys.argv[1:] if argv is None else argv)]
     command = next((word for word in arguments if word in COMMANDS), None)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_bench.cells import select, variants_of
 from mnist_bench.cli.console import say
-from mnist_bench.disk.folder import RunFolder
+from mnist_bench.disk.files import try_folder
+from mnist_bench.disk.folder import RunFolder, no_place
 from mnist_bench.errors import UsageError, unknown
 from mnist_bench.records import MAX_EPOCHS, MAX_SEEDS, YEAR_SECONDS, Cell, Matrix, RunOptions
 
@@ -139,10 +140,18 @@ def add_execution(parser: argparse.ArgumentParser, *, of: str) -> None:
 
 
 def executed(args: argparse.Namespace, matrix_path: str, plugin_path: str) -> Options:
-    """What ``add_execution`` decides beyond the matrix."""
+    """What ``add_execution`` decides beyond the matrix.
+
+    Raises:
+        UsageError: no run can be made in the output folder: said before anything is waited for.
+    """
     from mnist_bench.data import default_root
     from mnist_bench.run.runner import Options
 
+    try:
+        try_folder(args.output_dir)
+    except OSError as error:
+        raise no_place(args.output_dir, error) from error
     return Options(
         run=RunOptions(plugin_path=plugin_path),
         matrix_path=matrix_path,

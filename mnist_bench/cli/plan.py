@@ -8,7 +8,7 @@ from dataclasses import asdict
 from operator import itemgetter
 from typing import Any
 
-from mnist_bench.cells import expand, planned, reference_variant, variant_of
+from mnist_bench.cells import NO_REFERENCE, expand, planned, reference_variant, variant_of
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_result, say
 from mnist_bench.machine import environment, forecast
@@ -82,14 +82,13 @@ def _notes(rows: Sequence[Row], reasons: Sequence[str], args: argparse.Namespace
     if not rows:
         return [f"No group falls to the shard {args.shard}: there are fewer groups than shards."]
     counts = {reason: sum(row["skip"] == reason for row in rows) for reason in reasons}
-    none = "No variant has the settings of eager, so none is held against another: name one with --reference."
     trials = sum(len(row["seeds"]) for row in rows)
     measured = any(row["seconds_from"] == "earlier runs" for row in rows)
     basis = f"* from the trials in {args.output_dir}; the others from" if measured else "from"
     return [
         *(f"[{n}] {why} ({count} cell{'s' * (count > 1)})." for n, (why, count) in enumerate(counts.items(), 1)),
         UNKNOWN,
-        none if about["reference"] is None else f"Variants are held against {about['reference']}.",
+        NO_REFERENCE if about["reference"] is None else f"Variants are held against {about['reference']}.",
         f"{len(rows)} cells, {trials} trials, about {duration(about['seconds'])}. "
         f"A rough estimate, {basis} a coarse model of the work: expect up to twice or half of it.",
         "A run takes the groups in a random order, seed by seed.",

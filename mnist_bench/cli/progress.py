@@ -56,9 +56,9 @@ class Screen:
             self._live.stop()
         self._live = None
 
-    def line(self, text: Text, *, short: bool = False) -> None:
-        """A line that stays; ``short``: on a terminal no more than its width."""
-        self._console.print(text, soft_wrap=not self._terminal, **ONE_LINE if short and self._terminal else {})
+    def line(self, text: Text) -> None:
+        """A line that stays; a terminal's wraps between words."""
+        self._console.print(text, soft_wrap=not self._terminal)
 
     def notice(self, text: str, *, warning: bool = False) -> None:
         if warning or not self.quiet:
@@ -125,7 +125,7 @@ class RunProgress(Observer):
         self._done += 1
         self._left.leave(trial.id)
         if not self._screen.quiet or trial.status not in ("ok", "skipped"):
-            self._screen.line(self._line(trial), short=True)  # the table below has the reasons in full
+            self._screen.line(self._line(trial))
         self._show()
 
     def _line(self, trial: Trial) -> Text:

@@ -83,11 +83,13 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     if tutorial.epochs > published.epochs:
         raise UsageError(f"--epochs: {tutorial.epochs} epochs are more than the {published.epochs} that were published")
 
+    own = _options(args)
+
     def begin(observer: Observer) -> Pair:
         plans: list[RunPlan] = []
         for matrix in (reproduce.standard_matrix(tutorial), tutorial):  # `latest` is the run that names the other
-            own = _options(args, plans[0].folder.run_id if plans else None)
-            plans.append(runner.start(matrix, runner.draft(matrix, own.run), own, observer, os.environ))
+            run = replace(own.run, companion=plans[0].folder.run_id if plans else None)
+            plans.append(runner.start(matrix, runner.draft(matrix, run), replace(own, run=run), observer, os.environ))
         return plans[1], plans[0]
 
     return begin
@@ -112,9 +114,9 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     return lambda observer: pair
 
 
-def _options(args: argparse.Namespace, companion: str | None = None) -> Options:
+def _options(args: argparse.Namespace) -> Options:
     found = options.executed(args, matrix_path="mnist-bench reproduce", plugin_path="")
-    return replace(found, run=replace(found.run, score_both=True, companion=companion))
+    return replace(found, run=replace(found.run, score_both=True))
 
 
 def _print(result: Reproduction, args: argparse.Namespace) -> None:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_bench.cells import fingerprint
+from mnist_bench.cells import entries
 from mnist_bench.cli import options
 from mnist_bench.cli.console import make_console, print_result
-from mnist_bench.disk.files import try_folder
-from mnist_bench.disk.folder import RunFolder, no_place
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
 from mnist_bench.records import Manifest
+from mnist_bench.table import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,10 +47,6 @@ def execute(args: argparse.Namespace) -> int:
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
-    try:
-        try_folder(args.output_dir)
-    except OSError as error:
-        raise no_place(args.output_dir, error) from error
     screen = Screen(errors, args)
     with alone(wait=not args.no_wait, tell=errors.print):
         plan = begin(RunProgress(screen))  # a download has its own bar
@@ -99,11 +95,13 @@ def _refuse_another_matrix(args: argparse.Namespace, manifest: Manifest) -> None
     wanted = options.read_matrix(args)[1] if args.matrix else options.overrides(manifest.matrix, args)
     if args.timeout is not None:
         wanted = replace(wanted, limits=manifest.matrix.limits)
-    if fingerprint(wanted) != manifest.matrix_sha256:
-        raise UsageError(
-            f"--resume {manifest.run_id}: the matrix differs from the one that the run was started with "
-            f"({manifest.matrix_path}): leave MATRIX, --seeds and --epochs out, or start a new run"
-        )
+    before = entries(manifest.matrix)
+    for key, value in entries(wanted).items():
+        if value != before[key]:
+            raise UsageError(
+                f"--resume {manifest.run_id}: {key}: {value}, and {before[key]} in the matrix that the run was started "
+                f"with ({manifest.matrix_path}): leave MATRIX, --seeds and --epochs out, or start a new run"
+            )
 
 
 def _options(args: argparse.Namespace, path: Path) -> Options:
@@ -130,7 +128,7 @@ def conclude(run: Run, args: argparse.Namespace, errors: Console) -> int:
         print_result(args, people, lambda: results.to_json(run), lambda: results.table_of(rows).csv())
     missed = missed_floors(manifest.matrix, rows)
     for _, message in missed:
-        errors.print(Text("expect: ", style="bold red") + Text(message), soft_wrap=True)
+        errors.print(Text("expect: ", style="bold red") + Text(plain(message)), soft_wrap=True)
     if manifest.status == "interrupted":
         return 130
     if missed:

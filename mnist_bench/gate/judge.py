@@ -32,7 +32,7 @@ OVERALL: dict[int, tuple[str, str]] = {
     3: ("FAIL", "something is slower, less accurate, missing or broken"),
     4: ("INCONCLUSIVE", "too few samples for a verdict; that is no pass"),
     5: ("NOTHING COMPARED", "no cell could be compared"),
-    130: ("INTERRUPTED", "interrupted; what was finished is kept"),
+    130: ("INTERRUPTED", "interrupted before all of it was measured"),
 }
 SIDES = {"against": ("the reference", "the change"), "baseline": ("the baseline", "the run")}
 Said = tuple[str, str]  # how much, and which way

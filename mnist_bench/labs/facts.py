@@ -108,7 +108,7 @@ def ask_torch(environ: Mapping[str, str], command: Sequence[str], limit_s: float
     try:
         with tempfile.TemporaryDirectory(prefix="mnist-bench-doctor-", ignore_cleanup_errors=True) as folder:
             caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
-            own, quiet = {**environ, **caches}, subprocess.DEVNULL
+            own, quiet = {**environ, **caches, "TMPDIR": folder}, subprocess.DEVNULL
             # Files, not pipes: a compiler's helper that outlives the process would hold a pipe open.
             output, errors = Path(folder, "output"), Path(folder, "errors")
             with output.open("wb") as out, errors.open("wb") as err:

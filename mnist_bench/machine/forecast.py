@@ -154,7 +154,9 @@ def compiler_problem(variant: Variant, host: Host) -> tuple[str, str] | None:
     if host.find_program(wanted := compiler(host)) is None:
         mend = "xcode-select --install" if host.platform == "darwin" else "apt-get install g++"
         return f"torch.compile needs a C++ compiler ({wanted} not found)", mend
-    if " " in (folder := host.environ.get("TMPDIR", "")):
+    # In this order, as ``tempfile`` does.
+    folder = next(filter(None, (host.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))), "")
+    if " " in folder:
         return f"torch.compile cannot work in a temporary folder with a space ({folder})", "set TMPDIR to another"
     return None
 

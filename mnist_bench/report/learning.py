@@ -17,7 +17,12 @@ from mnist_bench.report.material import Drawn, Material, Plot, batch, by_size, k
 from mnist_bench.report.vega import Spec, coloured, curve, layered, logarithmic
 from mnist_bench.table import joined, plain
 
-ACCURACY = alt.Y("accuracy:Q").scale(zero=False, padding=8).axis(format=".2~%", tickCount=5).title("test accuracy")
+ACCURACY = (
+    alt.Y("accuracy:Q")
+    .scale(zero=False, padding=8)
+    .axis(format=".2~%", tickCount=5, tickMinStep=1e-4)
+    .title("test accuracy")
+)
 NOTHING = "No cell finished an epoch."
 
 

@@ -40,8 +40,8 @@ def render(run: Run, plots: Mapping[str, Plot], bundle: str) -> str:
         plots: those of ``PLOTS``, by their names.
         bundle: the script of ``vega.script``, which draws them.
     """
-    # Failed cells first, then skipped ones, then those with figures.
-    rows = sorted(run.rows, key=lambda row: {"ok": 2, "skipped": 1}.get(row.status, 0))
+    rows = sorted(run.rows, key=lambda row: row.status == "ok")  # failed ones first
+    tried = [row for row in rows if row.status != "skipped"]  # what is missing here is a reason, not half of a table
     measured = [row for row in run.rows if row.seeds]
     shown = [figure for figure in figures.SHOWN if any(row[figure.key] is not None for row in measured)]
     return html(
@@ -52,13 +52,14 @@ def render(run: Run, plots: Mapping[str, Plot], bundle: str) -> str:
         manifest=run.manifest,
         machine=" · ".join(machine(run.manifest.environment)),
         counts={status: n for status in reversed(STATUSES) if (n := sum(row.status == status for row in rows))},
+        statuses={row.status: None for row in tried},
         measured=measured,
         fastest=grouped((row for row in run.rows if row["fastest"]), lambda row: row.cell.model),
         reasons=grouped((row for row in rows if row.status != "ok"), lambda row: (row.status, row.reason)),
         warnings=warnings(run.manifest),
         columns=cell_columns(),
         shown=shown,
-        lines=[_line(number, row, shown) for number, row in enumerate(rows)],
+        lines=[_line(number, row, shown) for number, row in enumerate(tried)],
         footnotes=figures.footnotes(map(figures.signs, measured)),
         trials=[measurement for own in run.ok.values() for _, measurement in own.values()],
         median=statistics.median,

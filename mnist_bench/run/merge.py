@@ -78,7 +78,7 @@ def _problems(shards: Sequence[Run]) -> Iterator[str]:
             yield f"{id_}: is {status}, not complete: finish it first (mnist-bench run --resume {id_})"
     for id_, first, name, value, expected in _met_again(shards, _common):
         if value != expected:
-            yield f"{id_}: its {name} is {value}, that of {first} is {expected}: no shards of one run"
+            yield f"{id_}: {name}: {value}, and {expected} in {first}: no shards of one run"
     for id_, first, name, trial, known in _met_again(shards, lambda shard: {one.id: one for one in shard.trials}):
         how = "the very same measurement" if trial == known else "measured twice"
         yield f"trial {name}: is in {first} and in {id_} ({how}): leave one of the runs out"
@@ -98,9 +98,9 @@ def _common(shard: Run) -> dict[str, str]:
     """What shards of one run have in common."""
     manifest = shard.manifest
     return {
-        "matrix": manifest.matrix_sha256[:12],
-        "recipe": manifest.matrix.recipe,
-        "data set": f"{manifest.dataset.name} {manifest.dataset.sha256[:12]}",
+        **cells.entries(manifest.matrix),
+        "data set": manifest.dataset.name,
+        "checksum of the data set": manifest.dataset.sha256[:12],
         "program version": manifest.program_version,
     }
 

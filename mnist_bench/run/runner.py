@@ -192,7 +192,9 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
     Raises:
         BenchError: the disk is full, or a worker could not be started; what was finished is kept.
     """
-    folder = plan.folder
+    folder, matrix = plan.folder, plan.manifest.matrix
+    if len(matrix.variants) > 1 and cells.reference_variant(matrix) is None:
+        observer.notice(cells.NO_REFERENCE, warning=True)
     with folder.lock(), Interrupts() as interrupts:
         done = {trial.id for trial in folder.trials()}
         timed = frozenset(member for session in folder.sessions() for member in session.members)

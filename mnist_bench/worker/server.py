@@ -11,6 +11,7 @@ from msgspec import structs
 from mnist_bench.errors import BenchError, Diverged
 from mnist_bench.records import FailureKind, encode
 from mnist_bench.run.protocol import Failed, Finished, Reply, Request, Unavailable, decode_request
+from mnist_bench.table import shortened
 from mnist_bench.worker.executions import is_compile_error
 from mnist_bench.worker.loop import Waterfall, clock
 from mnist_bench.worker.trial import LiveTrial
@@ -63,6 +64,6 @@ def explain(error: BaseException) -> str:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if not frame.filename.startswith(OURS)]
         where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    short = words if len(words) <= REASON_LENGTH else words[: REASON_LENGTH - 1] + "…"
+    # In its middle: a compiler's error is the last line of a long message.
     # A lone surrogate (a path or a message of bytes that were no UTF-8) becomes its escape: no table can hold it.
-    return (short + where).encode("utf-8", "backslashreplace").decode()
+    return (shortened(words, REASON_LENGTH) + where).encode("utf-8", "backslashreplace").decode()

@@ -1,12 +1,14 @@
 """A trial in its worker: prepare, blocks of the session, training, evaluation (docs/measurement.md)."""
 
 import hashlib
+import io
 import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -304,7 +306,9 @@ class LiveTrial:
         """Writes the raw samples; the last word. What follows (exit) is timed by the runner."""
         with self._waterfall.phase("teardown"):
             if self._samples and self._spec.samples_path:
-                np.save(self._spec.samples_path, np.concatenate(self._samples))
+                raw = io.BytesIO()  # written by one call: numpy's own error on a full disk does not say so
+                np.save(raw, np.concatenate(self._samples))
+                Path(self._spec.samples_path).write_bytes(raw.getbuffer())
             found = process.describe_numerics(self._spec.variant, self._device.torch_device)
             host_peak, device_peak = process.tree_peak_bytes(), self._device.peak_bytes()
         return messages.Finished(

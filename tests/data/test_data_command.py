@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,24 @@ def test_a_fetch_that_is_ended_ends_at_once_and_leaves_nothing(
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert server.asked
-    assert process.returncode == 130 if number == signal.SIGINT else process.returncode in (130, -number)
+    assert process.returncode == 130
     assert "Traceback" not in err
     assert world.files() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "made"), [("data synthesize --data-dir set", "set/MNIST/raw"), ("doctor", "tmp/mnist-bench-doctor-*/*")]
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_as_ctrl_c_does(tmp_path: Path, words: str, made: str, number: signal.Signals) -> None:
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-m", "mnist_bench", *words.split()]
+    environ = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not any(tmp_path.glob(made)):
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=100)
+    assert (process.returncode, err.splitlines()[-1]) == (130, "mnist-bench: interrupted")
+    assert not any(tmp_path.glob(made))
+    assert not any((tmp_path / "tmp").iterdir())

@@ -252,16 +252,18 @@ def test_data_states(machine: Machines, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (f"print({msgspec.json.encode(TORCH).decode()!r})", TORCH),
+        (f"import tempfile; tempfile.mkdtemp(); print({msgspec.json.encode(TORCH).decode()!r})", TORCH),
         ("import os; os.write(2, b'probe: device cuda\\n'); os.abort()", ("was killed by SIGABRT", "device cuda")),
         ("raise SystemExit('no luck')", ("exited with 1 (no luck)", "start")),
         ("print('{}')", ("exited with 0 (silent)", "start")),
     ],
 )
-def test_asking(code: str, expected: TorchReport | ProbeFailure | tuple[str, str]) -> None:
+def test_asking(code: str, expected: TorchReport | ProbeFailure | tuple[str, str], tmp_path: Path) -> None:
     if isinstance(expected, tuple):
         expected = ProbeFailure(kind="crashed", detail=expected[0], stage=expected[1])
-    assert ask_torch(os.environ, (sys.executable, "-c", code), 30.0) == expected
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    assert ask_torch(environ, (sys.executable, "-c", code), 30.0) == expected
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_probe_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:

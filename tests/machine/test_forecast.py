@@ -81,6 +81,8 @@ AOT = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot
         ("cpu", "compile", dataclasses.replace(NO_PROGRAM, platform="darwin"), "skipped: xcode-select --install"),
         ("cpu", "compile", dataclasses.replace(NO_PROGRAM, environ={"CXX": "icpx"}), "(icpx not found)"),
         ("cpu", "compile", host(environ={"TMPDIR": "/a b"}), "folder with a space (/a b)"),
+        ("cpu", "compile", host(environ={"TMPDIR": "", "TEMP": "/a b", "TMP": "/c"}), "folder with a space (/a b)"),
+        ("cpu", "compile", host(environ={"TMPDIR": "/c", "TEMP": "/a b"}), None),
         ("cpu", "aot", NO_PROGRAM, None),
         ("mps", "compile", NO_PROGRAM, "mps: "),  # the device comes first
     ],

@@ -91,6 +91,14 @@ def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
         assert (np.diff(np.column_stack((stamps["loaded_ns"], stamps["done_ns"])).ravel()) >= 0).all()
 
 
+def test_a_full_disk_is_named_where_the_samples_do_not_fit(tiny: DataSet) -> None:
+    trial, _ = prepare(make_spec(tiny, "mlp", epochs=1, samples_path="/dev/full"))
+    trial.block(7)
+    trial.end_session()
+    with pytest.raises(OSError, match="No space left on device"):
+        trial.finish()
+
+
 def test_the_largest_batch_comes_first_is_no_part_of_the_first_steps_time_and_can_be_trained_with(
     tiny: DataSet, tmp_path: Path
 ) -> None:
