@@ -7,24 +7,22 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from mnist_bench.cells import expand, select
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_result, say
-from mnist_bench.errors import Interrupted, WorkerError
+from mnist_bench.errors import WorkerError
 from mnist_bench.records import Matrix
 from mnist_bench.run.process import Interrupts
 
 if TYPE_CHECKING:
     from mnist_bench.gate.sides import Setting
-    from mnist_bench.labs.selftest_report import Report
+    from mnist_bench.labs.selftest import Experiment
 
 MAX_CHECKS = 1000
 CONDITIONS = 5  # identical, three slow-downs, mislabelled
@@ -45,8 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.gate.plan import parse_budget
-    from mnist_bench.labs.selftest import Bench, instrumented, measure_gate
-    from mnist_bench.labs.selftest_report import document
+    from mnist_bench.labs.faults import Bench, instrumented
+    from mnist_bench.labs.selftest import document, measure_gate, to_json
     from mnist_bench.machine.noise import alone
 
     path, matrix = options.read_matrix(args)
@@ -57,32 +55,26 @@ def execute(args: argparse.Namespace) -> int:
         f"at most {most} checks of {len(cells)} cell{'s' * (len(cells) > 1)}, {args.budget} each: "
         f"{most * budget_s / 3600:.1f} h, and the calibration before them"
     )
-    report: Report | None = None
+    found: Sequence[Experiment] | None = None
     with alone(wait=not args.no_wait, tell=say), ExitStack() as undone, Interrupts() as interrupts:
         folder = Path(tempfile.mkdtemp(prefix="mnist-bench-selftest-"))
         undone.callback(shutil.rmtree, folder)
-        bench = Bench(setting=setting_of(args, path, matrix, interrupts), matrix=matrix, folder=folder, say=say)
+        bench = Bench(setting=_setting(args, path, matrix, interrupts), matrix=matrix, folder=folder, say=say)
         try:
             for known in measure_gate(bench, cells, args.checks, budget_s):
-                report = known
-        except (Interrupted, KeyboardInterrupt):
-            if report is None:
-                raise
+                found = known
         except WorkerError:
             undone.pop_all()  # its log is in the folder
             raise
         finally:  # however it ends, what is known is printed: it took hours
-            if report is not None:
-                told = document(report)
-                print_result(args, told, partial(msgspec.to_builtins, report))
+            if found is not None:
+                told = document(found, args.checks)
+                print_result(args, told, lambda: to_json(found, args.checks, budget_s, os.environ))
                 say(*told.notes * (args.format == "csv"))
-    if report is None or not report.complete:
-        say("interrupted")
-        return Interrupted.exit_code
-    return 0 if any(summary.of for summary in report.conditions) else options.NOTHING
+    return 0 if any(one.reds for one in found or ()) else options.NOTHING
 
 
-def setting_of(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: Interrupts) -> Setting:
+def _setting(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: Interrupts) -> Setting:
     """The user's own side twice."""
     from mnist_bench import data
     from mnist_bench.gate.sides import Setting, Side

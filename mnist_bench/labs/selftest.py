@@ -1,67 +1,35 @@
-"""A selftest from calibration to the last check: what is put on side B, and what the gate says of it.
-
-Extra work is a plug-in that the matrix names (``worker.models``): to the harness a model like any other. Both sides of
-a check have the same matrix; only the rows of work in their environments differ, so nothing but the time of a forward
-pass does. The amount is a number of rows: time grows with it in small steps, and a compiled graph stays as short as it
-is.
-"""
+"""A selftest: experiments with the gate itself, and how often it was red in each: a row of one table."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import msgspec
 
 from mnist_bench import __version__
-from mnist_bench.analysis.ratios import PROCESS_SD
-from mnist_bench.catalogue import FILE_NAMES, SELFTEST, training_of
-from mnist_bench.cells import model_of
-from mnist_bench.data.mnist import TRAIN_LABELS_FILE, proven, raw_folder, read_idx, write_idx, write_sums
 from mnist_bench.disk.folder import RunFolder, new_run_id
-from mnist_bench.errors import UsageError, WorkerError
-from mnist_bench.gate import sides as benches
+from mnist_bench.errors import Interrupted
+from mnist_bench.figures import interval_columns, significant
 from mnist_bench.gate.conduct import measure
-from mnist_bench.gate.evidence import Check, Pair, differences
-from mnist_bench.gate.judge import judge
-from mnist_bench.gate.sides import Side
-from mnist_bench.labs.selftest_report import CheckResult, Mislabelled, Report, Slowed, summarise
+from mnist_bench.gate.evidence import Check
+from mnist_bench.gate.judge import Verdict, VerdictKind, judge
+from mnist_bench.gate.sides import CheckObserver, Side
+from mnist_bench.labs.faults import AIMS, Bench, Fault, measurable, mislabel, slow_down
 from mnist_bench.machine import environment
-from mnist_bench.records import Cell, DataSet, Matrix, Measurement, RunOptions, Selector, Session, Sides, Tree, Trial
-from mnist_bench.run.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
+from mnist_bench.records import Cell, RunOptions, Sides, Tree
 from mnist_bench.run.runner import new_manifest
-from mnist_bench.stats import FloatArray, t_interval
+from mnist_bench.stats import CONFIDENCE, Interval
+from mnist_bench.table import Column, Document, Table, at
 
-AIMS = (1.05, 1.10, 1.20)  # seconds per step, B / A
-ROW_FLOPS = 2 * LOAD_DEPTH * LOAD_WIDTH**2
-GUESSED_FLOPS = 2e10  # a second: of the first guess only
-TOLERANCE = 0.01  # of a measured ratio from the one that is aimed at
-SESSIONS = 4  # of fresh processes behind one measured ratio: one of them knows it to 1.5 % (ratios.PROCESS_SD)
-PROBES = 6  # single sessions: 4,096 times the guessed speed is within reach
-ATTEMPTS = 3
-MOST_CHANGE = 4.0  # of the rows from one measurement to the next: a wild session must not lead astray
-MOST_ROWS = 1 << 20  # 256 MiB
-LEAST_RATIO = 0.1  # of a wild session, scaled
-DROP = 0.006  # of accuracy, at least, that mislabelled training data are to cost
-SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)  # of the training labels that are shuffled, until the accuracy has dropped
-
-Rows = npt.NDArray[np.int64]  # of extra work, shape (len(AIMS),)
-# Times fresh processes, so many times over: for each number of rows a pair of the plain model and the laden one. Gives
-# the ln of seconds per step, laden / plain, shape (times, len(AIMS)).
-Ratios = Callable[[Rows, int], FloatArray]
+SCHEMA_VERSION = 3  # of the JSON document
+RED: frozenset[VerdictKind] = frozenset(("regression", "missing", "failed"))
+JUDGED: frozenset[VerdictKind] = RED | {"pass", "improvement", "inconclusive"}
 
 
-class NotHere(WorkerError):
-    """This machine cannot execute the cell."""
-
-
-class Warned(benches.CheckObserver):
+class Warned(CheckObserver):
     """Of a check, its warnings: a selftest that can decide nothing should not take hours."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -72,310 +40,198 @@ class Warned(benches.CheckObserver):
             self._say(text)
 
 
-def instrumented(matrix: Matrix, cells: Sequence[Cell]) -> Matrix:
-    """A matrix of ``cells`` alone, with the plug-in for their models, trained as these are.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """One check. ``seconds``: wall time of it; ``cells``: those that the gate could judge."""
 
-    Raises:
-        UsageError: under the recipe ``tutorial`` inputs are scaled by a built-in model's name, which a plug-in has not.
-    """
-    if matrix.recipe != "standard":
-        raise UsageError(f"recipe: {matrix.recipe}: selftest measures the recipe standard only; give it such a matrix")
-    models = []
-    for name in dict.fromkeys(cell.model for cell in cells):
-        entry = model_of(matrix, name)
-        training = training_of(entry, matrix.recipe)
-        models.append(replace(entry, model=SELFTEST, optimizer=training.optimizer, lr=training.lr))
-    return replace(matrix, models=tuple(models), exclude=(Selector(),), include=tuple(cells))
+    seconds: float
+    cells: Sequence[Verdict]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """Where a selftest measures: ``setting`` has the user's own side twice, ``folder`` takes logs, sets and checks."""
-
-    setting: benches.Setting
-    matrix: Matrix
-    folder: Path
-    say: Callable[[str], None]
-
-    def laden(self, rows: Mapping[Cell, int]) -> tuple[Side, Side]:
-        """Two sides of the same plug-in: A without extra work, B with so many rows of it."""
-        matrix = instrumented(self.matrix, list(rows))
-
-        def side(plain: Side, rows: Mapping[Cell, int]) -> Side:
-            plan = {cell.id: [model_of(self.matrix, cell.model).model, count] for cell, count in rows.items()}
-            return replace(plain, matrix=matrix, environ={**plain.environ, LOAD_VARIABLE: json.dumps(plan)})
-
-        return side(self.setting.a, dict.fromkeys(rows, 0)), side(self.setting.b, rows)
-
-    def pair(self, cell: Cell, rows: int, number: int) -> Pair:
-        """A process of the plain model and one with extra work, timed in turns.
-
-        Raises:
-            NotHere: its device, or its compiler, is missing.
-            WorkerError: one of them failed.
-        """
-        match self._at(*self.laden({cell: rows})).pair(cell, number)[0]:
-            case Session(rounds=rounds):
-                return Pair(rounds=rounds)
-            case Trial(status="skipped", reason=reason):
-                raise NotHere(f"{cell.id}: {reason}")
-            case Trial(reason=reason):
-                raise WorkerError(f"{cell.id}: {reason}; logs: {self.folder}")
-
-    def accuracy(self, cell: Cell, data: DataSet, seed: int) -> float:
-        """Of a cell after its training on ``data``.
-
-        Raises:
-            WorkerError: the trial failed.
-        """
-        b = replace(self.setting.b, data=data)
-        match self._at(self.setting.a, b).train(cell, seed, ["B"], math.inf):
-            case [Trial(outcome=Measurement(epochs=epochs))]:
-                return epochs.accuracy[-1]
-            case found:
-                raise WorkerError(f"{cell.id}: its training failed: {found}; logs: {self.folder}")
-
-    def check(self, a: Side, b: Side, cells: Sequence[Cell], budget_s: float) -> Check:
-        """The gate itself, by the path that ``check --against`` takes below git.
-
-        Raises: as ``gate.conduct.measure`` does.
-        """
-        assert b.matrix is not None
-        tree, name = Tree(label="selftest", commit=None), new_run_id()
-        sides = Sides(a=tree, b=tree, matrix=a.matrix, cells=tuple(cells), budget_s=budget_s)
-        options = RunOptions(allow_plugins=self.setting.allow_plugins)
-        matrix = replace(b.matrix, expect=())  # a missed floor fails whatever the sides do
-        manifest = new_manifest(name, matrix, b.data, b.environ, options, str(b.matrix_path))
-        folder = RunFolder.create(self.folder / "checks", replace(manifest, check=sides))
-        setting = replace(self.setting, a=a, b=b, budget_s=budget_s, started_s=self.setting.clock())
-        return measure(folder, setting)
-
-    def _at(self, a: Side, b: Side) -> benches.Bench:
-        """Where these sides are measured for calibration."""
-        (self.folder / "logs").mkdir(exist_ok=True)
-        return benches.Bench(RunFolder(self.folder), replace(self.setting, a=a, b=b, observer=benches.CheckObserver()))
-
-
-# ── extra work ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def measurable(bench: Bench, cells: Sequence[Cell]) -> dict[Cell, float]:
-    """The cells that this machine can execute and time side by side, and about how long a step of each takes (s)."""
-    found = {}
-    for cell in cells:
-        if reasons := tuple(differences(bench.matrix, bench.matrix, cell)):
-            bench.say(f"left out: {cell.id}: {'; '.join(reasons)}")
-            continue
-        try:
-            rounds = bench.pair(cell, 0, 0).rounds
-        except NotHere as error:
-            bench.say(f"left out: {error}")
-        else:
-            found[cell] = median(one.seconds[0] / one.steps[0] for one in rounds)
-    return found
-
-
-def slow_down(bench: Bench, cell: Cell, step_s: float) -> Iterator[Slowed]:
-    """Calibrates the extra work of a cell to each of ``AIMS``."""
-    bench.say(f"calibrating extra work: {cell.id}")
-    numbers = itertools.count(1)  # every pair has a seed of its own
-
-    def ratios(rows: Rows, times: int) -> FloatArray:
-        return np.array([[bench.pair(cell, int(n), next(numbers)).log_ratio for n in rows] for _ in range(times)])
-
-    for one in calibrate(cell.id, step_s, ratios):
-        slower = 100 * (one.measured.estimate - 1)
-        bench.say(f"  {cell.id}: {one.rows} rows of work: {slower:.1f} % slower (aim {one.aim - 1:.0%})")
-        yield one
-
-
-def calibrate(cell: str, step_s: float, ratios: Ratios) -> list[Slowed]:
-    """The rows for each of ``AIMS``, with what was measured.
-
-    Single sessions correct the guess until its order is right. Then come batches of ``SESSIONS``, at most ``ATTEMPTS``:
-    rows whose ratio is off its aim change from one to the next. Near the aim or not, what is returned was measured,
-    and over all that is known: to take the batch that happened to be near would be to choose the luckiest.
+class Experiment:
+    """What differs between the sides of a check, and what the gate said of it, time and again.
 
     Args:
-        step_s: of the plain model, about.
-        ratios: measures them.
+        faults: of B's cells; none: the sides are alike, and every alarm is false.
+        unit: of the faults' sizes, times 100.
     """
-    aims = np.array(AIMS) - 1
-    better = _whole(aims * step_s * GUESSED_FLOPS / ROW_FLOPS)
-    for _ in range(PROBES):
-        slower = np.expm1(ratios(better, 1)[0])
-        # Small ratios drown in the noise between processes: a row takes what all of them together say of it.
-        a_row = better @ slower / (better @ better)
-        better = _changed(better, a_row * better, aims)
-        if 1 / 2 <= slower[-1] / aims[-1] <= 2:
-            break
-    seen: list[tuple[Rows, FloatArray]] = []
-    for _ in range(ATTEMPTS):
-        rows = better
-        seen += [(rows, session) for session in ratios(rows, SESSIONS)]
-        found = [
-            pooled(cell, aim, int(rows[n]), [(int(counts[n]), session[n]) for counts, session in seen])
-            for n, aim in enumerate(AIMS)
-        ]
-        slower = np.array([one.measured.estimate for one in found]) - 1
-        better = np.where(abs(slower - aims) <= TOLERANCE, rows, _changed(rows, slower, aims))
-        if (better == rows).all():
-            break
-    return found
-
-
-def _changed(rows: Rows, slower: FloatArray, aims: FloatArray) -> Rows:
-    """The rows that should have met the aims, if time grows with them in proportion."""
-    factors = np.divide(aims, slower, out=np.full_like(aims, MOST_CHANGE), where=slower > 0)
-    return _whole(rows * factors.clip(1 / MOST_CHANGE, MOST_CHANGE))
-
-
-def _whole(rows: FloatArray) -> Rows:
-    return rows.round().clip(1, MOST_ROWS).astype(np.int64)
-
-
-def pooled(cell: str, aim: float, rows: int, seen: Sequence[tuple[int, float]]) -> Slowed:
-    """The ratio with ``rows`` of work over sessions with about as many, each scaled in proportion.
-
-    In its interval a session's variance is at least that between processes.
-
-    Args:
-        seen: rows, and the ln ratio that a session found with them.
-    """
-    near = [(count, log) for count, log in seen if rows / 2 <= count <= 2 * rows]
-    logs = [math.log(max(1 + math.expm1(log) * rows / count, LEAST_RATIO)) for count, log in near]
-    measured = t_interval(logs, variance_floor=PROCESS_SD**2).exp()
-    return Slowed(cell=cell, aim=aim, rows=rows, measured=measured, sessions=len(logs))
-
-
-# ── mislabelled data ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def mislabel(bench: Bench, cells: Sequence[Cell]) -> tuple[DataSet, Mislabelled] | None:
-    """The least spoilt set of ``SHARES`` that costs every cell ``DROP`` of accuracy, or else the worst of them.
-
-    A training with the first seed of the matrix each. None: not even the worst costs any cell so much.
-    """
-    seed, plain = bench.matrix.seeds[0], bench.setting.a.data
-    before = {cell: bench.accuracy(cell, plain, seed) for cell in cells}
-    for share in SHARES:
-        bench.say(f"calibrating mislabelled data: {share:.0%} of the training labels shuffled")
-        data, fraction = spoil(plain, bench.folder / f"mislabelled-{share:g}", share, seed=seed)
-        drops = {cell.id: before[cell] - bench.accuracy(cell, data, seed) for cell in cells}
-        for cell, drop in drops.items():
-            bench.say(f"  {cell}: {100 * drop:.2f} pp less accuracy with {fraction:.0%} wrong")
-        if min(drops.values()) >= DROP:
-            break
-    return (data, Mislabelled(fraction=fraction, drops=drops)) if max(drops.values()) >= DROP else None
-
-
-def spoil(source: DataSet, root: Path, share: float, *, seed: int) -> tuple[DataSet, float]:
-    """A set with the labels of a share of the training images shuffled among themselves; the test set stays.
-
-    Images are linked to. The set has checksums of its own (SHA256SUMS), by which ``verify`` knows it.
-
-    Args:
-        source: a verified set; nothing of it is written to.
-        root: a folder to put the set in; it must have no ``MNIST`` yet.
-        share: of the images, in (0, 1].
-        seed: of the choice.
-
-    Returns:
-        The set, and the share of wrong labels: some images get the label that they had.
-
-    Raises:
-        DataError: the labels cannot be read.
-        OSError: the folder cannot be written.
-    """
-    raw, old = raw_folder(root), raw_folder(Path(source.root))
-    raw.mkdir(parents=True)
-    labels = read_idx(old / TRAIN_LABELS_FILE)
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(labels), size=round(share * len(labels)), replace=False)
-    shuffled = labels.copy()
-    shuffled[chosen] = labels[rng.permutation(chosen)]
-    write_idx(raw / TRAIN_LABELS_FILE, shuffled)
-    for name in FILE_NAMES:
-        if name != TRAIN_LABELS_FILE:
-            (raw / name).symlink_to((old / name).resolve())
-    write_sums(raw)
-    return proven("mislabelled", root), float((shuffled != labels).mean())
-
-
-# ── what the gate says of it ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
-    """What differs between the sides of a check; ``faulty`` and ``size`` as in ``summarise``."""
 
     name: str
     a: Side
     b: Side
-    faulty: frozenset[str] = frozenset()
-    size: str = ""
+    faults: Sequence[Fault] = ()
+    unit: str = "%"
+    checks: Sequence[Checked] = ()
+
+    @property
+    def measured(self) -> str | None:
+        """The least and the most of the faults' sizes."""
+        sizes = sorted(one.size.estimate for one in self.faults)
+        ends = dict.fromkeys(f"{100 * size:.1f}" for size in (*sizes[:1], *sizes[-1:]))
+        return f"{'-'.join(ends)} {self.unit}" if sizes else None
+
+    @property
+    def watched(self) -> list[Verdict]:
+        """The verdicts of cells with a fault; of identical sides all."""
+        faulty = {fault.cell for fault in self.faults}
+        return [one for check in self.checks for one in check.cells if one.cell.id in faulty or not faulty]
+
+    @property
+    def reds(self) -> list[bool]:
+        """Of identical sides, which checks raised an alarm; else of which cells the fault was found.
+
+        Only a regression has found a fault: what crashed was found by nobody.
+        """
+        if self.faults:
+            return [one.kind == "regression" for one in self.watched]
+        return [any(one.kind in RED for one in check.cells) for check in self.checks if check.cells]
+
+    @property
+    def rate(self) -> Interval | None:
+        return rate(sum(self.reds), len(self.reds))
+
+    @property
+    def open(self) -> int:
+        return sum(one.kind == "inconclusive" for one in self.watched)
+
+    @property
+    def verdict_s(self) -> float | None:
+        """Wall seconds of a check over the cells that it judged, the median."""
+        return _median([one.seconds / len(one.cells) for one in self.checks if one.cells])
+
+    @property
+    def pairs(self) -> float | None:
+        """Process pairs of a cell, the median."""
+        return _median([one.speed.count if one.speed else 0 for check in self.checks for one in check.cells])
 
 
-def conditions(
-    bench: Bench, cells: Sequence[Cell], slowed: Sequence[Slowed], spoilt: tuple[DataSet, Mislabelled] | None
-) -> Iterator[Condition]:
-    """Identical sides, each slow-down, mislabelled data: in every one, all cells at once."""
-    plain, b = bench.setting.a, bench.setting.b
-    yield Condition(name="identical", a=plain, b=b)
-    for aim in AIMS:
-        own = {one.cell: one for one in slowed if one.aim == aim}
-        slow_a, slow_b = bench.laden({cell: own[cell.id].rows for cell in cells})
-        size = f"{_spread(one.measured.estimate - 1 for one in own.values())} %"
-        name = f"{100 * (aim - 1):.0f} % slower"
-        yield Condition(name=name, a=slow_a, b=slow_b, faulty=frozenset(own), size=size)
-    if spoilt:
-        data, found = spoilt
-        hurt = {cell: drop for cell, drop in found.drops.items() if drop >= DROP}
-        size = f"{_spread(hurt.values())} pp"
-        yield Condition(name="mislabelled", a=plain, b=replace(b, data=data), faulty=frozenset(hurt), size=size)
+def _median(values: Sequence[float]) -> float | None:
+    return float(median(values)) if values else None
 
 
-def _spread(shares: Iterable[float]) -> str:
-    """The least and the most, in percent."""
-    each = sorted(shares)
-    return "-".join(dict.fromkeys(f"{100 * share:.1f}" for share in (each[0], each[-1])))
+def rate(hits: int, trials: int) -> Interval | None:
+    """A rate and its Clopper-Pearson interval; None without trials.
+
+    Source: Clopper & Pearson (1934), Biometrika 26, 404-413, by ``scipy.stats.binomtest``.
+
+    >>> rate(0, 3)
+    Interval(estimate=0.0, low=0.0, high=0.7075982261703572)
+    """
+    if trials == 0:
+        return None
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, trials).proportion_ci(confidence_level=CONFIDENCE, method="exact")
+    return Interval(hits / trials, float(interval.low), float(interval.high))
 
 
-def measure_gate(bench: Bench, cells: Sequence[Cell], times: int, budget_s: float) -> Iterator[Report]:
-    """Calibration, then the checks: each condition so many times over, in turns.
+# ── what is tried ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def measure_gate(bench: Bench, cells: Sequence[Cell], times: int, budget_s: float) -> Iterator[list[Experiment]]:
+    """Calibration, then the checks: each experiment so many times over, in turns.
 
     So what the machine does over an hour is shared out, and an interrupted selftest has of all of them.
 
     Yields:
-        What is known: before the first check, and after each. It ends early where a check was interrupted, which
-        counts for nothing.
+        What is known: before the first check, and after each. None: no cell can be measured here.
+
+    Raises:
+        Interrupted: the check that was at work counts for nothing.
     """
     step_s = measurable(bench, cells)
-    slowed = tuple(one for cell, seconds in step_s.items() for one in slow_down(bench, cell, seconds))
-    spoilt = mislabel(bench, list(step_s)) if step_s else None
-    plan = list(conditions(bench, list(step_s), slowed, spoilt)) if step_s else []
-    results: list[CheckResult] = []
-    machine = environment.describe(bench.setting.a.environ)
-
-    def report() -> Report:
-        return Report(
-            program_version=__version__,
-            machine=f"{machine.cpu}, {machine.cores} cores",
-            checks_per_condition=times,
-            budget_s=budget_s,
-            conditions=tuple(summarise(one.name, one.faulty, one.size, results) for one in plan),
-            slowed=slowed,
-            mislabelled=spoilt[1] if spoilt else None,
-            checks=tuple(results),
-        )
-
-    yield report()
-    for number, condition in enumerate(plan * times):
-        bench.say(f"check {number + 1} of {times * len(plan)}: {condition.name}")
+    found = experiments(bench, step_s) if step_s else []
+    yield found
+    for number in range(times * len(found)):
+        one = found[number % len(found)]
+        bench.say(f"check {number + 1} of {times * len(found)}: {one.name}")
         begin = bench.setting.clock()
-        check = bench.check(condition.a, condition.b, list(step_s), budget_s)
+        check = carry_out(bench, one, list(step_s), budget_s)
         if check.status != "complete":
-            return
-        seconds = bench.setting.clock() - begin
-        results.append(CheckResult(condition=condition.name, seconds=seconds, cells=judge(check)))
-        yield report()
+            raise Interrupted("interrupted")
+        judged = [each for each in judge(check) if each.kind in JUDGED]
+        done = Checked(seconds=bench.setting.clock() - begin, cells=judged)
+        found[number % len(found)] = replace(one, checks=(*one.checks, done))
+        yield found
+
+
+def experiments(bench: Bench, step_s: dict[Cell, float]) -> list[Experiment]:
+    """Identical sides, each slow-down, mislabelled data where they cost enough: in each, all cells at once."""
+    plain, b = bench.setting.a, bench.setting.b
+    found = [Experiment(name="identical", a=plain, b=b)]
+    slowed = {cell: slow_down(bench, cell, seconds) for cell, seconds in step_s.items()}
+    for n, aim in enumerate(AIMS):
+        slow_a, slow_b = bench.laden({cell: int(own[n].injected) for cell, own in slowed.items()})
+        faults = [own[n] for own in slowed.values()]
+        found.append(Experiment(name=f"{100 * aim:.0f} % slower", a=slow_a, b=slow_b, faults=faults))
+    data, hurt = mislabel(bench, list(step_s))
+    spoilt = Experiment(name="mislabelled", a=plain, b=replace(b, data=data), faults=hurt, unit="pp")
+    return [*found, spoilt] if hurt else found
+
+
+def carry_out(bench: Bench, one: Experiment, cells: Sequence[Cell], budget_s: float) -> Check:
+    """The gate itself, by the path that ``check --against`` takes below git.
+
+    Raises: as ``gate.conduct.measure`` does.
+    """
+    a, b, setting = one.a, one.b, bench.setting
+    assert b.matrix is not None
+    tree, name = Tree(label="selftest", commit=None), new_run_id()
+    sides = Sides(a=tree, b=tree, matrix=a.matrix, cells=tuple(cells), budget_s=budget_s)
+    options = RunOptions(allow_plugins=setting.allow_plugins)
+    matrix = replace(b.matrix, expect=())  # a missed floor fails whatever the sides do
+    manifest = new_manifest(name, matrix, b.data, b.environ, options, str(b.matrix_path))
+    folder = RunFolder.create(bench.folder / "checks", replace(manifest, check=sides))
+    return measure(folder, replace(setting, a=a, b=b, budget_s=budget_s, started_s=setting.clock()))
+
+
+# ── how it is told ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _minutes(one: Experiment) -> str:
+    return significant(one.verdict_s / 60, 2) if one.verdict_s is not None else ""
+
+
+COLUMNS: tuple[Column[Experiment], ...] = (
+    Column("side B", right=False, key="condition", value=at("name")),
+    Column("measured", key="measured", value=at("measured")),
+    Column("red", lambda one: f"{sum(one.reds)}/{len(one.reds)}", key="red", value=lambda one: sum(one.reds)),
+    Column(None, key="of", value=lambda one: len(one.reds)),
+    *interval_columns("rate", "rate", "rate", text=_percent, rank=1, rank_beside=0),
+    Column("open", rank=2, key="inconclusive", value=at("open")),
+    Column("min", _minutes, 3, key="verdict_s", value=at("verdict_s")),
+    Column("pairs", lambda one: significant(one.pairs, 2), 3, key="pairs", value=at("pairs")),
+)
+NOTES = (
+    "measured: the size of the fault as it was found before the checks, least and most over the cells, not what was "
+    "aimed at. red: of identical sides the checks that raised an alarm, of the others the cells whose fault was found; "
+    "95 %: the rates that so few of them cannot rule out, more --checks narrow it. open: cells that stayed "
+    "inconclusive. min: minutes that a verdict on a cell took; pairs: its process pairs (medians)."
+)
+
+
+def document(found: Sequence[Experiment], times: int) -> Document:
+    """The table, a row per experiment, and what it means."""
+    notes = [NOTES if found else "no cell can be measured on this machine."]
+    if any(len(one.checks) < times for one in found):
+        notes.append(f"ended early: fewer than the {times} checks of each condition were made.")
+    return Document(title="The gate, measured on this machine", tables=(Table("", COLUMNS, found),), notes=notes)
+
+
+def to_json(found: Sequence[Experiment], times: int, budget_s: float, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The rows, each with its faults and every verdict, as JSON values."""
+    rows = Table("", COLUMNS, found).records()
+    own = [{name: msgspec.to_builtins(getattr(one, name)) for name in ("faults", "checks")} for one in found]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "program_version": __version__,
+        "environment": msgspec.to_builtins(environment.describe(environ)),
+        "checks_per_condition": times,
+        "budget_s": budget_s,
+        "conditions": [row | more for row, more in zip(rows, own, strict=True)],
+    }

@@ -1,11 +1,11 @@
-"""A selftest: calibration and counting by themselves, the command with workers that are made up, and by real ones."""
+"""A selftest: calibration and counting by themselves, the command with made-up workers, a pair of real ones."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from group_kit import FakeWorker
 from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell
-from scipy.stats import binom
 
 from mnist_bench.analysis.ratios import PROCESS_SD
 from mnist_bench.catalogue import FILE_NAMES, SELFTEST
@@ -26,13 +25,14 @@ from mnist_bench.cli import main
 from mnist_bench.data import raw_folder, verify
 from mnist_bench.data.mnist import TRAIN_LABELS_FILE, proven, read_idx
 from mnist_bench.data.synthetic import write_set
-from mnist_bench.errors import DataError, Interrupted, UsageError, WorkerError
+from mnist_bench.errors import DataError, Interrupted, WorkerError
+from mnist_bench.gate import sides
 from mnist_bench.gate.evidence import Margins
 from mnist_bench.gate.judge import Verdict, VerdictKind
 from mnist_bench.gate.samples import find_speed
-from mnist_bench.labs import selftest
-from mnist_bench.labs.selftest import MOST_ROWS, ROW_FLOPS, SESSIONS, TOLERANCE, Rows, instrumented, spoil
-from mnist_bench.labs.selftest_report import COLUMNS, CheckResult, Slowed, Summary, rate, summarise
+from mnist_bench.labs import faults
+from mnist_bench.labs.faults import AIMS, MOST_ROWS, PROBES, ROW_FLOPS, SESSIONS, Bench, Fault, Rows
+from mnist_bench.labs.selftest import COLUMNS, Checked, Experiment
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, Matrix, ModelEntry, TrialSpec
 from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import (
@@ -46,7 +46,7 @@ from mnist_bench.run.protocol import (
     Request,
     Unavailable,
 )
-from mnist_bench.stats import FloatArray
+from mnist_bench.stats import FloatArray, Interval
 from mnist_bench.table import Table
 
 MLP, LENET5 = make_cell("mlp"), make_cell("lenet5")
@@ -69,123 +69,87 @@ class Sessions:
         self.rng = random.Random(seed)
         self.count = 0
 
-    def ratio(self, rows: int) -> float:
-        return (self.step_s + self.overhead_s + rows * self.row_s) / self.step_s
+    def slower(self, rows: int) -> float:
+        return (self.overhead_s + rows * self.row_s) / self.step_s
 
     def __call__(self, rows: Rows, times: int) -> FloatArray:
         self.count += times
-        return np.array([[math.log(self.ratio(n)) + self.rng.gauss(0, self.sd) for n in rows] for _ in range(times)])
+        logs = [[np.log1p(self.slower(n)) + self.rng.gauss(0, self.sd) for n in rows] for _ in range(times)]
+        return np.expm1(logs)
 
-    def calibrated(self) -> list[Slowed]:
-        return selftest.calibrate("mlp", self.step_s, self)
+    def calibrated(self) -> list[tuple[float, float, Interval]]:
+        """Of each aim: the aim, what the rows cost in truth, and what is stated."""
+        rows, sizes = faults.calibrate(self.step_s, self)
+        assert self.count <= PROBES + 2 * SESSIONS
+        return list(zip(AIMS, map(self.slower, rows), sizes, strict=True))
 
 
 @given(step_s=st.floats(2e-3, 1.0), flops=st.floats(3e9, 2e12), overhead=st.floats(0, 0.02))
 def test_rows_meet_the_aims_whatever_the_speed(step_s: float, flops: float, overhead: float) -> None:
     sessions = Sessions(step_s, ROW_FLOPS / flops, overhead * step_s)
-    for one in sessions.calibrated():
-        assert one.measured.estimate == pytest.approx(sessions.ratio(one.rows), abs=TOLERANCE), "stated is what is so"
-        assert one.measured.estimate == pytest.approx(one.aim, abs=1.01 * TOLERANCE) or one.rows == MOST_ROWS
+    for aim, truth, stated in sessions.calibrated():
+        assert stated.estimate == pytest.approx(truth), "stated is what is so"
+        assert truth == pytest.approx(aim, abs=0.01) or truth == sessions.slower(MOST_ROWS)
 
 
 def test_noise_between_processes_does_not_lead_astray() -> None:
     """Over 300 calibrations: near the aim, what is stated is unbiased, and its interval holds the truth."""
     held, errors = [], []
     for seed in range(100):
-        sessions = Sessions(4e-3, ROW_FLOPS / 3e10, 1e-5, PROCESS_SD, seed)
-        for one in sessions.calibrated():
-            truth, (low, high) = sessions.ratio(one.rows), (one.measured.low, one.measured.high)
-            assert truth == pytest.approx(one.aim, abs=0.035)
-            held.append((low or math.inf) <= truth <= (high or 0.0))
-            errors.append(one.measured.estimate - truth)
-        assert sessions.count <= selftest.PROBES + selftest.ATTEMPTS * SESSIONS
+        for aim, truth, stated in Sessions(4e-3, ROW_FLOPS / 3e10, 1e-5, PROCESS_SD, seed).calibrated():
+            assert truth == pytest.approx(aim, abs=0.035)
+            held.append((stated.low or 0.0) <= truth <= (stated.high or 0.0))
+            errors.append(stated.estimate - truth)
     assert np.mean(held) > 0.93
     assert abs(np.mean(errors)) < 0.002
 
 
-def test_sessions_with_about_as_many_rows_are_scaled_and_others_left_out() -> None:
-    seen = [(10, math.log(2.0)), (40, math.log(1.08)), (50, math.log(1.10)), (60, math.log(1.12))]
-    found = selftest.pooled("mlp", 1.1, 50, seen)
-    assert (found.sessions, found.measured.estimate) == (3, pytest.approx(1.1))
-    assert found.measured.low is not None
-    assert found.measured.low < 1.1 * math.exp(-2 * PROCESS_SD / 2), "never surer than its processes"
-
-
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Kinds = Sequence[tuple[VerdictKind, VerdictKind]]
-BOTH, NONE = frozenset({MLP.id, LENET5.id}), frozenset[str]()
-PASSES: Kinds = [("pass", "pass")] * 2
+Kinds = Sequence[tuple[VerdictKind, ...]]
 
 
-def summary(
-    kinds: Kinds, faulty: frozenset[str] = NONE, size: str = "", seconds: Sequence[float] = (120.0,) * 9
-) -> Summary:
-    """Of checks of mlp and lenet5, in this order, with 10 process pairs each."""
-    speed = find_speed([0.0] * 10, 2, Margins())
-    results = [
-        CheckResult(
-            condition="this",
-            seconds=each_s,
-            cells=tuple(
-                Verdict(cell=cell, kind=kind, text="", speed=speed)
-                for cell, kind in zip((MLP, LENET5), both, strict=True)
-            ),
-        )
-        for both, each_s in zip(kinds, seconds, strict=False)
-    ]
-    return summarise("this", faulty, size, [*results, replace(results[0], condition="another")])
+def fault(cell: str, size: float) -> Fault:
+    return Fault(cell=cell, injected=50, size=Interval(size))
 
 
 @pytest.mark.parametrize(
-    ("faulty", "kinds", "red", "others"),
+    ("faulty", "kinds", "line"),
     [
         # A false alarm is counted once a check, a fault found by cell; what crashed was found by nobody.
-        (NONE, [("regression", "failed"), ("pass", "inconclusive"), ("missing", "pass")], (2, 3), (2, 1, 0)),
-        (BOTH, [("regression", "failed"), ("regression", "inconclusive")], (2, 4), (0, 1, 0)),
-        (frozenset({MLP.id}), [("regression", "pass")], (1, 1), (0, 0, 0)),  # the other cell has no fault
-        (NONE, [("improvement", "not_comparable")], (0, 1), (1, 0, 1)),
-        (NONE, [("not_comparable", "not_comparable")], (0, 0), (0, 0, 2)),
+        (
+            [],
+            [("regression", "failed"), ("pass", "inconclusive"), ("missing", "pass")],
+            "2/3 67 % [9 %, 99 %] 1 1.0 10",
+        ),
+        ([], [("pass", "pass")] * 2, "0/2 0 % [0 %, 84 %] 0 1.0 10"),
+        ([], [("improvement",)], "0/1 0 % [0 %, 98 %] 0 2.0 10"),
+        ([], [()], "0/0 0"),  # nothing could be judged
+        (
+            [fault(MLP.id, 0.098), fault(LENET5.id, 0.103)],
+            [("regression", "failed"), ("regression", "inconclusive")],
+            "9.8-10.3 % 2/4 50 % [7 %, 93 %] 1 1.0 10",
+        ),
+        ([fault(MLP.id, 0.05)], [("regression", "pass")], "5.0 % 1/1 100 % [3 %, 100 %] 0 1.0 10"),  # of one cell
     ],
 )
-def test_counts(faulty: frozenset[str], kinds: Kinds, red: tuple[int, int], others: tuple[int, int, int]) -> None:
-    found = summary(kinds, faulty)
-    assert (found.red, found.of) == red
-    assert (found.passed, found.inconclusive, found.unjudged) == others
-    assert (found.rate is None, found.pairs is None, found.verdict_s is None) == (red[1] == 0,) * 3
-
-
-def test_cost_is_the_median_of_a_check_and_of_a_verdict() -> None:
-    found = summary([*PASSES, ("pass", "pass")], seconds=(60.0, 120.0, 600.0))
-    assert (found.check_s, found.verdict_s, found.pairs) == (120.0, 60.0, 10.0)
-
-
-@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_is_clopper_and_pearsons(counts: tuple[int, int]) -> None:
-    hits, trials = counts
-    found = rate(hits, trials)
-    assert found is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low <= found.estimate == hits / trials <= found.high
-    # At either end, what was seen or more extreme has a chance of 2.5 %.
-    assert binom.sf(hits - 1, trials, found.low) == pytest.approx(0.025 if hits else 1.0, rel=1e-6)
-    assert binom.cdf(hits, trials, found.high) == pytest.approx(0.025 if hits < trials else 1.0, rel=1e-6)
-
-
-def test_a_condition_is_a_line_of_a_table() -> None:
-    conditions = (
-        summary(PASSES),
-        summary([("regression", "inconclusive")] * 2, BOTH, "9.8-10.3 %"),
-        summary([("not_comparable", "pass")], frozenset({MLP.id}), "1.2 pp"),
-    )
-    table = Table("", COLUMNS, conditions)
-    assert [" ".join(str(line).split()) for line in table.terminal(100)][-3:] == [
-        "this 0/2 0 % 0-84 % 4 0 2.0 1.0 10",
-        "this 9.8-10.3 % 2/4 50 % 7-93 % 0 2 2.0 1.0 10",
-        "this 1.2 pp 0/0 0 0 2.0 2.0 10 1",
+def test_an_experiment_is_a_line_of_the_table(faulty: Sequence[Fault], kinds: Kinds, line: str) -> None:
+    """Of checks of mlp and lenet5, in this order, 2 minutes and 10 process pairs each; the last took long."""
+    speed = find_speed([0.0] * 10, 2, Margins())
+    checks = [
+        Checked(
+            seconds=120.0,
+            cells=[
+                Verdict(cell=cell, kind=kind, text="", speed=speed)
+                for cell, kind in zip((MLP, LENET5), both, strict=False)
+            ],
+        )
+        for both in kinds
     ]
-    assert table.records()[1]["rate_low"] == pytest.approx(0.0676, abs=1e-4)
+    side: Any = None
+    one = Experiment(name="this", a=side, b=side, faults=faulty, checks=checks)
+    shown = list(Table("", COLUMNS, [one]).terminal(100))[-1]
+    assert " ".join(str(shown).split()) == f"this {line}"
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -265,19 +229,17 @@ def run(machine: Machine, capsys: pytest.CaptureFixture[str]) -> Run:
 def test_from_calibration_to_the_last_check(run: Run, machine: Machine, images: DataSet, tmp_path: Path) -> None:
     found = run()
     assert "at most 5 checks of 2 cells, 8m each: 0.7 h" in found["said"]
-    assert [(one["cell"], one["rows"]) for one in found["slowed"]] == [
-        (f"{model}/cpu/b100/eager", rows) for model in ("mlp", "lenet5") for rows in (50, 100, 200)
-    ]
-    assert found["mislabelled"]["drops"] == pytest.approx({MLP.id: 0.02, LENET5.id: 0.02})
     # Without any noise 5 % is told from the 3 % that are tolerated, and from none.
-    assert [(one["condition"], one["size"], one["red"], one["of"]) for one in found["conditions"]] == [
-        ("identical", "", 0, 1),
+    assert [(one["condition"], one["measured"], one["red"], one["of"]) for one in found["conditions"]] == [
+        ("identical", None, 0, 1),
         ("5 % slower", "5.0 %", 2, 2),
         ("10 % slower", "10.0 %", 2, 2),
         ("20 % slower", "20.0 %", 2, 2),
         ("mislabelled", "2.0 pp", 2, 2),
     ]
-    cells = [check["cells"] for check in found["checks"]]
+    rows = [[(one["cell"], one["injected"]) for one in condition["faults"]] for condition in found["conditions"][:4]]
+    assert rows == [[], *([(MLP.id, count), (LENET5.id, count)] for count in (50, 100, 200))]
+    cells = [condition["checks"][0]["cells"] for condition in found["conditions"]]
     assert {(cell["kind"], cell["speed"]["count"] >= 10) for cell in cells[0]} == {("pass", True)}
     assert [cell["accuracy"]["change"]["estimate"] for cell in cells[4]] == pytest.approx([-0.02, -0.02])
     # What reached whom: work and wrong labels side B alone, all else both alike.
@@ -299,10 +261,9 @@ def test_csv_has_a_line_a_condition_and_notes_beside_it(machine: Machine, capsys
 @pytest.mark.parametrize(
     ("error", "code", "left"),
     [
-        (Interrupted("interrupted"), 130, 0),
+        (Interrupted("interrupted"), 130, 0),  # the check ends well
         (KeyboardInterrupt("interrupted"), 130, 0),
         (WorkerError("a worker left"), 1, 1),  # its log is there
-        (UsageError("the matrix has gone"), 2, 0),
         (OSError(28, "No space left on device"), 1, 0),
     ],
 )
@@ -311,7 +272,7 @@ def test_whatever_ends_it_loses_nothing_that_was_measured(
 ) -> None:
     machine.error = error
     found = run("--filter", "model=mlp", code=code)
-    assert [one["condition"] for one in found["checks"]] == ["identical", "5 % slower", "10 % slower"]
+    assert [len(one["checks"]) for one in found["conditions"]] == [1, 1, 1, 0, 0]
     assert str(error) in found["said"]
     assert len(list(tmp_path.glob("mnist-bench-selftest-*"))) == left
 
@@ -335,19 +296,19 @@ def test_seeds_are_the_matrixs_own_first_and_its_floor_is_no_finding(run: Run, m
 def test_a_budget_that_holds_no_look_is_said(run: Run) -> None:
     found = run("--filter", "model=mlp", "--budget", "1s")
     assert "too little" in found["said"]
-    assert {cell["kind"] for check in found["checks"] for cell in check["cells"]} == {"inconclusive"}
+    assert [one["inconclusive"] for one in found["conditions"]] == [1] * 5
 
 
 def test_only_the_models_change() -> None:
     cell = make_cell("cnn", batch_size=1000)
-    changed = instrumented(replace(MATRIX, include=(cell,)), [MLP, cell])
+    changed = faults.instrumented(replace(MATRIX, include=(cell,)), [MLP, cell])
     assert expand(changed) == (MLP, cell)
     assert model_of(changed, "mlp") == ModelEntry(name="mlp", model=SELFTEST, optimizer="sgd", lr=0.01)
     assert (model_of(changed, "cnn").model, model_of(changed, "cnn").optimizer) == (SELFTEST, "adam")
 
 
 def test_a_share_of_the_labels_is_wrong_in_a_verified_set(images: DataSet, tmp_path: Path) -> None:
-    data, fraction = spoil(images, tmp_path / "spoilt", 0.3, seed=1)
+    data, fraction = faults.spoil(images, tmp_path / "spoilt", 0.3, seed=1)
     folders = [raw_folder(Path(one.root)) for one in (images, data)]
     old, new = (read_idx(folder / TRAIN_LABELS_FILE) for folder in folders)
     assert fraction == np.mean(old != new)
@@ -362,3 +323,22 @@ def test_a_share_of_the_labels_is_wrong_in_a_verified_set(images: DataSet, tmp_p
     labels.write_bytes(labels.read_bytes()[:-1] + bytes([(new[-1] + 1) % 10]))
     with pytest.raises(DataError, match="selftest` again"):
         verify(data)
+
+
+def test_a_pair_of_real_workers_takes_longer_with_more_work(images: DataSet, tmp_path: Path) -> None:
+    file = tmp_path / "benchmarks.yaml"
+    a = sides.Side(
+        name="A", label="A", root=Path.cwd(), matrix_path=file, matrix=MATRIX, environ=os.environ, data=images
+    )
+    with Interrupts() as interrupts:
+        setting = sides.Setting(
+            a=a,
+            b=replace(a, name="B"),
+            budget_s=0.0,
+            clock=time.monotonic,
+            started_s=0.0,
+            interrupts=interrupts,
+            observer=sides.CheckObserver(),
+        )
+        bench = Bench(setting=setting, matrix=MATRIX, folder=tmp_path, say=print)
+        assert bench.pair(MLP, 30_000, 1).log_ratio > 0, "about 50 times the work"
