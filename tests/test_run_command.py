@@ -89,17 +89,6 @@ def test_the_command_that_goes_on_is_whole(
     assert f"go on with: {again}\n" in capsys.readouterr().err
 
 
-def test_a_summary_that_would_be_too_long_for_its_page_is_left_as_it_is(
-    resume: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    full = tmp_path / "summary.md"
-    full.write_bytes(b"x" * (1 << 20))
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(full))
-    assert main(resume()) == 0
-    assert "warning: GITHUB_STEP_SUMMARY: more than 1 MiB" in capsys.readouterr().err
-    assert full.stat().st_size == 1 << 20
-
-
 @pytest.mark.parametrize("words", ["run matrix.yaml", "check matrix.yaml --against HEAD", "reproduce"])
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_bench.cli import baseline as baselines
 from mnist_bench.cli import options
-from mnist_bench.cli.console import print_result, say, try_out, write
+from mnist_bench.cli.console import add_to_summary, print_result, say, try_out, write
 from mnist_bench.errors import BenchError, UsageError
+from mnist_bench.records import RunOptions
 
 if TYPE_CHECKING:
     from mnist_bench.gate.evidence import Check
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mnist_bench.gate.plan import Plan, Request
 
 DEFAULT_BUDGET = "20m"
-SUMMARY, ACTIONS = "GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"
 LEAST_SUMMARY = 64_000  # bytes; a page has its head whatever there is to say
 MOST_BYTES = 1 << 28  # of a check.json
 MOST_DISAGREEMENTS = 20  # that are named
@@ -94,17 +94,14 @@ def _against(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> Request:
-    from dataclasses import replace
-
     from mnist_bench.gate.plan import Request, parse_budget
-    from mnist_bench.records import RunOptions
 
-    asked = options.executed(args, args.target or str(options.DEFAULT_MATRIX), plugin_path="")
+    own = RunOptions(filter=args.filter, allow_plugins=args.allow_plugins)
     return Request(
         here=Path.cwd(),
         environ=dict(os.environ),
         against=args.against or "",
-        options=replace(asked, run=RunOptions(filter=args.filter, allow_plugins=args.allow_plugins)),
+        options=options.executed(args, args.target or str(options.DEFAULT_MATRIX), own),
         override=lambda matrix: options.overrides(matrix, args),
         budget_s=0.0 if args.resume and not args.budget else parse_budget(args.budget or DEFAULT_BUDGET),
         outputs=tuple(path for path in (args.junit, args.comment) if path is not None),
@@ -119,11 +116,10 @@ def _resumed(args: argparse.Namespace) -> Plan:
     """
     from mnist_bench.gate import plan
 
-    measured = {"--seeds": args.seeds, "--data-dir": args.data_dir}
-    given = {"--against": args.against, "--filter": args.filter, **measured, "MATRIX": args.target}
-    for flag, value in given.items():
-        if value is not None:
-            raise UsageError(f"{flag}: a resumed check goes on with its own: leave {flag} out, or start anew")
+    own = "a resumed check goes on with its own"
+    options.refuse(args, ("against", "filter", "seeds", "data_dir"), own)
+    if args.target is not None:
+        raise UsageError(f"MATRIX: {own}: leave MATRIX out, or start anew")
     folder = plan.find_check(args.output_dir, args.resume)
     return plan.Plan(_request(args), folder)
 
@@ -141,9 +137,7 @@ def _baseline(args: argparse.Namespace) -> int:
     from mnist_bench.gate.baseline import cells_of, held_against, refuse_unfinished
     from mnist_bench.gate.judge import judge
 
-    for name in ("budget", "seeds", "timeout"):
-        if getattr(args, name) is not None:
-            raise UsageError(f"--{name}: --baseline measures nothing: leave it out")
+    options.refuse(args, ("budget", "seeds", "timeout"), "--baseline measures nothing")
     folder = RunFolder.open(args.output_dir, args.target or "latest")
     run = Run.read(folder)
     try_out("check.json:", folder.check_path)
@@ -225,31 +219,11 @@ def tell(check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace, re
                 write(flag, path, make(check, verdicts), follow=path is not result)
         except UsageError as error:
             failed.append(str(error))
-    if summary := os.environ.get(SUMMARY):
-        _summarise(Path(summary), check, verdicts)
-    if os.environ.get(ACTIONS) == "true":
+    add_to_summary(lambda room: outputs.page(check, verdicts, max(room, LEAST_SUMMARY)).encode())
+    if os.environ.get("GITHUB_ACTIONS") == "true":
         sys.stdout.flush()
         for line in outputs.commands(check, verdicts):
             print(line, file=sys.stdout if args.format == "table" else sys.stderr)
     if failed:
         raise BenchError("\n".join(failed))
     return exit_code(check, verdicts)
-
-
-def _summarise(path: Path, check: Check, verdicts: Sequence[Verdict]) -> None:
-    """Appends to the step's summary what room is left in it: earlier commands of the step may have written there.
-
-    A summary is no part of the verdict: one that cannot be written is a warning.
-    """
-    from mnist_bench.gate.outputs import SUMMARY_BYTES, page
-
-    try:
-        with path.open("ab") as file:
-            taken = file.tell()
-            room = SUMMARY_BYTES - taken - 1
-            if room < LEAST_SUMMARY:
-                say(f"{SUMMARY} holds {taken:,} bytes already: nothing is added to it")
-            else:
-                file.write(b"\n" * bool(taken) + page(check, verdicts, room).encode())
-    except OSError as error:
-        say(f"warning: {SUMMARY}: {path}: cannot be written: {error.strerror or error}")

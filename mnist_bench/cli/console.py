@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # imported late: what prints no table need not wait for it
     from rich.text import Text
 
 PREFIX = "mnist-bench: "  # of what the program says in its own name
+SUMMARY, SUMMARY_BYTES = "GITHUB_STEP_SUMMARY", 1 << 20  # of all that the commands of a step write there
 PIPE_WIDTH = 200  # a file has no width, and a cell that is cut off in one is lost
 
 
@@ -182,3 +183,22 @@ def write(flag: str, path: Path, data: bytes, *, follow: bool = True) -> None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path.resolve() if follow else path, data)
+
+
+def add_to_summary(make: Callable[[int], bytes]) -> None:
+    """Under GitHub Actions an answer stands on the job's page too; where it cannot, a warning: no part of the answer.
+
+    Args:
+        make: of the bytes that are left on the page: earlier commands of the step may have written there.
+    """
+    if not (name := os.environ.get(SUMMARY)):
+        return
+    try:
+        with Path(name).open("ab") as page:
+            taken = page.tell()
+            text = b"\n" * bool(taken) + make(SUMMARY_BYTES - taken - 1)
+            if taken + len(text) > SUMMARY_BYTES:
+                raise OSError(f"it holds {taken:,} bytes already, and GitHub would refuse more than {SUMMARY_BYTES:,}")
+            page.write(text)
+    except OSError as error:
+        say(f"warning: {SUMMARY}: {name}: nothing is added: {error.strerror or error}")

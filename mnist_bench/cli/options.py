@@ -139,8 +139,16 @@ def add_execution(parser: argparse.ArgumentParser, *, of: str) -> None:
     add(parser, "offline", "no_wait", "format", "loudness", "no_progress", "color")
 
 
-def executed(args: argparse.Namespace, matrix_path: str, plugin_path: str) -> Options:
-    """What ``add_execution`` decides beyond the matrix.
+def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Raises UsageError where one of these flags is given: it has nothing to say here."""
+    for name in names:
+        if getattr(args, name) not in (None, False):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: {why}: leave {flag} out{', or start anew' if args.resume else ''}")
+
+
+def executed(args: argparse.Namespace, matrix_path: str, run: RunOptions) -> Options:
+    """What ``add_execution`` decides beyond the matrix, and what the manifest keeps.
 
     Raises:
         UsageError: no run can be made in the output folder: said before anything is waited for.
@@ -153,12 +161,13 @@ def executed(args: argparse.Namespace, matrix_path: str, plugin_path: str) -> Op
     except OSError as error:
         raise no_place(args.output_dir, error) from error
     return Options(
-        run=RunOptions(plugin_path=plugin_path),
+        run=run,
         matrix_path=matrix_path,
         output_dir=args.output_dir,
         data_root=default_root(args.data_dir, os.environ),
         offline=args.offline,
         timeout_s=args.timeout,
+        fail_fast=getattr(args, "fail_fast", False),
     )
 
 

@@ -13,6 +13,7 @@ from mnist_bench.cli.console import make_console, print_result
 from mnist_bench.disk.files import write_atomically
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
+from mnist_bench.records import RunOptions
 
 if TYPE_CHECKING:
     from mnist_bench.labs.reproduce import Reproduction
@@ -98,10 +99,7 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
 def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     from mnist_bench.run import runner
 
-    for name in OWN:
-        if getattr(args, name) is not None:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag}: a resumed reproduction goes on with its own: leave --{flag} out")
+    options.refuse(args, OWN, "a resumed reproduction goes on with its own")
     folder = RunFolder.open(args.output_dir, args.resume)
     companion = folder.manifest().options.companion
     if companion is None:
@@ -115,8 +113,7 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    found = options.executed(args, matrix_path="mnist-bench reproduce", plugin_path="")
-    return replace(found, run=replace(found.run, score_both=True))
+    return options.executed(args, "mnist-bench reproduce", RunOptions(score_both=True))
 
 
 def _print(result: Reproduction, args: argparse.Namespace) -> None:

@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING
 
 from mnist_bench.cells import entries
 from mnist_bench.cli import options
-from mnist_bench.cli.console import make_console, print_result
+from mnist_bench.cli.console import add_to_summary, make_console, print_result
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
-from mnist_bench.records import Manifest
+from mnist_bench.records import Manifest, RunOptions
 from mnist_bench.table import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mnist_bench.analysis.summary import Run
-    from mnist_bench.cli.progress import Screen
     from mnist_bench.run.group import Observer
     from mnist_bench.run.runner import Options, RunPlan
 
-SUMMARY_LIMIT = 1 << 20  # bytes of a step's summary that GitHub takes
 AS_STARTED = ("filter", "shard", "solo", "strict_devices")  # what a resumed run has decided already
 
 
@@ -53,7 +51,7 @@ def execute(args: argparse.Namespace) -> int:
         with screen:
             run = runner.execute(plan, RunProgress(screen), os.environ)
     code = conclude(run, args, errors)
-    _write_step_summary(plan.folder, screen)
+    add_to_summary(lambda room: (plan.folder.path / "results.md").read_bytes())
     if not args.quiet:
         say_where(plan.folder, errors, "results")
     if run.manifest.status != "complete":
@@ -88,10 +86,8 @@ def _refuse_another_matrix(args: argparse.Namespace, manifest: Manifest) -> None
     Raises:
         UsageError: it is another one, or a flag asks for other cells, or for another way to execute them.
     """
-    for name in (*AS_STARTED, "data_dir"):
-        if getattr(args, name) not in (None, False, getattr(manifest.options, name, None)):
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag}: a resumed run goes on as it was started; leave {flag} out, or start anew")
+    changed = [name for name in AS_STARTED if getattr(args, name) != getattr(manifest.options, name)]
+    options.refuse(args, [*changed, "data_dir"], "a resumed run goes on as it was started")
     wanted = options.read_matrix(args)[1] if args.matrix else options.overrides(manifest.matrix, args)
     if args.timeout is not None:
         wanted = replace(wanted, limits=manifest.matrix.limits)
@@ -105,9 +101,8 @@ def _refuse_another_matrix(args: argparse.Namespace, manifest: Manifest) -> None
 
 
 def _options(args: argparse.Namespace, path: Path) -> Options:
-    found = options.executed(args, matrix_path=str(path), plugin_path=str(path.resolve().parent))
-    own = replace(found.run, **{name: getattr(args, name) for name in (*AS_STARTED, "allow_plugins")})
-    return replace(found, run=own, fail_fast=args.fail_fast)
+    own = {name: getattr(args, name) for name in (*AS_STARTED, "allow_plugins")}
+    return options.executed(args, str(path), RunOptions(plugin_path=str(path.resolve().parent), **own))
 
 
 def conclude(run: Run, args: argparse.Namespace, errors: Console) -> int:
@@ -146,17 +141,3 @@ def say_where(folder: RunFolder, errors: Console, what: str) -> None:
 def shortest(path: Path) -> Path:
     """Relative to where the user stands, if it lies below."""
     return path.resolve().relative_to(Path.cwd()) if path.resolve().is_relative_to(Path.cwd()) else path
-
-
-def _write_step_summary(folder: RunFolder, screen: Screen) -> None:
-    """Under GitHub Actions the table stands on the job's page too; where it cannot, the run is as good."""
-    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        try:
-            text = (folder.path / "results.md").read_bytes() + b"\n"
-            with Path(path).open("ab") as summary:
-                if summary.tell() + len(text) > SUMMARY_LIMIT:
-                    raise OSError(f"more than {SUMMARY_LIMIT >> 20} MiB, which GitHub would refuse")
-                summary.write(text)
-        except OSError as error:
-            why = error.strerror or error
-            screen.notice(f"GITHUB_STEP_SUMMARY: {why}: the table is not on the job's page", warning=True)

@@ -26,7 +26,6 @@ SCHEMA_VERSION = 1  # of check.json, and of a baseline
 SAME = 1e-9
 WIDTH = 160  # of a line of a stored document: a seed stands on one
 MARKER = "<!-- mnist-bench check -->"  # by which a bot finds the comment that it is to replace
-SUMMARY_BYTES = 1 << 20  # of all summaries of one step together
 COMMENT_BYTES = 65_000  # GitHub takes 65,536 characters
 LONGEST_TEXT = 500  # characters of one text
 MOST_TEXTS = 12  # facts, or reasons for which cells are skipped; a page has room for so many whatever they say
@@ -268,7 +267,7 @@ def document(check: Check, verdicts: Sequence[Verdict], most: int | None = None)
     )
 
 
-def page(check: Check, verdicts: Sequence[Verdict], limit: int = SUMMARY_BYTES) -> str:
+def page(check: Check, verdicts: Sequence[Verdict], limit: int) -> str:
     """The document as Markdown of so many bytes at most: of the mildest cells nothing is told where it is too long.
 
     GitHub drops a summary and refuses a comment that is.

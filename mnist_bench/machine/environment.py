@@ -39,13 +39,13 @@ CGROUP_MOUNTS = {
     "cpu": ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"),
     "memory": ("sys/fs/cgroup/memory",),
 }
-COMMAND_TIMEOUT_SECONDS = 2.0
+COMMAND_TIMEOUT_SECONDS = 5.0
 MADE_HOME = "mnist-bench-home-"
 _LONGEST = 200  # characters of a detail
 
 
 def run_command(command: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """What a command prints; None where it is absent, fails, or takes more than two seconds."""
+    """What a command prints; None where it is absent, fails, or takes more than five seconds."""
     try:
         done = subprocess.run(
             command,

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -85,12 +84,9 @@ def compare(before: Counters, after: Counters, cores: int) -> tuple[dict[str, fl
 def foreign_gpu_processes() -> tuple[int, ...]:
     """Processes on NVIDIA GPUs but this one and its descendants, by nvidia-smi; none where it does not answer."""
     command = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
+    said = environment.run_command(command, os.environ) or ""
     own = {process.pid for process in _tree(os.getpid())}
-    return tuple(int(word) for word in done.stdout.split() if word.isdigit() and int(word) not in own)
+    return tuple(int(word) for word in said.split() if word.isdigit() and int(word) not in own)
 
 
 def _tree(pid: int) -> list[psutil.Process]:

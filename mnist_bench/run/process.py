@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import shutil
 import signal
 import site
@@ -15,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from io import FileIO
+from multiprocessing.connection import wait
 from pathlib import Path
 from time import perf_counter_ns
 from types import FrameType
@@ -171,7 +171,8 @@ class LocalWorker:
         """Waits for the exit after the last reply, ends whatever is left; returns the ns waited (token time)."""
         begin = perf_counter_ns()
         self._requests.close()
-        self.exited = _readable(EXIT_SECONDS, self._replies)  # end of file: its last descriptor went with it
+        # Its end of file: the last descriptor went with the process.
+        self.exited = bool(wait([self._replies.fileno()], EXIT_SECONDS))
         waited = perf_counter_ns() - begin
         self.token_ns += waited
         self.kill()
@@ -194,7 +195,7 @@ class LocalWorker:
         deadline_ns = begin_ns + int(self._timeout_s / NS) - self.token_ns
         while b"\n" not in self._buffer:
             remaining = (deadline_ns - perf_counter_ns()) * NS
-            ready = remaining > 0 and _readable(remaining, self._replies, self._interrupts.descriptor)
+            ready = remaining > 0 and wait([self._replies.fileno(), self._interrupts.descriptor], remaining)
             if self._interrupts.requested:
                 raise Interrupted("interrupted")
             if not ready:
@@ -265,11 +266,3 @@ def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[F
     """A pipe whose ends are closed with these stacks."""
     ends = os.pipe()
     return reader.enter_context(FileIO(ends[0], "rb")), writer.enter_context(FileIO(ends[1], "wb"))
-
-
-def _readable(seconds: float, *sources: FileIO | int) -> bool:
-    """Sleeps until one of these has something to read, or has ended; False: none has within so long."""
-    with selectors.DefaultSelector() as selector:
-        for source in sources:
-            selector.register(source, selectors.EVENT_READ)
-        return bool(selector.select(seconds))
