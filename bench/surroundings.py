@@ -51,7 +51,7 @@ COMMANDS = (
     "check latest --baseline baseline.json",
     "check small.yaml --against HEAD --seeds 1 --budget 20s",
     "data verify --dataset synthetic",
-    "data show --dataset synthetic --output digits.png",
+    "data show --dataset synthetic",
     "data synthesize --data-dir drawn",
     "report latest",
     "history",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench.cli import options
-from mnist_bench.cli.console import print_json, say, write, writing
-from mnist_bench.errors import DataError, UsageError
+from mnist_bench.cli.console import print_json, say, writing
+from mnist_bench.errors import DataError
 from mnist_bench.table import Table
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify = _verb(verbs, "verify", "check every file against its checksum; exit code 2 unless all are whole")
     _add_dataset(verify, ["mnist", "synthetic"])
 
-    show = _verb(verbs, "show", "show the first 16 training digits, in the terminal or as a PNG")
+    show = _verb(verbs, "show", "show the first 16 training digits, as letters")
     _add_dataset(show, ["auto", "mnist", "synthetic"])
-    show.add_argument("--output", type=Path, metavar="FILE", help="write a PNG here, instead of text to the terminal")
     options.add(show, "offline")
 
     synthesize = _verb(verbs, "synthesize", "draw the synthetic digit set as four IDX files")
@@ -89,17 +88,11 @@ def _verify(args: argparse.Namespace, root: Path) -> int:
 def _show(args: argparse.Namespace, root: Path) -> int:
     from mnist_bench.data import Request, draw, mnist, resolve
 
-    if args.output is not None and args.output.suffix.lower() != ".png":
-        raise UsageError(f"--output {args.output}: only PNG is drawn; end the name in .png")
     data = resolve(args.dataset, Request(root=root, offline=args.offline, notify=say, environ=os.environ))
     raw = mnist.raw_folder(Path(data.root), data.name)
     images = mnist.read_idx(raw / mnist.TRAIN_IMAGES_FILE, mnist.SIDE, mnist.SIDE)[: draw.DIGITS]
     labels = mnist.read_idx(raw / mnist.TRAIN_LABELS_FILE)[: draw.DIGITS]
-    if args.output is None:
-        sys.stdout.write(draw.text(images, labels, columns=shutil.get_terminal_size().columns))
-    else:
-        write("--output", args.output, draw.png(images, labels))
-        say(f"wrote {args.output}: the first {draw.DIGITS} training digits of {data.name}")
+    sys.stdout.write(draw.text(images, labels, columns=shutil.get_terminal_size().columns))
     return 0
 
 

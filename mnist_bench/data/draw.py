@@ -1,42 +1,15 @@
-"""Pictures of digits: a PNG grid, or letters for a terminal."""
+"""Digits as letters for a terminal."""
 
 from __future__ import annotations
 
-from io import BytesIO
-
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from mnist_bench.data.mnist import SIDE, Bytes
 
 DIGITS = 16
 _COLUMNS = 4
-_ZOOM = 5
-_MARGIN = 12  # pixels around each digit of the PNG
-_CAPTION = 22  # pixels for the label under it
 _RAMP = " .:-=+*#%@"
-_GAP = 2  # columns between two digits of the terminal
-
-
-def png(images: Bytes, labels: Bytes) -> bytes:
-    """A PNG of digits in rows of four, dark on light, each with its label below.
-
-    Args:
-        images: uint8 (N, 28, 28), 255 ink.
-        labels: uint8 (N,).
-    """
-    width, height = SIDE * _ZOOM + 2 * _MARGIN, SIDE * _ZOOM + 2 * _MARGIN + _CAPTION
-    rows = -(-len(images) // _COLUMNS)
-    sheet = Image.new("L", (width * _COLUMNS, height * rows), 255)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=18)
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        left, top = number % _COLUMNS * width + _MARGIN, number // _COLUMNS * height + _MARGIN
-        digit = Image.fromarray(255 - image).resize((SIDE * _ZOOM, SIDE * _ZOOM), Image.Resampling.NEAREST)
-        sheet.paste(digit, (left, top))
-        pen.text((left + SIDE * _ZOOM / 2, top + SIDE * _ZOOM + 4), str(label), fill=60, font=font, anchor="ma")
-    file = BytesIO()
-    sheet.save(file, format="PNG", optimize=True)
-    return file.getvalue()
+_GAP = 2  # columns between two digits
 
 
 def text(images: Bytes, labels: Bytes, *, columns: int) -> str:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -8,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mnist_bench.catalogue import FILE_NAMES
 from mnist_bench.data import synthetic
-from mnist_bench.data.draw import png, text
+from mnist_bench.data.draw import text
 from mnist_bench.data.mnist import SUMS_FILE, Bytes, inspect, proven
 from mnist_bench.data.synthetic import SIZES, cached_root, draw_digits, ensure, write_set
 
@@ -92,14 +90,6 @@ def test_two_that_want_the_set_at_once_draw_it_once(world: World) -> None:
 
 
 # ── pictures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_png_shows_each_digit_five_times_as_large_with_its_label_in_rows_of_four() -> None:
-    sheet = np.asarray(Image.open(io.BytesIO(png(IMAGES, LABELS))))
-    for number in range(16):
-        top, left = number // 4 * 186 + 12, number % 4 * 164 + 12
-        assert np.array_equal(255 - sheet[top : top + 140 : 5, left : left + 140 : 5], IMAGES[number])
-    assert png(IMAGES, LABELS) != png(IMAGES, (LABELS + 1) % 10)
 
 
 @pytest.mark.parametrize(("columns", "across"), [(200, 4), (118, 4), (117, 3), (80, 2), (30, 1), (5, 1)])
