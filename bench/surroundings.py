@@ -56,7 +56,6 @@ COMMANDS = (
     "report latest",
     "history",
     "history mlp --page history.html",
-    "baseline show baseline.json",
     "baseline update latest --output new.json --reason second",
     "merge shards/2*",
     "doctor",

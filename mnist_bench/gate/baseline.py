@@ -1,7 +1,6 @@
 """A baseline: a run, trimmed to what later runs are held against, as a file of the repository keeps it. Pure.
 
-Its cells are evidence of side A alone. Figures are rounded to the digits that they are worth, and each seed stands on a
-line of its own, so that the file's diff is short and can be reviewed.
+Its cells are evidence of side A alone, sorted, in indented JSON: the file's diff can be reviewed.
 """
 
 from __future__ import annotations
@@ -29,10 +28,6 @@ from mnist_bench.records import Cell, Manifest, RunOptions, Tree
 from mnist_bench.table import Column, Document, Table, at, listed, plain
 
 FORMAT: Literal["mnist-bench baseline"] = "mnist-bench baseline"
-FIGURE_DIGITS = 4  # significant ones, of times and rates: advisory, and machines drift by 20 %
-RATIO_DIGITS = 5  # of a ratio: a rounding of 0.005 % at most
-SD_DIGITS = 3
-
 COMPARED = ("test_accuracy", "speedup_vs_eager", "step_ms_p50", "train_samples_per_s")  # when it is updated
 
 Choice = Callable[[Cell], bool]
@@ -107,7 +102,7 @@ def baseline_of(run: Run, reason: str, chosen: Choice | None = None, old: Baseli
         options=RunOptions(),
     )
     kept = [one for one in old.cells if not chosen(one.cell)] if old and chosen else []
-    new = [CellEvidence(cell=row.cell, a=_trimmed(side_of_run(run, row))) for row in rows]
+    new = [CellEvidence(cell=row.cell, a=side_of_run(run, row)) for row in rows]
     cells = tuple(sorted([*kept, *new], key=lambda one: one.cell))
     needed = {one.a.run_id for one in cells if one.a}
     # Of a run that is there already, the new words hold: they were given for all its cells that are here now.
@@ -179,20 +174,6 @@ def _ratios(run: Run, cell: Cell, reference: Cell) -> Iterator[SessionRatio]:
                     rounds=ratio.rounds,
                     noisy=bool(timed.session.noisy),
                 )
-
-
-def _trimmed(side: SideEvidence) -> SideEvidence:
-    """With the digits that its figures are worth."""
-    shown = {name: _rounded(value, FIGURE_DIGITS) for name, value in side.figures.items()}
-    ratios = tuple(
-        structs.replace(one, speedup=_rounded(one.speedup, RATIO_DIGITS), sd=_rounded(one.sd, SD_DIGITS))
-        for one in side.ratios
-    )
-    return structs.replace(side, reason=plain(side.reason), figures=shown, ratios=ratios)
-
-
-def _rounded(value: float, digits: int) -> float:
-    return float(f"{value:.{digits}g}")
 
 
 # ── a run against a baseline ─────────────────────────────────────────────────────────────────────────────────────────
@@ -299,23 +280,6 @@ class Change:
     after: Row | None
     word: str
     differs: str = ""  # what is measured otherwise, in words
-
-
-def shown(baseline: Baseline, name: str) -> Document:
-    """The whole baseline, as a run; ``name`` is its file's.
-
-    A ratio's 95 % interval is the gate's: what a session cannot show (processes differ) is in it.
-    """
-    rows = [_row(one.cell, one.a) for one in baseline.cells if one.a]
-    notes = results.notes(rows)
-    if lacking := without_ratio(baseline):
-        notes.append(f"no ratio (never timed together, or in too few rounds): {listed(lacking)}")
-    return Document(
-        title=f"Baseline {name}: {len(rows)} cells",
-        facts=[source.words for source in baseline.runs],
-        tables=(results.results("Cells", rows),),
-        notes=notes,
-    )
 
 
 def changed(old: Baseline | None, new: Baseline, name: str) -> Document:

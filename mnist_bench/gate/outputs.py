@@ -18,13 +18,13 @@ from mnist_bench.gate.evidence import ADVISED_OF_RUNS, CellEvidence, Check, Reco
 from mnist_bench.gate.judge import WORST_FIRST, Verdict, VerdictKind, noise
 from mnist_bench.records import Cell, Tree
 from mnist_bench.records import decode as decoded
+from mnist_bench.records import encode as encoded
 from mnist_bench.table import Column, Document, Table, at, by_reason, duration, grouped, listed, plain, shortened
 
 SCHEMA_VERSION = 1  # of check.json, and of a baseline
 # Of their size, two figures may differ by this much: on another machine, functions like exp() may round otherwise.
 # Kinds, decisions, counts and sentences must be the same.
 SAME = 1e-9
-WIDTH = 160  # of a line of a stored document: a seed stands on one
 MARKER = "<!-- mnist-bench check -->"  # by which a bot finds the comment that it is to replace
 COMMENT_BYTES = 65_000  # GitHub takes 65,536 characters
 LONGEST_TEXT = 500  # characters of one text
@@ -94,13 +94,8 @@ def _differing(was: Any, is_: Any, *path: str) -> Iterator[str]:
 
 
 def write(document: Struct) -> bytes:
-    """JSON that a person can review: what fits on a line stands on one, the rest is indented. UTF-8.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
-    text = _laid_out(msgspec.to_builtins(document), 0) + "\n"
-    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes the JSON escape of itself
+    """Indented JSON, UTF-8, figures with all their digits. Raises ValueError: a number is not finite."""
+    return encoded(document, indent=2)
 
 
 def read(data: bytes, kind: type[_T]) -> _T:
@@ -116,27 +111,6 @@ def read(data: bytes, kind: type[_T]) -> _T:
             f"schema_version: is {version}, this mnist-bench reads {SCHEMA_VERSION}: use the one that wrote it"
         )
     return decoded(data, kind)
-
-
-def _laid_out(value: Any, indent: int) -> str:
-    match value:
-        case dict():
-            items = [f"{_scalar(str(key))}: {_laid_out(item, indent + 2)}" for key, item in value.items()]
-            opening, closing = "{}"
-        case list() | tuple():
-            items = [_laid_out(item, indent + 2) for item in value]
-            opening, closing = "[]"
-        case _:
-            return _scalar(value)
-    if indent + sum(map(len, items)) + 2 * len(items) <= WIDTH and not any("\n" in item for item in items):
-        return f"{opening}{', '.join(items)}{closing}"
-    space = "\n" + " " * (indent + 2)
-    return f"{opening}{space}{(',' + space).join(items)}\n{' ' * indent}{closing}"
-
-
-def _scalar(value: Any) -> str:
-    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
-    return json.dumps(int(value) if whole else value, ensure_ascii=False, allow_nan=False)
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

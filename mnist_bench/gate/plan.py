@@ -99,8 +99,8 @@ class Plan:
         resumed: the folder of a check that goes on: with its own matrix, reference and data set.
 
     Raises:
-        UsageError: no git, no repository, an unknown reference, a matrix outside; of a check that goes on, a working
-            tree that has changed since.
+        UsageError: no git, no repository, an unknown reference, a matrix outside, a submodule; of a check that goes
+            on, a working tree that has changed since.
         ConfigError: every problem of the working tree's matrix, or of the manifest's.
     """
 
@@ -125,6 +125,7 @@ class Plan:
         if asked.filter:
             parse_filter(asked.filter)  # refused before a tree is laid out
         self._commit = trees.commit_of(self._git, against)
+        self._empty = [trees.printable(path) for path in trees.submodules(self._git, self._commit)]
         self._state = trees.state(self._git, request.left_out, untracked)
         if resumed and (self._state.commit, self._state.sha256) != (before.b.commit, before.content_sha256):
             raise UsageError(
@@ -142,7 +143,7 @@ class Plan:
 
         Raises:
             BenchError: a side does not import, or the working tree was changed meanwhile.
-            UsageError: a submodule or the data set is not to be had, or the matrix of the reference has problems.
+            UsageError: the data set is not to be had, or the matrix of the reference has problems.
             Interrupted: before there was anything to keep.
         """
         begin, request = time.monotonic(), self._request
@@ -153,12 +154,12 @@ class Plan:
         dataset = before or find_data(self._matrix, request.options, observer, request.environ)
         data.verify(dataset)
         cache = data.cache_root(request.environ) / WORKTREES
-        with Interrupts() as interrupts, trees.planted(self._git, self._commit, cache, name) as (root, empty):
+        with Interrupts() as interrupts, trees.planted(self._git, self._commit, cache, name) as root:
             caches, matrix = cache / name / "caches", self._matrix_of(root)
             a = self._side("A", request.against, root, matrix, caches, dataset)
             b = self._side("B", WORKING_TREE, self._git.folder, self._matrix, caches, dataset)
             incomparable, loaded = sides.prove(a, b, interrupts) if matrix else ("", [])  # no worker of A will start
-            notes = tuple(self._notes(a, empty, loaded))
+            notes = tuple(self._notes(a, loaded))
             for note in notes:
                 observer.notice(note, warning=True)
             folder = self._resumed or self._make(name, a, b, notes=notes, incomparable=incomparable)
@@ -199,15 +200,15 @@ class Plan:
             data=dataset,
         )
 
-    def _notes(self, a: Side, empty: tuple[str, ...], loaded: Sequence[Path]) -> Iterator[str]:
-        """What the user must know of the sides; ``empty``: submodules, ``loaded``: what B imports."""
+    def _notes(self, a: Side, loaded: Sequence[Path]) -> Iterator[str]:
+        """What the user must know of the sides; ``loaded``: what B imports."""
         git, own = self._git, self._matrix.dataset
         if a.matrix is None:
             yield f"{self._request.against} has no {self._path}: every cell is new, and nothing can be compared"
         elif a.matrix.dataset != own:
             yield f"dataset is {a.matrix.dataset} in A, {own} in B: both are given B's"
-        if empty:
-            yield f"submodules that are not checked out here are empty on both sides: {', '.join(empty)}"
+        if self._empty:
+            yield f"submodules that are not checked out here are empty on both sides: {', '.join(self._empty)}"
         folders = dict.fromkeys([PurePosixPath(), self._path.parent])
         places = [str(folder / name) for folder in folders for name in REQUIREMENTS]
         if differing := [one for one in places if trees.content(git.at(a.root), one) != trees.content(git, one)]:

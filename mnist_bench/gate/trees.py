@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock, Timeout
 
 from mnist_bench.errors import BenchError, UsageError
+from mnist_bench.table import listed
 
 # Set where git itself has started us (a hook): they would overrule the folder that is asked about.
 OVERRULING = (
@@ -196,7 +197,7 @@ def state(git: Git, leave_out: Sequence[Path], untracked: tuple[str, ...] | None
     new = tuple(name for name, (known, _) in entries.items() if not known) if untracked is None else untracked
     total = hashlib.sha256()
     for name in sorted({*new, *(name for name, (known, _) in entries.items() if known)}):
-        found = content(git, entries[name][1]) if name in entries else b"none"
+        found = content(git, entries[name][1], leave_out) if name in entries else b"none"
         total.update(name.encode() + b"\0" + found + b"\0")
     return State(commit=git.head(), changed=tuple(entries), untracked=new, sha256=total.hexdigest())
 
@@ -208,32 +209,21 @@ def printable(path: str) -> str:
 
 def ignored_modules(git: Git, loaded: Sequence[Path] = ()) -> list[PurePosixPath]:
     """Files that git ignores and that Python can import: those beside files that git knows, and of ``loaded`` all."""
-    listed = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard")
-    found = [path for path in git.items(*listed, "--directory") if path.endswith(tuple(all_suffixes()))]
+    ignored = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard")
+    found = [path for path in git.items(*ignored, "--directory") if path.endswith(tuple(all_suffixes()))]
     inside = [place.relative_to(git.folder).as_posix() for place in loaded if place.is_relative_to(git.folder)]
     if inside:
-        found += git.items(*listed, "--", *(f":(top,literal){path}" for path in inside))
+        found += git.items(*ignored, "--", *(f":(top,literal){path}" for path in inside))
     return [path for path in map(PurePosixPath, dict.fromkeys(found)) if "__pycache__" not in path.parts]
 
 
 def _entries(git: Git, leave_out: Sequence[Path]) -> Iterator[tuple[bool, str]]:
-    """All that differs from the commit, file by file in submodules too: whether git knows it, and its path.
-
-    A submodule itself is among them if it stands at another commit, and not for what a model has left in it (a
-    ``__pycache__``).
-    """
+    """All that differs from the commit: whether git knows it, and its path."""
     paths = ["--", ":(top)", ":(top,exclude,glob)**/__pycache__/**", *_excluded(git.folder, leave_out)]
     # What a user's settings, or .gitmodules, have git keep quiet about is read by a model all the same.
     status = ("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=all", "--ignore-submodules=none")
     for item in git.items(*status, *paths):
-        known, fields = item[0] != "?", item.split(" ", FIELDS[item[0]])
-        path, inner = fields[-1], git.at(git.folder / fields[-1])
-        submodule = (inner.folder / ".git").exists() and not inner.folder.is_symlink()
-        # In the index, or on disk, at another commit than before.
-        if not (submodule and known) or fields[1][0] != "." or fields[2][1] == "C":
-            yield known, path
-        if submodule:
-            yield from ((known and own, f"{path.rstrip('/')}/{name}") for own, name in _entries(inner, leave_out))
+        yield item[0] != "?", item.split(" ", FIELDS[item[0]])[-1]
 
 
 def _excluded(root: Path, leave_out: Sequence[Path]) -> Iterator[str]:
@@ -244,13 +234,14 @@ def _excluded(root: Path, leave_out: Sequence[Path]) -> Iterator[str]:
             yield f":(top,exclude,literal){place.relative_to(root).as_posix()}"
 
 
-def content(git: Git, path: str) -> bytes:
-    """What stands there now: a file, a link, a repository, or nothing."""
+def content(git: Git, path: str, leave_out: Sequence[Path] = ()) -> bytes:
+    """What stands there now: a file, a link, a repository (whatever has changed in it), or nothing."""
     place = git.folder / path
     if place.is_symlink():
         return b"link " + os.fsencode(place.readlink())
     if (place / ".git").exists():
-        return f"commit {git.at(place).head()}".encode()
+        inner = state(git.at(place), leave_out)
+        return f"commit {inner.commit} {inner.sha256}".encode()
     try:
         with place.open("rb") as file:
             return b"file " + hashlib.file_digest(file, "sha256").digest()
@@ -261,20 +252,33 @@ def content(git: Git, path: str) -> bytes:
 # ── the reference's ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def submodules(git: Git, commit: str) -> list[str]:
+    """Those of a commit, which are empty here, by their paths.
+
+    Raises:
+        UsageError: one is checked out: B alone would have its files.
+    """
+    entries = (entry.partition("\t") for entry in git.items("ls-tree", "-r", "-z", "--full-tree", commit))
+    found = [path for head, _, path in entries if head.startswith("160000 ")]
+    if own := [path for path in found if (git.folder / path / ".git").exists()]:
+        raise UsageError(
+            f"{listed([printable(path) for path in own])}: a submodule that is checked out here, and the reference's "
+            "tree is laid out without submodules: `git submodule deinit PATH` if no cell needs it, or hold a run "
+            "against a file with --baseline"
+        )
+    return found
+
+
 @contextmanager
-def planted(git: Git, commit: str, cache: Path, name: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """A worktree of ``commit`` with its submodules, as long as the context lasts.
+def planted(git: Git, commit: str, cache: Path, name: str) -> Iterator[Path]:
+    """A worktree of ``commit`` without its submodules, as long as the context lasts; gives its root.
 
     Args:
         git: of the user's working tree.
         cache: where worktrees lie.
         name: of this check; no other process uses it. ``cache/name`` goes with all that is in it.
 
-    Returns:
-        Its root, and the submodules that are empty there, since they are not checked out in the working tree either.
-
     Raises:
-        UsageError: a submodule lacks the commit that the reference wants.
         GitError: git could not make it (a full disk, say).
     """
     cache.mkdir(parents=True, exist_ok=True)
@@ -284,7 +288,8 @@ def planted(git: Git, commit: str, cache: Path, name: str) -> Iterator[tuple[Pat
     with FileLock(_lock(folder)):
         tree.parent.mkdir(parents=True)
         try:
-            yield tree, tuple(_plant(git, commit, tree, Path()))
+            git.run("worktree", "add", "--quiet", "--detach", str(tree), commit)
+            yield tree
         finally:
             _uproot(folder, git)
 
@@ -300,35 +305,12 @@ def _lock(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _plant(git: Git, commit: str, tree: Path, inside: Path) -> Iterator[str]:
-    """Makes the tree, then those of its submodules, from the working tree's own copies of them: nothing is fetched.
-
-    Yields:
-        The submodules that are not checked out there, by their path from the root.
-    """
-    git.run("worktree", "add", "--quiet", "--detach", str(tree), commit)
-    for entry in git.items("ls-tree", "-r", "-z", "--full-tree", commit):
-        head, _, path = entry.partition("\t")
-        if not head.startswith("160000 "):
-            continue
-        own, wanted = git.at(git.folder / path), head.split()[2]
-        if not (own.folder / ".git").exists():
-            yield str(inside / path)
-            continue
-        if not own.agrees("cat-file", "-e", f"{wanted}^{{commit}}"):
-            raise UsageError(
-                f"submodule {inside / path}: the reference wants its commit {wanted[:12]}, which is not here: "
-                f"`git -C {own.folder} fetch origin {wanted}`"
-            )
-        yield from _plant(own, wanted, tree / path, inside / path)
-
-
 def _uproot(folder: Path, git: Git) -> None:
-    """Removes the trees in a folder, the innermost first, the folder and its lock. Each repository forgets its own.
+    """Removes the tree in a folder, which its repository forgets, the folder and its lock.
 
     Not by ``git worktree prune``, which would forget the user's own worktrees on disks that are not plugged in.
     """
-    for mark in sorted(folder.rglob(".git"), key=lambda path: len(path.parts), reverse=True):
-        git.at(mark.parent).agrees("worktree", "remove", "--force", "--force", str(mark.parent))
+    for tree in (folder / "tree").glob("*"):
+        git.at(tree).agrees("worktree", "remove", "--force", "--force", str(tree))
     shutil.rmtree(folder)
     _lock(folder).unlink(missing_ok=True)

@@ -169,38 +169,22 @@ def outer(repo: Repo, tmp_path: Path) -> Repo:
 
 @pytest.mark.parametrize("ignored", ["nowhere", "here", "in .gitmodules"])
 def test_a_change_in_a_submodule(outer: Repo, ignored: str) -> None:
-    """Even where git is told to ignore it; at another commit the submodule itself is one."""
+    """Even where git is told to ignore it; whatever is changed in it, it is the submodule that has."""
     if ignored == "here":
         outer.git("config", "diff.ignoreSubmodules", "all")
     elif ignored == "in .gitmodules":
         outer.git("config", "--file", ".gitmodules", "submodule.its part.ignore", "all")
         outer.commit()
     seen = [state(outer)]
-    for number in (2, 3):
-        outer.put("its part/net.py", f"WIDTH = {number}\n")
+    for name, text in (("net.py", "WIDTH = 2\n"), ("net.py", "WIDTH = 3\n"), ("new.py", ""), ("new.py", "x = 1\n")):
+        outer.put(f"its part/{name}", text)
         seen.append(state(outer))
     Repo(outer.root / "its part").commit()
     seen.append(state(outer))
-    assert [one.changed for one in seen] == [(), ("its part/net.py",), ("its part/net.py",), ("its part",)]
-    assert len({one.sha256 for one in seen}) == 4
-    outer.git("add", "its part")
-    assert (state(outer).changed, state(outer).sha256) == (("its part",), seen[-1].sha256)
+    assert [one.changed for one in seen] == [(), *[("its part",)] * 5]
+    assert len({one.sha256 for one in seen}) == 6
     outer.commit()
     assert state(outer).changed == ()
-
-
-def test_what_a_model_leaves_in_a_submodule_is_no_change(outer: Repo, tmp_path: Path) -> None:
-    before = state(outer)
-    outer.put("its part/__pycache__/net.cpython-311.pyc")
-    assert state(outer) == before
-    outer.put("its part/model.log", "epoch 1\n")
-    assert state(outer, before.untracked).sha256 == before.sha256
-    assert state(outer).changed == ("its part/model.log",)
-    clone = tmp_path / "clone"
-    run_git(tmp_path, "clone", "-q", str(outer.root), str(clone))
-    assert trees.state(git_of(clone), []).changed == ()  # it is not checked out
-    (clone / "its part").rmdir()
-    assert trees.state(git_of(clone), []).changed == ("its part",)
 
 
 # ── the reference's tree: whole, and gone afterwards, whatever happens ───────────────────────────────────────────────
@@ -222,7 +206,7 @@ def test_the_tree_is_the_commits_and_goes(repo: Repo, cache: Path, tmp_path: Pat
     repo.git("-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", str(linked))
     repo.put("model.py", "WIDTH = 3\n")
     for folder in (repo.root, linked):
-        with suppress(KeyboardInterrupt), planted(git_of(folder), old(repo), cache, "one") as (tree, _):
+        with suppress(KeyboardInterrupt), planted(git_of(folder), old(repo), cache, "one") as tree:
             assert (tree / "model.py").read_text() == "WIDTH = 0\n"
             assert tree.name == folder.name
             assert len(repo.worktrees()) == 3
@@ -235,33 +219,14 @@ def test_the_tree_is_the_commits_and_goes(repo: Repo, cache: Path, tmp_path: Pat
     assert not (repo.root / "hooked").exists()
 
 
-def test_submodules_come_from_the_working_trees_own(outer: Repo, cache: Path) -> None:
-    """At the reference's commit of them, though they have moved on since."""
-    part = Repo(outer.root / "its part")
-    part.put("net.py", "WIDTH = 2\n")
-    part.commit()
-    outer.commit()
-    with planted(git_of(outer.root), old(outer), cache, "one") as (tree, empty):
-        assert (tree / "its part" / "net.py").read_text() == "WIDTH = 1\n"
-        assert empty == ()
-    assert list(cache.iterdir()) == []
-    assert (part.root / "net.py").read_text() == "WIDTH = 2\n"
-    assert [len(repository.worktrees()) for repository in (outer, part)] == [1, 1]
-    assert outer.git("status", "--porcelain") == ""
-
-
-def test_a_submodule_that_is_not_checked_out_or_lacks_the_commit(outer: Repo, cache: Path, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    run_git(tmp_path, "clone", "-q", str(outer.root), str(clone))
-    with planted(git_of(clone), "HEAD", cache, "one") as (_, empty):
-        assert empty == ("its part",)
-    Repo(clone / "its part").commit()  # another repository in its place
-    with (
-        pytest.raises(UsageError, match=r"submodule its part: the reference wants .*fetch origin"),
-        planted(git_of(clone), "HEAD", cache, "one"),
-    ):
-        pass
-    assert list(cache.iterdir()) == []
+def test_a_submodule_that_is_checked_out_is_refused_and_an_empty_one_is_named(outer: Repo, tmp_path: Path) -> None:
+    """Also of a reference that the working tree has long left: B would have the files, and A an empty folder."""
+    git = git_of(outer.root)
+    assert trees.submodules(git, old(outer)) == []
+    with pytest.raises(UsageError, match=r"its part: a submodule that is checked out here, .*`git submodule deinit"):
+        trees.submodules(git, "HEAD")
+    outer.git("submodule", "--quiet", "deinit", "its part")
+    assert trees.submodules(git, "HEAD") == ["its part"]
 
 
 KILLED = """
@@ -290,7 +255,7 @@ def test_the_tree_of_a_killed_check_is_pruned_by_the_next_and_no_other(repo: Rep
     process.wait()
     process.stdout.close()
     assert (cache / "killed").is_dir()
-    with planted(git_of(repo.root), old(repo), cache, "next") as (tree, _):
+    with planted(git_of(repo.root), old(repo), cache, "next") as tree:
         assert sorted(path.name for path in cache.iterdir()) == ["next", "next.lock"]
         assert sorted(repo.worktrees()) == sorted([str(repo.root), str(unplugged), str(tree)])
     assert list(cache.iterdir()) == []

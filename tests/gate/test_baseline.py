@@ -94,15 +94,6 @@ def test_whatever_a_run_is_called_and_measured_is_read_again(text: str, speedup:
     assert decode(encode(baseline)) == baseline
 
 
-def test_a_seed_is_a_line_and_another_time_leaves_it_alone() -> None:
-    before, after = (encode(make_baseline(slow=slow)).decode().splitlines() for slow in ({}, {COMPILED: 1.1}))
-    assert max(map(len, before)) <= 180
-    lines = [line for line in before if '"accuracy"' in line]
-    assert len(lines) == 12
-    assert lines == [line for line in after if '"accuracy"' in line]
-    assert 0 < sum(one != other for one, other in zip(before, after, strict=True)) < 10
-
-
 # ── a run against a baseline ─────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -28,14 +28,14 @@ BROKEN: tuple[tuple[str, str, str, str], ...] = (
     ("baseline", r'"format": "[^"]*"', '"format": "x"', "format"),
     ("baseline", VERSION, '"schema_version": 2', "schema_version: is 2, this mnist-bench reads 1"),
     ("baseline", ACCURACY, '"accuracy": 1e999', "trainings[0].accuracy"),
-    ("baseline", f"{ACCURACY}, ", "", "trainings[0]"),  # missing
+    ("baseline", f"{ACCURACY},", "", "trainings[0]"),  # missing
     ("baseline", r'"status": "skipped"', '"status": "oom"', "cells[0]"),
     ("baseline", r'"run_id": "[^"]*",\n *"key"', '"run_id": "x",\n"key"', "is not among the runs"),
     ("baseline", r'"seed": 1,', '"seed": 0,', "a seed stands there twice"),
     ("baseline", r'"variant": "eager"', '"variant": "compile"', "a cell stands there twice"),
     ("baseline", r'"trainings"', '"training"', "training"),
     ("check", ACCURACY, '"accuracy": NaN', "NaN is not a figure"),
-    ("check", r'"steps": \[10, 10\]', '"steps": [10, -1]', "check.cells[0].pairs[0]"),
+    ("check", r'"steps": \[\s*10,', '"steps": [-1,', "check.cells[0].pairs[0]"),
     ("check", r'"kind": "regression"', '"kind": "bad"', "verdicts[0].kind"),
     ("check", VERSION, '"schema": 1', "schema_version"),
     ("check", "{", "", "Expected `object`"),
@@ -50,14 +50,6 @@ def test_a_broken_file_is_refused_by_its_field(file: str, old: str, new: str, wo
     assert broken != text
     with pytest.raises(ValueError, match=re.escape(words)):
         decode(broken.encode())
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_what_is_stored_fits_its_lines_and_is_stored_the_same_again(file: str) -> None:
-    text, decode = FILES[file]
-    assert max(map(len, text.splitlines())) <= 180
-    found = decode(text.encode())
-    assert (baseline.encode(found) if file == "baseline" else outputs.encode(*found)).decode() == text
 
 
 def test_what_no_check_holds_is_refused() -> None:

@@ -54,7 +54,7 @@ READERS = {
     **{f"{SHARD}/{name}": (f"merge {Path(SHARD).name} 20010401T101500Z-shard2 -o shards",) for name in LINES},
     **{f"{REPRODUCED}/{name}": (f"reproduce --resume {Path(REPRODUCED).name} -o tutorial",) for name in LINES[:2]},
     **{f"{GATED}/{name}": (AGAINST_BASELINE,) for name in LINES},
-    "baseline.json": (AGAINST_BASELINE, "baseline show baseline.json"),
+    "baseline.json": (AGAINST_BASELINE,),
     "check.json": ("check --replay check.json", "check --replay check.json --format md"),
     "small.yaml": ("plan small.yaml",),
 }
