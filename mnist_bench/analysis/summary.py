@@ -228,6 +228,8 @@ def missed_floors(matrix: Matrix, rows: Iterable[Row]) -> list[tuple[Cell, str]]
             if least is None or (row.status == "skipped" if value is None else value >= least):
                 continue
             how = f"was not measured ({row.status}), so the floor {least:g} is missed"
-            how = how if value is None else f"{value:.8g} is below the floor {least:g}"
+            deviation = row["test_accuracy_std"] if key == "test_accuracy" else None
+            spread = "" if deviation is None else f", over {row.seeds} seeds that spread by {deviation:.2g},"
+            how = how if value is None else f"{value:.8g}{spread} is below the floor {least:g}"
             found.append((row.cell, f"{row.cell.id}: {name} {how}"))
     return found

@@ -249,3 +249,12 @@ def test_samples_per_second_of_an_epoch(train_s: tuple[float, ...], rates: list[
     measured = make_measurement(epochs=make_epochs(train_s, (0.9,) * len(train_s)))
     lines = epochs(run_of([make_trial(outcome=measured), make_failed(seed=1)]))
     assert [dict(zip(EPOCH_COLUMNS, line, strict=True))["train_samples_per_s"] for line in lines] == rates
+
+
+def test_a_missed_floor_says_how_far_its_seeds_spread() -> None:
+    own = [make_measurement(epochs=make_epochs((2.0,), (accuracy,))) for accuracy in (0.94, 0.96)]
+    run = run_of(
+        [make_trial(seed=seed, outcome=one) for seed, one in enumerate(own)], expect=(Floor(min_accuracy=0.96),)
+    )
+    ((_, how),) = missed_floors(run.manifest.matrix, run.rows)
+    assert how.endswith("test accuracy 0.95, over 2 seeds that spread by 0.014, is below the floor 0.96")
