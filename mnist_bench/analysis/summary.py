@@ -180,16 +180,20 @@ def _fastest(run: Run) -> set[Cell]:
 
 
 def _leaders(run: Run, log_step_s: Mapping[Cell, float]) -> list[Cell]:
-    """The cell with the shortest step, or the one that was shown to be faster than that, and all not told from it."""
+    """The cell with the shortest step, or the one that was shown to be faster than that, and all not told from it.
+
+    None where nothing was paired with it (``--solo``): an unpaired ratio shows no winner.
+    """
     leader = min(log_step_s, key=log_step_s.__getitem__)
     for _ in log_step_s:
         run.index.measure(pair for cell in log_step_s for pair in run.pairs(leader, cell))
-        ratios = {cell: speed_up(run.pairs(leader, cell), run.index) for cell in log_step_s if cell != leader}
-        faster = {cell: one.interval.estimate for cell, one in ratios.items() if one and one.shown == "faster"}
+        known = ((cell, speed_up(run.pairs(leader, cell), run.index)) for cell in log_step_s if cell != leader)
+        ratios = {cell: one for cell, one in known if one and one.paired != "unpaired"}
+        faster = {cell: one.interval.estimate for cell, one in ratios.items() if one.shown == "faster"}
         if not faster:
             break
         leader = max(faster, key=faster.__getitem__)
-    return [leader, *(cell for cell, one in ratios.items() if one and one.shown != "slower")]
+    return [leader, *(cell for cell, one in ratios.items() if one.shown != "slower")] if ratios else []
 
 
 EPOCH_COLUMNS = (

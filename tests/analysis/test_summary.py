@@ -213,6 +213,8 @@ class TestFastest:
         trials, sessions = timed((EAGER, 1.0), (COMPILE, 0.8), seeds=3)
         alone = [make_session([t], [[0.1]] * 40, paired=False) for t in trials if t.cell == EAGER]  # a quiet hour
         assert self.fastest(trials, *sessions, *alone) == {"compile"}
+        solo = [make_session([t], [[1.0 + (t.cell == EAGER)]] * 40, paired=False) for t in trials]
+        assert self.fastest(trials, *solo) == set(), "none was timed together with another"
 
     def test_other_classes_failed_and_single_cells_have_none(self) -> None:
         trials, sessions = timed((EAGER, 2.0), (COMPILE, 2.5), (make_cell(variant="tf32"), 1.0))
