@@ -100,15 +100,17 @@ def slugs(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def flags_of(parser: argparse.ArgumentParser) -> set[str]:
-    """Every flag of a parser and of those below it."""
-    below = [action.choices.values() for action in parser._actions if isinstance(action.choices, dict)]
-    found = {flag for action in parser._actions for flag in action.option_strings}
-    return found.union(*(flags_of(each) for parsers in below for each in parsers))
+def actions_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """What a parser and those below it take."""
+    for action in parser._actions:
+        yield action
+        for each in action.choices.values() if isinstance(action.choices, dict) else ():
+            yield from actions_of(each)
 
 
 SOURCE = "\n".join(file.read_text("utf-8") for file in (ROOT / "mnist_bench").rglob("*.py"))
-ALL_FLAGS = set[str]().union(*(flags_of(build_parser(name)) for name in COMMANDS))
+ACTIONS = [action for name in COMMANDS for action in actions_of(build_parser(name))]
+ALL_FLAGS = {flag for action in ACTIONS for flag in action.option_strings}
 ALL_COMMANDS = [
     pytest.param(each, id=f"{path.name}: {each.text.splitlines()[0]}")
     for path in DOCUMENTS
@@ -240,6 +242,12 @@ def test_exit_codes_are_those_of_the_program() -> None:
     table = (ROOT / "docs" / "ci.md").read_text("utf-8").partition("| exit code |")[2].partition("\n\n")[0]
     of_ci = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for code in row.split(", ")}
     assert of_ci == meanings.keys() - {Interrupted.exit_code}
+
+
+def test_o_is_the_results_folder_everywhere_and_nothing_else() -> None:
+    assert {(*one.option_strings, one.dest) for one in ACTIONS if "-o" in one.option_strings} == {
+        ("-o", "--output-dir", "output_dir")
+    }
 
 
 HEAVY = ("torch", "rich", "pydantic", "numpy", "pandas", "yaml")
