@@ -44,10 +44,6 @@ class TestPlan:
         assert err == f"mnist-bench: {words}\n"
         assert "Plan of default" in out
 
-    def test_where_there_is_no_reference_it_is_said(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        (here / "benchmarks.yaml").write_text(changed(5, "variants: [compile]"))
-        assert "name one with --reference" in output(capsys, "plan")
-
     def test_a_thousand_seeds_are_the_most(self) -> None:
         with pytest.raises(UsageError, match="1001 seeds are more than 1000"):
             options.parse_seeds(",".join(map(str, range(1001))))

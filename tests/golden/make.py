@@ -56,6 +56,7 @@ def write(results: Path, run_id: str, matrix: Matrix, made: Records, options: An
         started_at=f"{day}T10:15:00Z",
         ended_at=f"{day}T10:50:00Z",
         status=more.get("status", "complete"),
+        **more.get("manifest", {}),
     )
     manifest = replace(manifest, environment=replace(manifest.environment, **more.get("machine", {})))
     done = trials[: more.get("finished")]
