@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("mnist_bench.cli.export", "write a run in the format of another tool"),
     "data": ("mnist_bench.cli.data", "fetch, verify, show or synthesize the data set"),
     "report": ("mnist_bench.cli.report", "write a run as one HTML page with plots, and the plots as images"),
-    "baseline": ("mnist_bench.cli.baseline", "write a run as the file that later runs are checked against; show it"),
+    "baseline": ("mnist_bench.cli.baseline", "write a run as the file that later runs are checked against"),
     "doctor": ("mnist_bench.cli.doctor", "look for every known pitfall of this machine, each with its mend"),
     "list": ("mnist_bench.cli.list", "list the models, devices or variants that a matrix can name"),
     "schema": ("mnist_bench.cli.schema", "print the JSON Schema of the matrix file"),
