@@ -16,7 +16,6 @@ from mnist_bench.errors import UsageError
 from mnist_bench.records import RunOptions
 
 if TYPE_CHECKING:
-    from mnist_bench.labs.reproduce import Reproduction
     from mnist_bench.run.group import Observer
     from mnist_bench.run.runner import Options, RunPlan
 
@@ -43,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.progress import RunProgress, Screen
-    from mnist_bench.labs.reproduce import Reproduction, page, plot
+    from mnist_bench.labs.reproduce import Reproduction, document, page, plot, to_json
     from mnist_bench.machine.noise import alone
     from mnist_bench.report import vega
     from mnist_bench.run import runner
@@ -64,10 +63,8 @@ def execute(args: argparse.Namespace) -> int:
         with folder.lock():
             for suffix, content in files.items():
                 write_atomically(folder.path / f"reproduction.{suffix}", content)
-    if result.models or args.format == "json":  # a document for programs, empty as it is
-        _print(result, args)
-    where = f"reproduction: {folder.path}/reproduction.md (and .svg, .png)"
-    errors.print(where if result.models else "nothing was measured yet", soft_wrap=True)
+        errors.print(f"reproduction: {folder.path}/reproduction.md (and .svg, .png)", soft_wrap=True)
+    print_result(args, document(result), lambda: to_json(result))
     if {result.tutorial.manifest.status, result.standard.manifest.status} != {"complete"}:
         errors.print(f"interrupted; go on with: {options.resuming(args, folder.run_id)}", soft_wrap=True)
         return 130
@@ -114,13 +111,3 @@ def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
 
 def _options(args: argparse.Namespace) -> Options:
     return options.executed(args, "mnist-bench reproduce", RunOptions(score_both=True))
-
-
-def _print(result: Reproduction, args: argparse.Namespace) -> None:
-    from mnist_bench.labs import reproduce
-
-    if args.format == "md":  # the plot as well
-        print(reproduce.page(result), end="")
-        return
-    csv = reproduce.tables(result)["epochs"].csv
-    print_result(args, reproduce.document(result), lambda: reproduce.to_json(result), csv)

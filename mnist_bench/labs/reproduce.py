@@ -17,27 +17,27 @@ from typing import Any, Literal
 
 from mnist_bench import config, stats
 from mnist_bench.analysis.results import machine
-from mnist_bench.analysis.summary import Run
+from mnist_bench.analysis.summary import Ok, Run
 from mnist_bench.catalogue import training_of
 from mnist_bench.cells import model_of
 from mnist_bench.errors import UsageError
-from mnist_bench.records import BUILTIN_VARIANTS, TRAIN_IMAGES, Cell, Matrix, Measurement
+from mnist_bench.figures import points
+from mnist_bench.records import BUILTIN_VARIANTS, TRAIN_IMAGES, Cell, Matrix
 from mnist_bench.table import Column, Document, Table, at
 
 ONE_SEED_PP = 1.0  # of one seed, which shows no spread: this near is near
 MOST_OUTSIDE = 0.1  # of the epochs, for a column to fit: a 95 % interval is left now and then
-ERRATA = {"erratum_1": ("train", "test"), "erratum_2": ("test", "standard")}  # each the first less the second
 MEANINGS = (
-    "measured: the mean over seeds; range: their lowest and highest; diff: measured less published (pp); rms: the root "
-    "mean square of that over epochs; outside: epochs whose published figure would not agree. Epochs count from 0, as "
-    "in the tutorial. All accuracies are those of the training images, as published (erratum 1).",
-    "within the seeds' spread: the published figure lies in the 95 % prediction interval of one more seed, mean ± t s "
-    "√(1 + 1/n), s at least the binomial deviation of 60,000 images: would agree. With one seed there is no spread: "
-    "within 1 pp or not. A rate fits the column if the last epoch agrees and at most one epoch in ten does not.",
-    "Erratum 1: train and test are the same weights, trained by the tutorial's recipe, scored on the training images "
-    "(as the tutorial does) and on the test images. Erratum 2 (inputs scaled twice): standard is the standard recipe "
-    "on the test images, one seed; the cost is test less standard. Erratum 3: the text promises 99.81 % for mlp, its "
-    "table ends lower. Erratum 4: lr 0.01 in the snippet, 0.001 in the listing. Erratum 5: it is not Keras.",
+    "measured: the mean over seeds; diff: measured less published (pp); rms: the root mean square of that over epochs; "
+    "outside: epochs that do not agree. Epochs count from 0, as in the tutorial, and all accuracies are those of the "
+    "training images, as published (erratum 1).",
+    "A published figure agrees that lies in the 95 % prediction interval of one more seed, mean ± t s √(1 + 1/n), s at "
+    "least the binomial deviation of 60,000 images; with one seed there is no spread: within 1 pp or not. A rate fits "
+    "the column if the last epoch agrees and at most one epoch in ten does not.",
+    "Erratum 1: the same weights on the training images (train), as the tutorial does, less on the test images (test). "
+    "Erratum 2 (inputs scaled twice): test less the standard recipe on the test images (standard, one seed). Erratum "
+    "3: the text promises 99.81 % for mlp, its table ends lower. Erratum 4: lr 0.01 in the snippet, 0.001 in the "
+    "listing. Erratum 5: it is not Keras.",
 )
 PUBLISHED, MEASURED = "published", "measured (mean, range over seeds)"  # in the plot
 
@@ -85,11 +85,6 @@ class Epoch:
         """Measured less published (pp)."""
         return self.mean - self.published
 
-    @property
-    def spread(self) -> str:
-        """The lowest and the highest of the seeds; empty for one."""
-        return f"{min(self.measured):.2f}-{max(self.measured):.2f}" if len(self.measured) > 1 else ""
-
     @cached_property
     def agreeing(self) -> tuple[float, float]:
         """Which published figures would agree (percent).
@@ -122,24 +117,28 @@ class Model:
 
     Args:
         epochs: is not empty.
-        scores: after the last epoch (percent, means over seeds); what was not measured is not there. ``train`` and
-            ``test``: of the same weights on both image sets; the first is what the tutorial publishes as test accuracy,
-            their difference is ``erratum_1`` (pp). ``standard``: on the test images with the right normalisation, of
-            one seed; ``erratum_2`` is what the second scaling of the inputs adds (negative: it costs accuracy).
+        test: after the last epoch, the same weights on the test images (percent, the mean over seeds); None: not
+            measured. ``standard``: likewise with the right normalisation, of one seed.
     """
 
-    name: str
     model: str
     epochs: Sequence[Epoch]
-    scores: Mapping[str, float]
+    test: float | None
+    standard: float | None
 
     @property
     def final(self) -> Epoch:
         return self.epochs[-1]
 
     @property
-    def title(self) -> str:
-        return f"{self.name}, lr {self.final.lr:g}"
+    def erratum_1(self) -> float | None:
+        """What the tutorial publishes as test accuracy, less the test accuracy (pp)."""
+        return None if self.test is None else self.final.mean - self.test
+
+    @property
+    def erratum_2(self) -> float | None:
+        """What the second scaling of the inputs adds (pp; negative: it costs accuracy)."""
+        return None if self.test is None or self.standard is None else self.test - self.standard
 
     @property
     def outside(self) -> int:
@@ -176,31 +175,23 @@ class Reproduction:
     @cached_property
     def models(self) -> Sequence[Model]:
         """The entries with a seed that went well, as far as both columns go."""
-        matrix, published, models = self.tutorial.manifest.matrix, read(), []
-        for cell, own in self.tutorial.ok.items():
-            entry = model_of(matrix, cell.model)
-            lr = training_of(entry, matrix.recipe).lr
-            seeds = zip(*(one.epochs.accuracy for _, one in own.values()), strict=True)
-            columns = zip(published[entry.model], seeds, strict=False)  # a short look
-            epochs = [
+        return [model for cell, own in self.tutorial.ok.items() if (model := self._model(cell, own)).epochs]
+
+    def _model(self, cell: Cell, own: Ok) -> Model:
+        matrix = self.tutorial.manifest.matrix
+        entry = model_of(matrix, cell.model)
+        lr = training_of(entry, matrix.recipe).lr
+        seeds = zip(*(one.epochs.accuracy for _, one in own.values()), strict=True)
+        columns = zip(read()[entry.model], seeds, strict=False)  # a short look
+        return Model(
+            model=entry.model,
+            epochs=[
                 Epoch(name=entry.name, lr=lr, number=number, published=figure, measured=[100 * one for one in each])
                 for number, (figure, each) in enumerate(columns)
-            ]
-            if epochs:
-                scores = self._scores(cell)
-                models.append(Model(name=entry.name, model=entry.model, epochs=epochs, scores=scores))
-        return models
-
-    def _scores(self, cell: Cell) -> Mapping[str, float]:
-        own, mended = (
-            [one.final for _, one in run.ok.get(cell, {}).values() if one.final]
-            for run in (self.tutorial, self.standard)
+            ],
+            test=_test_accuracy(own),
+            standard=_test_accuracy(self.standard.ok.get(cell, {})),
         )
-        sets = {"train": [one.train for one in own], "test": [one.test for one in own]}
-        sets["standard"] = [one.test for one in mended]
-        found = {name: 100 * fmean(known) for name, known in sets.items() if known}
-        costs = {name: found[a] - found[b] for name, (a, b) in ERRATA.items() if a in found and b in found}
-        return found | costs
 
     @property
     def rate(self) -> str:
@@ -221,85 +212,72 @@ class Reproduction:
         ]
         return failed + [f"{run.manifest.matrix.recipe} {name}: not yet run" for run in runs for name in run.pending]
 
-    @property
-    def work_s(self) -> float:
-        """The seconds that its trials had the machine."""
-        trials = (*self.tutorial.trials, *self.standard.trials)
-        return sum(trial.outcome.token_s for trial in trials if isinstance(trial.outcome, Measurement))
+
+def _test_accuracy(own: Ok) -> float | None:
+    """After the last epoch (percent, the mean over seeds)."""
+    known = [one.final.test for _, one in own.values() if one.final]
+    return 100 * fmean(known) if known else None
 
 
 # ── what is said of it ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def signed(points: float) -> str:
-    """A difference in percentage points, as ``+0.30``; what rounds to nothing is ``+0.00``, never ``-0.00``."""
-    return f"{round(points, 2) + 0.0:+.2f}"
+def _signed(percentage_points: float) -> str:
+    return points(percentage_points / 100)
 
 
-def _figure(
-    title: str | None, key: str, value: Callable[[Any], Any], show: Callable[[float], str] = "{:.2f}".format
-) -> Column[Any]:
+def _figure(title: str, key: str, path: str, show: Callable[[float], str] = "{:.2f}".format) -> Column[Any]:
     """A figure in percent or percentage points; in files to what 60,000 images can tell apart, and a digit."""
 
-    def text(row: Any) -> str:
-        return "" if (found := value(row)) is None else show(found)
+    def value(row: Any) -> float | None:
+        return None if (found := at(path)(row)) is None else round(found, 4) + 0.0  # no -0.0
 
-    def rounded(row: Any) -> float | None:
-        return None if (found := value(row)) is None else round(found, 4) + 0.0  # no -0.0
-
-    return Column(title, text, key=key, value=rounded)
-
-
-def _columns(title: str | None, of: Callable[[Any], Epoch], *also: Column[Any]) -> tuple[Column[Any], ...]:
-    """An epoch of a row, published beside measured; with ``title`` people read the entry's name too."""
-    return (
-        Column(title, right=False, key="model", value=lambda row: of(row).name),
-        Column(None, key="lr", value=lambda row: of(row).lr),
-        Column(None, key="seeds", value=lambda row: len(of(row).measured)),
-        *also,
-        _figure("published", "published", lambda row: of(row).published),
-        _figure("measured", "measured", lambda row: of(row).mean),
-        Column("range", lambda row: of(row).spread, rank=1),
-        _figure(None, "measured_min", lambda row: min(of(row).measured)),
-        _figure(None, "measured_max", lambda row: max(of(row).measured)),
-        _figure("diff", "difference_pp", lambda row: of(row).difference, signed),
-        Column("would agree", lambda row: "{:.2f} to {:.2f}".format(*of(row).agreeing), rank=2),
-        _figure(None, "agrees_from", lambda row: of(row).agreeing[0]),
-        _figure(None, "agrees_to", lambda row: of(row).agreeing[1]),
-    )
+    return Column(title, lambda row: "" if (found := value(row)) is None else show(found), key=key, value=value)
 
 
 EPOCH_COLUMNS: tuple[Column[Epoch], ...] = (
-    *_columns(None, lambda epoch: epoch, Column("epoch", key="epoch", value=at("number"))),
+    Column("model", right=False, key="model", value=at("name")),
+    Column(None, key="lr", value=at("lr")),
+    Column(None, key="seeds", value=lambda row: len(row.measured)),
+    Column("epoch", key="epoch", value=at("number")),
+    _figure("published", "published", "published"),
+    _figure("measured", "measured", "mean"),
+    _figure("diff", "difference_pp", "difference", _signed),
+    Column("would agree", lambda row: "{:.2f} to {:.2f}".format(*row.agreeing), rank=1),
+    Column(None, key="agrees_from", value=lambda row: round(row.agreeing[0], 4)),
+    Column(None, key="agrees_to", value=lambda row: round(row.agreeing[1], 4)),
     Column("agrees", right=False, key="inside", value=at("inside")),
 )
 VERDICT_COLUMNS: tuple[Column[Model], ...] = (
-    *_columns("model", at("final")),
-    _figure("rms", "rms_difference_pp", at("rms")),
+    Column("model", right=False, key="model", value=at("final.name")),
+    Column("lr", key="lr", rank=1, value=at("final.lr")),
+    Column("seeds", key="seeds", rank=2, value=lambda row: len(row.final.measured)),
+    _figure("published", "published", "final.published"),
+    _figure("measured", "measured", "final.mean"),
+    _figure("diff", "difference_pp", "final.difference", _signed),
+    _figure("rms", "rms_difference_pp", "rms"),
     Column("outside", key="epochs_outside", value=at("outside")),
     Column("verdict", right=False, key="verdict", value=at("final.verdict")),
     Column(None, key="within", value=at("final.inside")),
 )
-
-
-def _score(key: str) -> Callable[[Model], float | None]:
-    return lambda model: model.scores.get(key)
-
-
 ERRATA_COLUMNS: tuple[Column[Model], ...] = (
-    Column("model", right=False, key="model", value=at("name")),
-    _figure("published", "published", at("final.published")),
-    *(_figure(key, key, _score(key)) for key in ("train", "test", "standard")),
-    *(_figure(key.replace("_", " "), key, _score(key), signed) for key in ERRATA),
+    Column("model", right=False, key="model", value=at("final.name")),
+    _figure("train", "train", "final.mean"),
+    _figure("test", "test", "test"),
+    _figure("standard", "standard", "standard"),
+    _figure("erratum 1", "erratum_1", "erratum_1", _signed),
+    _figure("erratum 2", "erratum_2", "erratum_2", _signed),
 )
 
 
 def tables(result: Reproduction) -> dict[str, Table[Any]]:
-    """As programs get them: a line per entry, per entry and epoch, and per entry whose errata were measured."""
-    scored = [model for model in result.models if model.scores]
+    """A line per entry and epoch, per entry, and per entry whose errata were measured."""
+    models = result.models
+    scored = [one for one in models if one.test is not None]
+    epochs = [each for one in models for each in one.epochs]
     return {
-        "verdicts": Table("After the last epoch (accuracy in percent)", VERDICT_COLUMNS, result.models),
-        "epochs": Table("", EPOCH_COLUMNS, [each for model in result.models for each in model.epochs]),
+        "epochs": Table("Epoch by epoch (accuracy in percent)", EPOCH_COLUMNS, epochs),
+        "verdicts": Table("After the last epoch (accuracy in percent)", VERDICT_COLUMNS, models),
         "errata": Table("What the errata cost (accuracy in percent after the last epoch)", ERRATA_COLUMNS, scored),
     }
 
@@ -310,39 +288,28 @@ def document(result: Reproduction) -> Document:
     setting = (
         f"Runs {manifest.run_id} (tutorial recipe) and {result.standard.manifest.run_id} (standard recipe)",
         f"MNIST ({manifest.dataset.sha256[:12]})",
-        f"{_count(matrix.epochs, 'epoch')}, batch {matrix.batch_sizes[0]}",
         f"seed{'s' * (len(matrix.seeds) != 1)} {', '.join(map(str, matrix.seeds))}",
         f"pipeline {matrix.variants[0].pipeline}",
         *machine(manifest.environment),
-        f"{result.work_s / 60:.1f} min of work",
     )
-    verdicts, _, errata = tables(result).values()
-    epochs = [
-        Table(f"{model.title}, {_count(len(model.final.measured), 'seed')}", EPOCH_COLUMNS, model.epochs)
-        for model in result.models
-    ]
     return Document(
         title="The tutorial, reproduced",
         facts=(" · ".join(setting), *(["Not complete: figures are missing."] if result.missing else [])),
-        tables=(*epochs, verdicts, errata),
+        tables=[*tables(result).values()],
         notes=(*filter(None, [result.rate]), *MEANINGS, *(f"missing: {line}" for line in result.missing)),
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def to_json(result: Reproduction) -> dict[str, Any]:
     """The whole result as JSON values."""
-    manifest, beside = result.tutorial.manifest, result.standard.manifest
+    runs = {"tutorial": result.tutorial.manifest, "standard": result.standard.manifest}
+    own = runs["tutorial"]
     return {
-        "runs": {"tutorial": manifest.run_id, "standard": beside.run_id},
-        "status": {"tutorial": manifest.status, "standard": beside.status},
-        "dataset_sha256": manifest.dataset.sha256,
-        "pipeline": manifest.matrix.variants[0].pipeline,
-        "seeds": list(manifest.matrix.seeds),
-        "work_s": round(result.work_s, 1),
+        "runs": {name: one.run_id for name, one in runs.items()},
+        "status": {name: one.status for name, one in runs.items()},
+        "dataset_sha256": own.dataset.sha256,
+        "pipeline": own.matrix.variants[0].pipeline,
+        "seeds": list(own.matrix.seeds),
         "cnn_rate": result.rate,
         **{name: table.records() for name, table in tables(result).items()},
         "missing": result.missing,
@@ -366,5 +333,13 @@ def plot(models: Sequence[Model]) -> dict[str, Any]:
                 yield {"variant": name, "epoch": one.number, "accuracy": mean, "low": low, "high": high}
 
     panel = learning.accuracy_by_epoch((PUBLISHED, MEASURED), learning.ACCURACY.title("accuracy"))
-    panels = [{**panel, "title": one.title, "width": 320, "data": {"values": list(values(one))}} for one in models]
+    panels = [
+        {
+            **panel,
+            "title": f"{one.final.name}, lr {one.final.lr:g}",
+            "width": 320,
+            "data": {"values": list(values(one))},
+        }
+        for one in models
+    ]
     return {"concat": panels, "columns": 2, "config": vega.paper()}

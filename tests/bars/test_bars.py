@@ -78,15 +78,13 @@ def test_the_tutorial_is_reproduced_within_an_hour_interrupted_once(tmp_path: Pa
     minutes = (time.monotonic() - began) / 60
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    print(
-        f"{minutes:.1f} min", json.dumps(result["verdicts"], indent=1), result["cnn_rate"], *result["remarks"], sep="\n"
-    )
+    print(f"{minutes:.1f} min", json.dumps(result["verdicts"], indent=1), result["cnn_rate"], sep="\n")
     assert minutes < 60
-    assert all(len(verdict["seeds"]) == 3 for verdict in result["verdicts"])
+    assert all(verdict["seeds"] == 3 for verdict in result["verdicts"])
     off = {verdict["model"]: abs(verdict["difference_pp"]) for verdict in result["verdicts"]}
     assert off["mlp"] <= 1.0
     assert off["lenet5"] <= 1.0
-    assert result["cnn_rate"]["text"]
+    assert result["cnn_rate"]
     assert len(result["errata"]) == 4
 
 
