@@ -54,25 +54,6 @@ variants:
   - {<<: *fast, name: faster, threads: 4}
 exclude: [{<<: *small}, {<<: [*small, {device: cuda, model: mlp}], batch_size: 1000}]
 """
-# A fault in every part, and where each is found.
-FAULTY = """\
-version: 2
-modles: [mlp]
-models: [mlp, lenet, {model: cnn, lr: 0}, mlp]
-devices: [cpu, gpu]
-batch_sizes: [0, 100]
-variants: [eager, {name: a, execution: cuda_graph, compile: {}}, {name: b, workers: 1}]
-exclude: [{}]
-epochs: 1_0
-epochs: 3
-expect: [{model: mlp}]
-"""
-PLACES = (
-    "1:10 version, 2:1 modles, 3:15 models[1], 3:39 models[2].lr, 3:43 models[3], 4:16 devices[1], "
-    "5:15 batch_sizes[0], 6:40 variants[1].execution, 6:76 variants[2].workers, 7:11 exclude[0], 8:9 epochs, "
-    "9:1 epochs, 10:10 expect[0]"
-)
-SPOILT = "4:20 batch_sizes[1], 6:25 expect[0].min_accuracy"
 EAGER = "{model: mlp, device: cpu, batch_size: 100, variant: eager}"
 ALIKE = ["~", "null", "true", "False", "0", "-12", "+3", "0x1F", "1.", ".5", "1.5e+3", "1.2.3", "tRUE", "0o8", "."]
 # Of the line of a problem; the message never breaks the line.
@@ -179,23 +160,6 @@ def test_one_fault_is_one_problem_with_its_place(name: str, text: str, prefix: s
     assert len(found) == 1 or name.startswith("include-without"), "a model that is missing is unknown, too"
 
 
-@pytest.mark.parametrize(
-    ("text", "places"),
-    [
-        (FAULTY, PLACES),
-        (changed(1, "version: 3") + "exclude: [{model: lenet5}]\n", "1:10 version, 6:19 exclude[0].model"),
-        # Mended where it stands, not where its alias does.
-        (added("exclude:\n  - &one {model: vgg}\n  - *one\n"), "7:18 exclude[0].model, 7:18 exclude[1].model"),
-        # What depends on a fault is not looked at: the cell is excluded, or is not.
-        (added(f"exclude: [{{model: vgg}}, {{model: mlp}}]\ninclude: [{EAGER}]"), "6:19 exclude[0].model"),
-        (changed(4, "batch_sizes: [100, 0100]") + "expect: [{min_accuracy: on}]\n", SPOILT),
-    ],
-)
-def test_all_at_once_in_the_order_of_the_file(text: str, places: str) -> None:
-    found = [re.sub(r".*?:(\d+:\d+): ([\w.\[\]]+).*", r"\1 \2", problem) for problem in problems(text)]
-    assert ", ".join(found) == places
-
-
 class TestPlugins:
     def test_named_without_being_imported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "mine.py").write_text("raise SystemExit('imported')\n")
@@ -220,21 +184,6 @@ class TestPlugins:
 @pytest.mark.parametrize("text", [FULL, GOOD, SHIPPED])
 def test_what_a_file_resolves_to_is_sound(text: str) -> None:
     assert config.checked(parse(text), source="x", allow_plugins=False) == parse(text)
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"name": "a\x1b[1m"}, "name: 'a\\x1b[1m' is no name"),
-        ({"seeds": (1, 1)}, "seeds[1]: duplicate seed 1"),
-        ({"variants": (Variant(name="a", compile=CompileOptions(dynamic=True)),)}, "variants[0].compile: has no"),
-        ({"batch_sizes": tuple(range(1, 10_002))}, "the axes multiply to"),
-    ],
-)
-def test_a_stranger_s_run_obeys_the_rules_of_a_file(changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        config.checked(replace(parse(GOOD), **changes), source="run/manifest.json", allow_plugins=False)
-    assert caught.value.problems[0].startswith(f"run/manifest.json: {problem}")
 
 
 @pytest.mark.parametrize(

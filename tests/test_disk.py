@@ -89,18 +89,6 @@ def test_a_run_is_found_by_name_and_by_path(run: RunFolder, results: Path, refer
     assert RunFolder.open(where, reference.replace("PATH", str(run.path))).path == run.path
 
 
-def test_what_is_unknown_or_ambiguous_lists_what_is_known(run: RunFolder, results: Path) -> None:
-    for reference in ("", "1999", "../etc", "."):
-        with pytest.raises(UsageError, match=f"known: {RUN_ID}"):
-            RunFolder.open(results, reference)
-    for n in range(12):
-        make(results, f"2027112{n % 3}T101500Z-aaaa{n:02}")
-    with pytest.raises(UsageError, match=r"ambiguous.*20271122T101500Z-aaaa11, .* and 2 more"):
-        RunFolder.open(results, "2027")
-    with pytest.raises(UsageError, match=r"no run in .* yet"):
-        RunFolder.open(results / "nowhere", "latest")
-
-
 @pytest.mark.parametrize("spoil", ["gone", "dangling", "impossible"])
 def test_a_lost_latest_is_the_newest_run(results: Path, monkeypatch: pytest.MonkeyPatch, spoil: str) -> None:
     if spoil == "impossible":
