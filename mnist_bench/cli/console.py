@@ -47,14 +47,9 @@ def settle_streams() -> None:
     Those that are closed lead nowhere (or the next file that is opened would take their number). What the encoding of
     the other side has not is escaped.
     """
-    for descriptor, mode in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            nowhere = os.open(os.devnull, mode)
-            if nowhere != descriptor:
-                os.dup2(nowhere, descriptor)
-                os.close(nowhere)
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:  # it is given the lowest number that is free
+        pass
+    os.close(nowhere)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         encoding = getattr(getattr(sys, name), "encoding", "utf-8")
         buffer = io.BufferedWriter(_Patient(descriptor, "w", closefd=False))

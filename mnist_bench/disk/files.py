@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,9 +90,7 @@ def try_folder(folder: Path) -> None:
     """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    probe = _hidden(folder / "probe")
-    probe.touch()
-    probe.unlink()
+    tempfile.TemporaryFile(dir=folder).close()
 
 
 def append_line(path: Path, line: bytes) -> None:

@@ -11,11 +11,11 @@ import dataclasses
 import fcntl
 import gc
 import io
+import json
 import math
 import os
-import random
 import re
-import string
+import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -60,8 +60,7 @@ _FILES: dict[type, str] = {Trial: TRIALS, Session: SESSIONS}
 
 def new_run_id() -> str:
     """UTC time and 6 random characters: ``20261123T101500Z-a1b2c3``."""
-    suffix = "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=6))
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 def known_runs(output_dir: Path) -> tuple[str, ...]:
@@ -166,7 +165,7 @@ class RunFolder:
             BenchError: a trial's line is over 4,096 bytes all the same.
             OSError: the disk is full or broken.
         """
-        values = _rounded(msgspec.to_builtins(record))
+        values = json.loads(encode(record), parse_float=_rounded)
         line, kind = encode(_fitting(values) if isinstance(record, Trial) else values), type(record)
         stored: Line = _DECODERS[kind].decode(line)  # what cannot be read back is not written
         files.append_line(self.path / _FILES[kind], line)
@@ -331,16 +330,8 @@ def _demand_own_trials(manifest: Manifest) -> None:
         raise ValueError(f"order: {min(foreign)!r} is not of its matrix")
 
 
-def _rounded(value: Any) -> Any:
-    match value:
-        case float():
-            return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
-        case dict():
-            return {key: _rounded(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_rounded(item) for item in value]
-        case _:
-            return value
+def _rounded(figure: str) -> float:
+    return float(f"{float(figure):.{SIGNIFICANT_DIGITS}g}")
 
 
 def _fitting(values: dict[str, Any]) -> dict[str, Any]:
