@@ -68,9 +68,9 @@ def execute(args: argparse.Namespace) -> int:
             raise
         finally:  # however it ends, what is known is printed: it took hours
             if found is not None:
-                told = document(found, args.checks)
-                print_result(args, told, lambda: to_json(found, args.checks, budget_s, os.environ))
-                say(*told.notes * (args.format == "csv"))
+                print_result(
+                    args, document(found, args.checks), lambda: to_json(found, args.checks, budget_s, os.environ)
+                )
     return 0 if any(one.reds for one in found or ()) else options.NOTHING
 
 

@@ -26,7 +26,6 @@ from mnist_bench.records import BUILTIN_VARIANTS
 from mnist_bench.run.protocol import ProbeFailure, TorchReport
 from mnist_bench.table import listed
 
-NEWEST_PYTHON = (3, 14)  # the newest that torch had wheels for when this was written
 OLDEST_TORCH = (2, 10)
 INSTALL = 'pip install "torch>=2.10" torchvision'
 CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
@@ -43,11 +42,10 @@ LITTLE_BYTES, NO_BYTES = 1 << 30, 64 << 20
 RUN = re.compile(r"(-m mnist_bench|(^|/| )mnist-bench) (run|race|check|reproduce|selftest)\b|-m mnist_bench\.worker\b")
 ON = r"(?!0$).+"  # "0" and "" turn a variable off
 SPINS = "threads of a waiting trial may spin, and take the cores of the one that is timed"
-OTHER_FIGURES = "figures may differ from those of others"
+SLOWS = "for finding faults: it slows what is measured"
 # Variables of a process that matter, the values at which they do, how much, and why; the first that fits is said.
 VARIABLES: Sequence[tuple[str, str, Level, str]] = (
     ("ATEN_CPU_CAPABILITY|DNNL_MAX_CPU_ISA", ".+", "warning", "holds torch back"),
-    ("CUDA_LAUNCH_BLOCKING", ON, "warning", "waits for every kernel"),
     ("CUDA_VISIBLE_DEVICES", r"\s*(-1.*|,.*)?", "warning", "hides every GPU"),
     ("CUDA_VISIBLE_DEVICES", ".*", "info", "cuda:0 is the first of these"),
     ("NVIDIA_TF32_OVERRIDE", ".+", "warning", "forces TF32 on (1) or off (0), whatever a variant says"),
@@ -55,46 +53,38 @@ VARIABLES: Sequence[tuple[str, str, Level, str]] = (
     ("OMP_NUM_THREADS|MKL_NUM_THREADS", ".+", "info", "trials set their threads themselves, by `threads` of a variant"),
     ("OMP_WAIT_POLICY", "(?i:active)", "warning", SPINS),
     ("KMP_BLOCKTIME", r"infinite|\d{2,}", "warning", SPINS),  # in ms: longer than the hand-over between trials
-    ("OMP_WAIT_POLICY|KMP_BLOCKTIME", ".+", "info", "not the default way to wait: small steps may be slower"),
-    ("MKL_VERBOSE", ON, "warning", "prints every call"),
-    ("DNNL_VERBOSE|ONEDNN_VERBOSE", ON, "warning", "prints every operation"),
-    ("PYTHONDEVMODE", ON, "warning", "checks at every turn"),
-    ("PYTHONMALLOC", ON, "warning", "another allocator"),
-    ("PYTORCH_NO_CUDA_MEMORY_CACHING", ON, "warning", "asks the driver for every tensor"),
-    ("TORCH_COMPILE_DEBUG", ON, "warning", "writes every compiled graph"),
-    ("TORCH_LOGS|TORCHDYNAMO_VERBOSE", ON, "warning", "logs every step of the compiler"),
-    ("TORCH_SHOW_CPP_STACKTRACES", ON, "warning", "collects stacks"),
-    ("TORCH_USE_CUDA_DSA", ON, "warning", "checks inside kernels"),
-    ("LD_PRELOAD|MALLOC_CONF|PYTORCH_(CUDA_)?ALLOC_CONF", ".+", "info", OTHER_FIGURES),
-    ("ONEDNN_DEFAULT_FPMATH_MODE", ".+", "info", OTHER_FIGURES),
-    (r"TORCHINDUCTOR_(?!CACHE_DIR$)\w+", ".+", "info", OTHER_FIGURES),  # each trial has a cache of its own
+    (
+        "CUDA_LAUNCH_BLOCKING|PYTORCH_NO_CUDA_MEMORY_CACHING|TORCH_USE_CUDA_DSA|PYTHON(DEVMODE|MALLOC)",
+        ON,
+        "warning",
+        SLOWS,
+    ),
+    ("(MKL|DNNL|ONEDNN|TORCHDYNAMO)_VERBOSE|TORCH_(LOGS|COMPILE_DEBUG|SHOW_CPP_STACKTRACES)", ON, "warning", SLOWS),
+    (
+        r"LD_PRELOAD|MALLOC_CONF|PYTORCH_(CUDA_)?ALLOC_CONF|ONEDNN_DEFAULT_FPMATH_MODE|OMP_WAIT_POLICY|KMP_BLOCKTIME"
+        r"|TORCHINDUCTOR_(?!CACHE_DIR$)\w+",  # each trial has a cache of its own
+        *(".+", "info", "figures may differ from those of others"),
+    ),
 )
 
 
 def python(facts: Facts) -> Found:
-    version = facts.environment.python
-    newer = _numbers(version) > NEWEST_PYTHON
-    yield info(f"Python {version} is newer than 3.14, the last that was tried") if newer else ok(f"Python {version}")
+    yield ok(f"Python {facts.environment.python}")
 
 
 def torch(facts: Facts) -> Found:
     match facts.torch:
         case ProbeFailure(kind="missing"):
             yield error("torch is not installed", INSTALL)
-        case ProbeFailure(kind="broken", detail=detail):
-            yield error(f"torch cannot be imported: {detail}", f"{REINSTALL} (a CPU build: {CPU_INDEX})")
-        case ProbeFailure(kind=kind, detail=detail, stage=stage):
-            mend = f"`python -m mnist_bench.worker.probe` shows more; {REINSTALL}"
-            if kind == "hung" and stage.startswith("device"):
+        case ProbeFailure(detail=detail, stage=stage):
+            mend = f"{REINSTALL} (a CPU build: {CPU_INDEX}); `python -m mnist_bench.worker.probe` shows more"
+            if stage.startswith("device"):
                 mend = "look at the driver (nvidia-smi); CUDA_VISIBLE_DEVICES=-1 does without the GPU"
-            yield error(f"the probe of torch {detail}, in: {stage}", mend)
+            yield error(f"torch does not work, in {stage or 'import torch'}: {detail}", mend)
         case TorchReport(version=version) if _numbers(version) < OLDEST_TORCH:
             yield error(f"torch {version} is too old: mnist_bench needs 2.10 or later", f"{INSTALL} --upgrade")
         case TorchReport(version=version, cuda=cuda, hip=hip):
             yield ok(f"torch {version} ({f'CUDA {cuda}' if cuda else f'ROCm {hip}' if hip else 'no CUDA'})")
-            if cuda and not facts.nvidia_driver:
-                what = "torch is a CUDA build and no NVIDIA driver is here: about 5 GB of CUDA libraries lie idle"
-                yield info(what, f"{REINSTALL} {CPU_INDEX}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -102,29 +92,27 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def torchvision(facts: Facts) -> Found:
-    if (torch := facts.report) is None:
-        return
-    version, problem = torch.torchvision, torch.torchvision_error
-    if version is None:
-        yield error("torchvision is not installed: no data set can be read", INSTALL)
-    elif problem is None:
-        yield ok(f"torchvision {version}")
-    else:
-        index = "" if torch.cuda or torch.hip else f" {CPU_INDEX}"
-        mend = f"pip install --force-reinstall --no-deps torchvision=={version.partition('+')[0]}{index}"
-        if torch.torchvision_usable:
-            what = f"torchvision {version} is not built for torch {torch.version} ({problem}): "
-            yield warning(f"{what}mnist_bench works round it, other programs cannot import it", mend)
-        else:
-            yield error(f"torchvision {version} cannot be imported: {problem}", mend)
+    match facts.torch:
+        case TorchReport(torchvision=None):
+            yield error("torchvision is not installed: no data set can be read", INSTALL)
+        case TorchReport(torchvision=version, torchvision_error=None):
+            yield ok(f"torchvision {version}")
+        case TorchReport(torchvision=str(version), torchvision_error=problem) as torch:
+            index = "" if torch.cuda or torch.hip else f" {CPU_INDEX}"
+            mend = f"pip install --force-reinstall --no-deps torchvision=={version.partition('+')[0]}{index}"
+            if torch.torchvision_usable:
+                what = f"torchvision {version} does not import ({problem}): mnist_bench works round it, others cannot"
+                yield warning(what, mend)
+            else:
+                yield error(f"torchvision {version} cannot be imported: {problem}", mend)
 
 
 def cpu(facts: Facts) -> Found:
     details = facts.environment.details
     capability = facts.report.cpu_capability if facts.report else ""
     virtual = "virtual machine" if details.get("hypervisor") == "yes" else ""
-    parts = [facts.environment.cpu, _count(facts.environment.cores, "core"), virtual, capability]
-    text = f"cpu: {', '.join(part for part in parts if part)}"
+    parts = [f"cpu: {facts.environment.cpu}", _count(facts.environment.cores, "core"), virtual, capability]
+    text = ", ".join(filter(None, parts))
     if capability == "DEFAULT" and details.get("architecture") in ("x86_64", "AMD64"):
         yield info(f"{text}: torch finds no AVX2 here, and is many times slower than elsewhere")
     else:
@@ -132,9 +120,7 @@ def cpu(facts: Facts) -> Found:
 
 
 def gpus(facts: Facts) -> Found:
-    if (torch := facts.report) is None:
-        return
-    for device in torch.devices:
+    for device in facts.report.devices if facts.report else ():
         kind, _, _ = device.name.partition(":")
         if device.missing is None and kind != "cpu":
             yield ok(f"{device.name}: {device.description}")
@@ -143,8 +129,8 @@ def gpus(facts: Facts) -> Found:
             yield warning(what, "install a torch that is built for this GPU and driver, or update the driver")
         elif kind == "mps" and facts.system == "darwin":
             yield info(f"mps: {device.missing}; mps cells will be skipped")
-        elif kind == "cuda" and facts.system != "darwin":
-            yield from _no_cuda(facts, torch)
+        elif kind == "cuda" and facts.system != "darwin" and facts.report:
+            yield from _no_cuda(facts, facts.report)
 
 
 def _no_cuda(facts: Facts, torch: TorchReport) -> Found:
@@ -152,8 +138,8 @@ def _no_cuda(facts: Facts, torch: TorchReport) -> Found:
     if not facts.nvidia_driver and not torch.hip:
         yield info("cuda: no NVIDIA driver here; cuda cells will be skipped")
     elif not torch.cuda and not torch.hip:
-        what = f"an NVIDIA driver is here, but torch {torch.version} is built without CUDA: no cuda cell can run"
-        yield warning(what, f"{REINSTALL} (pytorch.org/get-started names the index for your driver)")
+        mend = f"{REINSTALL} (pytorch.org/get-started names the index for your driver)"
+        yield warning(f"an NVIDIA driver is here, but torch {torch.version} is built without CUDA", mend)
     elif visible is None or forecast.visible_gpus(visible):  # else ``variables`` says so
         said = "".join(f" ({text})" for text in torch.warnings if "driver" in text.lower())
         mend = "see that nvidia-smi works and that its driver is new enough for torch's CUDA; in docker: --gpus all"
@@ -163,8 +149,7 @@ def _no_cuda(facts: Facts, torch: TorchReport) -> Found:
 
 def gpu_neighbours(facts: Facts) -> Found:
     if pids := [str(pid) for pid in counters.foreign_gpu_processes()]:
-        what = f"other processes are on the GPU ({listed(pids)}): its figures will be noisy"
-        yield warning(what, "end them, or wait for them")
+        yield warning(f"other processes are on the GPU: {listed(pids)}", "end them, or wait for them")
 
 
 def compiler(facts: Facts) -> Found:
@@ -177,34 +162,33 @@ def compiler(facts: Facts) -> Found:
         yield ok(f"C++ compiler: {said.splitlines()[0].strip()}")
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         version = ".".join(map(str, _numbers(facts.environment.python)))
-        what = "Python.h is missing: torch.compile cannot build its kernels; cells of compile variants will fail"
-        yield warning(what, f"apt-get install python{version}-dev (dnf: python{version}-devel)")
+        mend = f"apt-get install python{version}-dev (dnf: python{version}-devel)"
+        yield warning("Python.h is missing: torch.compile cannot build its kernels", mend)
 
 
 def compilation(facts: Facts) -> Found:
-    if (torch := facts.report) is None:
-        return
-    if torch.compile_s is None:
-        yield info("torch.compile was not tried", "mnist-bench doctor --compile tries it (up to half a minute)")
-    elif torch.compile_error:
-        what = f"torch.compile does not work: {torch.compile_error}"
-        yield warning(what, "mend the compiler; until then: --filter variant=eager")
-    else:
-        yield ok(f"torch.compile works: a small function took {torch.compile_s:.0f} s from an empty cache")
+    match facts.torch:
+        case TorchReport(compile_s=None):
+            yield info("torch.compile was not tried", "mnist-bench doctor --compile tries it (up to half a minute)")
+        case TorchReport(compile_error=str(problem)):
+            yield warning(f"torch.compile does not work: {problem}", "until it is mended: --filter variant=eager")
+        case TorchReport(compile_s=float(seconds)):
+            yield ok(f"torch.compile works: a small function took {seconds:.0f} s from an empty cache")
 
 
 def threads(facts: Facts) -> Found:
     cores, cpus, quota = facts.environment.cores, environment.affinity(), environment.cpu_quota(facts.root)
     yield ok(f"trials use {_count(cores, 'thread')} ({len(cpus)} of {os.cpu_count()} CPUs may be used)")
     if quota is not None and quota < len(cpus):
-        what = f"the container's CPU quota is {quota:g} of {len(cpus)} CPUs: the kernel stops all threads within steps"
-        yield warning(what, "give it whole CPUs of its own (docker: --cpuset-cpus in place of --cpus)")
+        mend = "give it whole CPUs of its own (docker: --cpuset-cpus in place of --cpus)"
+        yield warning(
+            f"the CPU quota is {quota:g} of {len(cpus)} CPUs: the kernel stops all threads within steps", mend
+        )
     topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     physical = {facts.read(topology.format(cpu)) for cpu in cpus}
     if "" not in physical and cores > len(physical):
-        shared = _count(len(physical), "physical core")
-        mend = f"compare with a variant of `threads: {len(physical)}`, which is often as fast and steadier"
-        yield info(f"{cores} threads share {shared}: they slow each other down", mend)
+        mend = f"a variant of `threads: {len(physical)}` is often as fast and steadier"
+        yield info(f"{cores} threads share {_count(len(physical), 'physical core')}: they slow each other down", mend)
 
 
 def noise(facts: Facts) -> Found:
@@ -228,19 +212,18 @@ def noise(facts: Facts) -> Found:
 def other_runs(facts: Facts) -> Found:
     processes = psutil.process_iter(["cmdline"])
     if pids := [str(each.pid) for each in processes if RUN.search(" ".join(each.info["cmdline"] or ()))]:
-        what = f"another mnist-bench run is at work (processes {listed(pids)}): each would disturb the other"
-        yield warning(what, "wait for its end")
+        yield warning(f"another mnist-bench run is at work (processes {listed(pids)})", "wait for its end")
 
 
 def kernel(facts: Facts) -> Found:
     settings = ("governor", "clocksource", "transparent_hugepages")
     governor, clock, pages = (facts.environment.details.get(name, "") for name in settings)
     if governor not in ("", "performance"):
-        what = f"the CPU governor is {governor}: clocks follow the load"
-        yield info(what, "sudo cpupower frequency-set -g performance")
+        mend = "sudo cpupower frequency-set -g performance"
+        yield info(f"the CPU governor is {governor}: clocks follow the load", mend)
     if clock in SLOW_CLOCKS:
-        what = f"the kernel's clock is {clock}: each reading takes a microsecond or more, and every step is stamped"
-        yield warning(what, "boot with tsc=reliable, or have the hypervisor offer a better clock")
+        mend = "boot with tsc=reliable, or have the hypervisor offer a better clock"
+        yield warning(f"the kernel's clock is {clock}: to read it takes a microsecond, and every step is stamped", mend)
     if pages in PAGES:
         mend = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
         yield info(f"transparent huge pages are set to {pages}: {PAGES[pages]}", mend)
@@ -259,8 +242,8 @@ def memory(facts: Facts) -> Found:
     if free >= PAIR_BYTES:
         yield ok(text)
     else:
-        what = f"{text}: too little for two live trials, so speed-ups will be unpaired"
-        yield warning(what, "end other programs, or raise the container's limit")
+        mend = "end other programs, or raise the container's limit"
+        yield warning(f"{text}: too little for two live trials, so speed-ups will be unpaired", mend)
 
 
 def swap(facts: Facts) -> Found:
@@ -268,8 +251,8 @@ def swap(facts: Facts) -> Found:
     sizes = dict(re.findall(r"^Swap(Total|Free):\s*(\d+) kB", facts.read("proc/meminfo"), re.MULTILINE))
     used = (int(sizes.get("Total", 0)) - int(sizes.get("Free", 0))) * 1024
     if used > SWAP_LIMIT_BYTES:
-        what = f"{_size(used)} of swap in use: memory was short, and what returns from disk delays a trial"
-        yield warning(what, "end what takes the memory, then sudo swapoff -a && sudo swapon -a")
+        mend = "end what takes the memory, then sudo swapoff -a && sudo swapon -a"
+        yield warning(f"{_size(used)} of swap in use: what returns from disk delays a trial", mend)
 
 
 def shared_memory(facts: Facts) -> Found:
@@ -289,20 +272,17 @@ def data_set(facts: Facts) -> Found:
         return
     missing = [each.path.name for each in states if each.status == "missing"]
     corrupt = [str(each) for each in states if each.status == "corrupt"]
-    instead = "a run downloads it, or trains on synthetic digits"
-    if (missing or corrupt) and is_drawn(folder):
+    if not missing and not corrupt:
+        yield ok(f"MNIST in {folder}: all four files match their checksums")
+    elif is_drawn(folder):
         yield warning(f"{folder} holds synthetic digits, not MNIST", "give another --data-dir")
     elif corrupt:
         yield error(f"MNIST in {folder} is corrupt: {'; '.join(corrupt)}", fetch)
-    elif not missing:
-        yield ok(f"MNIST in {folder}: all four files match their checksums")
     elif all(copies(folder, "mnist", file) for file in missing):
         yield ok(f"MNIST in {folder}: packed or under other names, which the first run puts right")
-    elif facts.data_dir is None and facts.environ.get("MNIST_BENCH_DATA", "").strip() and not folder.is_dir():
-        mend = "set it to the folder that holds MNIST/raw, or unset it"
-        yield warning(f"MNIST_BENCH_DATA={folder}: there is no such folder; {instead}", mend)
     else:
-        yield warning(f"MNIST in {folder} lacks {listed(missing)}: {instead}", fetch)
+        what = f"MNIST in {folder} lacks {listed(missing)}: a run downloads it, or trains on synthetic digits"
+        yield warning(what, f"{fetch}, or name the folder that holds MNIST/raw (--data-dir, MNIST_BENCH_DATA)")
 
 
 def results(facts: Facts) -> Found:
@@ -312,8 +292,8 @@ def results(facts: Facts) -> Found:
         there = next(path for path in (wanted, *wanted.parents) if path.exists())
         yield _room(f"results go to {facts.output_dir}", there, "choose another with --output-dir")
     except OSError as problem:
-        what = f"results cannot go to {facts.output_dir}: {problem.strerror}"
-        yield error(what, "mend its permissions, or choose another folder with --output-dir")
+        mend = "mend its permissions, or choose another folder with --output-dir"
+        yield error(f"results cannot go to {facts.output_dir}: {problem.strerror}", mend)
 
 
 def temporary(facts: Facts) -> Found:
@@ -323,8 +303,8 @@ def temporary(facts: Facts) -> Found:
         yield error("no folder for temporary files can be written to", "make room in /tmp, or set TMPDIR to a folder")
         return
     if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
-        what = f"{folder} is mounted noexec: what torch.compile builds there cannot be loaded"
-        yield warning(what, "set TMPDIR to a folder that allows it")
+        mend = "set TMPDIR to a folder that allows it"
+        yield warning(f"{folder} is mounted noexec: what torch.compile builds there cannot be loaded", mend)
     yield _room(f"temporary files go to {folder}", Path(folder), "set TMPDIR to a roomier one")
 
 
@@ -358,11 +338,13 @@ def shadowing(facts: Facts) -> Found:
     """Files and packages, where a worker's Python looks first, that bear the name of a module which it needs."""
     named = [Path(part) for part in facts.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     folders = dict.fromkeys(named if sys.flags.safe_path else [Path.cwd(), *named])
-    modules = sorted((sys.stdlib_module_names - {"this", "antigravity"}) | {*environment.PACKAGES, "mnist_bench"})
-    places = [folder / name for folder in folders for name in modules]
-    files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
-    ours = Path(mnist_bench.__file__).resolve()  # in a checkout that is the current folder
-    if found := [str(file).removesuffix("/__init__.py") for file in files if file.resolve() != ours]:
+    modules = (sys.stdlib_module_names - {"this", "antigravity"}) | {*environment.PACKAGES, "mnist_bench"}
+    places = [place for folder in folders for place in sorted(folder.glob("*")) if place.stem in modules]
+    ours = Path(mnist_bench.__file__).resolve().parent  # in a checkout that is the current folder
+    found = [
+        str(one) for one in places if one.suffix == ".py" or ((one / "__init__.py").is_file() and one.resolve() != ours)
+    ]
+    if found:
         what = f"these come before the installed modules of their names: {listed(found)}"
         yield warning(what, "rename them, unset PYTHONPATH, or work in another folder")
 

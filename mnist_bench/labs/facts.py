@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import quantiles
 from time import perf_counter, perf_counter_ns
 from typing import Literal, get_args
 
@@ -92,8 +93,8 @@ def measure_noise(seconds: float = 1.0) -> Noise:
         sum(range(SLICE_ITEMS))
         durations_ns.append(perf_counter_ns() - begin)
     found, noisy = counters.compare(before, counters.read(()), os.cpu_count() or 1)
-    durations_ns.sort()
-    p50, p95 = (durations_ns[int(len(durations_ns) * part)] for part in (0.50, 0.95))
+    cuts = quantiles(durations_ns, n=20)
+    p50, p95 = cuts[9], cuts[18]
     return Noise(slices=len(durations_ns), slice_ms=p50 / 1e6, spread=p95 / p50, found=found, noisy=noisy)
 
 

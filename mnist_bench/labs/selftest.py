@@ -96,9 +96,9 @@ class Experiment:
         return sum(one.kind == "inconclusive" for one in self.watched)
 
     @property
-    def verdict_s(self) -> float | None:
-        """Wall seconds of a check over the cells that it judged, the median."""
-        return _median([one.seconds / len(one.cells) for one in self.checks if one.cells])
+    def minutes(self) -> float | None:
+        """Wall time of a check over the cells that it judged, the median."""
+        return _median([one.seconds / len(one.cells) / 60 for one in self.checks if one.cells])
 
     @property
     def pairs(self) -> float | None:
@@ -193,10 +193,6 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.0f} %"
 
 
-def _minutes(one: Experiment) -> str:
-    return significant(one.verdict_s / 60, 2) if one.verdict_s is not None else ""
-
-
 COLUMNS: tuple[Column[Experiment], ...] = (
     Column("side B", right=False, key="condition", value=at("name")),
     Column("measured", key="measured", value=at("measured")),
@@ -204,7 +200,7 @@ COLUMNS: tuple[Column[Experiment], ...] = (
     Column(None, key="of", value=lambda one: len(one.reds)),
     *interval_columns("rate", "rate", "rate", text=_percent, rank=1, rank_beside=0),
     Column("open", rank=2, key="inconclusive", value=at("open")),
-    Column("min", _minutes, 3, key="verdict_s", value=at("verdict_s")),
+    Column("min", lambda one: significant(one.minutes, 2), 3, key="verdict_min", value=at("minutes")),
     Column("pairs", lambda one: significant(one.pairs, 2), 3, key="pairs", value=at("pairs")),
 )
 NOTES = (

@@ -37,7 +37,6 @@ NO_CUDA = DeviceReport(name="cuda", missing="this torch is a CPU build")
 GPU = DeviceReport(name="cuda:0", missing=None, description="NVIDIA H200, capability 9.0, CUDA 13.0")
 DEAD_GPU = DeviceReport(name="cuda:0", missing="RuntimeError: no kernel image is available", description="NVIDIA H200")
 CPU = DeviceReport(name="cpu", missing=None, description="x86_64 AVX2")
-APPLE = DeviceReport(name="mps", missing=None, description="Apple GPU, macOS 15.1")
 Usage = namedtuple("Usage", ["total", "free"])
 # Of a quiet Linux machine without a GPU, of which nothing bad can be said.
 DETAILS = {"architecture": "x86_64", "governor": "performance", "transparent_hugepages": "madvise"}
@@ -137,24 +136,20 @@ OTHERS = [SimpleNamespace(pid=pid, info={"cmdline": words.split() or None}) for 
 # check, level, a word of what is said, a word of its mend, the machine
 PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("torch", "error", "not installed", "pip install", {"torch": NO_TORCH}),
-    ("torch", "error", "libcudart", "--force-reinstall", failed("broken", "OSError: libcudart.so", "import torch")),
-    ("torch", "error", "SIGSEGV, in: import torch", "worker.probe", failed("crashed", "SIGSEGV", "import torch")),
-    ("torch", "error", "in: device cuda", "CUDA_VISIBLE_DEVICES", failed("hung", "no answer", "device cuda")),
+    ("torch", "error", "import torch: SIGSEGV", "--force-reinstall", failed("crashed", "SIGSEGV", "import torch")),
+    ("torch", "error", "in device cuda", "CUDA_VISIBLE_DEVICES", failed("hung", "no answer", "device cuda")),
     ("torch", "error", "2.9.1 is too old", "--upgrade", {"torch": {"version": "2.9.1"}}),
-    ("torch", "info", "5 GB", "whl/cpu", {"torch": {"cuda": "13.0", "version": "2.10.0"}}),
     ("torchvision", "error", "not installed", "pip install", {"torch": {"torchvision": None}}),
     ("torchvision", "warning", "works round it", "torchvision==0.25.0 --index-url", {"torch": BROKEN}),
     ("torchvision", "error", "cannot be", "--no-deps", {"torch": BROKEN | {"torchvision_usable": False}}),
     ("cpu", "info", "AVX2", "", {"torch": {"cpu_capability": "DEFAULT"}}),
-    ("gpus", "info", "no NVIDIA driver", "", {}),
     ("gpus", "warning", "without CUDA", "pip install", {"driver": True}),
     ("gpus", "warning", "first kernel failed", "driver", gpu(devices=(CPU, DEAD_GPU))),
     ("gpus", "warning", "too old", "--gpus all", gpu(devices=(NO_CUDA,), warnings=("The NVIDIA driver is too old",))),
     ("gpus", "warning", "no GPU", "unset", gpu(devices=(NO_CUDA,)) | {"environ": {"CUDA_VISIBLE_DEVICES": "7"}}),
     ("gpus", "info", "mps cells", "", {"system": "darwin"}),
-    ("gpu_neighbours", "warning", "41, 42", "wait", NEIGHBOURS),
     ("gpus", "ok", f"cuda:0: {GPU.description}", "", gpu()),
-    ("gpus", "ok", f"mps: {APPLE.description}", "", {"system": "darwin", "torch": {"devices": (NO_CUDA, APPLE)}}),
+    ("gpu_neighbours", "warning", "41, 42", "wait", NEIGHBOURS),
     ("compiler", "warning", "cells of", "apt-get", {"environ": {"CXX": "icpx"}}),
     ("compiler", "warning", "Python.h", "python3.11-dev", {"headers": False}),
     ("compilation", "info", "not tried", "--compile", {"torch": {"compile_s": None}}),
@@ -179,11 +174,9 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("results", "warning", "500 MiB", "--output-dir", system(shutil__disk_usage=Usage(GIB, 500 << 20))),
     ("temporary", "warning", "noexec", "TMPDIR", system(os__statvfs=SimpleNamespace(f_flag=os.ST_NOEXEC))),
     ("variables", "warning", "spin", "unset KMP_B", {"environ": {"KMP_BLOCKTIME": "200"}}),
-    ("variables", "info", "slower", "unset KMP_B", {"environ": {"KMP_BLOCKTIME": "0"}}),
-    ("variables", "warning", "hides every GPU", "unset", gpu() | {"environ": {"CUDA_VISIBLE_DEVICES": "-1,0"}}),
+    ("variables", "info", "differ", "unset KMP_B", {"environ": {"KMP_BLOCKTIME": "0"}}),
     ("variables", "warning", "hides every GPU", "unset", gpu() | {"environ": {"CUDA_VISIBLE_DEVICES": ""}}),
     ("variables", "info", "cuda:0 is the first", "", gpu() | {"environ": {"CUDA_VISIBLE_DEVICES": "2,3"}}),
-    ("variables", "info", "FREEZING=1", "unset", {"environ": {"TORCHINDUCTOR_FREEZING": "1"}}),
     ("home", "warning", "neither HOME", "XDG_CACHE_HOME", {"environ": {"HOME": "/tmp/mnist-bench-home-77"}}),
     ("shadowing", "warning", "random.py", "rename", {"files": {"empty/random.py": "", "empty/mine.py": ""}}),
     ("shadowing", "warning", "/torch", "rename", {"files": {"empty/torch/__init__.py": "", "empty/numpy/x": ""}}),
@@ -224,29 +217,24 @@ def test_a_machine_without_torch_is_judged(machine: Machines) -> None:
 
 def test_data_states(machine: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, real = tmp_path / "data", doctor.inspect
-    facts = machine(environ={"MNIST_BENCH_DATA": str(root)})
-    monkeypatch.setattr(doctor, "inspect", real)
 
-    def said() -> tuple[str, str]:
+    def said(name: str, level: str) -> str:
+        facts = machine(environ={"MNIST_BENCH_DATA": str(tmp_path / name)})
+        monkeypatch.setattr(doctor, "inspect", real)
         (found,) = doctor.data_set(facts)
-        return found.level, found.what
+        assert found.level == level
+        return found.what
 
-    assert said()[0] == "warning"
-    assert f"MNIST_BENCH_DATA={root}: there is no such folder" in said()[1]
     raw_folder(root).mkdir(parents=True)
     for name in FILE_NAMES[:-1]:
         (raw_folder(root) / f"{name}.gz").write_bytes(b"")
-    level, what = said()
-    assert (level, f"MNIST in {root} lacks" in what) == ("warning", True)
+    assert f"MNIST in {root} lacks" in said("data", "warning")
     (root / f"{FILE_NAMES[-1]}.gz").write_bytes(b"")
-    assert said() == ("ok", f"MNIST in {root}: packed or under other names, which the first run puts right")
+    assert "packed or under other names" in said("data", "ok")
     (raw_folder(root) / FILE_NAMES[0]).write_bytes(b"not MNIST")
-    assert said()[0] == "error"
-    assert f"{FILE_NAMES[0]}: corrupt" in said()[1]
-    facts = machine(environ={"MNIST_BENCH_DATA": str(tmp_path / "drawn")})
-    monkeypatch.setattr(doctor, "inspect", real)
+    assert f"{FILE_NAMES[0]}: corrupt" in said("data", "error")
     write_set(tmp_path / "drawn", seed=1, sizes=(2, 1))
-    assert said() == ("warning", f"{tmp_path / 'drawn'} holds synthetic digits, not MNIST")
+    assert "holds synthetic digits" in said("drawn", "warning")
 
 
 @pytest.mark.parametrize(
@@ -287,28 +275,16 @@ def test_no_interpreter_and_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(found, ProbeFailure)
     assert found.detail.startswith("could not be started")
     monkeypatch.setitem(sys.modules, "torch", None)
-    missing = probe.probe(try_compile=False)
-    assert isinstance(missing, ProbeFailure)
-    assert missing.kind == "missing"
-
-
-def test_this_machine_as_it_is() -> None:
-    found = labs_facts.look(os.environ, output_dir=Path("results"), data_dir=None, try_compile=False)
-    assert (found.noise.slices >= 20, found.noise.spread >= 1.0, found.noise.found["span_s"] > 0.5) == (True,) * 3
-    assert isinstance(found.torch, TorchReport), found.torch
-    assert found.torch.version.startswith("2.")
-    assert [device.name.partition(":")[0] for device in found.torch.devices][:2] == ["cpu", "cuda"]
-    assert (found.torch.devices[0].missing, found.torch.torchvision_usable) == (None, True)
+    assert getattr(probe.probe(try_compile=False), "kind", "") == "missing"
 
 
 def test_what_the_flags_ask_for(machine: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a warning is no error, too."""
     asked: dict[str, Any] = {}
-    facts = machine(torch=NO_TORCH)
-    monkeypatch.setattr(labs_facts, "look", lambda environ, **given: asked.update(given) or facts)
-    assert main(["doctor", "-o", "elsewhere", "--data-dir", "d", "--compile"]) == 1
-    assert asked == {"output_dir": Path("elsewhere"), "data_dir": Path("d"), "try_compile": True}
     facts = machine(noise={"spread": 1.5})
-    assert main(["doctor"]) == 0, "a warning is no error"
+    monkeypatch.setattr(labs_facts, "look", lambda environ, **given: asked.update(given) or facts)
+    assert main(["doctor", "-o", "elsewhere", "--data-dir", "d", "--compile"]) == 0
+    assert asked == {"output_dir": Path("elsewhere"), "data_dir": Path("d"), "try_compile": True}
 
 
 def test_a_broken_torch_in_the_way(tmp_path: Path) -> None:
@@ -323,7 +299,7 @@ def test_a_broken_torch_in_the_way(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     said = [row["what"] for row in json.loads(done.stdout)["findings"]]
-    assert "torch cannot be imported: OSError: libtorch.so: no such file" in said
+    assert "torch does not work, in import torch: OSError: libtorch.so: no such file" in said
     assert f"these come before the installed modules of their names: {tmp_path / 'torch.py'}" in said
     assert "s3cret" not in done.stdout
     assert list(tmp_path.iterdir()) == [tmp_path / "torch.py"], "doctor leaves nothing behind"

@@ -251,13 +251,6 @@ def test_from_calibration_to_the_last_check(run: Run, machine: Machine, images: 
     assert not list(tmp_path.glob("mnist-bench-selftest-*")), "nothing is left"
 
 
-def test_csv_has_a_line_a_condition_and_notes_beside_it(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["selftest", "--checks", "1", "--filter", "model=mlp", "--format", "csv"]) == 0
-    out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 6
-    assert "95 %: the rates that so few of them cannot rule out" in err
-
-
 @pytest.mark.parametrize(
     ("error", "code", "left"),
     [
