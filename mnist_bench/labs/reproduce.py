@@ -301,15 +301,11 @@ def document(result: Reproduction) -> Document:
 
 
 def to_json(result: Reproduction) -> dict[str, Any]:
-    """The whole result as JSON values."""
+    """The result as JSON values; the rest is in the manifests of its runs."""
     runs = {"tutorial": result.tutorial.manifest, "standard": result.standard.manifest}
-    own = runs["tutorial"]
     return {
         "runs": {name: one.run_id for name, one in runs.items()},
         "status": {name: one.status for name, one in runs.items()},
-        "dataset_sha256": own.dataset.sha256,
-        "pipeline": own.matrix.variants[0].pipeline,
-        "seeds": list(own.matrix.seeds),
         "cnn_rate": result.rate,
         **{name: table.records() for name, table in tables(result).items()},
         "missing": result.missing,

@@ -318,7 +318,10 @@ def test_a_share_of_the_labels_is_wrong_in_a_verified_set(images: DataSet, tmp_p
         verify(data)
 
 
-def test_a_pair_of_real_workers_takes_longer_with_more_work(images: DataSet, tmp_path: Path) -> None:
+def test_real_workers_are_paired_and_have_the_work(
+    images: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sides, "PAIR_TOKEN_S", 0.2)
     file = tmp_path / "benchmarks.yaml"
     a = sides.Side(
         name="A", label="A", root=Path.cwd(), matrix_path=file, matrix=MATRIX, environ=os.environ, data=images
@@ -334,4 +337,6 @@ def test_a_pair_of_real_workers_takes_longer_with_more_work(images: DataSet, tmp
             observer=sides.CheckObserver(),
         )
         bench = Bench(setting=setting, matrix=MATRIX, folder=tmp_path, say=print)
-        assert bench.pair(MLP, 30_000, 1).log_ratio > 0, "about 50 times the work"
+        assert all(min(one.steps) > 0 for one in bench.pair(MLP, 50, 1).rounds)
+        with pytest.raises(WorkerError, match="negative dimension"):  # the rows have reached a worker of B
+            bench.pair(MLP, -1, 2)
