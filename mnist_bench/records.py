@@ -527,8 +527,8 @@ class Sides:
     matrix: Matrix | None
     cells: tuple[Cell, ...]
     incomparable: str = ""
-    budget_s: float
-    spent_s: float = 0.0
+    budget_s: Seconds
+    spent_s: Seconds = 0.0
     content_sha256: str = ""
     untracked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from mnist_bench.records import Matrix
 from mnist_bench.run.process import Interrupts
 
 if TYPE_CHECKING:
-    from mnist_bench.gate.sides import Setting
+    from mnist_bench.gate import sides
     from mnist_bench.labs.selftest import Experiment
 
 MAX_CHECKS = 1000
@@ -59,7 +59,7 @@ def execute(args: argparse.Namespace) -> int:
     with alone(wait=not args.no_wait, tell=say), ExitStack() as undone, Interrupts() as interrupts:
         folder = Path(tempfile.mkdtemp(prefix="mnist-bench-selftest-"))
         undone.callback(shutil.rmtree, folder)
-        bench = Bench(setting=_setting(args, path, matrix, interrupts), matrix=matrix, folder=folder, say=say)
+        bench = Bench(gate=_gate(args, path, matrix, folder, interrupts), matrix=matrix, say=say)
         try:
             for known in measure_gate(bench, cells, args.checks, budget_s):
                 found = known
@@ -74,10 +74,11 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if any(one.reds for one in found or ()) else options.NOTHING
 
 
-def _setting(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: Interrupts) -> Setting:
+def _gate(args: argparse.Namespace, path: Path, matrix: Matrix, folder: Path, interrupts: Interrupts) -> sides.Bench:
     """The user's own side twice."""
     from mnist_bench import data
-    from mnist_bench.gate.sides import Setting, Side
+    from mnist_bench.disk.folder import RunFolder
+    from mnist_bench.gate.sides import Bench, Side
     from mnist_bench.labs.selftest import Warned
 
     root = data.default_root(args.data_dir, os.environ)
@@ -91,12 +92,12 @@ def _setting(args: argparse.Namespace, path: Path, matrix: Matrix, interrupts: I
         environ=os.environ,
         data=data.resolve(matrix.dataset, request),
     )
-    return Setting(
+    (folder / "logs").mkdir()
+    return Bench(
+        folder=RunFolder(folder),
         a=plain,
         b=replace(plain, name="B"),
-        budget_s=0.0,
         clock=time.monotonic,
-        started_s=time.monotonic(),
         interrupts=interrupts,
         observer=Warned(say),
         allow_plugins=args.allow_plugins,

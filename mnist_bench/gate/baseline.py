@@ -114,16 +114,14 @@ def baseline_of(run: Run, reason: str, chosen: Choice | None = None, old: Baseli
 
 def side_of_run(run: Run, row: Row) -> SideEvidence:
     """A cell of a run as one side of a check."""
-    about: dict[str, Any] = {"run_id": run.manifest.run_id, "status": row.status, "reason": row.reason}
-    if row.status == "ok":
-        about |= {"key": _key(run, row.cell), "figures": evidence.advised(row, evidence.ADVISED_OF_RUNS)}
+    about: dict[str, Any] = {"run_id": run.manifest.run_id, "reason": plain(row.reason), "key": _key(run, row.cell)}
     reference = run.reference_of(row.cell)
     if row.status == "ok" and reference != row.cell:
         key = _key(run, reference)
         about["reference"] = reference.id
         about["reference_sha256"] = digest([key.settings, key.threads]) if key else ""
         about["ratios"] = tuple(_ratios(run, row.cell, reference))
-    return structs.replace(evidence.side_of(run.by_cell[row.cell]), **about)
+    return structs.replace(evidence.side_of(row, run.by_cell[row.cell], evidence.ADVISED_OF_RUNS), **about)
 
 
 def cells_of(run: Run) -> list[Cell]:

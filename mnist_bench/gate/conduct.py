@@ -13,8 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from operator import itemgetter
@@ -29,13 +28,13 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, Interrupted, UsageError
-from mnist_bench.gate.evidence import CellEvidence, Check, Margins, gather
-from mnist_bench.gate.judge import cells_compared, change, judge
+from mnist_bench.gate.evidence import CellEvidence, Check, Line, Margins, by_cell, gather, measured
+from mnist_bench.gate.judge import Verdict, cells_compared, change, verdict_of
 from mnist_bench.gate.samples import DEFAULT, level, looks
-from mnist_bench.gate.sides import NAMES, PAIR_TOKEN_S, Bench, Setting
+from mnist_bench.gate.sides import NAMES, PAIR_TOKEN_S, Bench
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
-from mnist_bench.records import Cell, Measurement, Session, Sides, Trial
+from mnist_bench.records import Cell, Matrix, Measurement, Session, Sides, Trial
 from mnist_bench.run.group import now
 from mnist_bench.table import duration
 
@@ -49,8 +48,14 @@ NEEDS = "budget: "  # how the note begins that says what an undecided check woul
 Task = Literal["pair", "seed", "solo"]  # a process pair; both sides trained; B alone
 
 
-def measure(folder: RunFolder, setting: Setting) -> Check:
+def measure(bench: Bench, budget_s: float, started_s: float, changed: Callable[[], bool] = lambda: False) -> Check:
     """Measures until every cell of the folder's check is decided, the user interrupts, or the budget is spent.
+
+    Args:
+        bench: its folder is the check's.
+        budget_s: wall time over all sittings.
+        started_s: the bench's clock when this sitting began.
+        changed: whether a side is no longer what it was: nothing more may be kept then.
 
     Returns:
         The check as it then stands on disk; its status tells an interrupt.
@@ -58,8 +63,9 @@ def measure(folder: RunFolder, setting: Setting) -> Check:
     Raises:
         BenchError: a side was changed meanwhile, or another process is at this check.
     """
+    folder = bench.folder
     with folder.lock():
-        conductor = Conductor(folder, setting)
+        conductor = Conductor(bench, budget_s, started_s, changed)
         status = "interrupted"
         try:
             conductor.run()
@@ -68,7 +74,13 @@ def measure(folder: RunFolder, setting: Setting) -> Check:
             pass  # the status is the answer
         finally:
             conductor.keep(status=status, ended_at=now())
-        return conductor.check
+        return read_check(folder)
+
+
+def read_check(folder: RunFolder) -> Check:
+    """The check as it stands on disk; raises UsageError where a line is none of it."""
+    run = Run.read(folder)
+    return gather(run.manifest, run.trials, run.sessions)
 
 
 class Want(NamedTuple):
@@ -85,29 +97,46 @@ class Want(NamedTuple):
 
 
 class Conductor:
-    """One sitting of a check, inside the folder's lock. ``check`` is what the folder tells of it."""
+    """One sitting of a check, inside the folder's lock.
 
-    def __init__(self, folder: RunFolder, setting: Setting) -> None:
-        self._folder, self._setting = folder, setting
-        self._bench = Bench(folder, setting)
-        self._before_s = sides_of(folder).spent_s
+    What the folder tells is read once; a new line changes what is known of its own cell alone.
+    """
+
+    def __init__(self, bench: Bench, budget_s: float, started_s: float, changed: Callable[[], bool]) -> None:
+        self._bench, self._folder, self._changed = bench, bench.folder, changed
+        self._budget_s, self._started_s, self._before_s = budget_s, started_s, sides_of(bench.folder).spent_s
         self.keep(status="running", ended_at=None)
-        self._rng = random.Random(f"{folder.run_id}/{self._before_s}")
-        self._compared = max(1, cells_compared(self.check.cells))
-        self._looks = {one.cell: looks(self._compared, one.margins) for one in self.check.cells}
+        run = Run.read(self._folder)
+        known = gather(run.manifest, run.trials, run.sessions).cells
+        self._manifest, self._lines = (
+            run.manifest,
+            by_cell(run.manifest, sides_of(self._folder), run.trials, run.sessions),
+        )
+        self._compared = max(1, cells_compared(known))
+        self._cells = {one.cell: one for one in known}
+        self._verdicts = {one.cell: self._judged(one) for one in known}
+        self._looks = {one.cell: looks(self._compared, one.margins) for one in known}
+        self._guesses = guesses(run.manifest.matrix)
+        self._rng = random.Random(f"{self._folder.run_id}/{self._before_s}")
 
     def keep(self, **changes: Any) -> None:
-        """Writes what has changed in the manifest, and what is spent; then reads what is known, and judges it."""
+        """Writes what is spent, and what else has changed in the manifest."""
         before = sides_of(self._folder)
         notes = [note for note in before.notes if not note.startswith(NEEDS)]
         if changes.get("status") == "complete":
             notes += self._needs()
-        budget_s, spent_s = self._setting.budget_s, self.spent_s()
-        sides = replace(before, budget_s=budget_s, spent_s=spent_s, notes=tuple(notes))
+        sides = replace(before, budget_s=self._budget_s, spent_s=self.spent_s(), notes=tuple(notes))
         self._folder.update_manifest(check=sides, **changes)
-        run = Run.read(self._folder)
-        self.check = gather(run.manifest, run.trials, run.sessions)
-        self._verdicts, self._costs = judge(self.check), Costs(run)
+
+    def _add(self, line: Line, cell: Cell) -> None:
+        """Writes a line; what is then known is what stands on disk."""
+        planned, lines = self._lines[cell]
+        lines.append(self._folder.append(line))
+        self._cells[cell] = measured(self._manifest, planned, lines)
+        self._verdicts[cell] = self._judged(self._cells[cell])
+
+    def _judged(self, one: CellEvidence) -> Verdict:
+        return verdict_of(one, self._compared, "against")
 
     def run(self) -> None:
         """Measures until every cell is decided, or the budget is spent.
@@ -127,10 +156,10 @@ class Conductor:
                 self._forecast()
 
     def spent_s(self) -> float:
-        return self._before_s + self._setting.clock() - self._setting.started_s
+        return self._before_s + self._bench.clock() - self._started_s
 
     def left_s(self) -> float:
-        return self._setting.budget_s - self.spent_s()
+        return self._budget_s - self.spent_s()
 
     # ── what comes next ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -140,14 +169,15 @@ class Conductor:
         A cell gets no seed before its speed has been looked at.
         """
         found = []
-        for one, verdict in zip(self.check.cells, self._verdicts, strict=True):
+        for one in self._cells.values():
+            verdict = self._verdicts[one.cell]
             if one.comparable and verdict.kind == "inconclusive":
                 have, first = len(one.pairs), self._looks[one.cell][0]
                 look = verdict.speed.next_look if verdict.speed else first
                 pairs, more = (look or have) - have, verdict.accuracy.more_seeds if verdict.accuracy else 1
                 seeds = max(more, len(one.seeds_awaited)) if have >= first else 0
                 next_seeds = int(not one.seeds) if pairs else seeds
-                pair_s, seed_s = (self._costs.seconds(task, one.cell) for task in ("pair", "seed"))
+                pair_s, seed_s = (self._seconds(task, one.cell) for task in ("pair", "seed"))
                 found.append(Want(one, pairs, seeds, pairs * pair_s, next_seeds * seed_s))
         return found
 
@@ -163,7 +193,7 @@ class Conductor:
         tasks: list[tuple[Task, Cell]] = [("pair", cell) for cell in pairs]
         if not early:
             tasks += [("seed", want.one.cell) for want in wants if want.seeds and want.one.cell not in pairs]
-            for one in self.check.cells:
+            for one in self._cells.values():
                 if one.b and one.b.status == "ok" and not one.comparable and (not one.b.trainings or one.seeds_awaited):
                     tasks.append(("solo", one.cell))
         return tasks
@@ -179,46 +209,66 @@ class Conductor:
             ends = itertools.accumulate(seconds for seconds, _ in needs)
             if found := [one for end, (_, one) in zip(ends, needs, strict=True) if end <= self.left_s()]:
                 return found
-        guessed = not any(one.pairs for one in self.check.cells)
+        guessed = not any(one.pairs for one in self._cells.values())
         return [needs[0][1]] if guessed and needs and needs[0][0] <= GUESS_FACTOR * self.left_s() else []
 
     # ── one task ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _do(self, task: Task, cell: Cell) -> bool:
         """Carries out a task if the budget holds it; whether it did."""
-        if self._costs.seconds(task, cell) > self.left_s():
+        if self._seconds(task, cell) > self.left_s():
             return False
-        setting, begin = self._setting, self.spent_s()
+        observer, begin = self._bench.observer, self.spent_s()
         number, name = self._named(task, cell)
-        setting.observer.working(name, self.left_s(), setting.budget_s)
+        observer.working(name, self.left_s(), self._budget_s)
         if task == "pair":
             lines = self._bench.pair(cell, number)
         else:
             lines = self._bench.train(cell, number, NAMES if task == "seed" else ("B",), self.left_s())
-        if setting.changed():
+        if self._changed():
             raise BenchError(
                 "the working tree was changed while it was measured: what was measured last is not kept, since nobody "
                 "knows of which version it is; start a new check"
             )
         for line in lines:
-            self._folder.append(line)
+            self._add(line, cell)
         self.keep()
         faults = any(isinstance(line, Trial) and line.status != "ok" for line in lines)
         text = f"{name}  {_found(lines)}  {self.spent_s() - begin:.0f} s, {duration(self.left_s())} left"
-        setting.observer.notice(text, warning=faults)
+        observer.notice(text, warning=faults)
         return True
 
     def _named(self, task: Task, cell: Cell) -> tuple[int, str]:
         """The number of a pair, or the next seed, those of the matrix first; and what the task is called."""
-        (one,) = (one for one in self.check.cells if one.cell == cell)
+        one = self._cells[cell]
         if task == "pair":
             number = len(one.pairs) + 1
             until = next((look for look in self._looks[cell] if look >= number), number)
             return number, f"pair {number}/{until}  {cell.id}"
         done = {each.seed for each in one.b.trainings} if one.b else set()
-        seeds = itertools.chain(self._folder.manifest().matrix.seeds, itertools.count())
+        seeds = itertools.chain(self._manifest.matrix.seeds, itertools.count())
         seed = next(seed for seed in seeds if seed not in done)
         return seed, f"{'B alone, ' * (task == 'solo')}seed {seed}  {cell.id}"
+
+    def _seconds(self, task: str, cell: Cell) -> float:
+        """Of a whole task. A cell's own median counts; before its first, the guess by how far others were off."""
+        kind = "pair" if task == "pair" else "training"
+        guessed, each = self._guesses[kind], self._measured_s(kind, cell)
+        if each is None:
+            known = ((one, self._measured_s(kind, one)) for one in guessed.keys() & self._lines.keys())
+            off = [found / guessed[one] for one, found in known if found is not None]
+            each = guessed[cell] * median(off or [1.0])
+        return 2 * each if task == "seed" else each
+
+    def _measured_s(self, kind: str, cell: Cell) -> float | None:
+        """The median of a cell's own; None: none is done."""
+        _, lines = self._lines[cell]
+        if kind == "pair":
+            found = [line.seconds for line in lines if isinstance(line, Session)]
+        else:
+            outcomes = [line.outcome for line in lines if isinstance(line, Trial)]
+            found = [one.awake_s for one in outcomes if isinstance(one, Measurement)]
+        return median(found) if found else None
 
     # ── what the budget is enough for ────────────────────────────────────────────────────────────────────────────────
 
@@ -230,7 +280,7 @@ class Conductor:
         cells = [want.one for want in wants]
         logs = [[pair.log_ratio for pair in one.pairs] for one in cells if len(one.pairs) > 1]
         sd = math.sqrt(fmean(map(variance, logs))) if logs else ASSUMED_SD
-        each_s = math.fsum(self._costs.seconds("pair", one.cell) for one in cells) or 1.0  # 0: lines that were edited
+        each_s = math.fsum(self._seconds("pair", one.cell) for one in cells) or 1.0  # 0: lines that were edited
         have, planned = min(len(one.pairs) for one in cells), self._looks[cells[0].cell]
         fit = int((self.left_s() - math.fsum(want.seeds_s for want in wants)) / each_s)
         pairs = min(planned[-1], have + max(0, fit))
@@ -247,8 +297,8 @@ class Conductor:
                 f"find in {100 * POWER:.0f} of 100 cases, {'as' if logs else 'if'} they spread by {100 * sd:.1f} %: "
                 f"{100 * found:.1f} %"
             )
-        budget = f"{duration(self.left_s())} of the budget of {duration(self._setting.budget_s)} left"
-        self._setting.observer.notice(f"{budget}: {text}", warning=pairs < planned[0])
+        budget = f"{duration(self.left_s())} of the budget of {duration(self._budget_s)} left"
+        self._bench.observer.notice(f"{budget}: {text}", warning=pairs < planned[0])
 
     def _needs(self) -> list[str]:
         """A note of what would bring the cells that are undecided to their next look; none: nothing would."""
@@ -285,29 +335,13 @@ def sides_of(folder: RunFolder) -> Sides:
     return found
 
 
-class Costs:
-    """About how long tasks take: the coarse model's guess, then what was measured, of this cell or of others."""
-
-    def __init__(self, run: Run) -> None:
-        matrix, cores = run.manifest.matrix, environment.available_cores()
-        self._guesses = {  # by kind and cell's id
-            "pair": {one.id: 1.5 * trial_s(one, matrix, 0, cores) + 2 * PAIR_TOKEN_S for one in expand(matrix)},
-            "training": {one.id: trial_s(one, matrix, matrix.epochs, cores) for one in expand(matrix)},
-        }
-        self._measured: dict[str, dict[str, list[float]]] = {"pair": defaultdict(list), "training": defaultdict(list)}
-        for session in run.sessions:
-            self._measured["pair"][session.group].append(session.seconds)
-        for trial in run.trials:
-            if isinstance(trial.outcome, Measurement):
-                self._measured["training"][trial.cell.id].append(trial.outcome.awake_s)
-
-    def seconds(self, task: str, cell: Cell) -> float:
-        """Of a whole task. A cell's own median counts; before its first, the guess by how far others were off."""
-        kind = "pair" if task == "pair" else "training"
-        guesses, measured = self._guesses[kind], self._measured[kind]
-        off = [median(found) / guesses[one] for one, found in measured.items()] or [1.0]
-        each = median(measured[cell.id]) if cell.id in measured else guesses[cell.id] * median(off)
-        return 2 * each if task == "seed" else each
+def guesses(matrix: Matrix) -> dict[str, dict[Cell, float]]:
+    """About how many seconds a pair and a training of each cell take, by the coarse model."""
+    cells, cores = expand(matrix), environment.available_cores()
+    return {
+        "pair": {one: 1.5 * trial_s(one, matrix, 0, cores) + 2 * PAIR_TOKEN_S for one in cells},
+        "training": {one: trial_s(one, matrix, matrix.epochs, cores) for one in cells},
+    }
 
 
 def detectable(pairs: int, cells: int, sd: float, margins: Margins = DEFAULT, power: float = POWER) -> float:

@@ -8,7 +8,6 @@ alone. Accuracy is a fraction in [0, 1]; a speed-up is a ratio of times, above 1
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -34,6 +33,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=1e30)]
 Ratio = Annotated[float, Meta(ge=1e-20, le=1e20)]  # of two times
 Deviation = Annotated[float, Meta(ge=1e-9, le=50)]  # of the log of a ratio
+Line = Trial | Session
 
 
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -222,29 +222,30 @@ class Check(Record, frozen=True, kw_only=True):
 # ── a check's folder -> evidence ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def gather(manifest: Manifest, trials: Sequence[Trial], sessions: Iterable[Session]) -> Check:
+def gather(manifest: Manifest, trials: Iterable[Trial], sessions: Iterable[Session]) -> Check:
     """The check as its manifest and lines tell it, in the order in which they were written.
 
     Args:
         manifest: with ``check``.
-        trials: those of side A and of side B. The first of a cell and side that is not ok speaks for it.
+        trials: those of side A and of side B.
         sessions: process pairs; ``group`` is the cell's id.
 
     Raises:
-        UsageError: a line is none of a check.
+        UsageError: a line is none of the check; the message names its file and field.
     """
     check = manifest.check
     assert check is not None
+    status = "running" if manifest.status == "stopped" else manifest.status
+    own = {name: getattr(check, name) for name in ("a", "b", "budget_s", "spent_s", "notes")}
+    version = manifest.program_version
     try:
-        cells = tuple(_cells(manifest, check, trials, sessions))
+        found = by_cell(manifest, check, trials, sessions).values()
+        cells = tuple(measured(manifest, one, lines) for one, lines in found)
+        return check_of(manifest, program_version=version, mode="against", status=status, cells=cells, **own)
     except ValueError as error:
         raise UsageError(
             f"check {manifest.run_id}: a broken line: {error}; restore its files, or start anew"
         ) from error
-    status = "running" if manifest.status == "stopped" else manifest.status
-    own = {name: getattr(check, name) for name in ("a", "b", "budget_s", "spent_s", "notes")}
-    version = manifest.program_version
-    return check_of(manifest, program_version=version, mode="against", status=status, cells=cells, **own)
 
 
 def check_of(manifest: Manifest, **more: Any) -> Check:
@@ -279,27 +280,20 @@ def margins_of(matrix: Matrix, cell: Cell) -> Margins:
     return Margins(margin=rule.margin, detect=rule.detect) if rule else Margins()
 
 
-def side_of(trials: Sequence[Trial]) -> SideEvidence:
-    """What the trials of one side of a cell say, but for figures."""
-    worst = next((trial for trial in trials if trial.status != "ok"), None)
+def side_of(row: Row, trials: Iterable[Trial], names: Iterable[str]) -> SideEvidence:
+    """One side of a cell: its row and its trials; ``names``: the figures that are shown beside the verdict."""
     trainings = tuple(
         Training(
             seed=trial.seed,
             accuracy=trial.outcome.epochs.accuracy[-1],
-            images=round(trial.outcome.eval_samples / len(trial.outcome.epochs.accuracy)),
+            images=max(1, round(trial.outcome.eval_samples / len(trial.outcome.epochs.accuracy))),
             predictions_sha256=trial.outcome.predictions_sha256,
         )
         for trial in trials
         if isinstance(trial.outcome, Measurement)
     )
-    return SideEvidence(
-        status=worst.status if worst else "ok", reason=worst.reason if worst else "", trainings=trainings
-    )
-
-
-def advised(row: Row, names: Iterable[str]) -> dict[str, float]:
-    """The figures of a run's row that were measured."""
-    return {name: row[name] for name in names if row[name] is not None}
+    shown = {name: row[name] for name in names if row[name] is not None}
+    return SideEvidence(status=row.status, reason=row.reason, trainings=trainings, figures=shown)
 
 
 def differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
@@ -318,24 +312,39 @@ def differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
         )
 
 
-def _cells(
-    manifest: Manifest, check: Sides, trials: Sequence[Trial], sessions: Iterable[Session]
-) -> Iterator[CellEvidence]:
-    """Which side has each cell, why it may not be compared, and what was measured of it."""
-    pairs: dict[str, list[Pair]] = defaultdict(list)
+def by_cell(
+    manifest: Manifest, check: Sides, trials: Iterable[Trial], sessions: Iterable[Session]
+) -> dict[Cell, tuple[CellEvidence, list[Line]]]:
+    """What is known of every cell before anything is measured, and its lines.
+
+    Raises:
+        ValueError: a line of no cell that its side has, or a cell that stands there twice.
+    """
+    found: dict[Cell, tuple[CellEvidence, list[Line]]] = {one.cell: (one, []) for one in _planned(manifest, check)}
+    by_id = {cell.id: cell for cell in found}
+    if len(by_id) < len(check.cells):
+        raise ValueError("manifest.json: check.cells: a cell stands there twice")
+    for trial in trials:
+        one, lines = found.get(trial.cell, (None, []))
+        if one is None or one.b is None or trial.side is None or (trial.side == "A" and one.a is None):
+            raise ValueError(f"trials.jsonl: cell: {trial.cell.id!r:.80} is none of this check's on side {trial.side}")
+        lines.append(trial)
     for session in sessions:
-        pairs[session.group].append(Pair(rounds=session.rounds, noisy=session.noisy))
-    matrices: dict[str, Matrix | None] = {"A": check.matrix, "B": manifest.matrix}
-    sides = {}
-    for name, matrix in matrices.items():
-        run = Run(manifest=manifest, trials=[one for one in trials if one.side == name], sessions=())
-        known = {row.cell: replace(side_of(run.by_cell[row.cell]), figures=advised(row, ADVISED)) for row in run.rows}
-        sides[name] = {cell: known.get(cell, SideEvidence()) for cell in (expand(matrix) if matrix else ())}
+        one, lines = found[by_id[session.group]] if session.group in by_id else (None, [])
+        if one is None or one.a is None or one.b is None:
+            raise ValueError(f"sessions.jsonl: group: {session.group!r:.80} is no cell that both sides have")
+        lines.append(session)
+    return found
+
+
+def _planned(manifest: Manifest, check: Sides) -> Iterator[CellEvidence]:
+    """Which side has each cell, why it may not be compared, and what is asked of it."""
+    here = [frozenset(expand(matrix)) if matrix else frozenset() for matrix in (check.matrix, manifest.matrix)]
     for cell in check.cells:
-        one = CellEvidence(cell=cell, a=sides["A"].get(cell), b=sides["B"].get(cell), pairs=tuple(pairs[cell.id]))
-        if one.b:
-            one = replace(one, samples_per_s=_samples_per_s(one), **rules_of(manifest.matrix, cell))
-        if one.a and one.b and check.matrix:
+        a, b = (SideEvidence() if cell in known else None for known in here)
+        rules = rules_of(manifest.matrix, cell) if b else {}
+        one = CellEvidence(cell=cell, a=a, b=b, **rules)
+        if a and b and check.matrix:
             before, differing = margins_of(check.matrix, cell), differences(check.matrix, manifest.matrix, cell)
             one = replace(
                 one,
@@ -345,10 +354,26 @@ def _cells(
         yield one
 
 
-def _samples_per_s(one: CellEvidence) -> float | None:
+def measured(manifest: Manifest, one: CellEvidence, lines: Sequence[Line]) -> CellEvidence:
+    """A cell with all that was measured of it.
+
+    Raises:
+        ValueError: a broken line.
+    """
+    pairs = tuple(Pair(rounds=line.rounds, noisy=line.noisy) for line in lines if isinstance(line, Session))
+    sides = {}
+    for name in ("A", "B"):
+        if trials := [line for line in lines if isinstance(line, Trial) and line.side == name]:
+            (row,) = Run(manifest=manifest, trials=trials, sessions=()).rows
+            sides[name.lower()] = side_of(row, trials, ADVISED)
+    one = replace(one, pairs=pairs, **sides)
+    return replace(one, samples_per_s=_samples_per_s(one)) if pairs else one
+
+
+def _samples_per_s(one: CellEvidence) -> float:
     rounds = [each for pair in one.pairs for each in pair.rounds]
     steps, seconds = sum(each.steps[1] for each in rounds), math.fsum(each.seconds[1] for each in rounds)
-    return one.cell.batch_size * steps / seconds if rounds else None
+    return one.cell.batch_size * steps / seconds
 
 
 def _sound(one: Round) -> bool:

@@ -52,7 +52,7 @@ class Verdict(Record, frozen=True, kw_only=True):
 def judge(check: Check) -> tuple[Verdict, ...]:
     """The verdict of every cell of a check, in its order."""
     cells = max(1, cells_compared(check.cells))
-    return tuple(_verdict(one, cells, check.mode) for one in check.cells)
+    return tuple(verdict_of(one, cells, check.mode) for one in check.cells)
 
 
 def cells_compared(cells: Iterable[CellEvidence]) -> int:
@@ -76,7 +76,8 @@ def exit_code(check: Check, verdicts: Sequence[Verdict]) -> ExitCode:
     return 0 if kinds & {"pass", "improvement"} else 5
 
 
-def _verdict(one: CellEvidence, cells: int, mode: str) -> Verdict:
+def verdict_of(one: CellEvidence, cells: int, mode: str) -> Verdict:
+    """Of one cell, of so many that are compared."""
     speed = accuracy = None
     if one.comparable and one.a and one.b:
         accuracy = samples.find_accuracy(one.seeds, cells, one.margins)

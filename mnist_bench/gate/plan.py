@@ -15,9 +15,9 @@ from mnist_bench.cells import expand, parse_filter, select
 from mnist_bench.disk.folder import MANIFEST, RunFolder, known_runs, new_run_id
 from mnist_bench.errors import UsageError
 from mnist_bench.gate import sides, trees
-from mnist_bench.gate.conduct import measure, sides_of
+from mnist_bench.gate.conduct import measure, read_check, sides_of
 from mnist_bench.gate.evidence import Check
-from mnist_bench.gate.sides import CheckObserver, Setting, Side
+from mnist_bench.gate.sides import Bench, CheckObserver, Side
 from mnist_bench.records import DataSet, Matrix, Sides, Tree
 from mnist_bench.records import Side as SideName
 from mnist_bench.run.process import Interrupts
@@ -92,6 +92,18 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
+def _again(request: Request, folder: RunFolder, before: Sides) -> Request:
+    """The request of a check that goes on, as its folder has it."""
+    root = trees.find(request.here, request.here, request.environ)[0].folder
+    return replace(
+        request,
+        here=root / before.here,  # the path of workers hangs on where the user stood
+        against=before.a.label,
+        budget_s=request.budget_s or before.budget_s,
+        options=replace(request.options, matrix_path=str(root / folder.manifest().matrix_path)),
+    )
+
+
 class Plan:
     """A check that can be carried out, new or going on; what it compares does not change meanwhile.
 
@@ -105,33 +117,35 @@ class Plan:
     """
 
     def __init__(self, request: Request, resumed: RunFolder | None = None) -> None:
-        self._resumed, asked = resumed, request.options.run
-        shown, against, untracked = request.options.matrix_path, request.against, None
-        if resumed:
-            before, kept = sides_of(resumed), resumed.manifest()
-            root = trees.find(request.here, request.here, request.environ)[0].folder
-            # The path of workers hangs on where the user stood.
-            budget_s = request.budget_s or before.budget_s
-            request = replace(request, here=root / before.here, against=before.a.label, budget_s=budget_s)
-            shown, against, untracked = str(root / kept.matrix_path), str(before.a.commit), before.untracked
-            source = f"{resumed.path / MANIFEST}: matrix"
-            matrix = config.checked(kept.matrix, source=source, allow_plugins=asked.allow_plugins)
-        self._request = request
-        self._git, self._path = trees.find(Path(shown), request.here, request.environ)
-        if not resumed:
-            place = self._git.folder / self._path
-            matrix = config.load(place, source=shown, allow_plugins=asked.allow_plugins)
-        self._matrix = request.override(matrix)
-        if asked.filter:
-            parse_filter(asked.filter)  # refused before a tree is laid out
-        self._commit = trees.commit_of(self._git, against)
+        before = sides_of(resumed) if resumed else None
+        if resumed and before:
+            request = _again(request, resumed, before)
+        self._resumed, self._request = resumed, request
+        self._git, self._path = trees.find(Path(request.options.matrix_path), request.here, request.environ)
+        self._matrix = request.override(self._own_matrix())
+        if asked := request.options.run.filter:
+            parse_filter(asked)  # refused before a tree is laid out
+        self._commit = trees.commit_of(self._git, str(before.a.commit) if before else request.against)
         self._empty = [trees.printable(path) for path in trees.submodules(self._git, self._commit)]
-        self._state = trees.state(self._git, request.left_out, untracked)
-        if resumed and (self._state.commit, self._state.sha256) != (before.b.commit, before.content_sha256):
+        self._state = trees.state(self._git, request.left_out, before.untracked if before else None)
+        if before and (self._state.commit, self._state.sha256) != (before.b.commit, before.content_sha256):
             raise UsageError(
-                f"--resume {resumed.run_id}: the working tree is not what it was (HEAD, or a changed file): pairs of "
-                "two versions are no sample of one; start a new check"
+                f"--resume {self._resumed and self._resumed.run_id}: the working tree is not what it was (HEAD, or a "
+                "changed file): pairs of two versions are no sample of one; start a new check"
             )
+
+    def _own_matrix(self) -> Matrix:
+        """The working tree's; of a check that goes on, the manifest's, and A's is held against the same rules."""
+        options = self._request.options
+        if self._resumed is None:
+            place, allowed = self._git.folder / self._path, options.run.allow_plugins
+            return config.load(place, source=options.matrix_path, allow_plugins=allowed)
+        kept, place = self._resumed.manifest(), self._resumed.path / MANIFEST
+        for name, matrix in (("matrix", kept.matrix), ("check.matrix", sides_of(self._resumed).matrix)):
+            if matrix:
+                config.checked(matrix, source=f"{place}: {name}", allow_plugins=options.run.allow_plugins)
+        read_check(self._resumed)  # a stranger's lines are refused here
+        return kept.matrix
 
     def outdated(self) -> bool:
         """Whether the working tree is no longer what it was; a new file that git does not know is no change."""
@@ -164,18 +178,16 @@ class Plan:
                 observer.notice(note, warning=True)
             folder = self._resumed or self._make(name, a, b, notes=notes, incomparable=incomparable)
             observer.notice(f"check {name}: {_outline(sides_of(folder))}")
-            setting = Setting(
+            bench = Bench(
+                folder=folder,
                 a=a,
                 b=b,
-                budget_s=request.budget_s,
                 clock=time.monotonic,
-                started_s=begin,
                 interrupts=interrupts,
                 observer=observer,
                 allow_plugins=request.options.run.allow_plugins,
-                changed=self.outdated,
             )
-            return folder, measure(folder, setting)
+            return folder, measure(bench, request.budget_s, begin, self.outdated)
 
     def _matrix_of(self, root: Path) -> Matrix | None:
         """The reference's own copy, with the seeds and the limits of the working tree's; None: it has none."""

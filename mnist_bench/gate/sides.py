@@ -199,11 +199,20 @@ def prove(a: Side, b: Side, interrupts: Interrupts) -> tuple[str, list[Path]]:
 
     Returns:
         Why their workers cannot be paired, if so; and the files that B loads.
+
+    Raises:
+        UsageError: this program cannot speak with the working tree's own worker.
     """
     before, after = ask(a, interrupts), ask(b, interrupts)
     refuse_the_others_code(a, b, before)
     refuse_the_others_code(b, a, after)
-    return protocol_difference(before, after), [Path(place) for place in after.places.values()]
+    if after.protocol != PROTOCOL_VERSION:
+        raise UsageError(
+            f"the working tree's worker speaks protocol {after.protocol}, the program that was started "
+            f"{PROTOCOL_VERSION}: start the working tree's own, `python -m mnist_bench check` in its root"
+        )
+    apart = f"protocol version: {before.protocol} in A, {after.protocol} in B: their workers cannot be paired"
+    return apart * (before.protocol != after.protocol), [Path(place) for place in after.places.values()]
 
 
 def _plugin_modules(matrix: Matrix | None) -> tuple[str, ...]:
@@ -238,22 +247,6 @@ def refuse_the_others_code(side: Side, other: Side, found: Imports) -> None:
         raise BenchError(f"{side.label} has a {PACKAGE}/ of its own, but would import {package}")
 
 
-def protocol_difference(a: Imports, b: Imports) -> str:
-    """Why workers of these sides cannot be paired; empty: they can.
-
-    Raises:
-        UsageError: this program cannot speak with the working tree's own worker.
-    """
-    if b.protocol != PROTOCOL_VERSION:
-        raise UsageError(
-            f"the working tree's worker speaks protocol {b.protocol}, the program that was started "
-            f"{PROTOCOL_VERSION}: start the working tree's own, `python -m mnist_bench check` in its root"
-        )
-    if a.protocol == b.protocol:
-        return ""
-    return f"protocol version: {a.protocol} in A, {b.protocol} in B: their workers cannot be paired"
-
-
 # ── the bench ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -265,32 +258,21 @@ class CheckObserver(Observer):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """How two sides are measured.
+class Bench:
+    """Two trees on this machine, measured by real workers. What a side cannot do is a line, and is not raised.
 
     Args:
-        budget_s: wall time over all sittings.
-        clock: seconds; ``started_s``: the clock when this sitting began.
-        changed: whether a side is no longer what it was: nothing more may be kept then.
+        folder: where logs go.
+        clock: seconds.
     """
 
+    folder: RunFolder
     a: Side
     b: Side
-    budget_s: float
     clock: Callable[[], float]
-    started_s: float
     interrupts: Interrupts
     observer: CheckObserver
     allow_plugins: bool = False
-    changed: Callable[[], bool] = lambda: False
-
-
-class Bench:
-    """Real workers of two trees on this machine. What a side cannot do is a line, and is not raised."""
-
-    def __init__(self, folder: RunFolder, setting: Setting) -> None:
-        self._folder, self._setting = folder, setting
-        self._sides = {"A": setting.a, "B": setting.b}
 
     def pair(self, cell: Cell, number: int) -> list[Session | Trial]:
         """One fresh process of each side; which of them starts first alternates (docs/log.md).
@@ -314,22 +296,25 @@ class Bench:
         Returns:
             The trials, A's first; empty: given up. A side that failed in time is there, whatever became of the other.
         """
-        end_s, known = self._setting.clock() + within_s, []
-        for name in random.Random(f"{self._folder.run_id}/{cell.id}/s{seed}").sample(names, len(names)):
-            if self._setting.clock() < end_s:
+        end_s, known = self.clock() + within_s, []
+        for name in random.Random(f"{self.folder.run_id}/{cell.id}/s{seed}").sample(names, len(names)):
+            if self.clock() < end_s:
                 spec = self._spec(name, cell, seed, "s")
                 alike = replace(spec.variant, deterministic=True)
                 spec = replace(spec, variant=alike, deterministic_if_possible=not spec.variant.deterministic)
                 (trial,) = (one for one in self._executed([spec], end_s, train=True) if isinstance(one, Trial))
-                if trial.status != "timeout" or self._setting.clock() < end_s:
+                if trial.status != "timeout" or self.clock() < end_s:
                     known.append(trial)
         known.sort(key=lambda trial: trial.id)
         return [trial for trial in known if len(known) == len(names) or trial.status != "ok"]
 
+    def _side(self, name: SideName | None) -> Side:
+        return self.a if name == "A" else self.b
+
     def _spec(self, name: SideName, cell: Cell, number: int, kind: str) -> TrialSpec:
-        side = self._sides[name]
+        side = self._side(name)
         assert side.matrix is not None
-        options = RunOptions(plugin_path=str(side.matrix_path.parent), allow_plugins=self._setting.allow_plugins)
+        options = RunOptions(plugin_path=str(side.matrix_path.parent), allow_plugins=self.allow_plugins)
         spec = trial_spec(side.matrix, side.data, options, cell, number)
         return replace(spec, id=f"{cell.id}/{kind}{number}@{name}", side=name)
 
@@ -337,18 +322,18 @@ class Bench:
         """A session of these trials, or their training."""
 
         def launch(spec: TrialSpec) -> LocalWorker:
-            side = self._sides[spec.side or "B"]
+            side = self._side(spec.side)
             assert side.matrix is not None
-            timeout_s = min(side.matrix.limits.timeout_seconds, end_s - self._setting.clock())
-            log = self._folder.log_path(f"{spec.cell.id}@{side.name}")
-            return LocalWorker(spec, log.resolve(), side.environ, timeout_s, self._setting.interrupts, side.root)
+            timeout_s = min(side.matrix.limits.timeout_seconds, end_s - self.clock())
+            log = self.folder.log_path(f"{spec.cell.id}@{side.name}")
+            return LocalWorker(spec, log.resolve(), side.environ, timeout_s, self.interrupts, side.root)
 
         settings = Settings(
             precision=0.0,  # a pair ends by its budget alone: to stop at a lucky look would be a choice
             budget_s=0.0 if train else PAIR_TOKEN_S,
             launch=launch,
-            observer=self._setting.observer,
+            observer=self.observer,
         )
         group = Group(id=specs[0].cell.id, specs=tuple(specs))
-        rng = random.Random(f"{self._folder.run_id}/{specs[0].id}")
+        rng = random.Random(f"{self.folder.run_id}/{specs[0].id}")
         return run_group(group, settings=settings, rng=rng, train=train)

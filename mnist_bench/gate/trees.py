@@ -64,6 +64,8 @@ class Git:
             raise UsageError(
                 "git is not installed, or not on PATH: check --against needs it to read the reference"
             ) from error
+        except ValueError as error:  # a word with a NUL in it, or no Unicode
+            raise GitError(f"git {words[0]}: {error}") from error
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip()
             raise GitError(f"git {words[0]}: {said or f'exited with {done.returncode}'}")
@@ -108,7 +110,10 @@ def find(matrix: Path, here: Path, environ: Mapping[str, str]) -> tuple[Git, Pur
         none = "is no git repository, so --against has nothing to compare with: change to the folder of yours, or use "
         why = f"{none}--baseline" if "not a git repository" in str(error) else error
         raise UsageError(f"{here}: {why}") from error
-    found = (here / matrix).resolve()
+    try:
+        found = (here / matrix).resolve()
+    except ValueError as error:
+        raise UsageError(f"{matrix}: is no path: {error}") from error
     if not found.is_relative_to(root):
         raise UsageError(
             f"{matrix}: lies outside of the repository {root}, so the reference has no copy of it: change to the "

@@ -23,7 +23,6 @@ from mnist_bench.analysis.ratios import PROCESS_SD
 from mnist_bench.catalogue import FILE_NAMES, SELFTEST, training_of
 from mnist_bench.cells import model_of
 from mnist_bench.data.mnist import TRAIN_LABELS_FILE, proven, raw_folder, read_idx, write_idx, write_sums
-from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError, WorkerError
 from mnist_bench.gate import sides
 from mnist_bench.gate.evidence import Pair, differences
@@ -85,12 +84,15 @@ def instrumented(matrix: Matrix, cells: Sequence[Cell]) -> Matrix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """Where a selftest measures: ``setting`` has the user's own side twice, ``folder`` takes logs, sets and checks."""
+    """Where a selftest measures: ``gate`` has the user's own side twice, its folder takes logs, sets and checks."""
 
-    setting: sides.Setting
+    gate: sides.Bench
     matrix: Matrix
-    folder: Path
     say: Callable[[str], None]
+
+    @property
+    def folder(self) -> Path:
+        return self.gate.folder.path
 
     def laden(self, rows: Mapping[Cell, int]) -> tuple[Side, Side]:
         """Two sides of the same plug-in: A without extra work, B with so many rows of it."""
@@ -100,7 +102,7 @@ class Bench:
             plan = {cell.id: [model_of(self.matrix, cell.model).model, count] for cell, count in rows.items()}
             return replace(plain, matrix=matrix, environ={**plain.environ, LOAD_VARIABLE: json.dumps(plan)})
 
-        return side(self.setting.a, dict.fromkeys(rows, 0)), side(self.setting.b, rows)
+        return side(self.gate.a, dict.fromkeys(rows, 0)), side(self.gate.b, rows)
 
     def pair(self, cell: Cell, rows: int, number: int) -> Pair:
         """A process of the plain model and one with extra work, timed in turns.
@@ -109,7 +111,8 @@ class Bench:
             NotHere: its device, or its compiler, is missing.
             WorkerError: one of them failed.
         """
-        match self._at(*self.laden({cell: rows})).pair(cell, number)[0]:
+        a, b = self.laden({cell: rows})
+        match replace(self.gate, a=a, b=b).pair(cell, number)[0]:
             case Session(rounds=rounds):
                 return Pair(rounds=rounds)
             case Trial(status="skipped", reason=reason):
@@ -123,17 +126,12 @@ class Bench:
         Raises:
             WorkerError: the trial failed.
         """
-        b = replace(self.setting.b, data=data)
-        match self._at(self.setting.a, b).train(cell, seed, ["B"], math.inf):
+        b = replace(self.gate.b, data=data)
+        match replace(self.gate, b=b).train(cell, seed, ["B"], math.inf):
             case [Trial(outcome=Measurement(epochs=epochs))]:
                 return epochs.accuracy[-1]
             case found:
                 raise WorkerError(f"{cell.id}: its training failed: {found}; logs: {self.folder}")
-
-    def _at(self, a: Side, b: Side) -> sides.Bench:
-        """Where these sides are measured for calibration."""
-        (self.folder / "logs").mkdir(exist_ok=True)
-        return sides.Bench(RunFolder(self.folder), replace(self.setting, a=a, b=b))
 
 
 # ── extra work ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,7 +209,7 @@ def mislabel(bench: Bench, cells: Sequence[Cell]) -> tuple[DataSet, list[Fault]]
 
     A training with the first seed of the matrix each. The faults are of the cells that lose so much.
     """
-    seed, plain = bench.matrix.seeds[0], bench.setting.a.data
+    seed, plain = bench.matrix.seeds[0], bench.gate.a.data
     before = {cell: bench.accuracy(cell, plain, seed) for cell in cells}
     for share in SHARES:
         bench.say(f"calibrating mislabelled data: {share:.0%} of the training labels shuffled")

@@ -146,19 +146,19 @@ def measure_gate(bench: Bench, cells: Sequence[Cell], times: int, budget_s: floa
     for number in range(times * len(found)):
         one = found[number % len(found)]
         bench.say(f"check {number + 1} of {times * len(found)}: {one.name}")
-        begin = bench.setting.clock()
+        begin = bench.gate.clock()
         check = carry_out(bench, one, list(step_s), budget_s)
         if check.status != "complete":
             raise Interrupted("interrupted")
         judged = [each for each in judge(check) if each.kind in JUDGED]
-        done = Checked(seconds=bench.setting.clock() - begin, cells=judged)
+        done = Checked(seconds=bench.gate.clock() - begin, cells=judged)
         found[number % len(found)] = replace(one, checks=(*one.checks, done))
         yield found
 
 
 def experiments(bench: Bench, step_s: dict[Cell, float]) -> list[Experiment]:
     """Identical sides, each slow-down, mislabelled data where they cost enough: in each, all cells at once."""
-    plain, b = bench.setting.a, bench.setting.b
+    plain, b = bench.gate.a, bench.gate.b
     found = [Experiment(name="identical", a=plain, b=b)]
     slowed = {cell: slow_down(bench, cell, seconds) for cell, seconds in step_s.items()}
     for n, aim in enumerate(AIMS):
@@ -175,15 +175,15 @@ def carry_out(bench: Bench, one: Experiment, cells: Sequence[Cell], budget_s: fl
 
     Raises: as ``gate.conduct.measure`` does.
     """
-    a, b, setting = one.a, one.b, bench.setting
+    a, b, gate = one.a, one.b, bench.gate
     assert b.matrix is not None
     tree, name = Tree(label="selftest", commit=None), new_run_id()
     sides = Sides(a=tree, b=tree, matrix=a.matrix, cells=tuple(cells), budget_s=budget_s)
-    options = RunOptions(allow_plugins=setting.allow_plugins)
+    options = RunOptions(allow_plugins=gate.allow_plugins)
     matrix = replace(b.matrix, expect=())  # a missed floor fails whatever the sides do
     manifest = new_manifest(name, matrix, b.data, b.environ, options, str(b.matrix_path))
     folder = RunFolder.create(bench.folder / "checks", replace(manifest, check=sides))
-    return measure(folder, replace(setting, a=a, b=b, budget_s=budget_s, started_s=setting.clock()))
+    return measure(replace(gate, a=a, b=b, folder=folder), budget_s, gate.clock())
 
 
 # ── how it is told ───────────────────────────────────────────────────────────────────────────────────────────────────

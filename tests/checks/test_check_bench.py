@@ -15,7 +15,7 @@ from record_factory import make_manifest
 from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate import sides
-from mnist_bench.gate.sides import NAMES, Bench, Setting
+from mnist_bench.gate.sides import NAMES, Bench
 from mnist_bench.records import Measurement, Session, Trial, TrialSpec
 from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request
@@ -35,16 +35,14 @@ class Scene:
         self.started: list[tuple[TrialSpec, Path, Mapping[str, str], float, Path]] = []
         self.scripts: dict[str, Script] = {}
         self.now = 0.0
-        setting = Setting(
+        self.bench = Bench(
+            folder=RunFolder.create(folder / "checks", make_manifest()),
             a=side("A", parse(), folder / "A", SIDE="A"),
             b=side("B", parse(MATRIX + "limits: {timeout_seconds: 900}\n"), folder / "B", SIDE="B"),
-            budget_s=HOUR,
             clock=lambda: self.now,
-            started_s=0.0,
             interrupts=interrupts,
             observer=Told([]),
         )
-        self.bench = Bench(RunFolder.create(folder / "checks", make_manifest()), setting)
 
     def launch(
         self, spec: TrialSpec, log: Path, environ: Mapping[str, str], timeout_s: float, _: Interrupts, root: Path

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +16,10 @@ from record_factory import make_manifest
 
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, ConfigError, DataError, Interrupted, UsageError
-from mnist_bench.gate import conduct, plan
+from mnist_bench.gate import plan
 from mnist_bench.gate.evidence import Check
 from mnist_bench.gate.plan import Plan, Request
-from mnist_bench.gate.sides import Imports, Setting, Side
+from mnist_bench.gate.sides import Imports, Side
 from mnist_bench.records import DataSet, Matrix, RunOptions
 from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import PROTOCOL_VERSION
@@ -38,22 +39,28 @@ class Stage:
         self.out, self.cache = tmp_path / "out", tmp_path / "cache"
         self.events: list[Any] = []
         self.bench = FakeBench()
-        self.settings: list[Setting] = []
+        self.settings: list[SimpleNamespace] = []
         self.asked: list[Side] = []
         self.verified: list[DataSet] = []
         self.places: dict[str, str] = {}
-        self.protocol = PROTOCOL_VERSION  # of A's worker
-        monkeypatch.setattr(conduct, "Bench", lambda folder, setting: self.settings.append(setting) or self.bench)
+        self.protocol: int | str = PROTOCOL_VERSION  # of A's worker
+        self.own_protocol = PROTOCOL_VERSION
+        monkeypatch.setattr(plan, "Bench", self._bench)
         monkeypatch.setattr(plan.sides, "ask", self._ask)
         monkeypatch.setattr(plan.data, "resolve", lambda *args: DATA)
         monkeypatch.setattr(plan.data, "verify", self.verified.append)
         monkeypatch.setattr(plan.time, "monotonic", self.bench.clock)
 
+    def _bench(self, **fields: Any) -> FakeBench:
+        self.settings.append(SimpleNamespace(**fields))
+        self.bench.folder, self.bench.observer = fields["folder"], fields["observer"]
+        return self.bench
+
     def _ask(self, side: Side, interrupts: Interrupts) -> Imports:
         self.asked.append(side)
         assert side.root.is_dir()
         place = {"mnist_bench": "/installed/mnist_bench/__init__.py"}
-        return Imports(self.protocol, place) if side.name == "A" else Imports(PROTOCOL_VERSION, place | self.places)
+        return Imports(self.protocol, place) if side.name == "A" else Imports(self.own_protocol, place | self.places)
 
     def request(self, **changes: Any) -> Request:
         """``changes``: of the request, or of its options."""
@@ -174,11 +181,14 @@ def test_a_reference_without_the_matrix(stage: Stage) -> None:
 
 def test_a_reference_of_another_protocol_is_not_comparable(stage: Stage) -> None:
     """B is trained all the same: it may fail, or miss a floor."""
-    stage.protocol = 1
+    stage.protocol = "unknown"
     check = stage.run(filter="model=mlp")
-    why = f"protocol version: 1 in A, {PROTOCOL_VERSION} in B: their workers cannot be paired"
+    why = f"protocol version: unknown in A, {PROTOCOL_VERSION} in B: their workers cannot be paired"
     assert (check.cells[0].differences, kinds(check)) == ((why,), {"mlp": "not_comparable"})
     assert stage.bench.done == ["mlp solo 0"]
+    stage.own_protocol = 99
+    with pytest.raises(UsageError, match="worker speaks protocol 99, the program that was started"):
+        stage.run()
 
 
 def test_bad_input_is_refused_before_anything_is_made(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from record_factory import make_measurement, make_session
 
 from mnist_bench.errors import UsageError
 from mnist_bench.gate.evidence import Margins
-from mnist_bench.records import Cell, Failure
+from mnist_bench.records import Cell, Failure, Session
 
 ONE = MATRIX.replace("mlp, lenet5", "mlp")
 FIRST, LAST = 9, 36  # looks of one cell
@@ -178,11 +180,35 @@ def test_pairs_figures_margins_and_floors_of_a_cell(make: Callable[..., Scene]) 
     assert (one.min_accuracy, one.floor_seeds, one.seeds_awaited) == (0.95, (0, 1), (0,))
 
 
-def test_a_pair_in_which_one_side_did_nothing_is_refused(make: Callable[..., Scene]) -> None:
-    scene = make()
-    scene.folder.append(make_session(["x@A", "x@B"], [[10.0, 0.0]], group=cell().id))
-    with pytest.raises(UsageError, match="a broken line"):
+def pair_of(group: str, *blocks: float, **changes: Any) -> Session:
+    return make_session([f"{group}/p1@{name}" for name in "AB"], [[*blocks]], **{"group": group, **changes})
+
+
+GONE = cell("lenet5")
+FOREIGN = {
+    "a broken line: a pair has rounds": pair_of(cell().id, 10.0, 0.0),
+    "sessions.jsonl: group: 'cnn' is no cell": pair_of("cnn", 10.0, 11.0),
+    "sessions.jsonl: group: 'lenet5/cpu/b100/eager' is no cell that both sides have": pair_of(GONE.id, 10.0, 11.0),
+    "trials.jsonl: cell: 'cnn/cpu/b100/eager' is none": trial(cell("cnn"), 0, "B"),
+    "trials.jsonl: cell: 'lenet5/cpu/b100/eager' is none of this check's on side A": trial(GONE, 0, "A"),
+    "is none of this check's on side None": replace(trial(cell(), 0, "B"), side=None),
+}
+
+
+@pytest.mark.parametrize("words", FOREIGN)
+def test_a_stranger_s_line_is_refused_by_its_file_and_field(words: str, make: Callable[..., Scene]) -> None:
+    """A reference has lenet5, and the change has not."""
+    scene = make(MATRIX, ONE)
+    scene.folder.append(FOREIGN[words])
+    with pytest.raises(UsageError, match=re.escape(words)):
         scene.run()
+    assert scene.bench.done == []
+
+
+def test_sessions_that_took_no_time_are_gone_on_from(make: Callable[..., Scene]) -> None:
+    scene = make()
+    scene.folder.append(pair_of(cell().id, 10.0, 11.0, seconds=0.0))
+    assert scene.run(80.0).status == "complete"
 
 
 # ── the budget ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,6 +262,3 @@ def test_the_forecast_comes_first_and_again_when_something_is_known(make: Callab
     assert "if they spread by 3.0 %" in first
     assert "as they spread by 0.3 %" in second
     assert scene.events[1] == ("working", "pair 1/9  mlp/cpu/b100/eager")
-
-
-# ── sittings ─────────────────────────────────────────────────────────────────────────────────────────────────────────

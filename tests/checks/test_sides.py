@@ -16,7 +16,7 @@ from check_kit import side as made
 
 from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.gate import sides
-from mnist_bench.gate.sides import Imports, Side, ask, environment_of, protocol_difference, refuse_the_others_code
+from mnist_bench.gate.sides import Imports, Side, ask, environment_of, refuse_the_others_code
 from mnist_bench.run import process
 from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import PROTOCOL_VERSION
@@ -104,6 +104,7 @@ def test_a_tree_s_own_package_and_plug_ins_are_found(
     put(root, "mine/part.py")
     found = ask(side(root, text=PLUGIN), interrupts)
     assert found.protocol == PROTOCOL_VERSION
+    assert ask(side(package(tmp_path / "older", run_protocol="")), interrupts).protocol == "unknown"
     for name, file in (("mnist_bench", "mnist_bench/__init__"), ("mine.net", "mine/net"), ("mine.part", "mine/part")):
         assert found.places[name] == f"{root}/{file}.py"
     for broken in ("import os; os._exit(7)", "raise ValueError"):  # its cell's failure
@@ -195,11 +196,3 @@ def test_where_the_package_may_come_from(tmp_path: Path, monkeypatch: pytest.Mon
         imports(b, a, elsewhere)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "bare" / ".venv"))
     imports(side(tmp_path / "tree"), bare, tmp_path / "bare" / ".venv" / "lib")
-
-
-def test_protocols(tmp_path: Path, interrupts: Interrupts) -> None:
-    own, other = Imports(PROTOCOL_VERSION, {}), Imports(99, {})
-    older = ask(side(package(tmp_path, run_protocol="")), interrupts)  # names none
-    assert "unknown in A" in protocol_difference(older, own)
-    with pytest.raises(UsageError, match="worker speaks protocol 99, the program that was started"):
-        protocol_difference(own, other)

@@ -25,6 +25,7 @@ from mnist_bench.cli import main
 from mnist_bench.data import raw_folder, verify
 from mnist_bench.data.mnist import TRAIN_LABELS_FILE, proven, read_idx
 from mnist_bench.data.synthetic import write_set
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import DataError, Interrupted, WorkerError
 from mnist_bench.gate import sides
 from mnist_bench.gate.evidence import Margins
@@ -327,16 +328,16 @@ def test_real_workers_are_paired_and_have_the_work(
         name="A", label="A", root=Path.cwd(), matrix_path=file, matrix=MATRIX, environ=os.environ, data=images
     )
     with Interrupts() as interrupts:
-        setting = sides.Setting(
+        (tmp_path / "logs").mkdir()
+        gate = sides.Bench(
+            folder=RunFolder(tmp_path),
             a=a,
             b=replace(a, name="B"),
-            budget_s=0.0,
             clock=time.monotonic,
-            started_s=0.0,
             interrupts=interrupts,
             observer=sides.CheckObserver(),
         )
-        bench = Bench(setting=setting, matrix=MATRIX, folder=tmp_path, say=print)
+        bench = Bench(gate=gate, matrix=MATRIX, say=print)
         assert all(min(one.steps) > 0 for one in bench.pair(MLP, 50, 1).rounds)
         with pytest.raises(WorkerError, match="negative dimension"):  # the rows have reached a worker of B
             bench.pair(MLP, -1, 2)

@@ -20,9 +20,8 @@ from mnist_bench.gate import conduct
 from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import CellEvidence, Check
 from mnist_bench.gate.judge import judge
-from mnist_bench.gate.sides import CheckObserver, Setting, Side
+from mnist_bench.gate.sides import CheckObserver, Side
 from mnist_bench.records import Cell, DataSet, Failure, Matrix, Outcome, Session, Sides, Tree, Trial
-from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import PROTOCOL_VERSION
 
 MATRIX = """\
@@ -139,6 +138,8 @@ class FakeBench:
     pair_s: float = 10.0
     train_s: float = 5.0
     now: float = 0.0
+    folder: Any = None
+    observer: Any = None
     done: list[str] = field(default_factory=list)
     slower: Callable[[Cell, int], float | Outcome | BaseException] = lambda which, number: 0.0
     accuracy: Callable[[Cell, int, str], float | Outcome] = lambda which, seed, side: 0.95
@@ -201,7 +202,6 @@ class Scene:
         check = Sides(a=tree, b=tree, matrix=self.a, cells=tuple(cells), budget_s=0.0)
         manifest = make_manifest(matrix=self.b, order=(), check=check, status="running", dataset=DATA)
         self.folder = RunFolder.create(folder / f"checks{len(list(folder.iterdir()))}", manifest)
-        monkeypatch.setattr(conduct, "Bench", lambda folder, setting: self.bench)
         monkeypatch.setattr(conduct, "trial_s", self._guessed)
 
     def _guessed(self, which: Cell, matrix: Matrix, epochs: int, cores: int) -> float:
@@ -210,17 +210,8 @@ class Scene:
 
     def run(self, budget_s: float = 10_000.0) -> Check:
         self.events.clear()
-        with Interrupts() as interrupts:
-            setting = Setting(
-                a=side("A", self.a),
-                b=side("B", self.b),
-                budget_s=budget_s,
-                clock=self.bench.clock,
-                started_s=self.bench.now,
-                interrupts=interrupts,
-                observer=Told(self.events),
-            )
-            return measure(self.folder, setting)
+        self.bench.folder, self.bench.observer = self.folder, Told(self.events)
+        return measure(self.bench, budget_s, self.bench.now)  # type: ignore[arg-type]
 
     @property
     def said(self) -> list[str]:
