@@ -25,6 +25,7 @@ from mnist_bench.gate import evidence, outputs
 from mnist_bench.gate.evidence import CellEvidence, Check, Record, SessionRatio, SideEvidence
 from mnist_bench.gate.samples import shift_of
 from mnist_bench.records import Cell, Manifest, RunOptions, Tree
+from mnist_bench.records import encode as encoded
 from mnist_bench.table import Column, Document, Table, at, listed, plain
 
 FORMAT: Literal["mnist-bench baseline"] = "mnist-bench baseline"
@@ -72,7 +73,9 @@ def decode(data: bytes) -> Baseline:
     return outputs.read(data, Baseline)
 
 
-encode = outputs.write
+def encode(baseline: Baseline) -> bytes:
+    """Indented JSON, figures with all their digits."""
+    return encoded(baseline, indent=2)
 
 
 # ── a run -> a baseline ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -74,13 +74,7 @@ def measure(bench: Bench, budget_s: float, started_s: float, changed: Callable[[
             pass  # the status is the answer
         finally:
             conductor.keep(status=status, ended_at=now())
-        return read_check(folder)
-
-
-def read_check(folder: RunFolder) -> Check:
-    """The check as it stands on disk; raises UsageError where a line is none of it."""
-    run = Run.read(folder)
-    return gather(run.manifest, run.trials, run.sessions)
+        return gather(Run.read(folder))
 
 
 class Want(NamedTuple):
@@ -107,11 +101,8 @@ class Conductor:
         self._budget_s, self._started_s, self._before_s = budget_s, started_s, sides_of(bench.folder).spent_s
         self.keep(status="running", ended_at=None)
         run = Run.read(self._folder)
-        known = gather(run.manifest, run.trials, run.sessions).cells
-        self._manifest, self._lines = (
-            run.manifest,
-            by_cell(run.manifest, sides_of(self._folder), run.trials, run.sessions),
-        )
+        known = gather(run).cells
+        self._manifest, self._lines = run.manifest, by_cell(run)
         self._compared = max(1, cells_compared(known))
         self._cells = {one.cell: one for one in known}
         self._verdicts = {one.cell: self._judged(one) for one in known}
@@ -145,14 +136,14 @@ class Conductor:
             Interrupted: what was measured is in the folder.
         """
         self._forecast()
-        known = False
+        timed = False
         while tasks := self._tasks():
             # In random order: which cell comes first must not hang together with how the machine drifts.
             done = [self._do(task, cell) for task, cell in self._rng.sample(tasks, len(tasks))]
             if not any(done):
                 return
-            if not known and all(len(want.one.pairs) >= KNOWN_AFTER for want in self._wants()):
-                known = True
+            if not timed and all(len(want.one.pairs) >= KNOWN_AFTER for want in self._wants()):
+                timed = True
                 self._forecast()
 
     def spent_s(self) -> float:

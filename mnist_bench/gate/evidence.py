@@ -222,25 +222,21 @@ class Check(Record, frozen=True, kw_only=True):
 # ── a check's folder -> evidence ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def gather(manifest: Manifest, trials: Iterable[Trial], sessions: Iterable[Session]) -> Check:
+def gather(run: Run) -> Check:
     """The check as its manifest and lines tell it, in the order in which they were written.
 
     Args:
-        manifest: with ``check``.
-        trials: those of side A and of side B.
-        sessions: process pairs; ``group`` is the cell's id.
+        run: with a ``check`` in its manifest; a session is a process pair, its ``group`` the cell's id.
 
     Raises:
         UsageError: a line is none of the check; the message names its file and field.
     """
-    check = manifest.check
-    assert check is not None
+    manifest, check = run.manifest, run.manifest.check
     status = "running" if manifest.status == "stopped" else manifest.status
     own = {name: getattr(check, name) for name in ("a", "b", "budget_s", "spent_s", "notes")}
     version = manifest.program_version
     try:
-        found = by_cell(manifest, check, trials, sessions).values()
-        cells = tuple(measured(manifest, one, lines) for one, lines in found)
+        cells = tuple(measured(manifest, *known) for known in by_cell(run).values())
         return check_of(manifest, program_version=version, mode="against", status=status, cells=cells, **own)
     except ValueError as error:
         raise UsageError(
@@ -312,24 +308,24 @@ def differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
         )
 
 
-def by_cell(
-    manifest: Manifest, check: Sides, trials: Iterable[Trial], sessions: Iterable[Session]
-) -> dict[Cell, tuple[CellEvidence, list[Line]]]:
+def by_cell(run: Run) -> dict[Cell, tuple[CellEvidence, list[Line]]]:
     """What is known of every cell before anything is measured, and its lines.
 
     Raises:
         ValueError: a line of no cell that its side has, or a cell that stands there twice.
     """
-    found: dict[Cell, tuple[CellEvidence, list[Line]]] = {one.cell: (one, []) for one in _planned(manifest, check)}
+    check = run.manifest.check
+    assert check is not None
+    found: dict[Cell, tuple[CellEvidence, list[Line]]] = {one.cell: (one, []) for one in _planned(run.manifest, check)}
     by_id = {cell.id: cell for cell in found}
     if len(by_id) < len(check.cells):
         raise ValueError("manifest.json: check.cells: a cell stands there twice")
-    for trial in trials:
+    for trial in run.trials:
         one, lines = found.get(trial.cell, (None, []))
         if one is None or one.b is None or trial.side is None or (trial.side == "A" and one.a is None):
             raise ValueError(f"trials.jsonl: cell: {trial.cell.id!r:.80} is none of this check's on side {trial.side}")
         lines.append(trial)
-    for session in sessions:
+    for session in run.sessions:
         one, lines = found[by_id[session.group]] if session.group in by_id else (None, [])
         if one is None or one.a is None or one.b is None:
             raise ValueError(f"sessions.jsonl: group: {session.group!r:.80} is no cell that both sides have")
@@ -342,8 +338,7 @@ def _planned(manifest: Manifest, check: Sides) -> Iterator[CellEvidence]:
     here = [frozenset(expand(matrix)) if matrix else frozenset() for matrix in (check.matrix, manifest.matrix)]
     for cell in check.cells:
         a, b = (SideEvidence() if cell in known else None for known in here)
-        rules = rules_of(manifest.matrix, cell) if b else {}
-        one = CellEvidence(cell=cell, a=a, b=b, **rules)
+        one = CellEvidence(cell=cell, a=a, b=b, **(rules_of(manifest.matrix, cell) if b else {}))
         if a and b and check.matrix:
             before, differing = margins_of(check.matrix, cell), differences(check.matrix, manifest.matrix, cell)
             one = replace(

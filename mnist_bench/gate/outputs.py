@@ -63,7 +63,7 @@ class Stored(Record, frozen=True, kw_only=True):
 
 def encode(check: Check, verdicts: Sequence[Verdict]) -> bytes:
     """``check.json``: figures keep all their digits, a verdict judged again from rounded ones might be another."""
-    return write(Stored(schema_version=SCHEMA_VERSION, check=check, verdicts=tuple(verdicts)))
+    return encoded(Stored(schema_version=SCHEMA_VERSION, check=check, verdicts=tuple(verdicts)), indent=2)
 
 
 def decode(data: bytes) -> tuple[Check, tuple[Verdict, ...]]:
@@ -93,13 +93,8 @@ def _differing(was: Any, is_: Any, *path: str) -> Iterator[str]:
 # ── how a document is stored ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write(document: Struct) -> bytes:
-    """Indented JSON, UTF-8, figures with all their digits. Raises ValueError: a number is not finite."""
-    return encoded(document, indent=2)
-
-
 def read(data: bytes, kind: type[_T]) -> _T:
-    """The inverse of ``write``: one schema, held against all that comes from a file.
+    """A check or a baseline: one schema, held against all that comes from a file.
 
     Raises:
         ValueError: no JSON, another schema version, a key that is missing or unknown, a value that is none of its field

@@ -11,12 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mnist_bench import config, data
+from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, parse_filter, select
 from mnist_bench.disk.folder import MANIFEST, RunFolder, known_runs, new_run_id
 from mnist_bench.errors import UsageError
 from mnist_bench.gate import sides, trees
-from mnist_bench.gate.conduct import measure, read_check, sides_of
-from mnist_bench.gate.evidence import Check
+from mnist_bench.gate.conduct import measure, sides_of
+from mnist_bench.gate.evidence import Check, gather
 from mnist_bench.gate.sides import Bench, CheckObserver, Side
 from mnist_bench.records import DataSet, Matrix, Sides, Tree
 from mnist_bench.records import Side as SideName
@@ -144,7 +145,7 @@ class Plan:
         for name, matrix in (("matrix", kept.matrix), ("check.matrix", sides_of(self._resumed).matrix)):
             if matrix:
                 config.checked(matrix, source=f"{place}: {name}", allow_plugins=options.run.allow_plugins)
-        read_check(self._resumed)  # a stranger's lines are refused here
+        gather(Run.read(self._resumed))  # a stranger's lines are refused here
         return kept.matrix
 
     def outdated(self) -> bool:
