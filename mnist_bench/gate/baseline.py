@@ -277,17 +277,25 @@ class Change:
     """One cell before and after an update; None: not there."""
 
     cell: Cell
-    before: Row | None
-    after: Row | None
-    word: str
-    differs: str = ""  # what is measured otherwise, in words
+    before: SideEvidence | None
+    after: SideEvidence | None
+
+    @property
+    def word(self) -> str:
+        if self.before is None or self.after is None:
+            return "new" if self.before is None else "removed"
+        return "same" if self.before == self.after else "changed"
+
+    @property
+    def differs(self) -> str:
+        """What is measured otherwise, in words."""
+        return "; ".join(_changed_words(self.before, self.after)) if self.before and self.after else ""
 
 
 def changed(old: Baseline | None, new: Baseline, name: str) -> Document:
     """What an update changes, old -> new; cells that stay as they are are counted alone."""
-    before = {one.cell: one.a for one in (old.cells if old else ())}
-    after = {one.cell: one.a for one in new.cells}
-    found = [_change(cell, before.get(cell), after.get(cell)) for cell in sorted({**before, **after})]
+    before, after = ({one.cell: _compared(one.a) for one in each.cells if one.a} if each else {} for each in (old, new))
+    found = [Change(cell, before.get(cell), after.get(cell)) for cell in sorted({**before, **after})]
     told = [one for one in found if one.word != "same"]
     counts = Counter(one.word for one in found)
     words = [f"{counts[word]} {word}" for word in ("new", "changed", "removed", "same") if counts[word]]
@@ -310,23 +318,14 @@ def without_ratio(baseline: Baseline) -> list[str]:
     return [one.cell.id for one in baseline.cells if one.a and one.a.reference and not one.a.ratios]
 
 
-def _row(cell: Cell, side: SideEvidence) -> Row:
-    """A cell as a line of ``results.csv``, its seeds together."""
-    found: dict[str, Any] = dict(side.figures)
+def _compared(side: SideEvidence) -> SideEvidence:
+    """With the figures of its seeds together."""
+    found = dict(side.figures)
     if side.trainings:
         found["test_accuracy"] = fmean(one.accuracy for one in side.trainings)
     if side.ratios:
-        ratio = shift_of((side.ratios, 1)).faster
-        found |= {"speedup_vs_eager": ratio.estimate}
-        found |= {"speedup_vs_eager_low": ratio.low, "speedup_vs_eager_high": ratio.high}
-    return Row(cell=cell, status=side.status, reason=side.reason, seeds=len(side.trainings), figures=found)
-
-
-def _change(cell: Cell, before: SideEvidence | None, after: SideEvidence | None) -> Change:
-    was, now = (_row(cell, side) if side else None for side in (before, after))
-    if before is None or after is None:
-        return Change(cell, was, now, "new" if before is None else "removed")
-    return Change(cell, was, now, "same" if before == after else "changed", "; ".join(_changed_words(before, after)))
+        found["speedup_vs_eager"] = shift_of((side.ratios, 1)).faster.estimate
+    return structs.replace(side, figures=found)
 
 
 def _changed_words(before: SideEvidence, after: SideEvidence) -> Iterator[str]:

@@ -28,7 +28,6 @@ BROKEN: tuple[tuple[str, str, str, str], ...] = (
     ("baseline", r'"format": "[^"]*"', '"format": "x"', "format"),
     ("baseline", VERSION, '"schema_version": 2', "schema_version: is 2, this mnist-bench reads 1"),
     ("baseline", ACCURACY, '"accuracy": 1e999', "trainings[0].accuracy"),
-    ("baseline", f"{ACCURACY},", "", "trainings[0]"),  # missing
     ("baseline", r'"status": "skipped"', '"status": "oom"', "cells[0]"),
     ("baseline", r'"run_id": "[^"]*",\n *"key"', '"run_id": "x",\n"key"', "is not among the runs"),
     ("baseline", r'"seed": 1,', '"seed": 0,', "a seed stands there twice"),
@@ -37,7 +36,6 @@ BROKEN: tuple[tuple[str, str, str, str], ...] = (
     ("check", ACCURACY, '"accuracy": NaN', "NaN is not a figure"),
     ("check", r'"steps": \[\s*10,', '"steps": [-1,', "check.cells[0].pairs[0]"),
     ("check", r'"kind": "regression"', '"kind": "bad"', "verdicts[0].kind"),
-    ("check", VERSION, '"schema": 1', "schema_version"),
     ("check", "{", "", "Expected `object`"),
     ("check", "{", '{"x": ' + "[" * 100_000, "nested too deep"),
 )
