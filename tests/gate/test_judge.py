@@ -35,14 +35,10 @@ def test_the_exit_code_is_the_contracts(kinds: tuple[VerdictKind, ...], code: in
 SPEEDS = {
     1.0: "as fast",
     1.0004: "as fast",
-    1 / 1.12: "12 % slower",
-    1.042: "4.2 % faster",
     1.0994: "9.9 % faster",
     1.25: "25 % faster",
     1.99: "99 % faster",
     0.5: "2.0x slower",
-    2.76: "2.8x faster",
-    1 / 16.2: "16x slower",
     1e6: "1,000,000x faster",
 }
 
