@@ -45,11 +45,10 @@ def execute(args: argparse.Namespace) -> int:
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
-    screen = Screen(errors, args)
-    with alone(wait=not args.no_wait, tell=errors.print):
-        plan = begin(RunProgress(screen))  # a download has its own bar
-        with screen:
-            run = runner.execute(plan, RunProgress(screen), os.environ)
+    with alone(wait=not args.no_wait, tell=errors.print), Screen(errors, args) as screen:
+        progress = RunProgress(screen)
+        plan = begin(progress)
+        run = runner.execute(plan, progress, os.environ)
     code = conclude(run, args, errors)
     add_to_summary(lambda room: (plan.folder.path / "results.md").read_bytes())
     if not args.quiet:
