@@ -121,7 +121,7 @@ class Plan:
         before = sides_of(resumed) if resumed else None
         if resumed and before:
             request = _again(request, resumed, before)
-        self._resumed, self._request = resumed, request
+        self._resumed, self._before, self._request = resumed, before, request
         self._git, self._path = trees.find(Path(request.options.matrix_path), request.here, request.environ)
         self._matrix = request.override(self._own_matrix())
         if asked := request.options.run.filter:
@@ -131,18 +131,18 @@ class Plan:
         self._state = trees.state(self._git, request.left_out, before.untracked if before else None)
         if before and (self._state.commit, self._state.sha256) != (before.b.commit, before.content_sha256):
             raise UsageError(
-                f"--resume {self._resumed and self._resumed.run_id}: the working tree is not what it was (HEAD, or a "
-                "changed file): pairs of two versions are no sample of one; start a new check"
+                "--resume: the working tree is not what it was (HEAD, or a changed file): pairs of two versions are no "
+                "sample of one; start a new check"
             )
 
     def _own_matrix(self) -> Matrix:
         """The working tree's; of a check that goes on, the manifest's, and A's is held against the same rules."""
         options = self._request.options
-        if self._resumed is None:
+        if self._resumed is None or self._before is None:
             place, allowed = self._git.folder / self._path, options.run.allow_plugins
             return config.load(place, source=options.matrix_path, allow_plugins=allowed)
         kept, place = self._resumed.manifest(), self._resumed.path / MANIFEST
-        for name, matrix in (("matrix", kept.matrix), ("check.matrix", sides_of(self._resumed).matrix)):
+        for name, matrix in (("matrix", kept.matrix), ("check.matrix", self._before.matrix)):
             if matrix:
                 config.checked(matrix, source=f"{place}: {name}", allow_plugins=options.run.allow_plugins)
         gather(Run.read(self._resumed))  # a stranger's lines are refused here
@@ -192,11 +192,11 @@ class Plan:
 
     def _matrix_of(self, root: Path) -> Matrix | None:
         """The reference's own copy, with the seeds and the limits of the working tree's; None: it has none."""
-        if not (root / self._path).is_file():
-            return None
-        source, allowed = f"{self._request.against}:{self._path}", self._request.options.run.allow_plugins
-        own = config.load(root / self._path, source=source, allow_plugins=allowed)
-        return replace(own, seeds=self._matrix.seeds, limits=self._matrix.limits)
+        own = self._before.matrix if self._before else None
+        if self._before is None and (root / self._path).is_file():
+            source, allowed = f"{self._request.against}:{self._path}", self._request.options.run.allow_plugins
+            own = config.load(root / self._path, source=source, allow_plugins=allowed)
+        return own and replace(own, seeds=self._matrix.seeds, limits=self._matrix.limits)
 
     def _side(
         self, name: SideName, words: str, root: Path, matrix: Matrix | None, caches: Path, dataset: DataSet
