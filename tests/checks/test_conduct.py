@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_factory import make_measurement, make_session
 
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
 from mnist_bench.gate.evidence import Margins
 from mnist_bench.records import Cell, Failure, Session
@@ -203,6 +204,14 @@ def test_a_stranger_s_line_is_refused_by_its_file_and_field(words: str, make: Ca
     with pytest.raises(UsageError, match=re.escape(words)):
         scene.run()
     assert scene.bench.done == []
+
+
+def test_a_pair_costs_the_same_however_many_there_are(make: Callable[..., Scene], monkeypatch: Any) -> None:
+    """Lines are read when a sitting begins, and when it ends."""
+    reads, scene = [], make()
+    monkeypatch.setattr(RunFolder, "sessions", lambda self, read=RunFolder.sessions: reads.append(1) or read(self))
+    assert len(scene.run().cells[0].pairs) == FIRST
+    assert len(reads) == 2
 
 
 def test_sessions_that_took_no_time_are_gone_on_from(make: Callable[..., Scene]) -> None:
