@@ -169,20 +169,6 @@ def t_interval(values: ArrayLike, *, variance_floor: float = 0.0, least: int = 3
     return Interval(mean, mean - half, mean + half)
 
 
-def prediction_interval(values: Sequence[float], variance_floor: float = 0.0) -> tuple[float, float]:
-    """Where one more value of the same normal population falls: mean +- t s sqrt(1 + 1/n).
-
-    Args:
-        values: shape (n,), n >= 2, finite.
-        variance_floor: the least variance of one value that is believed.
-
-    Source: Hahn & Meeker, *Statistical Intervals*, chapter 4.
-    """
-    of_mean = t_interval(values, variance_floor=variance_floor, least=2)
-    half = (of_mean.half or 0.0) * math.sqrt(len(values) + 1)
-    return of_mean.estimate - half, of_mean.estimate + half
-
-
 def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:
     """The mean of ``b`` less that of ``a``, two samples that are not paired, and Welch's t interval.
 

@@ -11,8 +11,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import scipy.stats
 from msgspec import structs
 from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
 
@@ -22,14 +22,14 @@ from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted, UsageError
 from mnist_bench.labs import reproduce as lab
-from mnist_bench.labs.reproduce import Epoch, Reproduction, standard_matrix, tutorial_matrix
+from mnist_bench.labs.reproduce import Epoch, Model, Reproduction, standard_matrix, tutorial_matrix
 from mnist_bench.records import DataSet, ImageSets, Manifest, Matrix, RunOptions, Trial
 from mnist_bench.report import vega
 from mnist_bench.run import runner
 
 PUBLISHED, MATRIX = lab.read(), tutorial_matrix("resident")
 TUTORIAL, STANDARD = "20261123T101500Z-aaaaaa", "20261123T101500Z-bbbbbb"
-SPREAD = (-0.2, 0.0, 0.2)  # pp, by seed
+SPREAD = (-0.2, 0.0, 0.2, *(-0.1, 0.1) * 3, 0.0)  # pp, by seed
 ALL = ("mlp", "cnn", "cnn-lr0.01", "lenet5")
 
 
@@ -80,27 +80,35 @@ def test_what_is_run_beside_it_and_how_the_tutorial_loops() -> None:
 
 # ── verdicts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-SPREAD_HALF = scipy.stats.t.ppf(0.975, 2) * math.sqrt(4 / 3)  # of one seed more than three, by their deviation
-
 
 @pytest.mark.parametrize(
-    ("measured", "low", "high"),
+    ("measured", "published", "verdict"),
     [
-        ([90.0, 91.0, 92.0], 91.0 - SPREAD_HALF, 91.0 + SPREAD_HALF),
-        ([50.0, 50.0, 50.0], 50.0 - SPREAD_HALF * 50 / 60_000**0.5, 50.0 + SPREAD_HALF * 50 / 60_000**0.5),  # binomial
-        ([91.96], 90.96, 92.96),  # one seed has no spread
-        ([27.0, 86.0, 85.0], 0.0, 100.0),  # bounds are accuracies
+        ([90.0, 91.0, 92.0], 92.0, "among the 3 seeds"),
+        ([90.0, 91.0, 92.0], 89.9, "below all 3 seeds (by chance: 1 in 4)"),
+        ([90.0, 91.0, 92.0], 92.1, "above all 3 seeds (by chance: 1 in 4)"),
+        ([91.96], 92.96, "within 1 pp (one seed)"),  # which has no spread
+        ([91.96], 90.95, "over 1 pp off (one seed)"),
     ],
 )
-def test_what_would_agree(measured: list[float], low: float, high: float) -> None:
-    epoch = Epoch(name="mlp", lr=0.01, number=0, published=high, measured=measured)
-    assert epoch.agreeing == (pytest.approx(low), pytest.approx(high))
-    verdicts = [replace(epoch, published=figure).verdict for figure in (high - 1e-6, high + 1e-6)]
-    assert verdicts == (
-        ["within the seeds' spread", "outside the seeds' spread"]
-        if len(measured) > 1
-        else ["within 1 pp (one seed)", "over 1 pp off (one seed)"]
-    )
+def test_a_verdict_is_the_place_among_the_seeds(measured: list[float], published: float, verdict: str) -> None:
+    epoch = Epoch(name="mlp", lr=0.01, number=0, published=published, measured=measured)
+    assert epoch.verdict == verdict
+    assert epoch.inside == verdict.startswith(("among", "within"))
+
+
+def test_one_more_seed_is_the_farthest_once_in_n_plus_1_whatever_the_distribution() -> None:
+    """Trainings that start on a plateau, or do not: two humps, and epochs that hang together."""
+    rng, draws, seeds = np.random.default_rng(0), 1500, 10
+    farthest = 0
+    for stuck, noise in zip(rng.random((draws, seeds + 1)) < 0.4, rng.normal(size=(draws, 3, seeds + 1)), strict=True):
+        columns = np.where(stuck, [[25.0], [60.0], [91.0]], [[86.0], [92.0], [95.0]]) + noise
+        epochs = [
+            Epoch(name="cnn", lr=0.01, number=number, published=row[0], measured=row[1:].tolist())
+            for number, row in enumerate(columns)
+        ]
+        farthest += Model(model="cnn", epochs=epochs, test=None, standard=None).fits is False
+    assert farthest / draws == pytest.approx(1 / (seeds + 1), abs=3 * math.sqrt(0.09 / draws))
 
 
 def test_a_short_look_is_judged_at_its_last_epoch() -> None:
@@ -115,7 +123,7 @@ def test_a_short_look_is_judged_at_its_last_epoch() -> None:
         ({"cnn-lr0.01": 7.0}, "fits lr 0.001; lr 0.001 is the closer"),
         ({"cnn": 7.0}, "fits lr 0.01; lr 0.01 is the closer"),
         ({"cnn": 3.0, "cnn-lr0.01": 7.0}, "fits neither rate; lr 0.001 is the closer"),
-        ({"cnn": 0.2}, "fits lr 0.001 and lr 0.01; lr 0.01 is the closer"),
+        ({"cnn": 0.1}, "fits lr 0.001 and lr 0.01; lr 0.01 is the closer"),
     ],
 )
 def test_which_rate_the_column_fits(off: dict[str, float], words: str) -> None:
@@ -125,12 +133,9 @@ def test_which_rate_the_column_fits(off: dict[str, float], words: str) -> None:
         assert model.rms == pytest.approx(off.get(model.final.name, 0.0))
 
 
-@pytest.mark.parametrize(("missed", "fits"), [((), True), ((3,), True), ((3, 4), False), ((9,), False)])
-def test_a_column_may_be_left_once_in_ten_epochs_but_not_at_the_last(missed: tuple[int, ...], fits: bool) -> None:
-    accuracy = [f / 100 + (0.05 if n in missed else 0.0) for n, f in enumerate(PUBLISHED["cnn"])]
-    trial = make_trial(make_cell("cnn"), 0, make_measurement(epochs=make_epochs([4.0] * 10, accuracy)))
-    (found,) = result_of([trial], []).models
-    assert (found.outside, found.fits) == (len(missed), fits)
+def test_few_seeds_say_nothing_of_a_column() -> None:
+    rate = make_result({"cnn": 7.0}, seeds=(0, 1, 2)).rate
+    assert rate == "Erratum 4: lr 0.01 is the closer; which rate the published cnn column fits takes 10 seeds to say."
 
 
 def test_what_was_not_measured_is_not_said() -> None:
@@ -213,7 +218,7 @@ def test_interrupted_it_shows_what_is_there_and_how_to_go_on(
 
 
 def test_a_failed_trial_is_said_and_is_exit_code_1(finished: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    failed = [make_failed(make_cell("lenet5"), seed, "oom", "raise limits.memory_gib") for seed in (0, 1, 2)]
+    failed = [make_failed(make_cell("lenet5"), seed, "oom", "raise limits.memory_gib") for seed in MATRIX.seeds]
     assert reproduce(finished(*failed, leave_out=["lenet5"])) == 1
     assert "lenet5/cpu/b100/eager/s2: oom: raise limits.memory_gib" in capsys.readouterr().out
 

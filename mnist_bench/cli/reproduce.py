@@ -26,7 +26,7 @@ OWN = ("seeds", "epochs", "pipeline", "data_dir")  # what a resumed reproduction
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "Three seeds of ten epochs, unless --seeds and --epochs say otherwise (ten epochs at most). Needs MNIST. "
+        "Ten seeds of ten epochs, unless --seeds and --epochs say otherwise (ten epochs at most). Needs MNIST. "
         "Writes two runs, of the tutorial recipe and of the standard one beside it, and into the first "
         "reproduction.md, .svg and .png. The exit code is 0 when every trial was run, whatever the verdicts. Ctrl-C "
         "keeps what is finished: --resume latest goes on."

@@ -82,7 +82,7 @@ def test_after_a_bad_mirror_comes_the_next(
     assert f"{server.url(behaviour)}{FILE_NAMES[0]}.gz: {words}" in str(caught.value)
     assert world.files() == []  # nothing bad, and nothing half
     public(monkeypatch, world, server.url(behaviour), server.url("good"))
-    world.fetch()
+    world.fetch(Limits(stall_s=0.3, total_s=60, tries=1))
     assert world.is_whole(world.raw)
 
 

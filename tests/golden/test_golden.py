@@ -71,7 +71,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of all that is made, on a machine that is always the same."""
     for target, answer in ANSWERS.items():
         monkeypatch.setattr(target, answer)
-    for name in (*SETTINGS, "CUDA_VISIBLE_DEVICES"):
+    for name in (*SETTINGS, "CUDA_VISIBLE_DEVICES", "LINES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(made, tmp_path / "place", symlinks=True)
