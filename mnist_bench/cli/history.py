@@ -59,7 +59,9 @@ def execute(args: argparse.Namespace) -> int:
     if args.format == "table":
         print_lines(lambda width: history.screen(series, metric, args.last, width), args)
     elif series or args.format == "json":  # a document for programs, empty as it may be
-        table = history.table(series, metric, args.last)
+        # People read of what was never measured in the notes, once per reason.
+        listed = [one for one in series if one.values] if args.format == "md" else series
+        table = history.table(listed, metric, args.last)
         page = Document(title=f"{metric.title} over runs", tables=[table], notes=history.notes(series, metric))
         print_result(args, page)
     if series and args.page is not None:
