@@ -45,7 +45,8 @@ bars: $(STAMP) ## the long proofs, by hand, on a quiet machine (hours)
 	$(BIN)/python -m bench.overhead
 
 docs: $(STAMP) ## what is generated: docs/cli.md, the JSON Schema
-	$(BIN)/python -m mnist_bench schema > mnist_bench/schema.json
+	$(BIN)/python scripts/matrix_schema.py > mnist_bench/schema.json.new
+	mv mnist_bench/schema.json.new mnist_bench/schema.json
 	$(BIN)/python scripts/cli_reference.py > docs/cli.md
 
 clean: ## removes what was installed here, not results/

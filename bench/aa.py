@@ -4,8 +4,6 @@ For each model and seed: one paired session of two fresh processes (``a`` and ``
 beside it two solo sessions of fresh processes, one after the other. Exit code 0: the bars hold; 1: one does not.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Sequence

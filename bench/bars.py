@@ -3,8 +3,6 @@
 Every ratio comes in as its natural logarithm. What a sample is too small to show counts as a missed bar.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

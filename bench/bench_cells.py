@@ -5,8 +5,6 @@ are made beforehand, so that of a variant's input pipeline nothing is seen. Figu
 ``run``.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The harness's own work at scale: planning, summarising, storing, estimating. pytest-benchmark; ``make bench``."""
 
-from __future__ import annotations
-
 import dataclasses
 import random
 import subprocess

@@ -1,7 +1,5 @@
 """How long a person waits for the words of the program. pytest-benchmark; ``make bench``."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """``history`` over 1,000 runs of 24 cells: 0.5 s for the whole command on a quiet machine. ``make bench``."""
 
-from __future__ import annotations
-
 import random
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The report of 10,000 trials, from files to file; the bar is 10 s."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Flags of the pytest-benchmark suites, and the way to the factories of the tests."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

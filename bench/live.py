@@ -1,7 +1,5 @@
 """Real workers for the proofs: every session and every epoch goes through ``mnist_bench.run.group.run_group``."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence

@@ -8,8 +8,6 @@ tutorial  ``bench.tutorial_loop``
 All on the CPU, batch 100. Exit code 0: every bar holds; 1: one does not.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ The reference of ``bench.overhead``. It shares with the harness what must be equ
 sets, normalisation, order) and none of its loops. It keeps no stamp of a step and no loss.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 from time import perf_counter

@@ -1,7 +1,5 @@
 """The frame of every proof: its flags, its data, its JSON file, its table of bars and its exit code."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

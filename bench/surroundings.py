@@ -5,8 +5,6 @@ must be no traceback, an exit code that the surrounding allows, no file that a k
 TMPDIR. Exit code 0: all of it holds; 1: the lines say what did not. ``disk full`` needs root (it mounts a small tmpfs).
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

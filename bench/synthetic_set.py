@@ -1,7 +1,5 @@
 """How long the synthetic set takes to draw, and a data set to verify: ``pytest bench/synthetic_set.py``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -5,8 +5,6 @@ order ABBA, with the same seed. By default under the ``tutorial`` recipe, which 
 tutorial does. Exit code 0: the bars hold; 1: one does not.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ To add one: its class or function in the file of ``worker/`` that its ``code`` n
 MNIST's layout is an entry alone.
 """
 
-from __future__ import annotations
-
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -61,7 +59,7 @@ class Model(Entry):
 
     parameters: int | None
     flops: tuple[float, float]
-    optimizer: Optimizer = "adam"
+    optimizer: "Optimizer" = "adam"
     lr: float = 0.001
     tutorial_std: float = 128.0
     tutorial_vectors: bool = False
@@ -171,14 +169,14 @@ SETS = {
 class Training:
     """One model under one recipe. Inputs are ``(pixel / 255 - mean) / std``."""
 
-    optimizer: Optimizer
+    optimizer: "Optimizer"
     lr: float
     mean: float
     std: float
     scored_on_training_images: bool
 
 
-def training_of(entry: ModelEntry, recipe: Recipe, images: str = "mnist") -> Training:
+def training_of(entry: "ModelEntry", recipe: "Recipe", images: str = "mnist") -> Training:
     """The optimizer, rate, normalisation and scored images of ``entry`` under ``recipe``; the entry's own words win.
 
     Args:

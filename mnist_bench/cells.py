@@ -1,18 +1,17 @@
 """Matrix -> cells -> groups of trials: product, exclude, include, filter, order, shard. Pure."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mnist_bench.catalogue import MODELS
 from mnist_bench.errors import UsageError, unknown
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Variant, group_id, trial_id
+from mnist_bench.records import BUILTIN_VARIANTS, CELL_KEYS, Cell, Matrix, ModelEntry, Variant, group_id, trial_id
 
 # The trials of one model, batch size and seed, under the id of the group.
 GroupTrials = tuple[str, tuple[tuple[Cell, int], ...]]
@@ -23,7 +22,6 @@ Filter = dict[str, list[str]]
 Named = TypeVar("Named", ModelEntry, Variant)
 
 AXES = ("models", "devices", "batch_sizes", "variants")
-CELL_KEYS = ("model", "device", "batch_size", "variant")
 
 
 def expand(matrix: Matrix) -> tuple[Cell, ...]:
@@ -217,11 +215,9 @@ def parse_shard(text: str) -> tuple[int, int]:
     >>> parse_shard("2/4")
     (2, 4)
     """
-    number, _, count = text.partition("/")
-    if number.isascii() and number.isdigit() and count.isascii() and count.isdigit() and len(text) < 16:
-        parsed = int(number), int(count)
-        if 1 <= parsed[0] <= parsed[1]:
-            return parsed
+    found = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+    if found and 1 <= int(found[1]) <= int(found[2]):
+        return int(found[1]), int(found[2])
     raise UsageError(f"--shard: {text!r} is not K/N with K from 1 to N (as in 2/4: the second of four shards)")
 
 

@@ -11,8 +11,6 @@ BenchError                 exit 1
 └── Interrupted            exit 130
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 from typing import ClassVar

@@ -5,9 +5,6 @@ https://github.com/benchmark-action/github-action-benchmark (``customSmallerIsBe
 https://pytest-benchmark.readthedocs.io; ``docs/exports.md`` tells how their readers take them.
 """
 
-from __future__ import annotations
-
-import io
 import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +21,7 @@ from mnist_bench.table import exact, grouped, plain
 LONGEST_NAME = 1000  # characters; Bencher refuses names over 1024
 PYTEST_BENCHMARK = "5.3.1"  # the pytest-benchmark whose fields these are
 PACKAGE = "mnist_bench"
+STORAGE = {str: "string", float: "Float64", int: "Int64", bool: "boolean"}  # pandas' types that can be missing
 
 Export = Callable[[Run, Sequence[Row]], bytes]
 
@@ -83,23 +81,16 @@ def to_csv(run: Run, rows: Sequence[Row]) -> bytes:
 
 
 def to_parquet(run: Run, rows: Sequence[Row]) -> bytes:
-    """The columns of ``results.csv`` with their types, even where nothing was measured; metadata name the run."""
-    import pyarrow as pa  # a third of a second: not before it is needed
-    import pyarrow.parquet as pq
+    """The columns of ``results.csv`` with their types, even where nothing was measured; ``attrs`` name the run."""
+    import pandas as pd  # half a second: not before it is needed
 
-    storage = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
-    own = {"batch_size": int, "seeds": int}
     table = results.table_of(rows)
-    fields = [
-        pa.field(key, storage[KEYS[key].kind if key in KEYS else own.get(key, str)], nullable=key in KEYS)
-        for key in (column.key for column in table.columns)
-        if key
-    ]
-    metadata = {f"mnist_bench.{name}": _storable(text) for name, text in _facts(run).items()}
+    keys = [column.key for column in table.columns if column.key]
+    kinds = {key: KEYS[key].kind if key in KEYS else str for key in keys} | {"batch_size": int, "seeds": int}
     records = [{key: _storable(value) for key, value in record.items()} for record in table.records()]
-    out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(records, schema=pa.schema(fields).with_metadata(metadata)), out)
-    return out.getvalue()
+    frame = pd.DataFrame(records, columns=keys).astype({key: STORAGE[kind] for key, kind in kinds.items()})
+    frame.attrs = {name: _storable(text) for name, text in _facts(run).items()}
+    return frame.to_parquet(index=False)
 
 
 def _storable(value: Any) -> Any:
@@ -163,14 +154,9 @@ def to_github_action(better: Literal["higher", "lower"]) -> Export:
 
 def _extra(run: Run, row: Row) -> str:
     """What the chart shows under the pointer: what one must know before believing a point."""
-    lines = [
-        f"run: {run.manifest.run_id}",
-        f"seeds: {row.seeds}",
-        f"data: {row['dataset']}, recipe {row['recipe']}",
-        f"device: {row['device_name'] or row.cell.device}",
-        "" if row.status == "ok" else f"{row.status}: {row.reason}",
-        *figures.footnotes([figures.signs(row)]),
-    ]
+    where = f"{row['device_name'] or row.cell.device}, {row['dataset']}, recipe {row['recipe']}"
+    doubt = "" if row.status == "ok" else f"{row.status}: {row.reason}"
+    lines = [f"run {run.manifest.run_id}, {row.seeds} seeds", where, doubt, *figures.footnotes([figures.signs(row)])]
     return "\n".join(plain(line) for line in lines if line)
 
 

@@ -4,8 +4,6 @@ The terminal, CSV, Markdown, JSON, page, exports and history iterate over ``FIGU
 A figure that was not measured is None, and an empty text.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,8 +53,8 @@ class Measured:
     doubts: tuple[str, ...] = ()
     class_: VariantClass | None = None
     threads: int | None = None
-    vs_eager: Interval | None = None
-    vs_cpu: Interval | None = None
+    vs_eager: "Interval | None" = None
+    vs_cpu: "Interval | None" = None
     paired: Paired | None = None
     fastest: bool = False
 
@@ -197,7 +195,7 @@ def rate_of(one: Measurement) -> float | None:
     return _quotient(one.train_samples, sum(one.epochs.train_s))
 
 
-def throughput(one: Measured) -> Interval | None:
+def throughput(one: Measured) -> "Interval | None":
     """All samples / all seconds; the interval is that of the mean over seeds, stretched to hold it."""
     from mnist_bench.stats import Interval, t_interval
 

@@ -5,8 +5,6 @@ Valid by the two schemas that readers hold it against: Ant's (https://github.com
 suite, named after their case.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

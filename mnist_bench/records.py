@@ -4,8 +4,6 @@ Units are in the names: ``*_s`` seconds, ``*_ms`` milliseconds, ``*_ns`` nanosec
 Accuracy is a fraction in [0, 1].
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,6 +50,7 @@ MAX_EPOCHS = 50  # the figures of every epoch travel in one line of 4 KB
 MAX_SEEDS = 1000
 MAX_CELLS = 10_000
 YEAR_SECONDS = 31_536_000  # beyond it a clock's arithmetic is what would be tested
+CELL_KEYS = ("model", "device", "batch_size", "variant")
 CELL_VARIABLE = "MNIST_BENCH_CELL"  # of a worker's environment: the id of its cell, for a model that must know
 
 
@@ -176,12 +175,7 @@ class Selector:
     variant: str | None = None
 
     def matches(self, cell: Cell) -> bool:
-        return (
-            self.model in (None, cell.model)
-            and self.device in (None, cell.device)
-            and self.batch_size in (None, cell.batch_size)
-            and self.variant in (None, cell.variant)
-        )
+        return all(getattr(self, key) in (None, getattr(cell, key)) for key in CELL_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,6 @@
 Quantiles are computed here where that is simple: to import ``scipy.special`` takes longer than most commands do.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,25 +34,25 @@ class Interval:
         """Half its width."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
-    def holding(self, estimate: float) -> Interval:
+    def holding(self, estimate: float) -> "Interval":
         """These bounds about another estimate, stretched where they would not hold it."""
         if self.low is None or self.high is None:
             return Interval(estimate)
         return Interval(estimate, min(self.low, estimate), max(self.high, estimate))
 
-    def exp(self) -> Interval:
+    def exp(self) -> "Interval":
         """From the log scale to the ratio itself."""
         return self._map(math.exp)
 
-    def log(self) -> Interval:
+    def log(self) -> "Interval":
         """From a ratio to the log scale."""
         return self._map(math.log)
 
-    def scaled(self, by: float) -> Interval:
+    def scaled(self, by: float) -> "Interval":
         """In another unit."""
         return self._map(lambda value: value * by)
 
-    def _map(self, function: Callable[[float], float]) -> Interval:
+    def _map(self, function: Callable[[float], float]) -> "Interval":
         if self.low is None or self.high is None:
             return Interval(function(self.estimate))
         return Interval(function(self.estimate), function(self.low), function(self.high))

@@ -5,8 +5,6 @@ formulas of spreadsheets, workflow commands. Lines of a terminal are laid out he
 not take seconds.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re
@@ -14,10 +12,10 @@ import textwrap
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from rich.text import Text
+from rich.cells import cell_len
+from rich.text import Text
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -167,7 +165,7 @@ class Table(Generic[T]):
     folded: bool = False
 
     @classmethod
-    def of(cls, title: str, records: Sequence[Mapping[str, Any]]) -> Table[Mapping[str, Any]]:
+    def of(cls, title: str, records: Sequence[Mapping[str, Any]]) -> "Table[Mapping[str, Any]]":
         """A table of records of one set of keys."""
 
         def column(key: str) -> Column[Mapping[str, Any]]:
@@ -199,11 +197,9 @@ class Table(Generic[T]):
 
         The least needed columns are left out until the rest fits; a line that never fits is longer.
         """
-        from rich.cells import cell_len  # a letter of a foreign model's name may be two columns wide
-        from rich.text import Text
-
         columns, lines = self.texts()
         heads = [column.title or "" for column in columns]
+        # A letter of a foreign model's name may be two columns wide.
         widths = [max(map(cell_len, texts)) for texts in zip(heads, *lines, strict=True)]
         gap = "  " if width >= ROOMY else " "
         shown = _fitting([column.rank for column in columns], widths, width, len(gap))
@@ -251,8 +247,6 @@ class Document:
 
     def terminal(self, width: int) -> Iterator[Text]:
         """Lines for a terminal of ``width`` columns: print them without wrapping."""
-        from rich.text import Text
-
         yield from (Text(line, f"bold {self.style}".strip()) for line in wrapped(self.title, width))
         yield from (Text(line) for fact in self.facts for line in wrapped(fact, width))
         for table in self._filled():

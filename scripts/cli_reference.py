@@ -3,8 +3,6 @@
 python scripts/cli_reference.py > docs/cli.md
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

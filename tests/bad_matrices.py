@@ -4,8 +4,6 @@ They stand in ``bad_matrices.csv``, each on ``GOOD`` with one line changed (1 to
 (0), so that each shows one fault.
 """
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

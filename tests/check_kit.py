@@ -1,7 +1,5 @@
 """Repositories made for a test, and a check whose measurements are made up."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What several folders of tests share: what takes long to make, made once, and an environment of a test's own."""
 
-from __future__ import annotations
-
 import functools
 import os
 import signal

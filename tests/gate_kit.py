@@ -7,8 +7,6 @@ Pairs: ln(time B / time A) = ln(true ratio) + normal noise; with a chance of 5 %
 30 %, either way alike. (Something else used the machine while one side had the token: which side is chance.)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Records for tests: each with the least that must be said, the rest plausible."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

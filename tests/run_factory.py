@@ -1,7 +1,5 @@
 """Whole runs for tests: figures drawn from a small model of time, so that they look like measured ones."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from hashlib import sha256

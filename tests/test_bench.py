@@ -1,7 +1,5 @@
 """bench/: the proofs' arithmetic and exit codes, that the plain loop does the harness's work, the suites' storage."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -1,7 +1,5 @@
 """Runs on disk: what is written survives a kill at any instant, what strangers wrote is refused by file and field."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math

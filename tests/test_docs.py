@@ -1,7 +1,5 @@
 """The documents say what is: commands, flags, files, constants and columns exist; snippets parse; links resolve."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import shlex
@@ -250,7 +248,7 @@ def test_o_is_the_results_folder_everywhere_and_nothing_else() -> None:
     }
 
 
-HEAVY = ("torch", "rich", "pydantic", "numpy", "pandas", "yaml")
+HEAVY = ("torch", "pydantic", "numpy", "pandas", "yaml")
 LIGHT = [("--help", HEAVY), *((f"{command} --help", HEAVY) for command in COMMANDS)]
 LIGHT += [(line, ("torch",)) for line in ("plan", "list models", "list devices", "schema")]
 

@@ -1,7 +1,5 @@
 """docs/example is somebody else's project: it works in a repository of its own, with mnist_bench beside it."""
 
-from __future__ import annotations
-
 import csv
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Figures as people and programs read them: formats, signs, and the tables of a run. The golden files have the rest."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

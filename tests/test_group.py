@@ -1,7 +1,5 @@
 """A group from its first worker to its last, with workers made up: order, skips, failures, and that none survives."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

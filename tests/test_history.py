@@ -1,7 +1,5 @@
 """``history``: it says what the runs' files say, from the index or from the lines, and marks what stands off."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

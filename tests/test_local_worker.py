@@ -1,7 +1,5 @@
 """The parent's side of a worker: small programs in its place, each dead, silent or babbling in its own way."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Cells, filters, groups, order and shards: pure functions, checked by property where one can be named."""
 
-from __future__ import annotations
-
 import doctest
 import random
 from collections import Counter

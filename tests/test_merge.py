@@ -1,7 +1,5 @@
 """Shards to one run: the trials, lines and tables that one run would have, or a refusal that names what differs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import replace

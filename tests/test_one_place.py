@@ -3,8 +3,6 @@
 To add a kind: an ``Addition`` in ``ADDITIONS``, and in ``SEEN`` the words that commands then print.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
@@ -75,7 +73,6 @@ MATRIX |= {"variants": [{"name": "one", "execution": "traced"}, {"name": "other"
 SEEN = {
     "list models": ("linear", "7850", "one layer"),
     "list devices": ("npu", "a made-up NPU"),
-    "schema": ('"linear"', "npu|cpu", '"traced"', '"copied"', "twice"),
     "plan matrix.yaml": ("linear", " npu ", " one ", " other "),
     "run matrix.yaml --offline -o results --strict-devices": ("linear", " npu ", " one ", " other ", "made up s"),
     "export --format csv": ("first_s",),

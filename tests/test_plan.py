@@ -1,7 +1,5 @@
 """``plan``, ``list`` and ``schema`` as a user meets them, and the flags that they share with ``run``."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

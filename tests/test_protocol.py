@@ -1,7 +1,5 @@
 """Messages: what is said arrives as it was said; anything else is refused."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

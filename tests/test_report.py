@@ -1,7 +1,5 @@
 """The report without a browser: honest plots, what it lets through, its refusals. What it says is in tests/golden."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """``reproduce``: what is run, how it is judged, its refusals; what it prints and writes is in tests/golden."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """``run`` as a user meets it, over runs that are finished or half so: what is said, what is refused, what is shown."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable
 from pathlib import Path

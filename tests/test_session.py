@@ -1,7 +1,5 @@
 """The order in which live trials hand the token on, and when a session stops: members made up, no clock."""
 
-from __future__ import annotations
-
 import random
 from argparse import Namespace
 from collections import Counter

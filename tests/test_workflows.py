@@ -1,7 +1,5 @@
 """The workflows of this project and those of docs/ci.md: sound, safe, and of commands that exist."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 import sys

@@ -4,8 +4,6 @@ No ratio is computed from a cell that is not ``ok``, unless those of its other s
 its line, with status and reason. Ratios are above 1 where *this* cell (or run B) is faster than its reference (run A).
 """
 
-from __future__ import annotations
-
 import json
 import math
 import statistics
@@ -41,8 +39,7 @@ class Line:
     Args:
         reference: None where it would be the cell itself, or is not there.
         reason: the cell's own; an ``ok`` cell has one too where no ratio could be computed.
-        speed_up: of seconds per step (by batch size or model, of samples per second); throughput: of training samples
-            per second, of two runs.
+        speed_up: of seconds per step (by batch size or model, of samples per second).
         sides: what was measured of the cell, and of its reference where it is held against it; the worse one speaks.
         differs: in what the comparability keys of two runs differ.
     """
@@ -53,7 +50,6 @@ class Line:
     reason: str
     sides: Sequence[Measured]
     speed_up: SpeedUp | None = None
-    throughput: SpeedUp | None = None
     accuracy: AccuracyDifference | None = None
     differs: tuple[Difference, ...] = ()
 
@@ -73,10 +69,9 @@ class Line:
     @property
     def marks(self) -> str:
         """What a reader must know before believing the ratio, as signs of ``FOOTNOTES``; empty without a ratio."""
-        ratio = self.speed_up or self.throughput
-        if ratio is None:
+        if self.speed_up is None:
             return ""
-        marks = figures.marks(noisy=self.noisy, unpaired=ratio.paired == "unpaired", class_=self.class_)
+        marks = figures.marks(noisy=self.noisy, unpaired=self.speed_up.paired == "unpaired", class_=self.class_)
         return marks + (self.accuracy.mark if self.accuracy else "")
 
     @property
@@ -100,7 +95,7 @@ class Comparison:
 
     @property
     def comparable(self) -> bool:
-        return any(line.speed_up or line.throughput for line in self.lines)
+        return any(line.speed_up for line in self.lines)
 
 
 def default_by(run: Run, chosen: Choice | None = None) -> By:
@@ -224,8 +219,8 @@ def _break_evens(run: Run, lines: Iterable[Line]) -> Iterator[BreakEven]:
 def compare_runs(a: Run, b: Run, *, across_machines: bool = False, chosen: Choice | None = None) -> Comparison:
     """Every cell of two runs, matched by its id. The two lie apart in time, so nothing in it is paired.
 
-    Ratios are of means over seeds on the log scale. Their intervals are Welch's where both have 3 seeds; below, those
-    of step times are what differs between processes (``ratios.PROCESS_SD``), and throughput has none.
+    Ratios are of means over seeds on the log scale. Their intervals are Welch's where both have 3 seeds; below, they
+    are what differs between processes (``ratios.PROCESS_SD``).
 
     Args:
         across_machines: compute ratios also where the comparability keys differ.
@@ -257,12 +252,13 @@ def _matched(cell: Cell, a: Run, b: Run, across_machines: bool) -> Line:
     line = replace(line, differs=differences(*keys))
     if line.differs and not across_machines:
         return replace(line, reason=f"not comparable: {', '.join(found.name for found in line.differs)}")
+    speed = _unpaired(b.log_step_s(cell), a.log_step_s(cell))
     same_images = len({(run.manifest.dataset.sha256, run.manifest.matrix.recipe) for run in (a, b)}) == 1
     seeds = [(one, this) for (_, one), (_, this) in common(a.ok[cell], b.ok[cell])]
     return replace(
         line,
-        throughput=_unpaired(_log_rates(a, cell), _log_rates(b, cell), None),
-        speed_up=_unpaired(b.log_step_s(cell), a.log_step_s(cell), PROCESS_SD),
+        speed_up=speed,
+        reason="" if speed else "one of the runs never timed it",
         accuracy=compare_accuracy(seeds, same_images=same_images),
     )
 
@@ -277,18 +273,13 @@ def _both(in_a: Measured | None, in_b: Measured | None) -> tuple[str, str]:
     return ", ".join(dict.fromkeys(one.status for one in sides.values())), "; ".join(bad)
 
 
-def _log_rates(run: Run, cell: Cell) -> list[float]:
-    """ln of the training samples per second of each seed."""
-    return [math.log(rate) for one in run.cells[cell].ok if (rate := figures.rate_of(one))]
-
-
-def _unpaired(denominator: list[float], numerator: list[float], sd: float | None) -> SpeedUp | None:
-    """``sd``: of one value, taken as known where there are too few of them to show it."""
+def _unpaired(denominator: list[float], numerator: list[float]) -> SpeedUp | None:
+    """Of two runs; what differs between processes is taken as known where there are too few seeds to show it."""
     if not denominator or not numerator:
         return None
     log = stats.welch_interval(denominator, numerator)
-    if log.low is None and sd is not None:
-        half = stats.NORMAL_QUANTILE * sd * math.sqrt(1 / len(denominator) + 1 / len(numerator))
+    if log.low is None:
+        half = stats.NORMAL_QUANTILE * PROCESS_SD * math.sqrt(1 / len(denominator) + 1 / len(numerator))
         log = Interval(log.estimate, log.estimate - half, log.estimate + half)
     return SpeedUp(log.exp(), "unpaired")
 
@@ -345,7 +336,6 @@ def lines_table(comparison: Comparison) -> Table[Line]:
         *interval_columns("speed-up", "speedup", "speed_up.interval"),
         Column("", rank=3, right=False, key="shown", value=at("shown")),
         *for_programs(paired="speed_up.paired"),
-        *interval_columns("samples/s", "throughput_ratio", "throughput.interval", rank=6, rank_beside=8),
         Column("accuracy", _accuracy("this"), 2, key="accuracy", value=at("accuracy.this")),
         Column(reference, _accuracy("reference"), 5, key="reference_accuracy", value=at("accuracy.reference")),
         *interval_columns(

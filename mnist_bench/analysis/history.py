@@ -5,8 +5,6 @@ form, or made of other files than those that are there, the run is read from its
 that is slow to load: to look at the history of a thousand runs must not take a second.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from statistics import median_high
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
+from rich.text import Text
 
 from mnist_bench import figures
 from mnist_bench.disk.folder import RESULTS, SCHEMA_VERSION, RunFolder, known_runs, no_garbage
@@ -27,8 +26,6 @@ from mnist_bench.table import Column, Table, at, by_reason, for_programs, groupe
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.text import Text
 
 # What can be followed: every figure of which one direction is the better one.
 METRICS: Mapping[str, Figure] = {figure.key: figure for figure in FIGURES if figure.better}
@@ -134,7 +131,7 @@ class Series:
         return " to ".join(dict.fromkeys(metric.text(value) for value in (min(self.values), max(self.values))))
 
 
-def read(output_dir: Path, metric: str, notify: Callable[[str], None]) -> tuple[list[RunRecord], list[str]]:
+def read(output_dir: "Path", metric: str, notify: Callable[[str], None]) -> tuple[list[RunRecord], list[str]]:
     """All runs of a results folder with one figure (a key of ``METRICS``), and what is wrong with some.
 
     Args:
@@ -175,7 +172,7 @@ def _decoder(metric: str) -> msgspec.json.Decoder[RunRecord]:
     return msgspec.json.Decoder(run)
 
 
-def _indexed(path: Path, decoder: msgspec.json.Decoder[RunRecord]) -> RunRecord | None:
+def _indexed(path: "Path", decoder: msgspec.json.Decoder[RunRecord]) -> RunRecord | None:
     """None: its ``results.json`` does not say what its lines do."""
     from mnist_bench.disk.files import read_regular
 
@@ -186,7 +183,7 @@ def _indexed(path: Path, decoder: msgspec.json.Decoder[RunRecord]) -> RunRecord 
     return run if run.schema_version == SCHEMA_VERSION and run.made_of == RunFolder(path).sizes() else None
 
 
-def _from_lines(path: Path, decoder: msgspec.json.Decoder[RunRecord]) -> RunRecord:
+def _from_lines(path: "Path", decoder: msgspec.json.Decoder[RunRecord]) -> RunRecord:
     from mnist_bench.analysis.results import to_json
     from mnist_bench.analysis.summary import Run
 
@@ -334,8 +331,6 @@ def _style(point: Point) -> str:
 
 def screen(series: Sequence[Series], metric: Figure, last: int, width: int) -> Iterator[Text]:
     """What a terminal shows: per series a sparkline and its last runs; what was never measured, once per reason."""
-    from rich.text import Text
-
     for cell, own in groupby((one for one in series if one.values), key=lambda one: one.cell):
         yield Text(plain(cell.id), "bold")
         for one in own:
@@ -355,10 +350,7 @@ def notes(series: Sequence[Series], metric: Figure) -> list[str]:
     found = by_reason((cell, f"{metric.title} not measured{because}") for cell, because in why)
     points = [point for one in series for point in one.points]
     if any(point.change is not None for point in points):
-        found.append(
-            "change: against the run before it in the same list; between two runs the machine drifts, and nothing was "
-            "timed together: `compare` gives intervals"
-        )
+        found.append("change: against the run before it; the machine drifts between runs: `compare` gives intervals")
     if any(point.step for point in points):
         found.append(f"step: off the runs before it by more than {STEP_SDS:g} standard deviations of its own series")
     found += figures.footnotes(point.remark for point in points)

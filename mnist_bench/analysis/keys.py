@@ -3,8 +3,6 @@
 The key is small on purpose: what is in it is known to move speed or accuracy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, get_type_hints

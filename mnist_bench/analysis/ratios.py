@@ -3,8 +3,6 @@
 Ratios of rounds live on the log scale: ``ln(seconds per step of the numerator / of the denominator)``.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What a run says: its tables for a terminal and in Markdown, and the texts of the files in its folder. Pure."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

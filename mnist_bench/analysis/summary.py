@@ -1,7 +1,5 @@
 """Trials and sessions to one row per cell. Figures come from the seeds that are ok (``figures.FIGURES``)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +37,7 @@ class Run:
     made_of: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, folder: RunFolder) -> Self:
+    def read(cls, folder: "RunFolder") -> Self:
         made_of = folder.sizes()  # first: what is written meanwhile must not seem to be in it
         return cls(manifest=folder.manifest(), trials=folder.trials(), sessions=folder.sessions(), made_of=made_of)
 

@@ -1,7 +1,5 @@
 """The command line: a literal table of commands, one file each; only the one that is asked for is imported."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

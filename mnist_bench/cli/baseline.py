@@ -1,7 +1,5 @@
 """``mnist-bench baseline``: a run as the file that ``check --baseline`` holds later runs against."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add(update, "run", "filter", "output_dir", "format", "color")
 
 
-def load(path: Path) -> Baseline:
+def load(path: Path) -> "Baseline":
     """A baseline file.
 
     Raises:

@@ -1,7 +1,5 @@
 """``mnist-bench check``: has this change made a cell slower or less accurate?"""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
@@ -29,10 +27,9 @@ DISAGREES = 1
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "--against: the working tree (B) against a commit (A), both measured now, by process pairs that share a token; "
-        "writes results/checks/<check-id>/. --baseline: a run against a committed file. --replay: the verdicts of a "
-        "check.json once more. Ctrl-C keeps what is measured: --resume latest goes on. Exit codes: 0 no regression, 3 "
-        "regression, 4 inconclusive, 5 nothing comparable."
+        "--against: the working tree (B) against a commit (A), measured by process pairs that share a token; writes "
+        "results/checks/<check-id>/. --baseline: a run against a committed file. Ctrl-C keeps what is measured. Exit "
+        "codes: 0 no regression, 3 regression, 4 inconclusive, 5 nothing comparable."
     )
     target = f"the matrix file (default: {options.DEFAULT_MATRIX}); with --baseline a run (default: latest)"
     parser.add_argument("target", nargs="?", metavar="MATRIX|RUN", help=target)
@@ -93,7 +90,7 @@ def _against(args: argparse.Namespace) -> int:
     return code
 
 
-def _request(args: argparse.Namespace) -> Request:
+def _request(args: argparse.Namespace) -> "Request":
     from mnist_bench.gate.plan import Request, parse_budget
 
     own = RunOptions(filter=args.filter, allow_plugins=args.allow_plugins)
@@ -108,7 +105,7 @@ def _request(args: argparse.Namespace) -> Request:
     )
 
 
-def _resumed(args: argparse.Namespace) -> Plan:
+def _resumed(args: argparse.Namespace) -> "Plan":
     """The plan of a check that goes on; ``--budget`` may give it more time.
 
     Raises:
@@ -168,20 +165,18 @@ def _replay(args: argparse.Namespace) -> int:
         UsageError: the file cannot be read, or is no check of this version.
     """
     from mnist_bench import __version__
+    from mnist_bench.gate.judge import judge
     from mnist_bench.gate.outputs import decode, disagreements
 
-    check, verdicts = baselines.decoded(args.replay, MOST_BYTES, decode, "name a check.json as a check wrote it")
-    if found := list(disagreements(check, verdicts)):
-        places, more = f"{len(found)} place{'s' * (len(found) > 1)}", len(found) - MOST_DISAGREEMENTS
+    check, stored = baselines.decoded(args.replay, MOST_BYTES, decode, "name a check.json as a check wrote it")
+    verdicts = judge(check)
+    if found := disagreements(stored, verdicts):
         written = check.program_version
         why = f"mnist-bench {written} wrote the file, this is {__version__}: replay it with that version"
-        lines = [
-            f"{args.replay}: judged again, it differs from what is stored in {places}:",
-            *(f"  {one}" for one in found[:MOST_DISAGREEMENTS]),
-            *([f"  and {more} more"] if more > 0 else []),
-            why if written != __version__ else "the file was edited, or the judge is not deterministic",
-        ]
-        say(*lines)
+        more = [f"  and {len(found) - MOST_DISAGREEMENTS} more"] if len(found) > MOST_DISAGREEMENTS else []
+        say(f"{args.replay}: judged again, {len(found)} cell{'s' * (len(found) > 1)} came out otherwise:")
+        say(*(f"  {one}" for one in found[:MOST_DISAGREEMENTS]), *more)
+        say(why if written != __version__ else "the file was edited, or the judge is not deterministic")
         return DISAGREES
     code = tell(check, verdicts, args)
     say(f"replayed: every verdict follows from the samples of {args.replay}")
@@ -191,7 +186,7 @@ def _replay(args: argparse.Namespace) -> int:
 # ── what it prints and writes ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def tell(check: Check, verdicts: Sequence[Verdict], args: argparse.Namespace, result: Path | None = None) -> int:
+def tell(check: "Check", verdicts: "Sequence[Verdict]", args: argparse.Namespace, result: Path | None = None) -> int:
     """Prints the verdicts and writes all that was asked for; the exit code.
 
     The table comes first, since annotations follow it: on stdout, or on stderr where stdout is a document (the runner

@@ -1,7 +1,5 @@
 """``mnist-bench compare``: cells of a run against each other, or two runs cell by cell."""
 
-from __future__ import annotations
-
 import argparse
 from typing import TYPE_CHECKING
 
@@ -19,18 +17,11 @@ BY = ("device", "variant", "batch_size", "model")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "Never from a cell that failed or was skipped; the accuracy stands beside every speed-up. "
-        "Exit code 5: nothing is comparable."
-    )
+    parser.epilog = "Never from a cell that failed or was skipped. Exit code 5: nothing is comparable."
     options.add(parser, "run")
     parser.add_argument("other", nargs="?", metavar="RUN", help="a second run: held against the first, cell by cell")
-    parser.add_argument(
-        "--by",
-        choices=BY,
-        help="compare the cells of one run by this (default: device where there is another beside the CPU, else "
-        "variant, else batch_size)",
-    )
+    by = "compare the cells of one run by this (default: device where there are several, else variant, else batch_size)"
+    parser.add_argument("--by", choices=BY, help=by)
     parser.add_argument(
         "--across-machines",
         action="store_true",
@@ -57,7 +48,7 @@ def execute(args: argparse.Namespace) -> int:
     return options.NOTHING
 
 
-def _of_cells(args: argparse.Namespace) -> Comparison:
+def _of_cells(args: argparse.Namespace) -> "Comparison":
     from mnist_bench.analysis.compare import compare_cells, default_by
 
     if args.across_machines:
@@ -71,7 +62,7 @@ def _of_cells(args: argparse.Namespace) -> Comparison:
     return compare_cells(run, by, chosen, reference=reference)
 
 
-def _of_runs(args: argparse.Namespace) -> Comparison:
+def _of_runs(args: argparse.Namespace) -> "Comparison":
     from mnist_bench.analysis.compare import compare_runs
 
     if args.by or args.reference:

@@ -1,7 +1,5 @@
 """What a command prints and writes: its answer in every format, lines on stderr, the files that flags name."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import json
@@ -10,15 +8,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.text import Text
 
 from mnist_bench.disk.files import try_folder, write_atomically
 from mnist_bench.errors import UsageError
 from mnist_bench.table import Document, Table, inert, plain
-
-if TYPE_CHECKING:  # imported late: what prints no table need not wait for it
-    from rich.console import Console
-    from rich.text import Text
 
 PREFIX = "mnist-bench: "  # of what the program says in its own name
 SUMMARY, SUMMARY_BYTES = "GITHUB_STEP_SUMMARY", 1 << 20  # of all that the commands of a step write there
@@ -64,8 +61,6 @@ def make_console(args: argparse.Namespace, *, stderr: bool) -> Console:
     ``--color`` (``auto`` where the command has no such flag) wins over ``NO_COLOR``, which wins over ``FORCE_COLOR``.
     A forced colour makes no terminal: whether something moves there is another question.
     """
-    from rich.console import Console
-
     file = sys.stderr if stderr else sys.stdout
     colored = wants_colour(getattr(args, "color", "auto"), file)
     # Where the terminal is dumb or unknown, as under CI, rich would leave out the colour that was asked for.
@@ -127,8 +122,6 @@ def _table(people: Document | Table[Any]) -> Table[Any]:
 
 def print_lines(lines: Callable[[int], Iterable[Text]], args: argparse.Namespace) -> None:
     """What a width makes lines of, to a terminal."""
-    from rich.text import Text
-
     console = make_console(args, stderr=False)
     # At one go: line by line, thousands of them take five times as long.
     console.print(Text("\n").join(lines(console.width)), soft_wrap=True)

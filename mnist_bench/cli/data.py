@@ -1,7 +1,5 @@
 """``mnist-bench data``: fetch, verify, show or synthesize the data set."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil
@@ -109,7 +107,7 @@ def _synthesize(args: argparse.Namespace, root: Path) -> int:
     return 0
 
 
-def _print(states: Sequence[FileState], args: argparse.Namespace, *, root: Path, **head: object) -> None:
+def _print(states: "Sequence[FileState]", args: argparse.Namespace, *, root: Path, **head: object) -> None:
     from mnist_bench.data import mnist
 
     files = [

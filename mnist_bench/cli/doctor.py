@@ -1,7 +1,5 @@
 """``mnist-bench doctor``: what this machine is, and every known pitfall found on it, each with its mend."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os
@@ -10,14 +8,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import msgspec
+from rich.text import Text
 
 from mnist_bench.cli import options
 from mnist_bench.cli.console import make_console, print_lines, print_result
 from mnist_bench.table import Table, wrapped
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from mnist_bench.labs.facts import Diagnosis
 
 STYLES = {"ok": "green", "info": "cyan", "warning": "yellow", "error": "bold red"}
@@ -25,10 +22,7 @@ NAMES = {"error": "error", "warning": "warning", "info": "note"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "Exit code 1 where an error is found (a default run cannot work), else 0. It takes some seconds: a process "
-        "of its own imports torch, and a fixed loop is timed for a second."
-    )
+    parser.epilog = "Exit code 1 where an error is found (a default run cannot work), else 0. Takes some seconds."
     parser.add_argument("--compile", action="store_true", help="try torch.compile too (up to half a minute)")
     options.add(parser, "output_dir", "data_dir", "format", "color")
 
@@ -51,9 +45,8 @@ def execute(args: argparse.Namespace) -> int:
     return 1 if worst == "error" else 0
 
 
-def _lines(found: Sequence[Diagnosis], width: int) -> Iterator[Text]:
+def _lines(found: "Sequence[Diagnosis]", width: int) -> Iterator[Text]:
     """A block per group, the level on the left; what to do stands below what was found."""
-    from rich.text import Text
 
     def said(margin: str, colour: str, text: str, style: str = "") -> Text:
         lines = wrapped(text, width - len(margin))

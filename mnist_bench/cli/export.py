@@ -1,7 +1,5 @@
 """``mnist-bench export``: a run in the format of another tool, to stdout or a file."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
@@ -51,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if known else options.NOTHING
 
 
-def _check_place(args: argparse.Namespace, exporter: Exporter) -> None:
+def _check_place(args: argparse.Namespace, exporter: "Exporter") -> None:
     """Whether ``--output`` can hold what the format makes.
 
     Raises:

@@ -1,7 +1,5 @@
 """``mnist-bench history``: a cell's figures over runs and commits."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +18,7 @@ MAX_LAST = 10_000
 def configure(parser: argparse.ArgumentParser) -> None:
     from mnist_bench.analysis.history import METRICS
 
-    parser.epilog = (
-        "Newest first. Runs of another machine, software or setting stand in lists of their own. What is read is the "
-        "results.json of each run; a run without one that fits is read from its lines, which takes longer."
-    )
+    parser.epilog = "Newest first. Runs of another machine, software or setting stand in lists of their own."
     options.add(parser, "filter")
     parser.add_argument(
         "--metric",
@@ -69,7 +64,7 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if any(one.values for one in series) else options.NOTHING
 
 
-def _write_page(series: Sequence[Series], warnings: Sequence[str], args: argparse.Namespace) -> None:
+def _write_page(series: "Sequence[Series]", warnings: Sequence[str], args: argparse.Namespace) -> None:
     from mnist_bench.report import making_script
 
     with making_script() as script:

@@ -1,7 +1,5 @@
 """``mnist-bench list models|devices|variants``: what a matrix can name, found without torch."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from typing import Any

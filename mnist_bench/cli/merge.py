@@ -1,17 +1,12 @@
 """``mnist-bench merge``: one run from shards."""
 
-from __future__ import annotations
-
 import argparse
 
 from mnist_bench.cli import options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "The shards (run --shard K/N) must share matrix, data set, recipe, program version and machine, be complete, "
-        "and have no trial in common. They stay as they are; the merged run has an id of its own."
-    )
+    parser.epilog = "Complete shards (run --shard K/N) of one matrix, data set, program version and machine."
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the shards: ids or paths, two or more")
     parser.add_argument(
         "--across-machines",

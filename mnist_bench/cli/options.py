@@ -1,10 +1,7 @@
 """Flags that several commands share, and what they change in a matrix. Part of every --help: nothing heavy here."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
-import math
 import os
 import shlex
 from collections.abc import Callable, Iterable
@@ -64,16 +61,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def _timeout(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= YEAR_SECONDS:  # false of NaN too
-        raise UsageError(f"--timeout: {text[:40]!r} is not a number of seconds above 0 (at most a year)")
-    return seconds
-
-
 # By the name that ``add`` takes: what --help says; and of what is not a plain switch, its settings.
 _ON = {"action": "store_true"}
 _HELP = {
@@ -107,7 +94,7 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "seeds": (("--seeds",), {"type": parse_seeds, "metavar": "N|LIST"}),
     "epochs": (("--epochs",), {"type": whole("--epochs", 1, MAX_EPOCHS), "metavar": "N"}),
     "reference": (("--reference",), {"metavar": "VARIANT"}),
-    "timeout": (("--timeout",), {"type": _timeout, "metavar": "SECONDS"}),
+    "timeout": (("--timeout",), {"type": whole("--timeout", 1, YEAR_SECONDS), "metavar": "SECONDS"}),
     "shard": (("--shard",), {"metavar": "K/N"}),
     "quiet": (("-q", "--quiet"), _ON),
     "verbose": (("-v", "--verbose"), {"action": "count", "default": 0}),
@@ -147,7 +134,7 @@ def refuse(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
             raise UsageError(f"{flag}: {why}: leave {flag} out{', or start anew' if args.resume else ''}")
 
 
-def executed(args: argparse.Namespace, matrix_path: str, run: RunOptions) -> Options:
+def executed(args: argparse.Namespace, matrix_path: str, run: RunOptions) -> "Options":
     """What ``add_execution`` decides beyond the matrix, and what the manifest keeps.
 
     Raises:
@@ -209,7 +196,7 @@ def wanted(args: argparse.Namespace, cells: Iterable[Cell]) -> frozenset[Cell]:
     return frozenset(select(list(dict.fromkeys(cells)), args.filter))
 
 
-def load(args: argparse.Namespace, reference: str) -> Run:
+def load(args: argparse.Namespace, reference: str) -> "Run":
     """A run by ``latest``, its id or its path."""
     from mnist_bench.analysis.summary import Run
 

@@ -1,7 +1,5 @@
 """``mnist-bench plan``: what a run would do, in which order, what it would skip, and about how long it would take."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -23,7 +21,7 @@ Row = dict[str, Any]
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Neither torch nor any plug-in is loaded, and nothing is written."
     options.add(parser, "matrix", "filter", "seeds", "epochs", "shard", "reference", "allow_plugins")
-    options.add(parser, "output_dir", "format", "color")
+    options.add(parser, "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -46,13 +44,11 @@ def _rows(matrix: Matrix, args: argparse.Namespace) -> list[Row]:
     for _, trials in planned(matrix, args.filter, args.shard):
         for cell, seed in trials:
             seeds.setdefault(cell, []).append(seed)
-    host, past = forecast.this_host(), forecast.earlier_trials(args.output_dir, matrix.recipe)
-    cores = environment.available_cores()
+    host, cores = forecast.this_host(), environment.available_cores()
 
     def row(cell: Cell) -> Row:
-        known, own = past.get(cell, ()), seeds[cell]
-        seconds = round(forecast.estimate(cell, matrix, len(own), cores=cores, past=known), 1)
-        times = {"seeds": own, "seconds": seconds, "seconds_from": "earlier runs" if known else "model"}
+        own, each_s = seeds[cell], forecast.trial_s(cell, matrix, matrix.epochs, cores)
+        times = {"seeds": own, "seconds": round(len(own) * each_s + matrix.timing.budget_seconds, 1)}
         skip = forecast.skip_reason(cell, variant_of(matrix, cell.variant), host)
         return {"cell": cell.id, **asdict(cell), **times, "skip": skip}
 
@@ -63,7 +59,7 @@ def _columns(reasons: Sequence[str]) -> tuple[Column[Row], ...]:
     def about(row: Row) -> str:
         if row["skip"]:
             return f"skipped [{reasons.index(row['skip']) + 1}]"
-        return duration(row["seconds"]) + (" *" if row["seconds_from"] == "earlier runs" else "")
+        return duration(row["seconds"])
 
     def column(key: str, title: str | None, text: Callable[[Row], str] | None = None) -> Column[Row]:
         return Column(title, text, right=key in ("batch_size", "seeds", "seconds"), key=key, value=itemgetter(key))
@@ -73,7 +69,6 @@ def _columns(reasons: Sequence[str]) -> tuple[Column[Row], ...]:
         *(column(key, title) for key, title in of_cell.items()),
         column("seeds", "seeds", lambda row: str(len(row["seeds"]))),
         column("seconds", "about", about),
-        column("seconds_from", None),
         column("skip", None),
     )
 
@@ -83,13 +78,10 @@ def _notes(rows: Sequence[Row], reasons: Sequence[str], args: argparse.Namespace
         return [f"No group falls to the shard {args.shard}: there are fewer groups than shards."]
     counts = {reason: sum(row["skip"] == reason for row in rows) for reason in reasons}
     trials = sum(len(row["seeds"]) for row in rows)
-    measured = any(row["seconds_from"] == "earlier runs" for row in rows)
-    basis = f"* from the trials in {args.output_dir}; the others from" if measured else "from"
     return [
         *(f"[{n}] {why} ({count} cell{'s' * (count > 1)})." for n, (why, count) in enumerate(counts.items(), 1)),
         UNKNOWN,
         NO_REFERENCE if about["reference"] is None else f"Variants are held against {about['reference']}.",
-        f"{len(rows)} cells, {trials} trials, about {duration(about['seconds'])}. "
-        f"A rough estimate, {basis} a coarse model of the work: expect up to twice or half of it.",
+        f"{len(rows)} cells, {trials} trials, about {duration(about['seconds'])}: expect up to twice or half of it.",
         "A run takes the groups in a random order, seed by seed.",
     ]

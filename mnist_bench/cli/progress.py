@@ -4,8 +4,6 @@ The display is redrawn only when something is told, and that comes only between 
 screen would take its time from the cores that are being timed.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections import defaultdict
@@ -24,7 +22,7 @@ from rich.text import Text
 from mnist_bench import figures
 from mnist_bench.gate.sides import CheckObserver
 from mnist_bench.machine.forecast import skip_reason, this_host, trial_s
-from mnist_bench.records import Measurement, Session, Trial
+from mnist_bench.records import Measurement, Trial
 from mnist_bench.run.group import Observer, Stage
 from mnist_bench.table import duration, plain
 
@@ -93,7 +91,7 @@ class RunProgress(Observer):
         self._screen.notice(text, warning=warning)
         self._show()
 
-    def started(self, plan: RunPlan, done: Collection[str]) -> None:
+    def started(self, plan: "RunPlan", done: Collection[str]) -> None:
         manifest = plan.manifest
         self._done, self._total = len(done), len(manifest.trials)
         self._width = max(map(len, manifest.trials))
@@ -117,9 +115,6 @@ class RunProgress(Observer):
         if words.startswith("epoch"):
             self._screen.more(f"{self._now.partition(' ')[2]}: {words}")
         self._show()
-
-    def session(self, session: Session) -> None:
-        self._screen.more(f"timed {session.group}: {len(session.rounds)} rounds, stopped: {session.stopped}")
 
     def finished(self, trial: Trial) -> None:
         self._done += 1
@@ -183,7 +178,7 @@ class TimeLeft:
     _begin_s: float = 0.0
 
     @classmethod
-    def of(cls, plan: RunPlan, done: Collection[str]) -> Self:
+    def of(cls, plan: "RunPlan", done: Collection[str]) -> Self:
         matrix, host, cores = plan.manifest.matrix, this_host(), plan.manifest.environment.cores
         guesses: dict[tuple[Stage, str], float] = {}
         for spec in plan.specs:

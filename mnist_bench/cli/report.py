@@ -1,7 +1,5 @@
 """``mnist-bench report``: a run as one HTML page that opens offline, and its plots as images."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if material.measured else options.NOTHING
 
 
-def _step_ms(folder: RunFolder, trial: str) -> NDArray[np.float64] | None:
+def _step_ms(folder: RunFolder, trial: str) -> "NDArray[np.float64] | None":
     """The raw steps of a trial; None, and a warning, where they cannot be read."""
     try:
         return folder.session_ms(trial)

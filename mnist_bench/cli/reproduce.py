@@ -1,7 +1,5 @@
 """``mnist-bench reproduce``: runs the tutorial's experiments and prints them beside the published figures."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable
@@ -26,10 +24,8 @@ OWN = ("seeds", "epochs", "pipeline", "data_dir")  # what a resumed reproduction
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "Ten seeds of ten epochs, unless --seeds and --epochs say otherwise (ten epochs at most). Needs MNIST. "
-        "Writes two runs, of the tutorial recipe and of the standard one beside it, and into the first "
-        "reproduction.md, .svg and .png. The exit code is 0 when every trial was run, whatever the verdicts. Ctrl-C "
-        "keeps what is finished: --resume latest goes on."
+        "Ten seeds of ten epochs (ten at most). Needs MNIST. Writes two runs, of the tutorial recipe and of the "
+        "standard one, and into the first reproduction.md, .svg and .png. Ctrl-C keeps what is finished."
     )
     parser.add_argument(
         "--pipeline",
@@ -71,7 +67,7 @@ def execute(args: argparse.Namespace) -> int:
     return 1 if result.missing else 0  # a verdict is an answer, not a failure
 
 
-def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
+def _new(args: argparse.Namespace) -> "Callable[[Observer], Pair]":
     """Refuses bad input now; the folders are made later, when the machine is ours."""
     from mnist_bench.labs import reproduce
     from mnist_bench.run import runner
@@ -83,7 +79,7 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
 
     own = _options(args)
 
-    def begin(observer: Observer) -> Pair:
+    def begin(observer: "Observer") -> "Pair":
         plans: list[RunPlan] = []
         for matrix in (reproduce.standard_matrix(tutorial), tutorial):  # `latest` is the run that names the other
             run = replace(own.run, companion=plans[0].folder.run_id if plans else None)
@@ -93,21 +89,18 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], Pair]:
     return begin
 
 
-def _resume(args: argparse.Namespace) -> Callable[[Observer], Pair]:
+def _resume(args: argparse.Namespace) -> "Callable[[Observer], Pair]":
     from mnist_bench.run import runner
 
     options.refuse(args, OWN, "a resumed reproduction goes on with its own")
     folder = RunFolder.open(args.output_dir, args.resume)
     companion = folder.manifest().options.companion
     if companion is None:
-        raise UsageError(
-            f"--resume {args.resume}: run {folder.run_id} is no reproduction; `mnist-bench reproduce` makes one, and "
-            "its first line of output names it"
-        )
+        raise UsageError(f"--resume {args.resume}: is no reproduction: `mnist-bench reproduce` makes one")
     beside = RunFolder.open(folder.path.parent, companion)
     pair = runner.resume(folder, _options(args)), runner.resume(beside, _options(args))
     return lambda observer: pair
 
 
-def _options(args: argparse.Namespace) -> Options:
+def _options(args: argparse.Namespace) -> "Options":
     return options.executed(args, "mnist-bench reproduce", RunOptions(score_both=True))

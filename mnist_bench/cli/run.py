@@ -1,13 +1,14 @@
 """``mnist-bench run``: executes a matrix and prints its table."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
 
 from mnist_bench.cells import entries
 from mnist_bench.cli import options
@@ -18,8 +19,6 @@ from mnist_bench.records import Manifest, RunOptions
 from mnist_bench.table import plain
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mnist_bench.analysis.summary import Run
     from mnist_bench.run.group import Observer
     from mnist_bench.run.runner import Options, RunPlan
@@ -59,7 +58,7 @@ def execute(args: argparse.Namespace) -> int:
     return code
 
 
-def _new(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:
+def _new(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
     """Refuses bad input now; the run's folder is made later, when the machine is ours."""
     from mnist_bench.run import runner
 
@@ -69,7 +68,7 @@ def _new(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:
     return lambda observer: runner.start(matrix, groups, run_options, observer, os.environ)
 
 
-def _resume(args: argparse.Namespace) -> Callable[[Observer], RunPlan]:
+def _resume(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
     from mnist_bench.run import runner
 
     folder = RunFolder.open(args.output_dir, args.resume)
@@ -94,23 +93,21 @@ def _refuse_another_matrix(args: argparse.Namespace, manifest: Manifest) -> None
     for key, value in entries(wanted).items():
         if value != before[key]:
             raise UsageError(
-                f"--resume {manifest.run_id}: {key}: {value}, and {before[key]} in the matrix that the run was started "
-                f"with ({manifest.matrix_path}): leave MATRIX, --seeds and --epochs out, or start a new run"
+                f"--resume {manifest.run_id}: {key}: {value}, and {before[key]} in its own matrix: leave it out, or "
+                "start a new run"
             )
 
 
-def _options(args: argparse.Namespace, path: Path) -> Options:
+def _options(args: argparse.Namespace, path: Path) -> "Options":
     own = {name: getattr(args, name) for name in (*AS_STARTED, "allow_plugins")}
     return options.executed(args, str(path), RunOptions(plugin_path=str(path.resolve().parent), **own))
 
 
-def conclude(run: Run, args: argparse.Namespace, errors: Console) -> int:
+def conclude(run: "Run", args: argparse.Namespace, errors: Console) -> int:
     """Prints the table of a run and the floors that it misses; its exit code.
 
     Interrupted 130, a floor missed 3, a failed trial 1, nothing measured 5, else 0.
     """
-    from rich.text import Text
-
     from mnist_bench.analysis import results
     from mnist_bench.analysis.summary import missed_floors
 

@@ -1,7 +1,5 @@
 """``mnist-bench selftest``: how often the gate alarms at nothing on this machine, and how often it finds a fault."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil
@@ -29,10 +27,7 @@ CONDITIONS = 5  # identical, three slow-downs, mislabelled
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "Takes hours: five kinds of check, each --checks times. Ctrl-C prints what is known so far. How it is done and "
-        "how to read it: docs/ci.md."
-    )
+    parser.epilog = "Takes hours: five kinds of check, each --checks times. Ctrl-C prints what is known."
     options.add(parser, "matrix", "filter")
     count, checks = options.whole("--checks", 1, MAX_CHECKS), "checks of each kind (default: %(default)s)"
     parser.add_argument("--checks", type=count, default=3, metavar="N", help=checks)
@@ -51,10 +46,8 @@ def execute(args: argparse.Namespace) -> int:
     cells = select(expand(matrix), args.filter)
     instrumented(matrix, cells)  # refuses what it cannot instrument, before anything is measured
     budget_s, most = parse_budget(args.budget), CONDITIONS * args.checks
-    say(
-        f"at most {most} checks of {len(cells)} cell{'s' * (len(cells) > 1)}, {args.budget} each: "
-        f"{most * budget_s / 3600:.1f} h, and the calibration before them"
-    )
+    hours = f"{most * budget_s / 3600:.1f} h"
+    say(f"at most {most} checks of {len(cells)} cell{'s' * (len(cells) > 1)}: {hours}, and the calibration before them")
     found: Sequence[Experiment] | None = None
     with alone(wait=not args.no_wait, tell=say), ExitStack() as undone, Interrupts() as interrupts:
         folder = Path(tempfile.mkdtemp(prefix="mnist-bench-selftest-"))
@@ -74,7 +67,7 @@ def execute(args: argparse.Namespace) -> int:
     return 0 if any(one.reds for one in found or ()) else options.NOTHING
 
 
-def _gate(args: argparse.Namespace, path: Path, matrix: Matrix, folder: Path, interrupts: Interrupts) -> sides.Bench:
+def _gate(args: argparse.Namespace, path: Path, matrix: Matrix, folder: Path, interrupts: Interrupts) -> "sides.Bench":
     """The user's own side twice."""
     from mnist_bench import data
     from mnist_bench.disk.folder import RunFolder

@@ -5,8 +5,6 @@ what the values say by themselves and together (the rules at the end). A rule lo
 does not hide the next.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.metadata
 import json
@@ -18,16 +16,16 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
-from pydantic.json_schema import GenerateJsonSchema
 
-from mnist_bench.catalogue import ENTRY_POINT_GROUP, EXECUTIONS, MODELS, PIPELINES, device_names
-from mnist_bench.cells import AXES, CELL_KEYS, expand, variants_of
+from mnist_bench.catalogue import ENTRY_POINT_GROUP, EXECUTIONS, MODELS, device_names
+from mnist_bench.cells import AXES, expand, variants_of
 from mnist_bench.config import positions
 from mnist_bench.config.positions import at, described
 from mnist_bench.disk.files import read_regular
 from mnist_bench.errors import ConfigError, quoted, unknown
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
+    CELL_KEYS,
     MAX_CELLS,
     MAX_SEEDS,
     Cell,
@@ -53,7 +51,7 @@ EXPECTED = {
 ITEMS = {"models": ModelEntry, "variants": Variant, "exclude": Selector, "expect": Floor, "gate": GateRule}
 DISTINCT = {"seeds": "seed", "models": "model", "devices": "device", "batch_sizes": "batch size", "variants": "variant"}
 
-_MATRIX = TypeAdapter(Matrix)
+MATRIX = TypeAdapter(Matrix)
 _CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _NOT_COMPILED = dataclasses.asdict(CompileOptions())
 
@@ -153,45 +151,6 @@ def checked(matrix: Matrix, *, source: str, allow_plugins: bool) -> Matrix:
     return matrix
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a matrix file, for editors and the ``schema`` command."""
-    found = _MATRIX.json_schema(schema_generator=_Schema)
-    properties = found["properties"]
-    of_models, of_variants, gate = (properties[key]["items"] for key in ("models", "variants", "gate"))
-    properties["models"]["items"] = {"anyOf": [{"type": "string", "examples": [*MODELS]}, of_models]}
-    properties["variants"]["items"] = {"anyOf": [{"enum": [*BUILTIN_VARIANTS]}, of_variants]}
-    for key, short in (("seeds", {"type": "integer", "minimum": 1, "maximum": MAX_SEEDS}), ("gate", gate)):
-        about = {word: properties[key][word] for word in ("description", "default")}
-        properties[key] = about | {"anyOf": [short, {k: v for k, v in properties[key].items() if k not in about}]}
-    found["$defs"]["ModelEntry"]["required"] = ["model"]
-    meanings = "; ".join(f"{name}: {entry.meaning}" for name, entry in PIPELINES.items())
-    found["$defs"]["Variant"]["properties"]["pipeline"]["description"] += f" {meanings}."
-    found["required"] = ["version", *found["required"]]
-    found["patternProperties"] = {"^x-": True}
-    return {"$schema": GenerateJsonSchema.schema_dialect, **found, "title": "mnist-bench matrix"}
-
-
-class _Schema(GenerateJsonSchema):
-    """Without the null that a record may hold (in a file an empty value is refused), with what docstrings say."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
-
-    def nullable_schema(self, schema: Any) -> dict[str, Any]:
-        return self.generate_inner(schema["schema"])
-
-    def default_schema(self, schema: Any) -> dict[str, Any]:
-        return self.generate_inner(schema["schema"]) if schema["default"] is None else super().default_schema(schema)
-
-    def dataclass_schema(self, schema: Any) -> dict[str, Any]:
-        found = super().dataclass_schema(schema)
-        about, _, fields = found["description"].partition("\n\nArgs:\n")
-        found["description"] = " ".join(about.split())
-        for name, text in re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", fields, re.MULTILINE):
-            found["properties"][name]["description"] = " ".join(text.split())
-        return found
-
-
 def examined(
     values: dict[str, Any], allow_plugins: bool, spoilt: Collection[positions.Path] = ()
 ) -> tuple[Matrix | None, list[Fault]]:
@@ -228,7 +187,7 @@ def examined(
 def _validated(values: dict[str, Any]) -> tuple[Matrix | None, list[Fault]]:
     """The matrix, or what pydantic finds."""
     try:
-        return _MATRIX.validate_json(json.dumps(values)), []
+        return MATRIX.validate_json(json.dumps(values)), []
     except ValidationError as error:
         # A list is too short for pydantic where its items are wrong, too.
         found = [one for one in error.errors(include_url=False) if one["type"] != "too_short" or not one["input"]]

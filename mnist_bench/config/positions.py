@@ -5,8 +5,6 @@ tower of brackets is refused. A plain scalar must mean the same in YAML 1.1 (PyY
 schema): an editor checks the file by the one and we read it by the other, and ``on`` or ``010`` would quietly differ.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

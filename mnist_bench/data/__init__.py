@@ -4,8 +4,6 @@ Only verified bytes get a name, each file by one rename: what comes over the net
 torch in this room.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import io
@@ -116,10 +114,8 @@ def fetch(request: Request, limits: Limits) -> Path:
     root, name = request.root, request.name
     states = mnist.inspect(root, name)
     if any(state.status == "corrupt" for state in states) and mnist.is_drawn(root):
-        raise _MissingError(
-            f"{root}: holds synthetic digits that `data synthesize` drew: `dataset: synthetic` takes them; "
-            f"for {SETS[name].title} give another --data-dir"
-        )
+        other = f"`dataset: synthetic` takes them; for {SETS[name].title} give another --data-dir"
+        raise _MissingError(f"{root}: holds synthetic digits that `data synthesize` drew: {other}")
     if not request.repair:
         mnist.demand_whole([state for state in states if state.found], name, root)
     if any(state.status != "ok" for state in states) and _is_packed_and_read_only(request):
@@ -147,10 +143,8 @@ def _writing(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise DownloadError(
-            f"{error.filename or folder}: {error.strerror or error}: the files cannot be put there; "
-            f"give a --data-dir that can be written and has 60 MB left, or one that holds them already"
-        ) from error
+        mend = "give a --data-dir that can be written and has 60 MB left"
+        raise DownloadError(f"{error.filename or folder}: {error.strerror or error}: {mend}") from error
 
 
 def _obtain(state: FileState, request: Request, limits: Limits, deadline: float) -> None:
@@ -166,10 +160,8 @@ def _obtain(state: FileState, request: Request, limits: Limits, deadline: float)
     if not request.repair and (packed := folder / f"{file}.gz") in wrong:
         raise DataError(f"{packed}: corrupt: does not unpack to {file}\n{facts.mend.format(root=request.root)}")
     if request.offline:
-        raise _MissingError(
-            f"{state.path}: missing, and --offline forbids to download; run `mnist-bench data fetch --data-dir "
-            f"{request.root}` where there is a network, or use dataset: synthetic{other}"
-        )
+        mend = f"`mnist-bench data fetch --data-dir {request.root}` where there is a network, or dataset: synthetic"
+        raise _MissingError(f"{state.path}: missing, and --offline forbids to download: {mend}{other}")
     with _writing(folder):
         try_folder(folder)  # before anything is waited for
     request.notify(f"downloading {file}.gz into {folder}{other}")
@@ -240,10 +232,8 @@ def _download(file: str, request: Request, limits: Limits, deadline: float) -> b
             except (OSError, ValueError) as error:
                 problems.setdefault(url, _words(error, url))
     lines = "\n".join(f"  {url}: {problem}" for url, problem in problems.items())
-    raise DownloadError(
-        f"{file} could not be downloaded:\n{lines}\n"
-        "set MNIST_BENCH_MIRROR to a mirror that can be reached, or give a --data-dir that holds the files"
-    )
+    mend = "set MNIST_BENCH_MIRROR to a mirror that can be reached, or give a --data-dir that holds the files"
+    raise DownloadError(f"{file} could not be downloaded:\n{lines}\n{mend}")
 
 
 def _stream(url: str, stall_s: float, expected: str, sink: io.BytesIO, content: Future[bytes]) -> None:

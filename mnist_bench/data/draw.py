@@ -1,7 +1,5 @@
 """Digits as letters for a terminal."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mnist_bench.data.mnist import SIDE, Bytes

@@ -3,8 +3,6 @@
 Source of the format: "FILE FORMATS FOR THE MNIST DATABASE".
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import struct
@@ -107,10 +105,8 @@ def verify(data: DataSet) -> None:
     """
     found = proven(data.name, Path(data.root))
     if found != data:
-        raise DataError(
-            f"{data.root}: not the data set that was checked at the start: SHA-256 over the four files is "
-            f"{found.sha256}, expected {data.sha256}; start a new run"
-        )
+        sums = f"SHA-256 over the four files is {found.sha256}, expected {data.sha256}"
+        raise DataError(f"{data.root}: not the data set that was checked at the start: {sums}; start a new run")
 
 
 def inspect(root: Path, name: Name) -> tuple[FileState, ...]:
@@ -200,8 +196,6 @@ def read_idx(path: Path, *item: int) -> Bytes:
     magic, *shape = np.frombuffer(content[:start].ljust(start, b"\0"), ">u4").tolist()
     # Compared before anything is allocated: a broken header may claim terabytes.
     if magic != _BYTES + len(shape) or shape[1:] != [*item] or len(content) != start + math.prod(shape):
-        raise DataError(
-            f"{path}: no IDX file of N x {item} bytes: {len(content)} bytes that begin with 0x{magic:08x} and the "
-            f"shape {shape}; fetch the file again"
-        )
+        found = f"{len(content)} bytes that begin with 0x{magic:08x} and the shape {shape}"
+        raise DataError(f"{path}: no IDX file of N x {item} bytes: {found}; fetch the file again")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()

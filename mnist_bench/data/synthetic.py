@@ -8,8 +8,6 @@ and arithmetic is +, -, *, / and sqrt, which IEEE 754 rounds alike everywhere: n
 of floats, whose order numpy may choose (``cumsum`` adds from left to right).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import shutil
@@ -72,10 +70,8 @@ def ensure(seed: int, *, notify: Callable[[str], None], environ: Mapping[str, st
                     notify(f"drawing the synthetic set of {sum(SIZES):,} digits into {root} (some seconds, once)")
                     write_set(root, seed=seed, sizes=SIZES)
     except OSError as error:
-        raise DataError(
-            f"{error.filename or root}: {error.strerror or error}: the synthetic set cannot be put there; "
-            f"mend the folder, or set XDG_CACHE_HOME to one that can be written and has 60 MB left"
-        ) from error
+        mend = "set XDG_CACHE_HOME to a folder that can be written and has 60 MB left"
+        raise DataError(f"{error.filename or root}: {error.strerror or error}: {mend}") from error
     return root
 
 

@@ -1,7 +1,5 @@
 """Files that survive a crash, and files that strangers wrote: regular, bounded, through no link."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

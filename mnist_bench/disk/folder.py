@@ -4,8 +4,6 @@ Readers need no lock: whole files are replaced atomically, and a torn last line 
 is read may come from a stranger: it must be such a record, and no link in the folder is followed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import fcntl
@@ -222,7 +220,7 @@ class RunFolder:
         """Where a trial's raw step stamps go."""
         return self.path / "samples" / f"{file_name(trial_id)}.npy"
 
-    def session_ms(self, trial_id: str) -> NDArray[np.float64] | None:
+    def session_ms(self, trial_id: str) -> "NDArray[np.float64] | None":
         """The durations of a trial's single steps in its timing session, shape (n,), ms, in their order; None: no file.
 
         Raises:

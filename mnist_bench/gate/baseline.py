@@ -3,8 +3,6 @@
 Its cells are evidence of side A alone, sorted, in indented JSON: the file's diff can be reviewed.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -139,8 +137,8 @@ def refuse_unfinished(run: Run, chosen: Choice | None) -> None:
     wanted = [plain(one) for one in run.pending if chosen is None or (one in planned and chosen(planned[one][0]))]
     if wanted:
         raise UsageError(
-            f"run {name} is {run.manifest.status}, not finished: {len(wanted)} trials are missing ({listed(wanted)}): "
-            f"go on with `mnist-bench run --resume {name}`, or leave their cells out with --filter"
+            f"run {name} is {run.manifest.status}, {len(wanted)} trials are missing ({listed(wanted)}): `mnist-bench "
+            f"run --resume {name}` goes on, or leave their cells out with --filter"
         )
 
 
@@ -210,10 +208,7 @@ def _notes(run: Run, baseline: Baseline) -> Iterator[str]:
     for name in ("filter", "shard"):
         if value := getattr(run.manifest.options, name):
             yield f"The run was made with --{name} {value}: cells that it left out are missing here."
-    yield (
-        "A ratio is held against a ratio, this cell's to its reference variant: a slow-down of both alike is not seen, "
-        "and what became slower may be a faster reference."
-    )
+    yield "Ratios to the reference variant are compared: a slow-down of both alike is not seen."
 
 
 def _evidence(run: Run, cell: Cell, before: SideEvidence | None, rows: dict[Cell, Row]) -> CellEvidence:
@@ -224,7 +219,7 @@ def _evidence(run: Run, cell: Cell, before: SideEvidence | None, rows: dict[Cell
     here, why = side_of_run(run, row), ""
     if before and before.status == here.status == "ok":
         found = tuple(_differences(before, here))
-        why = "" if found else _why_no_ratio(run, cell, before, here, rows)
+        why = "" if found else _why_no_ratio(run, cell, before, here)
     return CellEvidence(
         cell=cell,
         a=before,
@@ -247,7 +242,7 @@ def _differences(before: SideEvidence, here: SideEvidence) -> Iterator[str]:
         yield f"seeds: {seeds[0]} in the baseline, {seeds[1]} here: none in common (moves accuracy)"
 
 
-def _why_no_ratio(run: Run, cell: Cell, before: SideEvidence, here: SideEvidence, rows: dict[Cell, Row]) -> str:
+def _why_no_ratio(run: Run, cell: Cell, before: SideEvidence, here: SideEvidence) -> str:
     """Why a ratio is missing on one side, or the two are not of one kind; empty: they can be compared, or need not."""
     variant = reference_variant(run.manifest.matrix)
     if variant == cell.variant:
@@ -262,11 +257,7 @@ def _why_no_ratio(run: Run, cell: Cell, before: SideEvidence, here: SideEvidence
     if here.ratios:
         same = before.reference_sha256 == here.reference_sha256
         return "" if same else f"the settings of its reference {here.reference} are others than in the baseline"
-    row = rows.get(replace(cell, variant=variant))
-    if row is None or row.status != "ok":
-        state = "not in this run" if row is None else f"{row.status} here: {row.reason}"
-        return f"its reference {here.reference} is {state}"
-    return f"it was never timed together with {here.reference} here (--solo, loader processes, or too few rounds)"
+    return f"it was never timed with {here.reference} here (which failed, --solo, loader processes, too few rounds)"
 
 
 # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -288,8 +279,9 @@ class Change:
 
     @property
     def differs(self) -> str:
-        """What is measured otherwise, in words."""
-        return "; ".join(_changed_words(self.before, self.after)) if self.before and self.after else ""
+        """What it was measured with otherwise, in words."""
+        keys = [side.key for side in (self.before, self.after) if side and side.key]
+        return "; ".join(f"{one.name} {one.a} → {one.b}" for one in differences(*keys)) if len(keys) == 2 else ""
 
 
 def changed(old: Baseline | None, new: Baseline, name: str) -> Document:
@@ -326,13 +318,3 @@ def _compared(side: SideEvidence) -> SideEvidence:
     if side.ratios:
         found["speedup_vs_eager"] = shift_of((side.ratios, 1)).faster.estimate
     return structs.replace(side, figures=found)
-
-
-def _changed_words(before: SideEvidence, after: SideEvidence) -> Iterator[str]:
-    if before.status != after.status:
-        yield f"{before.status} → {after.status}"
-    if before.key and after.key:
-        yield from (f"{one.name} {one.a} → {one.b}" for one in differences(before.key, after.key))
-    seeds = [", ".join(str(one.seed) for one in side.trainings) or "none" for side in (before, after)]
-    if seeds[0] != seeds[1]:
-        yield f"seeds {seeds[0]} → {seeds[1]}"

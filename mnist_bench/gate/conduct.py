@@ -8,8 +8,6 @@ no look is within reach the check ends at once, and says what it would take. A t
 given up and leaves nothing.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import random
@@ -39,7 +37,6 @@ from mnist_bench.run.group import now
 from mnist_bench.table import duration
 
 ASSUMED_SD = 0.03  # of a pair's log ratio, until some are measured: identical code here (docs/decisions/0016)
-KNOWN_AFTER = 4  # pairs of every cell, then the forecast is made again
 GUESS_FACTOR = 4  # a guess of a time may be off by so much: before it is believed, one pair is measured
 POWER = 0.9  # of the forecast
 DRAWS = 2000  # of ``detectable``: the standard error of the slow-down at power 0.9 is then a few per cent of it
@@ -136,15 +133,11 @@ class Conductor:
             Interrupted: what was measured is in the folder.
         """
         self._forecast()
-        timed = False
+        # In random order: which cell comes first must not hang together with how the machine drifts.
         while tasks := self._tasks():
-            # In random order: which cell comes first must not hang together with how the machine drifts.
             done = [self._do(task, cell) for task, cell in self._rng.sample(tasks, len(tasks))]
             if not any(done):
                 return
-            if not timed and all(len(want.one.pairs) >= KNOWN_AFTER for want in self._wants()):
-                timed = True
-                self._forecast()
 
     def spent_s(self) -> float:
         return self._before_s + self._bench.clock() - self._started_s
@@ -217,10 +210,7 @@ class Conductor:
         else:
             lines = self._bench.train(cell, number, NAMES if task == "seed" else ("B",), self.left_s())
         if self._changed():
-            raise BenchError(
-                "the working tree was changed while it was measured: what was measured last is not kept, since nobody "
-                "knows of which version it is; start a new check"
-            )
+            raise BenchError("the working tree was changed while it was measured: start a new check")
         for line in lines:
             self._add(line, cell)
         self.keep()
@@ -277,10 +267,7 @@ class Conductor:
         pairs = min(planned[-1], have + max(0, fit))
         if pairs < planned[0]:
             (needs,) = self._needs()
-            text = (
-                f"too little for a verdict on every cell: it takes {planned[0]} pairs a cell and a training of both "
-                f"sides: {needs.removeprefix(NEEDS)}, or choose cells with --filter"
-            )
+            text = f"too little for a verdict on every cell: {needs.removeprefix(NEEDS)}, or choose cells with --filter"
         else:
             found = max(detectable(pairs, self._compared, sd, one.margins) for one in cells)
             text = (

@@ -5,8 +5,6 @@ A is the reference, B the change. A check is a run whose trials and sessions hav
 alone. Accuracy is a fraction in [0, 1]; a speed-up is a ratio of times, above 1 where the cell is the faster one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -302,10 +300,7 @@ def differences(a: Matrix, b: Matrix, cell: Cell) -> Iterator[str]:
     )
     yield from (f"{name}: {before[name]} in A, {after[name]} in B" for name in before if before[name] != after[name])
     if workers := variant_of(b, cell.variant).workers:
-        yield (
-            f"workers: {workers}: loader processes work on while the other side has its turn, so that the two cannot "
-            "be paired; check a variant with workers: 0"
-        )
+        yield f"workers: {workers}: loader processes work out of turn, so no pair can be timed; check with workers: 0"
 
 
 def by_cell(run: Run) -> dict[Cell, tuple[CellEvidence, list[Line]]]:

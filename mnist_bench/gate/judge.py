@@ -5,8 +5,6 @@ gone. A speed verdict counts only where the accuracy has not failed. A missed fl
 ``regression``: it is absolute, the reference may miss it too; both exit with 3.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -144,7 +142,7 @@ def _joint(
     """Accuracy first; then what is worse than undecided, undecided, and what is better."""
     changed, margins = _changed_margins(one), one.margins
     if accuracy is not None and accuracy.decision == "fail":
-        return "regression", f"is {_less_accurate(accuracy, margins)}{_beside(speed)}{changed}"
+        return "regression", f"is {_less_accurate(accuracy, margins)}{changed}"
     if speed is not None and speed.decision == "fail":
         return "regression", f"is {_measured(speed, one)}; up to {percent(margins.margin)} % is tolerated{changed}"
     same_speed = same_accuracy = ""
@@ -245,14 +243,6 @@ def _less_accurate(found: AccuracyFinding, margins: Margins) -> str:
     whole = f" over all {found.seeds}" if found.identical else ""
     both = f"{100 * found.a:.2f} % before, {100 * found.b:.2f} % now{whole}"
     return f"{_accuracy_words(found)}: {both}; up to {_points(margins.drop)[0]} is tolerated"
-
-
-def _beside(speed: SpeedFinding | None) -> str:
-    """What is said of the speed of a cell whose accuracy failed."""
-    if speed is None or speed.decision in ("undecided", "pass"):
-        return ""
-    found = _speed_words(speed)
-    return f"; it is also {found}" if speed.decision == "fail" else f"; that it is {found} does not count"
 
 
 def _undecided_speed(one: CellEvidence, speed: SpeedFinding | None, cells: int, mode: str) -> Iterator[str]:

@@ -1,7 +1,5 @@
 """``check --against``, from what a user asked to evidence on disk: refusals first, then two trees, proven, measured."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time
@@ -130,10 +128,7 @@ class Plan:
         self._empty = [trees.printable(path) for path in trees.submodules(self._git, self._commit)]
         self._state = trees.state(self._git, request.left_out, before.untracked if before else None)
         if before and (self._state.commit, self._state.sha256) != (before.b.commit, before.content_sha256):
-            raise UsageError(
-                "--resume: the working tree is not what it was (HEAD, or a changed file): pairs of two versions are no "
-                "sample of one; start a new check"
-            )
+            raise UsageError("--resume: the working tree is not what it was (HEAD, or a file): start a new check")
 
     def _own_matrix(self) -> Matrix:
         """The working tree's; of a check that goes on, the manifest's, and A's is held against the same rules."""
@@ -225,16 +220,10 @@ class Plan:
         folders = dict.fromkeys([PurePosixPath(), self._path.parent])
         places = [str(folder / name) for folder in folders for name in REQUIREMENTS]
         if differing := [one for one in places if trees.content(git.at(a.root), one) != trees.content(git, one)]:
-            yield (
-                f"{', '.join(differing)}: other in A than in B; both ran with the packages that are installed here, so "
-                "that a change of them is not seen"
-            )
+            yield f"{', '.join(differing)}: other in A than in B; both run with the packages that are installed here"
         ignored = trees.ignored_modules(git, [place for place in loaded if not sides.of_python(place, git.folder)])
         if only := [trees.printable(str(path)) for path in ignored if not (a.root / path).exists()]:
-            yield (
-                f"{listed(only, 5)}: git ignores it, so that A has no copy and only B can import it: keep it in git if "
-                "the cells need it"
-            )
+            yield f"{listed(only, 5)}: git ignores it, so only B can import it: keep it in git if the cells need it"
 
     def _make(self, name: str, a: Side, b: Side, **more: Any) -> RunFolder:
         """The folder of a new check; ``more``: of its sides."""

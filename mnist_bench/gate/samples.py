@@ -21,8 +21,6 @@ the upper and every one of B in the lower has the chance (p (1 - p))^n <= 4^-n t
 t, which sees hardly any spread then, would call it a drop: nothing fails before 4^-n is below the level of its test.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ be asked of a worker (one that speaks another refuses), and an editable install 
 without a word.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -208,8 +206,8 @@ def prove(a: Side, b: Side, interrupts: Interrupts) -> tuple[str, list[Path]]:
     refuse_the_others_code(b, a, after)
     if after.protocol != PROTOCOL_VERSION:
         raise UsageError(
-            f"the working tree's worker speaks protocol {after.protocol}, the program that was started "
-            f"{PROTOCOL_VERSION}: start the working tree's own, `python -m mnist_bench check` in its root"
+            f"the working tree's worker speaks protocol {after.protocol}, this program {PROTOCOL_VERSION}: start "
+            "`python -m mnist_bench check` in its root"
         )
     apart = f"protocol version: {before.protocol} in A, {after.protocol} in B: their workers cannot be paired"
     return apart * (before.protocol != after.protocol), [Path(place) for place in after.places.values()]
@@ -238,9 +236,8 @@ def refuse_the_others_code(side: Side, other: Side, found: Imports) -> None:
         nested = own.is_relative_to(others) and file.is_relative_to(own)
         if file.is_relative_to(others) and not nested and not of_python(file, others):
             raise UsageError(
-                f"{side.label} would import {name} from the other side ({place}): an editable install or a "
-                f"PYTHONPATH leads there; put its source folder on PYTHONPATH, as in PYTHONPATH=src, which is then "
-                "moved into each side's tree"
+                f"{side.label} would import {name} from the other side ({place}), by an editable install or PYTHONPATH:"
+                " put its source folder on PYTHONPATH, as in PYTHONPATH=src, which each side maps into its own tree"
             )
     package = Path(found.places[PACKAGE]).resolve()
     if (own / PACKAGE / "__init__.py").is_file() and not package.is_relative_to(own):

@@ -4,11 +4,8 @@ The one room that starts git. A check that was killed leaves its worktree; the n
 lock is free then).
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,7 +84,7 @@ class Git:
             return False
         return True
 
-    def at(self, folder: Path) -> Git:
+    def at(self, folder: Path) -> "Git":
         return replace(self, folder=folder)
 
     def head(self) -> str | None:
@@ -115,10 +112,7 @@ def find(matrix: Path, here: Path, environ: Mapping[str, str]) -> tuple[Git, Pur
     except ValueError as error:
         raise UsageError(f"{matrix}: is no path: {error}") from error
     if not found.is_relative_to(root):
-        raise UsageError(
-            f"{matrix}: lies outside of the repository {root}, so the reference has no copy of it: change to the "
-            "repository of the matrix, or move it here"
-        )
+        raise UsageError(f"{matrix}: lies outside of the repository {root}, so the reference has no copy: move it here")
     return Git(folder=root, environ=environ), PurePosixPath(found.relative_to(root).as_posix())
 
 
@@ -138,10 +132,8 @@ def commit_of(git: Git, reference: str) -> str:
             return git.line("merge-base", *(commit_of(git, end or "HEAD") for end in reference.split("...", 1)))
         raise UsageError(f"--against {reference}: {_absent(git, reference, str(error))}") from error
     if b"is ambiguous" in found.stderr:
-        raise UsageError(
-            f"--against {reference}: several branches, tags or commits have this name: say refs/heads/{reference} or "
-            f"refs/tags/{reference}"
-        )
+        several = f"several have this name: say refs/heads/{reference} or refs/tags/{reference}"
+        raise UsageError(f"--against {reference}: {several}")
     return commit
 
 
@@ -149,31 +141,11 @@ def _absent(git: Git, reference: str, error: str) -> str:
     """Why git finds no such commit, and the command that helps."""
     if "ambiguous" in error:
         return "several commits begin so: give more digits"
-    remotes = git.line("remote").split()
-    remote, _, branch = reference.partition("/")
-    if not branch or remote not in remotes:
-        remote, branch = "origin", reference
-    shallow = git.line("rev-parse", "--is-shallow-repository") == "true"
-    every_branch = f"remote.{remote}.fetch\n+refs/heads/*:refs/remotes/{remote}/*" in git.items(
-        "config", "-z", "--list"
-    )
-    digits = re.fullmatch("[0-9a-f]{4,64}", reference)
-    nameable = remote in remotes and not digits and git.agrees("check-ref-format", "--branch", branch)
-    if nameable and (shallow or not every_branch):
-        return (
-            f"not in this clone, which has one branch alone: `git fetch {remote} {branch}:refs/remotes/{remote}/"
-            f"{branch}`, then --against {remote}/{branch}; in a workflow, actions/checkout with `fetch-depth: 0` "
-            "brings all branches"
-        )
-    if shallow:
-        return (
-            "not in this shallow clone: `git fetch --unshallow`, or in a workflow actions/checkout with "
-            "`fetch-depth: 0`"
-        )
-    return (
-        f"no commit, branch or tag of that name in {git.folder}: `git fetch` may bring it, and `git branch --all` "
-        "lists what is here"
-    )
+    if "origin" not in git.line("remote").split():
+        return f"no commit, branch or tag of that name in {git.folder}; `git branch --all` lists what is here"
+    depth = " --unshallow" * (git.line("rev-parse", "--is-shallow-repository") == "true")
+    everything = f"`git fetch{depth} --tags origin '+refs/heads/*:refs/remotes/origin/*'`"
+    return f"not in this clone: {everything} brings all; in a workflow, actions/checkout with `fetch-depth: 0`"
 
 
 # ── the working tree ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -267,9 +239,8 @@ def submodules(git: Git, commit: str) -> list[str]:
     found = [path for head, _, path in entries if head.startswith("160000 ")]
     if own := [path for path in found if (git.folder / path / ".git").exists()]:
         raise UsageError(
-            f"{listed([printable(path) for path in own])}: a submodule that is checked out here, and the reference's "
-            "tree is laid out without submodules: `git submodule deinit PATH` if no cell needs it, or hold a run "
-            "against a file with --baseline"
+            f"{listed([printable(path) for path in own])}: a submodule that is checked out here, and not in the "
+            "reference's tree: `git submodule deinit PATH` if no cell needs it, or use --baseline"
         )
     return found
 

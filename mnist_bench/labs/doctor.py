@@ -1,11 +1,8 @@
 """``doctor``: every known pitfall of a machine. A check is a function here and its entry in ``CHECKS`` below."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,7 +11,6 @@ from pathlib import Path
 
 import psutil
 
-import mnist_bench
 from mnist_bench.data import copies, default_root
 from mnist_bench.data.mnist import inspect, is_drawn
 from mnist_bench.disk.files import try_folder
@@ -35,7 +31,6 @@ PRESSURE_LIMIT = 0.10  # of the time, in which some task waited for a core
 SLOW_CLOCKS = ("hpet", "acpi_pm", "jiffies")
 PAGES = {"always": "the kernel moves memory about", "never": "large tensors miss the TLB more often"}
 PAIR_BYTES = 3 << 30  # two live trials
-SWAP_LIMIT_BYTES = 256 << 20
 SMALL_SHM_BYTES = 256 << 20
 LITTLE_BYTES, NO_BYTES = 1 << 30, 64 << 20
 # A run or its worker, by its command line.
@@ -246,15 +241,6 @@ def memory(facts: Facts) -> Found:
         yield warning(f"{text}: too little for two live trials, so speed-ups will be unpaired", mend)
 
 
-def swap(facts: Facts) -> Found:
-    # By /proc/meminfo: psutil warns where it cannot read what we do not ask for, and macOS always swaps a little.
-    sizes = dict(re.findall(r"^Swap(Total|Free):\s*(\d+) kB", facts.read("proc/meminfo"), re.MULTILINE))
-    used = (int(sizes.get("Total", 0)) - int(sizes.get("Free", 0))) * 1024
-    if used > SWAP_LIMIT_BYTES:
-        mend = "end what takes the memory, then sudo swapoff -a && sudo swapon -a"
-        yield warning(f"{_size(used)} of swap in use: what returns from disk delays a trial", mend)
-
-
 def shared_memory(facts: Facts) -> Found:
     folder = facts.root / "dev/shm"
     if folder.is_dir() and (size := shutil.disk_usage(folder).total) < SMALL_SHM_BYTES:
@@ -334,21 +320,6 @@ def home(facts: Facts) -> Found:
         yield warning(what, "set HOME, or XDG_CACHE_HOME and MNIST_BENCH_DATA, to folders that stay")
 
 
-def shadowing(facts: Facts) -> Found:
-    """Files and packages, where a worker's Python looks first, that bear the name of a module which it needs."""
-    named = [Path(part) for part in facts.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    folders = dict.fromkeys(named if sys.flags.safe_path else [Path.cwd(), *named])
-    modules = (sys.stdlib_module_names - {"this", "antigravity"}) | {*environment.PACKAGES, "mnist_bench"}
-    places = [place for folder in folders for place in sorted(folder.glob("*")) if place.stem in modules]
-    ours = Path(mnist_bench.__file__).resolve().parent  # in a checkout that is the current folder
-    found = [
-        str(one) for one in places if one.suffix == ".py" or ((one / "__init__.py").is_file() and one.resolve() != ours)
-    ]
-    if found:
-        what = f"these come before the installed modules of their names: {listed(found)}"
-        yield warning(what, "rename them, unset PYTHONPATH, or work in another folder")
-
-
 # group: its checks, in the order in which they are shown. The name of a function is the check's name.
 CHECKS: Mapping[str, Sequence[Check]] = {
     "software": (python, torch, torchvision),
@@ -356,9 +327,9 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "compiler": (compiler, compilation),
     "threads": (threads,),
     "noise": (noise, other_runs, kernel, battery),
-    "memory": (memory, swap, shared_memory),
+    "memory": (memory, shared_memory),
     "data and results": (data_set, results, temporary),
-    "environment": (variables, home, shadowing),
+    "environment": (variables, home),
 }
 
 

@@ -1,7 +1,5 @@
 """What ``doctor`` knows of a machine before anything is judged (tests make it up), and what its checks say."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -23,6 +21,7 @@ from mnist_bench.machine import environment
 from mnist_bench.machine import noise as counters
 from mnist_bench.machine.environment import ROOT
 from mnist_bench.records import Environment
+from mnist_bench.run.process import uninstalled_package
 from mnist_bench.run.protocol import PROBE_STAGE, ProbeFailure, TorchReport
 
 PROBE = (sys.executable, "-m", "mnist_bench.worker.probe")
@@ -109,7 +108,9 @@ def ask_torch(environ: Mapping[str, str], command: Sequence[str], limit_s: float
     try:
         with tempfile.TemporaryDirectory(prefix="mnist-bench-doctor-", ignore_cleanup_errors=True) as folder:
             caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
-            own, quiet = {**environ, **caches, "TMPDIR": folder}, subprocess.DEVNULL
+            path = os.pathsep.join([*uninstalled_package(), environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+            safe = {"PYTHONSAFEPATH": "1", "PYTHONPATH": path}  # as of a worker: no file beside the user is in its way
+            own, quiet = {**environ, **caches, **safe, "TMPDIR": folder}, subprocess.DEVNULL
             # Files, not pipes: a compiler's helper that outlives the process would hold a pipe open.
             output, errors = Path(folder, "output"), Path(folder, "errors")
             with output.open("wb") as out, errors.open("wb") as err:

@@ -6,8 +6,6 @@ pass does. The amount is a number of rows: time grows with it in small steps, an
 is.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -4,8 +4,6 @@ The published figures (``published.csv``) are accuracies in percent after each o
 (erratum 1).
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,17 +28,13 @@ from mnist_bench.table import Column, Document, Table, at
 ONE_SEED_PP = 1.0  # of one seed, which shows no spread: this near is near
 ENOUGH_SEEDS = 10  # for a word on a whole column, which is then wrong of one more seed in 11
 MEANINGS = (
-    "measured: the mean over seeds; diff: measured less published (pp); rms: the root mean square of that over epochs; "
-    "outside: epochs whose published figure does not lie among the seeds. Epochs count from 0, as in the tutorial, and "
-    "all accuracies are those of the training images, as published (erratum 1).",
-    "farther: of how many seeds the whole column lies at least as far from the mean of all others as the published one "
-    "does. None: one more seed would be the farthest once in n + 1, so with few seeds that proves little. From "
-    f"{ENOUGH_SEEDS} seeds on, a rate fits the column unless it is the farthest of all. With one seed: within 1 pp or "
-    "not.",
-    "Erratum 1: the same weights on the training images (train), as the tutorial does, less on the test images (test). "
-    "Erratum 2 (inputs scaled twice): test less the standard recipe on the test images (standard, one seed). Erratum "
-    "3: the text promises 99.81 % for mlp, its table ends lower. Erratum 4: lr 0.01 in the snippet, 0.001 in the "
-    "listing. Erratum 5: it is not Keras.",
+    "measured: the mean over seeds; diff: measured less published (pp); rms: its root mean square over epochs; "
+    "outside: epochs whose published figure does not lie among the seeds. All are of the training images, as in print.",
+    "farther: of how many seeds the whole column lies at least as far from the mean of all others as the published "
+    f"one. None: by chance once in n + 1. From {ENOUGH_SEEDS} seeds on a rate fits unless it is the farthest.",
+    "Erratum 1: the same weights on the training images (train) less on the test images (test). Erratum 2 (inputs "
+    "scaled twice): test less the standard recipe on the test images (standard, one seed). Erratum 3: the text says "
+    "99.81 % for mlp, its table ends lower. Erratum 4: lr 0.01 or 0.001 for cnn. Erratum 5: it is not Keras.",
 )
 PUBLISHED, MEASURED = "published", "measured (mean, range over seeds)"  # in the plot
 

@@ -1,7 +1,5 @@
 """A selftest: experiments with the gate itself, and how often it was red in each: a row of one table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -204,9 +202,8 @@ COLUMNS: tuple[Column[Experiment], ...] = (
     Column("pairs", lambda one: significant(one.pairs, 2), 3, key="pairs", value=at("pairs")),
 )
 NOTES = (
-    "measured: the size of the fault as it was found before the checks, least and most over the cells, not what was "
-    "aimed at. red: of identical sides the checks that raised an alarm, of the others the cells whose fault was found; "
-    "95 %: the rates that so few of them cannot rule out, more --checks narrow it. open: cells that stayed "
+    "measured: the size of the fault, least and most over the cells. red: of identical sides the checks that raised an "
+    "alarm, of the others the cells whose fault was found, with the 95 % interval of the rate. open: cells that stayed "
     "inconclusive. min: minutes that a verdict on a cell took; pairs: its process pairs (medians)."
 )
 

@@ -1,7 +1,5 @@
 """The machine and the software of a run, as they can be seen without torch. Whatever is not there is left out."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import os

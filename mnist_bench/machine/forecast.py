@@ -1,27 +1,20 @@
 """What can be known without torch before a run: the cells that this machine must skip, and about how long it takes.
 
-A time is that of earlier runs of the same cell, else of a coarse model: start-up, compilation, floating-point work
-(docs/measurement.md) at an assumed rate, and what a loader adds to every image. Its constants were measured on a shared
+Times are those of a coarse model: start-up, compilation, floating-point work (docs/measurement.md) at an assumed rate,
+and what a loader adds to every image. Its constants were measured on a shared
 2-core machine; a GPU's work is hidden by its launches. Good to a factor of two.
 """
 
-from __future__ import annotations
-
-import contextlib
 import importlib.metadata
 import os
 import shutil
-import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from mnist_bench.catalogue import DEVICES, EXECUTIONS, MODELS, PIPELINES, PLUG_IN
 from mnist_bench.cells import model_of, variant_of
-from mnist_bench.disk.folder import RunFolder, known_runs
-from mnist_bench.errors import UsageError
-from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, Cell, Matrix, Measurement, Variant
+from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, Cell, Matrix, Variant
 
 STARTUP_S = 5.0  # interpreter, torch, data, warm-up
 ACCELERATOR_STARTUP_S = 5.0  # on top
@@ -30,23 +23,6 @@ FLOPS_PER_CORE = 15e9
 CPU_STEP_S = 0.0003  # launching the operators of a step
 ACCELERATOR_STEP_S = 0.001
 PLATFORMS = {"darwin": "macOS", "linux": "Linux"}
-MAX_RUNS = 20  # the newest; a plan must not read a year of runs
-
-
-def estimate(cell: Cell, matrix: Matrix, seeds: int, *, cores: int, past: Sequence[Measurement] = ()) -> float:
-    """About how many seconds a cell takes with all its seeds, timing included.
-
-    Args:
-        cell: of the matrix.
-        matrix: for its model, variant, epochs, recipe and timing budget.
-        seeds: how many trials of the cell there will be.
-        cores: of this machine.
-        past: earlier trials of the cell that went well; the median is taken, with the epochs made equal.
-    """
-    if past:
-        again = [one.token_s + (matrix.epochs - len(one.epochs.train_s)) * _measured_epoch_s(one) for one in past]
-        return seeds * max(0.0, statistics.median(again))
-    return seeds * trial_s(cell, matrix, matrix.epochs, cores) + matrix.timing.budget_seconds
 
 
 def trial_s(cell: Cell, matrix: Matrix, epochs: int, cores: int) -> float:
@@ -66,26 +42,6 @@ def _epoch_s(cell: Cell, target: str, variant: Variant, evaluated: int, cores: i
     train_flops, eval_flops = MODELS.get(target, PLUG_IN).flops
     rate = FLOPS_PER_CORE * min(cores, variant.threads or cores)
     return (TRAIN_IMAGES * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
-
-
-def _measured_epoch_s(one: Measurement) -> float:
-    return (sum(one.epochs.train_s) + sum(one.epochs.eval_s)) / max(1, len(one.epochs.train_s))
-
-
-def earlier_trials(output_dir: Path, recipe: str) -> Mapping[Cell, list[Measurement]]:
-    """The trials that went well in the newest runs of a results folder, by cell. A run that cannot be read is left out.
-
-    Args:
-        output_dir: may be missing.
-        recipe: trials of another one scored another number of images.
-    """
-    found: dict[Cell, list[Measurement]] = {}
-    for run in known_runs(output_dir)[-MAX_RUNS:]:
-        with contextlib.suppress(UsageError):
-            for trial in RunFolder(output_dir / run).trials():
-                if trial.recipe == recipe and isinstance(trial.outcome, Measurement):
-                    found.setdefault(trial.cell, []).append(trial.outcome)
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,5 @@
 """What else this machine does while we measure: another run, which is waited for; whatever counters show of a span."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -140,10 +138,8 @@ def alone(*, wait: bool, tell: Callable[[str], object]) -> Iterator[None]:
             file.write(f"process {os.getpid()} in {Path.cwd()}, since {datetime.now():%Y-%m-%d %H:%M}")
             file.flush()
         except OSError as error:
-            tell(
-                f"warning: {path}: {error.strerror or error}: other runs are neither waited for nor kept waiting; "
-                "set XDG_CACHE_HOME to a folder that can be written"
-            )
+            mend = "runs are not kept apart; set XDG_CACHE_HOME to a folder that can be written"
+            tell(f"warning: {path}: {error.strerror or error}: {mend}")
         yield
 
 

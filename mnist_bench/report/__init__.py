@@ -4,8 +4,6 @@ Here stands what must be cheap to import: the script that draws on a page takes 
 holds the interpreter's lock, so that a process of its own makes it while the caller goes on.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Plots of what it costs: the times of single steps, where the time goes, memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
@@ -48,9 +46,8 @@ def step_times(material: Material) -> Plot:
         keys("variant", material.variants, "line"),
         by=by_size,
         title="Step times",
-        lead="How long single training steps took in the timing sessions, every seed counted alike: the share of them "
-        "that took at most so long. The axis is logarithmic and leaves out the slowest 1 %; where a line crosses the "
-        "dashed one is its median. Steep and left is better.",
+        lead="The share of the steps of the timing sessions that took at most so long, less the slowest 1 %. Where a "
+        "line crosses the dashed one is its median. Steep and left is better.",
         spec=layered(rule_at(0.5), lines.encode(x=x, y=y), height=150),
         missing=lost if unread else "No session was timed.",
         notes=[several] * any(row.seeds > MOST_SEEDS for row in timed) + [lost] * (len(unread) > 0),
@@ -92,8 +89,7 @@ def waterfall(material: Material) -> Plot:
         keys("phase", PHASES, "bar"),
         bars=True,
         title="Where the time goes",
-        lead="The time that a trial was awake, process start to exit, all seeds together, as shares that add up to "
-        "100 %: start (imports, device, data, model), compiling, warm-up, the timing session, training, evaluation.",
+        lead="The time that a trial was awake, process start to exit, all seeds together: 100 %.",
         spec=layered(bars),
         missing="No trial recorded its phases.",
     )
@@ -137,8 +133,7 @@ def memory(material: Material) -> Plot:
         keys("place", PLACES, "bar"),
         bars=True,
         title="Memory",
-        lead="The highest peak over seeds: on the host the resident memory of a trial's processes (most of it is torch "
-        "itself), on a GPU what its allocator had reserved.",
+        lead="The highest peak over seeds: resident memory of a trial's processes; what a GPU's allocator reserved.",
         spec=layered(bars.encode(x=x, y=CELLS, size=size)),
         missing="No peak was recorded.",
     )

@@ -1,7 +1,5 @@
 """``history --page``: a plot per cell over runs, as one HTML file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import altair as alt
@@ -12,10 +10,9 @@ from mnist_bench.figures import Figure
 from mnist_bench.report.material import Drawn, Plot, Values, keys, panelled
 from mnist_bench.report.page import html
 from mnist_bench.report.vega import HEIGHT, coloured, curve, layered
-from mnist_bench.table import joined, plain
+from mnist_bench.table import joined, listed, plain
 
 AXIS_FORMATS = {"fraction": ".2%", "": "~g"}  # by the unit of a figure; others ~s
-MOST_WORDS = 3  # series of one cell that its caption tells of
 
 
 def render_history(series: Sequence[Series], name: str, last: int, warnings: Sequence[str], bundle: str) -> str:
@@ -57,19 +54,14 @@ def over_runs(series: Sequence[Series], metric: Figure, last: int) -> Plot:
     # Not filtered: a scale of no data at all would be warned of in the browser's console.
     missing = base.mark_text().encode(text="mark:N", y=alt.value(HEIGHT - 8))
 
-    def caption(own: Sequence[Drawn]) -> str:
-        words = [one.words for one in own[:MOST_WORDS]]
-        more = [f"and {len(own) - MOST_WORDS} series more"] * (len(own) > MOST_WORDS)
-        return f"{'; '.join(words + more)}."
-
     return panelled(
-        [Drawn(one.cell, _values(one, metric), _words(one, metric)) for one in measured],
-        caption,
+        [Drawn(one.cell, _values(one, metric), f"{one.label}: {one.span(metric)}") for one in measured],
+        lambda own: f"{listed([one.words for one in own])}.",
         keys("series", labels),
         by=lambda cell: (cell.id,),
         title=f"{metric.title[:1].upper()}{metric.title[1:]} over runs",
-        lead=f"Each point is a run, at the time of its start; {metric.better} is better. Only runs of the same "
-        "machine, software and settings are joined. A cross at the foot is a run in which the cell was not measured.",
+        lead=f"A point is a run; {metric.better} is better. Runs of one machine, software and setting are joined. "
+        "A cross at the foot is a run in which the cell was not measured.",
         spec=layered(*curve(measures, "series", labels), missing),
         missing="No run has this figure.",
         table=history.table(measured, metric, last),
@@ -91,11 +83,3 @@ def _values(series: Series, metric: Figure) -> Values:
         }
         for point in series.points
     ]
-
-
-def _words(series: Series, metric: Figure) -> str:
-    """``AMD EPYC, 2 cores: 12 runs, 10,000 to 12,500; 12,400 in the newest (2026-11-23 c0ffee1)``."""
-    newest = next(point for point in reversed(series.points) if point.row.value is not None)
-    runs = f"{len(series.values)} run{'s' * (len(series.values) != 1)}"
-    where = plain(joined(newest.run.started_at[:10], newest.run.version))
-    return f"{series.label}: {runs}, {series.span(metric)}; {metric.text(newest.row.value)} in the newest ({where})"

@@ -1,7 +1,5 @@
 """Plots of how well: accuracy by epoch, and against the time that it took."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -72,8 +70,8 @@ def by_epoch(material: Material) -> Plot:
         keys("variant", material.variants),
         by=by_size,
         title="Accuracy by epoch",
-        lead="The fraction of the test images that the model gets right after each epoch: the mean over seeds; the "
-        "band reaches from the lowest seed to the highest. Variants of the same mathematics should lie on each other.",
+        lead="The mean over seeds; the band reaches from the lowest to the highest. Variants of the same mathematics "
+        "should lie on each other.",
         spec=accuracy_by_epoch(material.variants, ACCURACY),
         missing="One epoch was trained: its accuracy is in the table." if every else NOTHING,
     )
@@ -108,8 +106,7 @@ def by_time(material: Material) -> Plot:
         caption,
         [*keys("variant", variants, "line"), *(replace(key, colour=0) for key in keys("batch", sizes))],
         title="Accuracy against training time",
-        lead="The same accuracies against the seconds of training that they took (compilation and evaluation not "
-        "counted): a line a cell, a point an epoch. Further left and higher is better.",
+        lead="A line a cell, a point an epoch; seconds of training alone. Further left and higher is better.",
         spec=layered(*curve(base.transform_filter("datum.seconds > 0"), "batch", sizes)),
         missing=NOTHING,
     )

@@ -4,8 +4,6 @@ A plot has one Vega-Lite specification and several panels: small multiples that 
 page holds the specification once, and a phone stacks the panels that a desktop puts side by side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle

@@ -1,7 +1,5 @@
 """The page: a run in, the text of one HTML file out; its plots, data, scripts and style inside it."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import statistics

@@ -1,7 +1,5 @@
 """Plots of how fast, by batch size: throughput, CPU against GPU, eager against compiled."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -13,7 +11,7 @@ from mnist_bench.analysis.answers import Crossover
 from mnist_bench.analysis.compare import BREAK_EVENS, FOOTNOTES, Line, compare_cells
 from mnist_bench.cells import variants_of
 from mnist_bench.records import Cell
-from mnist_bench.report.material import Drawn, Material, Plot, batch, keys, model_and_device, panelled, titled
+from mnist_bench.report.material import Drawn, Material, Plot, batch, keys, panelled, titled
 from mnist_bench.report.vega import blank, coloured, curve, layered, logarithmic, rule_at
 from mnist_bench.stats import Interval
 from mnist_bench.table import Table, grouped, joined, listed, plain
@@ -47,8 +45,7 @@ def throughput(material: Material) -> Plot:
         unit="samples/s",
         by=lambda cell: (cell.model,),
         title="Throughput by batch size",
-        lead="Training samples per second over whole epochs; higher is better. Both axes are logarithmic. Bars are "
-        "95 % intervals over seeds, where there are three or more.",
+        lead="Training samples per second over whole epochs; higher is better. Bars are 95 % intervals over seeds.",
         missing="No cell has a throughput.",
     )
 
@@ -63,8 +60,7 @@ def by_device(material: Material) -> Plot:
         material.variants,
         more=lambda cell: crossover_words(crossovers.get((cell.model, cell.device), ())),
         title="CPU against GPU",
-        lead="How many times faster a training step is than on the CPU, both timed together in one session; above the "
-        "dashed line the GPU is faster. Bars are 95 % intervals.",
+        lead="How many times faster a training step is than on the CPU, both timed together. Bars are 95 % intervals.",
         missing=f"No cell was timed both on the CPU and on another device: {why or 'name both under devices'}.",
     )
 
@@ -75,24 +71,13 @@ def compiled(material: Material) -> Plot:
     names = {v.name for v in variants_of(material.run.manifest.matrix) if v.execution == "compile"}
     lines = [one for one in comparison.lines if one.cell.variant in names]
 
-    def soonest(panel: Cell) -> str:
-        ours = [one for one in comparison.break_evens if model_and_device(one.cell) == model_and_device(panel)]
-        known = [(one.epochs.estimate, n) for n, one in enumerate(ours) if one.epochs]
-        if not known:
-            return "Compiling is not shown to pay for itself."
-        first = ours[min(known)[1]]
-        where = f"{plain(first.cell.variant)} at {batch(first.cell.batch_size)}"
-        return f"Pays for itself soonest: {where}, {first.words}."
-
     missing = f"No compiled cell could be compared: {_reasons(lines) or 'none has finished'}."
     return _by_batch_size(
         _speed_ups(lines),
         material.variants,
-        more=soonest,
         title="Eager against compiled",
-        lead="How many times faster a compiled training step is than the eager one, both timed together in one "
-        "session; above the dashed line compiling makes steps faster. Whether it pays depends on how long you train: "
-        "the table below says when the time of compiling is earned back.",
+        lead="How many times faster a compiled training step is than the eager one, both timed together. Bars are 95 % "
+        "intervals. The table below says after how much training the time of compiling is earned back.",
         missing=missing if names else "The matrix has no compiled variant: name compile under variants.",
         table=Table("When compiling has paid for itself", BREAK_EVENS, comparison.break_evens),
     )

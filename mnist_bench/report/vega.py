@@ -6,8 +6,6 @@ colour vision; darker on a light ground, lighter on a dark one, so that each has
 colours say.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys
@@ -97,7 +95,7 @@ def paper() -> dict[str, Any]:
     return {**json.loads(text), "range": {"category": list(LIGHT)}, "background": "white", "padding": 16}
 
 
-def images_of(name: str, plot: Plot) -> Iterator[tuple[str, bytes]]:
+def images_of(name: str, plot: "Plot") -> Iterator[tuple[str, bytes]]:
     """Images of each panel of a plot, with its title and legend in it: names and contents of files."""
     for number, panel in enumerate(plot.panels, start=1):
         for suffix, image in images(_on_paper(plot, panel)).items():
@@ -117,7 +115,7 @@ def _file_name(title: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", title.lower())[:NAME_LIMIT].strip("-.")
 
 
-def _on_paper(plot: Plot, panel: Panel) -> Spec:
+def _on_paper(plot: "Plot", panel: "Panel") -> Spec:
     """A specification that stands alone: data, title, colours, legend and width in it."""
     title = {"text": f"{plot.title}: {panel.title}", "subtitle": textwrap.wrap(panel.caption, LINE)}
     return {

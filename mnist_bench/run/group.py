@@ -1,7 +1,5 @@
 """One group from first worker to last: alive together for the session, then trained one at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random
@@ -40,7 +38,7 @@ class Observer:
     def notice(self, text: str, *, warning: bool = False) -> None:
         """A line for the log."""
 
-    def started(self, plan: RunPlan, done: Collection[str]) -> None:
+    def started(self, plan: "RunPlan", done: Collection[str]) -> None:
         """``done``: ids of the trials that were found finished."""
 
     def stage(self, stage: Stage, trial_id: str) -> None:
@@ -48,9 +46,6 @@ class Observer:
 
     def detail(self, words: str) -> None:
         """How far the stage is."""
-
-    def session(self, session: Session) -> None:
-        """A timing session has ended."""
 
     def finished(self, trial: Trial) -> None:
         """A trial has ended, however it did."""
@@ -199,7 +194,7 @@ def _session(group: str, members: Sequence[Member], settings: Settings, rng: ran
     for member in members:
         with contextlib.suppress(Left):
             member.ended = None if member.failure else member.ask(EndSession(), SessionEnded)
-    session = Session(
+    return Session(
         group=group,
         members=tuple(member.spec.id for member in members),
         paired=len(members) > 1,
@@ -209,8 +204,6 @@ def _session(group: str, members: Sequence[Member], settings: Settings, rng: ran
         seconds=(perf_counter_ns() - begin_ns) * NS,
         noisy=noisy,
     )
-    settings.observer.session(session)
-    return session
 
 
 def _pairs(members: Sequence[Member], reference: str | None) -> list[tuple[int, int]]:
@@ -272,10 +265,8 @@ def _clock_doubt(epoch: int, said_s: float, seen_s: float) -> str | None:
     """Why the worker's clock is not believed: no epoch is longer than the wait for it, nor far shorter."""
     if seen_s * (1 - CLOCK_SHARE) - CLOCK_SLACK_S <= said_s <= seen_s * (1 + WATERFALL_TOLERANCE):
         return None
-    return (
-        f"epoch {epoch + 1} took {said_s:.2f} s by the worker's clock and {seen_s:.2f} s by the runner's: does the "
-        "model replace a clock?"
-    )
+    clocks = f"{said_s:.2f} s by the worker's clock and {seen_s:.2f} s by the runner's"
+    return f"epoch {epoch + 1} took {clocks}: does the model replace a clock?"
 
 
 def _image_sets(spec: TrialSpec, scored: Evaluated, other: Evaluated) -> ImageSets:

@@ -7,8 +7,6 @@ or by the runner's death, then kills every descendant and removes the worker's s
 itself is killed, PDEATHSIG ends the worker.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import select

@@ -1,7 +1,5 @@
 """One run from shards: their lines and files in a run folder of its own, which stands whole or not at all."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -108,10 +106,7 @@ def _common(shard: Run) -> dict[str, str]:
 def _machine_problems(shards: Sequence[Run]) -> Iterator[str]:
     for id_, first, (what, _), value, expected in _met_again(shards, _machine):
         if value != expected:
-            yield (
-                f"{id_}: its {what} is {value}, that of {first} is {expected}: measured elsewhere "
-                "(--across-machines merges them all the same)"
-            )
+            yield f"{id_}: its {what} is {value}, that of {first} is {expected} (--across-machines merges them)"
 
 
 def _machine(shard: Run) -> dict[tuple[str, str], str]:
@@ -134,10 +129,7 @@ def _shared_groups(shards: Sequence[Run]) -> Iterator[str]:
     """A speed-up is a ratio within a group: across machines it would be one of machines."""
     groups_of = _met_again(shards, lambda shard: {group_id(one.cell, one.seed): None for one in shard.trials})
     for id_, first, group, *_ in groups_of:
-        yield (
-            f"group {group}: is in {first} and in {id_}, of different machines: its speed-ups "
-            "would compare the machines"
-        )
+        yield f"group {group}: is in {first} and in {id_}: its speed-ups would compare the machines"
 
 
 def _notes(shards: Sequence[Run]) -> Iterator[str]:

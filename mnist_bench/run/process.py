@@ -1,7 +1,5 @@
 """A worker in a process of its own on this machine, and what interrupts the wait for it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

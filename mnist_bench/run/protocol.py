@@ -4,8 +4,6 @@ The worker works only between a request and its reply (it holds the token); othe
 any message bumps ``PROTOCOL_VERSION``: sides of different versions do not talk (docs/measurement.md).
 """
 
-from __future__ import annotations
-
 import re
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """A run: a plan made once, its groups executed one by one; everything finished is on disk before the next begins."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -125,10 +123,8 @@ def resume(folder: RunFolder, options: Options) -> RunPlan:
     """
     manifest = folder.manifest()
     if sources := manifest.options.merged_from:
-        raise UsageError(
-            f"--resume {folder.run_id}: a merged run is complete as its shards were; to measure more, run another "
-            f"shard and merge it with these: {', '.join(sources)}"
-        )
+        more = f"run another shard and merge it with these: {', '.join(sources)}"
+        raise UsageError(f"--resume {folder.run_id}: is merged, and complete as its shards were; {more}")
     allowed = options.run.allow_plugins  # of this command line, whatever the manifest says
     config.checked(manifest.matrix, source=f"{folder.path / MANIFEST}: matrix", allow_plugins=allowed)
     own = replace(options, run=replace(manifest.options, allow_plugins=allowed), matrix_path=manifest.matrix_path)
@@ -215,10 +211,8 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
         except Interrupted:
             status = "interrupted"
         except (WorkerError, OSError) as error:
-            raise BenchError(
-                f"{error}; {len(done)} of {len(plan.manifest.trials)} trials are finished and kept: "
-                f"--resume {folder.run_id} goes on"
-            ) from error
+            kept = f"{len(done)} of {len(plan.manifest.trials)} trials are kept: --resume {folder.run_id} goes on"
+            raise BenchError(f"{error}; {kept}") from error
         finally:
             _close(folder, status)
         return write_tables(folder)
@@ -301,9 +295,6 @@ def fits(groups: Sequence[Group], manifest: Manifest, observer: Observer) -> boo
     available = min(psutil.virtual_memory().available, manifest.environment.memory_bytes)
     if needed <= available:
         return True
-    observer.notice(
-        f"{largest} live trials need about {needed / 2**30:.0f} GiB, {available / 2**30:.0f} GiB are free: "
-        "they are timed one by one, and their speed-ups are marked unpaired",
-        warning=True,
-    )
+    memory = f"{needed / 2**30:.0f} GiB, {available / 2**30:.0f} GiB are free"
+    observer.notice(f"{largest} live trials need about {memory}: they are timed one by one, unpaired", warning=True)
     return False

@@ -3,8 +3,6 @@
 The method and the measurements behind it: docs/measurement.md.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

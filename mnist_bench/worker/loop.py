@@ -3,8 +3,6 @@
 Steps, an epoch, an evaluation: nothing here reads a device's value inside a loop.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import operator
@@ -112,7 +110,7 @@ class TrainedEpoch:
     """
 
     started: int
-    steps: array[int]  # loaded, done, loaded, done, ...
+    steps: "array[int]"  # loaded, done, loaded, done, ...
     ended: int
     losses: Sequence[torch.Tensor] = ()
     sizes: Sequence[int] = ()

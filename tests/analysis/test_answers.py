@@ -1,7 +1,5 @@
 """Crossover, break-even, equal accuracy: known answers, the laws that they obey, and how often verdicts are wrong."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple

@@ -1,7 +1,5 @@
 """What must be the same for two measurements to be compared."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 from typing import Any
 

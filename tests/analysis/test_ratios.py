@@ -1,7 +1,5 @@
 """Rounds of sessions to ratios of code: what one session says, what several say, how often intervals are right."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Trials and sessions to a row per cell."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import combinations
 from typing import Any

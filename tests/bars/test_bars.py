@@ -1,7 +1,5 @@
 """The long proofs on real training: run by hand with ``make bars``, on a quiet machine."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

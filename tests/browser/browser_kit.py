@@ -1,7 +1,5 @@
 """A headless Chromium that sees files alone, and what it has to say about a page."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

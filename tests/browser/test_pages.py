@@ -1,7 +1,5 @@
 """The pages in a real browser: offline, drawn, quiet, usable from the keyboard, and what is hostile stays text."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

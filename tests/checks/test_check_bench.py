@@ -1,7 +1,5 @@
 """Cells measured by made-up workers of two sides: who is started in which order, where, and what is kept of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``check --against`` as a user runs it, by real workers of two trees."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A sitting of a check from a real repository to evidence on disk; the measurements are made up."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -165,9 +163,9 @@ def test_what_a_user_must_know_of_the_trees(stage: Stage) -> None:
     check = stage.run()
     requirements, ignored = check.notes
     assert requirements.startswith(
-        "pyproject.toml, poetry.lock, bench/requirements.txt: other in A than in B; both ran"
+        "pyproject.toml, poetry.lock, bench/requirements.txt: other in A than in B; both run"
     )
-    assert ignored.startswith("bench/_fast.abi3.so, build/deep/net.py: git ignores it, so that A has no copy")
+    assert ignored.startswith("bench/_fast.abi3.so, build/deep/net.py: git ignores it, so only B can import it")
     assert [text for kind, text in stage.events if kind == "warning"] == list(check.notes)
 
 
@@ -187,7 +185,7 @@ def test_a_reference_of_another_protocol_is_not_comparable(stage: Stage) -> None
     assert (check.cells[0].differences, kinds(check)) == ((why,), {"mlp": "not_comparable"})
     assert stage.bench.done == ["mlp solo 0"]
     stage.own_protocol = 99
-    with pytest.raises(UsageError, match="worker speaks protocol 99, the program that was started"):
+    with pytest.raises(UsageError, match="worker speaks protocol 99, this program"):
         stage.run()
 
 

@@ -1,7 +1,5 @@
 """Each side's workers start in their own tree, with caches of their own; and are proven to import its code."""
 
-from __future__ import annotations
-
 import os
 import py_compile
 import sys

@@ -1,7 +1,5 @@
 """A tiny MNIST (20 + 10 digits) in the place of the real one, and an HTTP server that serves it well, badly or not."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import hashlib

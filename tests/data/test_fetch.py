@@ -254,7 +254,7 @@ def test_the_synthetic_set_is_drawn_once_into_the_cache_and_anew_where_it_is_dam
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(world: World) -> None:
     world.cache.parent.write_text("")
-    with pytest.raises(DataError, match="set XDG_CACHE_HOME to one that can be written"):
+    with pytest.raises(DataError, match="set XDG_CACHE_HOME to a folder that can be written"):
         world.ask("synthetic")
 
 

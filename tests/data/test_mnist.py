@@ -1,7 +1,5 @@
 """The facts, the places, the checksums and the format of the files."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from fnmatch import fnmatch

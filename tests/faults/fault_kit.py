@@ -1,7 +1,5 @@
 """Runs of the real program in folders of their own, each process marked, and what is left behind when they end."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """The program is killed, interrupted and run twice at once: what was finished stays, once, and nothing lives on."""
 
-from __future__ import annotations
-
 import random
 import signal
 import subprocess

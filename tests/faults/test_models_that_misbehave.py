@@ -1,7 +1,5 @@
 """Models that do their worst, under the real program: each gets its status and a reason, the others run on."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """The trial's own clocks against a stopwatch that is not in the trial."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns

@@ -1,7 +1,5 @@
 """Runs for the tests of baselines: two models, eager and compiled, on the CPU; and what can happen to them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The program as it is called."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A baseline: what it takes from a run, what it refuses, an update, a run held against it."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from dataclasses import replace
@@ -68,10 +66,8 @@ def test_an_update_names_the_conditions_that_changed() -> None:
     run = make_run(small_matrix(seeds=(0, 1)))
     environment = replace(run.manifest.environment, packages={"torch": "2.14.0"}, cores=4)
     new = baseline_of(rewritten(run, environment=environment), "new torch")
-    notes = changed(make_baseline(), new, "b.json").notes
-    assert f"{COMPILED}: cores 2 → 4; torch 2.13.0+cpu → 2.14.0; seeds 0, 1, 2 → 0, 1" in notes
-    old = make_baseline(trouble={COMPILED: ("skipped", "no compiler")})
-    assert f"{COMPILED}: skipped → ok; seeds none → 0, 1, 2" in changed(old, make_baseline(), "b.json").notes
+    (note,) = {one.partition(": ")[2] for one in changed(make_baseline(), new, "b.json").notes}
+    assert note == "cores 2 → 4; torch 2.13.0+cpu → 2.14.0"
 
 
 # ── a run against a baseline ─────────────────────────────────────────────────────────────────────────────────────────
@@ -126,9 +122,9 @@ def other_threads() -> Run:
 @pytest.mark.parametrize(
     ("run", "baseline", "why"),
     [
-        (make_run(trouble={EAGER: ("oom", "less")}, salt=1), None, f"its reference {EAGER} is oom here: less"),
-        (without_reference(), None, f"its reference {EAGER} is not in this run"),
-        (solo(make_run(salt=1)), None, f"it was never timed together with {EAGER} here (--solo"),
+        (make_run(trouble={EAGER: ("oom", "less")}, salt=1), None, f"it was never timed with {EAGER} here"),
+        (without_reference(), None, f"it was never timed with {EAGER} here"),
+        (solo(make_run(salt=1)), None, f"it was never timed with {EAGER} here (which failed, --solo"),
         (make_run(), baseline_of(solo(make_run()), "x"), f"the baseline has no ratio to {EAGER}: never timed together"),
         (make_run(), make_baseline(ALONE), "the baseline holds it against no reference variant: update it"),
         (

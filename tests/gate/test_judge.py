@@ -1,7 +1,5 @@
 """Verdicts: the joint rule, the levels, the exit code; every sentence: tests/golden/stored/check-words.txt."""
 
-from __future__ import annotations
-
 import pytest
 from gate_kit import make_check
 from hypothesis import given

@@ -6,8 +6,6 @@ rate is near 1 % by design, so that no number of draws puts its bound below: the
 the draws must not contradict it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """What samples say: exact tests, looks and decisions, seeds that differ, what a budget finds, two runs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """A baseline or a check.json that somebody has edited is refused, and the field is named."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ Every folder is written by the program's own store, so that a changed format on 
 are those before 2020: what is dated later was dated by the command itself (``normal.py``).
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Outputs without what differs between machines, times and versions of libraries."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A transcript is its own case: its lines that begin with ``$`` are called one aft
 ``make.py`` has filled. A new case is a file with such lines.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib.metadata
 import os

@@ -4,8 +4,6 @@ Every mutant is a made folder with one file, or one field of a file, spoilt, and
 ``HOSTILE_MUTANTS`` says how many, of a draw that ``HOSTILE_SALT`` names: ``make nightly`` tries thousands of the day's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """``doctor``: its checks on made-up machines, how it asks torch, and the whole of it as a user meets it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -167,7 +165,6 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("kernel", "warning", "hpet", "tsc", {"details": {"clocksource": "hpet"}}),
     ("battery", "warning", "battery", "plug", system(psutil__sensors_battery=SimpleNamespace(power_plugged=False))),
     ("memory", "warning", "2.0 GiB of 32.0", "limit", system(psutil__virtual_memory=TWO_GIB)),
-    ("swap", "warning", "1.0 GiB", "swapoff", {"files": SWAP}),
     ("shared_memory", "info", "64 MiB", "shm-size", SMALL_SHM),
     ("results", "error", "Not a directory", "--output-dir", {"output_dir": __file__}),
     ("results", "error", "5 MiB free): the disk is full", "-dir", system(shutil__disk_usage=Usage(GIB, 5 << 20))),
@@ -178,8 +175,6 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("variables", "warning", "hides every GPU", "unset", gpu() | {"environ": {"CUDA_VISIBLE_DEVICES": ""}}),
     ("variables", "info", "cuda:0 is the first", "", gpu() | {"environ": {"CUDA_VISIBLE_DEVICES": "2,3"}}),
     ("home", "warning", "neither HOME", "XDG_CACHE_HOME", {"environ": {"HOME": "/tmp/mnist-bench-home-77"}}),
-    ("shadowing", "warning", "random.py", "rename", {"files": {"empty/random.py": "", "empty/mine.py": ""}}),
-    ("shadowing", "warning", "/torch", "rename", {"files": {"empty/torch/__init__.py": "", "empty/numpy/x": ""}}),
 ]
 
 
@@ -287,8 +282,10 @@ def test_what_the_flags_ask_for(machine: Machines, monkeypatch: pytest.MonkeyPat
     assert asked == {"output_dir": Path("elsewhere"), "data_dir": Path("d"), "try_compile": True}
 
 
-def test_a_broken_torch_in_the_way(tmp_path: Path) -> None:
-    """The whole of it, in a process of its own, with a torch.py that shadows torch."""
+def test_a_broken_torch(tmp_path: Path) -> None:
+    """The whole of it, in a process of its own. A torch.py beside the user is in no worker's way, thus not in ours."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "torch.py").write_text("raise OSError('not this one')")
     (tmp_path / "torch.py").write_text("raise OSError('libtorch.so: no such file')")
     code = (
         "import sys\nfrom mnist_bench.cli import main\ncode = main(['doctor', '--json'])\n"
@@ -296,10 +293,9 @@ def test_a_broken_torch_in_the_way(tmp_path: Path) -> None:
     )
     environ = {**os.environ, "PYTHONPATH": str(tmp_path), "AWS_SECRET_ACCESS_KEY": "s3cret"}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environ, cwd=tmp_path / "here", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     said = [row["what"] for row in json.loads(done.stdout)["findings"]]
     assert "torch does not work, in import torch: OSError: libtorch.so: no such file" in said
-    assert f"these come before the installed modules of their names: {tmp_path / 'torch.py'}" in said
     assert "s3cret" not in done.stdout
-    assert list(tmp_path.iterdir()) == [tmp_path / "torch.py"], "doctor leaves nothing behind"
+    assert {one.name for one in tmp_path.rglob("*")} == {"here", "torch.py"}, "doctor leaves nothing behind"

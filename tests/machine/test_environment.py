@@ -1,7 +1,5 @@
 """What a machine says of itself: made-up trees of /proc and /sys, real git, this machine."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

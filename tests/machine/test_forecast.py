@@ -1,17 +1,14 @@
 """About how long a cell takes, and what this machine must skip, as far as it can be known without torch."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
 import pytest
 from bad_matrices import GOOD
-from record_factory import keep, make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
 
 from mnist_bench.cells import expand
 from mnist_bench.config import parse
-from mnist_bench.machine.forecast import Host, earlier_trials, estimate, skip_reason
+from mnist_bench.machine.forecast import Host, skip_reason, trial_s
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Variant
 
 
@@ -25,37 +22,22 @@ class TestEstimate:
     matrix = parse(GOOD, source="x", allow_plugins=False)
 
     @staticmethod
-    def seconds(cell: Cell, matrix: Matrix, seeds: int = 1, cores: int = 2) -> float:
-        return estimate(cell, matrix, seeds, cores=cores)
+    def seconds(cell: Cell, matrix: Matrix, cores: int = 2) -> float:
+        return trial_s(cell, matrix, matrix.epochs, cores)
 
     def test_more_work_takes_longer(self) -> None:
         plain = self.seconds(self.cell, self.matrix)
         assert self.seconds(dataclasses.replace(self.cell, model="cnn"), self.matrix) > plain
         assert self.seconds(dataclasses.replace(self.cell, variant="compile"), self.matrix) == plain + 25
         assert self.seconds(dataclasses.replace(self.cell, variant="tutorial"), self.matrix) > plain + 20
-        assert self.seconds(self.cell, self.matrix, seeds=3) > 2 * plain - self.matrix.timing.budget_seconds
         assert self.seconds(self.cell, self.matrix, cores=1) > plain
         assert self.seconds(self.cell, dataclasses.replace(self.matrix, recipe="tutorial")) > plain
-
-    def test_earlier_runs_win_and_scale_with_epochs(self) -> None:
-        one_epoch = make_epochs((3.75,), (0.9,))  # and a quarter of a second for its evaluation
-        past = [make_measurement(epochs=one_epoch, token_s=token_s) for token_s in (10.0, 12.0, 90.0)]
-        assert estimate(self.cell, self.matrix, 3, cores=2, past=past) == 3 * (12.0 + 4.0)
 
     def test_default_matrix_fits_ten_minutes_on_two_cores(self) -> None:
         text = (Path(__file__).parents[2] / "benchmarks.yaml").read_text()
         matrix = parse(text, source="x", allow_plugins=False)
         cells = [cell for cell in expand(matrix) if cell.device == "cpu"]
-        assert sum(self.seconds(cell, matrix) for cell in cells) < 600
-
-    def test_reads_earlier_trials_and_leaves_out_a_broken_run(self, tmp_path: Path) -> None:
-        good = make_trial(self.cell, outcome=make_measurement(token_s=20.0))
-        others = [make_failed(make_cell("cnn")), make_trial(make_cell("lenet5"), recipe="tutorial")]
-        keep(tmp_path, make_manifest([good, *others]), [good, *others])
-        broken = keep(tmp_path, make_manifest([good], run_id="20261124T101500Z-a1b2c3"))
-        (broken.path / "trials.jsonl").write_text("[\n[\n")
-        assert earlier_trials(tmp_path, "standard") == {self.cell: [good.outcome]}
-        assert earlier_trials(tmp_path / "absent", "standard") == {}
+        assert sum(self.seconds(cell, matrix) + matrix.timing.budget_seconds for cell in cells) < 600
 
 
 NO_PROGRAM = host(find_program=lambda name: None)

@@ -1,7 +1,5 @@
 """What else the machine does: made-up counters, a made-up /proc and /sys; and one run at a time, the others wait."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -144,6 +142,6 @@ def test_where_there_is_no_place_for_the_lock_a_run_goes_on_and_says_so(
     said: list[str] = []
     with alone(wait=False, tell=said.append):
         assert said == [
-            f"warning: {tmp_path / 'file' / 'mnist_bench' / 'machine.lock'}: Not a directory: other runs are neither "
-            "waited for nor kept waiting; set XDG_CACHE_HOME to a folder that can be written"
+            f"warning: {tmp_path / 'file' / 'mnist_bench' / 'machine.lock'}: Not a directory: runs are not kept apart; "
+            "set XDG_CACHE_HOME to a folder that can be written"
         ]

@@ -1,7 +1,5 @@
 """Extra work that changes no number, and that no compiler leaves out."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Everything that reads a clock, with clocks made up: warm-up, waterfall, epochs, evaluation, blocks, devices."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 
@@ -130,7 +128,7 @@ def test_steps_by_events_are_synchronised_at_both_ends_only() -> None:
         def record(self) -> None:
             self.at = clock()
 
-        def elapsed_time(self, other: Mark) -> float:
+        def elapsed_time(self, other: "Mark") -> float:
             return (other.at - self.at) / MS
 
     def step() -> None:

@@ -1,7 +1,5 @@
 """The built-in models, their recipes, and plug-ins: what is taken, what is refused and in which words."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import sys

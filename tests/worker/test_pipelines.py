@@ -1,7 +1,5 @@
 """One order for every pipeline, the same images from each of them, and from the plain loop that bench compares with."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from itertools import product

@@ -1,7 +1,5 @@
 """What is of the whole process: numerics, set in a process of its own and read back there; core, memory, state."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """From an error to a status and a reason that a person can act on; the protocol's order."""
 
-from __future__ import annotations
-
 import sys
 from argparse import Namespace
 from dataclasses import replace

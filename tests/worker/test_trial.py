@@ -1,7 +1,5 @@
 """A trial from end to end in this process: what it yields, that a session leaves no trace, and the audits."""
 
-from __future__ import annotations
-
 import sys
 import textwrap
 import time

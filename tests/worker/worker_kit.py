@@ -1,7 +1,5 @@
 """What the tests of the worker share: specs, live trials. The plug-ins are written by the tests."""
 
-from __future__ import annotations
-
 import textwrap
 from argparse import Namespace
 from pathlib import Path
