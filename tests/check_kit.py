@@ -209,7 +209,7 @@ class Scene:
     def run(self, budget_s: float = 10_000.0) -> Check:
         self.events.clear()
         self.bench.folder, self.bench.observer = self.folder, Told(self.events)
-        return measure(self.bench, budget_s, self.bench.now)  # type: ignore[arg-type]
+        return measure(self.bench, budget_s, self.bench.now)
 
     @property
     def said(self) -> list[str]:

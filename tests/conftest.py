@@ -3,7 +3,6 @@
 import functools
 import os
 import signal
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -28,14 +27,14 @@ CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int
 
 
 @pytest.fixture
-def one_core() -> None:
+def one_core():
     """What a test starts runs on one core: these take minutes where others are at work."""
     if CORES:
         os.sched_setaffinity(0, {max(CORES)})
 
 
 @pytest.fixture(scope="session")
-def bench_data(request: pytest.FixtureRequest) -> dict[str, str]:
+def bench_data(request):
     """Environment that lets ``dataset: auto`` find images offline: MNIST where MNIST_BENCH_DATA has it, else synthetic.
 
     The synthetic set is drawn once and kept in pytest's cache folder (some seconds, 60 MB).
@@ -49,7 +48,7 @@ def bench_data(request: pytest.FixtureRequest) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _vega_is_made_once() -> Iterator[None]:
+def _vega_is_made_once():
     """The script that draws on pages takes seconds to make: commands that this process runs share one."""
 
     @functools.cache
@@ -63,7 +62,7 @@ def _vega_is_made_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def bench_environ(bench_data: dict[str, str], tmp_path: Path) -> Callable[[str], dict[str, str]]:
+def bench_environ(bench_data, tmp_path):
     """Makes environments whose caches and temporary files lie in a folder of the test's own, by name.
 
     Runs in environments of different names do not wait for each other, as runs of one machine would.
@@ -85,7 +84,7 @@ def bench_environ(bench_data: dict[str, str], tmp_path: Path) -> Callable[[str],
 
 
 @pytest.fixture(autouse=True)
-def _same_cores() -> Iterator[None]:
+def _same_cores():
     """What binds this process to a core (a block in it, ``one_core``) does so for one test."""
     yield
     if CORES:

@@ -70,13 +70,13 @@ def ran(*command: str, cwd: Path = ROOT, **environ: str) -> subprocess.Completed
         ([1.0] * 7 + [1.03, 0.97, 1.03], 0.02, [True, True, False]),  # seven of ten hold 1
     ],
 )
-def test_a_missed_bar_is_exit_code_1(ratios: list[float], half_width: float, held: list[bool]) -> None:
+def test_a_missed_bar_is_exit_code_1(ratios, half_width, held):
     found = bars.agreement_bars("mlp", [speed_up(ratio, half_width) for ratio in ratios])
     assert [bar.holds for bar in found] == held
     assert bars.exit_code(found) == (0 if all(held) else 1)
 
 
-def test_too_few_sessions_prove_nothing() -> None:
+def test_too_few_sessions_prove_nothing():
     found = bars.agreement_bars("mlp", [speed_up(1.0)])
     assert [bar.holds for bar in found] == [False, False, True]
     assert found[0].measured == "unknown"
@@ -92,24 +92,24 @@ def test_too_few_sessions_prove_nothing() -> None:
         ([0.0] * 5, [True, False]),  # its upper bound is not known
     ],
 )
-def test_what_is_over_a_bar_misses_it(logs: list[float], held: list[bool]) -> None:
+def test_what_is_over_a_bar_misses_it(logs, held):
     assert [bar.holds for bar in bars.step_bars("mlp", logs)] == held
 
 
 @pytest.mark.parametrize(("harness", "sign"), [("mlp/cpu/b100/a/s0", 1), ("mlp/cpu/b100/b/s0", -1)])
-def test_a_pair_is_the_median_over_its_rounds(harness: str, sign: int) -> None:
+def test_a_pair_is_the_median_over_its_rounds(harness, sign):
     found = overhead.step_pair("mlp", 0, timed((3.3, 3.0), (3.0, 3.0), (3.03, 3.0)), harness)
     assert found.log_ratio == pytest.approx(sign * math.log(1.01))
 
 
-def test_parts_of_an_epoch() -> None:
+def test_parts_of_an_epoch():
     (cost,) = overhead.epoch_costs("mlp", trained(2.0, 0.5, call_s=2.01, step_s=1.74))
     assert (cost.outside_span, cost.around_span, cost.outside) == pytest.approx((0.005, 0.005, 0.01))
     assert [bars.outside_bar("mlp", [share, share, 0.5]).holds for share in (0.009, 0.011)] == [True, False]
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(25.1, 0), (24.9, 1)])
-def test_tutorial(seconds: float, code: int) -> None:
+def test_tutorial(seconds, code):
     sides = {"eager": trained(8.0, 2.0), "tutorial": trained(seconds - 5, 5.0)}
     pairs = [tutorial_loop.LoopPair(model="lenet5", pair=n, **sides) for n in range(3)]
     assert bars.exit_code(tutorial_loop.judge(("lenet5",), pairs)) == code
@@ -129,9 +129,7 @@ BAD = Bar(what="bad", measured="3", limit="<= 2", holds=False)
         (DataError("no data"), 2, "no data"),
     ],
 )
-def test_a_proof_says_what_it_missed_and_keeps_what_was_measured(
-    found: list[Bar] | Exception, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_proof_says_what_it_missed_and_keeps_what_was_measured(found, code, words, tmp_path, capsys):
     def opened(args: argparse.Namespace, interrupts: Interrupts) -> live.Workshop:
         data = DataSet(name="synthetic", root="nowhere", sha256=SHA)
         return live.Workshop(data=data, folder=Path(), environ={}, interrupts=interrupts)
@@ -151,7 +149,7 @@ def test_a_proof_says_what_it_missed_and_keeps_what_was_measured(
 
 
 @pytest.mark.parametrize("steps", [600, 599])
-def test_steps_are_summed_by_epoch_and_a_missing_one_is_an_error(steps: int, tmp_path: Path) -> None:
+def test_steps_are_summed_by_epoch_and_a_missing_one_is_an_error(steps, tmp_path):
     """Two epochs as a trial keeps them, after a warm-up."""
     assert live.TRAINING_PHASE == TRAINING
     data = DataSet(name="mnist", root="nowhere", sha256=SHA)
@@ -181,7 +179,7 @@ def plain_loop() -> PlainLoop:
     return PlainLoop(model, optimizer, images, labels, images[:20], mean=0.1307, std=0.3081, batch_size=10, seed=3)
 
 
-def test_the_plain_loop_takes_the_steps_of_the_harness_wherever_its_memory_lies() -> None:
+def test_the_plain_loop_takes_the_steps_of_the_harness_wherever_its_memory_lies():
     """Same images in the same order, same weights after them; 7 steps of 5 an epoch: the order is drawn anew within."""
     plain, mirror = plain_loop(), plain_loop()
     data = argparse.Namespace(data=mirror.images.squeeze(1), targets=mirror.labels)
@@ -211,7 +209,7 @@ variants: [eager, compile, {name: tf32, precision: tf32}, {name: one, channels_l
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_bench_times_each_cell_or_says_why_not_and_stores_it(tmp_path: Path) -> None:
+def test_make_bench_times_each_cell_or_says_why_not_and_stores_it(tmp_path):
     (tmp_path / "matrix.yaml").write_text(MATRIX)
     target = ["make", "bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}"]
     arguments = (
@@ -232,7 +230,7 @@ def test_make_bench_times_each_cell_or_says_why_not_and_stores_it(tmp_path: Path
     assert compiler is None or compiler in done.stdout
 
 
-def test_a_bad_matrix_is_refused_with_its_line(tmp_path: Path) -> None:
+def test_a_bad_matrix_is_refused_with_its_line(tmp_path):
     matrix = tmp_path / "matrix.yaml"
     matrix.write_text("version: 1\nmodels: [lenet]\n")
     flags = {"--matrix": matrix, "--allow-plugins": False}
@@ -248,7 +246,7 @@ def test_a_bad_matrix_is_refused_with_its_line(tmp_path: Path) -> None:
         ("overhead --parts steps --pairs 1", "the upper bound of its 95 % interval: unknown", "eager plain"),
     ],
 )
-def test_a_proof_of_too_little_runs_and_proves_nothing(command: str, missed: str, members: str, tmp_path: Path) -> None:
+def test_a_proof_of_too_little_runs_and_proves_nothing(command, missed, members, tmp_path):
     """Real workers, in one session of each pair."""
     samples = tmp_path / "samples.json"
     done = ran(sys.executable, "-m", *f"bench.{command} --models mlp --json {samples}".split())

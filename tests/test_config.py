@@ -5,7 +5,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +115,7 @@ def sizes(count: int) -> str:
         (changed(5, "variants: [{name: 'on'}]"), "variants", (Variant(name="on"),)),
     ],
 )
-def test_what_is_written_arrives(text: str, key: str, expected: object) -> None:
+def test_what_is_written_arrives(text, key, expected):
     assert getattr(parse(text), key) == expected
     validate(text)
 
@@ -129,19 +128,19 @@ def test_what_is_written_arrives(text: str, key: str, expected: object) -> None:
         added("exclude: []\ninclude: []\nexpect: []"),
     ],
 )
-def test_the_same_otherwise_written_and_defaults_are_those_of_the_records(text: str) -> None:
+def test_the_same_otherwise_written_and_defaults_are_those_of_the_records(text):
     matrix = parse(GOOD)
     axes = {axis: getattr(matrix, axis) for axis in ("models", "devices", "batch_sizes", "variants")}
     assert parse(text) == matrix == Matrix(**axes)
 
 
-def test_include_puts_back_and_may_name_built_ins_that_are_on_no_axis() -> None:
+def test_include_puts_back_and_may_name_built_ins_that_are_on_no_axis():
     other = "{model: lenet5, device: xpu, batch_size: 3, variant: tutorial}"
     text = added(f"exclude: [{{model: mlp}}]\nreference: tutorial\ninclude: [{EAGER}, {other}]")
     assert [cell.id for cell in expand(parse(text))][-2:] == ["mlp/cpu/b100/eager", "lenet5/xpu/b3/tutorial"]
 
 
-def test_exactly_ten_thousand_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exactly_ten_thousand_cells(monkeypatch):
     text = sizes(10_000).replace("[mlp, cnn]", "[mlp]").replace("[eager, compile]", "[eager]")
     assert len(expand(parse(text))) == 10_000
     monkeypatch.setattr(config, "expand", lambda matrix: pytest.fail("vast axes are never multiplied out"))
@@ -151,7 +150,7 @@ def test_exactly_ten_thousand_cells(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "text", "prefix", "phrase"), CASES, ids=[case[0] for case in CASES])
-def test_one_fault_is_one_problem_with_its_place(name: str, text: str, prefix: str, phrase: str) -> None:
+def test_one_fault_is_one_problem_with_its_place(name, text, prefix, phrase):
     found = problems(text)
     assert found[0].startswith(prefix)
     assert phrase in found[0]
@@ -160,7 +159,7 @@ def test_one_fault_is_one_problem_with_its_place(name: str, text: str, prefix: s
 
 
 class TestPlugins:
-    def test_named_without_being_imported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_named_without_being_imported(self, tmp_path, monkeypatch):
         (tmp_path / "mine.py").write_text("raise SystemExit('imported')\n")
         monkeypatch.syspath_prepend(tmp_path)
         assert parse(changed(2, PLUGINS), allow_plugins=True).models == (
@@ -172,7 +171,7 @@ class TestPlugins:
         text = changed(2, 'models: ["mine:build", {model: "mine:other", name: mine.build}]')
         assert "duplicate model 'mine.build'" in problems(text, allow_plugins=True)[0]
 
-    def test_entry_points_are_known_by_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_entry_points_are_known_by_name(self, monkeypatch):
         point = importlib.metadata.EntryPoint("resnet", "nowhere:at_all", ENTRY_POINT_GROUP)
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda *, group: [point])
         assert parse(changed(2, "models: [resnet]"), allow_plugins=True).models[0].model == "resnet"
@@ -181,7 +180,7 @@ class TestPlugins:
 
 
 @pytest.mark.parametrize("text", [FULL, GOOD, SHIPPED])
-def test_what_a_file_resolves_to_is_sound(text: str) -> None:
+def test_what_a_file_resolves_to_is_sound(text):
     assert config.checked(parse(text), source="x", allow_plugins=False) == parse(text)
 
 
@@ -194,7 +193,7 @@ def test_what_a_file_resolves_to_is_sound(text: str) -> None:
     ],
     ids=["latin", "large", "pipe"],
 )
-def test_files_that_cannot_be_used(tmp_path: Path, make: Callable[[Path], Any], phrase: str) -> None:
+def test_files_that_cannot_be_used(tmp_path, make, phrase):
     make(tmp_path / "m.yaml")
     with pytest.raises(ConfigError, match=rf"m\.yaml:1:1: .*{re.escape(phrase)}"):
         config.load(tmp_path / "m.yaml", allow_plugins=False)
@@ -203,19 +202,19 @@ def test_files_that_cannot_be_used(tmp_path: Path, make: Callable[[Path], Any], 
 
 
 class TestShippedFiles:
-    def test_schema_file_is_up_to_date(self) -> None:
+    def test_schema_file_is_up_to_date(self):
         jsonschema.Draft202012Validator.check_schema(SCHEMA)
         shipped = json.loads((ROOT / "mnist_bench" / "schema.json").read_text())
         assert shipped == SCHEMA, "run: make docs"
         assert SHIPPED.startswith("# yaml-language-server: $schema=./mnist_bench/schema.json\n")
 
     @pytest.mark.parametrize("name", ["epochs-51", "device-gpu", "unknown-key", "models-empty", "null-exclude"])
-    def test_schema_refuses_the_bad(self, name: str) -> None:
+    def test_schema_refuses_the_bad(self, name):
         with pytest.raises(jsonschema.ValidationError):
             validate(next(case[1] for case in CASES if case[0] == name))
 
 
-def test_both_versions_of_yaml_read_alike_what_passes() -> None:
+def test_both_versions_of_yaml_read_alike_what_passes():
     for text in ALIKE:
         value = yaml.safe_load(text)
         for read in (positions.read_yaml11, positions.read_yaml12):
@@ -223,7 +222,7 @@ def test_both_versions_of_yaml_read_alike_what_passes() -> None:
 
 
 @given(st.text("0123456789._:-+eExXobBnNyYtTaAfFlL~= ", max_size=8))
-def test_what_passes_is_what_pyyaml_reads(text: str) -> None:
+def test_what_passes_is_what_pyyaml_reads(text):
     found = positions.Reader(f"a: {text}\n")
     if not found.problems and "a" in (found.values or {}):
         assert yaml.safe_load(f"a: {text}\n") == found.values
@@ -254,7 +253,7 @@ TEXTS = st.one_of(
 @example("&a " + FULL)
 @example("%TAG ! tag:x,2000:\n---\n" + FULL)
 @example("%YAML " + "1" * 5000 + ".1\n---\n" + FULL)
-def test_any_text_is_a_matrix_or_refused_with_every_problem_in_its_place(text: str) -> None:
+def test_any_text_is_a_matrix_or_refused_with_every_problem_in_its_place(text):
     found: tuple[str, ...] = ()
     cells: tuple[Cell, ...] = ()
     try:

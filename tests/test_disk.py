@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -31,17 +31,17 @@ MANIFEST = make_manifest([trial(seed=seed) for seed in SEEDS])
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
+def results(tmp_path):
     return tmp_path / "results"
 
 
 @pytest.fixture
-def run(results: Path) -> RunFolder:
+def run(results):
     return RunFolder.create(results, MANIFEST)
 
 
 @pytest.fixture
-def locked(run: RunFolder) -> Iterator[RunFolder]:
+def locked(run):
     with run.lock():
         yield run
 
@@ -57,7 +57,7 @@ def hidden(place: Path) -> list[str]:
 # ── making and finding ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_run_is_made_whole_and_latest_names_it(run: RunFolder, results: Path) -> None:
+def test_a_run_is_made_whole_and_latest_names_it(run, results):
     assert {entry.name for entry in run.path.iterdir()} == {"manifest.json", "logs", "samples"}
     assert (results / "latest").readlink() == Path(RUN_ID)
     assert run.manifest() == MANIFEST
@@ -70,7 +70,7 @@ def test_a_run_is_made_whole_and_latest_names_it(run: RunFolder, results: Path) 
     assert all(re.fullmatch(r"\d{8}T\d{6}Z-[a-z0-9]{6}", one) for one in ids)
 
 
-def test_places_where_no_run_can_be_made(run: RunFolder, results: Path, tmp_path: Path) -> None:
+def test_places_where_no_run_can_be_made(run, results, tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", results):  # a run of this name is there already
         with pytest.raises(UsageError, match=r"a run cannot be made here: .*; choose another"):
@@ -82,13 +82,13 @@ def test_places_where_no_run_can_be_made(run: RunFolder, results: Path, tmp_path
 
 
 @pytest.mark.parametrize("reference", ["latest", RUN_ID, RUN_ID[:4], "PATH", "PATH/manifest.json", "PATH/../latest"])
-def test_a_run_is_found_by_name_and_by_path(run: RunFolder, results: Path, reference: str) -> None:
+def test_a_run_is_found_by_name_and_by_path(run, results, reference):
     where = Path("nowhere") if "PATH" in reference else results
     assert RunFolder.open(where, reference.replace("PATH", str(run.path))).path == run.path
 
 
 @pytest.mark.parametrize("spoil", ["gone", "dangling", "impossible"])
-def test_a_lost_latest_is_the_newest_run(results: Path, monkeypatch: pytest.MonkeyPatch, spoil: str) -> None:
+def test_a_lost_latest_is_the_newest_run(results, monkeypatch, spoil):
     if spoil == "impossible":
         monkeypatch.setattr(Path, "symlink_to", Mock(side_effect=PermissionError("no symlinks here")))
     runs = [make(results), make(results, OTHER)]
@@ -110,9 +110,7 @@ ACTIONS: dict[str, Callable[[RunFolder], Any]] = {
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize(("owner", "step"), [(os, "fsync"), (Path, "replace"), (Path, "mkdir"), (Path, "symlink_to")])
-def test_a_kill_leaves_what_was_there_or_the_whole_new(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch, owner: Any, step: str, action: str
-) -> None:
+def test_a_kill_leaves_what_was_there_or_the_whole_new(run, monkeypatch, owner, step, action):
     results, needed = run.path.parent, action == "make" or step in ("fsync", "replace")
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, Mock(side_effect=KeyboardInterrupt))
@@ -134,7 +132,7 @@ def make_and_wait(results: Path, inside: Any, go_on: Any) -> None:
 
 
 @pytest.mark.parametrize("end", ["killed", "done"])
-def test_what_a_killed_writer_left_goes_with_the_next_run_but_not_what_is_being_made(results: Path, end: str) -> None:
+def test_what_a_killed_writer_left_goes_with_the_next_run_but_not_what_is_being_made(results, end):
     context = multiprocessing.get_context("spawn")
     inside, go_on = context.Event(), context.Event()
     writer = context.Process(target=make_and_wait, args=(results, inside, go_on))
@@ -151,7 +149,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_run_but_not_what_is_being_
     assert known_runs(results) == ((RUN_ID, LATER) if end == "killed" else (RUN_ID, OTHER, LATER))
 
 
-def test_other_peoples_files_are_left_alone(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_peoples_files_are_left_alone(results, tmp_path, monkeypatch):
     results.mkdir()
     (tmp_path / "elsewhere").mkdir()
     (results / ".mine.123.tmp").mkdir()
@@ -193,7 +191,7 @@ def everything(run: RunFolder) -> list[Trial | Session]:
     return [*run.trials(), *run.sessions()]
 
 
-def test_lines_come_back_and_of_two_for_one_thing_the_first_holds(locked: RunFolder) -> None:
+def test_lines_come_back_and_of_two_for_one_thing_the_first_holds(locked):
     for record in (*RECORDS, make_failed(), RECORDS[-1]):
         locked.append(record)
     assert everything(locked) == RECORDS
@@ -202,7 +200,7 @@ def test_lines_come_back_and_of_two_for_one_thing_the_first_holds(locked: RunFol
     assert "class_" not in line["outcome"]
 
 
-def test_figures_have_six_digits_and_are_finite(locked: RunFolder) -> None:
+def test_figures_have_six_digits_and_are_finite(locked):
     stored: Any = locked.append(trial(outcome=make_measurement(total_s=123.4567891)))
     assert stored.outcome.total_s == 123.457
     for bad in (math.nan, math.inf):
@@ -211,7 +209,7 @@ def test_figures_have_six_digits_and_are_finite(locked: RunFolder) -> None:
     assert locked.trials() == (stored,)
 
 
-def test_fifty_epochs_fit_in_a_line(locked: RunFolder) -> None:
+def test_fifty_epochs_fit_in_a_line(locked):
     rng = np.random.default_rng(0)
     columns = {name: tuple(rng.uniform(0.1, 1, 50).tolist()) for name in ("train_s", "loss", "eval_s", "accuracy")}
     epochs = replace(make_epochs(), **columns, loader_s=(0.5,) * 50)
@@ -225,7 +223,7 @@ def test_fifty_epochs_fit_in_a_line(locked: RunFolder) -> None:
 
 @pytest.mark.parametrize("letter", ["x", "é", "✗", "\n"])
 @pytest.mark.parametrize("kind", [lambda text: Failure(kind="failed", reason=text), lambda text: Skip(reason=text)])
-def test_long_reasons_end_in_an_ellipsis(locked: RunFolder, letter: str, kind: Callable[[str], Any]) -> None:
+def test_long_reasons_end_in_an_ellipsis(locked, letter, kind):
     stored = locked.append(trial(outcome=kind("why: " + letter * 9000)))
     assert (LINE_LIMIT - 20 if letter != "\n" else 0) < (locked.path / "trials.jsonl").stat().st_size <= LINE_LIMIT
     assert stored.reason.startswith("why:")
@@ -234,7 +232,7 @@ def test_long_reasons_end_in_an_ellipsis(locked: RunFolder, letter: str, kind: C
 
 
 @pytest.mark.parametrize("outcome", [Failure(kind="failed", reason=""), make_measurement()])
-def test_a_line_that_cannot_be_short_is_refused(locked: RunFolder, outcome: Any) -> None:
+def test_a_line_that_cannot_be_short_is_refused(locked, outcome):
     with pytest.raises(BenchError, match="over 4096 bytes"):
         locked.append(trial(outcome=outcome, dataset="x" * 5000))
     assert locked.trials() == ()
@@ -266,7 +264,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("name", "content", "message"), BROKEN, ids=range(len(BROKEN)))
-def test_what_is_broken_is_refused_by_file_and_line(run: RunFolder, name: str, content: bytes, message: str) -> None:
+def test_what_is_broken_is_refused_by_file_and_line(run, name, content, message):
     before = {"manifest.json": b"", "trials.jsonl": GOOD + b"\n", "sessions.jsonl": PAIR + b"\n"}[name]
     (run.path / name).write_bytes(before + content.rstrip(b"\n") + (b"\n" + before if before else b""))
     with pytest.raises(UsageError, match=rf"(?s){name}{':3' if before else ''}: .*({message})"):
@@ -275,9 +273,7 @@ def test_what_is_broken_is_refused_by_file_and_line(run: RunFolder, name: str, c
 
 @pytest.mark.parametrize("name", ["manifest.json", "trials.jsonl", "sessions.jsonl", "logs", "samples", ".lock"])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
-def test_only_files_of_the_run_itself_are_read_and_written(
-    run: RunFolder, tmp_path: Path, name: str, kind: str
-) -> None:
+def test_only_files_of_the_run_itself_are_read_and_written(run, tmp_path, name, kind):
     target, place = tmp_path / "elsewhere", run.path / name
     target.mkdir() if name in ("logs", "samples") else target.write_bytes(b"")
     files.remove(place)
@@ -298,7 +294,7 @@ def test_only_files_of_the_run_itself_are_read_and_written(
 
 
 @pytest.mark.parametrize("shape", ["(99999999999999999,)", "(9999,)"])
-def test_samples_that_promise_more_than_there_is(run: RunFolder, shape: str) -> None:
+def test_samples_that_promise_more_than_there_is(run, shape):
     np.save(run.samples_path("a"), np.zeros(3, dtype=folder.SAMPLES))
     whole = run.samples_path("a").read_bytes()
     wide = b"(3,), }" + b" " * (len(shape) - 4)
@@ -314,7 +310,7 @@ def test_samples_that_promise_more_than_there_is(run: RunFolder, shape: str) -> 
 
 
 @pytest.mark.parametrize("lines", [[make_failed(), make_failed(seed=1)], RECORDS[5:]], ids=["second", "only"])
-def test_torn_at_every_byte(locked: RunFolder, lines: list[Trial | Session]) -> None:
+def test_torn_at_every_byte(locked, lines):
     *before, last = lines
     path = locked.path / ("trials.jsonl" if before else "sessions.jsonl")
     for line in before:
@@ -332,9 +328,7 @@ def test_torn_at_every_byte(locked: RunFolder, lines: list[Trial | Session]) -> 
     assert path.read_bytes() == whole
 
 
-def test_a_write_that_fails_or_is_not_durable_counts_at_most_once(
-    locked: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_or_is_not_durable_counts_at_most_once(locked, monkeypatch):
     locked.append(make_failed())
     path, write = locked.path / "trials.jsonl", os.write
     before = path.read_bytes()
@@ -362,7 +356,7 @@ def append_for_ever(path: Path, first: Any) -> None:
                 first.set()
 
 
-def test_one_writer_free_again_after_its_death_with_all_that_it_has_finished(run: RunFolder) -> None:
+def test_one_writer_free_again_after_its_death_with_all_that_it_has_finished(run):
     context = multiprocessing.get_context("spawn")
     first = context.Event()
     writer = context.Process(target=append_for_ever, args=(run.path, first))
@@ -387,7 +381,7 @@ def test_one_writer_free_again_after_its_death_with_all_that_it_has_finished(run
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_paths_never_lead_out_and_those_of_different_trials_differ(run: RunFolder) -> None:
+def test_paths_never_lead_out_and_those_of_different_trials_differ(run):
     ids = ["a/b", "a.b", "a_b", "a-b", "a:b", "a%2Fb", "../../etc/passwd", "a\0b", "-rf /", "..", "é|*?"]
     paths = {run.log_path(one) for one in ids}
     assert len(paths) == len(ids)

@@ -138,13 +138,13 @@ def understood(words: list[str], *others: str) -> None:
 
 
 @pytest.mark.parametrize("command", ALL_COMMANDS)
-def test_command_is_one_that_exists(command: Command) -> None:
+def test_command_is_one_that_exists(command):
     if not HEREDOC.match(command.text):
         understood(shlex.split(command.text), "git", "cd", ".", "python3", "pip", ".venv/bin/pip", "ls", "cat", "echo")
 
 
 @pytest.mark.parametrize(("language", "text"), SNIPPETS)
-def test_snippet_is_sound(language: str, text: str) -> None:
+def test_snippet_is_sound(language, text):
     if language == "yaml":
         config.parse(text, source="snippet.yaml", allow_plugins=True)
     else:
@@ -179,7 +179,7 @@ def missing_files(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=named)
-def test_what_a_document_names_exists(path: Path) -> None:
+def test_what_a_document_names_exists(path):
     for missing in (dead_links, unknown_flags, unknown_constants, missing_files):
         assert list(missing(path)) == [], missing.__name__
     for word in inline_code(path):
@@ -187,20 +187,20 @@ def test_what_a_document_names_exists(path: Path) -> None:
             understood(["mnist-bench", *word.split()])
 
 
-def test_readme_has_every_command_and_no_other() -> None:
+def test_readme_has_every_command_and_no_other():
     table = (ROOT / "README.md").read_text("utf-8").partition("## Commands")[2]
     rows = re.findall(r"^\| `(\w+)[^|]*\| (.+) \|$", table, re.MULTILINE)
     assert {name for name, _ in rows} == set(COMMANDS)
 
 
-def test_columns_that_are_explained_exist() -> None:
+def test_columns_that_are_explained_exist():
     table = (ROOT / "docs" / "measurement.md").read_text("utf-8").partition("## Clocks and columns")[2]
     explained = re.findall(r"^\| `(\w+)`", table.partition("\n## ")[0], re.MULTILINE)
     assert len(explained) > 10
     assert set(explained) <= {re.sub(r"_p95$", "", column) for column in KEYS}
 
 
-def test_every_room_is_in_the_architecture_which_is_short() -> None:
+def test_every_room_is_in_the_architecture_which_is_short():
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     assert len(text.splitlines()) <= 120
     for room in sorted((ROOT / "mnist_bench").iterdir()):
@@ -210,7 +210,7 @@ def test_every_room_is_in_the_architecture_which_is_short() -> None:
             assert f"`{room.name}`" in text, f"{room.name} has no place in docs/architecture.md"
 
 
-def test_decisions_have_their_form_and_numbers_without_a_gap() -> None:
+def test_decisions_have_their_form_and_numbers_without_a_gap():
     for number, path in enumerate(DECISIONS, start=1):
         text = path.read_text("utf-8")
         assert path.name.startswith(f"{number:04}-")
@@ -224,14 +224,14 @@ def plain(text: str) -> list[str]:
     return re.sub(r"(-\w) (\S+), (--[\w-]+) \2", r"\1, \3 \2", text).split()
 
 
-def test_reference_of_the_command_line_is_what_the_parsers_say() -> None:
+def test_reference_of_the_command_line_is_what_the_parsers_say():
     command = [sys.executable, "scripts/cli_reference.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     assert plain(REFERENCE) == plain(done.stdout), "docs/cli.md is stale: run `make docs`"
 
 
-def test_exit_codes_are_those_of_the_program() -> None:
+def test_exit_codes_are_those_of_the_program():
     meanings = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.+) \|$", REFERENCE, re.MULTILINE)}
     assert sorted(meanings) == [0, 1, 2, 3, 4, 5, 130]
     assert "failed" in meanings[BenchError.exit_code]
@@ -242,7 +242,7 @@ def test_exit_codes_are_those_of_the_program() -> None:
     assert of_ci == meanings.keys() - {Interrupted.exit_code}
 
 
-def test_o_is_the_results_folder_everywhere_and_nothing_else() -> None:
+def test_o_is_the_results_folder_everywhere_and_nothing_else():
     assert {(*one.option_strings, one.dest) for one in ACTIONS if "-o" in one.option_strings} == {
         ("-o", "--output-dir", "output_dir")
     }
@@ -254,7 +254,7 @@ LIGHT += [(line, ("torch",)) for line in ("plan", "list models", "list devices",
 
 
 @pytest.mark.parametrize(("line", "heavy"), LIGHT)
-def test_what_only_tells_loads_nothing_heavy(line: str, heavy: tuple[str, ...]) -> None:
+def test_what_only_tells_loads_nothing_heavy(line, heavy):
     code = (
         f"import sys\nfrom mnist_bench.cli import main\ntry: assert main({line.split()}) == 0\n"
         f"except SystemExit as end: assert not end.code\n"

@@ -19,7 +19,7 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def call(tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> Call:
+def call(tmp_path, bench_environ):
     """Runs mnist-bench in a repository with the example, committed, and nothing else; this checkout is 'installed'."""
     project = tmp_path / "digits-project"
     shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__"))
@@ -46,7 +46,7 @@ def of_workflows(*names: str) -> list[list[str]]:
     return [words for words in found if words[0] in names]
 
 
-def test_the_projects_workflows_run(call: Call, tmp_path: Path) -> None:
+def test_the_projects_workflows_run(call, tmp_path):
     project = tmp_path / "digits-project"
     assert not (project / "mnist_bench").exists()
     planned = csv.DictReader(call("plan", "--allow-plugins", "--format", "csv").stdout.splitlines())
@@ -63,7 +63,7 @@ def test_the_projects_workflows_run(call: Call, tmp_path: Path) -> None:
     assert "linear" in (project / "junit.xml").read_text("utf-8")
 
 
-def test_the_project_is_checked_against_its_own_commit(call: Call, tmp_path: Path) -> None:
+def test_the_project_is_checked_against_its_own_commit(call, tmp_path):
     (words,) = of_workflows("check")
     words = [word.replace("origin/$BASE", "HEAD") for word in words]
     done = call(*words, "--budget", "15s", "--filter", "model=linear", "--offline")

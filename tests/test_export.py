@@ -85,7 +85,7 @@ class TestPytestBenchmark:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def test_compare_shows_cells_side_by_side_and_two_runs(self, tmp_path: Path) -> None:
+    def test_compare_shows_cells_side_by_side_and_two_runs(self, tmp_path):
         one, two, evil = (tmp_path / f"{name}.json" for name in ("one", "two", "evil"))
         for path, run in ((one, EVERY), (two, EVERY), (evil, EVIL)):
             path.write_bytes(exported("pytest-benchmark", run))
@@ -97,7 +97,7 @@ class TestPytestBenchmark:
         names = [bench["name"] for bench in json.loads(evil.read_text())["benchmarks"]]
         assert len(names) == len({*names}) == len(HOSTILE)
 
-    def test_loaded_by_its_plug_in_whose_own_file_has_our_fields(self, tmp_path: Path) -> None:
+    def test_loaded_by_its_plug_in_whose_own_file_has_our_fields(self, tmp_path):
         (tmp_path / "ours.json").write_bytes(exported("pytest-benchmark"))
         (tmp_path / "test_it.py").write_text("def test_it(benchmark):\n    benchmark.pedantic(int, rounds=3)\n")
         options = ("--benchmark-json=theirs.json", f"--benchmark-compare={tmp_path / 'ours.json'}")
@@ -111,7 +111,7 @@ class TestPytestBenchmark:
             assert [1000 * one for one in bench["stats"]["data"]] == pytest.approx(STEP_MS[bench["name"]])
 
     @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40))
-    def test_statistics_are_its_own_but_for_the_quartiles(self, seconds: list[float]) -> None:
+    def test_statistics_are_its_own_but_for_the_quartiles(self, seconds):
         theirs, mine = Stats(), statistics_of(seconds)
         for one in seconds:
             theirs.update(one)
@@ -131,7 +131,7 @@ MEASURES = {"type": "object", "minProperties": 1, "propertyNames": SLUG, "additi
 BMF = {"type": "object", "propertyNames": {"minLength": 1, "maxLength": 1024}, "additionalProperties": MEASURES}
 
 
-def test_bmf() -> None:
+def test_bmf():
     found, evil, nothing = (json.loads(exported("bmf", run)) for run in (EVERY, EVIL, NOTHING))
     for document in (found, evil, nothing):
         jsonschema.Draft7Validator(BMF).validate(document)
@@ -143,7 +143,7 @@ def test_bmf() -> None:
 
 
 @pytest.mark.parametrize("file", [0, 1])
-def test_github_action(file: int) -> None:
+def test_github_action(file):
     """The action is no package of npm: this is what ``src/extract.ts`` (custom tools) and
     ``src/extractRangeInfo.ts`` say."""
     assert json.loads(exported(ACTION, NOTHING, file)) == []
@@ -157,7 +157,7 @@ def test_github_action(file: int) -> None:
             assert "range" not in entry or re.fullmatch(r"± \d+\.\d+", entry["range"])
 
 
-def test_range_of_an_interval_that_was_cut_off_at_0_is_its_whole_half() -> None:
+def test_range_of_an_interval_that_was_cut_off_at_0_is_its_whole_half():
     (rate,) = (e for e in json.loads(exported(ACTION, file=1)) if e["name"] == "mlp/cpu/b100/compile · samples/s")
     row = next(row for row in EVERY.rows if row.cell.variant == "compile")
     low, high = row["train_samples_per_s_low"], row["train_samples_per_s_high"]
@@ -170,7 +170,7 @@ class TestJunit:
         JUNIT.assertValid(etree.fromstring(data))
         return {f"{suite.name}/{case.name}": case for suite in junitparser.JUnitXml.fromstring(data) for case in suite}
 
-    def test_of_a_cell_that_failed_a_missed_floor_is_not_the_worst(self) -> None:
+    def test_of_a_cell_that_failed_a_missed_floor_is_not_the_worst(self):
         everywhere = replace(EVERY.manifest.matrix, expect=(Floor(min_accuracy=0.99),))
         found = self.cases(replace(EVERY, manifest=replace(EVERY.manifest, matrix=everywhere)))
         kinds = {name: type(case.result[0]) for name, case in found.items()}
@@ -179,7 +179,7 @@ class TestJunit:
         assert kinds["mlp/cpu/b100/eager"] is junitparser.Failure
         assert self.cases(run_of([])) == {}
 
-    def test_hostile_names_stay_text_and_seconds_are_decimal(self) -> None:
+    def test_hostile_names_stay_text_and_seconds_are_decimal(self):
         self.cases(EVIL)
         texts = [
             value for element in etree.fromstring(exported("junit", EVIL)).iter() for value in element.attrib.values()
@@ -192,7 +192,7 @@ class TestJunit:
 
 class TestParquet:
     @pytest.mark.parametrize("run", [EVERY, NOTHING, run_of([])], ids=["all", "skipped", "none"])
-    def test_types_do_not_depend_on_what_was_measured(self, run: Run) -> None:
+    def test_types_do_not_depend_on_what_was_measured(self, run):
         table = pq.read_table(io.BytesIO(exported("parquet", run)))
         kinds = {"model": "string", "batch_size": "int64", "test_accuracy": "double", "noisy": "bool"}
         found = {name: str(table.schema.field(name).type).removeprefix("large_") for name in kinds}
@@ -200,29 +200,27 @@ class TestParquet:
         assert table.to_pylist() == results.table_of(run.rows).records()
         assert pd.read_parquet(io.BytesIO(exported("parquet", run))).attrs["run_id"] == RUN_ID
 
-    def test_hostile_texts_stay_as_they_are(self) -> None:
+    def test_hostile_texts_stay_as_they_are(self):
         models = pq.read_table(io.BytesIO(exported("parquet", EVIL)))["model"].to_pylist()
         assert models == [row.cell.model.encode("utf-8", "backslashreplace").decode() for row in EVIL.rows]
 
 
 class TestCommand:
     @pytest.fixture
-    def here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def here(self, tmp_path, monkeypatch):
         """A folder with a run in ``results/``, which is the current one."""
         monkeypatch.chdir(tmp_path)
         keep(tmp_path / "results", EVERY.manifest, EVERY.trials, EVERY.sessions)
         return tmp_path
 
-    def test_formats_are_documented(self) -> None:
+    def test_formats_are_documented(self):
         assert tuple(EXPORTERS) == command.FORMATS
         text = (ROOT / "docs" / "exports.md").read_text("utf-8")
         for name, exporter in EXPORTERS.items():
             assert f"## {name}" in text
             assert all(f"`{file}`" in text for file in exporter.files)
 
-    def test_a_link_is_followed_a_pipe_stays_and_a_failed_write_leaves_what_was_there(
-        self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_link_is_followed_a_pipe_stays_and_a_failed_write_leaves_what_was_there(self, here, capsys, monkeypatch):
         (here / "link").symlink_to("target.csv")
         assert main(["export", "--format", "csv", "--output", "link"]) == 0
         before = (here / "target.csv").read_bytes()
@@ -242,9 +240,7 @@ class TestCommand:
         assert (here / "target.csv").read_bytes() == before
         assert sorted(path.name for path in here.iterdir()) == ["link", "pipe", "results", "target.csv"]
 
-    def test_a_binary_format_does_not_go_to_a_terminal(
-        self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_binary_format_does_not_go_to_a_terminal(self, here, capsys, monkeypatch):
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         assert main(["export", "--format", "parquet"]) == 2
         assert "is binary: name a file with --output" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Figures as people and programs read them: formats, signs, and the tables of a run. The golden files have the rest."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from record_factory import make_manifest
@@ -30,11 +29,11 @@ CONTRACT = (
         (lambda value: figures.bounds(1.38, value), {None: "", 1.494: "[1.38, 1.49]"}),
     ],
 )
-def test_formats(text: Any, shown: dict[float | None, str]) -> None:
+def test_formats(text, shown):
     assert {value: text(value) for value in shown} == shown
 
 
-def test_figures_are_named_once_in_the_contracts_order_and_documented() -> None:
+def test_figures_are_named_once_in_the_contracts_order_and_documented():
     keys = [column.key for column in (*figures.names(), *figures.columns()) if column.key]
     slugs = [figure.slug for figure in figures.FOLLOWED]
     assert ", ".join(keys).startswith(f"{CONTRACT}, ")
@@ -44,7 +43,7 @@ def test_figures_are_named_once_in_the_contracts_order_and_documented() -> None:
         assert f"| {figure.title} | {figure.unit} | {figure.better} | `{figure.slug}` |" in text
 
 
-def test_what_is_not_whole_or_not_mnist_is_said_loudly() -> None:
+def test_what_is_not_whole_or_not_mnist_is_said_loudly():
     manifest = make_manifest(status="interrupted", dataset=DataSet(name="synthetic", root="/", sha256="ab"))
     page = results.document(manifest, []).markdown()
     for words in ("Not complete: the run is interrupted", "Synthetic data", "Nothing was measured."):

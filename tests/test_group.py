@@ -29,7 +29,7 @@ NO_GPU = "torch sees no GPU: check the driver"
 
 
 @pytest.fixture(autouse=True)
-def _quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quiet_machine(monkeypatch):
     calm = noise.Counters(at_s=0.0, busy_s=0.0, steal_s=0.0, own_s=0.0, pressure_s=0.0, load_1min=0.0, throttled=None)
     monkeypatch.setattr(group.noise, "read", lambda pids: calm)
     monkeypatch.setattr(group.noise, "foreign_gpu_processes", lambda: ())
@@ -38,7 +38,7 @@ def _quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 # ── the usual course ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_all_are_alive_for_the_session_and_trained_one_by_one() -> None:
+def test_all_are_alive_for_the_session_and_trained_one_by_one():
     scene = play([EAGER, COMPILE, PLAIN])
     verbs, names = zip(*(line.split(" ") for line in scene.log), strict=True)
     assert verbs[:6] == ("launch", "prepare") * 3
@@ -52,7 +52,7 @@ def test_all_are_alive_for_the_session_and_trained_one_by_one() -> None:
     assert scene.survivors == set()
 
 
-def test_results_are_made_of_what_the_workers_said() -> None:
+def test_results_are_made_of_what_the_workers_said():
     scene = play([EAGER, COMPILE])
     (session,), outcome = scene.sessions, scene.outcomes[EAGER.id]
     assert (session.group, session.members, session.paired) == ("mlp/b100/s0", (EAGER.id, COMPILE.id), True)
@@ -73,7 +73,7 @@ def test_results_are_made_of_what_the_workers_said() -> None:
 
 
 @pytest.mark.parametrize(("recipe", "train", "test"), [("standard", 0.99, 0.95), ("tutorial", 0.95, 0.99)])
-def test_the_final_weights_are_scored_on_both_sets(recipe: Any, train: float, test: float) -> None:
+def test_the_final_weights_are_scored_on_both_sets(recipe, train, test):
     """Once, after the last epoch; the recipe's own set is the one that every epoch scores."""
     other = Evaluated(seconds=9.0, correct=990, samples=1_000, predictions_sha256="0" * 64)
     spec = replace(EAGER, recipe=recipe, score_both=True)
@@ -86,7 +86,7 @@ def test_the_final_weights_are_scored_on_both_sets(recipe: Any, train: float, te
 
 
 @pytest.mark.parametrize(("said_s", "believed"), [(60.0, True), (49.0, True), (46.0, False), (62.0, False)])
-def test_an_epoch_that_the_runners_clock_does_not_know_fails_the_trial(said_s: float, believed: bool) -> None:
+def test_an_epoch_that_the_runners_clock_does_not_know_fails_the_trial(said_s, believed):
     """A plug-in may replace what its process's clock says, but not how long the runner waits."""
     scene = Scene()
 
@@ -112,7 +112,7 @@ def test_an_epoch_that_the_runners_clock_does_not_know_fails_the_trial(said_s: f
         ({}, [(EAGER.id, COMPILE.id), (PLAIN.id,)]),
     ],
 )
-def test_who_is_timed_with_whom(changes: dict[str, Any], sessions: list[tuple[str, ...]]) -> None:
+def test_who_is_timed_with_whom(changes, sessions):
     """Each without a session yet, together where they can pair; all are trained, from their restored states."""
     alone = structs.replace(PREPARED, pairable=False)  # it has loader processes
     scripts = {} if changes else {PLAIN.id: answers(Prepare, alone)}
@@ -136,7 +136,7 @@ def gone(*specs: Any, scope: Any = "device", reason: str = NO_GPU) -> dict[str, 
     ("strict", "outcome"),
     [(False, Skip(reason=NO_GPU)), (True, Failure(kind="failed", reason=f"{NO_GPU} (--strict-devices)"))],
 )
-def test_a_missing_device_is_asked_once(strict: bool, outcome: Skip | Failure) -> None:
+def test_a_missing_device_is_asked_once(strict, outcome):
     missing: dict[str, str] = {}
     scene = play([EAGER, *CUDA], gone(*CUDA), unavailable=missing, strict_devices=strict)
     assert [scene.outcomes[spec.id] for spec in CUDA] == [outcome] * 2
@@ -148,7 +148,7 @@ def test_a_missing_device_is_asked_once(strict: bool, outcome: Skip | Failure) -
     assert later.lines("launch") == ["launch mlp/cuda:1/b100/eager/s0"]
 
 
-def test_a_missing_compiler_spares_the_other_variants() -> None:
+def test_a_missing_compiler_spares_the_other_variants():
     scene = play([COMPILE, EAGER, COMPILE], gone(COMPILE, scope="compile", reason="no g++"))
     assert scene.outcomes[COMPILE.id] == Skip(reason="no g++")
     assert isinstance(scene.outcomes[EAGER.id], Measurement)
@@ -161,7 +161,7 @@ def test_a_missing_compiler_spares_the_other_variants() -> None:
 @pytest.mark.parametrize(
     ("kind", "at"), [(Block, 2), (EndSession, 0), (protocol.TrainEpoch, 1), (Evaluate, 0), (Evaluate, 2), (Finish, 0)]
 )
-def test_one_that_fails_leaves_the_session_and_the_training_to_the_others(kind: type, at: int) -> None:
+def test_one_that_fails_leaves_the_session_and_the_training_to_the_others(kind, at):
     spec, reply = replace(EAGER, score_both=True), Failed(kind="oom", reason="raise limits.memory_gib")
     scene = play([spec, COMPILE, PLAIN], {spec.id: answers(kind, reply, at)})
     assert scene.outcomes[spec.id] == Failure(kind="oom", reason=reply.reason)
@@ -177,7 +177,7 @@ def test_one_that_fails_leaves_the_session_and_the_training_to_the_others(kind: 
 
 
 @pytest.mark.parametrize("kind", [Prepare, Block, EndSession, protocol.TrainEpoch, Evaluate, Finish])
-def test_an_answer_to_another_question_is_a_failure(kind: type) -> None:
+def test_an_answer_to_another_question_is_a_failure(kind):
     wrong: protocol.Reply = BlockDone(steps=1, seconds=0.1) if kind is not Block else PREPARED
     outcome = play([EAGER], {EAGER.id: answers(kind, wrong)}).outcomes[EAGER.id]
     assert outcome == Failure(kind="failed", reason=f"the worker broke the protocol: an unexpected {wrong.type}")
@@ -187,7 +187,7 @@ def test_an_answer_to_another_question_is_a_failure(kind: type) -> None:
 @pytest.mark.parametrize(
     ("kind", "at"), [(Prepare, 0), (Block, 1), (EndSession, 0), (protocol.TrainEpoch, 0), (Finish, 0)]
 )
-def test_no_worker_survives_an_exception(kind: type, at: int, error: BaseException) -> None:
+def test_no_worker_survives_an_exception(kind, at, error):
     scene = Scene()
     with pytest.raises(type(error)):
         scene.play([EAGER, COMPILE, PLAIN], {COMPILE.id: answers(kind, error, at)})
@@ -195,12 +195,12 @@ def test_no_worker_survives_an_exception(kind: type, at: int, error: BaseExcepti
     assert scene.survivors == set()
 
 
-def test_no_worker_survives_a_reader_that_goes_away() -> None:
+def test_no_worker_survives_a_reader_that_goes_away():
     scene = Scene()
     results = scene.stream([EAGER, COMPILE])
     next(results)
     assert len(scene.survivors) == 2
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert scene.survivors == set()
 
 
@@ -216,7 +216,7 @@ def test_no_worker_survives_a_reader_that_goes_away() -> None:
         ({}, False, ("the worker did not exit by itself",)),
     ],
 )
-def test_doubts_about_a_trials_own_clocks_are_marked(said: dict[str, float], exited: bool, marks: Any) -> None:
+def test_doubts_about_a_trials_own_clocks_are_marked(said, exited, marks):
     scene = Scene()
 
     def script(request: protocol.Request, number: int) -> protocol.Reply | None:
@@ -227,7 +227,7 @@ def test_doubts_about_a_trials_own_clocks_are_marked(said: dict[str, float], exi
     assert scene.play([EAGER], {EAGER.id: script}).outcomes[EAGER.id].marks == marks
 
 
-def test_disturbances_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disturbances_are_said_once(monkeypatch):
     """Processes of ours are all below this one: while one is trained, the others of the group are on the GPU too."""
     words = "other processes used 20% of the cores' time"
     monkeypatch.setattr(group.noise, "compare", lambda before, after, cores: ({"others": 0.2}, (words,)))
@@ -241,9 +241,7 @@ def test_disturbances_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("reference", "pairs"), [("eager", {(0, 1), (2, 3), (0, 2), (1, 3)}), (None, {(0, 2), (1, 3)})]
 )
-def test_ratios_are_against_the_reference_and_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, reference: str | None, pairs: set[tuple[int, int]]
-) -> None:
+def test_ratios_are_against_the_reference_and_the_cpu(monkeypatch, reference, pairs):
     asked: list[Any] = []
     original = group.time_session
     monkeypatch.setattr(group, "time_session", lambda *a, **b: (asked.append(b["pairs"]), original(*a, **b))[1])

@@ -81,7 +81,7 @@ def values(results: Path) -> list[list[float | None]]:
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
+def results(tmp_path):
     """10,000 samples/s in the first run, 20,000 in the second."""
     add_run(tmp_path / "results", 1, [timed(6.0)])
     add_run(tmp_path / "results", 2, [timed(3.0)])
@@ -89,7 +89,7 @@ def results(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def call(results: Path, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(results, capsys):
     """Calls ``history``; gives stdout and stderr."""
 
     def call(*words: str, code: int = 0) -> tuple[str, str]:
@@ -120,7 +120,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 class TestRead:
     @pytest.mark.parametrize("metric", METRICS)
-    def test_index_and_lines_say_the_same(self, results: Path, metric: str) -> None:
+    def test_index_and_lines_say_the_same(self, results, metric):
         def shown() -> tuple[list[Any], list[str]]:
             found, _, told = gathered(results, metric)
             return [(point.run.run_id, point.row.value, point.series) for one in found for point in one.points], told
@@ -131,24 +131,24 @@ class TestRead:
         assert from_index == (shown()[0], [])
         assert shown()[1] == ["reading the lines of 2 runs, whose results.json is missing or older"]
 
-    def test_an_index_that_fits_is_all_that_is_read(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_index_that_fits_is_all_that_is_read(self, results, monkeypatch):
         monkeypatch.delattr(RunFolder, "manifest")
         assert values(results) == [[10_000.0, 20_000.0]]
 
     @pytest.mark.parametrize("spoil", STALE.values(), ids=STALE)
-    def test_one_that_does_not_is_told(self, results: Path, spoil: Callable[[Path], object]) -> None:
+    def test_one_that_does_not_is_told(self, results, spoil):
         spoil(results / run_id(2))
         assert gathered(results)[1:] == ([], ["reading the lines of 1 run, whose results.json is missing or older"])
         assert values(results) == [[10_000.0, 20_000.0]]
 
     @pytest.mark.parametrize(("file", "text"), [("manifest.json", "{"), ("trials.jsonl", "{}\n")])
-    def test_broken_runs_are_named_and_left_out(self, results: Path, file: str, text: str) -> None:
+    def test_broken_runs_are_named_and_left_out(self, results, file, text):
         (results / run_id(1) / file).write_text(text)
         _, (warning,), _ = gathered(results)
         assert warning.startswith(f"run {run_id(1)} is left out: {results / run_id(1) / file}")
         assert values(results) == [[20_000.0]]
 
-    def test_what_is_no_finished_run(self, results: Path) -> None:
+    def test_what_is_no_finished_run(self, results):
         """A check, one that has not ended, a folder whose name is no Unicode; and no folder at all."""
         tree = Tree(label="main", commit=None)
         add_run(results, 3, tables=False, check=Sides(a=tree, b=tree, matrix=None, cells=(), budget_s=1.0))
@@ -163,7 +163,7 @@ class TestRead:
         assert gathered(results / "nowhere") == ((), [], [])
         assert not (results / "nowhere").exists()
 
-    def test_merged_runs_stand_for_their_sources(self, results: Path) -> None:
+    def test_merged_runs_stand_for_their_sources(self, results):
         merged = add_run(results, 3, [timed(1.0)], options=RunOptions(merged_from=(run_id(1), run_id(2))))
         assert values(results) == [[60_000.0]]
         shutil.rmtree(merged)
@@ -178,13 +178,13 @@ class TestSeries:
             {"matrix": make_matrix(models=(ModelEntry(name="mlp", model="mlp", lr=0.5),))},
         ],
     )
-    def test_another_machine_or_setting_is_another(self, results: Path, change: dict[str, Any]) -> None:
+    def test_another_machine_or_setting_is_another(self, results, change):
         add_run(results, 3, [timed(1.0)], **change)
         assert values(results) == [[60_000.0], [10_000.0, 20_000.0]]
         labels = [one.label for one in gathered(results)[0]]
         assert len(set(labels)) == 2, "where the words are the same they get a digest"
 
-    def test_what_was_not_measured_goes_with_the_series_of_its_machine(self, tmp_path: Path) -> None:
+    def test_what_was_not_measured_goes_with_the_series_of_its_machine(self, tmp_path):
         def gpu(name: str) -> Trial:
             return make_trial(make_cell(device="cuda"), 0, make_measurement(device_name=name))
 
@@ -203,14 +203,12 @@ class TestSeries:
             ("compile_s", (0.0, 1.0), [None, None]),
         ],
     )
-    def test_changes_are_against_the_one_before_that_is_known(
-        self, metric: str, found: tuple[float | None, ...], changes: list[float | None]
-    ) -> None:
+    def test_changes_are_against_the_one_before_that_is_known(self, metric, found, changes):
         assert history.changes(found, METRICS[metric]) == changes
 
 
 @given(st.lists(st.none() | st.floats(0, 1e300)))
-def test_a_sparkline_rises_with_its_values(known: list[float | None]) -> None:
+def test_a_sparkline_rises_with_its_values(known):
     line = sparkline(known)
     assert [bar == GAP for bar in line] == [value is None for value in known]
     pairs = [(value, BARS.index(bar)) for value, bar in zip(known, line, strict=True) if value is not None]
@@ -225,33 +223,33 @@ class TestSteps:
 
     @pytest.mark.parametrize(("runs", "most"), [(8, 0.015), (20, 0.006), (100, 0.002)])
     @pytest.mark.parametrize("sd", [0.003, 0.05])
-    def test_quiet_series_have_few(self, runs: int, most: float, sd: float) -> None:
+    def test_quiet_series_have_few(self, runs, most, sd):
         rng = random.Random(runs)
         series = [[1000 * math.exp(rng.gauss(0, sd)) for _ in range(runs)] for _ in range(4000 // runs + 200)]
         marked = [any_step is not None for one in series for any_step in steps(one, METRICS[RATE])]
         assert statistics.fmean(marked) < most
 
     @pytest.mark.parametrize(("runs", "least"), [(12, 0.95), (40, 0.99)])
-    def test_a_step_of_ten_standard_deviations_is_found_where_it_is(self, runs: int, least: float) -> None:
+    def test_a_step_of_ten_standard_deviations_is_found_where_it_is(self, runs, least):
         rng, found = random.Random(0), []
         for _ in range(300):
             known = [1000 * math.exp(rng.gauss(0, 0.01) - 0.1 * (n >= runs - 3)) for n in range(runs)]
             found.append(steps(known, METRICS[RATE])[-3] == "worse")
         assert statistics.fmean(found) > least
 
-    def test_which_way_is_better_is_the_figures(self) -> None:
+    def test_which_way_is_better_is_the_figures(self):
         known = [10.0, 10.1, 9.9, 10.0, 10.1, 10.0, 9.9, 10.0, None, 20.0, 20.1, 10.0]
         assert steps(known, METRICS[RATE])[8:] == [None, "better", None, "worse"]
         assert steps(known, METRICS["epoch_s"])[8:] == [None, "worse", None, "better"]
         assert set(steps(known[2:], METRICS[RATE])) > {None}
         assert set(steps(known[6:], METRICS[RATE])) == {None}, "too few runs to know the noise"
 
-    def test_of_what_never_changes_any_change_is_one(self) -> None:
+    def test_of_what_never_changes_any_change_is_one(self):
         assert steps([0.97] * 9 + [0.9701], METRICS["test_accuracy"]) == [None] * 9 + ["better"]
 
 
 class TestCommand:
-    def test_a_step_is_marked_in_words(self, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_step_is_marked_in_words(self, call, tmp_path, monkeypatch):
         monkeypatch.setenv("COLUMNS", "200")
         for number, seconds in enumerate((6.0, 6.1, 5.9, 6.0, 6.1, 6.0, 5.9, 6.1, 9.0), start=1):
             add_run(tmp_path, number, [timed(seconds)])
@@ -259,7 +257,7 @@ class TestCommand:
         assert ("-32.2 %  step: worse" in out, out.count("step:")) == (True, 2)  # in the list, and in the note
         assert json.loads(call("-o", str(tmp_path), "--json")[0])[0]["step"] == "worse"
 
-    def test_hostile_names_stay_text(self, call: Call, tmp_path: Path) -> None:
+    def test_hostile_names_stay_text(self, call, tmp_path):
         evil = f"{EVIL}\x1b[31m\n[bold]|=1+1"
         matrix = make_matrix(models=(ModelEntry(name=evil, model="mlp"),))
         trials = [timed(1.0, model=evil), make_failed(make_cell(model=evil, batch_size=7), reason=evil)]
@@ -270,7 +268,7 @@ class TestCommand:
             assert "<img" not in out or "md" not in words
         assert json.loads(call("-o", str(tmp_path), "--json")[0])[0]["model"] == evil
 
-    def test_query_loads_nothing_slow(self, results: Path) -> None:
+    def test_query_loads_nothing_slow(self, results):
         slow = ("torch", "pydantic", "numpy", "pandas", "scipy", "yaml", "filelock", "altair", "jinja2", "sqlite3")
         code = (
             f"import sys\nfrom mnist_bench.cli import main\nmain(['history', '-o', {str(results)!r}])\n"

@@ -6,7 +6,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,13 +37,13 @@ Start = Callable[..., LocalWorker]
 
 
 @pytest.fixture
-def interrupts() -> Iterator[Interrupts]:
+def interrupts():
     with Interrupts() as made:
         yield made
 
 
 @pytest.fixture
-def start(tmp_path: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def start(tmp_path, interrupts, monkeypatch):
     """Starts ``code`` in a worker's place, after it has read the first request."""
     started: list[LocalWorker] = []
 
@@ -65,7 +65,7 @@ def start(tmp_path: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.glob("mnist-bench-*"))  # the scratch folders
 
 
-def test_a_reply_is_read_and_its_time_counted_from_the_start(start: Start) -> None:
+def test_a_reply_is_read_and_its_time_counted_from_the_start(start):
     worker = start(
         """
         time.sleep(0.2); done(1); os.read(requests, 65536); time.sleep(0.2); done(2); os.read(requests, 65536)
@@ -83,9 +83,7 @@ def test_a_reply_is_read_and_its_time_counted_from_the_start(start: Start) -> No
 
 
 @pytest.mark.parametrize(("rest", "exits"), [("time.sleep(0.3)", True), ("time.sleep(1000)", False)])
-def test_close_waits_for_the_end_and_ends_one_that_lingers(
-    rest: str, exits: bool, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_waits_for_the_end_and_ends_one_that_lingers(rest, exits, start, monkeypatch):
     monkeypatch.setattr(process, "EXIT_SECONDS", 20 if exits else 0.5)
     worker = start(f"done(1); {rest}")
     worker.call(Block(seed=1))
@@ -110,12 +108,12 @@ DEATHS = {
 
 
 @pytest.mark.parametrize("code", DEATHS, ids=range(len(DEATHS)))
-def test_every_death_is_told(code: str, start: Start) -> None:
+def test_every_death_is_told(code, start):
     kind, reason = DEATHS[code]
-    assert start(code).call(Block(seed=1)) == Failed(kind=kind, reason=reason)  # type: ignore[arg-type]
+    assert start(code).call(Block(seed=1)) == Failed(kind=kind, reason=reason)
 
 
-def test_one_that_died_before_it_was_asked(start: Start) -> None:
+def test_one_that_died_before_it_was_asked(start):
     worker = start("done(1)")
     worker.call(Block(seed=1))
     worker._process.wait(10)
@@ -129,7 +127,7 @@ BABBLE = {
 
 
 @pytest.mark.parametrize("babble", BABBLE)
-def test_one_that_breaks_the_protocol_is_ended(babble: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_breaks_the_protocol_is_ended(babble, start, monkeypatch):
     monkeypatch.setattr(process, "DEATH_SECONDS", 0.2)
     begin, worker = time.monotonic(), start(babble)
     reply = worker.call(Block(seed=1))
@@ -139,14 +137,14 @@ def test_one_that_breaks_the_protocol_is_ended(babble: str, start: Start, monkey
     assert time.monotonic() - begin < HANGS_S
 
 
-def test_the_time_limit_is_over_all_calls_and_half_an_answer_is_none(start: Start) -> None:
+def test_the_time_limit_is_over_all_calls_and_half_an_answer_is_none(start):
     answers = "for _ in range(2): time.sleep(2); done(1); os.read(requests, 65536)"
     worker = start(f"{answers}\nsay(b'{{\"type\": '); time.sleep(1000)", timeout_s=5.0)
     replies = [worker.call(Block(seed=number)).type for number in range(3)]
     assert (replies[0], replies[-1]) == ("block_done", "failed")
 
 
-def test_an_interrupt_wakes_the_wait(start: Start, interrupts: Interrupts) -> None:
+def test_an_interrupt_wakes_the_wait(start, interrupts):
     worker = start("time.sleep(1000)")
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     begin = time.monotonic()
@@ -158,7 +156,7 @@ def test_an_interrupt_wakes_the_wait(start: Start, interrupts: Interrupts) -> No
         start("done(1)").call(Block(seed=1))
 
 
-def test_the_environment_is_the_parents_but_for_what_is_the_trials_own() -> None:
+def test_the_environment_is_the_parents_but_for_what_is_the_trials_own():
     spec, theirs = make_spec(), {"PATH": "/bin", "OMP_NUM_THREADS": "64", "TORCHINDUCTOR_CACHE_DIR": "/home"}
     found = worker_environment({**theirs, "PYTORCH_ENABLE_MPS_FALLBACK": "1", "MALLOC_TRIM_THRESHOLD_": "1"}, spec)
     assert found["PATH"] == "/bin"
@@ -172,9 +170,7 @@ def test_the_environment_is_the_parents_but_for_what_is_the_trials_own() -> None
     assert free.items() >= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTORCH_ENABLE_MPS_FALLBACK": "0", **MALLOC}.items()
 
 
-def test_a_worker_that_cannot_be_started_leaves_nothing(
-    tmp_path: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_cannot_be_started_leaves_nothing(tmp_path, interrupts, monkeypatch):
     monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
     before = len([*Path("/dev/fd").iterdir()])
     (tmp_path / "link.log").symlink_to("elsewhere")
@@ -193,7 +189,7 @@ def test_a_worker_that_cannot_be_started_leaves_nothing(
         "print('OSError: [Errno 28] No space left on device', flush=True); os._exit(1)",
     ],
 )
-def test_a_full_disk_is_no_fault_of_the_model(code: str, start: Start, tmp_path: Path) -> None:
+def test_a_full_disk_is_no_fault_of_the_model(code, start, tmp_path):
     with pytest.raises(WorkerError, match="the disk is full"):
         start(code).call(Block(seed=1))
     again = start("os._exit(7)")  # what an earlier attempt printed says nothing of this one

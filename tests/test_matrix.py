@@ -4,7 +4,6 @@ import doctest
 import random
 from collections import Counter
 from dataclasses import replace
-from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -54,12 +53,12 @@ own = settings(max_examples=50, deadline=None, suppress_health_check=[HealthChec
 
 
 @pytest.mark.parametrize("module", [cells, forecast, options])
-def test_examples(module: ModuleType) -> None:
+def test_examples(module):
     tried = doctest.testmod(module)
     assert (tried.attempted > 0, tried.failed) == (True, 0)
 
 
-def test_excluded_by_every_key_and_included_after_all() -> None:
+def test_excluded_by_every_key_and_included_after_all():
     first = ["mlp/cpu/b100/eager", "mlp/cpu/b100/half", "mlp/cpu/b1000/eager", "mlp/cpu/b1000/half"]
     assert [cell.id for cell in CELLS[:5]] == [*first, "mlp/cuda/b100/eager"]
     selectors = (Selector(model="mlp", device="cuda"), Selector(batch_size=1000, variant="half"))
@@ -69,7 +68,7 @@ def test_excluded_by_every_key_and_included_after_all() -> None:
 
 
 class TestNames:
-    def test_of_the_axes_first_else_built_in_else_unknown(self) -> None:
+    def test_of_the_axes_first_else_built_in_else_unknown(self):
         changed = replace(MATRIX, models=(ModelEntry(name="mlp", model="mlp", lr=0.5),))
         assert model_of(changed, "mlp").lr == 0.5
         assert model_of(MATRIX, "lenet5") == ModelEntry(name="lenet5", model="lenet5")
@@ -78,7 +77,7 @@ class TestNames:
         with pytest.raises(UsageError, match="unknown variant 'fast'"):
             variant_of(MATRIX, "fast")
 
-    def test_variants_that_only_include_names_come_after_the_axis_and_once(self) -> None:
+    def test_variants_that_only_include_names_come_after_the_axis_and_once(self):
         names = ("compile", "half", "compile", "tutorial")
         extra = tuple(Cell(model="mlp", device="cpu", batch_size=n, variant=name) for n, name in enumerate(names, 1))
         found = variants_of(replace(MATRIX, include=extra))
@@ -95,14 +94,14 @@ class TestNames:
             (("half",), "compile", None, None),
         ],
     )
-    def test_reference(self, names: tuple[str, ...], include: str | None, reference: str | None, found: str) -> None:
+    def test_reference(self, names, include, reference, found):
         extra = [Cell(model="mlp", device="cpu", batch_size=1, variant=include)] if include else []
         variants = tuple(Variant(name=name, precision="bf16" if name == "half" else "fp32") for name in names)
         matrix = replace(MATRIX, variants=variants, include=tuple(extra), reference=reference)
         assert reference_variant(matrix) == found
 
 
-def test_keys_of_a_filter_narrow_and_values_widen() -> None:
+def test_keys_of_a_filter_narrow_and_values_widen():
     chosen = select(CELLS, "model=mlp, device=cpu,batch_size=100,batch_size=1000")
     assert chosen == tuple(cell for cell in CELLS if (cell.model, cell.device) == ("mlp", "cpu"))
     assert select(CELLS, None) == CELLS
@@ -111,7 +110,7 @@ def test_keys_of_a_filter_narrow_and_values_widen() -> None:
 class TestGroups:
     @own
     @given(cell_lists, seed_lists)
-    def test_partition_the_trials(self, points: tuple[Cell, ...], seeds: list[int]) -> None:
+    def test_partition_the_trials(self, points, seeds):
         gathered = groups(points, seeds)
         trials = [trial for _, members in gathered for trial in members]
         assert Counter(trials) == Counter((cell, seed) for cell in points for seed in seeds)
@@ -121,7 +120,7 @@ class TestGroups:
 
     @own
     @given(cell_lists, seed_lists, st.integers())
-    def test_order_keeps_all_and_spreads_seeds(self, points: tuple[Cell, ...], seeds: list[int], chance: int) -> None:
+    def test_order_keeps_all_and_spreads_seeds(self, points, seeds, chance):
         gathered = groups(points, seeds)
         shuffled = order(gathered, random.Random(chance))
         assert Counter(shuffled) == Counter(gathered)
@@ -133,14 +132,14 @@ class TestGroups:
 
     @own
     @given(cell_lists, seed_lists, st.integers(1, 9))
-    def test_shards_partition(self, points: tuple[Cell, ...], seeds: list[int], count: int) -> None:
+    def test_shards_partition(self, points, seeds, count):
         gathered = groups(points, seeds)
         parts = [shard(gathered, *parse_shard(f"{k}/{count}")) for k in range(1, count + 1)]
         assert Counter(group for part in parts for group in part) == Counter(gathered)
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_a_fingerprint_is_of_the_values_and_of_all_of_them() -> None:
+def test_a_fingerprint_is_of_the_values_and_of_all_of_them():
     adapter = TypeAdapter(Matrix)
     assert fingerprint(MATRIX) == fingerprint(adapter.validate_json(adapter.dump_json(MATRIX)))
     changed = [replace(MATRIX, seeds=(0, 2, 1)), replace(MATRIX, timing=Timing(precision=0.03))]

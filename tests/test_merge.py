@@ -56,12 +56,12 @@ def make_folder(
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
+def results(tmp_path):
     return tmp_path / "results"
 
 
 @pytest.fixture
-def shards(results: Path) -> tuple[RunFolder, RunFolder]:
+def shards(results):
     return make_run(results, 0, "1/2"), make_run(results, 1, "2/2")
 
 
@@ -81,9 +81,7 @@ def refused(results: Path, *references: str, across_machines: bool = False) -> s
 
 class TestMerged:
     @pytest.mark.parametrize("references", [IDS[:2], IDS[1::-1]])
-    def test_is_what_one_run_would_have_been(
-        self, results: Path, tmp_path: Path, shards: tuple[RunFolder, RunFolder], references: Sequence[str]
-    ) -> None:
+    def test_is_what_one_run_would_have_been(self, results, tmp_path, shards, references):
         with (shards[0].path / "trials.jsonl").open("ab") as file:
             file.write(b'{"torn')
         folders = merged(results, *references), make_run(tmp_path / "whole", 0)
@@ -99,7 +97,7 @@ class TestMerged:
             assert (folders[0].path / name).read_bytes() == parts
 
     @pytest.mark.usefixtures("shards")
-    def test_says_who_it_is_and_where_it_comes_from(self, results: Path) -> None:
+    def test_says_who_it_is_and_where_it_comes_from(self, results):
         one = merged(results)
         manifest, options = one.manifest(), one.manifest().options
         assert manifest.run_id == one.run_id
@@ -108,9 +106,7 @@ class TestMerged:
         assert options == RunOptions(plugin_path="/x", solo=True, merged_from=IDS[:2])  # what the shards share
         assert (manifest.started_at, manifest.ended_at) == ("2026-11-01T00:00:00Z", "2026-11-02T01:00:00Z")
 
-    def test_links_and_what_is_no_trials_are_not_copied(
-        self, results: Path, tmp_path: Path, shards: tuple[RunFolder, RunFolder]
-    ) -> None:
+    def test_links_and_what_is_no_trials_are_not_copied(self, results, tmp_path, shards):
         (tmp_path / "secret").write_text("secret")
         link, pipe = (shards[0].log_path(trial) for trial in shards[0].manifest().trials[:2])
         link.unlink(), pipe.unlink()
@@ -121,7 +117,7 @@ class TestMerged:
         assert len(logs) == 10
         assert not logs & {link.name, pipe.name, "mine"}
 
-    def test_merged_runs_and_shards_by_path(self, results: Path, tmp_path: Path) -> None:
+    def test_merged_runs_and_shards_by_path(self, results, tmp_path):
         paths = [str(make_run(tmp_path / f"job{n}", n, f"{n + 1}/3").path) for n in range(3)]
         again = merged(results, merged(results, *paths[:2]).run_id, paths[2])
         assert again.manifest().trials == tuple(trial_id(*pair) for _, own in matrices.planned(MATRIX) for pair in own)
@@ -136,7 +132,7 @@ class TestRefused:
             ({"check": Sides(a=TREE, b=TREE, matrix=None, cells=(), budget_s=1.0)}, "is a check, not a run"),
         ],
     )
-    def test_what_differs_is_named(self, results: Path, changes: dict[str, Any], message: str) -> None:
+    def test_what_differs_is_named(self, results, changes, message):
         make_run(results, 0, "1/2")
         make_run(results, 1, "2/2", **changes)
         assert message in refused(results)
@@ -148,7 +144,7 @@ class TestRefused:
             ("H100", {}, "GPU is H100, that of"),
         ],
     )
-    def test_another_machine(self, results: Path, gpu: str, change: dict[str, Any], named: str) -> None:
+    def test_another_machine(self, results, gpu, change, named):
         known, matrix = replace(ENVIRONMENT, details={"nvidia_driver": "1"}), replace(MATRIX, devices=("cpu", "cuda"))
         for number, where in enumerate((known, replace(known, **change))):
             trial = make_trial(make_cell(device="cuda"), number, make_measurement(device_name=("A10", gpu)[number]))
@@ -160,7 +156,7 @@ class TestRefused:
         assert manifest.environment.cpu not in ("AMD EPYC", "Intel Xeon"), "comparable with neither of them"
 
     @pytest.mark.parametrize("cores", [2, 3])
-    def test_a_group_on_two_machines(self, results: Path, cores: int) -> None:
+    def test_a_group_on_two_machines(self, results, cores):
         for number, variant in enumerate(("eager", "compile")):
             # That a driver is known on one side alone is no difference.
             where = replace(ENVIRONMENT, cores=(2, cores)[number], details={"nvidia_driver": "1"} if number else {})
@@ -172,7 +168,7 @@ class TestRefused:
             assert "group mlp/b100/s0: is in" in refused(results, across_machines=True)
 
     @pytest.mark.parametrize("name", ["samples", "logs"])
-    def test_a_folder_that_is_a_link(self, results: Path, shards: tuple[RunFolder, RunFolder], name: str) -> None:
+    def test_a_folder_that_is_a_link(self, results, shards, name):
         path = shards[1].path / name
         path.rename(results.parent / name)
         path.symlink_to(results.parent / name)
@@ -181,7 +177,7 @@ class TestRefused:
 
 @pytest.mark.usefixtures("shards")
 @pytest.mark.parametrize(("owner", "step"), [(Path, "replace"), (os, "fsync"), (RunFolder, "write_tables")])
-def test_kill_leaves_no_run(results: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str) -> None:
+def test_kill_leaves_no_run(results, monkeypatch, owner, step):
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):

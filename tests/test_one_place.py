@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +82,7 @@ SEEN = {
 }
 
 
-def test_one_change_one_place(tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> None:
+def test_one_change_one_place(tmp_path, bench_environ):
     copy = tmp_path / "scratch" / "mnist_bench"
     shutil.copytree(Path(mnist_bench.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for addition in ADDITIONS:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from bad_matrices import GOOD, changed
@@ -18,7 +17,7 @@ from mnist_bench.errors import UsageError
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     """An empty folder with a good ``benchmarks.yaml``, which is the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")  # no line is folded
@@ -32,9 +31,7 @@ def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 class TestPlan:
-    def test_without_a_file_the_default_that_ships_is_said(
-        self, here: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_without_a_file_the_default_that_ships_is_said(self, here, capsys):
         (here / "benchmarks.yaml").unlink()
         assert main(["plan"]) == 0
         out, err = capsys.readouterr()
@@ -42,7 +39,7 @@ class TestPlan:
         assert err == f"mnist-bench: {words}\n"
         assert "Plan of default" in out
 
-    def test_a_thousand_seeds_are_the_most(self) -> None:
+    def test_a_thousand_seeds_are_the_most(self):
         with pytest.raises(UsageError, match="1001 seeds are more than 1000"):
             options.parse_seeds(",".join(map(str, range(1001))))
 
@@ -63,9 +60,7 @@ class TestConsole:
             ({"TERM": "xterm", "NO_COLOR": ""}, True, True),
         ],
     )
-    def test_where_colour_is_wanted_unless_it_is_said(
-        self, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], terminal: bool, coloured: bool
-    ) -> None:
+    def test_where_colour_is_wanted_unless_it_is_said(self, monkeypatch, environment, terminal, coloured):
         for name in ("TERM", "NO_COLOR", "FORCE_COLOR"):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
@@ -82,9 +77,7 @@ class TestConsole:
             ({"no_progress": True}, "", True, False),
         ],
     )
-    def test_what_moves(
-        self, monkeypatch: pytest.MonkeyPatch, flags: dict[str, bool], ci: str, terminal: bool, moves: bool
-    ) -> None:
+    def test_what_moves(self, monkeypatch, flags, ci, terminal, moves):
         monkeypatch.setenv("CI", ci)
         stream = Terminal() if terminal else io.StringIO()
         args = argparse.Namespace(**{"quiet": False, "no_progress": False, **flags})
@@ -92,13 +85,13 @@ class TestConsole:
             screen.show("training", "", 0, 0, "")
         assert ("training" in stream.getvalue()) == moves
 
-    def test_the_width_of_a_pipe(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_width_of_a_pipe(self, monkeypatch):
         monkeypatch.setattr(sys, "stdout", io.StringIO())
         monkeypatch.delenv("COLUMNS", raising=False)
         assert console.make_console(argparse.Namespace(), stderr=False).width == console.PIPE_WIDTH
 
 
-def test_plug_ins_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plug_ins_are_listed(capsys, monkeypatch):
     monkeypatch.setattr("mnist_bench.config.plugin_names", lambda: ("resnet",))
     row = json.loads(output(capsys, "list", "models", "--json"))[-1]
     assert (row["model"], row["parameters"], row["origin"]) == ("resnet", None, "plug-in (needs --allow-plugins)")
@@ -111,7 +104,7 @@ class TestStreams:
     @pytest.mark.parametrize(
         ("words", "encoding"), [("--format csv", "utf-8"), ("--format csv", "ascii"), ("--help", "utf-8")]
     )
-    def test_closed_or_full(self, here: Path, redirections: str, words: str, encoding: str) -> None:
+    def test_closed_or_full(self, here, redirections, words, encoding):
         command = f"{sys.executable} -m mnist_bench plan {words} {redirections}"
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=environment)
@@ -121,14 +114,14 @@ class TestStreams:
         assert (here / "benchmarks.yaml").read_text() == GOOD  # no file took the number of a closed stream
 
     @pytest.mark.parametrize(("arguments", "code"), [(["plan", "--format", "csv"], 0), (["plan", "nowhere.yaml"], 2)])
-    def test_no_reader(self, here: Path, arguments: list[str], code: int) -> None:
+    def test_no_reader(self, here, arguments, code):
         reader, writer = os.pipe()
         os.close(reader)
         command = [sys.executable, "-m", "mnist_bench", *arguments]
         assert subprocess.run(command, stdout=writer, stderr=writer, check=False).returncode == code
         os.close(writer)
 
-    def test_what_the_other_side_cannot_show_is_escaped(self, here: Path) -> None:
+    def test_what_the_other_side_cannot_show_is_escaped(self, here):
         (here / "benchmarks.yaml").write_text(changed(2, "models: [café]"), encoding="utf-8")
         environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
         command = [sys.executable, "-m", "mnist_bench", "plan"]

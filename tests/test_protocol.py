@@ -41,7 +41,7 @@ def built(kind: type) -> st.SearchStrategy[Any]:
 
 
 @given(st.one_of(*(built(kind) for kind in (*Request.__args__, *Reply.__args__))))
-def test_messages_arrive_as_they_were_sent(message: Any) -> None:
+def test_messages_arrive_as_they_were_sent(message):
     line = encode(message)
     assert line.index(b"\n") == len(line) - 1
     assert (decode_request if isinstance(message, Request) else decode_reply)(line) == message
@@ -56,6 +56,6 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("line", GARBAGE, ids=range(len(GARBAGE)))
-def test_garbage_is_no_reply(line: bytes) -> None:
+def test_garbage_is_no_reply(line):
     with pytest.raises(ValueError, match=r"."):
         decode_reply(line + b"\n")

@@ -9,7 +9,6 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,19 +51,19 @@ def page_of(material: Material) -> str:
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+def material(tmp_path_factory):
     return read(write_run(tmp_path_factory.mktemp("results"), "mlp", "lenet5", "cnn", batch_sizes=SIZES, epochs=5))
 
 
 @pytest.fixture(scope="module")
-def plots(material: Material) -> dict[str, Plot]:
+def plots(material):
     return plots_of(material)
 
 
 # ── what the page lets through ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_hostile_names_stay_text_and_nothing_is_asked_for(tmp_path: Path) -> None:
+def test_hostile_names_stay_text_and_nothing_is_asked_for(tmp_path):
     variant = replace(BF16, name="<i>\u2028\x1b[31m{{ 7*7 }}")
     variants = BUILTIN_VARIANTS["eager"], variant
     text = page_of(read(write_run(tmp_path, HOSTILE, variants=variants, batch_sizes=(100,))))
@@ -74,7 +73,7 @@ def test_hostile_names_stay_text_and_nothing_is_asked_for(tmp_path: Path) -> Non
     assert "{{ 7*7 }}" in text
     assert not re.search(r"""(?:src|href)=["'](?!#)""", text)
     # Only its own scripts and style; an attribute with code or style would be refused.
-    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1])  # type: ignore[index]
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1])
     own = [part for tag in ("script", "style") for part in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)]
     digests = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in own]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
@@ -83,11 +82,11 @@ def test_hostile_names_stay_text_and_nothing_is_asked_for(tmp_path: Path) -> Non
     assert not re.search(r"<[^>]*\s(?:style|on\w+)=", re.sub(r'"[^"]*"', '""', text))
 
 
-def test_data_come_through(material: Material, plots: dict[str, Plot]) -> None:
+def test_data_come_through(material, plots):
     first = plots["memory"].panels[0]
     strange = replace(first, values=[*first.values, {"cell": f"{HOSTILE}\u2028\udc80&'"}])
     text = page.render(material.run, plots | {"memory": replace(plots["memory"], panels=[strange])}, "")
-    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["plots"]  # type: ignore[index]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["plots"]
     assert data["memory"]["panels"] == [{"values": strange.values, "height": strange.height}]
     nan = replace(first, values=[{"mib": float("nan")}])
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -123,21 +122,21 @@ ONE_EPOCH = make_measurement(epochs=make_epochs((2,), (0.9,)))
         (material_of([COMPILED]), "No cell finished an epoch."),
     ],
 )
-def test_what_is_not_there_is_said(material: Material, words: str) -> None:
+def test_what_is_not_there_is_said(material, words):
     assert words in page_of(material)
 
 
 # ── honest plots ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_interval_that_reaches_0_is_drawn_on_a_logarithmic_axis() -> None:
+def test_an_interval_that_reaches_0_is_drawn_on_a_logarithmic_axis():
     outcomes = [make_measurement(epochs=make_epochs((seconds,), (0.9,))) for seconds in (1, 1, 50)]
     seeds = [make_trial(seed=seed, outcome=outcome) for seed, outcome in enumerate(outcomes)]
     (panel,) = PLOTS["throughput"](material_of(seeds)).panels
     assert panel.values[0]["low"] == panel.values[0]["rate"] / 100, "a logarithmic axis has no 0"
 
 
-def test_curves_are_means_with_the_lowest_and_highest_seed() -> None:
+def test_curves_are_means_with_the_lowest_and_highest_seed():
     outcomes = [make_measurement(epochs=make_epochs((2.0, 4.0), acc)) for acc in ((0.9, 0.96), (0.92, 0.94))]
     trials = [make_trial(seed=seed, outcome=outcome) for seed, outcome in enumerate(outcomes)]
     (curve,) = curves(material_of(trials).run)
@@ -145,26 +144,26 @@ def test_curves_are_means_with_the_lowest_and_highest_seed() -> None:
     assert found == [[0.91, 0.95], [0.9, 0.94], [0.92, 0.96], [2.0, 6.0]]
 
 
-def test_phases_add_up_to_the_time_awake_and_what_none_claims_is_other() -> None:
+def test_phases_add_up_to_the_time_awake_and_what_none_claims_is_other():
     outcome = make_measurement(phases={"train step": 6.0, "a new phase": 1.0}, awake_s=10.0)
     (panel,) = costs.waterfall(material_of([make_trial(outcome=outcome)])).panels
     assert {value["phase"]: value["seconds"] for value in panel.values} == {"train step": 6.0, costs.REST: 4.0}
 
 
-def test_a_long_panel_of_bars_says_what_it_left_out() -> None:
+def test_a_long_panel_of_bars_says_what_it_left_out():
     plot = costs.memory(material_of([make_trial(make_cell(batch_size=size)) for size in range(1, MOST_BARS + 6)]))
     assert len(plot.panels[0].values) == MOST_BARS
     assert plot.notes == [CUT]
 
 
-def test_of_step_times_every_seed_counts_alike_and_of_many_some_are_read() -> None:
+def test_of_step_times_every_seed_counts_alike_and_of_many_some_are_read():
     trials = [make_trial(seed=seed) for seed in range(costs.MOST_SEEDS + 5)]
     sessions = tuple(make_session([trial], [[2.0], [2.1]]) for trial in trials)
     rng = np.random.default_rng(0)
     steps = {trial.id: rng.lognormal(seed % 2, 0.1, 9 if seed % 2 else 9000) for seed, trial in enumerate(trials)}
     asked: list[str] = []
     run = Run(manifest=make_manifest(trials), trials=tuple(trials), sessions=sessions)
-    plot = costs.step_times(Material(run, lambda trial: asked.append(trial) or steps[trial]))  # type: ignore[func-returns-value]
+    plot = costs.step_times(Material(run, lambda trial: asked.append(trial) or steps[trial]))
     assert asked == [trial.id for trial in trials[: costs.MOST_SEEDS]]
     assert plot.notes == [f"Of each cell the first {costs.MOST_SEEDS} seeds are shown."]
     ms, shares = zip(*((value["ms"], value["share"]) for value in plot.panels[0].values), strict=True)
@@ -175,14 +174,14 @@ def test_of_step_times_every_seed_counts_alike_and_of_many_some_are_read() -> No
     assert max(one for one, share in zip(ms, shares, strict=True) if share < 0.58) < 1.4
 
 
-def test_samples_are_those_of_the_session_and_broken_files_are_named(tmp_path: Path) -> None:
+def test_samples_are_those_of_the_session_and_broken_files_are_named(tmp_path):
     folder = RunFolder(tmp_path)
     path = folder.samples_path("x")
     assert folder.session_ms("x") is None
     path.parent.mkdir()
     rows = [(0, 0, 0, 9_000_000), (1, 0, 0, 2_500_000), (1, 1, 0, 3_000_000), (2, 0, 5, 7)]
     np.save(path, np.array(rows, dtype=SAMPLES))
-    assert folder.session_ms("x").tolist() == [2.5, 3.0]  # type: ignore[union-attr]
+    assert folder.session_ms("x").tolist() == [2.5, 3.0]
     for content in (b"", b"\x93NUMPY", b"pickle"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.npy: cannot be read as samples"):
@@ -195,7 +194,7 @@ def test_samples_are_those_of_the_session_and_broken_files_are_named(tmp_path: P
 # ── specifications, colours, images ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_specifications_have_no_data_and_no_colour_and_ask_for_fields_that_are_there(plots: dict[str, Plot]) -> None:
+def test_specifications_have_no_data_and_no_colour_and_ask_for_fields_that_are_there(plots):
     for plot in plots.values():
         text = json.dumps(plot.spec)
         assert '"values": [{' not in text
@@ -204,7 +203,7 @@ def test_specifications_have_no_data_and_no_colour_and_ask_for_fields_that_are_t
             assert set(re.findall(r'"field": "(\w+)"', text)) <= set().union(*panel.values)
 
 
-def test_an_axis_labels_what_its_panel_has_room_for() -> None:
+def test_an_axis_labels_what_its_panel_has_room_for():
     """With a single size the axis has no length: whatever else was labelled would stand at the same place."""
     sizes = {"a": [100], "b": [1000], "c": [10000], "d": [100, 1000, 10000]}
     trials = [make_trial(make_cell(model, batch_size=size)) for model, own in sizes.items() for size in own]
@@ -215,7 +214,7 @@ def test_an_axis_labels_what_its_panel_has_room_for() -> None:
         assert [text for text in shown if text in {"100", "1,000", "10,000"}] == [f"{size:,}" for size in own]
 
 
-def test_a_variant_has_one_colour_and_no_look_comes_twice(plots: dict[str, Plot]) -> None:
+def test_a_variant_has_one_colour_and_no_look_comes_twice(plots):
     colours = {(k.label, k.colour) for n in ("devices", "compiled", "epochs", "time", "steps") for k in plots[n].legend}
     assert sorted(label for label, colour in colours if colour) == ["bf16", "compile", "eager"]
     for legend in (plots["time"].legend, keys("variant", map(str, range(24)))):
@@ -223,7 +222,7 @@ def test_a_variant_has_one_colour_and_no_look_comes_twice(plots: dict[str, Plot]
 
 
 @pytest.mark.parametrize(("colours", "ground"), [(vega.LIGHT, "#ffffff"), (vega.DARK, "#191c20")])
-def test_colours_stand_out_from_their_ground(colours: Sequence[str], ground: str) -> None:
+def test_colours_stand_out_from_their_ground(colours, ground):
     """By 3:1, WCAG 2.2's contrast ratio."""
 
     def luminance(colour: str) -> float:
@@ -236,7 +235,7 @@ def test_colours_stand_out_from_their_ground(colours: Sequence[str], ground: str
         assert (light + 0.05) / (dark + 0.05) >= 3, colour
 
 
-def test_the_script_is_made_by_a_process_that_does_not_outlive_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_is_made_by_a_process_that_does_not_outlive_its_user(monkeypatch):
     with making_script() as made:
         text = made()
     assert "window.vegaEmbed=" in text.replace(" ", "")
@@ -254,7 +253,7 @@ def test_the_script_is_made_by_a_process_that_does_not_outlive_its_user(monkeypa
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_page_of_200_cells_is_under_3_mb(tmp_path: Path) -> None:
+def test_a_page_of_200_cells_is_under_3_mb(tmp_path):
     variants = tuple(replace(BUILTIN_VARIANTS["eager"], name=f"variant-{n}") for n in range(6))
     sizes = (10, 50, 100, 500, 1000, 10000)
     folder = write_run(tmp_path, "mlp", "lenet5", "cnn", batch_sizes=sizes, variants=variants)
@@ -266,7 +265,7 @@ def test_a_page_of_200_cells_is_under_3_mb(tmp_path: Path) -> None:
     assert len(text.encode()) < 3_000_000
 
 
-def test_images_of_every_plot(tmp_path: Path) -> None:
+def test_images_of_every_plot(tmp_path):
     folder = write_run(tmp_path, HOSTILE, batch_sizes=(100,))
     target = tmp_path / "deep" / "images"
     assert main(["report", str(folder.path), "--images", str(target), "-q"]) == 0
@@ -280,9 +279,7 @@ def test_images_of_every_plot(tmp_path: Path) -> None:
         assert HOSTILE in "".join(root.itertext())
 
 
-def test_samples_that_are_gone_are_told_and_a_page_goes_where_a_link_leads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_samples_that_are_gone_are_told_and_a_page_goes_where_a_link_leads(tmp_path, capsys):
     folder = write_run(tmp_path, "mlp", **SMALL)
     files = sorted((folder.path / "samples").iterdir())
     files[0].unlink()
@@ -297,9 +294,7 @@ def test_samples_that_are_gone_are_told_and_a_page_goes_where_a_link_leads(
 
 
 @pytest.mark.parametrize("flag", ["--output", "--images"])
-def test_a_place_that_cannot_be_written_is_refused_before_anything_is_drawn(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str
-) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_drawn(tmp_path, capsys, monkeypatch, flag):
     folder = write_run(tmp_path, "mlp", **SMALL)
     monkeypatch.setattr("mnist_bench.report.material.Material", lambda *_: pytest.fail("too late"))
     (tmp_path / "file").write_text("")

@@ -69,7 +69,7 @@ def make_result(off: dict[str, float] | None = None, *, leave_out: Sequence[str]
     return found
 
 
-def test_what_is_run_beside_it_and_how_the_tutorial_loops() -> None:
+def test_what_is_run_beside_it_and_how_the_tutorial_loops():
     standard = standard_matrix(replace(MATRIX, seeds=(4, 5), epochs=3))
     assert (standard.recipe, standard.seeds, standard.epochs) == ("standard", (4,), 3)
     (variant,) = tutorial_matrix("tutorial").variants
@@ -89,13 +89,13 @@ def test_what_is_run_beside_it_and_how_the_tutorial_loops() -> None:
         ([91.96], 90.95, "over 1 pp off (one seed)"),
     ],
 )
-def test_a_verdict_is_the_place_among_the_seeds(measured: list[float], published: float, verdict: str) -> None:
+def test_a_verdict_is_the_place_among_the_seeds(measured, published, verdict):
     epoch = Epoch(name="mlp", lr=0.01, number=0, published=published, measured=measured)
     assert epoch.verdict == verdict
     assert epoch.inside == verdict.startswith(("among", "within"))
 
 
-def test_one_more_seed_is_the_farthest_once_in_n_plus_1_whatever_the_distribution() -> None:
+def test_one_more_seed_is_the_farthest_once_in_n_plus_1_whatever_the_distribution():
     """Trainings that start on a plateau, or do not: two humps, and epochs that hang together."""
     rng, draws, seeds = np.random.default_rng(0), 1500, 10
     farthest = 0
@@ -109,7 +109,7 @@ def test_one_more_seed_is_the_farthest_once_in_n_plus_1_whatever_the_distributio
     assert farthest / draws == pytest.approx(1 / (seeds + 1), abs=3 * math.sqrt(0.09 / draws))
 
 
-def test_a_short_look_is_judged_at_its_last_epoch() -> None:
+def test_a_short_look_is_judged_at_its_last_epoch():
     model = make_result({"mlp": 0.25}, epochs=2).models[0]
     assert (len(model.epochs), model.final.number, model.final.published) == (2, 1, 87.53)
     assert (model.final.difference, model.rms) == (pytest.approx(0.25), pytest.approx(0.25))
@@ -124,32 +124,32 @@ def test_a_short_look_is_judged_at_its_last_epoch() -> None:
         ({"cnn": 0.1}, "fits lr 0.001 and lr 0.01; lr 0.01 is the closer"),
     ],
 )
-def test_which_rate_the_column_fits(off: dict[str, float], words: str) -> None:
+def test_which_rate_the_column_fits(off, words):
     result = make_result(off)
     assert words in result.rate
     for model in result.models:
         assert model.rms == pytest.approx(off.get(model.final.name, 0.0))
 
 
-def test_few_seeds_say_nothing_of_a_column() -> None:
+def test_few_seeds_say_nothing_of_a_column():
     rate = make_result({"cnn": 7.0}, seeds=(0, 1, 2)).rate
     assert rate == "Erratum 4: lr 0.01 is the closer; which rate the published cnn column fits takes 10 seeds to say."
 
 
-def test_what_was_not_measured_is_not_said() -> None:
-    one_set = [replace(t, outcome=structs.replace(t.outcome, final=None)) for t in make_trials(MATRIX)]  # type: ignore[type-var]
+def test_what_was_not_measured_is_not_said():
+    one_set = [replace(t, outcome=structs.replace(t.outcome, final=None)) for t in make_trials(MATRIX)]
     assert lab.to_json(result_of(one_set, []))["errata"] == []
     alone = make_result(leave_out=["cnn-lr0.01"])
     assert (alone.rate, lab.document(alone).notes[0]) == ("", lab.MEANINGS[0])
     assert alone.missing[0] == "tutorial cnn-lr0.01/cpu/b100/eager/s0: not yet run"
 
 
-def test_other_images_get_no_verdict() -> None:
+def test_other_images_get_no_verdict():
     with pytest.raises(UsageError, match="was not made with MNIST"):
         result_of(make_trials(MATRIX), [], dataset=DataSet(name="synthetic", root="/x", sha256="0" * 64))
 
 
-def test_the_plot_draws_every_figure() -> None:
+def test_the_plot_draws_every_figure():
     spec = lab.plot(make_result({"lenet5": 1.0}).models)
     assert [panel["title"] for panel in spec["concat"]][::3] == ["mlp, lr 0.01", "lenet5, lr 0.001"]
     values = [value for panel in spec["concat"] for value in panel["data"]["values"]]
@@ -165,7 +165,7 @@ Make = Callable[..., Path]
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+def asked(monkeypatch):
     """Whether both image sets are to be scored, of what would have been run: every group is interrupted instead."""
     found: list[bool] = []
 
@@ -178,7 +178,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 @pytest.fixture
-def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[bool]) -> Make:
+def finished(tmp_path, monkeypatch, asked):
     """Makes a results folder with the two runs of a reproduction; files of the data set, and plots, are made up."""
     monkeypatch.setattr(runner.data, "verify", lambda dataset: None)
     monkeypatch.setattr(vega, "images", lambda spec: {"svg": b"an svg", "png": b"a png"})
@@ -203,9 +203,7 @@ def reproduce(results: Path, *flags: str) -> int:
     return main(["reproduce", "--resume", "latest", "-o", str(results), "--no-progress", *flags])
 
 
-def test_interrupted_it_shows_what_is_there_and_how_to_go_on(
-    finished: Make, asked: list[bool], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_interrupted_it_shows_what_is_there_and_how_to_go_on(finished, asked, capsys):
     results = finished(leave_out=["lenet5"])
     assert reproduce(results) == 130
     printed = capsys.readouterr()
@@ -215,13 +213,13 @@ def test_interrupted_it_shows_what_is_there_and_how_to_go_on(
     assert asked == [True]  # what a resumed run asks its workers for is what it began with
 
 
-def test_a_failed_trial_is_said_and_is_exit_code_1(finished: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_trial_is_said_and_is_exit_code_1(finished, capsys):
     failed = [make_failed(make_cell("lenet5"), seed, "oom", "raise limits.memory_gib") for seed in MATRIX.seeds]
     assert reproduce(finished(*failed, leave_out=["lenet5"])) == 1
     assert "lenet5/cpu/b100/eager/s2: oom: raise limits.memory_gib" in capsys.readouterr().out
 
 
-def test_nothing_measured_yet(finished: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_measured_yet(finished, capsys):
     results = finished(leave_out=ALL)
     assert reproduce(results, "--json") == 130
     found = json.loads(capsys.readouterr().out)

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -22,7 +21,7 @@ Start = Callable[..., list[str]]
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _alone(tmp_path, monkeypatch):
     """A cache folder of the test's own, no CI; the data set's files are not looked at."""
     monkeypatch.setattr(runner.data, "verify", lambda dataset: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -31,7 +30,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def resume(tmp_path: Path) -> Start:
+def resume(tmp_path):
     """Makes a run of a cell and two seeds, of which ``finished`` are done; returns the command that goes on with it."""
 
     def make(finished: int = 2, **changes: Any) -> list[str]:
@@ -62,13 +61,13 @@ CODE = ('"model": "mlp"', '"model": "evilmod:build"')
     ],
 )
 def test_a_resumed_run_is_what_it_was_and_a_stranger_s_runs_no_code(
-    resume: Start,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: dict[str, Any],
-    edit: tuple[str, str],
-    words: str,
-) -> None:
+    resume,
+    tmp_path,
+    capsys,
+    options,
+    edit,
+    words,
+):
     command, path = resume(1, **options), tmp_path / "results" / RUN_ID / "manifest.json"
     text = path.read_text("utf-8")
     path.write_text(text.replace(*edit, 1))
@@ -77,9 +76,7 @@ def test_a_resumed_run_is_what_it_was_and_a_stranger_s_runs_no_code(
 
 
 @pytest.mark.parametrize("flags", [[], ["--allow-plugins"]])
-def test_the_command_that_goes_on_is_whole(
-    resume: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str]
-) -> None:
+def test_the_command_that_goes_on_is_whole(resume, monkeypatch, capsys, flags):
     monkeypatch.setattr(runner, "run_group", Mock(side_effect=Interrupted("interrupted")))
     command = resume(1, allow_plugins=bool(flags))
     assert main([*command, *flags]) == 130
@@ -88,9 +85,7 @@ def test_the_command_that_goes_on_is_whole(
 
 
 @pytest.mark.parametrize("words", ["run matrix.yaml", "check matrix.yaml --against HEAD", "reproduce"])
-def test_a_place_that_cannot_be_written_is_said_before_anything_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
-) -> None:
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_waited_for(tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mnist_bench.machine.noise.alone", lambda **_: pytest.fail("waited"))
     (tmp_path / "file").write_text("")
@@ -100,7 +95,7 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_waited_for(
     assert (tmp_path / "file").read_text() == ""
 
 
-def test_what_is_left_follows_from_the_run_s_own_stages() -> None:
+def test_what_is_left_follows_from_the_run_s_own_stages():
     """Ten times slower than guessed in its first trial, the others are expected so too; time ticks within a stage."""
     now = 0.0
     names = [f"t{n}" for n in range(4)]
@@ -109,7 +104,7 @@ def test_what_is_left_follows_from_the_run_s_own_stages() -> None:
     left = TimeLeft(dict(guesses), lambda: now)
     assert left.seconds() == 40.0
     for stage, took_s, expected_s in (("preparing", 10.0, 39.0), ("timing", 10.0, 65.0), ("training", 80.0, 84.0)):
-        left.enter(stage, "t0")  # type: ignore[arg-type]
+        left.enter(stage, "t0")
         now += took_s
         assert left.seconds() == pytest.approx(expected_s)
     left.leave("t0")
@@ -120,7 +115,7 @@ def test_what_is_left_follows_from_the_run_s_own_stages() -> None:
         assert left.seconds() == pytest.approx(expected_s)
     together = TimeLeft(dict(guesses), lambda: now)
     for stage, name in (("preparing", "t1"), ("preparing", "t2"), ("timing", "t1"), ("training", "t2")):
-        together.enter(stage, name)  # type: ignore[arg-type]
+        together.enter(stage, name)
         now += 1.0
     timed = {name for name in names if ("timing", name) not in together.guesses}
     assert timed == {"t1", "t2"}  # the others were not ready

@@ -30,7 +30,7 @@ EAGER = (BUILTIN_VARIANTS["eager"],)
 
 
 @pytest.fixture(autouse=True)
-def _data(monkeypatch: pytest.MonkeyPatch) -> None:
+def _data(monkeypatch):
     """No data set is looked at, and no machine."""
     monkeypatch.setattr(runner.data, "verify", lambda dataset: None)
     monkeypatch.setattr(group.noise, "read", lambda pids: CALM)
@@ -63,7 +63,7 @@ def files_of(plan: runner.RunPlan) -> list[bytes]:
     return [(plan.folder.path / name).read_bytes() for name in ("trials.jsonl", "results.csv")]
 
 
-def test_a_run_ends_with_its_tables_and_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ends_with_its_tables_and_is_not_begun_anew(tmp_path, monkeypatch):
     plan = planned(tmp_path, make_matrix(seeds=(0, 1)))
     run = execute(plan)
     assert (run.manifest.status, len(run.trials), len(run.sessions)) == ("complete", 4, 2)
@@ -91,9 +91,7 @@ def test_a_run_ends_with_its_tables_and_is_not_begun_anew(tmp_path: Path, monkey
         (RuntimeError("a bug"), RuntimeError, "stopped"),
     ],
 )
-def test_no_end_leaves_a_run_running(
-    tmp_path: Path, error: BaseException, raised: type[BaseException] | None, status: str
-) -> None:
+def test_no_end_leaves_a_run_running(tmp_path, error, raised, status):
     plan, prepared = planned(tmp_path), []
 
     def second_fails(request: Request, number: int) -> BaseException | None:
@@ -110,9 +108,7 @@ def test_no_end_leaves_a_run_running(
     assert len(again(plan).trials) == 2
 
 
-def test_a_line_that_does_not_fit_the_disk_is_not_a_finished_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_that_does_not_fit_the_disk_is_not_a_finished_trial(tmp_path, monkeypatch):
     plan = planned(tmp_path)
 
     with monkeypatch.context() as patch:
@@ -124,12 +120,12 @@ def test_a_line_that_does_not_fit_the_disk_is_not_a_finished_trial(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_run_between_two_trials(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_run_between_two_trials(tmp_path, number):
     run = execute(planned(tmp_path), observer=Mock(finished=lambda trial: os.kill(os.getpid(), number)))
     assert (run.manifest.status, len(run.trials)) == ("interrupted", 1)
 
 
-def test_the_second_signal_leaves_its_word(tmp_path: Path) -> None:
+def test_the_second_signal_leaves_its_word(tmp_path):
     plan = planned(tmp_path)
     if (child := os.fork()) == 0:
 
@@ -145,13 +141,13 @@ def test_the_second_signal_leaves_its_word(tmp_path: Path) -> None:
     assert plan.folder.manifest().status == "interrupted"
 
 
-def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
+def test_fail_fast_stops_at_the_first_failure(tmp_path):
     plan = planned(tmp_path, fail_fast=True)
     run = execute(plan, answers(TrainEpoch, Failed(kind="failed", reason="mine")))
     assert (run.manifest.status, [trial.status for trial in run.trials]) == ("stopped", ["failed"])
 
 
-def test_only_trials_that_will_live_count_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_trials_that_will_live_count_for_memory(tmp_path, monkeypatch):
     """Two of four are on a GPU that is not here: with memory for two they are timed together."""
     host = Host(platform="linux", torch_version="2.10.0+cpu", find_program=lambda name: name, environ={})
     monkeypatch.setattr(runner, "this_host", lambda: host)
@@ -167,7 +163,7 @@ def test_only_trials_that_will_live_count_for_memory(tmp_path: Path, monkeypatch
     assert observer.notice.call_args.args[0].startswith("2 live trials need about")
 
 
-def test_a_run_without_a_reference_says_so(tmp_path: Path) -> None:
+def test_a_run_without_a_reference_says_so(tmp_path):
     others = (Variant(name="plain", fused_optimizer=False), Variant(name="nhwc", channels_last=True))
     for variants, said in ((others, [cells.NO_REFERENCE]), ((*EAGER, *others), []), (others[:1], [])):
         observer = Mock()
@@ -177,7 +173,7 @@ def test_a_run_without_a_reference_says_so(tmp_path: Path) -> None:
         assert [call.args[0] for call in observer.notice.call_args_list if "reference" in call.args[0]] == said
 
 
-def test_a_link_where_samples_go_is_removed_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_where_samples_go_is_removed_not_followed(tmp_path, monkeypatch):
     plan = planned(tmp_path / "results", make_matrix(seeds=(0,), variants=EAGER))
     (spec,) = plan.specs
     samples = Path(spec.samples_path)
@@ -190,7 +186,7 @@ def test_a_link_where_samples_go_is_removed_not_followed(tmp_path: Path, monkeyp
     assert not samples.is_symlink()
 
 
-def test_the_bookkeeping_of_a_trial_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bookkeeping_of_a_trial_does_not_grow(tmp_path, monkeypatch):
     """5,000 trials: the last 500 cost what the first 500 did, in bytes written, files read and records made."""
     work = Counter[str]()
 

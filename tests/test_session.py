@@ -68,7 +68,7 @@ QUIET = noisy(0.1, 0.001, 1), noisy(0.1, 0.001, 2)
 
 @given(st.integers(1, 6), st.integers(0, 2**32))
 @settings(max_examples=30, deadline=None)
-def test_in_every_round_each_member_has_one_block_with_the_rounds_own_seed(count: int, seed: int) -> None:
+def test_in_every_round_each_member_has_one_block_with_the_rounds_own_seed(count, seed):
     timed = run(*[steady(0.1)] * count, budget_s=2.0, seed=seed, **FOR_EVER)
     assert all(sorted(each.order) == list(range(count)) for each in timed.rounds)
     assert timed.log == [index for each in timed.rounds for index in each.order]
@@ -78,7 +78,7 @@ def test_in_every_round_each_member_has_one_block_with_the_rounds_own_seed(count
     assert len(set(seeds)) == len(seeds) == len(timed.rounds) > 1
 
 
-def test_no_member_has_a_better_place() -> None:
+def test_no_member_has_a_better_place():
     """ABBA: every second round is the first turned round, which is drawn anew each time."""
     rounds = run(*(noisy(0.1, 0.3, n) for n in range(3)), budget_s=40.0, **FOR_EVER).rounds
     rounds = rounds[: len(rounds) // 2 * 2]
@@ -90,7 +90,7 @@ def test_no_member_has_a_better_place() -> None:
         assert 0.2 < places[index, 0] / len(rounds) < 0.46  # about a third: the draw is fair
 
 
-def test_the_same_draw_is_the_same_session() -> None:
+def test_the_same_draw_is_the_same_session():
     one, other, third = (run(*(noisy(0.1, 0.1, n) for n in range(3)), seed=seed).rounds for seed in (5, 5, 6))
     assert one == other != third
 
@@ -98,7 +98,7 @@ def test_the_same_draw_is_the_same_session() -> None:
 # ── when it stops ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_it_stops_when_every_ratio_is_precise_after_whole_pairs_of_rounds() -> None:
+def test_it_stops_when_every_ratio_is_precise_after_whole_pairs_of_rounds():
     timed = run(noisy(0.1, 0.03, 1), noisy(0.2, 0.03, 2), noisy(0.1, 0.03, 3), **UNPAID)
     assert timed.stopped == "precise"
     assert [number for number, _, _ in timed.looks] == list(range(MIN_ROUNDS, len(timed.rounds) + 1, LOOK_EVERY))
@@ -123,14 +123,14 @@ SOON = {
 
 
 @pytest.mark.parametrize("case", SOON)
-def test_a_figure_that_is_precise_at_once_needs_no_more(case: str) -> None:
+def test_a_figure_that_is_precise_at_once_needs_no_more(case):
     seconds, pairs = SOON[case]
     timed = run(*seconds, pairs=pairs, **UNPAID)
     assert (timed.stopped, len(timed.rounds)) == ("precise", MIN_ROUNDS)
     assert timed.looks[-1][1] is not None
 
 
-def test_the_worst_ratio_decides() -> None:
+def test_the_worst_ratio_decides():
     assert len(run(*QUIET, noisy(0.1, 0.1, 3), **UNPAID).rounds) > 4 * MIN_ROUNDS
 
 
@@ -143,7 +143,7 @@ def test_the_worst_ratio_decides() -> None:
         ((), 1.0, 0),
     ],
 )
-def test_it_stops_at_the_budget_of_the_slowest(seconds: tuple[Seconds, ...], budget_s: float, rounds: int) -> None:
+def test_it_stops_at_the_budget_of_the_slowest(seconds, budget_s, rounds):
     timed = run(*seconds, budget_s=budget_s, **FOR_EVER)
     assert timed.stopped == "budget"
     assert len(timed.rounds) == pytest.approx(rounds, abs=2 if len(seconds) == 1 else 0)
@@ -152,7 +152,7 @@ def test_it_stops_at_the_budget_of_the_slowest(seconds: tuple[Seconds, ...], bud
 # ── members that leave ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_member_that_fails_leaves_and_the_others_go_on() -> None:
+def test_a_member_that_fails_leaves_and_the_others_go_on():
     timed = run(noisy(0.1, 0.03, 1), steady(0.1, blocks=3), noisy(0.1, 0.03, 3), **UNPAID)
     assert timed.stopped == "precise"
     assert len(timed.members[1].seeds) == 4  # three good ones, and the one it failed in
@@ -162,7 +162,7 @@ def test_a_member_that_fails_leaves_and_the_others_go_on() -> None:
     assert all(sorted(each.order) == [0, 1, 2] for each in timed.rounds)
 
 
-def test_when_all_have_left_the_session_is_over() -> None:
+def test_when_all_have_left_the_session_is_over():
     timed = run(steady(0.1, blocks=0), steady(0.1, blocks=2), **UNPAID)
     assert (timed.stopped, len(timed.rounds)) == ("budget", 3)
     assert [len(member.seeds) for member in timed.members] == [1, 3]

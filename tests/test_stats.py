@@ -15,7 +15,7 @@ sides = st.lists(st.floats(-3, 3), min_size=1, max_size=8)
 
 
 @given(st.lists(st.lists(st.floats(-9, 9) | st.just(math.nan), min_size=3, max_size=3), max_size=9))
-def test_medians_of_columns_are_numpys(rows: list[list[float]]) -> None:
+def test_medians_of_columns_are_numpys(rows):
     columns = np.array(rows).reshape(-1, 3)
     known = [column[~np.isnan(column)] for column in columns.T]
     np.testing.assert_array_equal(stats.medians(columns), [np.median(x) if x.size else math.nan for x in known])
@@ -23,18 +23,18 @@ def test_medians_of_columns_are_numpys(rows: list[list[float]]) -> None:
 
 
 @pytest.mark.parametrize("n", range(1, 13))
-def test_distribution_of_signed_ranks_is_that_of_all_signs(n: int) -> None:
+def test_distribution_of_signed_ranks_is_that_of_all_signs(n):
     sums = [sum(itertools.compress(range(1, n + 1), signs)) for signs in itertools.product([0, 1], repeat=n)]
     np.testing.assert_allclose(stats.signed_rank_distribution(n), np.bincount(sums) / 2**n, rtol=1e-12)
 
 
 class TestHodgesLehmann:
-    def test_below_six_values_there_are_no_bounds_and_six_are_bounded_by_their_range(self) -> None:
+    def test_below_six_values_there_are_no_bounds_and_six_are_bounded_by_their_range(self):
         assert [stats.hodges_lehmann(np.arange(n)) for n in range(1, 6)] == [Interval((n - 1) / 2) for n in range(1, 6)]
         assert stats.hodges_lehmann([5, 1, 3, 9, 7, 2]) == Interval(4.5, 1.0, 9.0)
 
     @pytest.mark.parametrize("n", [6, 9, 15, 40])
-    def test_interval_inverts_the_exact_test(self, n: int) -> None:
+    def test_interval_inverts_the_exact_test(self, n):
         """A shift inside the bounds is not rejected by scipy's exact test, one outside is."""
         x = np.random.default_rng(n).normal(size=n)
         interval = stats.hodges_lehmann(x)
@@ -44,7 +44,7 @@ class TestHodgesLehmann:
             )
             assert outside <= 0.05 < inside
 
-    def test_normal_approximation_meets_the_exact_ranks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_normal_approximation_meets_the_exact_ranks(self, monkeypatch):
         approximate = {n: stats.critical_rank(n) for n in (61, 80, 120)}
         monkeypatch.setattr(stats, "EXACT_UP_TO", 1000)
         stats.critical_rank.cache_clear()
@@ -53,13 +53,13 @@ class TestHodgesLehmann:
         assert all(abs(exact[n] - approximate[n]) <= 1 for n in exact)
 
     @pytest.mark.parametrize("n", [8, 20, 80])
-    def test_coverage(self, n: int) -> None:
+    def test_coverage(self, n):
         draws = np.random.default_rng(7).standard_t(4, size=(2000, n))
         covered = sum(i.low <= 0 <= i.high for i in map(stats.hodges_lehmann, draws))
         assert 0.93 <= covered / len(draws) <= 0.97
 
     @given(samples, st.floats(-50, 50), st.sampled_from([-1, 1]))
-    def test_moves_with_its_values_whatever_their_order(self, x: list[float], shift: float, sign: int) -> None:
+    def test_moves_with_its_values_whatever_their_order(self, x, shift, sign):
         before, after = stats.hodges_lehmann(x), stats.hodges_lehmann(shift + sign * np.sort(x))
         assert after.estimate == pytest.approx(sign * before.estimate + shift, abs=1e-9)
         if before.low is not None:
@@ -68,20 +68,20 @@ class TestHodgesLehmann:
             assert min(x) <= before.low <= before.estimate <= before.high <= max(x)
 
     @pytest.mark.parametrize("bad", [[], [1.0, math.nan], [math.inf], [[1.0]]])
-    def test_bad_samples_are_refused(self, bad: list[float]) -> None:
+    def test_bad_samples_are_refused(self, bad):
         with pytest.raises(ValueError, match="a sample"):
             stats.hodges_lehmann(bad)
 
 
 class TestStudent:
     @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
-    def test_quantile_is_scipys(self, confidence: float) -> None:
+    def test_quantile_is_scipys(self, confidence):
         freedom = [*range(1, 60), 199, 200, 201, 1.5, 7.25, 5000]
         found = [stats.student_quantile(each, confidence) for each in freedom]
         np.testing.assert_allclose(found, scipy.stats.t.ppf((1 + confidence) / 2, freedom), rtol=1e-11)
 
     @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20))
-    def test_intervals_are_the_textbooks_and_below_three_values_there_are_no_bounds(self, x: list[float]) -> None:
+    def test_intervals_are_the_textbooks_and_below_three_values_there_are_no_bounds(self, x):
         interval, mean = stats.t_interval(x), np.mean(x)
         assert interval.estimate == pytest.approx(mean, rel=1e-9, abs=1e-9)
         assert (interval.low is None) == (interval.high is None) == (len(x) < 3)
@@ -90,13 +90,13 @@ class TestStudent:
         if interval.half is not None:
             assert interval.half == pytest.approx(half / math.sqrt(len(x)), rel=1e-9, abs=1e-9)
 
-    def test_floor_widens_only_what_is_narrower(self) -> None:
+    def test_floor_widens_only_what_is_narrower(self):
         assert stats.t_interval([1, 1, 1], variance_floor=4.0) == stats.t_interval([-1, 1, 3]).holding(1.0)
         assert stats.t_interval([-1, 1, 3], variance_floor=0.1) == stats.t_interval([-1, 1, 3])
 
     @pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")  # scipy's, where all values of a side are equal
     @given(sides, sides)
-    def test_welchs_is_scipys_and_swapping_negates(self, x: list[float], y: list[float]) -> None:
+    def test_welchs_is_scipys_and_swapping_negates(self, x, y):
         there, back = stats.welch_interval(x, y), stats.welch_interval(y, x)
         assert there.estimate == pytest.approx(np.mean(y) - np.mean(x), abs=1e-12)
         assert (there.low is None) == (back.low is None) == (min(len(x), len(y)) < 3)
@@ -107,7 +107,7 @@ class TestStudent:
                 assert (there.low, there.high) == pytest.approx((low, high), rel=1e-6, abs=1e-9)
 
 
-def test_interval_on_the_ratio_scale() -> None:
+def test_interval_on_the_ratio_scale():
     assert Interval(0.0, -math.log(2), math.log(2)).exp() == Interval(1.0, pytest.approx(0.5), pytest.approx(2.0))
     assert Interval(2.0, 1.0, math.e).log() == Interval(math.log(2), 0.0, 1.0)
     assert Interval(2.0, 1.0, 3.0).scaled(10) == Interval(20.0, 10.0, 30.0)

@@ -25,7 +25,7 @@ def html(markdown: str) -> str:
     return MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown)
 
 
-def test_terminal_is_aligned_by_width_on_the_screen() -> None:
+def test_terminal_is_aligned_by_width_on_the_screen():
     assert [line.plain for line in TABLE.terminal(100)] == [
         "Cells",
         "name    s  why",
@@ -35,36 +35,36 @@ def test_terminal_is_aligned_by_width_on_the_screen() -> None:
     ]
 
 
-def test_narrow_terminal_loses_the_least_needed_first_and_never_the_name() -> None:
+def test_narrow_terminal_loses_the_least_needed_first_and_never_the_name():
     def heads(width: int) -> str:
         return [line.plain for line in TABLE.terminal(width)][1]
 
     assert [heads(width) for width in (15, 14, 8, 7)] == ["name   s why", "name   s", "name   s", "name"]
 
 
-def test_programs_get_their_columns_and_nothing_is_empty() -> None:
+def test_programs_get_their_columns_and_nothing_is_empty():
     assert TABLE.csv() == "name,seconds,ok\nmlp,1.5,true\n層五,,false\n"
     assert Table("", COLUMNS, ()).csv() == "name,seconds,ok\n"
     assert TABLE.records()[1] == {"name": "層五", "seconds": None, "ok": False}
 
 
-def test_no_word_is_cut() -> None:
+def test_no_word_is_cut():
     long = "a" * 50
     assert [line.plain for line in Document(title=f"x {long} y").terminal(20)] == ["x", f"  {long}", "  y"]
 
 
-def test_lists() -> None:
+def test_lists():
     assert (listed(["a", "b", "c"]), listed(list("abcde"))) == ("a, b, c", "a, b, c and 2 more")
     assert (shortened("lenet5/cpu/eager", 11), shortened("mlp", 11)) == ("lenet…eager", "mlp")
 
 
 @given(st.text())
-def test_plain_text_is_one_printable_line(text: str) -> None:
+def test_plain_text_is_one_printable_line(text):
     assert plain(text).isprintable()
 
 
 @given(st.text(alphabet=st.sampled_from("<>&|`*_[]()~$#!\\@w.:/ab\n\x1b:")))
-def test_markdown_shows_text_literally(text: str) -> None:
+def test_markdown_shows_text_literally(text):
     shown = html(f"| a |\n| --- |\n| {escape(text)} |")
     cell = re.findall(r"<td>(.*?)</td>", shown, re.DOTALL)
     assert len(cell) == 1
@@ -74,7 +74,7 @@ def test_markdown_shows_text_literally(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["https://x.y", "www.x.y", "WWW.x.y", "ftp://x", "@octocat", "a@b"])
-def test_addresses_become_no_links_and_mentions_notify_nobody(text: str) -> None:
+def test_addresses_become_no_links_and_mentions_notify_nobody(text):
     assert not re.search(r"https?://|ftp://|www\.|@\w", escape(text), re.IGNORECASE)
 
 
@@ -85,14 +85,14 @@ def test_addresses_become_no_links_and_mentions_notify_nobody(text: str) -> None
         *((' "=1', "'\"=1"), ("\t=1", "'=1"), ("a=1", "a=1"), ("a\nb", "a b")),
     ],
 )
-def test_no_spreadsheet_takes_text_for_a_formula(text: str, shown: str) -> None:
+def test_no_spreadsheet_takes_text_for_a_formula(text, shown):
     assert harmless(text) == shown
     line = Table.of("", [{"a": text}]).csv().splitlines(keepends=True)
     assert next(iter(csv.reader(io.StringIO(line[1])))) == [shown]
 
 
 @pytest.mark.parametrize("line", ["::error::x", "  ::error::x", "a ##[error]x"])
-def test_no_runner_takes_a_line_for_a_command(line: str) -> None:
+def test_no_runner_takes_a_line_for_a_command(line):
     assert not re.search(r"^\s*::\w|##\[", inert(line))
     table = Table.of("", [{"a": line}])
     assert not any(re.search(r"^\s*::\w|##\[", text.plain) for text in table.terminal(80))

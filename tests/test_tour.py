@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pexpect
@@ -39,7 +38,7 @@ pytestmark = [needs_terminal, pytest.mark.usefixtures("one_core")]
 
 
 @pytest.fixture
-def walker(tmp_path: Path, bench_environ: Callable[[str], dict[str, str]]) -> Iterator[Walker]:
+def walker(tmp_path, bench_environ):
     walker = Walker(tmp_path, bench_environ("tour"))
     yield walker
     walker.bash.close(force=True)
@@ -131,7 +130,7 @@ def walk(walker: Walker, walked: list[Command]) -> dict[str, str]:
 
 
 @pytest.mark.timeout(900)
-def test_the_tour_can_be_walked(walker: Walker, tmp_path: Path) -> None:
+def test_the_tour_can_be_walked(walker, tmp_path):
     screens = walk(walker, [command for command in commands(TOUR) if command.text != LONG])
     resumed = screens["mnist-bench run --resume latest --allow-plugins"]
     found = re.search(r"(\d+) trials, (\d+) of them finished before", resumed)
@@ -145,5 +144,5 @@ def test_the_tour_can_be_walked(walker: Walker, tmp_path: Path) -> None:
 
 @pytest.mark.bars
 @pytest.mark.timeout(7200)
-def test_the_whole_tour_can_be_walked(walker: Walker) -> None:
+def test_the_whole_tour_can_be_walked(walker):
     walk(walker, commands(TOUR))

@@ -4,7 +4,6 @@ import shlex
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,13 @@ def audit(*paths: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("linter", [schema_check, audit])
-def test_workflows_are_of_the_schema_and_safe(linter: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_workflows_are_of_the_schema_and_safe(linter):
     done = linter(*WORKFLOWS)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_rights_are_given_to_jobs_one_by_one(path: Path) -> None:
+def test_rights_are_given_to_jobs_one_by_one(path):
     document = yaml.safe_load(path.read_text("utf-8"))
     assert document["permissions"] == {}
     for job in document["jobs"].values():
@@ -61,7 +60,7 @@ def test_rights_are_given_to_jobs_one_by_one(path: Path) -> None:
         assert job["timeout-minutes"] <= 60
 
 
-def test_the_gate_has_the_history_that_it_compares_with() -> None:
+def test_the_gate_has_the_history_that_it_compares_with():
     for path in (OWN[1], COPIED[1]):
         (checkout,) = [step for step in steps(path) if step.get("uses", "").startswith("actions/checkout@")]
         assert checkout["with"]["fetch-depth"] == 0
@@ -70,7 +69,7 @@ def test_the_gate_has_the_history_that_it_compares_with() -> None:
         assert check["env"] == {"BASE": "${{ github.base_ref }}"}
 
 
-def test_a_red_night_is_in_the_history_too() -> None:
+def test_a_red_night_is_in_the_history_too():
     """A job that failed saves nothing by itself."""
     kept = [step for step in steps(COPIED[2]) if step.get("with", {}).get("path") == "results"]
     assert [step["uses"].partition("@")[0] for step in kept] == ["actions/cache/restore", "actions/cache/save"]
@@ -81,12 +80,12 @@ def test_a_red_night_is_in_the_history_too() -> None:
 
 
 @pytest.mark.parametrize("path", COPIED, ids=lambda path: path.name)
-def test_docs_ci_shows_them_as_they_are(path: Path) -> None:
+def test_docs_ci_shows_them_as_they_are(path):
     shown = [block.text for block in blocks((ROOT / "docs" / "ci.md").read_text("utf-8")) if block.language == "yaml"]
     assert path.read_text("utf-8") in shown
     assert len(shown) == len(COPIED)
 
 
 @pytest.mark.parametrize("words", ALL_COMMANDS)
-def test_commands_of_workflows_exist(words: list[str]) -> None:
+def test_commands_of_workflows_exist(words):
     understood(words, "pip", "python3", ".venv/bin/pip")

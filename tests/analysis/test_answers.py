@@ -64,14 +64,14 @@ class TestCrossover:
             ([], 1.1, "unknown", ""),
         ],
     )
-    def test_known_answers(self, ratios: list[float], width: float | None, estimate: str, bounds: str) -> None:
+    def test_known_answers(self, ratios, width, estimate, bounds):
         one = found(ratios, width)
         assert (one.estimate.words, one.bounds, bool(one.reason)) == (estimate, bounds, not bounds)
 
     @given(rising, st.floats(1.0, 3.0), st.floats(1.0, 3.0), st.floats(1.0, 50.0))
     def test_interval_holds_the_estimate_wider_ratios_widen_it_and_a_faster_device_never_crosses_later(
-        self, ratios: list[float], width: float, more: float, faster: float
-    ) -> None:
+        self, ratios, width, more, faster
+    ):
         one, wide, fast = found(ratios, width), found(ratios, width * more), found([r * faster for r in ratios], width)
         places = [position(point) for point in (wide.low, one.low, one.estimate, one.high, wide.high)]
         assert all(a <= b * (1 + 1e-9) for a, b in pairwise(places))
@@ -87,7 +87,7 @@ def earned(ratio: SpeedUp, compile_s: float = 12.0, step_s: float = 0.003) -> Br
 
 
 class TestBreakEven:
-    def test_known_answer(self) -> None:
+    def test_known_answer(self):
         one = earned(SpeedUp(Interval(1.5, 1.2, 2.0), "between"))
         assert astuple(one.steps) == pytest.approx((12_000, 8_000, 24_000))
         assert astuple(one.epochs) == pytest.approx((20, 40 / 3, 40))
@@ -97,7 +97,7 @@ class TestBreakEven:
         assert astuple(earned(speed(1.5, None), compile_s=-0.1).steps) == (0, None, None)  # it costs nothing
 
     @given(st.floats(1.01, 50), st.floats(0.1, 100), st.floats(1e-5, 1))
-    def test_both_have_then_cost_the_same(self, ratio: float, compile_s: float, step_s: float) -> None:
+    def test_both_have_then_cost_the_same(self, ratio, compile_s, step_s):
         steps, low, high = astuple(earned(speed(ratio, 1.001), compile_s, step_s).steps)
         assert low <= steps <= high
         assert steps * step_s == pytest.approx(compile_s + steps * step_s / ratio)
@@ -111,7 +111,7 @@ class TestBreakEven:
             (SpeedUp(Interval(0.95, 0.9, 1.0), "within"), "unproven", "not shown"),
         ],
     )
-    def test_what_does_not_pay_off(self, ratio: SpeedUp, verdict: str, says: str) -> None:
+    def test_what_does_not_pay_off(self, ratio, verdict, says):
         one = earned(ratio)
         assert (one.verdict, one.words, one.steps, one.epochs, one.seconds) == (verdict, says, None, None, None)
 
@@ -145,7 +145,7 @@ def stuck(rng: np.random.Generator, seeds: int) -> np.ndarray:
 
 class TestAccuracy:
     @pytest.mark.parametrize("seeds", [1, 2, 5])
-    def test_equal_predictions_are_identical_whatever_their_number(self, seeds: int) -> None:
+    def test_equal_predictions_are_identical_whatever_their_number(self, seeds):
         same = [(scored(0.92, f"s{n}"), scored(0.92, f"s{n}")) for n in range(seeds)]
         one, elsewhere = (compare_accuracy(same, same_images=same_images) for same_images in (True, False))
         mixed = compare_accuracy([*same, (scored(0.92, "x"), scored(0.88, "y"))])
@@ -166,11 +166,11 @@ class TestAccuracy:
             ([1.0] * 6, [1.0] * 6, "equivalent", ""),
         ],
     )
-    def test_verdicts(self, reference: list[float], this: list[float], verdict: str, mark: str) -> None:
+    def test_verdicts(self, reference, this, verdict, mark):
         one = difference(reference, this)
         assert (one.verdict, one.mark, one.difference.low is None) == (verdict, mark, len(this) < 3)
 
-    def test_interval_is_students_over_seeds_but_never_narrower_than_chance(self) -> None:
+    def test_interval_is_students_over_seeds_but_never_narrower_than_chance(self):
         changes = [0.0, 0.01, -0.004, 0.006]
         low, high = scipy.stats.t.interval(0.95, 3, np.mean(changes), scipy.stats.sem(changes))
         found = difference([0.9] * 4, [0.9 + change for change in changes])
@@ -182,7 +182,7 @@ class TestAccuracy:
         assert many.difference.half == pytest.approx(half / math.sqrt(6))
 
     @given(st.lists(st.tuples(st.floats(0.5, 0.999), st.floats(0.5, 0.999)), min_size=1, max_size=8))
-    def test_laws(self, pairs: list[tuple[float, float]]) -> None:
+    def test_laws(self, pairs):
         before, after = zip(*pairs, strict=True)
         there, back = difference(before, after), difference(after, before)
         assert (there.reference, there.this) == (back.this, back.reference)
@@ -203,12 +203,12 @@ class TestAccuracy:
             (stuck, plain(0.01), ["equivalent", "worse"]),
         ],
     )
-    def test_false_verdicts_are_rare(self, reference: Training, this: Training, false: list[str], seeds: int) -> None:
+    def test_false_verdicts_are_rare(self, reference, this, false, seeds):
         rng, draws = np.random.default_rng(7), 600
         found = [difference(reference(rng, seeds).tolist(), this(rng, seeds).tolist()).verdict for _ in range(draws)]
         assert sum(map(found.count, false)) / draws < 0.025 + 0.012
 
-    def test_the_same_recipe_is_shown_equivalent_by_enough_seeds(self) -> None:
+    def test_the_same_recipe_is_shown_equivalent_by_enough_seeds(self):
         rng, recipe = np.random.default_rng(7), plain(0.01)
         found = [difference(recipe(rng, 10).tolist(), recipe(rng, 10).tolist()).verdict for _ in range(300)]
         assert found.count("equivalent") / len(found) > 0.9

@@ -18,7 +18,6 @@ from run_factory import BF16, Trouble, matrix_of, records
 from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by
 from mnist_bench.analysis.ratios import PROCESS_SD, ratio_of
 from mnist_bench.analysis.summary import Run
-from mnist_bench.disk.folder import RunFolder
 from mnist_bench.records import BUILTIN_VARIANTS, Manifest, Matrix, Session, Trial, Variant
 
 BY = ("device", "variant", "batch_size", "model")
@@ -43,17 +42,17 @@ def make_run(matrix: Matrix | None = None, trouble: Trouble = TROUBLE, **how: An
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def folder(tmp_path_factory):
     return keep(tmp_path_factory.mktemp("results"), *records(make_matrix(), TROUBLE))
 
 
 @pytest.fixture(scope="module")
-def run(folder: RunFolder) -> Run:
+def run(folder):
     return Run.read(folder)
 
 
 @pytest.fixture(scope="module")
-def b() -> Run:
+def b():
     return make_run(pace=1.1, salt=1)
 
 
@@ -117,7 +116,7 @@ def reference_of(cell: str, by: str) -> str:
 
 class TestAgainstPandas:
     @pytest.mark.parametrize("by", BY)
-    def test_ratios_intervals_and_accuracies(self, folder: RunFolder, run: Run, by: Any) -> None:
+    def test_ratios_intervals_and_accuracies(self, folder, run, by):
         files = Files(folder.path)
         pairs = {cell: reference_of(cell, by) for cell in files.good}
         compute = files.ratio if by in ("device", "variant") else files.rate_ratio
@@ -134,7 +133,7 @@ class TestAgainstPandas:
             if column := {"device": "speedup_vs_cpu", "variant": "speedup_vs_eager"}.get(by):  # of the run's table
                 assert found[cell] == tuple(rows[cell][column + end] for end in ("", "_low", "_high"))
 
-    def test_break_even_is_of_what_compiling_costs_beyond_the_reference(self) -> None:
+    def test_break_even_is_of_what_compiling_costs_beyond_the_reference(self):
         manifest, trials, sessions = records(make_matrix())
         slow = [replace(t, outcome=structs.replace(t.outcome, compile_s=30.0)) if "bf16" in t.id else t for t in trials]
         run = as_run(manifest, slow, sessions)
@@ -147,7 +146,7 @@ class TestAgainstPandas:
         paid = [(one.epochs.estimate, one.steps.estimate * one.cell.batch_size) for one in found if one.steps]
         assert [epochs for epochs, _ in paid] == pytest.approx([samples / 60_000 for _, samples in paid])
 
-    def test_two_runs_have_welchs_intervals(self, tmp_path: Path) -> None:
+    def test_two_runs_have_welchs_intervals(self, tmp_path):
         folders = [keep(tmp_path / f"{n}", *records(make_matrix(), TROUBLE, pace=1 + n, salt=n)) for n in (0, 1)]
         files = [Files(one.path) for one in folders]
         logs = [np.log(1 / one.step_s.T.stack()) for one in files]
@@ -162,7 +161,7 @@ class TestAgainstPandas:
 
 class TestCells:
     @pytest.mark.parametrize("by", BY)
-    def test_no_ratio_from_a_cell_that_is_not_ok_and_each_says_why(self, run: Run, by: Any) -> None:
+    def test_no_ratio_from_a_cell_that_is_not_ok_and_each_says_why(self, run, by):
         rows, found = {row.cell.id: row for row in run.rows}, lines(compare_cells(run, by))
         for one in found.values():
             assert one.speed_up is None or rows[one.cell.id].status == rows[one.reference.id].status == "ok"
@@ -174,7 +173,7 @@ class TestCells:
             one = found[name.partition("/s")[0]]
             assert (one.status, one.reason, one.speed_up, one.accuracy, one.marks) == (status, reason, None, None, "")
 
-    def test_seeds_that_are_ok_speak_where_they_are_asked(self) -> None:
+    def test_seeds_that_are_ok_speak_where_they_are_asked(self):
         bad, name = ("crashed", "signal 11"), "mlp/cuda/b100/compile"
         run = make_run(trouble={**TROUBLE, f"{name}/s1": bad, f"{name}/s2": bad})
         plain, asked = (lines(compare_cells(run, "variant", partial=partial)) for partial in (False, True))
@@ -182,7 +181,7 @@ class TestCells:
         assert (one.speed_up.interval.estimate, one.status, one.reason) == (row["speedup_vs_eager"], *bad)
         assert [cell for cell in asked if asked[cell] != plain[cell] or asked[cell].partial] == [name]
 
-    def test_smallest_batch_size_that_is_ok_is_the_reference(self) -> None:
+    def test_smallest_batch_size_that_is_ok_is_the_reference(self):
         run = make_run(make_matrix(batch_sizes=(1000, 100, 5000)), {"mlp/cpu/b100/eager": ("oom", "no memory")})
         found = lines(compare_cells(run, "batch_size"))
         assert "mlp/cpu/b1000/eager" not in found
@@ -190,7 +189,7 @@ class TestCells:
         assert found["mlp/cuda/b1000/eager"].reference.batch_size == 100
         assert {one.speed_up.paired for one in found.values() if one.speed_up} == {"unpaired"}
 
-    def test_reference_is_named_or_missed(self, run: Run) -> None:
+    def test_reference_is_named_or_missed(self, run):
         named = compare_cells(run, "variant", reference="compile")
         there, back = ratios(named), ratios(compare_cells(run, "variant"))
         inverse = [1 / ratio for ratio in back["mlp/cpu/b100/compile"]]
@@ -201,7 +200,7 @@ class TestCells:
         assert [(one.cell.id, one.reference) for one in none.lines] == [("mlp/cpu/b100/bf16", None)]
         assert (none.comparable, "--reference" in none.reference) == (False, True)
 
-    def test_what_was_never_timed_shares_no_seed_or_has_no_reference_says_so(self) -> None:
+    def test_what_was_never_timed_shares_no_seed_or_has_no_reference_says_so(self):
         manifest, trials, sessions = records(make_matrix())
         untimed = compare_cells(as_run(manifest, trials, []), "variant")
         assert {"never timed" in one.reason and one.accuracy is not None for one in untimed.lines} == {True}
@@ -211,12 +210,12 @@ class TestCells:
         alone = lines(compare_cells(make_run(make_matrix(devices=("cuda",))), "device"))["mlp/cuda/b100/eager"]
         assert (alone.speed_up, "mlp/cpu/b100/eager is not in this run" in alone.reason) == (None, True)
 
-    def test_filter_does_not_take_the_reference_away(self, run: Run) -> None:
+    def test_filter_does_not_take_the_reference_away(self, run):
         some, whole = compare_cells(run, "device", lambda cell: cell.device == "cuda"), compare_cells(run, "device")
         assert (ratios(some), some.crossovers) == (ratios(whole), whole.crossovers)
         assert {one.cell.device for one in some.lines} == {"cuda"}
 
-    def test_noise_and_class_are_those_of_the_worse_side(self, run: Run) -> None:
+    def test_noise_and_class_are_those_of_the_worse_side(self, run):
         classes = {one.cell.variant: one.class_ for one in compare_cells(run, "variant").lines if one.speed_up}
         assert classes == {"compile": "A", "bf16": "B"}
         manifest, trials, sessions = records(make_matrix())
@@ -225,7 +224,7 @@ class TestCells:
         found = lines(compare_cells(as_run(manifest, trials, sessions), "variant"))
         assert (found["mlp/cpu/b100/compile"].noisy, found["mlp/cpu/b1000/compile"].noisy) == (True, False)
 
-    def test_default_is_the_batch_size_where_one_variant_of_one_device_was_measured(self) -> None:
+    def test_default_is_the_batch_size_where_one_variant_of_one_device_was_measured(self):
         eager = make_matrix(variants=(BUILTIN_VARIANTS["eager"],))
         gone = {f"{model}/cuda/b{size}/eager": ("skipped", "no") for model in ("mlp", "lenet5") for size in (100, 1000)}
         assert default_by(make_run(eager, gone)) == "batch_size"
@@ -233,20 +232,20 @@ class TestCells:
 
 class TestRuns:
     @pytest.mark.parametrize(("seeds", "half"), [((0,), math.sqrt(2)), ((0, 1), 1.0)])
-    def test_few_seeds_have_what_a_session_can_show(self, seeds: tuple[int, ...], half: float) -> None:
+    def test_few_seeds_have_what_a_session_can_show(self, seeds, half):
         made = [make_run(make_matrix(seeds=seeds), {}, pace=factor, salt=2) for factor in (1.0, 1.0, 1.1)]
         same, slower = (lines(compare_runs(made[0], other))["mlp/cpu/b100/eager"] for other in made[1:])
         width = math.exp(scipy.stats.norm.ppf(0.975) * PROCESS_SD * half)
         assert astuple(same.speed_up.interval) == pytest.approx((1.0, 1 / width, width))
         assert (same.shown, slower.shown) == ("not told apart", "slower")
 
-    def test_what_one_run_never_timed_says_so(self, run: Run, b: Run) -> None:
+    def test_what_one_run_never_timed_says_so(self, run, b):
         untimed = replace(b, sessions=())
         for pair in ((run, untimed), (untimed, run)):
             one = lines(compare_runs(*pair))["mlp/cpu/b100/eager"]
             assert (one.speed_up, one.marks, one.reason) == (None, "", "one of the runs never timed it")
 
-    def test_only_the_cells_that_differ_are_left_out(self, run: Run) -> None:
+    def test_only_the_cells_that_differ_are_left_out(self, run):
         variants = (BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"], Variant(name="bf16", precision="tf32"))
         comparison = compare_runs(run, make_run(make_matrix(variants=variants), salt=1))
         known = ratios(comparison)
@@ -254,7 +253,7 @@ class TestRuns:
         (difference,) = comparison.differences
         assert (difference.field, difference.a, difference.b) == ("settings", "precision bf16", "precision tf32")
 
-    def test_accuracies_on_other_images_show_nothing(self, run: Run, b: Run) -> None:
+    def test_accuracies_on_other_images_show_nothing(self, run, b):
         dataset = replace(b.manifest.dataset, name="synthetic", sha256="f" * 64)
         other = replace(b, manifest=replace(b.manifest, dataset=dataset))
         comparison = compare_runs(run, other, across_machines=True)

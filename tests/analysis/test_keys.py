@@ -17,7 +17,7 @@ def key(**changes: Any) -> Key:
     return replace(key_of(make_manifest(), CELL, make_measurement()), **changes)
 
 
-def test_key_of_a_cell() -> None:
+def test_key_of_a_cell():
     found = key()
     assert (found.cpu, found.gpu, found.driver, found.threads, found.cores) == ("AMD EPYC", None, None, 2, 2)
     assert (found.torch, found.recipe, found.epochs) == ("2.13.0+cpu", "standard", 2)
@@ -30,7 +30,7 @@ def test_key_of_a_cell() -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_each_field_makes_a_difference(field: str) -> None:
+def test_each_field_makes_a_difference(field):
     one = key(driver="550")
     value: Any = {**one.settings, "lr": 9} if field == "settings" else "another"
     (found,) = differences(one, replace(one, **{field: value}))
@@ -39,12 +39,12 @@ def test_each_field_makes_a_difference(field: str) -> None:
     assert differences(one, one) == ()
 
 
-def test_unknown_is_said_so_and_an_unknown_driver_does_not_count() -> None:
+def test_unknown_is_said_so_and_an_unknown_driver_does_not_count():
     assert differences(key(), key(driver="550")) == differences(key(driver="550"), key()) == ()
     assert differences(key(torch=None), key())[0].a == "unknown"
 
 
-def test_what_matters_most_comes_first_and_each_once() -> None:
+def test_what_matters_most_comes_first_and_each_once():
     found = differences(key(), key(epochs=3, cores=8, cpu="Intel", dataset="synthetic (ffffffffffff)"))
     assert [one.field for one in found] == ["cpu", "cores", "epochs", "dataset"]
     other = replace(found[0], b="z")
@@ -61,13 +61,13 @@ def test_what_matters_most_comes_first_and_each_once() -> None:
         ({"models": (ModelEntry(name="mlp", model="mlp", lr=0.1),)}, False),
     ],
 )
-def test_what_names_stand_for_counts_and_not_the_names(change: dict[str, Any], same: bool) -> None:
+def test_what_names_stand_for_counts_and_not_the_names(change, same):
     assert (digest(settings(make_matrix(**change), CELL)) == digest(settings(make_matrix(), CELL))) == same
     mine = settings(make_matrix(variants=(replace(COMPILE, name="mine"),)), make_cell(variant="mine"))
     assert digest(mine) == digest(settings(make_matrix(), CELL))
 
 
-def test_every_setting_counts() -> None:
+def test_every_setting_counts():
     names = {field.name for field in fields(Variant)} - {"name", "threads", "compile"}
     names |= {f"compile.{field.name}" for field in fields(CompileOptions)}
     assert set(settings(make_matrix(), CELL)) == names | {"model", "optimizer", "lr"}

@@ -48,7 +48,7 @@ def timed(*ms: tuple[Cell, float], seeds: int = 1, **changes: Any) -> tuple[list
 
 
 class TestRows:
-    def test_order_is_that_of_the_matrix_and_what_is_not_finished_is_pending(self) -> None:
+    def test_order_is_that_of_the_matrix_and_what_is_not_finished_is_pending(self):
         cells = [make_cell(variant="compile"), make_cell("cnn"), make_cell()]
         planned = [make_trial(cell, seed) for cell in cells for seed in (0, 1)]
         done = [make_trial(cell, 1) for cell in reversed(cells[:2])]
@@ -58,9 +58,7 @@ class TestRows:
         assert [row.cell for row in Run(manifest=make_manifest(), trials=[make_trial()], sessions=()).rows] == [EAGER]
 
     @pytest.mark.parametrize(("better", "worse"), [*combinations(STATUSES, 2)])
-    def test_status_is_the_worst_of_the_seeds_and_figures_come_from_those_that_are_ok(
-        self, better: Any, worse: Any
-    ) -> None:
+    def test_status_is_the_worst_of_the_seeds_and_figures_come_from_those_that_are_ok(self, better, worse):
         def trial(seed: int, status: Any) -> Trial:
             if status in ("ok", "skipped"):
                 return make_trial(seed=seed, outcome=make_measurement() if status == "ok" else Skip(reason="skipped"))
@@ -78,7 +76,7 @@ class TestRows:
 
 class TestFigures:
     @given(st.lists(st.tuples(st.floats(0.01, 1e4), st.floats(0.01, 1e4)), min_size=1, max_size=6))
-    def test_an_epoch_is_all_images(self, took: list[tuple[float, float]]) -> None:
+    def test_an_epoch_is_all_images(self, took):
         row = only_row(seeds_of(*({"epochs": make_epochs(train_s)} for train_s in took)))
         assert row["epoch_s"] * row["train_samples_per_s"] == pytest.approx(60_000, rel=1e-12)
         low, high = row["train_samples_per_s_low"], row["train_samples_per_s_high"]
@@ -87,17 +85,17 @@ class TestFigures:
             assert 0 <= low <= row["train_samples_per_s"] <= high
 
     @pytest.mark.parametrize("seeds", [1, 2, 3])
-    def test_time_to_accuracy_is_unknown_where_a_seed_never_got_there(self, seeds: int) -> None:
+    def test_time_to_accuracy_is_unknown_where_a_seed_never_got_there(self, seeds):
         reached = [(0.97, 0.9, 0.9), (0.1, 0.9, 0.98), (0.1, 0.2, 0.9699)][:seeds]
         row = only_row(seeds_of(*({"epochs": make_epochs((2.0, 4.0, 8.0), accuracy)} for accuracy in reached)))
         assert row["time_to_accuracy_s"] == [2.0, (2 + 14) / 2, None][seeds - 1]
 
-    def test_no_time_at_all_is_no_rate(self) -> None:
+    def test_no_time_at_all_is_no_rate(self):
         row = only_row(seeds_of({"epochs": make_epochs((0.0, 0.0))}))
         keys = ("train_samples_per_s", "train_samples_per_s_high", "loader_share")
         assert ([row[key] for key in keys], row.seeds) == ([None] * 3, 1)
 
-    def test_step_times_are_medians_over_sessions_less_those_that_a_member_left(self) -> None:
+    def test_step_times_are_medians_over_sessions_less_those_that_a_member_left(self):
         trials = seeds_of({}, {}, {})
         sessions = [make_session([t], [[ms]], paired=False) for t, ms in zip(trials, (3.0, 1.0, 2.0), strict=True)]
         left = {trials[0].id: StepTimes(p50_ms=0, p95_ms=0, p99_ms=0, count=0)}
@@ -108,7 +106,7 @@ class TestFigures:
 
 
 class TestDoubts:
-    def test_noise_of_trials_and_sessions_counts_and_marks_are_doubts_alone(self) -> None:
+    def test_noise_of_trials_and_sessions_counts_and_marks_are_doubts_alone(self):
         trials = seeds_of({}, {"noisy": ("load",)}, {})
         row = only_row(trials, make_session([trials[2]], [[1.0]], noisy=("steal", "load")))
         assert (row["noisy"], row["noisy_trials"], row["doubts"]) == (True, 2, "load; steal")
@@ -127,7 +125,7 @@ class TestDoubts:
             (1.163, 1.1, "", ""),  # nothing disturbed it
         ],
     )
-    def test_a_noisy_row_says_what_to_trust(self, epoch_s: float, step_ms: float, noisy: str, says: str) -> None:
+    def test_a_noisy_row_says_what_to_trust(self, epoch_s, step_ms, noisy, says):
         trials, sessions = timed((EAGER, 2.0), (COMPILE, step_ms), seeds=3)
         own = make_measurement(epochs=make_epochs((3 * epoch_s, 3 * epoch_s)), noisy=(noisy,) if noisy else ())
         trials = [replace(one, outcome=own) if one.cell == COMPILE else one for one in trials]
@@ -150,22 +148,20 @@ class TestClass:
             (None, (2.3,), "A"),  # nothing to hold it against
         ],
     )
-    def test_a_trace_that_differs_is_no_class_a(
-        self, reference: tuple[float, ...] | None, trace: tuple[float, ...], class_: str
-    ) -> None:
+    def test_a_trace_that_differs_is_no_class_a(self, reference, trace, class_):
         traces = {COMPILE: trace} if reference is None else {EAGER: reference, COMPILE: trace}
         trials = [make_trial(cell, outcome=make_measurement(loss_trace=own)) for cell, own in traces.items()]
         row = rows(trials)[COMPILE]
         assert (row["class"], row["doubts"] is None) == (class_, class_ == "A")
 
-    def test_by_settings_the_least_alike_of_the_seeds_and_never_raised(self) -> None:
+    def test_by_settings_the_least_alike_of_the_seeds_and_never_raised(self):
         assert only_row(seeds_of({"class_": "A"}, {"class_": "C"}, {"class_": "B"}))["class"] == "C"
         row = rows([make_trial(EAGER), make_trial(COMPILE, outcome=make_measurement(class_="B", loss_trace=(1.0,)))])
         assert (row[COMPILE]["class"], row[COMPILE]["doubts"]) == ("B", None)
 
 
 class TestSpeedUps:
-    def test_against_the_reference_and_the_cpu_with_the_weaker_word(self) -> None:
+    def test_against_the_reference_and_the_cpu_with_the_weaker_word(self):
         on_cpu, on_gpu, plain = make_trial(COMPILE), make_trial(replace(COMPILE, device="cuda")), make_trial(CUDA)
         session = make_session([on_cpu, on_gpu], [[8.0, 2.0]])
         found = rows([on_cpu, on_gpu, plain], session, make_session([plain], [[3.0]], paired=False))
@@ -178,11 +174,11 @@ class TestSpeedUps:
     @pytest.mark.parametrize(
         "other", [make_failed(EAGER), make_trial(make_cell("cnn")), make_trial(make_cell(batch_size=1000))]
     )
-    def test_a_failed_side_and_another_model_or_batch_size_are_no_reference(self, other: Trial) -> None:
+    def test_a_failed_side_and_another_model_or_batch_size_are_no_reference(self, other):
         trials = [other, make_trial(COMPILE)]
         assert rows(trials, make_session(trials, [[2.0, 1.0]]))[COMPILE]["speedup_vs_eager"] is None
 
-    def test_reference_is_the_one_that_the_matrix_names_or_eagers_like(self) -> None:
+    def test_reference_is_the_one_that_the_matrix_names_or_eagers_like(self):
         plain, compiled = Variant(name="plain"), Variant(name="compile", execution="compile")
         trials, sessions = timed((make_cell(variant="plain"), 2.0), (COMPILE, 1.0))
         one = replace(plain, threads=1)
@@ -196,25 +192,25 @@ class TestFastest:
     def fastest(self, trials: list[Trial], *sessions: Session) -> set[str]:
         return {cell.variant for cell, row in rows(trials, *sessions).items() if row["fastest"]}
 
-    def test_is_shared_by_those_that_cannot_be_told_apart(self) -> None:
+    def test_is_shared_by_those_that_cannot_be_told_apart(self):
         cells = [make_cell(variant=name) for name in ("eager", "near", "slow")]
         trials, sessions = timed(*zip(cells, (1.0, 1.02, 1.3), strict=True), seeds=3)
         assert self.fastest(trials, *sessions) == {"eager", "near"}
 
-    def test_samples_per_second_do_not_decide(self) -> None:
+    def test_samples_per_second_do_not_decide(self):
         trials, sessions = timed((EAGER, 1.3), (COMPILE, 1.0), seeds=3)
         quick = make_measurement(epochs=make_epochs((0.1, 0.1)))
         changed = [replace(t, outcome=quick) if t.cell == EAGER else t for t in trials]
         assert self.fastest(changed, *sessions) == {"compile"}
 
-    def test_paired_ratios_overrule_steps_of_sessions_apart(self) -> None:
+    def test_paired_ratios_overrule_steps_of_sessions_apart(self):
         trials, sessions = timed((EAGER, 1.0), (COMPILE, 0.8), seeds=3)
         alone = [make_session([t], [[0.1]] * 40, paired=False) for t in trials if t.cell == EAGER]  # a quiet hour
         assert self.fastest(trials, *sessions, *alone) == {"compile"}
         solo = [make_session([t], [[1.0 + (t.cell == EAGER)]] * 40, paired=False) for t in trials]
         assert self.fastest(trials, *solo) == set(), "none was timed together with another"
 
-    def test_other_classes_failed_and_single_cells_have_none(self) -> None:
+    def test_other_classes_failed_and_single_cells_have_none(self):
         trials, sessions = timed((EAGER, 2.0), (COMPILE, 2.5), (make_cell(variant="tf32"), 1.0))
         tf32 = make_measurement(class_="B")
         changed = [replace(t, outcome=tf32) if t.cell.variant == "tf32" else t for t in trials]
@@ -239,19 +235,19 @@ UNKNOWN = ["test accuracy was not measured (crashed), so the floor 0.5 is missed
         (make_trial(outcome=Skip(reason="no GPU")), [Floor(min_accuracy=0.5)], []),  # the machine cannot hold it
     ],
 )
-def test_floors_that_are_missed(trial: Trial, expect: list[Floor], missed: list[str]) -> None:
+def test_floors_that_are_missed(trial, expect, missed):
     run = run_of([trial, make_trial(make_cell("cnn"), outcome=Skip(reason="no"))], expect=tuple(expect))
     assert missed_floors(run.manifest.matrix, run.rows) == [(EAGER, f"{EAGER.id}: {how}") for how in missed]
 
 
 @pytest.mark.parametrize(("train_s", "rates"), [((0.0, 0.5), [None, 120_000]), ((3.0,), [20_000])])
-def test_samples_per_second_of_an_epoch(train_s: tuple[float, ...], rates: list[float | None]) -> None:
+def test_samples_per_second_of_an_epoch(train_s, rates):
     measured = make_measurement(epochs=make_epochs(train_s, (0.9,) * len(train_s)))
     lines = epochs(run_of([make_trial(outcome=measured), make_failed(seed=1)]))
     assert [dict(zip(EPOCH_COLUMNS, line, strict=True))["train_samples_per_s"] for line in lines] == rates
 
 
-def test_a_missed_floor_says_how_far_its_seeds_spread() -> None:
+def test_a_missed_floor_says_how_far_its_seeds_spread():
     own = [make_measurement(epochs=make_epochs((2.0,), (accuracy,))) for accuracy in (0.94, 0.96)]
     run = run_of(
         [make_trial(seed=seed, outcome=one) for seed, one in enumerate(own)], expect=(Floor(min_accuracy=0.96),)

@@ -44,9 +44,7 @@ def rows_of(folder: Path, *flags: str, **changes: Any) -> list[dict[str, Any]]:
         ("tutorial", 1, {"lenet5": (0.92, 0.94)}),
     ],
 )
-def test_a_recipe_learns_what_it_should(
-    recipe: str, seeds: int, accuracies: dict[str, tuple[float, float]], tmp_path: Path
-) -> None:
+def test_a_recipe_learns_what_it_should(recipe, seeds, accuracies, tmp_path):
     asked = {"dataset": "mnist", "recipe": recipe, "epochs": 2, "seeds": seeds, "models": list(accuracies)}
     rows = rows_of(tmp_path, **asked, timing={"budget_seconds": 3})
     print({row["model"]: row["test_accuracy"] for row in rows})
@@ -60,7 +58,7 @@ def test_a_recipe_learns_what_it_should(
 
 @needs_mnist
 @pytest.mark.timeout(5400)
-def test_the_tutorial_is_reproduced_within_an_hour_interrupted_once(tmp_path: Path) -> None:
+def test_the_tutorial_is_reproduced_within_an_hour_interrupted_once(tmp_path):
     """Three seeds, all models, both cnn rates: final accuracies within 1 pp of the published for mlp and lenet5."""
     command = [sys.executable, "-m", "mnist_bench", "reproduce", "-o", str(tmp_path / "results"), "--json"]
     began = time.monotonic()
@@ -87,7 +85,7 @@ def test_the_tutorial_is_reproduced_within_an_hour_interrupted_once(tmp_path: Pa
     assert len(result["errata"]) == 4
 
 
-def test_ragged_tails_compile_before_they_are_timed(tmp_path: Path) -> None:
+def test_ragged_tails_compile_before_they_are_timed(tmp_path):
     """Batch sizes 64 and 512: a recompilation inside a timed span would fail the trial; traces equal eager's."""
     every = {
         "models": ["mlp", "cnn", "lenet5"],
@@ -102,7 +100,7 @@ def test_ragged_tails_compile_before_they_are_timed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mnist", [False, True], ids=["synthetic", "mnist"])
-def test_two_commands_do_everything_in_a_fresh_clone(tmp_path: Path, mnist: bool) -> None:
+def test_two_commands_do_everything_in_a_fresh_clone(tmp_path, mnist):
     """``make run`` from nothing: every CPU cell ok, every CUDA cell skipped with a reason (where there is no GPU)."""
     if mnist and not os.environ.get("MNIST_BENCH_DATA"):
         pytest.skip("set MNIST_BENCH_DATA to a folder with the real MNIST")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ pytest.importorskip("selenium", reason="selenium is not installed: pip install -
 from browser_kit import DESKTOP, PHONE, Page, chromium, open_page
 from record_factory import make_cell, make_failed, make_matrix
 from run_factory import write_run
-from selenium.webdriver import Chrome, Keys
+from selenium.webdriver import Keys
 from test_history import EVIL, add_run, on, timed
 
 from mnist_bench.cli import main
@@ -37,7 +36,7 @@ STRANGE = "return document.images.length + document.querySelectorAll('b, iframe,
 
 
 @pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+def driver(tmp_path_factory):
     lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     if lacking:
         # CI says that it has a browser: there a test that is skipped would be one that nobody runs.
@@ -54,14 +53,14 @@ def report_of(folder: Path, *models: str, **axes: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_file(tmp_path_factory):
     """The report of a run with figures, failed cells, skipped cells, and hostile names."""
     variants = *(BUILTIN_VARIANTS[name] for name in ("eager", "compile")), Variant(name=MARKUP)
     return report_of(tmp_path_factory.mktemp("results"), EVIL, "cnn", variants=variants, batch_sizes=(100, 10000))
 
 
 @pytest.fixture(scope="session")
-def history_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def history_file(tmp_path_factory):
     """20 runs on two machines; the 7th failed for one of the two cells."""
     folder = tmp_path_factory.mktemp("history")
     matrix = make_matrix(models=tuple(ModelEntry(name=name, model="mlp") for name in ("mlp", EVIL)))
@@ -75,9 +74,7 @@ def history_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_every_plot_is_drawn_offline_in_silence_and_within_the_screen(
-    driver: Chrome, page_file: Path, size: tuple[int, int]
-) -> None:
+def test_every_plot_is_drawn_offline_in_silence_and_within_the_screen(driver, page_file, size):
     page = open_page(driver, page_file, size)
     found = page.ask(MARKS)
     assert {plot for plot, *_ in found} == PLOTS
@@ -92,7 +89,7 @@ def test_every_plot_is_drawn_offline_in_silence_and_within_the_screen(
     assert "cpu · <b>{{ 7*7 }}</b> '\"&amp;" in page.texts("#throughput .legend li")
 
 
-def test_tooltip_shows_figures_and_the_policy_lets_it(driver: Chrome, page_file: Path) -> None:
+def test_tooltip_shows_figures_and_the_policy_lets_it(driver, page_file):
     page = open_page(driver, page_file)
     page.ask("""
         const point = document.querySelector("[data-plot=throughput] g.mark-symbol path");
@@ -106,7 +103,7 @@ def test_tooltip_shows_figures_and_the_policy_lets_it(driver: Chrome, page_file:
     assert page.is_silent()
 
 
-def test_themes_follow_the_system_and_the_button_and_paper_is_light(driver: Chrome, page_file: Path) -> None:
+def test_themes_follow_the_system_and_the_button_and_paper_is_light(driver, page_file):
     page = open_page(driver, page_file, theme="dark")
     dark, dark_point = page.ask(GROUND), page.ask(POINT)
     page.ask("document.getElementById('theme').focus()")
@@ -122,7 +119,7 @@ def test_themes_follow_the_system_and_the_button_and_paper_is_light(driver: Chro
     page.emulate()
 
 
-def test_the_table_sorts_and_filters_from_the_keyboard(driver: Chrome, page_file: Path) -> None:
+def test_the_table_sorts_and_filters_from_the_keyboard(driver, page_file):
     page = open_page(driver, page_file)
     page.press(Keys.TAB)
     assert page.focused() == "Skip to the table of cells"
@@ -153,7 +150,7 @@ def column(page: Page, header: str) -> list[float]:
     return [float(text.partition("[")[0].replace(",", "")) for text in texts]
 
 
-def test_what_is_missing_is_sorted_last_both_ways_and_a_status_is_found(driver: Chrome, page_file: Path) -> None:
+def test_what_is_missing_is_sorted_last_both_ways_and_a_status_is_found(driver, page_file):
     page = open_page(driver, page_file)
     statuses = "#table tbody td:first-child .badge"
     page.ask("Array.from(document.querySelectorAll('th button')).find(b => b.textContent === 'accuracy').focus()")
@@ -168,9 +165,7 @@ def test_what_is_missing_is_sorted_last_both_ways_and_a_status_is_found(driver: 
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_history_is_drawn_in_silence_and_hostile_names_are_text(
-    driver: Chrome, history_file: Path, size: tuple[int, int]
-) -> None:
+def test_the_history_is_drawn_in_silence_and_hostile_names_are_text(driver, history_file, size):
     page = open_page(driver, history_file, size)
     marks = """return Array.from(document.querySelectorAll('.plot')).map(
         plot => plot.querySelectorAll('svg .mark-symbol path').length)"""

@@ -1,7 +1,7 @@
 """Cells measured by made-up workers of two sides: who is started in which order, where, and what is kept of it."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -63,7 +63,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+def scene(tmp_path, monkeypatch):
     with Interrupts() as interrupts:
         made = Scene(tmp_path, interrupts)
         monkeypatch.setattr(sides, "LocalWorker", made.launch)
@@ -81,7 +81,7 @@ def ended(lines: list[Session | Trial]) -> dict[str, tuple[str, str]]:
     return {str(line.side): (line.status, line.reason) for line in lines if isinstance(line, Trial)}
 
 
-def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene: Scene, tmp_path: Path) -> None:
+def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tmp_path):
     """With its own environment, log and limit; both start before one is prepared, and nothing is trained."""
     for number in (1, 2):
         (session,) = scene.bench.pair(cell(), number)
@@ -103,7 +103,7 @@ def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene: Sc
         assert spec.variant.threads is not None
 
 
-def test_both_sides_are_trained_deterministically_one_after_the_other_in_either_order(scene: Scene) -> None:
+def test_both_sides_are_trained_deterministically_one_after_the_other_in_either_order(scene):
     scene.scripts["B"] = at(Evaluate, Evaluated(seconds=0.5, correct=9000, samples=10_000, predictions_sha256="e" * 64))
     orders = set()
     for seed in range(8):
@@ -116,13 +116,13 @@ def test_both_sides_are_trained_deterministically_one_after_the_other_in_either_
     assert all(spec.variant.deterministic and spec.deterministic_if_possible for spec, *_ in scene.started)
 
 
-def test_a_crash_in_a_pair_is_its_sides_fault(scene: Scene) -> None:
+def test_a_crash_in_a_pair_is_its_sides_fault(scene):
     scene.scripts["B"] = at(Block, CRASHED, 1)
     for number in (1, 2):
         assert ended(scene.bench.pair(cell(), number)) == {"B": CRASH}
 
 
-def test_a_training_that_fails_does_not_hide_the_other_side(scene: Scene) -> None:
+def test_a_training_that_fails_does_not_hide_the_other_side(scene):
     scene.scripts["A"] = scene.scripts["B"] = at(Prepare, CRASHED)
     assert scene.train() == {"A": CRASH, "B": CRASH}
     scene.scripts.pop("B")
@@ -133,7 +133,7 @@ def test_a_training_that_fails_does_not_hide_the_other_side(scene: Scene) -> Non
 
 
 @pytest.mark.parametrize("late_s", [59.0, 60.0])
-def test_a_training_that_outlives_the_budget_is_no_timeout_of_its_own(scene: Scene, late_s: float) -> None:
+def test_a_training_that_outlives_the_budget_is_no_timeout_of_its_own(scene, late_s):
     def late(request: Request, number: int) -> Reply | None:
         if isinstance(request, Evaluate):
             scene.now = late_s
@@ -145,7 +145,7 @@ def test_a_training_that_outlives_the_budget_is_no_timeout_of_its_own(scene: Sce
     assert [one[3] for one in scene.started] == ([60.0, 1.0] if late_s < 60 else [60.0])
 
 
-def test_a_side_is_not_begun_when_the_budget_is_spent_and_a_failure_is_kept(scene: Scene) -> None:
+def test_a_side_is_not_begun_when_the_budget_is_spent_and_a_failure_is_kept(scene):
     assert scene.train(within_s=0.0) == {}
     scene.scripts["A"] = scene.scripts["B"] = lambda request, number: (setattr(scene, "now", 61.0), CRASHED)[1]
     assert list(scene.train(within_s=60.0).values()) == [CRASH]

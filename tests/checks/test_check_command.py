@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,7 @@ class Bench(fault_kit.Bench):
 
 
 @pytest.fixture
-def bench(
-    tmp_path: Path, bench_environ: Callable[[str], dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
+def bench(tmp_path, bench_environ, monkeypatch):
     """One pair is the only look, which decides nothing."""
     made = Bench(tmp_path, bench_environ)
     for name, value in made.own.items():
@@ -102,9 +100,7 @@ class InterruptedWorker(LocalWorker):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_two_trees_are_measured_each_by_its_own_code_over_two_sittings(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_trees_are_measured_each_by_its_own_code_over_two_sittings(bench, monkeypatch, capsys):
     """B does the work of a step many times over, and crashes in its second cell; A does neither."""
 
     def check(*words: str) -> tuple[int, str]:

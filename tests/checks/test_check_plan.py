@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,7 +95,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def stage(tmp_path, monkeypatch):
     made = Stage(tmp_path, monkeypatch)
     yield made
     trees = made.cache / "mnist_bench" / "worktrees"
@@ -111,7 +111,7 @@ def counts(check: Check) -> dict[str, tuple[int, int]]:
     return {one.cell.model: (len(one.pairs), len(one.seeds)) for one in check.cells}
 
 
-def test_a_dirty_tree_against_its_last_commit(stage: Stage) -> None:
+def test_a_dirty_tree_against_its_last_commit(stage):
     stage.repo.put("model.py", "WIDTH = 2\n")
     stage.repo.put("more.py")
     seen: list[str] = []
@@ -133,7 +133,7 @@ def test_a_dirty_tree_against_its_last_commit(stage: Stage) -> None:
     assert outline.endswith("B differs from its commit in model.py, more.py")
 
 
-def test_each_side_reads_its_own_matrix(stage: Stage) -> None:
+def test_each_side_reads_its_own_matrix(stage):
     """But for the seeds and the limits, which are B's."""
     stage.repo.put("bench/m.yaml", MATRIX.replace("mlp, lenet5", "cnn, lenet5").replace("seeds: 2", "seeds: [5]"))
     check = stage.run(override=limited(77.0))
@@ -149,7 +149,7 @@ def test_each_side_reads_its_own_matrix(stage: Stage) -> None:
     ]
 
 
-def test_what_a_user_must_know_of_the_trees(stage: Stage) -> None:
+def test_what_a_user_must_know_of_the_trees(stage):
     """Other requirements, a module that git ignores and A lacks."""
     for name in ("pyproject.toml", "setup.cfg", "bench/requirements.txt"):
         stage.repo.put(name, "[project]\n")
@@ -169,7 +169,7 @@ def test_what_a_user_must_know_of_the_trees(stage: Stage) -> None:
     assert [text for kind, text in stage.events if kind == "warning"] == list(check.notes)
 
 
-def test_a_reference_without_the_matrix(stage: Stage) -> None:
+def test_a_reference_without_the_matrix(stage):
     stage.repo.put("other.yaml", MATRIX)
     check = stage.run(matrix="other.yaml")
     assert {one.a for one in check.cells} == {None}
@@ -177,7 +177,7 @@ def test_a_reference_without_the_matrix(stage: Stage) -> None:
     assert stage.asked == []
 
 
-def test_a_reference_of_another_protocol_is_not_comparable(stage: Stage) -> None:
+def test_a_reference_of_another_protocol_is_not_comparable(stage):
     """B is trained all the same: it may fail, or miss a floor."""
     stage.protocol = "unknown"
     check = stage.run(filter="model=mlp")
@@ -189,7 +189,7 @@ def test_a_reference_of_another_protocol_is_not_comparable(stage: Stage) -> None
         stage.run()
 
 
-def test_bad_input_is_refused_before_anything_is_made(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_is_refused_before_anything_is_made(stage, monkeypatch):
     for change in ({"against": "nope"}, {"filter": "colour=red"}):
         with pytest.raises(UsageError):
             Plan(stage.request(**change))
@@ -213,14 +213,14 @@ def test_bad_input_is_refused_before_anything_is_made(stage: Stage, monkeypatch:
     assert not stage.out.exists()
 
 
-def test_a_tree_that_is_changed_meanwhile_is_noticed(stage: Stage) -> None:
+def test_a_tree_that_is_changed_meanwhile_is_noticed(stage):
     stage.at(3, lambda: stage.repo.put("model.py", "WIDTH = 9\n") and 0.0)
     with pytest.raises(BenchError, match="the working tree was changed while it was measured"):
         stage.run()
     assert (len(stage.folder.sessions()), stage.folder.manifest().status) == (2, "interrupted")
 
 
-def test_what_the_program_writes_in_the_tree_is_no_change(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_program_writes_in_the_tree_is_no_change(stage, monkeypatch):
     """Results, images, cache, the files that are asked for and the Python that runs us may lie there, whether git is to
     ignore them or not; another folder that git does not know is part of what is checked."""
     root = stage.repo.root
@@ -244,7 +244,7 @@ def test_what_the_program_writes_in_the_tree_is_no_change(stage: Stage, monkeypa
 # ── interrupted, killed, resumed ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_interrupted_check_keeps_its_pairs_and_goes_on(stage: Stage) -> None:
+def test_an_interrupted_check_keeps_its_pairs_and_goes_on(stage):
     """With its own cells and limits, within its own budget, over all sittings, wherever the user stands."""
     stage.repo.put("model.py", "WIDTH = 2\n")
     stage.interrupt_at(4)
@@ -267,7 +267,7 @@ def test_an_interrupted_check_keeps_its_pairs_and_goes_on(stage: Stage) -> None:
     assert stage.verified == [DATA] * 4
 
 
-def test_a_killed_check_goes_on_from_its_lines(stage: Stage) -> None:
+def test_a_killed_check_goes_on_from_its_lines(stage):
     stage.at(3, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         stage.run()
@@ -281,7 +281,7 @@ def test_a_killed_check_goes_on_from_its_lines(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("how", ["model.py", "more.py", "commit", "data"])
-def test_what_has_changed_is_not_resumed(stage: Stage, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_what_has_changed_is_not_resumed(stage, monkeypatch, how):
     """But a branch may have moved on: the commit is what was compared. A new file of outputs is none of the tree's."""
     outputs = {"outputs": (stage.repo.root / "junit.xml",)}
     stage.repo.put("more.py", "x = 1\n")
@@ -306,7 +306,7 @@ def test_what_has_changed_is_not_resumed(stage: Stage, monkeypatch: pytest.Monke
         stage.resume(**outputs)
 
 
-def test_a_run_is_no_check(tmp_path: Path) -> None:
+def test_a_run_is_no_check(tmp_path):
     run = make_manifest(run_id="20261123T101500Z-a1b2c3")
     RunFolder.create(tmp_path / "checks", run)
     with pytest.raises(UsageError, match="is a run, no check"):
@@ -314,6 +314,6 @@ def test_a_run_is_no_check(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "20", "m", "-3m", "0s", "1e3s", "8000m0", "200h", "nan s", "1h30m", "٣m"])
-def test_a_budget_that_is_none(text: str) -> None:
+def test_a_budget_that_is_none(text):
     with pytest.raises(UsageError, match="say 90s, 20m or 1h"):
         plan.parse_budget(text)

@@ -3,9 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,12 +23,12 @@ FIRST_OF_2 = 10  # 2^-10 < 0.01 / (4 looks x 2 cells)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_is_synced(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scene]:
+def make(tmp_path, monkeypatch):
     return lambda before=ONE, after=ONE: Scene(tmp_path, monkeypatch, before, after)
 
 
@@ -111,7 +109,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_measured_and_when_it_is_enough(name: str, make: Callable[..., Scene]) -> None:
+def test_what_is_measured_and_when_it_is_enough(name, make):
     case = CASES[name]
     scene = make(case.matrix, case.matrix)
     scene.guess, scene.bench = case.guess, FakeBench(**case.bench)
@@ -119,7 +117,7 @@ def test_what_is_measured_and_when_it_is_enough(name: str, make: Callable[..., S
     assert {what: scene.bench.count(what) for what in case.done} == case.done
 
 
-def test_pairs_are_spread_over_the_cells_in_random_order_then_a_seed_each(make: Callable[..., Scene]) -> None:
+def test_pairs_are_spread_over_the_cells_in_random_order_then_a_seed_each(make):
     four = MATRIX.replace("mlp, lenet5", "mlp, cnn, {model: lenet5, name: x}, {model: mlp, name: w}")
     scene = make(four, four)
     check = scene.run()
@@ -131,7 +129,7 @@ def test_pairs_are_spread_over_the_cells_in_random_order_then_a_seed_each(make: 
     assert (set(kinds(check).values()), check.status, check.spent_s) == ({"pass"}, "complete", 11 * 40 + 40)
 
 
-def test_cells_that_cannot_be_compared_are_trained_on_b_alone(make: Callable[..., Scene]) -> None:
+def test_cells_that_cannot_be_compared_are_trained_on_b_alone(make):
     before = MATRIX.replace("mlp, lenet5", "{model: mlp, name: gone}, {model: mlp, name: other, lr: 0.5}")
     names = ", ".join(f"{{model: mlp, name: {name}}}" for name in ("new", "broken", "other"))
     scene = make(before, MATRIX.replace("mlp, lenet5", names))
@@ -157,14 +155,14 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("words", DIFFERENT)
-def test_what_a_name_stands_for_on_each_side_must_be_the_same(words: str, make: Callable[..., Scene]) -> None:
+def test_what_a_name_stands_for_on_each_side_must_be_the_same(words, make):
     before = ONE.replace("eager", "{name: own}")
     (one,) = make(before, before.replace(*DIFFERENT[words])).run(0.1).cells
     assert any(found.startswith(words) for found in one.differences)
     assert (one.comparable, one.margins_before) == (False, None)
 
 
-def test_pairs_figures_margins_and_floors_of_a_cell(make: Callable[..., Scene]) -> None:
+def test_pairs_figures_margins_and_floors_of_a_cell(make):
     rules = "gate: [{model: mlp, margin: 0.05, detect: 0.2}, {margin: 0.5, detect: 0.9}]\n"
     scene = make(ONE, ONE + rules + "expect: [{min_accuracy: 0.9}, {model: mlp, min_accuracy: 0.95}]\n")
     ids, rounds = [f"{cell().id}/p1@{name}" for name in "AB"], [[10.0, 11.0], [10.0, 12.0], [10.0, 13.0]]
@@ -195,7 +193,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("words", FOREIGN)
-def test_a_stranger_s_line_is_refused_by_its_file_and_field(words: str, make: Callable[..., Scene]) -> None:
+def test_a_stranger_s_line_is_refused_by_its_file_and_field(words, make):
     """A reference has lenet5, and the change has not."""
     scene = make(MATRIX, ONE)
     scene.folder.append(FOREIGN[words])
@@ -204,7 +202,7 @@ def test_a_stranger_s_line_is_refused_by_its_file_and_field(words: str, make: Ca
     assert scene.bench.done == []
 
 
-def test_a_pair_costs_the_same_however_many_there_are(make: Callable[..., Scene], monkeypatch: Any) -> None:
+def test_a_pair_costs_the_same_however_many_there_are(make, monkeypatch):
     """Lines are read when a sitting begins, and when it ends."""
     reads, scene = [], make()
     monkeypatch.setattr(RunFolder, "sessions", lambda self, read=RunFolder.sessions: reads.append(1) or read(self))
@@ -212,7 +210,7 @@ def test_a_pair_costs_the_same_however_many_there_are(make: Callable[..., Scene]
     assert len(reads) == 2
 
 
-def test_sessions_that_took_no_time_are_gone_on_from(make: Callable[..., Scene]) -> None:
+def test_sessions_that_took_no_time_are_gone_on_from(make):
     scene = make()
     scene.folder.append(pair_of(cell().id, 10.0, 11.0, seconds=0.0))
     assert scene.run(80.0).status == "complete"
@@ -223,9 +221,7 @@ def test_sessions_that_took_no_time_are_gone_on_from(make: Callable[..., Scene])
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_the_budget_is_kept_but_for_what_the_guess_was_wrong_by(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_the_budget_is_kept_but_for_what_the_guess_was_wrong_by(data, tmp_path_factory):
     budget_s = data.draw(st.floats(0.1, 2000.0))
     with pytest.MonkeyPatch.context() as patch:
         scene = Scene(tmp_path_factory.mktemp("x"), patch, MATRIX, MATRIX)
@@ -236,7 +232,7 @@ def test_the_budget_is_kept_but_for_what_the_guess_was_wrong_by(
     assert check.spent_s <= budget_s + scene.bench.pair_s + 1e-6
 
 
-def test_where_speed_cannot_be_decided_it_ends_at_once_and_says_what_it_would_take(make: Callable[..., Scene]) -> None:
+def test_where_speed_cannot_be_decided_it_ends_at_once_and_says_what_it_would_take(make):
     scene = make()
     check = scene.run(20.0)
     assert scene.bench.done == []
@@ -247,7 +243,7 @@ def test_where_speed_cannot_be_decided_it_ends_at_once_and_says_what_it_would_ta
     assert scene.run().notes == ()  # no budget would help
 
 
-def test_a_training_that_outlives_the_budget_is_given_up_and_leaves_nothing(make: Callable[..., Scene]) -> None:
+def test_a_training_that_outlives_the_budget_is_given_up_and_leaves_nothing(make):
     scene = make()
     scene.guess = 0.5
     scene.bench.train_s = 500.0
@@ -257,7 +253,7 @@ def test_a_training_that_outlives_the_budget_is_given_up_and_leaves_nothing(make
     assert "1 cell is undecided" in check.notes[0]
 
 
-def test_the_forecast_comes_first_and_a_resumed_check_knows_more(make: Callable[..., Scene]) -> None:
+def test_the_forecast_comes_first_and_a_resumed_check_knows_more(make):
     scene = make()
     scene.bench.slower = undecided
     scene.run(300.0)

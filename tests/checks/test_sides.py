@@ -3,7 +3,6 @@
 import os
 import py_compile
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -23,7 +22,7 @@ PLUGIN = MATRIX.replace("mlp, lenet5", '"mine.net:build"')
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
+def repo(tmp_path):
     """The working tree; ``the tree`` beside it is the reference's."""
     for name in ("my repo", "the tree"):
         package(tmp_path / name)
@@ -60,16 +59,12 @@ ENTRIES = [
 
 
 @pytest.mark.parametrize(("named", "search", "expected"), ENTRIES)
-def test_entries_inside_the_repository_are_moved_and_others_stay(
-    named: str, search: tuple[str, ...], expected: list[str], repo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_entries_inside_the_repository_are_moved_and_others_stay(named, search, expected, repo, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(repo / ".venv"))
     assert path_of(repo, named, search) == [".", "bench", *(entry.replace("REPO", str(repo)) for entry in expected)]
 
 
-def test_a_tree_without_the_package_gets_ours_even_if_it_is_not_installed(
-    repo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tree_without_the_package_gets_ours_even_if_it_is_not_installed(repo, monkeypatch):
     """And one that is installed is not put before the standard library."""
     place = str(Path(sides.__file__).resolve().parents[2])
     assert path_of(repo, tree="empty") == [".", "bench", place]
@@ -81,7 +76,7 @@ def test_a_tree_without_the_package_gets_ours_even_if_it_is_not_installed(
 
 
 @pytest.fixture
-def interrupts() -> Iterator[Interrupts]:
+def interrupts():
     with Interrupts() as made:
         yield made
 
@@ -93,9 +88,7 @@ def side(root: Path, name: str = "A", text: str = MATRIX, **environ: str) -> Sid
     return replace(made(name, parse(text), root, **{**own, **environ}), label=f"{name} (main)")
 
 
-def test_a_tree_s_own_package_and_plug_ins_are_found(
-    tmp_path: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tree_s_own_package_and_plug_ins_are_found(tmp_path, interrupts, monkeypatch):
     """The plug-in's own modules too, whatever it prints, starts, or breaks."""
     root = package(tmp_path, worker="import atexit\nprint('hello', end='')\natexit.register(print, 'bye')")
     put(root, "mine/net.py", "import mine.part, threading as t, time\nt.Thread(target=time.sleep, args=[99]).start()")
@@ -116,7 +109,7 @@ def test_a_tree_s_own_package_and_plug_ins_are_found(
     assert "mine.part" in ask(replace(side(root), matrix=by_name), interrupts).places
 
 
-def test_stale_bytecode_is_not_taken_for_an_edited_file(tmp_path: Path, interrupts: Interrupts) -> None:
+def test_stale_bytecode_is_not_taken_for_an_edited_file(tmp_path, interrupts):
     """An edit of the same size in the same second, beside bytecode of the code before."""
     root = package(tmp_path)
     net = put(root, "mine/net.py", "import json\n")
@@ -138,7 +131,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("worker", FAILURES)
-def test_a_package_that_does_not_import(worker: str, tmp_path: Path, interrupts: Interrupts) -> None:
+def test_a_package_that_does_not_import(worker, tmp_path, interrupts):
     with pytest.raises(BenchError) as raised:
         ask(side(package(tmp_path, worker=worker)), interrupts)
     text = str(raised.value)
@@ -148,9 +141,7 @@ def test_a_package_that_does_not_import(worker: str, tmp_path: Path, interrupts:
     assert raised.value.exit_code == 1
 
 
-def test_an_import_without_end_or_interrupted(
-    tmp_path: Path, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_import_without_end_or_interrupted(tmp_path, interrupts, monkeypatch):
     interrupts.requested = True
     with pytest.raises(Interrupted):
         ask(side(package(tmp_path, worker="raise KeyboardInterrupt")), interrupts)
@@ -159,7 +150,7 @@ def test_an_import_without_end_or_interrupted(
         ask(side(package(tmp_path, worker="import time; time.sleep(1000)")), interrupts)
 
 
-def test_what_a_plugin_imports_from_the_other_side_is_refused(tmp_path: Path, interrupts: Interrupts) -> None:
+def test_what_a_plugin_imports_from_the_other_side_is_refused(tmp_path, interrupts):
     """As an editable install has it: the plug-in is the tree's own, packages that it imports come from the other's."""
     a, b = package(tmp_path / "a"), package(tmp_path / "b")
     for root in (a, b):
@@ -175,7 +166,7 @@ def test_what_a_plugin_imports_from_the_other_side_is_refused(tmp_path: Path, in
     refuse_the_others_code(after, before, ask(after, interrupts))
 
 
-def test_where_the_package_may_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_package_may_come_from(tmp_path, monkeypatch):
     """From the own tree, though it lie in the other's (a cache folder there); from the Python that runs us, though that
     lie in a tree; from elsewhere only where the tree has none."""
 

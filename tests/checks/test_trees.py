@@ -18,7 +18,7 @@ from mnist_bench.gate.trees import Git, planted, prune
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Repo:
+def repo(tmp_path):
     """Two commits; a space in every path of these tests."""
     made = Repo(tmp_path / "the project")
     made.put("bench/m.yaml", MATRIX)
@@ -36,7 +36,7 @@ def git_of(folder: Path) -> Git:
 # ── what a user's words name ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_matrix_is_found_from_wherever_the_user_stands(repo: Repo, tmp_path: Path) -> None:
+def test_the_matrix_is_found_from_wherever_the_user_stands(repo, tmp_path):
     """A hook of git, which says where its own repository is, does not overrule the folder."""
     other = Repo(tmp_path / "other")
     hook = {"GIT_DIR": str(other.root / ".git"), "GIT_INDEX_FILE": str(other.root / ".git/index")}
@@ -45,7 +45,7 @@ def test_the_matrix_is_found_from_wherever_the_user_stands(repo: Repo, tmp_path:
         assert (git.folder, path.as_posix()) == (repo.root, "bench/m.yaml")
 
 
-def test_no_git_no_repository_or_a_matrix_outside(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_git_no_repository_or_a_matrix_outside(repo, tmp_path, monkeypatch):
     environ = clean_environ(GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
     with pytest.raises(UsageError, match="is no git repository, so --against has nothing"):
         trees.find(Path("m.yaml"), tmp_path, environ)
@@ -65,7 +65,7 @@ UNKNOWN = {
 }
 
 
-def test_a_reference_is_whatever_git_takes_for_a_commit(repo: Repo) -> None:
+def test_a_reference_is_whatever_git_takes_for_a_commit(repo):
     base = repo.git("rev-parse", "HEAD")
     repo.git("branch", "other", repo.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "another"))
     commit = repo.commit()
@@ -78,7 +78,7 @@ def test_a_reference_is_whatever_git_takes_for_a_commit(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize("word", UNKNOWN)
-def test_an_unknown_reference(repo: Repo, word: str) -> None:
+def test_an_unknown_reference(repo, word):
     repo.git("tag", "twice", "HEAD~1")
     repo.git("branch", "twice")
     with pytest.raises(UsageError, match=UNKNOWN[word]):
@@ -86,7 +86,7 @@ def test_an_unknown_reference(repo: Repo, word: str) -> None:
 
 
 @pytest.mark.parametrize("depth", ["--depth=1", "--single-branch"])
-def test_a_clone_of_one_branch_gets_the_command_that_works(repo: Repo, tmp_path: Path, depth: str) -> None:
+def test_a_clone_of_one_branch_gets_the_command_that_works(repo, tmp_path, depth):
     repo.git("branch", "base", "HEAD~1")
     clone = tmp_path / "clone"
     run_git(tmp_path, "clone", "--quiet", depth, f"file://{repo.root}", str(clone))
@@ -106,7 +106,7 @@ def state(repo: Repo, untracked: tuple[str, ...] | None = None) -> trees.State:
     return trees.state(git_of(repo.root), [repo.root / "results"], untracked)
 
 
-def test_changed_files_are_named_whatever_their_names(repo: Repo) -> None:
+def test_changed_files_are_named_whatever_their_names(repo):
     repo.put("gone.py")
     repo.put("old name.py", "x = 1\n" * 50)
     commit = repo.commit()
@@ -123,7 +123,7 @@ def test_changed_files_are_named_whatever_their_names(repo: Repo) -> None:
     assert state(repo, found.untracked) == found
 
 
-def test_every_change_of_content_shows(repo: Repo) -> None:
+def test_every_change_of_content_shows(repo):
     """But for files that are new since: a model may write some."""
     seen = [state(repo)]
     for name, text in (("model.py", "W = 2"), ("model.py", "W = 3"), ("more.py", "x = 1"), ("more.py", "x = 2")):
@@ -141,7 +141,7 @@ def test_every_change_of_content_shows(repo: Repo) -> None:
     assert state(repo, last.untracked).sha256 != last.sha256
 
 
-def test_ignored_files_that_python_can_import(repo: Repo) -> None:
+def test_ignored_files_that_python_can_import(repo):
     """Beside files that git knows, and of a folder that is ignored as a whole those that were loaded."""
     repo.put(".gitignore", "*.so\nbuild/\n*.log\n__pycache__/\n")
     repo.commit()
@@ -154,7 +154,7 @@ def test_ignored_files_that_python_can_import(repo: Repo) -> None:
 
 
 @pytest.fixture
-def outer(repo: Repo, tmp_path: Path) -> Repo:
+def outer(repo, tmp_path):
     """The repository with another as a part of it."""
     part = Repo(tmp_path / "a part")
     part.put("net.py", "WIDTH = 1\n")
@@ -165,7 +165,7 @@ def outer(repo: Repo, tmp_path: Path) -> Repo:
 
 
 @pytest.mark.parametrize("ignored", ["nowhere", "here", "in .gitmodules"])
-def test_a_change_in_a_submodule(outer: Repo, ignored: str) -> None:
+def test_a_change_in_a_submodule(outer, ignored):
     """Even where git is told to ignore it; whatever is changed in it, it is the submodule that has."""
     if ignored == "here":
         outer.git("config", "diff.ignoreSubmodules", "all")
@@ -188,7 +188,7 @@ def test_a_change_in_a_submodule(outer: Repo, ignored: str) -> None:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
+def cache(tmp_path):
     return tmp_path / "a cache" / "worktrees"
 
 
@@ -196,7 +196,7 @@ def old(repo: Repo) -> str:
     return repo.git("rev-parse", "HEAD~1")
 
 
-def test_the_tree_is_the_commits_and_goes(repo: Repo, cache: Path, tmp_path: Path) -> None:
+def test_the_tree_is_the_commits_and_goes(repo, cache, tmp_path):
     """From a linked worktree too, after an error too, and no hook of the repository runs."""
     repo.put(".git/hooks/post-checkout", f"#!/bin/sh\ntouch '{repo.root}/hooked'\n").chmod(0o755)
     linked = tmp_path / "linked tree"
@@ -216,7 +216,7 @@ def test_the_tree_is_the_commits_and_goes(repo: Repo, cache: Path, tmp_path: Pat
     assert not (repo.root / "hooked").exists()
 
 
-def test_a_submodule_that_is_checked_out_is_refused_and_an_empty_one_is_named(outer: Repo, tmp_path: Path) -> None:
+def test_a_submodule_that_is_checked_out_is_refused_and_an_empty_one_is_named(outer, tmp_path):
     """Also of a reference that the working tree has long left: B would have the files, and A an empty folder."""
     git = git_of(outer.root)
     assert trees.submodules(git, old(outer)) == []
@@ -237,7 +237,7 @@ with planted(Git(folder=Path(root), environ=os.environ), commit, Path(cache), "k
 """
 
 
-def test_the_tree_of_a_killed_check_is_pruned_by_the_next_and_no_other(repo: Repo, cache: Path, tmp_path: Path) -> None:
+def test_the_tree_of_a_killed_check_is_pruned_by_the_next_and_no_other(repo, cache, tmp_path):
     unplugged = tmp_path / "on a disk that is not plugged in"
     repo.git("worktree", "add", "--quiet", "--detach", str(unplugged))
     unplugged.rename(tmp_path / "away")

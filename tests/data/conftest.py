@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import hashlib
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,7 +23,7 @@ def pack(content: bytes) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def tiny(tmp_path_factory):
     """The raw files by name."""
     root = tmp_path_factory.mktemp("tiny")
     write_set(root, seed=1, sizes=(20, 10))
@@ -69,7 +68,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, tiny: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path, tiny, monkeypatch):
     """The tiny MNIST, small synthetic sets, little patience; nothing leaves this machine or the test's folder."""
     checksums = {name: hashlib.sha256(raw).hexdigest() for name, raw in tiny.items()}
     monkeypatch.setitem(SETS, "mnist", replace(SETS["mnist"], checksums=checksums, mirrors=()))
@@ -96,7 +95,7 @@ class Server:
 
 
 @pytest.fixture
-def server(tiny: dict[str, bytes]) -> Iterator[Server]:
+def server(tiny):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             behaviour, _, name = self.path.strip("/").partition("/")

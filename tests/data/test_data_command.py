@@ -15,14 +15,10 @@ from mnist_bench.cli import main
 from mnist_bench.data.mnist import SUMS_FILE
 from mnist_bench.data.synthetic import cached_root
 
-from .conftest import Server, World
-
 pytestmark = pytest.mark.usefixtures("world")
 
 
-def test_fetch_says_what_it_did_on_stdout_and_what_it_does_on_stderr(
-    world: World, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fetch_says_what_it_did_on_stdout_and_what_it_does_on_stderr(world, server, monkeypatch, capsys):
     monkeypatch.setenv("MNIST_BENCH_MIRROR", server.url("good"))
     for count in (4, 0):
         assert main(["data", "fetch"]) == 0
@@ -31,7 +27,7 @@ def test_fetch_says_what_it_did_on_stdout_and_what_it_does_on_stderr(
         assert (out.count(" ok"), err.count("downloading")) == (4, count)
 
 
-def test_verify_of_a_synthetic_set_needs_its_sums(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_of_a_synthetic_set_needs_its_sums(world, capsys):
     sums = cached_root(0, world.environ) / "MNIST" / SUMS_FILE
     assert main(["data", "synthesize"]) == main(["data", "verify", "--dataset", "synthetic"]) == 0
     sums.unlink()
@@ -40,9 +36,7 @@ def test_verify_of_a_synthetic_set_needs_its_sums(world: World, capsys: pytest.C
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_fetch_that_is_ended_ends_at_once_and_leaves_nothing(
-    world: World, server: Server, number: signal.Signals
-) -> None:
+def test_a_fetch_that_is_ended_ends_at_once_and_leaves_nothing(world, server, number):
     environ = {**os.environ, "MNIST_BENCH_MIRROR": server.url("trickle")}
     command = [sys.executable, "-m", "mnist_bench", "data", "fetch"]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
@@ -61,7 +55,7 @@ def test_a_fetch_that_is_ended_ends_at_once_and_leaves_nothing(
     ("words", "made"), [("data synthesize --data-dir set", "set/MNIST/raw"), ("doctor", "tmp/mnist-bench-doctor-*/*")]
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_command_as_ctrl_c_does(tmp_path: Path, words: str, made: str, number: signal.Signals) -> None:
+def test_a_signal_ends_a_command_as_ctrl_c_does(tmp_path, words, made, number):
     (tmp_path / "tmp").mkdir()
     command = [sys.executable, "-m", "mnist_bench", *words.split()]
     environ = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mnist_bench.data.mnist import SUMS_FILE
 from mnist_bench.data.synthetic import cached_root, write_set
 from mnist_bench.errors import BenchError, DataError, DownloadError
 
-from .conftest import BRIEF, Server, World
+from .conftest import BRIEF, World
 
 BOTH = pytest.mark.parametrize("kind", ["auto", "mnist"])
 
@@ -29,7 +28,7 @@ def public(monkeypatch: pytest.MonkeyPatch, world: World, *addresses: str) -> No
 
 
 @pytest.fixture
-def served(world: World, server: Server) -> Server:
+def served(world, server):
     """The server as a good mirror."""
     world.environ["MNIST_BENCH_MIRROR"] = server.url("good")
     return server
@@ -40,16 +39,14 @@ def served(world: World, server: Server) -> Server:
 
 @BOTH
 @pytest.mark.parametrize("behaviour", ["good", "redirect", "labelled", "recompressed", "unpacked"])
-def test_a_mirror_with_the_right_bytes_gives_the_raw_files_and_nothing_else(
-    world: World, server: Server, kind: str, behaviour: str
-) -> None:
+def test_a_mirror_with_the_right_bytes_gives_the_raw_files_and_nothing_else(world, server, kind, behaviour):
     world.environ["MNIST_BENCH_MIRROR"] = server.url(behaviour)
     assert world.ask(kind).root == str(world.root)
     assert world.files() == sorted(f"MNIST/raw/{name}" for name in FILE_NAMES)
     assert world.is_whole(world.raw)
 
 
-def test_only_what_is_missing_or_corrupt_is_downloaded(world: World, served: Server) -> None:
+def test_only_what_is_missing_or_corrupt_is_downloaded(world, served):
     world.put()
     (world.raw / FILE_NAMES[2]).unlink()
     (world.raw / FILE_NAMES[0]).write_bytes(b"rubbish")
@@ -70,9 +67,7 @@ def test_only_what_is_missing_or_corrupt_is_downloaded(world: World, served: Ser
         ("endless", "more than 0 MiB: no file of a data set"),
     ],
 )
-def test_after_a_bad_mirror_comes_the_next(
-    world: World, server: Server, monkeypatch: pytest.MonkeyPatch, behaviour: str, words: str
-) -> None:
+def test_after_a_bad_mirror_comes_the_next(world, server, monkeypatch, behaviour, words):
     world.environ["MNIST_BENCH_MIRROR"] = server.url(behaviour)
     with monkeypatch.context() as patch:
         if behaviour == "endless":
@@ -94,9 +89,7 @@ def test_after_a_bad_mirror_comes_the_next(
         ("SERVER", r"HTTP 404 \(through the proxy http://127\.0\.0\.1:\d+\)"),
     ],
 )
-def test_who_does_not_answer_is_named_and_no_password(
-    world: World, server: Server, monkeypatch: pytest.MonkeyPatch, proxy: str, words: str
-) -> None:
+def test_who_does_not_answer_is_named_and_no_password(world, server, monkeypatch, proxy, words):
     if proxy:
         world.environ["MNIST_BENCH_MIRROR"] = "http://mirror.invalid/"
         monkeypatch.setenv("http_proxy", proxy.replace("SERVER", server.address))
@@ -105,9 +98,7 @@ def test_who_does_not_answer_is_named_and_no_password(
     assert "secret" not in str(caught.value)
 
 
-def test_a_fault_that_passes_is_tried_again_and_a_missing_file_is_not(
-    world: World, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_that_passes_is_tried_again_and_a_missing_file_is_not(world, server, monkeypatch):
     monkeypatch.setattr("mnist_bench.data._PAUSE_SECONDS", 0)
     public(monkeypatch, world, server.url("broken"), server.url("missing"))
     with pytest.raises(DownloadError):
@@ -122,7 +113,7 @@ def test_a_fault_that_passes_is_tried_again_and_a_missing_file_is_not(
 
 @pytest.mark.usefixtures("served")
 @pytest.mark.parametrize("kind", ["mnist", "synthetic"])
-def test_a_full_disk_is_named_and_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_full_disk_is_named_and_leaves_nothing(world, monkeypatch, kind):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -134,7 +125,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(world: World, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("served")
-def test_what_killed_processes_left_is_swept(world: World) -> None:
+def test_what_killed_processes_left_is_swept(world):
     world.raw.mkdir(parents=True)
     old, young = (world.raw / f".{FILE_NAMES[0]}.{number}.abcd.tmp" for number in (1, 2))
     old.touch()
@@ -150,7 +141,7 @@ def test_what_killed_processes_left_is_swept(world: World) -> None:
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("dots", [True, False])
 @pytest.mark.parametrize("below", ["MNIST/raw", ".", "raw", "MNIST", "digits", "digits/raw", "digits/MNIST/raw"])
-def test_mnist_is_found_under_any_shape(world: World, below: str, dots: bool, packed: bool) -> None:
+def test_mnist_is_found_under_any_shape(world, below, dots, packed):
     world.put(below=below, dots=dots, packed=packed)
     before = world.files()
     data = world.ask("auto", offline=True)
@@ -161,9 +152,7 @@ def test_mnist_is_found_under_any_shape(world: World, below: str, dots: bool, pa
 
 
 @pytest.mark.parametrize("below", ["MNIST/raw", "."])
-def test_what_cannot_be_unpacked_beside_is_unpacked_into_the_cache_once(
-    world: World, monkeypatch: pytest.MonkeyPatch, below: str
-) -> None:
+def test_what_cannot_be_unpacked_beside_is_unpacked_into_the_cache_once(world, monkeypatch, below):
     world.put(packed=True, below=below)
     (world.root / below / FILE_NAMES[3]).write_bytes(world.tiny[FILE_NAMES[3]])  # one is as it should be
     before = world.files()
@@ -181,7 +170,7 @@ def test_what_cannot_be_unpacked_beside_is_unpacked_into_the_cache_once(
     assert world.ask("mnist", offline=True) == data
 
 
-def test_files_with_other_bytes_are_named_where_nothing_better_is_found(world: World) -> None:
+def test_files_with_other_bytes_are_named_where_nothing_better_is_found(world):
     (world.put(below="digits") / FILE_NAMES[0]).write_bytes(b"rubbish")
     with pytest.raises(DataError, match=rf"not MNIST's bytes: {world.root}/digits/{FILE_NAMES[0]}"):
         world.ask("mnist", offline=True)
@@ -189,7 +178,7 @@ def test_files_with_other_bytes_are_named_where_nothing_better_is_found(world: W
 
 @BOTH
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_corrupt_file_stops_everything_but_a_fetch(world: World, served: Server, kind: str, packed: bool) -> None:
+def test_a_corrupt_file_stops_everything_but_a_fetch(world, served, kind, packed):
     path = next(world.put(packed=packed).glob(f"{FILE_NAMES[0]}*"))
     path.write_bytes(path.read_bytes()[:-9])
     next(world.raw.glob(f"{FILE_NAMES[3]}*")).unlink()  # also where another file would have to be fetched
@@ -204,7 +193,7 @@ def test_a_corrupt_file_stops_everything_but_a_fetch(world: World, served: Serve
 
 @pytest.mark.parametrize("place", [f"raw/{FILE_NAMES[1]}", f"raw/{FILE_NAMES[1]}.gz", SUMS_FILE])
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
-def test_only_regular_files_are_read(world: World, place: str, make: Callable[[Path], None]) -> None:
+def test_only_regular_files_are_read(world, place, make):
     (world.put() / FILE_NAMES[1]).unlink()
     make(world.root / "MNIST" / place)
     with pytest.raises(DataError, match=r"is no regular file|missing, and --offline"):
@@ -224,9 +213,7 @@ WITHOUT = {
 
 
 @pytest.mark.parametrize("what", WITHOUT)
-def test_where_mnist_cannot_be_had_auto_takes_the_synthetic_set_and_says_so_loudly(
-    world: World, server: Server, what: str
-) -> None:
+def test_where_mnist_cannot_be_had_auto_takes_the_synthetic_set_and_says_so_loudly(world, server, what):
     if what != "a network":
         world.environ["MNIST_BENCH_MIRROR"] = server.url("trickle" if what == "a mirror in time" else "good")
     if what == "a place":
@@ -242,7 +229,7 @@ def test_where_mnist_cannot_be_had_auto_takes_the_synthetic_set_and_says_so_loud
     assert world.files() == []
 
 
-def test_the_synthetic_set_is_drawn_once_into_the_cache_and_anew_where_it_is_damaged(world: World) -> None:
+def test_the_synthetic_set_is_drawn_once_into_the_cache_and_anew_where_it_is_damaged(world):
     for drawn, damage in enumerate((Path.touch, Path.unlink, lambda path: path.write_bytes(b"x")), start=1):
         data = world.ask("synthetic")
         assert data.root == str(cached_root(0, world.environ)) == str(world.cache / "synthetic-v2-seed0-40+20")
@@ -252,13 +239,13 @@ def test_the_synthetic_set_is_drawn_once_into_the_cache_and_anew_where_it_is_dam
     assert world.ask("synthetic") == data
 
 
-def test_a_cache_that_cannot_be_written_says_what_to_do(world: World) -> None:
+def test_a_cache_that_cannot_be_written_says_what_to_do(world):
     world.cache.parent.write_text("")
     with pytest.raises(DataError, match="set XDG_CACHE_HOME to a folder that can be written"):
         world.ask("synthetic")
 
 
-def test_synthetic_digits_in_the_place_of_mnist_are_called_so_and_kept(world: World, served: Server) -> None:
+def test_synthetic_digits_in_the_place_of_mnist_are_called_so_and_kept(world, served):
     write_set(world.root, seed=3, sizes=(20, 10))
     before = [path.read_bytes() for path in sorted(world.raw.iterdir())]
     for ask in (lambda: world.ask("mnist"), world.fetch):

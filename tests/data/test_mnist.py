@@ -13,13 +13,12 @@ from mnist_bench.data import default_root, raw_folder, verify
 from mnist_bench.data.mnist import SUMS_FILE, proven, read_idx, write_idx
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError
-from mnist_bench.records import DataSet
 
 REAL = os.environ.get("MNIST_BENCH_DATA")
 
 
 @pytest.mark.skipif(REAL is None, reason="MNIST_BENCH_DATA does not name the real MNIST")
-def test_the_real_mnist_is_what_the_facts_say() -> None:
+def test_the_real_mnist_is_what_the_facts_say():
     root, facts = Path(REAL or ""), SETS["mnist"]
     verify(proven("mnist", root))
     images, labels = read_idx(raw_folder(root) / FILE_NAMES[0], 28, 28), read_idx(raw_folder(root) / FILE_NAMES[1])
@@ -42,9 +41,7 @@ def test_the_real_mnist_is_what_the_facts_say() -> None:
         ("data", {}, "/*/here/data"),  # absolute, since workers run elsewhere
     ],
 )
-def test_the_flag_wins_over_the_environment_which_wins_over_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str | None, environ: dict[str, str], expected: str
-) -> None:
+def test_the_flag_wins_over_the_environment_which_wins_over_the_cache(tmp_path, monkeypatch, flag, environ, expected):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", "/home/ada")
@@ -56,13 +53,13 @@ def test_the_flag_wins_over_the_environment_which_wins_over_the_cache(
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> DataSet:
+def data(tmp_path):
     write_set(tmp_path / "set", seed=5, sizes=(30, 20))
     return proven("synthetic", tmp_path / "set")
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
-def test_a_changed_byte_is_found_although_size_and_time_are_the_same(data: DataSet, name: str) -> None:
+def test_a_changed_byte_is_found_although_size_and_time_are_the_same(data, name):
     verify(data)
     parts = [hashlib.sha256((raw_folder(Path(data.root)) / each).read_bytes()).digest() for each in FILE_NAMES]
     assert data.sha256 == hashlib.sha256(b"".join(parts)).hexdigest()
@@ -88,7 +85,7 @@ def test_a_changed_byte_is_found_although_size_and_time_are_the_same(data: DataS
 
 
 @pytest.mark.parametrize("shape", [(0,), (50,), (0, 28, 28), (4, 28, 28)])
-def test_what_was_written_comes_back(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_what_was_written_comes_back(tmp_path, shape):
     values = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     write_idx(tmp_path / "file", values)
     found = read_idx(tmp_path / "file", *shape[1:])
@@ -111,7 +108,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("digits", MALFORMED)
-def test_malformed_images_are_refused(tmp_path: Path, digits: str) -> None:
+def test_malformed_images_are_refused(tmp_path, digits):
     content = bytes.fromhex(digits)
     (tmp_path / "images").write_bytes(content)
     with pytest.raises(DataError, match=rf"images: no IDX file of N x \(2, 2\) bytes: {len(content)} bytes that begin"):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,8 @@ import pytest
 from mnist_bench.catalogue import FILE_NAMES
 from mnist_bench.data import synthetic
 from mnist_bench.data.draw import text
-from mnist_bench.data.mnist import SUMS_FILE, Bytes, inspect, proven
+from mnist_bench.data.mnist import SUMS_FILE, inspect, proven
 from mnist_bench.data.synthetic import SIZES, cached_root, draw_digits, ensure, write_set
-
-from .conftest import World
 
 IMAGES, LABELS = draw_digits(16, seed=0, split=0)
 # The files of seed 0. A change of these is a change of everybody's figures: raise synthetic.VERSION with it.
@@ -27,11 +24,11 @@ GOLDEN = {
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Bytes, Bytes]:
+def digits():
     return draw_digits(3000, seed=0, split=0)
 
 
-def test_the_set_of_seed_0_has_the_bytes_it_always_had(tmp_path: Path) -> None:
+def test_the_set_of_seed_0_has_the_bytes_it_always_had(tmp_path):
     write_set(tmp_path, seed=0, sizes=SIZES)
     states = inspect(tmp_path, "synthetic")
     assert {state.path.name: state.found for state in states} == GOLDEN
@@ -39,9 +36,7 @@ def test_the_set_of_seed_0_has_the_bytes_it_always_had(tmp_path: Path) -> None:
     assert lines == [f"{GOLDEN[name]}  raw/{name}" for name in FILE_NAMES]
 
 
-def test_the_bytes_depend_on_seed_and_split_and_not_on_threads_or_count(
-    digits: tuple[Bytes, Bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bytes_depend_on_seed_and_split_and_not_on_threads_or_count(digits, monkeypatch):
     monkeypatch.setattr(synthetic, "ThreadPoolExecutor", partial(ThreadPoolExecutor, 1))
     for count in (3000, 1234):
         for found, expected in zip(draw_digits(count, seed=0, split=0), digits, strict=True):
@@ -51,7 +46,7 @@ def test_the_bytes_depend_on_seed_and_split_and_not_on_threads_or_count(
             assert not np.array_equal(found, other[:100])
 
 
-def test_the_digits_are_like_mnists(digits: tuple[Bytes, Bytes]) -> None:
+def test_the_digits_are_like_mnists(digits):
     images, labels = digits
     assert len({image.tobytes() for image in images}) == len(images), "no two are alike"
     pixels = images / 255
@@ -67,7 +62,7 @@ def test_the_digits_are_like_mnists(digits: tuple[Bytes, Bytes]) -> None:
         assert middle.std() < 1.5
 
 
-def test_the_classes_can_be_told_apart_but_not_trivially(digits: tuple[Bytes, Bytes]) -> None:
+def test_the_classes_can_be_told_apart_but_not_trivially(digits):
     # The nearest mean image gets 82 % of MNIST right: neither noise nor a fixed stencil for each digit.
     images, labels = digits[0].reshape(-1, 784) / 255, digits[1]
     means = np.stack([images[:2000][labels[:2000] == digit].mean(axis=0) for digit in range(10)])
@@ -75,7 +70,7 @@ def test_the_classes_can_be_told_apart_but_not_trivially(digits: tuple[Bytes, By
     assert 0.65 < (distances.argmin(axis=1) == labels[2000:]).mean() < 0.92
 
 
-def test_two_that_want_the_set_at_once_draw_it_once(world: World) -> None:
+def test_two_that_want_the_set_at_once_draw_it_once(world):
     barrier = threading.Barrier(2)
 
     def want() -> None:
@@ -93,7 +88,7 @@ def test_two_that_want_the_set_at_once_draw_it_once(world: World) -> None:
 
 
 @pytest.mark.parametrize(("columns", "across"), [(200, 4), (118, 4), (117, 3), (80, 2), (30, 1), (5, 1)])
-def test_as_many_digits_stand_beside_each_other_as_fit(columns: int, across: int) -> None:
+def test_as_many_digits_stand_beside_each_other_as_fit(columns, across):
     lines = text(IMAGES, LABELS, columns=columns).splitlines()
     assert lines[0].split() == [str(label) for label in LABELS[:across]]
     assert max(map(len, lines)) <= max(columns, 28)

@@ -33,7 +33,7 @@ TWENTY = pytest.param(20, "[eager, {name: second, threads: 1}]", marks=[pytest.m
 
 
 @pytest.mark.parametrize(("instants", "variants"), [(3, "[eager]"), TWENTY])
-def test_killed_at_any_instant_it_goes_on(bench: Bench, instants: int, variants: str) -> None:
+def test_killed_at_any_instant_it_goes_on(bench, instants, variants):
     """Each time with --resume; it begins anew when all is done."""
     rng = random.SystemRandom()
     bench.write(SLOW, ["good", "slow"], variants=variants)
@@ -95,7 +95,7 @@ def finished(bench: Bench) -> int:
     return len(bench.trials()) if bench.runs() else 0
 
 
-def test_interrupted_once_keeps_what_is_finished_and_resumes_to_the_end(bench: Bench) -> None:
+def test_interrupted_once_keeps_what_is_finished_and_resumes_to_the_end(bench):
     bench.write(SLOW, ["good", "slow"])
     process = bench.start()
     assert wait_until(lambda: finished(bench) == 1), finish(process)
@@ -124,7 +124,7 @@ def test_interrupted_once_keeps_what_is_finished_and_resumes_to_the_end(bench: B
 # ── two at once ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_runs_on_one_folder_and_a_resume_of_a_run_that_is_on(bench: Bench) -> None:
+def test_two_runs_on_one_folder_and_a_resume_of_a_run_that_is_on(bench):
     bench.write(SLOW, ["slow"])
     one = bench.start(environ=bench.environ("one"))
     two = bench.start(environ=bench.environ("two"))  # of another machine, say, on the same disk

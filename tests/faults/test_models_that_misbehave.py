@@ -63,7 +63,7 @@ def daemonises():
 """
 
 
-def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
+def test_each_gets_its_status_and_the_others_run_on(bench):
     models = ["segfaults", "leaves", "raises", "diverges", "hoards", "chatters", "daemonises", "good"]
     plugin = FAULTS.replace("DAEMON", str(bench.folder / "daemon.pid"))
     bench.write(
@@ -108,7 +108,7 @@ def test_each_gets_its_status_and_the_others_run_on(bench: Bench) -> None:
     assert bench.manifest()["status"] == "complete"
 
 
-def test_hangs_end_at_their_time(bench: Bench) -> None:
+def test_hangs_end_at_their_time(bench):
     bench.write(FAULTS, ["hangs", "hangs_in_c"])
     done = bench.run("--timeout", "5")
     assert done.returncode == 1, done
@@ -119,7 +119,7 @@ def test_hangs_end_at_their_time(bench: Bench) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="every name is Unicode there")
-def test_a_folder_whose_name_is_no_unicode(bench: Bench) -> None:
+def test_a_folder_whose_name_is_no_unicode(bench):
     bench.folder = bench.folder / os.fsdecode(b"caf\xe9")
     bench.results = bench.folder / "results"
     bench.folder.mkdir()

@@ -1,12 +1,10 @@
 """The trial's own clocks against a stopwatch that is not in the trial."""
 
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, ClassVar, cast
 
 import pytest
-from fault_kit import Bench
 
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
@@ -37,7 +35,7 @@ class Watched(LocalWorker):
         return cast(int, self._timed(super().close))
 
 
-def test_the_waterfall_is_what_a_stopwatch_says(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_waterfall_is_what_a_stopwatch_says(bench, tmp_path, monkeypatch):
     """Rule 6: within 2 %, of two trials that hand the token back and forth (each sleeps while the other works)."""
     monkeypatch.setattr(runner, "LocalWorker", Watched)
     for key, value in bench.environ().items():

@@ -1,15 +1,12 @@
 """The program as it is called."""
 
-from pathlib import Path
-
 import pytest
-from gate_kit import Call
 
 from mnist_bench.cli import main
 
 
 @pytest.fixture
-def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+def call(tmp_path, capsys, monkeypatch):
     """Calls the program in an empty folder."""
     for name in ("GITHUB_STEP_SUMMARY", "GITHUB_ACTIONS"):
         monkeypatch.delenv(name, raising=False)

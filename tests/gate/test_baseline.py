@@ -4,12 +4,10 @@ import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import record_factory
 from baseline_kit import COMPILED, EAGER, OTHER, make_baseline, make_run, rewritten, small_matrix
-from gate_kit import Call
 from msgspec import structs
 
 from mnist_bench.analysis.summary import Run
@@ -46,7 +44,7 @@ def solo(run: Run) -> Run:
 # ── a run -> a baseline ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_ratios_are_those_of_the_sessions() -> None:
+def test_ratios_are_those_of_the_sessions():
     whole, one = (side_of(make_baseline(slow=slow), COMPILED) for slow in ({}, {COMPILED: 2.0}))
     assert (one.reference, [session.seed for session in one.ratios]) == (EAGER, [0, 1, 2])
     for slow, session in zip(one.ratios, whole.ratios, strict=True):
@@ -55,14 +53,14 @@ def test_ratios_are_those_of_the_sessions() -> None:
     assert side_of(make_baseline(), EAGER).ratios == ()
 
 
-def test_a_run_that_measured_nothing_is_no_baseline() -> None:
+def test_a_run_that_measured_nothing_is_no_baseline():
     """Nor one that is not finished, or has failed: tests/golden/stored, check-refused.txt and baseline-changed.txt."""
     trouble = dict.fromkeys((EAGER, COMPILED, OTHER, "lenet5/cpu/b100/eager"), ("skipped", "x"))
     with pytest.raises(UsageError, match="nothing was measured"):
         baseline_of(make_run(trouble=trouble), "why")
 
 
-def test_an_update_names_the_conditions_that_changed() -> None:
+def test_an_update_names_the_conditions_that_changed():
     run = make_run(small_matrix(seeds=(0, 1)))
     environment = replace(run.manifest.environment, packages={"torch": "2.14.0"}, cores=4)
     new = baseline_of(rewritten(run, environment=environment), "new torch")
@@ -84,16 +82,16 @@ def test_an_update_names_the_conditions_that_changed() -> None:
         ({"matrix": small_matrix(seeds=(0,)), "slow": {COMPILED: 1.06}}, ["inconclusive", "pass", "pass"]),
     ],
 )
-def test_verdicts(changes: dict[str, Any], expected: list[str]) -> None:
+def test_verdicts(changes, expected):
     assert kinds(make_run(salt=1, **changes)) == expected
 
 
-def test_floors_hold_of_cells_that_the_baseline_has_not() -> None:
+def test_floors_hold_of_cells_that_the_baseline_has_not():
     run = make_run(small_matrix(expect=(Floor(model="mlp", min_accuracy=0.99),)), salt=1)
     assert kinds(run, make_baseline(small_matrix(models=small_matrix().models[1:])))[:2] == ["failed", "failed"]
 
 
-def test_seeds_are_those_in_common() -> None:
+def test_seeds_are_those_in_common():
     none, some = (found(make_run(small_matrix(seeds=seeds), salt=1))[COMPILED][0] for seeds in ((7, 8), (1, 2, 9)))
     assert none.differences == ("seeds: 0, 1, 2 in the baseline, 7, 8 here: none in common (moves accuracy)",)
     assert [pair.a.seed for pair in some.seeds] == [1, 2]
@@ -135,14 +133,14 @@ def other_threads() -> Run:
         (other_threads(), None, f"the settings of its reference {EAGER} are others than in the baseline"),
     ],
 )
-def test_a_cell_whose_time_cannot_be_judged_is_no_pass(run: Run, baseline: Baseline | None, why: str) -> None:
+def test_a_cell_whose_time_cannot_be_judged_is_no_pass(run, baseline, why):
     one, verdict = found(run, baseline)[COMPILED]
     assert one.why_no_ratio.startswith(why)
     assert verdict.kind == "inconclusive"
     assert f"its speed cannot be judged: {why}" in verdict.text
 
 
-def test_a_cell_that_became_the_reference_is_no_pass() -> None:
+def test_a_cell_that_became_the_reference_is_no_pass():
     like = Variant(name="tf32")  # in name alone
     baseline = make_baseline(small_matrix(variants=(BUILTIN_VARIANTS["eager"], like)))
     _, verdict = found(make_run(small_matrix(variants=(like,)), salt=1), baseline)["mlp/cpu/b100/tf32"]
@@ -156,7 +154,7 @@ def keep(run: Run, run_id: str = FIRST) -> None:
     record_factory.keep(Path("results"), replace(run.manifest, run_id=run_id), run.trials, run.sessions)
 
 
-def test_an_update_makes_the_folder_and_warns_of_what_cannot_be_judged(call: Call) -> None:
+def test_an_update_makes_the_folder_and_warns_of_what_cannot_be_judged(call):
     run = make_run(small_matrix(seeds=(0,)))
     keep(rewritten(run, sessions=[one for one in run.sessions if "mlp" in one.group]))
     code, _, err = call("baseline", "update", "--reason", "x", "--output", "ci/cpu.json")
@@ -165,7 +163,7 @@ def test_an_update_makes_the_folder_and_warns_of_what_cannot_be_judged(call: Cal
     assert f"no speed can be judged of {OTHER}: never timed" in err
 
 
-def test_a_filter_updates_and_checks_these_cells_alone(call: Call) -> None:
+def test_a_filter_updates_and_checks_these_cells_alone(call):
     keep(make_run())
     call("baseline", "update", "--reason", "first")
     before = json.loads(Path("baseline.json").read_bytes())["cells"]
@@ -185,9 +183,7 @@ def test_a_filter_updates_and_checks_these_cells_alone(call: Call) -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_annotations_name_the_matrix_from_the_root(
-    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
-) -> None:
+def test_annotations_name_the_matrix_from_the_root(call, tmp_path, monkeypatch, inside):
     """GitHub finds files from the root of the repository, wherever the run and the check were called."""
     folder = tmp_path / "the repo" / "bench"
     folder.mkdir(parents=True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell
 
-from mnist_bench.gate.judge import Verdict, VerdictKind, change, exit_code
+from mnist_bench.gate.judge import Verdict, change, exit_code
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from mnist_bench.gate.judge import Verdict, VerdictKind, change, exit_code
         (("failed",), 3),
     ],
 )
-def test_the_exit_code_is_the_contracts(kinds: tuple[VerdictKind, ...], code: int) -> None:
+def test_the_exit_code_is_the_contracts(kinds, code):
     verdicts = [Verdict(cell=make_cell(), kind=kind, text="") for kind in kinds]
     assert exit_code(make_check(), verdicts) == code
     assert exit_code(make_check(status="interrupted"), verdicts) == 130
@@ -42,11 +42,11 @@ SPEEDS = {
 
 
 @pytest.mark.parametrize("ratio", SPEEDS)
-def test_a_speed_in_words(ratio: float) -> None:
+def test_a_speed_in_words(ratio):
     assert change(ratio) == SPEEDS[ratio]
 
 
 @given(st.floats(1e-6, 1e6))
-def test_a_speed_turned_round_is_of_the_same_size(ratio: float) -> None:
+def test_a_speed_turned_round_is_of_the_same_size(ratio):
     words = change(ratio).replace("faster", "slower")
     assert words == change(1 / ratio).replace("faster", "slower")

@@ -6,7 +6,7 @@ from typing import Any
 
 import junitparser
 import pytest
-from gate_kit import Call, evidence, make_check, of_every_kind
+from gate_kit import evidence, make_check, of_every_kind
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
@@ -67,7 +67,7 @@ def screen(made: Judged, width: int = 120) -> list[str]:
     return [line.plain for line in document(*made).terminal(width)]
 
 
-def test_hostile_text_is_harmless_everywhere() -> None:
+def test_hostile_text_is_harmless_everywhere():
     made = hostile()
     markdown = comment(*made).decode()
     for text in (
@@ -88,7 +88,7 @@ def test_hostile_text_is_harmless_everywhere() -> None:
 
 
 class TestReplay:
-    def test_a_cell_that_came_out_otherwise_is_named(self) -> None:
+    def test_a_cell_that_came_out_otherwise_is_named(self):
         check, (one, other) = judged(evidence(1.12), evidence(cell=make_cell()))
         assert outputs.disagreements((one, other), judge(check)) == []
         moved = replace(one, text="passes")
@@ -96,7 +96,7 @@ class TestReplay:
         assert said.startswith(f"{one.cell.id}: stored '{one.kind}: passes', judged '{one.kind}: ")
         assert [len(outputs.disagreements(*pair)) for pair in (((), (one,)), ((one,), ()))] == [1, 1]
 
-    def test_a_check_of_another_version_names_it(self, call: Call) -> None:
+    def test_a_check_of_another_version_names_it(self, call):
         check, _ = judged(evidence(1.12), program_version="0.0.1")
         Path("check.json").write_bytes(outputs.encode(check, ()))
         code, out, err = call("check", "--replay", "check.json")
@@ -106,7 +106,7 @@ class TestReplay:
 
 class TestPage:
     @pytest.mark.parametrize("kinds", [("pass",), ("regression",), WORST_FIRST])
-    def test_the_mildest_of_thousands_are_left_out_and_counted(self, kinds: Any) -> None:
+    def test_the_mildest_of_thousands_are_left_out_and_counted(self, kinds):
         made = many(1_500, kinds)
         for text, limit in ((page(*made, 100_000).encode(), 100_000), (comment(*made), COMMENT_BYTES)):
             assert 0.95 * limit < len(text) <= limit
@@ -115,7 +115,7 @@ class TestPage:
             assert len(rows) == 1_500 - int(left_out[1].replace(b",", b""))
             assert kinds != WORST_FIRST or b"pass" not in rows
 
-    def test_long_heads_have_their_bounds(self) -> None:
+    def test_long_heads_have_their_bounds(self):
         made = judged(evidence(), notes=("|" * 5_000,) * 1_000)
         assert len(comment(*made)) <= COMMENT_BYTES
         assert b"more stand in check.json" in comment(*made)
@@ -138,7 +138,7 @@ class TestAnnotations:
         return level, *parts, text.replace("%25", "%")
 
     @given(st.text(max_size=60), st.text(max_size=30), st.text(max_size=30))
-    def test_any_text_arrives_on_one_line(self, text: str, name: str, file: str) -> None:
+    def test_any_text_arrives_on_one_line(self, text, name, file):
         cell = Cell(model=name, device="cpu", batch_size=1, variant=name)
         check = make_check(evidence(cell=cell), matrix_path=file)
         (line,) = commands(check, (Verdict(cell=cell, kind="regression", text=text),))
@@ -146,14 +146,14 @@ class TestAnnotations:
         if not {"%", ":", ","} & set(file + cell.id + text):
             assert self.read(line) == ("error", plain(file), plain(f"regression: {cell.id}"), plain(text))
 
-    def test_the_tenth_of_a_level_counts_the_rest(self) -> None:
+    def test_the_tenth_of_a_level_counts_the_rest(self):
         for count, last in ((10, "why"), (25, "16 more cells: 16 regression")):
             lines = list(commands(*many(count, ("regression",))))
             assert len(lines) == 10
             assert last in lines[-1]
 
 
-def test_junit_of_hostile_text_and_of_no_cell() -> None:
+def test_junit_of_hostile_text_and_of_no_cell():
     for made, suites in ((hostile(), 3), ((make_check(), ()), 0)):
         data = to_junit(*made)
         SCHEMA.assertValid(etree.fromstring(data))
@@ -162,11 +162,11 @@ def test_junit_of_hostile_text_and_of_no_cell() -> None:
 
 class TestFiles:
     @pytest.fixture(autouse=True)
-    def stored(self, call: Call) -> None:
+    def stored(self, call):
         Path("file").write_text("")
         Path("check.json").write_bytes(outputs.encode(*judged(evidence(1.25 / 1.5))))
 
-    def test_one_that_fails_does_not_keep_the_others(self, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_fails_does_not_keep_the_others(self, call, monkeypatch):
         monkeypatch.setattr("mnist_bench.cli.check.try_out", lambda *_: None)  # as if the disk became full meanwhile
         monkeypatch.setenv("GITHUB_ACTIONS", "true")
         monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary")
@@ -178,9 +178,7 @@ class TestFiles:
         assert Path("summary").exists()
 
     @pytest.mark.parametrize(("taken", "added"), [(b"before\n", True), (b"x" * (SUMMARY_BYTES - 100), False)])
-    def test_the_summary_is_appended_to_what_room_is_left(
-        self, call: Call, monkeypatch: pytest.MonkeyPatch, taken: bytes, added: bool
-    ) -> None:
+    def test_the_summary_is_appended_to_what_room_is_left(self, call, monkeypatch, taken, added):
         monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary")
         Path("summary").write_bytes(taken)
         _, _, err = call("check", "--replay", "check.json")

@@ -7,7 +7,7 @@ the draws must not contradict it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ class TestSimulationIsTheGate:
     """The array path decides as the real functions do."""
 
     @pytest.mark.parametrize("cells", CELLS)
-    def test_speed(self, cells: int) -> None:
+    def test_speed(self, cells):
         rng = np.random.default_rng(1)
         ratios = np.repeat([0.85, 1.0, 1.05, 1.08], 25)[:, np.newaxis]
         logs = np.log(ratios) + pair_logs(rng, (100, samples.looks(cells)[-1]), ratio=1.0, sd=0.07)
@@ -76,7 +76,7 @@ class TestSimulationIsTheGate:
 
     @pytest.mark.parametrize("cells", CELLS)
     @pytest.mark.parametrize("error", ERRORS)
-    def test_accuracy(self, cells: int, error: float) -> None:
+    def test_accuracy(self, cells, error):
         rng = np.random.default_rng(2)
         kinds = set()
         for drop, wider in ((0.0, 1.0), (0.0015, 1.0), (0.003, 1.0), (0.002, 3.0)):
@@ -101,14 +101,14 @@ class TestSpeed:
             ),
         ],
     )
-    def test_rates(self, cells: int, ratio: float, sd: float, claims: Sequence[Claim]) -> None:
+    def test_rates(self, cells, ratio, sd, claims):
         rng = np.random.default_rng([10, cells, round(1000 * sd), round(100 * ratio)])
         logs = pair_logs(rng, (CHECKS * cells, samples.looks(cells)[-1]), ratio=ratio, sd=sd)
         decisions = speed_decisions(logs, cells)
         assert [claim(decisions, cells) for claim in claims] == [True] * len(claims)
 
     @pytest.mark.parametrize("cells", [1, 2, 5, 20, 200, 10_000])
-    def test_level_of_all_looks_is_kept_exactly(self, cells: int) -> None:
+    def test_level_of_all_looks_is_kept_exactly(self, cells):
         """At a ratio of exactly 1.03: the chances of a false alarm at each look add up to no more than alpha / K."""
         alpha = samples.level(cells)
         tails = [stats.signed_rank_distribution(n)[critical_rank_sum(n, alpha) :] for n in samples.looks(cells)]
@@ -117,7 +117,7 @@ class TestSpeed:
 
     @pytest.mark.parametrize("pairs", [9, 12, 16, 28, 48])
     @pytest.mark.parametrize("sd", SDS)
-    def test_intervals_cover(self, pairs: int, sd: float) -> None:
+    def test_intervals_cover(self, pairs, sd):
         rng = np.random.default_rng([13, pairs, round(1000 * sd)])
         logs = pair_logs(rng, (CHECKS, pairs), ratio=1.07, sd=sd)
         intervals = [stats.hodges_lehmann(row) for row in logs]
@@ -126,7 +126,7 @@ class TestSpeed:
         assert at_most(0.97, covered, CHECKS)
 
     @pytest.mark.parametrize(("cells", "sd", "ratio"), [(1, 0.02, 1.1), (1, 0.06, 1.05), (20, 0.06, 1.05)])
-    def test_intervals_hardly_suffer_from_early_decisions(self, cells: int, sd: float, ratio: float) -> None:
+    def test_intervals_hardly_suffer_from_early_decisions(self, cells, sd, ratio):
         """Over the pairs up to the look that decided: no longer exact, near it all the same."""
         logs = pair_logs(np.random.default_rng(15), (CHECKS, samples.looks(cells)[-1]), ratio=ratio, sd=sd)
         used = np.full(CHECKS, logs.shape[1])
@@ -139,7 +139,7 @@ class TestSpeed:
 
     @pytest.mark.parametrize("sd", [0.015, 0.04])
     @pytest.mark.parametrize("cells", CELLS)
-    def test_what_is_said_to_be_detectable_is_detected(self, cells: int, sd: float) -> None:
+    def test_what_is_said_to_be_detectable_is_detected(self, cells, sd):
         """Without spikes, as ``detectable`` says: 0.9 within the draws' error and that of its own sample."""
         for look in samples.looks(cells):
             slow = detectable(look, cells, sd)
@@ -166,14 +166,14 @@ class TestAccuracy:
             (0.03, MARGINS.drop_detect, 3.0, (share(not_above, MARGINS.drop_alpha, "pass"),)),
         ],
     )
-    def test_rates(self, cells: int, error: float, drop: float, wider: float, claims: Sequence[Claim]) -> None:
+    def test_rates(self, cells, error, drop, wider, claims):
         shape = (CHECKS * cells, samples.SEED_LOOKS[-1])
         rng = np.random.default_rng([30, cells, round(1e4 * error), round(1e4 * drop), round(wider)])
         decisions = accuracy_decisions(*seed_accuracies(rng, shape, error=error, drop=drop, wider=wider), cells)
         assert [claim(decisions, cells) for claim in claims] == [True] * len(claims)
 
     @pytest.mark.parametrize(("error", "mean"), [(0.01, 8), (0.03, 13), (0.10, 26)])
-    def test_equal_recipes_pass_after_so_many_seeds_that_differ(self, error: float, mean: float) -> None:
+    def test_equal_recipes_pass_after_so_many_seeds_that_differ(self, error, mean):
         shape = (CHECKS, samples.SEED_LOOKS[-1])
         a, b = seed_accuracies(np.random.default_rng(32), shape, error=error, drop=0.0)
         used = np.full(CHECKS, shape[1])
@@ -183,12 +183,12 @@ class TestAccuracy:
 
     @pytest.mark.parametrize("cells", CELLS)
     @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
-    def test_trainings_that_may_end_on_a_plateau_hardly_ever_fail(self, cells: int, share: float) -> None:
+    def test_trainings_that_may_end_on_a_plateau_hardly_ever_fail(self, cells, share):
         rng = np.random.default_rng([33, cells, round(10 * share)])
         a, b = (two_humped(rng, (CHECKS * cells, samples.SEED_LOOKS[-1]), share) for _ in "AB")
         assert not_above(MARGINS.drop_alpha, checks(accuracy_decisions(a, b, cells), cells, "fail"), CHECKS)
 
-    def test_students_t_alone_would_cry_wolf_over_plateaus(self) -> None:
+    def test_students_t_alone_would_cry_wolf_over_plateaus(self):
         """The control: 8 of 100 checks of 20 such cells."""
         a, b = (two_humped(np.random.default_rng(34 + n), (CHECKS * 20, samples.SEED_LOOKS[-1]), 0.5) for n in range(2))
         assert at_least(0.05, checks(accuracy_decisions(a, b, 20, humps=False), 20, "fail"), CHECKS)

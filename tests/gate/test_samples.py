@@ -1,8 +1,7 @@
 """What samples say: exact tests, looks and decisions, seeds that differ, what a budget finds, two runs."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -79,7 +78,7 @@ LOGS = st.lists(st.floats(-0.3, 0.3), min_size=1, max_size=40)
 
 @unhurried
 @given(LOGS, FEW)
-def test_swapping_the_sides_turns_the_finding_round(values: list[float], both: list[tuple[float, float]]) -> None:
+def test_swapping_the_sides_turns_the_finding_round(values, both):
     there, back = of_pairs(values), of_pairs([-value for value in values])
     assert not there.decision == back.decision == "fail"
     assert there.decision != "improvement" or back.decision == "fail"
@@ -101,9 +100,7 @@ def test_swapping_the_sides_turns_the_finding_round(values: list[float], both: l
     st.lists(st.tuples(st.floats(0.9, 1), st.floats(0.9, 1)), min_size=1, max_size=4),
     st.floats(0, 0.5),
 )
-def test_what_is_worse_is_never_judged_better(
-    values: list[float], both: list[tuple[float, float]], more: float
-) -> None:
+def test_what_is_worse_is_never_judged_better(values, both, more):
     order = ["improvement", "pass", "undecided", "fail"]
     for before, after in (
         (of_pairs(values), of_pairs([value + more for value in values])),
@@ -116,7 +113,7 @@ def test_what_is_worse_is_never_judged_better(
     ("early", "later", "found"),
     [(spread(1.12, 9), spread(0.5, 30), of_pairs), (dropped(0.02, 6), dropped(-0.05, 20), of_seeds)],
 )
-def test_the_first_decision_stands(early: Any, later: Any, found: Callable[[Any], Any]) -> None:
+def test_the_first_decision_stands(early, later, found):
     """What came after it changes nothing, not even the estimate."""
     assert found(early).decision == "fail"
     assert found([*early, *later]) == found(early)
@@ -127,7 +124,7 @@ def test_the_first_decision_stands(early: Any, later: Any, found: Callable[[Any]
 
 @unhurried
 @given(st.integers(1, 10_000), st.floats(1e-4, 0.5))
-def test_the_first_look_has_the_fewest_pairs_that_can_decide(cells: int, alpha: float) -> None:
+def test_the_first_look_has_the_fewest_pairs_that_can_decide(cells, alpha):
     margins = Margins(alpha=alpha)
     first, second, third, fourth = looks(cells, margins)
     assert 0.5**first <= level(cells, margins) < 0.5 ** (first - 1)
@@ -137,7 +134,7 @@ def test_the_first_look_has_the_fewest_pairs_that_can_decide(cells: int, alpha: 
 class TestExactTest:
     @unhurried
     @given(logs, bounds)
-    def test_is_the_tail_of_the_exact_distribution(self, values: list[float], bound: float) -> None:
+    def test_is_the_tail_of_the_exact_distribution(self, values, bound):
         distances = np.abs(np.subtract(values, bound))
         assume(len(set(distances.tolist())) == len(values) and distances.min() > 0)
         ranks = scipy.stats.rankdata(distances)
@@ -147,7 +144,7 @@ class TestExactTest:
 
     @unhurried
     @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.data())
-    def test_ties_and_zeros_never_help_to_reject(self, values: list[int], data: st.DataObject) -> None:
+    def test_ties_and_zeros_never_help_to_reject(self, values, data):
         """However they are told apart, the p-value is no larger."""
         size = len(values)
         apart = np.add(values, data.draw(st.lists(st.floats(-1e-3, 1e-3), min_size=size, max_size=size)))
@@ -157,14 +154,14 @@ class TestExactTest:
 
     @unhurried
     @given(logs, bounds, st.floats(0, 1))
-    def test_slower_is_never_less_significant(self, values: list[float], bound: float, more: float) -> None:
+    def test_slower_is_never_less_significant(self, values, bound, more):
         assert p_above(np.add(values, more), bound) <= p_above(values, bound)
         assert p_below(np.add(values, more), bound) >= p_below(values, bound)
         assert p_above(values, bound + more) >= p_above(values, bound)
 
 
 class TestPairs:
-    def test_between_looks_nothing_is_tested(self) -> None:
+    def test_between_looks_nothing_is_tested(self):
         """Twelve pairs that say nothing, then eight that would fail: not tested before the 21st."""
         undecided = spread(1.06, 12, sd=0.08)
         finding = of_pairs([*undecided, *spread(1.5, 8)])
@@ -172,7 +169,7 @@ class TestPairs:
         assert finding.p_slower == of_pairs(undecided).p_slower < 1
         assert of_pairs([*undecided, *spread(1.5, 9)]).decision == "fail"
 
-    def test_fail_is_tested_before_pass_and_margins_are_the_users(self) -> None:
+    def test_fail_is_tested_before_pass_and_margins_are_the_users(self):
         """6 % slower, precisely: shown beyond 3 %, and 10 % is ruled out."""
         finding = of_pairs(spread(1.06, 12))
         assert finding.decision == "fail"
@@ -185,7 +182,7 @@ class TestPairs:
 class TestDetectable:
     @settings(deadline=None, max_examples=25)  # each number of cells draws a sample
     @given(st.integers(1, 40), st.floats(0.001, 0.2))
-    def test_laws(self, cells: int, sd: float) -> None:
+    def test_laws(self, cells, sd):
         found = [detectable(look, cells, sd) for look in looks(cells)]
         assert found == sorted(found, reverse=True)
         assert found[-1] > 0.03
@@ -202,7 +199,7 @@ class TestDetectable:
 
 class TestEqualPredictions:
     @pytest.mark.parametrize("change", [{"predictions_sha256": "x"}, {"accuracy": 0.5}, {"images": 60_000}])
-    def test_all_must_be_equal_and_an_unknown_hash_equals_nothing(self, change: dict[str, Any]) -> None:
+    def test_all_must_be_equal_and_an_unknown_hash_equals_nothing(self, change):
         one = equal(0)
         assert one.identical
         assert not SeedPair(a=one.a, b=replace(one.b, **change)).identical
@@ -210,7 +207,7 @@ class TestEqualPredictions:
 
     @unhurried
     @given(st.permutations([*(equal(n) for n in range(5)), *dropped(0.002, 5, spread=0.0)]))
-    def test_neither_mask_a_drop_nor_vouch_wherever_they_stand(self, seeds: list[SeedPair]) -> None:
+    def test_neither_mask_a_drop_nor_vouch_wherever_they_stand(self, seeds):
         """The verdict and the change are those of the seeds that differ."""
         finding, alone = of_seeds(seeds), of_seeds(dropped(0.002, 5, spread=0.0))
         assert finding.decision == alone.decision
@@ -222,20 +219,20 @@ class TestEqualPredictions:
 
 
 class TestSeedsThatDiffer:
-    def test_between_looks_nothing_is_tested(self) -> None:
+    def test_between_looks_nothing_is_tested(self):
         assert of_seeds(dropped(0.0, 13, spread=0.0)).decision == of_seeds(dropped(0.0, 9, spread=0.0)).decision
         undecided = dropped(0.004, 4, spread=0.0)
         for more in ((), dropped(0.03, 1), dropped(0.03, 2)):  # seed 5 and 6 spread so much
             assert of_seeds([*undecided, *more]).decision == "undecided"
         assert of_seeds([*undecided, *dropped(0.004, 2)]).seeds == 6
 
-    def test_the_least_spread_is_that_of_two_trainings(self) -> None:
+    def test_the_least_spread_is_that_of_two_trainings(self):
         a, b = training(0.99, "a"), training(0.97, "b", images=60_000)
         assert floor_variance([a], [b]) == pytest.approx(0.01 / 20_000 + 0.03 / 120_000)
         perfect = [training(1.0, "p")]  # no error is no certainty
         assert floor_variance(perfect, perfect) == pytest.approx(2 * 1e-4 / 20_000)
 
-    def test_seeds_that_happen_to_agree_prove_little(self) -> None:
+    def test_seeds_that_happen_to_agree_prove_little(self):
         """Four times the same drop of 0.2 pp: no spread of their own, and still not decided."""
         finding = of_seeds(dropped(0.002, 4, spread=0.0))
         assert finding.decision == "undecided"
@@ -243,7 +240,7 @@ class TestSeedsThatDiffer:
         assert (finding.change.low, finding.change.high) == pytest.approx((-0.002 - half, -0.002 + half))
 
     @pytest.mark.parametrize(("cells", "seeds"), [(1, 6), (20, 9)])
-    def test_a_wreck_fails_at_the_first_look_that_a_plateau_cannot_explain(self, cells: int, seeds: int) -> None:
+    def test_a_wreck_fails_at_the_first_look_that_a_plateau_cannot_explain(self, cells, seeds):
         """Nothing fails before two humps that are no change at all would hardly ever look like it."""
         assert 0.25**seeds <= drop_level(cells)
         wreck = dropped(0.7, seeds)
@@ -265,7 +262,7 @@ WIDE = [0.2 * (-1) ** n for n in range(SEED_LOOKS[-1] + 3)]
         (seed_pairs([0.8] * len(WIDE), [0.8 + one for one in WIDE]), 0),  # after the last look none helps
     ],
 )
-def test_so_many_more_seeds_reach_the_look_that_would_decide(seeds: Sequence[SeedPair], more: int) -> None:
+def test_so_many_more_seeds_reach_the_look_that_would_decide(seeds, more):
     finding = of_seeds(seeds)
     assert (finding.decision, finding.more_seeds) == ("undecided", more)
 
@@ -298,12 +295,12 @@ class TestTwoRuns:
         for _ in range(checks):
             a, b = self.draw(rng, seeds, process_sd), self.draw(rng, seeds, process_sd) + math.log(ratio)
             both = zip(map(self.side, a), map(self.side, b), strict=True)
-            found.append([find_shift(x, y, self.CELLS, Margins()).decision for x, y in both])  # type: ignore[union-attr]
+            found.append([find_shift(x, y, self.CELLS, Margins()).decision for x, y in both])
         return np.array(found)
 
     @pytest.mark.parametrize("seeds", [1, 3])
     @pytest.mark.parametrize(("ratio", "process_sd", "most"), [(1.0, 1, 0.01), (1.03, 1, 0.01), (1.0, 2, 0.03)])
-    def test_what_is_tolerated_raises_no_alarm(self, seeds: int, ratio: float, process_sd: float, most: float) -> None:
+    def test_what_is_tolerated_raises_no_alarm(self, seeds, ratio, process_sd, most):
         """Nor does mlp, whose processes differed by twice as much in a noisy hour: what a session states is then too
         small by nearly half."""
         decisions = self.decisions(600, seeds, ratio, process_sd * PROCESS_SD)
@@ -320,37 +317,37 @@ class TestTwoRuns:
             (1, 1.0, "undecided", 0.6),
         ],
     )
-    def test_finds_what_it_should(self, seeds: int, ratio: float, decision: str, least: float) -> None:
+    def test_finds_what_it_should(self, seeds, ratio, decision, least):
         assert (self.decisions(100, seeds, ratio) == decision).mean() >= least
 
-    def test_a_slow_down_that_must_be_seen_hardly_passes(self) -> None:
+    def test_a_slow_down_that_must_be_seen_hardly_passes(self):
         """Whoever passes is certified: a slow-down of 10 % passes at most as often as the level says."""
         assert (self.decisions(100, 3, 1.10) == "pass").mean() <= 0.001
 
     @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
-    def test_intervals_hold_the_truth(self, seeds: int) -> None:
+    def test_intervals_hold_the_truth(self, seeds):
         """At least 95 %: a scatter that happens to be small does not narrow them."""
         rng = np.random.default_rng(seeds)
         held = 0
         for _ in range(1500):
             a, b = self.draw(rng, seeds, PROCESS_SD)[0], self.draw(rng, seeds, PROCESS_SD)[0] + math.log(1.07)
             ratio = shift_of((self.side(a), -1), (self.side(b), 1)).faster
-            held += ratio.low <= 1 / 1.07 <= ratio.high  # type: ignore[operator]
+            held += ratio.low <= 1 / 1.07 <= ratio.high
         assert 0.94 <= held / 1500 <= 0.99
 
-    def test_so_many_seeds_decide(self) -> None:
+    def test_so_many_seeds_decide(self):
         needed = seeds_needed(sessions(0.0), sessions(0.0), self.CELLS, Margins())
         assert needed in range(2, 6)
         for seeds, decision in ((needed, "pass"), (needed - 1, "undecided")):
             one = sessions(*[0.0] * seeds)
-            assert find_shift(one, one, self.CELLS, Margins()).decision == decision  # type: ignore[union-attr]
+            assert find_shift(one, one, self.CELLS, Margins()).decision == decision
         between = seeds_needed(sessions(0.0), sessions(0.0625), 1, Margins())
         assert between is not None
         assert needed < between < 30
         assert seeds_needed(sessions(0.0, sd=2.0), sessions(0.06, sd=2.0), 1, Margins()) is None
 
     @pytest.mark.parametrize("sds", [(1e-9, 50.0), (50.0, 50.0), (1e-9, 1e-9)])
-    def test_whatever_can_stand_in_a_file_is_judged(self, sds: tuple[float, float]) -> None:
+    def test_whatever_can_stand_in_a_file_is_judged(self, sds):
         """The widest that the bounds of a stored ratio leave: no overflow, no division by nothing."""
         a, b = sessions(-46.0, 46.0, sd=sds[0]), sessions(46.0, 46.0, sd=sds[1])
         found = find_shift(a, b, 1, Margins())

@@ -40,7 +40,7 @@ BROKEN: tuple[tuple[str, str, str, str], ...] = (
 
 
 @pytest.mark.parametrize(("file", "old", "new", "words"), BROKEN, ids=range(len(BROKEN)))
-def test_a_broken_file_is_refused_by_its_field(file: str, old: str, new: str, words: str) -> None:
+def test_a_broken_file_is_refused_by_its_field(file, old, new, words):
     text, decode = FILES[file]
     broken = re.sub(old, lambda _: new, text, count=1)
     assert broken != text
@@ -48,7 +48,7 @@ def test_a_broken_file_is_refused_by_its_field(file: str, old: str, new: str, wo
         decode(broken.encode())
 
 
-def test_what_no_check_holds_is_refused() -> None:
+def test_what_no_check_holds_is_refused():
     with pytest.raises(ValueError, match="stands there twice"):
         replace(CHECK, cells=CHECK.cells * 2)
     with pytest.raises(ValueError, match="margin"):

@@ -60,12 +60,12 @@ ANSWERS = {
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     return build(tmp_path_factory.mktemp("golden"))
 
 
 @pytest.fixture
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(made, tmp_path, monkeypatch):
     """A copy of all that is made, on a machine that is always the same."""
     for target, answer in ANSWERS.items():
         monkeypatch.setattr(target, answer)
@@ -78,9 +78,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in STORED.glob("*.txt")))
-def test_every_command_prints_and_writes_what_is_stored(
-    name: str, place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_command_prints_and_writes_what_is_stored(name, place, capsys):
     stored = STORED / f"{name}.txt"
     expected = stored.read_text()
     parts: list[str] = []

@@ -202,7 +202,7 @@ def interrupted_check(root: Path) -> None:
 
 
 @pytest.fixture
-def whole(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:  # noqa: F811
+def whole(place, monkeypatch):  # noqa: F811
     """A folder to copy from, beside the one that is worked in; no worker is started, nothing waits for ever."""
     main(shlex.split("baseline update 20010801T101500Z-before --output baseline.json -o gated --reason first"))
     main(shlex.split(f"run --resume {ID} -q"))
@@ -216,9 +216,7 @@ def whole(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:  # no
 
 
 @pytest.mark.parametrize("batch", range(COUNT // BATCH))
-def test_a_spoilt_folder_ends_in_a_result_or_in_one_clear_line(
-    batch: int, whole: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_spoilt_folder_ends_in_a_result_or_in_one_clear_line(batch, whole, capsys):
     for number in range(batch * BATCH, (batch + 1) * BATCH):
         rng = random.Random(f"{SALT} {number}")
         name = rng.choice(sorted(READERS))

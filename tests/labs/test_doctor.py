@@ -70,7 +70,7 @@ Machines = Callable[..., Facts]
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machines:
+def machine(tmp_path, monkeypatch):
     """Makes facts of the healthy machine with changes: of its torch, its noise, its details, its answers, its files."""
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
@@ -179,14 +179,14 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("check", "level", "what", "mend", "changes"), PITFALLS)
-def test_pitfall(machine: Machines, check: str, level: str, what: str, mend: str, changes: dict[str, Any]) -> None:
+def test_pitfall(machine, check, level, what, mend, changes):
     (found,) = [each for each in diagnose(machine(**changes)) if (each.check, each.level) == (check, level)]
     assert what in found.what
     assert mend in found.mend
     assert found.mend or level in ("ok", "info"), "what is wrong has a mend"
 
 
-def test_every_check_has_its_pitfall() -> None:
+def test_every_check_has_its_pitfall():
     names = [check.__name__ for checks in CHECKS.values() for check in checks]
     assert set(names) - {case[0] for case in PITFALLS} == {"python", "data_set"}  # python: only tells; data: below
 
@@ -200,17 +200,17 @@ def test_every_check_has_its_pitfall() -> None:
         {"environ": {"CUDA_VISIBLE_DEVICES": ""}},  # hides nothing where there is no GPU
     ],
 )
-def test_nothing_bad_is_said_of_a_healthy_machine(machine: Machines, changes: dict[str, Any]) -> None:
+def test_nothing_bad_is_said_of_a_healthy_machine(machine, changes):
     alarms = [(each.check, each.level) for each in diagnose(machine(**changes)) if each.level != "ok"]
     assert alarms == [("gpus", "info")]  # it has no GPU
 
 
-def test_a_machine_without_torch_is_judged(machine: Machines) -> None:
+def test_a_machine_without_torch_is_judged(machine):
     names = {each.check for each in diagnose(machine(torch=NO_TORCH))}
     assert names & {"cpu", "memory", "results", "torchvision", "gpus", "compilation"} == {"cpu", "memory", "results"}
 
 
-def test_data_states(machine: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_states(machine, tmp_path, monkeypatch):
     root, real = tmp_path / "data", doctor.inspect
 
     def said(name: str, level: str) -> str:
@@ -241,7 +241,7 @@ def test_data_states(machine: Machines, tmp_path: Path, monkeypatch: pytest.Monk
         ("print('{}')", ("exited with 0 (silent)", "start")),
     ],
 )
-def test_asking(code: str, expected: TorchReport | ProbeFailure | tuple[str, str], tmp_path: Path) -> None:
+def test_asking(code, expected, tmp_path):
     if isinstance(expected, tuple):
         expected = ProbeFailure(kind="crashed", detail=expected[0], stage=expected[1])
     environ = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -249,7 +249,7 @@ def test_asking(code: str, expected: TorchReport | ProbeFailure | tuple[str, str
     assert not any(tmp_path.iterdir())
 
 
-def test_a_probe_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
+def test_a_probe_that_hangs_is_ended_with_its_children(tmp_path):
     code = (
         "import os, sys, time\nchild = os.fork()\n"
         f"if child: open({str(tmp_path / 'pid')!r}, 'w').write(str(child)); os.write(2, b'probe: torch.compile\\n')\n"
@@ -265,7 +265,7 @@ def test_a_probe_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
             time.sleep(0.05)
 
 
-def test_no_interpreter_and_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_interpreter_and_no_torch(monkeypatch):
     found = ask_torch(os.environ, ("/absent/python",), 4.0)
     assert isinstance(found, ProbeFailure)
     assert found.detail.startswith("could not be started")
@@ -273,7 +273,7 @@ def test_no_interpreter_and_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert getattr(probe.probe(try_compile=False), "kind", "") == "missing"
 
 
-def test_what_the_flags_ask_for(machine: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_flags_ask_for(machine, monkeypatch):
     """That a warning is no error, too."""
     asked: dict[str, Any] = {}
     facts = machine(noise={"spread": 1.5})
@@ -282,7 +282,7 @@ def test_what_the_flags_ask_for(machine: Machines, monkeypatch: pytest.MonkeyPat
     assert asked == {"output_dir": Path("elsewhere"), "data_dir": Path("d"), "try_compile": True}
 
 
-def test_a_broken_torch(tmp_path: Path) -> None:
+def test_a_broken_torch(tmp_path):
     """The whole of it, in a process of its own. A torch.py beside the user is in no worker's way, thus not in ours."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "torch.py").write_text("raise OSError('not this one')")

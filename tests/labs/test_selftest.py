@@ -32,7 +32,7 @@ from mnist_bench.gate.samples import find_speed
 from mnist_bench.labs import faults
 from mnist_bench.labs.faults import AIMS, MOST_ROWS, PROBES, ROW_FLOPS, SESSIONS, Bench, Fault, Rows
 from mnist_bench.labs.selftest import COLUMNS, Checked, Experiment
-from mnist_bench.records import BUILTIN_VARIANTS, DataSet, Matrix, ModelEntry, TrialSpec
+from mnist_bench.records import BUILTIN_VARIANTS, Matrix, ModelEntry, TrialSpec
 from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import (
     LOAD_VARIABLE,
@@ -84,14 +84,14 @@ class Sessions:
 
 
 @given(step_s=st.floats(2e-3, 1.0), flops=st.floats(3e9, 2e12), overhead=st.floats(0, 0.02))
-def test_rows_meet_the_aims_whatever_the_speed(step_s: float, flops: float, overhead: float) -> None:
+def test_rows_meet_the_aims_whatever_the_speed(step_s, flops, overhead):
     sessions = Sessions(step_s, ROW_FLOPS / flops, overhead * step_s)
     for aim, truth, stated in sessions.calibrated():
         assert stated.estimate == pytest.approx(truth), "stated is what is so"
         assert truth == pytest.approx(aim, abs=0.01) or truth == sessions.slower(MOST_ROWS)
 
 
-def test_noise_between_processes_does_not_lead_astray() -> None:
+def test_noise_between_processes_does_not_lead_astray():
     """Over 300 calibrations: near the aim, what is stated is unbiased, and its interval holds the truth."""
     held, errors = [], []
     for seed in range(100):
@@ -132,7 +132,7 @@ def fault(cell: str, size: float) -> Fault:
         ([fault(MLP.id, 0.05)], [("regression", "pass")], "5.0 % 1/1 100 % [3 %, 100 %] 0 1.0 10"),  # of one cell
     ],
 )
-def test_an_experiment_is_a_line_of_the_table(faulty: Sequence[Fault], kinds: Kinds, line: str) -> None:
+def test_an_experiment_is_a_line_of_the_table(faulty, kinds, line):
     """Of checks of mlp and lenet5, in this order, 2 minutes and 10 process pairs each; the last took long."""
     speed = find_speed([0.0] * 10, 2, Margins())
     checks = [
@@ -191,13 +191,13 @@ class Machine:
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> DataSet:
+def images(tmp_path):
     write_set(tmp_path / "set", seed=5, sizes=(400, 100))
     return proven("synthetic", tmp_path / "set")
 
 
 @pytest.fixture
-def machine(tmp_path: Path, images: DataSet, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(tmp_path, images, monkeypatch):
     """In a folder with a matrix."""
     made = Machine()
     (tmp_path / "here").mkdir()
@@ -214,7 +214,7 @@ Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def run(machine: Machine, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(machine, capsys):
     """The document of a selftest, and what it said."""
 
     def selftest(*words: str, code: int = 0) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def run(machine: Machine, capsys: pytest.CaptureFixture[str]) -> Run:
     return selftest
 
 
-def test_from_calibration_to_the_last_check(run: Run, machine: Machine, images: DataSet, tmp_path: Path) -> None:
+def test_from_calibration_to_the_last_check(run, machine, images, tmp_path):
     found = run()
     assert "at most 5 checks of 2 cells: 0.7 h" in found["said"]
     # Without any noise 5 % is told from the 3 % that are tolerated, and from none.
@@ -259,9 +259,7 @@ def test_from_calibration_to_the_last_check(run: Run, machine: Machine, images: 
         (OSError(28, "No space left on device"), 1, 0),
     ],
 )
-def test_whatever_ends_it_loses_nothing_that_was_measured(
-    run: Run, machine: Machine, tmp_path: Path, error: Exception, code: int, left: int
-) -> None:
+def test_whatever_ends_it_loses_nothing_that_was_measured(run, machine, tmp_path, error, code, left):
     machine.error = error
     found = run("--filter", "model=mlp", code=code)
     assert [len(one["checks"]) for one in found["conditions"]] == [1, 1, 1, 0, 0]
@@ -269,7 +267,7 @@ def test_whatever_ends_it_loses_nothing_that_was_measured(
     assert len(list(tmp_path.glob("mnist-bench-selftest-*"))) == left
 
 
-def test_cells_that_cannot_be_measured_are_left_out_and_said(run: Run, machine: Machine) -> None:
+def test_cells_that_cannot_be_measured_are_left_out_and_said(run, machine):
     machine.missing = "cpu"
     assert f"left out: {MLP.id}: no such device here" in run(code=5)["said"]
     text = TEXT.replace("[eager]", "[{name: loading, pipeline: torchvision, workers: 2}]")
@@ -277,7 +275,7 @@ def test_cells_that_cannot_be_measured_are_left_out_and_said(run: Run, machine: 
     assert "left out: mlp/cpu/b100/loading: workers: 2: loader processes work out of turn" in run(code=5)["said"]
 
 
-def test_seeds_are_the_matrixs_own_first_and_its_floor_is_no_finding(run: Run, machine: Machine) -> None:
+def test_seeds_are_the_matrixs_own_first_and_its_floor_is_no_finding(run, machine):
     """Identical sides that both miss a floor would be counted as a false alarm."""
     Path("benchmarks.yaml").write_text(TEXT.replace("seeds: 1", "seeds: [5, 9]\nexpect: [{min_accuracy: 0.999}]"))
     assert run("--filter", "model=mlp")["conditions"][0]["red"] == 0
@@ -285,13 +283,13 @@ def test_seeds_are_the_matrixs_own_first_and_its_floor_is_no_finding(run: Run, m
     assert [spec.seed for spec in specs if spec.data.name == "mislabelled"][-6:] == [5, 9, 0, 1, 2, 3]
 
 
-def test_a_budget_that_holds_no_look_is_said(run: Run) -> None:
+def test_a_budget_that_holds_no_look_is_said(run):
     found = run("--filter", "model=mlp", "--budget", "1s")
     assert "too little" in found["said"]
     assert [one["inconclusive"] for one in found["conditions"]] == [1] * 5
 
 
-def test_only_the_models_change() -> None:
+def test_only_the_models_change():
     cell = make_cell("cnn", batch_size=1000)
     changed = faults.instrumented(replace(MATRIX, include=(cell,)), [MLP, cell])
     assert expand(changed) == (MLP, cell)
@@ -299,7 +297,7 @@ def test_only_the_models_change() -> None:
     assert (model_of(changed, "cnn").model, model_of(changed, "cnn").optimizer) == (SELFTEST, "adam")
 
 
-def test_a_share_of_the_labels_is_wrong_in_a_verified_set(images: DataSet, tmp_path: Path) -> None:
+def test_a_share_of_the_labels_is_wrong_in_a_verified_set(images, tmp_path):
     data, fraction = faults.spoil(images, tmp_path / "spoilt", 0.3, seed=1)
     folders = [raw_folder(Path(one.root)) for one in (images, data)]
     old, new = (read_idx(folder / TRAIN_LABELS_FILE) for folder in folders)
@@ -317,9 +315,7 @@ def test_a_share_of_the_labels_is_wrong_in_a_verified_set(images: DataSet, tmp_p
         verify(data)
 
 
-def test_real_workers_are_paired_and_have_the_work(
-    images: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_real_workers_are_paired_and_have_the_work(images, tmp_path, monkeypatch):
     monkeypatch.setattr(sides, "PAIR_TOKEN_S", 0.2)
     file = tmp_path / "benchmarks.yaml"
     a = sides.Side(

@@ -47,7 +47,7 @@ def says(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
         (V1 | {f"{CPU_V1}quota_us": "-1\n", f"{CPU_V1}period_us": "100000\n"}, None),
     ],
 )
-def test_quota(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
+def test_quota(tmp_path, files, quota):
     assert cpu_quota(tree(tmp_path, files)) == quota
 
 
@@ -61,7 +61,7 @@ def test_quota(tmp_path: Path, files: dict[str, str], quota: float | None) -> No
         (V1 | {"sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": "2097152\n"}, 2 << 20),
     ],
 )
-def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int) -> None:
+def test_memory(tmp_path, monkeypatch, files, expected):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=1 << 30))
     assert available_memory_bytes(tree(tmp_path, files)) == expected
 
@@ -70,7 +70,7 @@ def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str
     ("affinity", "quota", "cores"),
     [(8, "max", 8), (8, "300000", 3), (2, "300000", 2), (8, "350000", 3), (8, "50000", 1), (1, "max", 1)],
 )
-def test_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, affinity: int, quota: str, cores: int) -> None:
+def test_cores(tmp_path, monkeypatch, affinity, quota, cores):
     root = tree(tmp_path, {**V2, "sys/fs/cgroup/cpu.max": f"{quota} 100000"})
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(affinity)), raising=False)
     assert available_cores(root) == cores
@@ -79,7 +79,7 @@ def test_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, affinity: int, q
     assert available_cores(root) == cores, "where there is no affinity"
 
 
-def test_a_real_repository(tmp_path: Path) -> None:
+def test_a_real_repository(tmp_path):
     def git(*arguments: str) -> str:
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -97,14 +97,14 @@ def test_a_real_repository(tmp_path: Path) -> None:
     assert git_state(tmp_path, environ) == (git("rev-parse", "HEAD"), True)
 
 
-def test_commands_that_give_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_give_no_answer(monkeypatch):
     assert environment.run_command(["no-such-program-anywhere"], {}) is None
     assert environment.run_command([sys.executable, "-c", "raise SystemExit(1)"], {}) is None
     monkeypatch.setattr(environment, "COMMAND_TIMEOUT_SECONDS", 0.05)
     assert environment.run_command([sys.executable, "-c", "import time; time.sleep(9)"], {}) is None
 
 
-def test_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine(tmp_path, monkeypatch):
     files = {
         "proc/cpuinfo": CPUINFO,
         "proc/driver/nvidia/version": NVIDIA,
@@ -135,7 +135,7 @@ def test_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(found)
 
 
-def test_machines_that_tell_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machines_that_tell_little(tmp_path, monkeypatch):
     says(monkeypatch, None)
     found = describe({}, tmp_path, root=tmp_path)
     assert found.cpu
@@ -149,7 +149,7 @@ def test_machines_that_tell_little(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert describe({}, tmp_path, root=tmp_path).cpu == "Apple M3"
 
 
-def test_a_user_without_a_home_is_given_one(tmp_path: Path) -> None:
+def test_a_user_without_a_home_is_given_one(tmp_path):
     """As in a container that runs under a foreign uid: no HOME, no name, no entry in the user database."""
     code = (
         "import os, pwd, sys, getpass, stat\n"

@@ -14,7 +14,7 @@ from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, 
 
 def host(**changes: object) -> Host:
     plain = Host(platform="linux", torch_version="2.10.0", find_program=lambda name: f"/bin/{name}", environ={})
-    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(plain, **changes)
 
 
 class TestEstimate:
@@ -25,7 +25,7 @@ class TestEstimate:
     def seconds(cell: Cell, matrix: Matrix, cores: int = 2) -> float:
         return trial_s(cell, matrix, matrix.epochs, cores)
 
-    def test_more_work_takes_longer(self) -> None:
+    def test_more_work_takes_longer(self):
         plain = self.seconds(self.cell, self.matrix)
         assert self.seconds(dataclasses.replace(self.cell, model="cnn"), self.matrix) > plain
         assert self.seconds(dataclasses.replace(self.cell, variant="compile"), self.matrix) == plain + 25
@@ -33,7 +33,7 @@ class TestEstimate:
         assert self.seconds(self.cell, self.matrix, cores=1) > plain
         assert self.seconds(self.cell, dataclasses.replace(self.matrix, recipe="tutorial")) > plain
 
-    def test_default_matrix_fits_ten_minutes_on_two_cores(self) -> None:
+    def test_default_matrix_fits_ten_minutes_on_two_cores(self):
         text = (Path(__file__).parents[2] / "benchmarks.yaml").read_text()
         matrix = parse(text, source="x", allow_plugins=False)
         cells = [cell for cell in expand(matrix) if cell.device == "cpu"]
@@ -69,7 +69,7 @@ AOT = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot
         ("mps", "compile", NO_PROGRAM, "mps: "),  # the device comes first
     ],
 )
-def test_skips(device: str, variant: str, machine: Host, phrase: str | None) -> None:
+def test_skips(device, variant, machine, phrase):
     cell = Cell(model="mlp", device=device, batch_size=1, variant=variant)
     reason = skip_reason(cell, BUILTIN_VARIANTS.get(variant, AOT), machine)
     assert reason is None if phrase is None else phrase in str(reason)

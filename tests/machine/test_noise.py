@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def after(seconds: float, **more: float) -> Counters:
     return replace(CALM, at_s=CALM.at_s + seconds, **values)
 
 
-def test_a_machine_of_our_own_is_not_noisy() -> None:
+def test_a_machine_of_our_own_is_not_noisy():
     found, noisy = compare(CALM, after(10.0, busy_s=20.0, own_s=19.9, pressure_s=1.0), cores=2)
     assert noisy == ()
     assert found == pytest.approx(
@@ -47,20 +46,20 @@ def test_a_machine_of_our_own_is_not_noisy() -> None:
         (CALM, 2, []),  # no time at all
     ],
 )
-def test_disturbances_are_said(later: Counters, cores: int, words: list[str]) -> None:
+def test_disturbances_are_said(later, cores, words):
     found, noisy = compare(CALM, later, cores)
     assert len(noisy) == len(words)
     assert all(word in said for word, said in zip(words, noisy, strict=True))
     assert min(found.values()) >= 0
 
 
-def test_what_a_short_span_had_is_kept_and_what_the_system_does_not_keep_is_left_out() -> None:
+def test_what_a_short_span_had_is_kept_and_what_the_system_does_not_keep_is_left_out():
     assert compare(CALM, after(0.1, steal_s=0.1), cores=2)[0]["steal"] == pytest.approx(0.5)
     found, _ = compare(replace(CALM, pressure_s=None, throttled=None), after(10.0), cores=2)
     assert not found.keys() & {"cpu_pressure", "throttled"}
 
 
-def test_files_of_the_kernel(tmp_path: Path) -> None:
+def test_files_of_the_kernel(tmp_path):
     assert (read((), tmp_path).pressure_s, read((), tmp_path).throttled) == (None, None)
     pressure = tmp_path / "proc/pressure/cpu"
     pressure.parent.mkdir(parents=True)
@@ -76,7 +75,7 @@ def test_files_of_the_kernel(tmp_path: Path) -> None:
     assert read((), tmp_path).pressure_s is None
 
 
-def test_a_trials_processes_are_our_own() -> None:
+def test_a_trials_processes_are_our_own():
     burn = "import time, sys\nwhile time.process_time() < 0.5: pass\nprint('burnt', flush=True)\nsys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
@@ -89,7 +88,7 @@ def test_a_trials_processes_are_our_own() -> None:
 @pytest.mark.parametrize(
     ("printed", "expected"), [(None, ()), ("41\n42\n", (41, 42)), ("OURS\n43\n", (43,)), ("[N/A]\n", ())]
 )
-def test_others_on_the_gpu(printed: str | None, expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_on_the_gpu(printed, expected, monkeypatch):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         said = printed and f"{printed.replace('OURS', str(os.getpid()))}{child.pid}\n"  # ours, on the GPU too
         monkeypatch.setattr(noise.environment, "run_command", lambda *_: said)
@@ -104,7 +103,7 @@ HOLD = (
 
 
 @pytest.fixture
-def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+def holder(tmp_path, monkeypatch):
     """Another run, which ends at a line of input."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = [sys.executable, "-c", HOLD]
@@ -115,13 +114,13 @@ def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproce
         process.kill()
 
 
-def test_no_wait_says_whose_run_it_is(holder: subprocess.Popen[str]) -> None:
+def test_no_wait_says_whose_run_it_is(holder):
     told = rf"another run .* \(process {holder.pid} in {Path.cwd()}, since \d+-\d+-\d+ \d+:\d+\), and --no-wait"
     with pytest.raises(UsageError, match=told), alone(wait=False, tell=print):
         pass
 
 
-def test_a_waiter_is_told_and_goes_on_when_the_other_has_ended(holder: subprocess.Popen[str]) -> None:
+def test_a_waiter_is_told_and_goes_on_when_the_other_has_ended(holder):
     said: list[str] = []
 
     def tell(text: str) -> None:
@@ -134,9 +133,7 @@ def test_a_waiter_is_told_and_goes_on_when_the_other_has_ended(holder: subproces
         assert len(said) == 1
 
 
-def test_where_there_is_no_place_for_the_lock_a_run_goes_on_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_there_is_no_place_for_the_lock_a_run_goes_on_and_says_so(tmp_path, monkeypatch):
     (tmp_path / "file").touch()  # root may write to any folder, and nobody below a file
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     said: list[str] = []

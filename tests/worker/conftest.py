@@ -1,6 +1,4 @@
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +8,11 @@ from worker_kit import TEST, TRAIN
 
 from mnist_bench.data.mnist import proven
 from mnist_bench.data.synthetic import write_set
-from mnist_bench.records import DataSet
 from mnist_bench.worker import loop
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+def tiny(tmp_path_factory):
     """2,300 training images (ragged at most batch sizes) and 1,000 test images."""
     root = tmp_path_factory.mktemp("tiny")
     write_set(root, seed=5, sizes=(TRAIN, TEST))
@@ -23,7 +20,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 @pytest.fixture(scope="session")
-def tiniest(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+def tiniest(tmp_path_factory):
     """350 training images and 200 test images: for the cnn, which takes its time."""
     root = tmp_path_factory.mktemp("tiniest")
     write_set(root, seed=5, sizes=(350, 200))
@@ -31,7 +28,7 @@ def tiniest(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 @pytest.fixture(autouse=True)
-def _a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _a_process_of_its_own(tmp_path, monkeypatch):
     """What a trial changes in its process is put back; nothing reaches the user's cache."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -44,7 +41,7 @@ def _a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def hasty(monkeypatch):
     """Warm-up and blocks of milliseconds: for tests that look at values, not at times."""
     monkeypatch.setattr(loop, "WINDOW_NS", 1_000_000)
     monkeypatch.setattr(loop, "LIMIT_NS", 10_000_000)

@@ -19,7 +19,7 @@ HOST = forecast.this_host()
 needs_compiler = pytest.mark.skipif(HOST.find_program(forecast.compiler(HOST)) is None, reason="needs a C++ compiler")
 
 
-def test_logits_and_gradients_stay_to_the_last_bit() -> None:
+def test_logits_and_gradients_stay_to_the_last_bit():
     models = []
     for rows in (None, 50):
         torch.manual_seed(0)
@@ -37,7 +37,7 @@ def test_logits_and_gradients_stay_to_the_last_bit() -> None:
 
 @compiles
 @needs_compiler
-def test_the_compiler_keeps_the_work() -> None:
+def test_the_compiler_keeps_the_work():
     """Its values reach what inductor computes: with a factor that is not 0 they change the logits."""
     model = Laden(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), rows=3)
     with torch.no_grad():
@@ -48,7 +48,7 @@ def test_the_compiler_keeps_the_work() -> None:
         torch.testing.assert_close(compiled(IMAGES), plain + 3 * 64)
 
 
-def test_the_environment_decides_what_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_decides_what_is_built(monkeypatch):
     monkeypatch.setenv(LOAD_VARIABLE, json.dumps({"mlp/cpu/b100/eager": ["mlp", 7], "cnn/cpu/b100/eager": ["cnn", 0]}))
     for cell, work in (("mlp/cpu/b100/eager", (7, 64)), ("cnn/cpu/b100/eager", None)):
         monkeypatch.setenv(CELL_VARIABLE, cell)

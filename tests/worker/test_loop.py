@@ -1,7 +1,7 @@
 """Everything that reads a clock, with clocks made up: warm-up, waterfall, epochs, evaluation, blocks, devices."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ class Clock:
         (lambda number: 1.03**number, None, None),  # never settles: taken as it is
     ],
 )
-def test_warm_up_is_found(duration_ms: Callable[[int], float], asked: list[int] | None, steady: int | None) -> None:
+def test_warm_up_is_found(duration_ms, asked, steady):
     counts: list[int] = []
 
     def time_steps(count: int) -> list[int]:
@@ -57,7 +57,7 @@ def test_warm_up_is_found(duration_ms: Callable[[int], float], asked: list[int] 
 
 
 @given(st.integers(0, 10**9), st.lists(st.integers(0, 10**9), max_size=120))
-def test_a_block_is_about_a_tenth_of_a_second_by_the_latest_steps(duration: int, before: list[int]) -> None:
+def test_a_block_is_about_a_tenth_of_a_second_by_the_latest_steps(duration, before):
     steps = loop.block_steps([*before, *[duration] * 50])
     assert steps == max(1, steps)
     if 10 <= duration <= 50 * MS:
@@ -70,7 +70,7 @@ Spans = st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12), st.in
 
 
 @given(Spans)
-def test_an_epoch_is_stamped_and_keeps_every_loss_with_its_weight(spans: list[tuple[int, int, int]]) -> None:
+def test_an_epoch_is_stamped_and_keeps_every_loss_with_its_weight(spans):
     """Of each step: how long its batch took to come, how long it took, how many images it had."""
     clock, calls = Clock(), []
     works = iter([work for _, work, _ in spans])
@@ -97,7 +97,7 @@ def test_an_epoch_is_stamped_and_keeps_every_loss_with_its_weight(spans: list[tu
         assert trained.mean_loss() == pytest.approx(sum(size * size for size in sizes) / sum(sizes))
 
 
-def test_every_image_is_scored_once() -> None:
+def test_every_image_is_scored_once():
     clock = Clock()
     labels = torch.arange(25) % 10
     logits = torch.eye(10)[(labels + (torch.arange(25) < 5).long()) % 10]  # the first five are wrong
@@ -116,7 +116,7 @@ def test_every_image_is_scored_once() -> None:
 # ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_steps_by_events_are_synchronised_at_both_ends_only() -> None:
+def test_steps_by_events_are_synchronised_at_both_ends_only():
     clock, calls = Clock(), []
 
     class Mark:

@@ -23,7 +23,7 @@ def build(model: str, folder: Path | None = None) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_catalogues_facts_are_the_models(name: str) -> None:
+def test_the_catalogues_facts_are_the_models(name):
     model, facts = build(name), MODELS[name]
     assert sum(parameter.numel() for parameter in model.parameters()) == facts.parameters
     logits = model(torch.rand(7, 1, 28, 28))
@@ -44,8 +44,8 @@ def test_the_catalogues_facts_are_the_models(name: str) -> None:
         ("mlp", {"optimizer": "adamw", "lr": 0.5}, "adamw", 0.5, 1.0),
     ],
 )
-def test_recipes(model: str, given: dict[str, object], optimizer: str, lr: float, tutorial_std: float) -> None:
-    entry = ModelEntry(name="m", model=model, **given)  # type: ignore[arg-type]
+def test_recipes(model, given, optimizer, lr, tutorial_std):
+    entry = ModelEntry(name="m", model=model, **given)
     standard, tutorial = training_of(entry, "standard"), training_of(entry, "tutorial")
     assert (standard.optimizer, standard.lr) == (tutorial.optimizer, tutorial.lr) == (optimizer, lr)
     assert (standard.scored_on_training_images, tutorial.scored_on_training_images) == (False, True)
@@ -53,9 +53,7 @@ def test_recipes(model: str, given: dict[str, object], optimizer: str, lr: float
     assert (tutorial.mean, tutorial.std) == (0.0, tutorial_std)
 
 
-def test_plugins_beside_the_matrix_file_in_a_package_and_by_entry_point(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plugins_beside_the_matrix_file_in_a_package_and_by_entry_point(tmp_path, monkeypatch):
     (tmp_path / "plugged").mkdir()
     write_plugin(tmp_path / "plugged", "inner", LINEAR)
     write_plugin(tmp_path, "plain_plugin", LINEAR)
@@ -65,7 +63,7 @@ def test_plugins_beside_the_matrix_file_in_a_package_and_by_entry_point(
         assert sum(parameter.numel() for parameter in build(name, tmp_path).parameters()) == 7850
 
 
-def test_nothing_is_imported_unless_plugins_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_imported_unless_plugins_are_allowed(tmp_path, monkeypatch):
     write_plugin(tmp_path, "evil", f"open({str(tmp_path / 'here')!r}, 'w')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -75,7 +73,7 @@ def test_nothing_is_imported_unless_plugins_are_allowed(tmp_path: Path, monkeypa
     assert not (tmp_path / "here").exists()
 
 
-def test_the_proof_of_shape_leaves_no_trace(tmp_path: Path) -> None:
+def test_the_proof_of_shape_leaves_no_trace(tmp_path):
     write_plugin(tmp_path, "noisy_plugin", MADE.format("torch.rand(2, 10)"))
     before = torch.get_rng_state()
     assert build("noisy_plugin:build", tmp_path).training
@@ -103,7 +101,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "code", "words"), REFUSED, ids=range(len(REFUSED)))
-def test_refused_plugins(name: str, code: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_plugins(name, code, words, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "refused", raising=False)
     importlib.invalidate_caches()
     write_plugin(tmp_path, "refused", code)

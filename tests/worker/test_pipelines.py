@@ -10,7 +10,7 @@ from worker_kit import TEST, TRAIN, make_spec
 
 from bench import plain_worker
 from mnist_bench.catalogue import PIPELINES, load, training_of
-from mnist_bench.records import DataSet, Recipe
+from mnist_bench.records import DataSet
 from mnist_bench.worker.loop import Batch
 from mnist_bench.worker.pipelines import Pipeline, epoch_order
 
@@ -20,7 +20,7 @@ INPUTS = list(product(PIPELINES, ["standard", "tutorial"], ["mlp", "lenet5"]))
 
 
 def build(data: DataSet, **changes: object) -> Pipeline:
-    spec = make_spec(data, **changes)  # type: ignore[arg-type]
+    spec = make_spec(data, **changes)
     make = load(PIPELINES[spec.variant.pipeline])
     pipeline = make(spec, training_of(spec.model, spec.recipe), torch.device("cpu"))
     pipeline.transfer()
@@ -33,7 +33,7 @@ def gather(batches: Iterable[Batch]) -> tuple[torch.Tensor, torch.Tensor, list[i
     return torch.cat([part.reshape(len(part), -1) for part in images]), torch.cat(labels), sizes
 
 
-def test_an_order_is_a_permutation_by_seed_and_epoch_alone() -> None:
+def test_an_order_is_a_permutation_by_seed_and_epoch_alone():
     order = epoch_order(0, 0, 60_000)
     assert order.dtype == torch.int64
     assert torch.equal(order.sort().values, torch.arange(60_000))
@@ -47,7 +47,7 @@ def test_an_order_is_a_permutation_by_seed_and_epoch_alone() -> None:
 
 
 @pytest.mark.parametrize(("pipeline", "recipe", "model"), INPUTS)
-def test_every_image_once_the_same_in_all_pipelines(pipeline: str, recipe: str, model: str, tiny: DataSet) -> None:
+def test_every_image_once_the_same_in_all_pipelines(pipeline, recipe, model, tiny):
     """The ragged tail too; nothing is drawn from the global generator; the tutorial's MLP reads vectors."""
     built = build(tiny, model=model, recipe=recipe, pipeline=pipeline, batch_size=64)
     assert (built.train_images, built.test_images) == (TRAIN, TRAIN if recipe == "tutorial" else TEST)
@@ -71,7 +71,7 @@ def test_every_image_once_the_same_in_all_pipelines(pipeline: str, recipe: str, 
 
 
 @pytest.mark.parametrize("recipe", ["standard", "tutorial"])
-def test_the_plain_loop_has_the_harness_images(recipe: Recipe, tiny: DataSet) -> None:
+def test_the_plain_loop_has_the_harness_images(recipe, tiny):
     spec = make_spec(tiny, recipe=recipe)
     loop, pipeline = plain_worker.build(spec), build(tiny, recipe=recipe)
     for images, batches in (

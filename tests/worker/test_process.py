@@ -5,8 +5,6 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from torch import nn
 from worker_kit import make_spec
 
 from mnist_bench.errors import TrialError
-from mnist_bench.records import DataSet, Variant
+from mnist_bench.records import Variant
 from mnist_bench.run.process import uninstalled_package, worker_environment
 from mnist_bench.worker import process
 from mnist_bench.worker.models import build_optimizer
@@ -48,21 +46,21 @@ IN_FORCE = [
 
 
 @pytest.mark.parametrize(("settings", "expected"), IN_FORCE, ids=range(len(IN_FORCE)))
-def test_numerics_are_set_and_read_back(settings: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_numerics_are_set_and_read_back(settings, expected):
     command = [sys.executable, "-c", PROGRAM, json.dumps(settings)]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert found.items() >= expected.items()
     assert {"interop_threads", "onednn", "omp_wait_policy"} <= found.keys()
 
 
-def test_a_processor_that_cannot_flush_denormals_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_that_cannot_flush_denormals_is_refused(monkeypatch):
     monkeypatch.setattr(torch, "set_flush_denormal", lambda wanted: False)
     with pytest.raises(TrialError, match="cannot flush denormals"):
         apply_numerics(Variant(name="flush", flush_denormal=True), torch.device("cpu"))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no thread to a core")
-def test_a_block_has_one_core_by_its_seed_and_is_free_afterwards() -> None:
+def test_a_block_has_one_core_by_its_seed_and_is_free_afterwards():
     def core(seed: int) -> int:
         with on_random_core(random.Random(seed)):
             (found,) = os.sched_getaffinity(0)
@@ -77,7 +75,7 @@ def test_a_block_has_one_core_by_its_seed_and_is_free_afterwards() -> None:
     assert os.sched_getaffinity(0) == every
 
 
-def test_memory_is_that_of_the_whole_tree_and_its_peak() -> None:
+def test_memory_is_that_of_the_whole_tree_and_its_peak():
     program = "held = bytearray(200 << 20); del held; print('held', flush=True); input()"
     before = process.tree_peak_bytes()
     np.ones(before + (100 << 20), np.uint8)  # more than this process ever had, and gone
@@ -91,7 +89,7 @@ def test_memory_is_that_of_the_whole_tree_and_its_peak() -> None:
         child.communicate(b"\n")
 
 
-def test_the_folder_that_a_worker_is_started_in_is_not_on_its_path(tiny: DataSet, tmp_path: Path) -> None:
+def test_the_folder_that_a_worker_is_started_in_is_not_on_its_path(tiny, tmp_path):
     for name in ("argparse", "torch", "mnist_bench"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(97)")
     environ = {**os.environ, "PYTHONPATH": os.pathsep}  # an empty entry is the folder
@@ -103,7 +101,7 @@ def test_the_folder_that_a_worker_is_started_in_is_not_on_its_path(tiny: DataSet
         assert done.returncode == 0, done.stderr
 
 
-def test_every_tensor_moves_and_keeps_its_value() -> None:
+def test_every_tensor_moves_and_keeps_its_value():
     model = nn.Sequential(nn.BatchNorm1d(16), nn.Linear(16, 16), nn.Linear(16, 16))
     model[2].weight = model[1].weight  # shared
     optimizer = build_optimizer(model, "adam", 0.01, fused=True)

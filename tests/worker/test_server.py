@@ -12,7 +12,7 @@ import torch._inductor.exc
 from worker_kit import make_spec, new_trial
 
 from mnist_bench.errors import TrialError
-from mnist_bench.records import DataSet, Variant
+from mnist_bench.records import Variant
 from mnist_bench.run.protocol import Block, Failed, Prepare, Unavailable
 from mnist_bench.worker import executions
 from mnist_bench.worker.executions import missing_compiler
@@ -41,11 +41,11 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("error", "kind"), KINDS, ids=[f"{type(e).__name__}-{k}" for e, k in KINDS])
-def test_every_error_has_its_status(error: BaseException, kind: str) -> None:
+def test_every_error_has_its_status(error, kind):
     assert classify(error) == kind
 
 
-def test_a_reason_is_one_line_and_a_long_one_is_cut() -> None:
+def test_a_reason_is_one_line_and_a_long_one_is_cut():
     assert explain(TrialError("no weight\n  changed")) == "no weight changed"
     assert explain(ValueError("caf\udce9")) == "ValueError: caf\\udce9"  # half a surrogate pair is no Unicode
     cut = explain(RuntimeError("word " * 1000 + "undeclared identifier"))
@@ -55,13 +55,13 @@ def test_a_reason_is_one_line_and_a_long_one_is_cut() -> None:
     assert set(cut.split()[1:-2]) == {"word", "…"}
 
 
-def test_a_model_that_ends_the_program_is_a_failure_with_its_place() -> None:
-    reply = answer(Namespace(block=lambda seed: sys.exit()), Block(seed=1))  # type: ignore[arg-type]
+def test_a_model_that_ends_the_program_is_a_failure_with_its_place():
+    reply = answer(Namespace(block=lambda seed: sys.exit()), Block(seed=1))
     assert isinstance(reply, Failed)
     assert reply.reason.startswith(f"SystemExit: no message ({__file__}:")
 
 
-def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_says_what_to_install(monkeypatch):
     inductor = Variant(name="compile", execution="compile")
     monkeypatch.setenv("CXX", "/opt/none/icpx")
     reason = "torch.compile needs a C++ compiler (/opt/none/icpx not found): "
@@ -71,7 +71,7 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     assert missing_compiler(inductor, torch.device("cuda")) == needs_triton
 
 
-def test_another_protocol_is_refused_and_a_missing_device_is_no_failure(tiny: DataSet) -> None:
+def test_another_protocol_is_refused_and_a_missing_device_is_no_failure(tiny):
     spec = make_spec(tiny)
     reply = answer(new_trial(), Prepare(spec=spec, protocol=99))
     assert isinstance(reply, Failed)

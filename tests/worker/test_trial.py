@@ -5,7 +5,6 @@ import textwrap
 import time
 from argparse import Namespace
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from worker_kit import LINEAR, TEST, TRAIN, carry_out, compiles, make_spec, plug
 from mnist_bench.catalogue import training_of
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import DataError, Diverged, TrialError
-from mnist_bench.records import CompileOptions, DataSet, ModelEntry
+from mnist_bench.records import CompileOptions, ModelEntry
 from mnist_bench.worker.executions import graphs_compiled
 from mnist_bench.worker.models import build_model
 from mnist_bench.worker.pipelines import epoch_order, import_torchvision
@@ -63,7 +62,7 @@ def module(forward: str, start: str = "pass") -> str:
 # ── what it yields ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
+def test_a_trial_from_end_to_end(tiny, tmp_path):
     samples = tmp_path / "samples.npy"
     trial, ready = prepare(make_spec(tiny, "lenet5", epochs=2, samples_path=str(samples)))
     assert (ready.parameters, ready.class_, ready.pairable, ready.compile_s) == (61_706, "A", True, None)
@@ -89,7 +88,7 @@ def test_a_trial_from_end_to_end(tiny: DataSet, tmp_path: Path) -> None:
         assert (np.diff(np.column_stack((stamps["loaded_ns"], stamps["done_ns"])).ravel()) >= 0).all()
 
 
-def test_a_full_disk_is_named_where_the_samples_do_not_fit(tiny: DataSet) -> None:
+def test_a_full_disk_is_named_where_the_samples_do_not_fit(tiny):
     trial, _ = prepare(make_spec(tiny, "mlp", epochs=1, samples_path="/dev/full"))
     trial.block(7)
     trial.end_session()
@@ -97,9 +96,7 @@ def test_a_full_disk_is_named_where_the_samples_do_not_fit(tiny: DataSet) -> Non
         trial.finish()
 
 
-def test_the_largest_batch_comes_first_is_no_part_of_the_first_steps_time_and_can_be_trained_with(
-    tiny: DataSet, tmp_path: Path
-) -> None:
+def test_the_largest_batch_comes_first_is_no_part_of_the_first_steps_time_and_can_be_trained_with(tiny, tmp_path):
     """Work memory is that of the first calls; a tensor that a model keeps from its first call is fit for training."""
     forward = """
 if len(images) >= 100:  # no check of its shape
@@ -119,9 +116,7 @@ return self.linear(images.flatten(1)) * (1 if self.scale is None else self.scale
 
 @pytest.mark.parametrize(("recipe", "own", "other"), [("standard", TEST, TRAIN), ("tutorial", TRAIN, TEST)])
 @pytest.mark.parametrize("pipeline", ["resident", "tutorial"])
-def test_the_same_weights_are_scored_on_the_other_set_too(
-    pipeline: str, recipe: str, own: int, other: int, tiny: DataSet
-) -> None:
+def test_the_same_weights_are_scored_on_the_other_set_too(pipeline, recipe, own, other, tiny):
     trial, _ = prepare(make_spec(tiny, "mlp", recipe=recipe, pipeline=pipeline))
     trial.end_session()
     trial.train_epoch(0)
@@ -130,7 +125,7 @@ def test_the_same_weights_are_scored_on_the_other_set_too(
     assert after.predictions_sha256 == before.predictions_sha256
     # How many it gets right by a loop of this test's own. Sums of another batch size may be rounded otherwise.
     read = import_torchvision().datasets.MNIST(tiny.root, train=other == TRAIN)
-    training = training_of(ModelEntry(name="mlp", model="mlp"), recipe)  # type: ignore[arg-type]
+    training = training_of(ModelEntry(name="mlp", model="mlp"), recipe)
     with torch.inference_mode():
         logits = trial._model.eval()(((read.data / 255 - training.mean) / training.std).flatten(1))
     assert score.correct == pytest.approx(int((logits.argmax(dim=1) == read.targets).sum()), abs=2)
@@ -160,7 +155,7 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any], int, str, float]] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_same_training(name: str, tiniest: DataSet, tmp_path: Path) -> None:
+def test_the_same_training(name, tiniest, tmp_path):
     settings, more, blocks, class_, tolerance = SAME[name]
 
     def outcome(blocks: int, *, plugin: str = "", **settings: Any) -> Namespace:
@@ -182,13 +177,13 @@ def test_the_same_training(name: str, tiniest: DataSet, tmp_path: Path) -> None:
         assert second.ready.loss_trace != pytest.approx(first.ready.loss_trace, rel=1e-4)
 
 
-def test_another_seed_is_another_training(tiniest: DataSet) -> None:
+def test_another_seed_is_another_training(tiniest):
     first, other = (carry_out(make_spec(tiniest, "mlp", seed=seed)) for seed in (0, 1))
     assert other.order != first.order
     assert other.ready.loss_trace != first.ready.loss_trace
 
 
-def test_the_trace_has_dropout_off_and_leaves_it_on(tiniest: DataSet) -> None:
+def test_the_trace_has_dropout_off_and_leaves_it_on(tiniest):
     """Dropout draws differently once compiled."""
     trial, first = prepare(make_spec(tiniest, "cnn"))
     assert len(first.loss_trace) == 3  # as many whole batches as there are, at most 20
@@ -207,14 +202,12 @@ SHIFTY = module("flat = images.flatten(1)\nreturn self.linear(flat * 2 if self.l
 
 
 @pytest.mark.parametrize("where", ["the timing session", "epoch 0", "the evaluation"])
-def test_a_recompilation_inside_a_timed_span_fails_the_trial(
-    where: str, tiny: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recompilation_inside_a_timed_span_fails_the_trial(where, tiny, tmp_path, monkeypatch):
     trial, _ = prepare(plugin_spec(tiny, tmp_path, f"shifty_{where.split()[-1]}", SHIFTY, batch_size=500, **AOT))
     before, time_steps = graphs_compiled(), trial._time_steps
 
     def change(count: int = 0) -> list[int]:
-        trial._model.limit = 1  # type: ignore[assignment]
+        trial._model.limit = 1
         return time_steps(count)
 
     if where == "the timing session":
@@ -228,7 +221,7 @@ def test_a_recompilation_inside_a_timed_span_fails_the_trial(
     assert graphs_compiled() > before
 
 
-def test_what_was_not_compiled_is_no_compiled_variant(tiny: DataSet, tmp_path: Path) -> None:
+def test_what_was_not_compiled_is_no_compiled_variant(tiny, tmp_path):
     """As with TORCHDYNAMO_DISABLE=1 in the environment."""
     spec = plugin_spec(tiny, tmp_path, "uncompiled", SMALL, **AOT)
     counters.clear()  # a worker is a process of its own
@@ -239,7 +232,7 @@ def test_what_was_not_compiled_is_no_compiled_variant(tiny: DataSet, tmp_path: P
 COUNTING = module("self.calls += 1\nreturn self.linear(images.flatten(1)) * (1 + 1e-9 * self.calls)", "self.calls = 0")
 
 
-def test_too_many_recompilations_are_an_error_not_eager(tiny: DataSet, tmp_path: Path) -> None:
+def test_too_many_recompilations_are_an_error_not_eager(tiny, tmp_path):
     with pytest.raises(Exception, match="recompile"):
         carry_out(plugin_spec(tiny, tmp_path, "counting", COUNTING, batch_size=500, **AOT), blocks=3)
 
@@ -252,7 +245,7 @@ STUCK = module(  # its buffers change
 )
 
 
-def test_losses_and_weights_are_audited(tiny: DataSet, tmp_path: Path) -> None:
+def test_losses_and_weights_are_audited(tiny, tmp_path):
     with pytest.raises(TrialError, match="no weight changed in the first epoch: is the loss connected"):
         carry_out(plugin_spec(tiny, tmp_path, "stuck", STUCK, **SGD))
     spec = plugin_spec(tiny, tmp_path, "diverging", LINEAR, optimizer="sgd", lr=3e38)
@@ -261,7 +254,7 @@ def test_losses_and_weights_are_audited(tiny: DataSet, tmp_path: Path) -> None:
         carry_out(spec)
 
 
-def test_work_is_audited(tiny: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_audited(tiny, monkeypatch):
     trial, _ = prepare(make_spec(tiny))
     trial.end_session()
     whole = trial._pipeline.train_batches
@@ -282,16 +275,14 @@ def test_work_is_audited(tiny: DataSet, monkeypatch: pytest.MonkeyPatch) -> None
         trial.train_epoch(0)
 
 
-def test_a_changed_data_set_and_settings_that_cannot_be_had_are_refused(tiny: DataSet) -> None:
+def test_a_changed_data_set_and_settings_that_cannot_be_had_are_refused(tiny):
     with pytest.raises(DataError, match="not the data set that was checked at the start"):
         prepare(make_spec(replace(tiny, sha256="0" * 64)))
     with pytest.raises(TrialError, match="tf32 exists on NVIDIA GPUs"):
         prepare(make_spec(replace(tiny, sha256="0" * 64), precision="tf32"))  # before anything is read
 
 
-def test_a_plugin_that_replaces_the_clock_is_not_read(
-    tiny: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plugin_that_replaces_the_clock_is_not_read(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "perf_counter_ns", time.perf_counter_ns)  # put back after the test
     code = LINEAR + "\n    import time\n    time.perf_counter_ns = lambda: 0\n"
     outcome = carry_out(plugin_spec(tiny, tmp_path, "clockmaker", code), blocks=1)
