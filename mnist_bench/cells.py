@@ -21,6 +21,7 @@ Filter = dict[str, list[str]]
 
 Named = TypeVar("Named", ModelEntry, Variant)
 
+NO_REFERENCE = "No variant has the settings of eager, so none is held against another: name one with --reference."
 AXES = ("models", "devices", "batch_sizes", "variants")
 
 
@@ -80,9 +81,6 @@ def variants_of(matrix: Matrix) -> tuple[Variant, ...]:
     axis = [variant.name for variant in matrix.variants]
     beside = [cell.variant for cell in matrix.include]
     return tuple(variant_of(matrix, name) for name in dict.fromkeys([*axis, *beside]))
-
-
-NO_REFERENCE = "No variant has the settings of eager, so none is held against another: name one with --reference."
 
 
 def reference_variant(matrix: Matrix) -> str | None:
@@ -251,7 +249,18 @@ def fingerprint(matrix: Matrix) -> str:
 
 def entries(matrix: Matrix) -> dict[str, str]:
     """What each key of a matrix says, as JSON: by these a person tells two apart that ``fingerprint`` does."""
-    return {key: json.dumps(value, ensure_ascii=False) for key, value in dataclasses.asdict(matrix).items()}
+    names = [field.name for field in dataclasses.fields(matrix)]
+    return {name: json.dumps(_written(getattr(matrix, name)), ensure_ascii=False) for name in names}
+
+
+def _written(value: Any) -> Any:
+    """A value of a matrix without what is a default, as people write it."""
+    if isinstance(value, tuple):
+        return [_written(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    known = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+    return {field.name: _written(own) for field, own in known if own != field.default}
 
 
 def digest(values: Any) -> str:

@@ -24,8 +24,10 @@ OVERRULING = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"),
 )
-# No lock on the index of somebody's working tree, and no hook or monitor of an unknown repository.
-CAUTIOUS = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+# No lock on the index of somebody's working tree, no hook or monitor of an unknown repository; and an edit of the same
+# size within one tick of the clock is seen whatever a user's settings say.
+SETTINGS = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "core.trustctime=true", "core.checkStat=default")
+CAUTIOUS = ("--no-optional-locks", *(word for setting in SETTINGS for word in ("-c", setting)))
 FIELDS = {"1": 8, "u": 10, "?": 1}  # of a line of git's status before the path: changed, unmerged, not known
 
 
