@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import jsonschema
 import junitparser
@@ -230,11 +231,7 @@ class TestCommand:
         assert main(["export", "--format", "csv", "--output", "pipe"]) == 0
         assert os.read(reader, 1 << 16) == before
         os.close(reader)
-
-        def full(descriptor: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
         assert main(["export", "--format", "bmf", "--output", "target.csv"]) == 2
         assert "No space left on device" in capsys.readouterr().err
         assert (here / "target.csv").read_bytes() == before

@@ -16,16 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import (
-    keep,
-    make_cell,
-    make_epochs,
-    make_failed,
-    make_manifest,
-    make_matrix,
-    make_measurement,
-    make_trial,
-)
+from record_factory import keep, make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
 
 from mnist_bench.analysis import history
 from mnist_bench.analysis.history import BARS, GAP, METRICS, Series, sparkline, steps
@@ -33,10 +24,9 @@ from mnist_bench.analysis.results import files
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.records import ModelEntry, RunOptions, Sides, Tree, Trial
+from mnist_bench.records import ModelEntry, RunOptions, Sides, Tree, Trial, encode
 
 EVIL = "</script><img src=x onerror=alert(1)>"
-Call = Callable[..., tuple[str, str]]
 RATE = "train_samples_per_s"
 
 
@@ -52,12 +42,6 @@ def add_run(results: Path, number: int, trials: Sequence[Trial] = (), *, tables:
     if tables:
         folder.write_tables(files(Run.read(folder)))
     return folder.path
-
-
-def append(folder: RunFolder, *trials: Trial) -> None:
-    with folder.lock():
-        for trial in trials:
-            folder.append(trial)
 
 
 def timed(seconds: float, seed: int = 0, accuracy: float = 0.9, **cell: Any) -> Trial:
@@ -102,7 +86,7 @@ def call(results, capsys):
 # How a results.json may come not to fit: each gets the run's folder.
 STALE: dict[str, Callable[[Path], object]] = {
     "missing": lambda run: (run / "results.json").unlink(),
-    "older than the trials": lambda run: append(RunFolder(run), timed(3.0, 1)),
+    "older than the trials": lambda run: edit(run / "trials.jsonl", "}\n", f"}}\n{encode(timed(3.0, 1)).decode()}"),
     "older than the manifest": lambda run: edit(run / "manifest.json", '"status": "complete"', '"status": "stopped"'),
     "of another schema": lambda run: edit(run / "results.json", '"schema_version": 1', '"schema_version": 99'),
     "without a figure": lambda run: edit(run / "results.json", RATE, "speed"),
@@ -175,7 +159,7 @@ class TestSeries:
         "change",
         [
             {"environment": on(cores=4)},
-            {"matrix": make_matrix(models=(ModelEntry(name="mlp", model="mlp", lr=0.5),))},
+            {"matrix": replace(make_manifest().matrix, models=(ModelEntry(name="mlp", model="mlp", lr=0.5),))},
         ],
     )
     def test_another_machine_or_setting_is_another(self, results, change):
@@ -259,7 +243,7 @@ class TestCommand:
 
     def test_hostile_names_stay_text(self, call, tmp_path):
         evil = f"{EVIL}\x1b[31m\n[bold]|=1+1"
-        matrix = make_matrix(models=(ModelEntry(name=evil, model="mlp"),))
+        matrix = replace(make_manifest().matrix, models=(ModelEntry(name=evil, model="mlp"),))
         trials = [timed(1.0, model=evil), make_failed(make_cell(model=evil, batch_size=7), reason=evil)]
         add_run(tmp_path, 1, trials, matrix=matrix, environment=on(cpu=evil, commit=evil))
         for words in ([], ["--format", "md"], ["--format", "csv"]):

@@ -25,11 +25,6 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(arguments) == 0
-    return capsys.readouterr().out
-
-
 class TestPlan:
     def test_without_a_file_the_default_that_ships_is_said(self, here, capsys):
         (here / "benchmarks.yaml").unlink()
@@ -93,7 +88,8 @@ class TestConsole:
 
 def test_plug_ins_are_listed(capsys, monkeypatch):
     monkeypatch.setattr("mnist_bench.config.plugin_names", lambda: ("resnet",))
-    row = json.loads(output(capsys, "list", "models", "--json"))[-1]
+    assert main(["list", "models", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)[-1]
     assert (row["model"], row["parameters"], row["origin"]) == ("resnet", None, "plug-in (needs --allow-plugins)")
 
 

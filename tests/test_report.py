@@ -33,9 +33,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def material_of(done: Sequence[Trial], **changes: Any) -> Material:
-    return Material(
-        Run(manifest=make_manifest(**{"trials": done, **changes}), trials=done, sessions=()), lambda _: None
-    )
+    manifest = make_manifest(**{"trials": done, **changes})
+    return Material(Run(manifest=manifest, trials=done, sessions=()), lambda _: None)
 
 
 def read(folder: RunFolder) -> Material:
@@ -111,10 +110,7 @@ ONE_EPOCH = make_measurement(epochs=make_epochs((2,), (0.9,)))
         (material_of([make_trial()]), "on another device: name both under devices."),
         (material_of([make_trial(GPU)]), "mlp/cpu/b100/eager is not in this run, or not finished."),
         (material_of([make_trial(), make_trial(GPU, outcome=SKIPPED)]), "on another device: no GPU: plug one in."),
-        (
-            material_of([make_trial(), make_trial(GPU)]),
-            "this cell or mlp/cpu/b100/eager was never timed",
-        ),
+        (material_of([make_trial(), make_trial(GPU)]), "this cell or mlp/cpu/b100/eager was never timed"),
         (material_of([make_trial()], matrix=EAGER), "no compiled variant"),
         (material_of([make_trial(), COMPILED]), "No compiled cell could be compared: no g++."),
         (material_of([make_trial(), COMPILED], matrix=EAGER), "No compiled cell could be compared: no g++."),

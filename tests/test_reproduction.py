@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec import structs
-from record_factory import make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
+from record_factory import keep, make_cell, make_epochs, make_failed, make_manifest, make_measurement, make_trial
 
 from mnist_bench import cells
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
-from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted, UsageError
 from mnist_bench.labs import reproduce as lab
 from mnist_bench.labs.reproduce import Epoch, Model, Reproduction, standard_matrix, tutorial_matrix
@@ -28,7 +27,6 @@ from mnist_bench.run import runner
 PUBLISHED, MATRIX = lab.read(), tutorial_matrix("resident")
 TUTORIAL, STANDARD = "20261123T101500Z-aaaaaa", "20261123T101500Z-bbbbbb"
 SPREAD = (-0.2, 0.0, 0.2, *(-0.1, 0.1) * 3, 0.0)  # pp, by seed
-ALL = ("mlp", "cnn", "cnn-lr0.01", "lenet5")
 
 
 def make_trials(matrix: Matrix, off: dict[str, float] | None = None, leave_out: Sequence[str] = ()) -> list[Trial]:
@@ -65,8 +63,7 @@ def result_of(trials: Sequence[Trial], standard: Sequence[Trial], matrix: Matrix
 
 def make_result(off: dict[str, float] | None = None, *, leave_out: Sequence[str] = (), **changes: Any) -> Reproduction:
     matrix = replace(MATRIX, **changes)
-    found: Reproduction = result_of(make_trials(matrix, off, leave_out), make_trials(standard_matrix(matrix)), matrix)
-    return found
+    return result_of(make_trials(matrix, off, leave_out), make_trials(standard_matrix(matrix)), matrix)
 
 
 def test_what_is_run_beside_it_and_how_the_tutorial_loops():
@@ -161,8 +158,6 @@ def test_the_plot_draws_every_figure():
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Make = Callable[..., Path]
-
 
 @pytest.fixture
 def asked(monkeypatch):
@@ -186,14 +181,8 @@ def finished(tmp_path, monkeypatch, asked):
 
     def make(*more: Trial, **changes: Any) -> Path:
         standard = standard_matrix(MATRIX)
-        for matrix, trials in (
-            (standard, make_trials(standard)),
-            (MATRIX, [*make_trials(MATRIX, **changes), *more]),
-        ):
-            folder = RunFolder.create(tmp_path / "results", manifest_of(matrix))
-            with folder.lock():
-                for trial in trials:
-                    folder.append(trial)
+        keep(tmp_path / "results", manifest_of(standard), make_trials(standard))
+        keep(tmp_path / "results", manifest_of(MATRIX), [*make_trials(MATRIX, **changes), *more])
         return tmp_path / "results"
 
     return make
@@ -220,7 +209,7 @@ def test_a_failed_trial_is_said_and_is_exit_code_1(finished, capsys):
 
 
 def test_nothing_measured_yet(finished, capsys):
-    results = finished(leave_out=ALL)
+    results = finished(leave_out=[entry.name for entry in MATRIX.models])
     assert reproduce(results, "--json") == 130
     found = json.loads(capsys.readouterr().out)
     assert (found["runs"]["tutorial"], found["verdicts"], found["epochs"]) == (TUTORIAL, [], [])

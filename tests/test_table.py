@@ -1,7 +1,6 @@
 import csv
 import io
 import re
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,7 @@ from markdown_it import MarkdownIt
 from mnist_bench.table import Column, Document, Table, escape, harmless, inert, listed, plain, shortened
 
 ROWS = ({"name": "mlp", "s": 1.5, "why": ""}, {"name": "層五", "s": None, "why": "no g++"})
-COLUMNS: tuple[Column[dict[str, Any]], ...] = (
+COLUMNS = (
     Column("name", lambda row: row["name"], right=False, key="name", value=lambda row: row["name"]),
     Column("s", lambda row: f"{row['s'] or ''}", rank=1, key="seconds", value=lambda row: row["s"]),
     Column("why", lambda row: row["why"], rank=2, right=False),
@@ -19,10 +18,6 @@ COLUMNS: tuple[Column[dict[str, Any]], ...] = (
     Column(None, key="ok", value=lambda row: row["s"] is not None),
 )
 TABLE = Table("Cells", COLUMNS, ROWS)
-
-
-def html(markdown: str) -> str:
-    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown)
 
 
 def test_terminal_is_aligned_by_width_on_the_screen():
@@ -65,7 +60,7 @@ def test_plain_text_is_one_printable_line(text):
 
 @given(st.text(alphabet=st.sampled_from("<>&|`*_[]()~$#!\\@w.:/ab\n\x1b:")))
 def test_markdown_shows_text_literally(text):
-    shown = html(f"| a |\n| --- |\n| {escape(text)} |")
+    shown = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(f"| a |\n| --- |\n| {escape(text)} |")
     cell = re.findall(r"<td>(.*?)</td>", shown, re.DOTALL)
     assert len(cell) == 1
     assert "<" not in cell[0]

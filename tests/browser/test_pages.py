@@ -1,7 +1,9 @@
 """The pages in a real browser: offline, drawn, quiet, usable from the keyboard, and what is hostile stays text."""
 
+import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,27 @@ import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[test]'")
 
-from browser_kit import DESKTOP, PHONE, Page, chromium, open_page
 from record_factory import make_cell, make_failed, make_matrix
 from run_factory import write_run
-from selenium.webdriver import Keys
+from selenium import webdriver
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 from test_history import EVIL, add_run, on, timed
 
 from mnist_bench.cli import main
 from mnist_bench.records import BUILTIN_VARIANTS, ModelEntry, Variant
 
+PHONE, DESKTOP = (390, 844), (1440, 900)
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",  # a container's root may not make one
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+)
 MARKUP = "<b>{{ 7*7 }}</b>\u2028'\"&amp;"
 PLOTS = {"throughput", "devices", "compiled", "epochs", "time", "steps", "waterfall", "memory"}
 # The marks of a plot that show figures, with the space that they take.
@@ -35,15 +49,78 @@ POINT = "return getComputedStyle(document.querySelector('[data-plot=throughput] 
 STRANGE = "return document.images.length + document.querySelectorAll('b, iframe, object').length"
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An open page, and what it has to say. Made by ``open_page``."""
+
+    driver: Any  # a webdriver.Chrome: half of it is not annotated
+    url: str
+
+    def ask(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def press(self, *keys: str) -> None:
+        """Keys one after the other, to whatever has the focus."""
+        for key in keys:
+            ActionChains(self.driver).send_keys(key).perform()
+
+    def focused(self) -> str:
+        """Text or id of the element that has the focus."""
+        return str(self.ask("const e = document.activeElement; return e.id || e.textContent.trim()"))
+
+    def texts(self, selector: str) -> list[str]:
+        """The text of every element that is shown."""
+        script = """return Array.from(document.querySelectorAll(arguments[0]))
+            .filter(e => e.getClientRects().length).map(e => e.textContent.trim())"""
+        return [str(text) for text in self.ask(script, selector)]
+
+    def emulate(self, *, theme: str = "light", media: str = "") -> None:
+        """The system's theme, and ``media`` (``print``)."""
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+    def is_silent(self) -> bool:
+        """Whether nothing was logged and nothing but the page asked for, since it was opened."""
+        logged = [entry["message"] for entry in self.driver.get_log("browser")]
+        messages = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
+        asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        assert (logged, asked) in (([], [self.url]), ([], [])), "asked for more, or complained"
+        return True
+
+
+def open_page(driver: Any, path: Path, size: tuple[int, int] = DESKTOP, theme: str = "light") -> Page:
+    """Opens a file, offline, and waits until its plots are drawn. What was logged before is forgotten."""
+    page = Page(driver, path.resolve().as_uri())
+    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.emulate(theme=theme)
+    for log in ("browser", "performance"):
+        driver.get_log(log)
+    driver.get(page.url)
+    WebDriverWait(driver, 60).until(lambda _: page.ask("return document.documentElement.dataset.plots") == "drawn")
+    return page
+
+
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory):
+    """A headless Chromium that sees files alone. The driver's path is given: nothing is looked up or downloaded."""
     lacking = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     if lacking:
         # CI says that it has a browser: there a test that is skipped would be one that nobody runs.
         skip = pytest.fail if os.environ.get("MNIST_BENCH_REQUIRE_BROWSER") else pytest.skip
         skip(f"{' and '.join(lacking)} not found: apt-get install chromium chromium-driver")
-    with chromium(tmp_path_factory.mktemp("profile")) as started:
-        yield started
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    service = Service(executable_path=str(shutil.which("chromedriver")), log_output=os.devnull)
+    started = webdriver.Chrome(options=options, service=service)
+    yield started
+    started.quit()
 
 
 def report_of(folder: Path, *models: str, **axes: Any) -> Path:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,7 +65,6 @@ ANSWERS: dict[str, Any] = {
     "mnist_bench.machine.environment.affinity": tuple(range(8)),
     "mnist_bench.machine.environment.run_command": "g++ 12.2.0\nCopyright",
 }
-Machines = Callable[..., Facts]
 
 
 @pytest.fixture
@@ -119,7 +117,6 @@ QUOTA = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000"}
 STOLEN = LOADS | {"steal": 0.1}
 TWO_GIB = SimpleNamespace(available=2 * GIB)
 SMALL_SHM = {"files": {"dev/shm/x": ""}, "answers": {"shutil.disk_usage": Usage(64 << 20, GIB)}}
-SWAP = {"proc/meminfo": "MemTotal: 9 kB\nSwapTotal: 2097152 kB\nSwapFree:  1048576 kB\n"}
 NEIGHBOURS = system(mnist_bench__machine__noise__foreign_gpu_processes=(41, 42))
 BROKEN = {"torchvision": "0.25.0+cu130", "torchvision_error": "RuntimeError: operator torchvision::nms"}
 COMMANDS = {

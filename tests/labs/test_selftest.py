@@ -3,10 +3,9 @@
 import json
 import os
 import random
-import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell
 
+from mnist_bench import config
 from mnist_bench.analysis.ratios import PROCESS_SD
 from mnist_bench.catalogue import FILE_NAMES, SELFTEST
 from mnist_bench.cells import expand, model_of
@@ -32,30 +32,15 @@ from mnist_bench.gate.samples import find_speed
 from mnist_bench.labs import faults
 from mnist_bench.labs.faults import AIMS, MOST_ROWS, PROBES, ROW_FLOPS, SESSIONS, Bench, Fault, Rows
 from mnist_bench.labs.selftest import COLUMNS, Checked, Experiment
-from mnist_bench.records import BUILTIN_VARIANTS, Matrix, ModelEntry, TrialSpec
+from mnist_bench.records import Cell, ModelEntry, TrialSpec
 from mnist_bench.run.process import Interrupts
-from mnist_bench.run.protocol import (
-    LOAD_VARIABLE,
-    Block,
-    BlockDone,
-    Evaluate,
-    Evaluated,
-    Prepare,
-    Reply,
-    Request,
-    Unavailable,
-)
+from mnist_bench.run.protocol import LOAD_VARIABLE, Block, BlockDone, Evaluate, Evaluated, Prepare, Unavailable
 from mnist_bench.stats import FloatArray, Interval
 from mnist_bench.table import Table
 
 MLP, LENET5 = make_cell("mlp"), make_cell("lenet5")
-MATRIX = Matrix(
-    models=(ModelEntry(name="mlp", model="mlp"), ModelEntry(name="lenet5", model="lenet5")),
-    devices=("cpu",),
-    batch_sizes=(100,),
-    variants=(BUILTIN_VARIANTS["eager"],),
-)
 TEXT = "version: 1\nseeds: 1\nmodels: [mlp, lenet5]\ndevices: [cpu]\nbatch_sizes: [100]\nvariants: [eager]\n"
+MATRIX = config.parse(TEXT, source="benchmarks.yaml", allow_plugins=False)
 
 # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -105,8 +90,6 @@ def test_noise_between_processes_does_not_lead_astray():
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Kinds = Sequence[tuple[VerdictKind, ...]]
-
 
 def fault(cell: str, size: float) -> Fault:
     return Fault(cell=cell, injected=50, size=Interval(size))
@@ -135,18 +118,12 @@ def fault(cell: str, size: float) -> Fault:
 def test_an_experiment_is_a_line_of_the_table(faulty, kinds, line):
     """Of checks of mlp and lenet5, in this order, 2 minutes and 10 process pairs each; the last took long."""
     speed = find_speed([0.0] * 10, 2, Margins())
-    checks = [
-        Checked(
-            seconds=120.0,
-            cells=[
-                Verdict(cell=cell, kind=kind, text="", speed=speed)
-                for cell, kind in zip((MLP, LENET5), both, strict=False)
-            ],
-        )
-        for both in kinds
-    ]
-    side: Any = None
-    one = Experiment(name="this", a=side, b=side, faults=faulty, checks=checks)
+
+    def judged(cell: Cell, kind: VerdictKind) -> Verdict:
+        return Verdict(cell=cell, kind=kind, text="", speed=speed)
+
+    checks = [Checked(seconds=120.0, cells=list(map(judged, (MLP, LENET5), both))) for both in kinds]
+    one = Experiment(name="this", a=None, b=None, faults=faulty, checks=checks)
     shown = list(Table("", COLUMNS, [one]).terminal(100))[-1]
     assert " ".join(str(shown).split()) == f"this {line}"
 
@@ -158,20 +135,18 @@ class Machine:
     """Starts workers that are made up: a step takes longer by a thousandth a row, and wrong labels cost 2 pp."""
 
     def __init__(self) -> None:
-        self.started: list[tuple[TrialSpec, Path, Mapping[str, str], float, Path]] = []
+        self.started: list[tuple[Any, ...]] = []  # what LocalWorker takes
         self.error: BaseException | None = None  # of the first worker with 200 rows of work in a check
         self.missing = ""  # a device
 
-    def __call__(
-        self, spec: TrialSpec, log: Path, environ: Mapping[str, str], timeout_s: float, _: Interrupts, root: Path
-    ) -> FakeWorker:
-        self.started.append((spec, log, environ, timeout_s, root))
+    def __call__(self, spec: TrialSpec, log: Path, environ: dict[str, str], *others: Any) -> FakeWorker:
+        self.started.append((spec, log, environ, *others))
         loads = json.loads(environ.get(LOAD_VARIABLE, "{}"))
         rows = loads[spec.cell.id][1] if spec.model.model == SELFTEST else 0
         if self.error is not None and rows == 200 and "checks" in log.parts:
             raise self.error
 
-        def script(request: Request, number: int) -> Reply | None:
+        def script(request: Any, number: int) -> Any:
             if isinstance(request, Prepare) and spec.cell.device == self.missing:
                 return Unavailable(scope="device", reason="no such device here")
             if isinstance(request, Block):
@@ -208,9 +183,6 @@ def machine(tmp_path, images, monkeypatch):
     monkeypatch.setattr("mnist_bench.gate.sides.LocalWorker", made)
     monkeypatch.setattr("mnist_bench.data.resolve", lambda *args, **kwargs: images)
     return made
-
-
-Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -317,19 +289,12 @@ def test_a_share_of_the_labels_is_wrong_in_a_verified_set(images, tmp_path):
 
 def test_real_workers_are_paired_and_have_the_work(images, tmp_path, monkeypatch):
     monkeypatch.setattr(sides, "PAIR_TOKEN_S", 0.2)
-    file = tmp_path / "benchmarks.yaml"
-    a = sides.Side(
-        name="A", label="A", root=Path.cwd(), matrix_path=file, matrix=MATRIX, environ=os.environ, data=images
-    )
+    same = {"label": "", "root": Path.cwd(), "matrix_path": tmp_path, "matrix": MATRIX, "environ": os.environ}
+    a, b = (sides.Side(name=name, data=images, **same) for name in "AB")
     with Interrupts() as interrupts:
         (tmp_path / "logs").mkdir()
         gate = sides.Bench(
-            folder=RunFolder(tmp_path),
-            a=a,
-            b=replace(a, name="B"),
-            clock=time.monotonic,
-            interrupts=interrupts,
-            observer=sides.CheckObserver(),
+            folder=RunFolder(tmp_path), a=a, b=b, clock=monotonic, interrupts=interrupts, observer=sides.CheckObserver()
         )
         bench = Bench(gate=gate, matrix=MATRIX, say=print)
         assert all(min(one.steps) > 0 for one in bench.pair(MLP, 50, 1).rounds)
