@@ -12,17 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_factory import make_cell, make_epochs, make_measurement
 
-from mnist_bench.analysis.answers import (
-    ENOUGH_SEEDS,
-    MARGIN,
-    AccuracyDifference,
-    BatchPoint,
-    BreakEven,
-    Crossover,
-    break_even,
-    compare_accuracy,
-    crossover,
-)
+from mnist_bench.analysis import answers
+from mnist_bench.analysis.answers import ENOUGH_SEEDS, MARGIN, break_even, compare_accuracy, crossover
 from mnist_bench.analysis.ratios import SpeedUp
 from mnist_bench.records import Measurement
 from mnist_bench.stats import Interval
@@ -36,12 +27,12 @@ def speed(ratio: float, width: float | None = 1.1) -> SpeedUp:
     return SpeedUp(Interval(ratio, *bounds), "between")
 
 
-def found(ratios: Sequence[float], width: float | None = 1.1) -> Crossover:
+def found(ratios: Sequence[float], width: float | None = 1.1) -> answers.Crossover:
     points = [(size, speed(ratio, width)) for size, ratio in zip(SIZES, ratios, strict=False)]
     return crossover("mlp", "cuda", "eager", points[::-1])
 
 
-def position(point: BatchPoint) -> float:
+def position(point: answers.BatchPoint) -> float:
     """On a line, for laws about order."""
     return {"below": 0.0, "above": math.inf}.get(point.where, point.batch_size or math.nan)
 
@@ -81,7 +72,7 @@ class TestCrossover:
             assert 10 * (1 - 1e-9) <= position(one.estimate) <= SIZES[len(ratios) - 1] * (1 + 1e-9)
 
 
-def earned(ratio: SpeedUp, compile_s: float = 12.0, step_s: float = 0.003) -> BreakEven:
+def earned(ratio: SpeedUp, compile_s: float = 12.0, step_s: float = 0.003) -> answers.BreakEven:
     cells = make_cell(variant="compile"), make_cell()
     return break_even(*cells, ratio, compile_s=compile_s, step_s=step_s, epoch_samples=60_000)
 
@@ -121,12 +112,9 @@ def scored(accuracy: float, sha: str, images: int = 10_000) -> Measurement:
     return make_measurement(epochs=epochs, eval_samples=images, predictions_sha256=sha)
 
 
-def difference(reference: Sequence[float], this: Sequence[float], **more: int) -> AccuracyDifference:
-    found = compare_accuracy(
-        [(scored(a, "a", **more), scored(b, "b", **more)) for a, b in zip(reference, this, strict=True)]
-    )
-    assert found is not None
-    return found
+def difference(reference: Sequence[float], this: Sequence[float], **more: int) -> answers.AccuracyDifference:
+    pairs = zip(reference, this, strict=True)
+    return compare_accuracy([(scored(a, "a", **more), scored(b, "b", **more)) for a, b in pairs])
 
 
 LEVEL, LOWER = [0.990, 0.991, 0.989], [0.980, 0.981, 0.979]

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from msgspec import structs
-from record_factory import keep, make_measurement, make_trial
+from record_factory import keep, make_measurement
 from run_factory import BF16, Trouble, matrix_of, records
 
 from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by
 from mnist_bench.analysis.ratios import PROCESS_SD, ratio_of
 from mnist_bench.analysis.summary import Run
-from mnist_bench.records import BUILTIN_VARIANTS, Manifest, Matrix, Session, Trial, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Variant
 
 BY = ("device", "variant", "batch_size", "model")
 TROUBLE: Trouble = {
@@ -33,12 +31,9 @@ def make_matrix(**changes: Any) -> Matrix:
     return matrix_of("mlp", "lenet5", **changes)
 
 
-def as_run(manifest: Manifest, trials: Sequence[Trial], sessions: Sequence[Session]) -> Run:
-    return Run(manifest=manifest, trials=tuple(trials), sessions=tuple(sessions))
-
-
 def make_run(matrix: Matrix | None = None, trouble: Trouble = TROUBLE, **how: Any) -> Run:
-    return as_run(*records(matrix or make_matrix(), trouble, **how))
+    manifest, trials, sessions = records(matrix or make_matrix(), trouble, **how)
+    return Run(manifest=manifest, trials=trials, sessions=sessions)
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +129,8 @@ class TestAgainstPandas:
                 assert found[cell] == tuple(rows[cell][column + end] for end in ("", "_low", "_high"))
 
     def test_break_even_is_of_what_compiling_costs_beyond_the_reference(self):
-        manifest, trials, sessions = records(make_matrix())
-        slow = [replace(t, outcome=structs.replace(t.outcome, compile_s=30.0)) if "bf16" in t.id else t for t in trials]
-        run = as_run(manifest, slow, sessions)
+        run, late = make_run(trouble={}), make_measurement(compile_s=30.0)
+        run = replace(run, trials=[replace(t, outcome=late) if "bf16" in t.id else t for t in run.trials])
         costs = {row.cell: row["compile_s"] for row in run.rows}
         found = compare_cells(run, "variant", reference="compile").break_evens
         assert {one.cell.variant for one in found} == {"bf16"}
@@ -201,11 +195,11 @@ class TestCells:
         assert (none.comparable, "--reference" in none.reference) == (False, True)
 
     def test_what_was_never_timed_shares_no_seed_or_has_no_reference_says_so(self):
-        manifest, trials, sessions = records(make_matrix())
-        untimed = compare_cells(as_run(manifest, trials, []), "variant")
+        whole = make_run(trouble={})
+        untimed = compare_cells(replace(whole, sessions=()), "variant")
         assert {"never timed" in one.reason and one.accuracy is not None for one in untimed.lines} == {True}
-        kept = [t for t in trials if (t.seed == 0) == (t.cell.variant == "eager")]
-        apart = compare_cells(as_run(manifest, kept, sessions), "variant")
+        kept = [t for t in whole.trials if (t.seed == 0) == (t.cell.variant == "eager")]
+        apart = compare_cells(replace(whole, trials=kept), "variant")
         assert {one.reason.partition(" with ")[0] for one in apart.lines} == {"no seed in common"}
         alone = lines(compare_cells(make_run(make_matrix(devices=("cuda",))), "device"))["mlp/cuda/b100/eager"]
         assert (alone.speed_up, "mlp/cpu/b100/eager is not in this run" in alone.reason) == (None, True)
@@ -218,10 +212,9 @@ class TestCells:
     def test_noise_and_class_are_those_of_the_worse_side(self, run):
         classes = {one.cell.variant: one.class_ for one in compare_cells(run, "variant").lines if one.speed_up}
         assert classes == {"compile": "A", "bf16": "B"}
-        manifest, trials, sessions = records(make_matrix())
-        noisy = make_measurement(noisy=("steal 9 %",))
-        trials = [make_trial(t.cell, t.seed, noisy) if t.id == "mlp/cpu/b100/eager/s0" else t for t in trials]
-        found = lines(compare_cells(as_run(manifest, trials, sessions), "variant"))
+        quiet, noisy = make_run(trouble={}), make_measurement(noisy=("steal 9 %",))
+        trials = [replace(t, outcome=noisy) if t.id == "mlp/cpu/b100/eager/s0" else t for t in quiet.trials]
+        found = lines(compare_cells(replace(quiet, trials=trials), "variant"))
         assert (found["mlp/cpu/b100/compile"].noisy, found["mlp/cpu/b1000/compile"].noisy) == (True, False)
 
     def test_default_is_the_batch_size_where_one_variant_of_one_device_was_measured(self):

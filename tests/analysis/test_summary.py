@@ -7,18 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import (
-    make_cell,
-    make_epochs,
-    make_failed,
-    make_manifest,
-    make_measurement,
-    make_session,
-    make_trial,
-)
+from record_factory import make_cell, make_epochs, make_failed, make_measurement, make_session, make_trial
 from run_factory import run_of
 
-from mnist_bench.analysis.summary import EPOCH_COLUMNS, Run, epochs, missed_floors
+from mnist_bench.analysis.summary import EPOCH_COLUMNS, epochs, missed_floors
 from mnist_bench.figures import Row
 from mnist_bench.records import STATUSES, Cell, Floor, Session, Skip, StepTimes, Trial, Variant
 
@@ -52,10 +44,10 @@ class TestRows:
         cells = [make_cell(variant="compile"), make_cell("cnn"), make_cell()]
         planned = [make_trial(cell, seed) for cell in cells for seed in (0, 1)]
         done = [make_trial(cell, 1) for cell in reversed(cells[:2])]
-        run = Run(manifest=make_manifest(planned), trials=done, sessions=())
+        run = replace(run_of(planned), trials=done)
         assert [(row.cell, row.seeds) for row in run.rows] == [(cells[0], 1), (cells[1], 1)]
         assert set(run.pending) == {trial.id for trial in planned} - {trial.id for trial in done}
-        assert [row.cell for row in Run(manifest=make_manifest(), trials=[make_trial()], sessions=()).rows] == [EAGER]
+        assert [row.cell for row in replace(run_of([]), trials=[make_trial()]).rows] == [EAGER]
 
     @pytest.mark.parametrize(("better", "worse"), [*combinations(STATUSES, 2)])
     def test_status_is_the_worst_of_the_seeds_and_figures_come_from_those_that_are_ok(self, better, worse):

@@ -1,7 +1,5 @@
 """The verbs of ``data``, beside what the golden transcripts show of them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

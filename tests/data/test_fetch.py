@@ -1,7 +1,5 @@
 """Getting a data set: found under any shape, downloaded, or drawn; and what is said where it cannot be had."""
 
-from __future__ import annotations
-
 import errno
 import os
 import time

@@ -12,12 +12,5 @@ def call(tmp_path, capsys, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: str, columns: int = 160) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", str(columns))
-        try:
-            code = main([*words])
-        except SystemExit as stop:  # argparse
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
+    monkeypatch.setenv("COLUMNS", "160")
+    return lambda *words: (main([*words]), *capsys.readouterr())

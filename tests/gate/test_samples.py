@@ -13,40 +13,21 @@ from msgspec.structs import replace
 
 from mnist_bench import stats
 from mnist_bench.analysis.ratios import PROCESS_SD
+from mnist_bench.gate import samples
 from mnist_bench.gate.conduct import detectable
 from mnist_bench.gate.evidence import Margins, SeedPair, SessionRatio
-from mnist_bench.gate.samples import (
-    SEED_LOOKS,
-    AccuracyFinding,
-    SpeedFinding,
-    drop_level,
-    find_accuracy,
-    find_shift,
-    find_speed,
-    floor_variance,
-    level,
-    looks,
-    p_above,
-    p_below,
-    seeds_needed,
-    shift_of,
-)
 
 unhurried = settings(deadline=None)  # scipy's exact distribution takes milliseconds, on a busy machine more
 logs = st.lists(st.floats(-1, 1).map(lambda x: round(x, 6)), min_size=1, max_size=40)
 bounds = st.floats(-0.5, 0.5).map(lambda x: round(x, 6))
 
 
-def of_pairs(values: Sequence[float], cells: int = 1, margins: Margins | None = None) -> SpeedFinding:
-    finding = find_speed(list(values), cells, margins or Margins())
-    assert finding is not None
-    return finding
+def of_pairs(values: Sequence[float]) -> samples.SpeedFinding:
+    return samples.find_speed(list(values), 1)
 
 
-def of_seeds(seeds: Sequence[SeedPair], cells: int = 1) -> AccuracyFinding:
-    finding = find_accuracy(seeds, cells)
-    assert finding is not None
-    return finding
+def of_seeds(seeds: Sequence[SeedPair], cells: int = 1) -> samples.AccuracyFinding:
+    return samples.find_accuracy(seeds, cells)
 
 
 def spread(ratio: float, pairs: int, sd: float = 0.01) -> list[float]:
@@ -126,8 +107,8 @@ def test_the_first_decision_stands(early, later, found):
 @given(st.integers(1, 10_000), st.floats(1e-4, 0.5))
 def test_the_first_look_has_the_fewest_pairs_that_can_decide(cells, alpha):
     margins = Margins(alpha=alpha)
-    first, second, third, fourth = looks(cells, margins)
-    assert 0.5**first <= level(cells, margins) < 0.5 ** (first - 1)
+    first, second, third, fourth = samples.looks(cells, margins)
+    assert 0.5**first <= samples.level(cells, margins) < 0.5 ** (first - 1)
     assert first < second < third < fourth == 3 * second
 
 
@@ -140,7 +121,7 @@ class TestExactTest:
         ranks = scipy.stats.rankdata(distances)
         rank_sum = round(ranks[np.greater(values, bound)].sum())
         tail = stats.signed_rank_distribution(len(values))[rank_sum:].sum()
-        assert p_above(values, bound) == pytest.approx(tail, rel=1e-9)
+        assert samples.p_above(values, bound) == pytest.approx(tail, rel=1e-9)
 
     @unhurried
     @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.data())
@@ -148,16 +129,17 @@ class TestExactTest:
         """However they are told apart, the p-value is no larger."""
         size = len(values)
         apart = np.add(values, data.draw(st.lists(st.floats(-1e-3, 1e-3), min_size=size, max_size=size)))
-        assert p_above(apart, 0.0) <= p_above(values, 0.0)
-        assert p_below(apart, 0.0) <= p_below(values, 0.0)
-        assert p_above([1.0, -1.0], 0.0) == p_above([1.0, -2.0], 0.0) == 0.75  # the one below has the larger rank
+        assert samples.p_above(apart, 0.0) <= samples.p_above(values, 0.0)
+        assert samples.p_below(apart, 0.0) <= samples.p_below(values, 0.0)
+        # The one below has the larger rank.
+        assert samples.p_above([1.0, -1.0], 0.0) == samples.p_above([1.0, -2.0], 0.0) == 0.75
 
     @unhurried
     @given(logs, bounds, st.floats(0, 1))
     def test_slower_is_never_less_significant(self, values, bound, more):
-        assert p_above(np.add(values, more), bound) <= p_above(values, bound)
-        assert p_below(np.add(values, more), bound) >= p_below(values, bound)
-        assert p_above(values, bound + more) >= p_above(values, bound)
+        assert samples.p_above(np.add(values, more), bound) <= samples.p_above(values, bound)
+        assert samples.p_below(np.add(values, more), bound) >= samples.p_below(values, bound)
+        assert samples.p_above(values, bound + more) >= samples.p_above(values, bound)
 
 
 class TestPairs:
@@ -176,22 +158,22 @@ class TestPairs:
         assert finding.p_within <= finding.alpha
         strict = Margins(margin=0.005, detect=0.02)
         for ratio, decision in ((1.02, "fail"), (0.97, "improvement")):
-            assert of_pairs(spread(ratio, 12, sd=0.005), margins=strict).decision == decision
+            assert samples.find_speed(spread(ratio, 12, sd=0.005), 1, strict).decision == decision
 
 
 class TestDetectable:
     @settings(deadline=None, max_examples=25)  # each number of cells draws a sample
     @given(st.integers(1, 40), st.floats(0.001, 0.2))
     def test_laws(self, cells, sd):
-        found = [detectable(look, cells, sd) for look in looks(cells)]
+        found = [detectable(look, cells, sd) for look in samples.looks(cells)]
         assert found == sorted(found, reverse=True)
         assert found[-1] > 0.03
-        pairs = looks(cells)[0]
+        pairs = samples.looks(cells)[0]
         assert detectable(pairs - 1, cells, sd) == math.inf
-        assert detectable(looks(cells)[1] - 1, cells, sd) == found[0]  # pairs between looks find no more
+        assert detectable(samples.looks(cells)[1] - 1, cells, sd) == found[0]  # pairs between looks find no more
         assert detectable(pairs, cells, 2 * sd) > found[0]
         assert detectable(pairs, cells, sd, power=0.99) > found[0] > detectable(pairs, cells, sd, power=0.5)
-        assert detectable(looks(cells)[-1], cells, sd, Margins(margin=0.05)) > found[-1]
+        assert detectable(samples.looks(cells)[-1], cells, sd, Margins(margin=0.05)) > found[-1]
 
 
 # ── accuracy ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,9 +210,9 @@ class TestSeedsThatDiffer:
 
     def test_the_least_spread_is_that_of_two_trainings(self):
         a, b = training(0.99, "a"), training(0.97, "b", images=60_000)
-        assert floor_variance([a], [b]) == pytest.approx(0.01 / 20_000 + 0.03 / 120_000)
+        assert samples.floor_variance([a], [b]) == pytest.approx(0.01 / 20_000 + 0.03 / 120_000)
         perfect = [training(1.0, "p")]  # no error is no certainty
-        assert floor_variance(perfect, perfect) == pytest.approx(2 * 1e-4 / 20_000)
+        assert samples.floor_variance(perfect, perfect) == pytest.approx(2 * 1e-4 / 20_000)
 
     def test_seeds_that_happen_to_agree_prove_little(self):
         """Four times the same drop of 0.2 pp: no spread of their own, and still not decided."""
@@ -242,23 +224,23 @@ class TestSeedsThatDiffer:
     @pytest.mark.parametrize(("cells", "seeds"), [(1, 6), (20, 9)])
     def test_a_wreck_fails_at_the_first_look_that_a_plateau_cannot_explain(self, cells, seeds):
         """Nothing fails before two humps that are no change at all would hardly ever look like it."""
-        assert 0.25**seeds <= drop_level(cells)
+        assert 0.25**seeds <= samples.drop_level(cells)
         wreck = dropped(0.7, seeds)
         assert of_seeds(wreck, cells).decision == "fail"
         assert of_seeds(wreck[:-1], cells).decision == "undecided"
         assert of_seeds(wreck[:4], cells).more_seeds == seeds - 4
 
 
-WIDE = [0.2 * (-1) ** n for n in range(SEED_LOOKS[-1] + 3)]
+WIDE = [0.2 * (-1) ** n for n in range(samples.SEED_LOOKS[-1] + 3)]
 
 
 @pytest.mark.parametrize(
     ("seeds", "more"),
     [
-        (dropped(0.05, 1), SEED_LOOKS[1] - 1),  # a clear drop needs the first look that may fail
-        (dropped(0.0, 1, spread=0.0), SEED_LOOKS[2] - 1),
-        (seed_pairs([0.9, 0.9], [0.95, 0.85]), SEED_LOOKS[-1] - 2),  # in between: all of them
-        ([equal(0), equal(1), *dropped(0.05, 1)], 3 * (SEED_LOOKS[1] - 1)),  # one in three differs
+        (dropped(0.05, 1), samples.SEED_LOOKS[1] - 1),  # a clear drop needs the first look that may fail
+        (dropped(0.0, 1, spread=0.0), samples.SEED_LOOKS[2] - 1),
+        (seed_pairs([0.9, 0.9], [0.95, 0.85]), samples.SEED_LOOKS[-1] - 2),  # in between: all of them
+        ([equal(0), equal(1), *dropped(0.05, 1)], 3 * (samples.SEED_LOOKS[1] - 1)),  # one in three differs
         (seed_pairs([0.8] * len(WIDE), [0.8 + one for one in WIDE]), 0),  # after the last look none helps
     ],
 )
@@ -295,7 +277,7 @@ class TestTwoRuns:
         for _ in range(checks):
             a, b = self.draw(rng, seeds, process_sd), self.draw(rng, seeds, process_sd) + math.log(ratio)
             both = zip(map(self.side, a), map(self.side, b), strict=True)
-            found.append([find_shift(x, y, self.CELLS, Margins()).decision for x, y in both])
+            found.append([samples.find_shift(x, y, self.CELLS, Margins()).decision for x, y in both])
         return np.array(found)
 
     @pytest.mark.parametrize("seeds", [1, 3])
@@ -331,28 +313,24 @@ class TestTwoRuns:
         held = 0
         for _ in range(1500):
             a, b = self.draw(rng, seeds, PROCESS_SD)[0], self.draw(rng, seeds, PROCESS_SD)[0] + math.log(1.07)
-            ratio = shift_of((self.side(a), -1), (self.side(b), 1)).faster
+            ratio = samples.shift_of((self.side(a), -1), (self.side(b), 1)).faster
             held += ratio.low <= 1 / 1.07 <= ratio.high
         assert 0.94 <= held / 1500 <= 0.99
 
     def test_so_many_seeds_decide(self):
-        needed = seeds_needed(sessions(0.0), sessions(0.0), self.CELLS, Margins())
+        needed = samples.seeds_needed(sessions(0.0), sessions(0.0), self.CELLS, Margins())
         assert needed in range(2, 6)
         for seeds, decision in ((needed, "pass"), (needed - 1, "undecided")):
             one = sessions(*[0.0] * seeds)
-            assert find_shift(one, one, self.CELLS, Margins()).decision == decision
-        between = seeds_needed(sessions(0.0), sessions(0.0625), 1, Margins())
-        assert between is not None
+            assert samples.find_shift(one, one, self.CELLS, Margins()).decision == decision
+        between = samples.seeds_needed(sessions(0.0), sessions(0.0625), 1, Margins())
         assert needed < between < 30
-        assert seeds_needed(sessions(0.0, sd=2.0), sessions(0.06, sd=2.0), 1, Margins()) is None
+        assert samples.seeds_needed(sessions(0.0, sd=2.0), sessions(0.06, sd=2.0), 1, Margins()) is None
 
     @pytest.mark.parametrize("sds", [(1e-9, 50.0), (50.0, 50.0), (1e-9, 1e-9)])
     def test_whatever_can_stand_in_a_file_is_judged(self, sds):
         """The widest that the bounds of a stored ratio leave: no overflow, no division by nothing."""
         a, b = sessions(-46.0, 46.0, sd=sds[0]), sessions(46.0, 46.0, sd=sds[1])
-        found = find_shift(a, b, 1, Margins())
-        assert found is not None
-        assert found.ratio.low is not None
-        assert found.ratio.high is not None
+        found = samples.find_shift(a, b, 1, Margins())
         assert 0 < found.ratio.low <= found.ratio.estimate <= found.ratio.high < math.inf
-        assert (seeds_needed(a, b, 1, Margins()) or 1) >= 1
+        assert (samples.seeds_needed(a, b, 1, Margins()) or 1) >= 1

@@ -78,7 +78,6 @@ def test_files_of_the_kernel(tmp_path):
 def test_a_trials_processes_are_our_own():
     burn = "import time, sys\nwhile time.process_time() < 0.5: pass\nprint('burnt', flush=True)\nsys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
         assert child.stdout.readline() == b"burnt\n"
         assert read((child.pid,)).own_s - read(()).own_s >= 0.4
         child.communicate()
@@ -108,7 +107,6 @@ def holder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = [sys.executable, "-c", HOLD]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()

@@ -2,21 +2,16 @@
 
 import json
 
-import pytest
 import torch
 from torch import nn
 from worker_kit import compiles
 
 from mnist_bench.catalogue import SELFTEST
-from mnist_bench.machine import forecast
 from mnist_bench.records import CELL_VARIABLE, ModelEntry
 from mnist_bench.run.protocol import LOAD_VARIABLE
 from mnist_bench.worker.models import Laden, build_model
 
 IMAGES = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-ENTRY = ModelEntry(name="mlp", model=SELFTEST)  # as a matrix of the selftest names it
-HOST = forecast.this_host()
-needs_compiler = pytest.mark.skipif(HOST.find_program(forecast.compiler(HOST)) is None, reason="needs a C++ compiler")
 
 
 def test_logits_and_gradients_stay_to_the_last_bit():
@@ -36,7 +31,6 @@ def test_logits_and_gradients_stay_to_the_last_bit():
 
 
 @compiles
-@needs_compiler
 def test_the_compiler_keeps_the_work():
     """Its values reach what inductor computes: with a factor that is not 0 they change the logits."""
     model = Laden(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), rows=3)

@@ -83,7 +83,6 @@ def test_memory_is_that_of_the_whole_tree_and_its_peak():
     own = process.tree_peak_bytes()
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with child:
-        assert child.stdout is not None
         child.stdout.readline()
         assert process.tree_peak_bytes() - own > 200 << 20
         child.communicate(b"\n")

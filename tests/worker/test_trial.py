@@ -70,7 +70,6 @@ def test_a_trial_from_end_to_end(tiny, tmp_path):
     blocks = [trial.block(seed) for seed in (7, 8)]
     assert [(block.steps, block.seconds > 0) for block in blocks] == [(3, True)] * 2
     ended = trial.end_session().step_times
-    assert ended is not None
     assert (ended.count, 0 < ended.p50_ms <= ended.p95_ms <= ended.p99_ms) == (6, True)
     for epoch in range(2):
         done, score = trial.train_epoch(epoch), trial.evaluate()
