@@ -137,7 +137,8 @@ class TestAgainstPandas:
         assert all(one.compile_s == 30.0 - costs[one.reference] < 25 for one in found)
         beside_eager = compare_cells(run, "variant").break_evens  # which compiles nothing
         assert {one.cell: one.compile_s for one in beside_eager}.items() <= costs.items()
-        paid = [(one.epochs.estimate, one.steps.estimate * one.cell.batch_size) for one in found if one.steps]
+        paid = [(one.epochs.estimate, one.steps.estimate * one.cell.batch_size) for one in beside_eager if one.steps]
+        assert paid
         assert [epochs for epochs, _ in paid] == pytest.approx([samples / 60_000 for _, samples in paid])
 
     def test_two_runs_have_welchs_intervals(self, tmp_path):
