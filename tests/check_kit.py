@@ -35,9 +35,7 @@ IDENTITY = {
     **{f"GIT_{who}_{what}": "a@tester" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_COUNT": "1",
-    "GIT_CONFIG_KEY_0": "protocol.file.allow",
-    "GIT_CONFIG_VALUE_0": "always",  # a submodule of a test is a folder
+    "GIT_ALLOW_PROTOCOL": "file",  # a submodule of a test is a folder
 }
 
 
@@ -45,12 +43,6 @@ def clean_environ(**more: str) -> dict[str, str]:
     """The environment without what a hook of git, or a user's settings, would put into it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {**kept, **IDENTITY, **more}
-
-
-def run_git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=folder, env=clean_environ(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def put(root: Path, name: str, text: str = "") -> Path:
@@ -77,7 +69,10 @@ class Repo:
         self.git("init", "--quiet", "--initial-branch=main")
 
     def git(self, *words: str) -> str:
-        return run_git(self.root, *words)
+        command, environ = ["git", *words], clean_environ()
+        done = subprocess.run(command, cwd=self.root, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def put(self, name: str, text: str = "") -> Path:
         return put(self.root, name, text)
@@ -102,26 +97,18 @@ def parse(text: str = MATRIX) -> Matrix:
     return config.parse(text, source="m.yaml", allow_plugins=True)
 
 
-def cell(model: str = "mlp") -> Cell:
-    return Cell(model=model, device="cpu", batch_size=100, variant="eager")
-
-
 def side(name: str, matrix: Matrix | None, root: Path = Path("/nowhere"), **environ: str) -> Side:
     return Side(
-        name="A" if name == "A" else "B",
-        label=name,
-        root=root,
-        matrix_path=root / "m.yaml",
-        matrix=matrix,
-        environ=environ,
-        data=DATA,
+        name=name, label=name, root=root, matrix_path=root / "m.yaml", matrix=matrix, environ=environ, data=DATA
     )
 
 
-def trial(which: Cell, seed: int, name: str, outcome: Outcome | None = None, accuracy: float = 0.95) -> Trial:
-    predictions = hashlib.sha256(str(accuracy).encode()).hexdigest()
-    made = make_measurement(epochs=make_epochs([1.0], [accuracy]), awake_s=5.0, predictions_sha256=predictions)
-    return make_trial(which, seed, outcome or made, id=f"{which.id}/s{seed}@{name}", side=name)
+def trial(which: Cell, seed: int, name: str, found: Outcome | float = 0.95) -> Trial:
+    """``found``: the outcome, or the accuracy of one."""
+    if isinstance(found, float):
+        predictions = hashlib.sha256(str(found).encode()).hexdigest()
+        found = make_measurement(epochs=make_epochs([1.0], [found]), awake_s=5.0, predictions_sha256=predictions)
+    return make_trial(which, seed, found, id=f"{which.id}/s{seed}@{name}", side=name)
 
 
 @dataclass(kw_only=True)
@@ -161,11 +148,7 @@ class FakeBench:
         self._spend(f"{which.model} {'seed' if len(names) > 1 else 'solo'} {seed}", min(takes_s, within_s))
         if takes_s > within_s:
             return []
-        found = {name: self.accuracy(which, seed, name) for name in names}
-        return [
-            trial(which, seed, name, accuracy=one) if isinstance(one, float) else trial(which, seed, name, one)
-            for name, one in found.items()
-        ]
+        return [trial(which, seed, name, self.accuracy(which, seed, name)) for name in names]
 
     def _spend(self, what: str, seconds: float) -> None:
         self.now += seconds

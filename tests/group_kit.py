@@ -11,6 +11,7 @@ from typing import Any
 from record_factory import make_cell, make_manifest, make_matrix
 
 from mnist_bench import records
+from mnist_bench.machine import noise
 from mnist_bench.records import Group, Session, Trial, TrialSpec
 from mnist_bench.run import protocol
 from mnist_bench.run.group import Settings, run_group
@@ -19,6 +20,7 @@ from mnist_bench.run.runner import trial_spec
 
 Script = Callable[[Request, int], Reply | BaseException | None]  # (request, how many of its kind before); None: usual
 SECOND_NS = 1_000_000_000
+CALM = noise.Counters(at_s=0, busy_s=0, steal_s=0, own_s=0, pressure_s=0, load_1min=0, throttled=None)
 
 
 def make_spec(device: str = "cpu", variant: str = "eager", seed: int = 0) -> TrialSpec:

@@ -4,24 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from group_kit import PREPARED, Scene, Script, answers, make_spec, play
+from group_kit import CALM, PREPARED, Scene, Script, answers, make_spec, play
 from msgspec import structs
 
 from mnist_bench.errors import Interrupted
-from mnist_bench.machine import noise
 from mnist_bench.records import Failure, ImageSets, Measurement, Skip
 from mnist_bench.run import group, protocol
-from mnist_bench.run.protocol import (
-    Block,
-    BlockDone,
-    EndSession,
-    EpochDone,
-    Evaluate,
-    Evaluated,
-    Failed,
-    Finish,
-    Prepare,
-)
+from mnist_bench.run.protocol import Block, BlockDone, EndSession, Evaluate, Evaluated, Failed, Finish, Prepare
 
 EAGER, COMPILE, PLAIN = make_spec(), make_spec(variant="compile"), make_spec(variant="tutorial")
 CUDA = [make_spec("cuda", variant) for variant in ("eager", "compile")]
@@ -30,8 +19,7 @@ NO_GPU = "torch sees no GPU: check the driver"
 
 @pytest.fixture(autouse=True)
 def _quiet_machine(monkeypatch):
-    calm = noise.Counters(at_s=0.0, busy_s=0.0, steal_s=0.0, own_s=0.0, pressure_s=0.0, load_1min=0.0, throttled=None)
-    monkeypatch.setattr(group.noise, "read", lambda pids: calm)
+    monkeypatch.setattr(group.noise, "read", lambda pids: CALM)
     monkeypatch.setattr(group.noise, "foreign_gpu_processes", lambda: ())
 
 
@@ -94,7 +82,7 @@ def test_an_epoch_that_the_runners_clock_does_not_know_fails_the_trial(said_s, b
         if not isinstance(request, protocol.TrainEpoch):
             return None
         scene.workers[EAGER.id].token_ns += 59 * 10**9  # a minute, with the second that every request costs
-        return EpochDone(seconds=said_s, loader_s=0.0, loss=0.5, samples=60_000)
+        return protocol.EpochDone(seconds=said_s, loader_s=0.0, loss=0.5, samples=60_000)
 
     outcome = scene.play([EAGER], {EAGER.id: script}).outcomes[EAGER.id]
     assert isinstance(outcome, Measurement) == believed

@@ -1,7 +1,6 @@
 """Shards to one run: the trials, lines and tables that one run would have, or a refusal that names what differs."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -40,9 +39,7 @@ def make_run(results: Path, number: int, shard: str | None = None, **changes: An
     return folder
 
 
-def make_folder(
-    results: Path, number: int, trials: Sequence[Trial], *, shard: str | None = None, **changes: Any
-) -> RunFolder:
+def make_folder(results: Path, number: int, trials: list[Trial], shard: str | None = None, **changes: Any) -> RunFolder:
     manifest = make_manifest(
         trials,
         run_id=IDS[number],
@@ -70,10 +67,10 @@ def merged(results: Path, *references: str, across_machines: bool = False) -> Ru
     return merge(results, references or IDS[:2], across_machines=across_machines)[0]
 
 
-def refused(results: Path, *references: str, across_machines: bool = False) -> str:
+def refused(results: Path, *, across_machines: bool = False) -> str:
     before = known_runs(results)
     with pytest.raises(UsageError) as caught:
-        merged(results, *references, across_machines=across_machines)
+        merged(results, across_machines=across_machines)
     assert known_runs(results) == before
     assert list(results.glob(".*.tmp")) == []
     return str(caught.value)

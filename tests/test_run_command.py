@@ -1,7 +1,6 @@
 """``run`` as a user meets it, over runs that are finished or half so: what is said, what is refused, what is shown."""
 
 import shlex
-from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,8 +15,6 @@ from mnist_bench.errors import Interrupted
 from mnist_bench.records import BUILTIN_VARIANTS, RunOptions
 from mnist_bench.run import runner
 from mnist_bench.run.group import Stage
-
-Start = Callable[..., list[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -60,14 +57,7 @@ CODE = ('"model": "mlp"', '"model": "evilmod:build"')
         ({"allow_plugins": True}, CODE, "models[0].model: 'evilmod:build' is code: add --allow-plugins"),
     ],
 )
-def test_a_resumed_run_is_what_it_was_and_a_stranger_s_runs_no_code(
-    resume,
-    tmp_path,
-    capsys,
-    options,
-    edit,
-    words,
-):
+def test_a_resumed_run_is_what_it_was_and_a_stranger_s_runs_no_code(resume, tmp_path, capsys, options, edit, words):
     command, path = resume(1, **options), tmp_path / "results" / RUN_ID / "manifest.json"
     text = path.read_text("utf-8")
     path.write_text(text.replace(*edit, 1))

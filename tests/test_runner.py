@@ -11,21 +11,19 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from group_kit import FakeWorker, Script, answers, usual
+from group_kit import CALM, FakeWorker, Script, answers, usual
 from record_factory import make_manifest, make_matrix
 
 from mnist_bench import cells
 from mnist_bench.disk import files, folder
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, DataError, Interrupted, WorkerError
-from mnist_bench.machine import noise
 from mnist_bench.machine.forecast import Host
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix, RunOptions, TrialSpec, Variant, trial_id
 from mnist_bench.run import group, runner
 from mnist_bench.run.group import Observer
 from mnist_bench.run.protocol import Failed, Prepare, Request, TrainEpoch
 
-CALM = noise.Counters(at_s=0, busy_s=0, steal_s=0, own_s=0, pressure_s=0, load_1min=0, throttled=None)
 EAGER = (BUILTIN_VARIANTS["eager"],)
 
 
@@ -166,10 +164,8 @@ def test_only_trials_that_will_live_count_for_memory(tmp_path, monkeypatch):
 def test_a_run_without_a_reference_says_so(tmp_path):
     others = (Variant(name="plain", fused_optimizer=False), Variant(name="nhwc", channels_last=True))
     for variants, said in ((others, [cells.NO_REFERENCE]), ((*EAGER, *others), []), (others[:1], [])):
-        observer = Mock()
-        execute(
-            planned(tmp_path / variants[0].name / str(len(variants)), make_matrix(variants=variants)), observer=observer
-        )
+        observer, results = Mock(), tmp_path / variants[0].name / str(len(variants))
+        execute(planned(results, make_matrix(variants=variants)), observer=observer)
         assert [call.args[0] for call in observer.notice.call_args_list if "reference" in call.args[0]] == said
 
 

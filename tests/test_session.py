@@ -103,7 +103,6 @@ def test_it_stops_when_every_ratio_is_precise_after_whole_pairs_of_rounds():
     assert timed.stopped == "precise"
     assert [number for number, _, _ in timed.looks] == list(range(MIN_ROUNDS, len(timed.rounds) + 1, LOOK_EVERY))
     *earlier, last = [width for _, width, _ in timed.looks]
-    assert last is not None
     assert last <= 0.02
     assert all(width is None or width > 0.02 for width in earlier)
 

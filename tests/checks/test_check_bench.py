@@ -1,36 +1,34 @@
 """Cells measured by made-up workers of two sides: who is started in which order, where, and what is kept of it."""
 
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from check_kit import MATRIX, Told, cell, parse, side
-from group_kit import FakeWorker
-from record_factory import make_manifest
+from check_kit import MATRIX, parse, side
+from group_kit import FakeWorker, Script, answers, usual
+from record_factory import make_cell, make_manifest
 
 from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate import sides
-from mnist_bench.gate.sides import NAMES, Bench
-from mnist_bench.records import Measurement, Session, Trial, TrialSpec
-from mnist_bench.run.process import Interrupts
+from mnist_bench.gate.sides import NAMES, Bench, CheckObserver
 from mnist_bench.run.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request
 
 SLOWER = 1.25
 HOUR = 3600.0
-Script = Callable[[Request, int], Reply | BaseException | None]
 CRASH = ("crashed", "killed by SIGSEGV")
-CRASHED = Failed(kind="crashed", reason="killed by SIGSEGV")
+CRASHED = Failed(kind=CRASH[0], reason=CRASH[1])
 
 
 class Scene:
     """A bench whose workers answer by a script of each side; B's blocks take ``SLOWER`` times A's."""
 
-    def __init__(self, folder: Path, interrupts: Interrupts) -> None:
+    def __init__(self, folder: Path) -> None:
         self.log: list[str] = []
-        self.started: list[tuple[TrialSpec, Path, Mapping[str, str], float, Path]] = []
+        self.started: list[tuple[Any, ...]] = []
         self.scripts: dict[str, Script] = {}
         self.now = 0.0
         self.bench = Bench(
@@ -38,15 +36,13 @@ class Scene:
             a=side("A", parse(), folder / "A", SIDE="A"),
             b=side("B", parse(MATRIX + "limits: {timeout_seconds: 900}\n"), folder / "B", SIDE="B"),
             clock=lambda: self.now,
-            interrupts=interrupts,
-            observer=Told([]),
+            interrupts=Mock(),
+            observer=CheckObserver(),
         )
 
-    def launch(
-        self, spec: TrialSpec, log: Path, environ: Mapping[str, str], timeout_s: float, _: Interrupts, root: Path
-    ) -> FakeWorker:
+    def launch(self, spec, log, environ, timeout_s, _, root):
         self.started.append((spec, log, environ, timeout_s, root))
-        own = self.scripts.get(environ["SIDE"], lambda request, number: None)
+        own = self.scripts.get(environ["SIDE"], usual)
 
         def script(request: Request, number: int) -> Reply | BaseException | None:
             slow = isinstance(request, Block) and environ["SIDE"] == "B"
@@ -56,7 +52,7 @@ class Scene:
 
     def train(self, seed: int = 0, within_s: float = HOUR) -> dict[str, tuple[str, str]]:
         """What both sides ended with."""
-        return ended(self.bench.train(cell(), seed, NAMES, within_s))
+        return ended(self.bench.train(make_cell(), seed, NAMES, within_s))
 
     def launched(self) -> list[str]:
         return [line[-4:] for line in self.log if line.startswith("launch")]
@@ -64,30 +60,23 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path, monkeypatch):
-    with Interrupts() as interrupts:
-        made = Scene(tmp_path, interrupts)
-        monkeypatch.setattr(sides, "LocalWorker", made.launch)
-        yield made
+    made = Scene(tmp_path)
+    monkeypatch.setattr(sides, "LocalWorker", made.launch)
+    yield made
     started, ended = ({line for line in made.log if line.startswith(verb)} for verb in ("launch", "kill"))
     assert {line.partition(" ")[2] for line in started} == {line.partition(" ")[2] for line in ended}  # none is left
 
 
-def at(kind: type, reply: Reply | BaseException, occurrence: int = 0) -> Script:
-    return lambda request, number: reply if isinstance(request, kind) and number == occurrence else None
-
-
-def ended(lines: list[Session | Trial]) -> dict[str, tuple[str, str]]:
-    assert not any(isinstance(line, Session) for line in lines)
-    return {str(line.side): (line.status, line.reason) for line in lines if isinstance(line, Trial)}
+def ended(lines: list[Any]) -> dict[str, tuple[str, str]]:
+    return {line.side: (line.status, line.reason) for line in lines}
 
 
 def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tmp_path):
     """With its own environment, log and limit; both start before one is prepared, and nothing is trained."""
     for number in (1, 2):
-        (session,) = scene.bench.pair(cell(), number)
-        assert isinstance(session, Session)
-        assert session.members == tuple(f"{cell().id}/p{number}@{name}" for name in "AB")
-        assert session.group == cell().id
+        (session,) = scene.bench.pair(make_cell(), number)
+        assert session.members == tuple(f"{make_cell().id}/p{number}@{name}" for name in "AB")
+        assert session.group == make_cell().id
         assert {one.seconds for one in session.rounds} == {(0.1, 0.1 * SLOWER)}
         assert median(round_log_ratios(session.rounds, 1, 0)) == pytest.approx(math.log(SLOWER))
         assert len(session.rounds) == math.ceil(sides.PAIR_TOKEN_S)  # a second of token time each
@@ -96,7 +85,7 @@ def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tm
     assert words[:4] == ["launch", "launch", "prepare", "prepare"]
     assert set(words) == {"launch", "prepare", "block", "end_session", "kill"}
     for (spec, log, environ, timeout_s, root), name in zip(scene.started, "ABBA", strict=True):
-        assert (spec.side, spec.cell, spec.plugin_path) == (name, cell(), str(tmp_path / name))
+        assert (spec.side, spec.cell, spec.plugin_path) == (name, make_cell(), str(tmp_path / name))
         assert (environ["SIDE"], root, log.name) == (name, tmp_path / name, f"mlp+cpu+b100+eager@{name}.log")
         assert timeout_s == {"A": 1800.0, "B": 900.0}[name]
         assert not spec.variant.deterministic
@@ -104,31 +93,31 @@ def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tm
 
 
 def test_both_sides_are_trained_deterministically_one_after_the_other_in_either_order(scene):
-    scene.scripts["B"] = at(Evaluate, Evaluated(seconds=0.5, correct=9000, samples=10_000, predictions_sha256="e" * 64))
+    worse = Evaluated(seconds=0.5, correct=9000, samples=10_000, predictions_sha256="e" * 64)
+    scene.scripts["B"] = answers(Evaluate, worse)
     orders = set()
     for seed in range(8):
-        found = [line for line in scene.bench.train(cell(), seed, NAMES, HOUR) if isinstance(line, Trial)]
-        assert [line.id for line in found] == [f"{cell().id}/s{seed}@{name}" for name in "AB"]
-        outcomes = [line.outcome for line in found]
-        assert [one.epochs.accuracy[-1] for one in outcomes if isinstance(one, Measurement)] == [0.95, 0.9]
+        found = scene.bench.train(make_cell(), seed, NAMES, HOUR)
+        assert [line.id for line in found] == [f"{make_cell().id}/s{seed}@{name}" for name in "AB"]
+        assert [line.outcome.epochs.accuracy[-1] for line in found] == [0.95, 0.9]
         orders.add(tuple(scene.launched()[-2:]))
     assert {tuple(one[-1] for one in order) for order in orders} == {("A", "B"), ("B", "A")}
     assert all(spec.variant.deterministic and spec.deterministic_if_possible for spec, *_ in scene.started)
 
 
 def test_a_crash_in_a_pair_is_its_sides_fault(scene):
-    scene.scripts["B"] = at(Block, CRASHED, 1)
+    scene.scripts["B"] = answers(Block, CRASHED, 1)
     for number in (1, 2):
-        assert ended(scene.bench.pair(cell(), number)) == {"B": CRASH}
+        assert ended(scene.bench.pair(make_cell(), number)) == {"B": CRASH}
 
 
 def test_a_training_that_fails_does_not_hide_the_other_side(scene):
-    scene.scripts["A"] = scene.scripts["B"] = at(Prepare, CRASHED)
+    scene.scripts["A"] = scene.scripts["B"] = answers(Prepare, CRASHED)
     assert scene.train() == {"A": CRASH, "B": CRASH}
     scene.scripts.pop("B")
     for seed in range(3):  # in either order
         assert scene.train(seed) == {"A": CRASH, "B": ("ok", "")}
-    assert ended(scene.bench.train(cell(), 7, ("B",), HOUR)) == {"B": ("ok", "")}
+    assert ended(scene.bench.train(make_cell(), 7, ("B",), HOUR)) == {"B": ("ok", "")}
     assert scene.launched()[-1] == "s7@B"
 
 

@@ -32,24 +32,19 @@ import os
 from torch import nn
 from parts import FACTOR, FRAGILE
 
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(784, 10)
-
+class Net(nn.Linear):
     def forward(self, images):
-        logits = self.linear(images.flatten(1))
-        for _ in range(FACTOR - 1):
-            logits = self.linear(images.flatten(1))
+        for _ in range(FACTOR):
+            logits = super().forward(images.flatten(1))
         return logits
 
 def good():
-    return Net()
+    return Net(784, 10)
 
 def fragile():
     if FRAGILE:
         os._exit(7)
-    return Net()
+    return good()
 """
 
 

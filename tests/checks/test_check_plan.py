@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from check_kit import MATRIX, FakeBench, Repo, Told, by_model, clean_environ, kinds
+from check_kit import DATA, MATRIX, FakeBench, Repo, Told, by_model, clean_environ, kinds
 from record_factory import make_manifest
 
 from mnist_bench.disk.folder import RunFolder
@@ -22,8 +22,6 @@ from mnist_bench.records import DataSet, Matrix, RunOptions
 from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import PROTOCOL_VERSION
 from mnist_bench.run.runner import Options
-
-DATA = DataSet(name="synthetic", root="/data", sha256="0" * 64)
 
 
 class Stage:
@@ -66,7 +64,7 @@ class Stage:
             run=RunOptions(filter=changes.pop("filter", None)),
             matrix_path=changes.pop("matrix", "bench/m.yaml"),
             output_dir=changes.pop("output_dir", self.out),
-            data_root=changes.pop("data_root", Path("/data")),
+            data_root=changes.pop("data_root", Path(DATA.root)),
         )
         environ = clean_environ(XDG_CACHE_HOME=str(self.cache))
         usual = {"here": self.repo.root, "environ": environ, "against": "main", "override": lambda matrix: matrix}
@@ -142,11 +140,9 @@ def test_each_side_reads_its_own_matrix(stage):
     assert counts(check) == {"cnn": (0, 0), "lenet5": (9, 1), "mlp": (0, 0)}
     assert cells["lenet5"].seeds[0].b.seed == 5
     assert stage.bench.count("cnn solo") == 1
-    matrices = [side.matrix for side in (stage.settings[0].a, stage.settings[0].b) if side.matrix]
-    assert [(one.models[0].name, one.seeds, one.limits.timeout_seconds) for one in matrices] == [
-        ("mlp", (5,), 77.0),
-        ("cnn", (5,), 77.0),
-    ]
+    matrices = [side.matrix for side in (stage.settings[0].a, stage.settings[0].b)]
+    found = [(one.models[0].name, one.seeds, one.limits.timeout_seconds) for one in matrices]
+    assert found == [("mlp", (5,), 77.0), ("cnn", (5,), 77.0)]
 
 
 def test_what_a_user_must_know_of_the_trees(stage):
@@ -162,9 +158,8 @@ def test_what_a_user_must_know_of_the_trees(stage):
     stage.places = {"deep.net": str(stage.repo.put("build/deep/net.py"))}
     check = stage.run()
     requirements, ignored = check.notes
-    assert requirements.startswith(
-        "pyproject.toml, poetry.lock, bench/requirements.txt: other in A than in B; both run"
-    )
+    others = "pyproject.toml, poetry.lock, bench/requirements.txt"
+    assert requirements.startswith(f"{others}: other in A than in B; both run")
     assert ignored.startswith("bench/_fast.abi3.so, build/deep/net.py: git ignores it, so only B can import it")
     assert [text for kind, text in stage.events if kind == "warning"] == list(check.notes)
 
@@ -261,7 +256,7 @@ def test_an_interrupted_check_keeps_its_pairs_and_goes_on(stage):
     assert check.spent_s == 40.0 + 6 * 10 + 10  # the interrupted pair's time was spent all the same
     stage.resume(override=limited(88.0))
     both = [side for setting in stage.settings for side in (setting.a, setting.b)]
-    assert [side.matrix.limits.timeout_seconds for side in both if side.matrix] == [77.0] * 6 + [88.0] * 2
+    assert [side.matrix.limits.timeout_seconds for side in both] == [77.0] * 6 + [88.0] * 2
     for side in both:
         assert side.environ["PYTHONPATH"].split(os.pathsep)[:2] == [str(side.root), str(side.root / "bench")]
     assert stage.verified == [DATA] * 4
@@ -294,7 +289,7 @@ def test_what_has_changed_is_not_resumed(stage, monkeypatch, how):
     check = stage.resume(budget_s=1.0, **outputs)
     assert (check.a.label, check.a.commit, check.status) == ("base", stage.first, "complete")
     if how == "data":
-        monkeypatch.undo()  # the set is not at /data at all
+        monkeypatch.undo()  # the set is not at DATA.root at all
         with pytest.raises(DataError):
             stage.resume(**outputs)
         return

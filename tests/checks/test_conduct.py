@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
-from check_kit import CRASH, MATRIX, FakeBench, Scene, by_model, cell, kinds, trial
+from check_kit import CRASH, MATRIX, FakeBench, Scene, by_model, kinds, trial
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_factory import make_measurement, make_session
+from record_factory import make_cell, make_measurement, make_session
 
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
@@ -45,16 +45,8 @@ def crash(which: Cell, number: int) -> float | Failure:
     return CRASH if (which.model, number) == ("mlp", 2) else 0.0
 
 
-def differ(which: Cell, seed: int, side: str) -> float:
-    return 0.95 + 0.0001 * (seed + 1) * (side == "B")
-
-
 def a_fails(which: Cell, seed: int, side: str) -> float | Failure:
     return CRASH if side == "A" else 0.95
-
-
-def near(which: Cell, seed: int, side: str) -> float:
-    return (0.949, 0.952)[seed]
 
 
 class Case(NamedTuple):
@@ -84,13 +76,13 @@ CASES = {
     "seeds that differ ask for more, and those of the matrix count": Case(
         "pass",
         {"seed 7": 1, "seed 0": 1, "seed 2": 1},
-        {"accuracy": differ},
+        {"accuracy": lambda which, seed, side: 0.95 + 0.0001 * (seed + 1) * (side == "B")},
         ONE.replace("seeds: 2", "seeds: [7, 1]"),
     ),
     "a floor is held over all seeds of the matrix": Case(
         "pass",
         {"pair": FIRST, "seed 0": 1, "seed 1": 1, "seed": 2},
-        {"accuracy": near},
+        {"accuracy": lambda which, seed, side: (0.949, 0.952)[seed]},
         ONE + "expect: [{min_accuracy: 0.95}]\n",
     ),
     "speed comes first where seeds are dear": Case(
@@ -165,12 +157,11 @@ def test_what_a_name_stands_for_on_each_side_must_be_the_same(words, make):
 def test_pairs_figures_margins_and_floors_of_a_cell(make):
     rules = "gate: [{model: mlp, margin: 0.05, detect: 0.2}, {margin: 0.5, detect: 0.9}]\n"
     scene = make(ONE, ONE + rules + "expect: [{min_accuracy: 0.9}, {model: mlp, min_accuracy: 0.95}]\n")
-    ids, rounds = [f"{cell().id}/p1@{name}" for name in "AB"], [[10.0, 11.0], [10.0, 12.0], [10.0, 13.0]]
-    scene.folder.append(make_session(ids, rounds, group=cell().id, seconds=10.0, noisy=("load",)))
-    scene.folder.append(trial(cell(), 1, "B", make_measurement(compile_s=3.0)))
+    ids, rounds = [f"{make_cell().id}/p1@{name}" for name in "AB"], [[10.0, 11.0], [10.0, 12.0], [10.0, 13.0]]
+    scene.folder.append(make_session(ids, rounds, group=make_cell().id, seconds=10.0, noisy=("load",)))
+    scene.folder.append(trial(make_cell(), 1, "B", make_measurement(compile_s=3.0)))
     (one,) = scene.run(0.1).cells
     assert [(pair.log_ratio, pair.noisy) for pair in one.pairs] == [(pytest.approx(math.log(1.2)), ("load",))]
-    assert one.b is not None
     assert one.b.figures["compile_s"] == 3.0
     assert one.samples_per_s == pytest.approx(100 * 30 / 0.36)
     assert (one.margins, one.margins_before) == (Margins(margin=0.05, detect=0.2), Margins())
@@ -181,14 +172,14 @@ def pair_of(group: str, *blocks: float, **changes: Any) -> Session:
     return make_session([f"{group}/p1@{name}" for name in "AB"], [[*blocks]], **{"group": group, **changes})
 
 
-GONE = cell("lenet5")
+GONE = make_cell("lenet5")
 FOREIGN = {
-    "a broken line: a pair has rounds": pair_of(cell().id, 10.0, 0.0),
+    "a broken line: a pair has rounds": pair_of(make_cell().id, 10.0, 0.0),
     "sessions.jsonl: group: 'cnn' is no cell": pair_of("cnn", 10.0, 11.0),
     "sessions.jsonl: group: 'lenet5/cpu/b100/eager' is no cell that both sides have": pair_of(GONE.id, 10.0, 11.0),
-    "trials.jsonl: cell: 'cnn/cpu/b100/eager' is none": trial(cell("cnn"), 0, "B"),
+    "trials.jsonl: cell: 'cnn/cpu/b100/eager' is none": trial(make_cell("cnn"), 0, "B"),
     "trials.jsonl: cell: 'lenet5/cpu/b100/eager' is none of this check's on side A": trial(GONE, 0, "A"),
-    "is none of this check's on side None": replace(trial(cell(), 0, "B"), side=None),
+    "is none of this check's on side None": replace(trial(make_cell(), 0, "B"), side=None),
 }
 
 
@@ -212,7 +203,7 @@ def test_a_pair_costs_the_same_however_many_there_are(make, monkeypatch):
 
 def test_sessions_that_took_no_time_are_gone_on_from(make):
     scene = make()
-    scene.folder.append(pair_of(cell().id, 10.0, 11.0, seconds=0.0))
+    scene.folder.append(pair_of(make_cell().id, 10.0, 11.0, seconds=0.0))
     assert scene.run(80.0).status == "complete"
 
 
@@ -257,10 +248,8 @@ def test_the_forecast_comes_first_and_a_resumed_check_knows_more(make):
     scene = make()
     scene.bench.slower = undecided
     scene.run(300.0)
-    assert (
-        "about 29 pairs a cell fit, 9 make a first look; the smallest slow-down that they find in 90 of"
-        in scene.said[0]
-    )
+    words = "about 29 pairs a cell fit, 9 make a first look; the smallest slow-down that they find in 90 of"
+    assert words in scene.said[0]
     assert "if they spread by 3.0 %" in scene.said[0]
     assert scene.events[1] == ("working", "pair 1/9  mlp/cpu/b100/eager")
     scene.run(600.0)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from check_kit import MATRIX, package, parse, put
@@ -15,10 +16,10 @@ from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.gate import sides
 from mnist_bench.gate.sides import Imports, Side, ask, environment_of, refuse_the_others_code
 from mnist_bench.run import process
-from mnist_bench.run.process import Interrupts
 from mnist_bench.run.protocol import PROTOCOL_VERSION
 
 PLUGIN = MATRIX.replace("mlp, lenet5", '"mine.net:build"')
+QUIET = Mock(requested=False)  # nobody has pressed Ctrl-C
 
 
 @pytest.fixture
@@ -35,14 +36,9 @@ def path_of(repo: Path, python_path: str = "", search: tuple[str, ...] = (), tre
     """``PYTHONPATH`` of the reference's workers, from its root (entries elsewhere as they are)."""
     root = repo.parent / tree
     environ = {"PYTHONPATH": python_path.replace("REPO", str(repo))} if python_path else {}
-    found = environment_of(
-        environ,
-        root=root,
-        repository=repo,
-        here=repo / "bench",
-        search=[entry.replace("REPO", str(repo)) for entry in search],
-        caches=repo / "caches",
-    )["PYTHONPATH"].split(os.pathsep)
+    places = {"root": root, "repository": repo, "here": repo / "bench", "caches": repo / "caches"}
+    moved = environment_of(environ, search=[entry.replace("REPO", str(repo)) for entry in search], **places)
+    found = moved["PYTHONPATH"].split(os.pathsep)
     return [entry.removeprefix(f"{root}/") if entry != str(root) else "." for entry in found]
 
 
@@ -75,12 +71,6 @@ def test_a_tree_without_the_package_gets_ours_even_if_it_is_not_installed(repo, 
 # ── what they import ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def interrupts():
-    with Interrupts() as made:
-        yield made
-
-
 def side(root: Path, name: str = "A", text: str = MATRIX, **environ: str) -> Side:
     own = environment_of(
         {**os.environ, "PYTHONPATH": ""}, root=root, repository=root, here=root, search=(), caches=root / "caches"
@@ -88,28 +78,28 @@ def side(root: Path, name: str = "A", text: str = MATRIX, **environ: str) -> Sid
     return replace(made(name, parse(text), root, **{**own, **environ}), label=f"{name} (main)")
 
 
-def test_a_tree_s_own_package_and_plug_ins_are_found(tmp_path, interrupts, monkeypatch):
+def test_a_tree_s_own_package_and_plug_ins_are_found(tmp_path, monkeypatch):
     """The plug-in's own modules too, whatever it prints, starts, or breaks."""
     root = package(tmp_path, worker="import atexit\nprint('hello', end='')\natexit.register(print, 'bye')")
     put(root, "mine/net.py", "import mine.part, threading as t, time\nt.Thread(target=time.sleep, args=[99]).start()")
     put(root, "mine/part.py")
-    found = ask(side(root, text=PLUGIN), interrupts)
+    found = ask(side(root, text=PLUGIN), QUIET)
     assert found.protocol == PROTOCOL_VERSION
-    assert ask(side(package(tmp_path / "older", run_protocol="")), interrupts).protocol == "unknown"
+    assert ask(side(package(tmp_path / "older", run_protocol="")), QUIET).protocol == "unknown"
     for name, file in (("mnist_bench", "mnist_bench/__init__"), ("mine.net", "mine/net"), ("mine.part", "mine/part")):
         assert found.places[name] == f"{root}/{file}.py"
     for broken in ("import os; os._exit(7)", "raise ValueError"):  # its cell's failure
         put(root, "mine/__init__.py", broken)
-        assert {"mine", "mine.net"}.isdisjoint(ask(side(root, text=PLUGIN), interrupts).places)
+        assert {"mine", "mine.net"}.isdisjoint(ask(side(root, text=PLUGIN), QUIET).places)
     point = EntryPoint(name="by-name", value="mine.part:build", group="mnist_bench.models")
     monkeypatch.setattr(sides, "entry_points", lambda group: [point])
     (root / "mine" / "__init__.py").unlink()
     by_name = parse(PLUGIN)
     by_name = replace(by_name, models=(replace(by_name.models[0], model="by-name"),))
-    assert "mine.part" in ask(replace(side(root), matrix=by_name), interrupts).places
+    assert "mine.part" in ask(replace(side(root), matrix=by_name), QUIET).places
 
 
-def test_stale_bytecode_is_not_taken_for_an_edited_file(tmp_path, interrupts):
+def test_stale_bytecode_is_not_taken_for_an_edited_file(tmp_path):
     """An edit of the same size in the same second, beside bytecode of the code before."""
     root = package(tmp_path)
     net = put(root, "mine/net.py", "import json\n")
@@ -117,7 +107,7 @@ def test_stale_bytecode_is_not_taken_for_an_edited_file(tmp_path, interrupts):
     py_compile.compile(str(net))
     net.write_text("import wave\n")
     os.utime(net, (1e9, 1e9))
-    found = ask(side(root, text=PLUGIN), interrupts)
+    found = ask(side(root, text=PLUGIN), QUIET)
     assert "wave" in found.places
     assert (root / "caches" / "bytecode").is_dir()
     assert not list((root / "mnist_bench").glob("__pycache__"))
@@ -131,9 +121,9 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("worker", FAILURES)
-def test_a_package_that_does_not_import(worker, tmp_path, interrupts):
+def test_a_package_that_does_not_import(worker, tmp_path):
     with pytest.raises(BenchError) as raised:
-        ask(side(package(tmp_path, worker=worker)), interrupts)
+        ask(side(package(tmp_path, worker=worker)), QUIET)
     text = str(raised.value)
     assert text.startswith("A (main) does not import, so nothing was measured:\n")
     assert FAILURES[worker] in text
@@ -141,16 +131,15 @@ def test_a_package_that_does_not_import(worker, tmp_path, interrupts):
     assert raised.value.exit_code == 1
 
 
-def test_an_import_without_end_or_interrupted(tmp_path, interrupts, monkeypatch):
-    interrupts.requested = True
+def test_an_import_without_end_or_interrupted(tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
-        ask(side(package(tmp_path, worker="raise KeyboardInterrupt")), interrupts)
+        ask(side(package(tmp_path, worker="raise KeyboardInterrupt")), Mock(requested=True))
     monkeypatch.setattr(sides, "SECONDS", 0.5)
     with pytest.raises(BenchError, match=r"did not import within 0\.5 s"):
-        ask(side(package(tmp_path, worker="import time; time.sleep(1000)")), interrupts)
+        ask(side(package(tmp_path, worker="import time; time.sleep(1000)")), QUIET)
 
 
-def test_what_a_plugin_imports_from_the_other_side_is_refused(tmp_path, interrupts):
+def test_what_a_plugin_imports_from_the_other_side_is_refused(tmp_path):
     """As an editable install has it: the plug-in is the tree's own, packages that it imports come from the other's."""
     a, b = package(tmp_path / "a"), package(tmp_path / "b")
     for root in (a, b):
@@ -159,11 +148,11 @@ def test_what_a_plugin_imports_from_the_other_side_is_refused(tmp_path, interrup
     put(b, "src/parts_of_it.py")
     before = side(a, "A", PLUGIN, PYTHONPATH=f"{a}:{b}/src")
     after = side(b, "B", PLUGIN, PYTHONPATH=f"{b}:{b}/src")
-    found = ask(before, interrupts)
+    found = ask(before, QUIET)
     assert (found.places["mine.net"], found.places["the_others"]) == (f"{a}/mine/net.py", f"{b}/src/the_others")
     with pytest.raises(UsageError, match=r"A \(main\) would import (parts_of_it|the_others) from the other side"):
         refuse_the_others_code(before, after, found)
-    refuse_the_others_code(after, before, ask(after, interrupts))
+    refuse_the_others_code(after, before, ask(after, QUIET))
 
 
 def test_where_the_package_may_come_from(tmp_path, monkeypatch):

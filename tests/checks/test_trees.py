@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from check_kit import MATRIX, Repo, clean_environ, run_git
+from check_kit import MATRIX, Repo, clean_environ
 
 from mnist_bench.errors import UsageError
 from mnist_bench.gate import trees
@@ -89,13 +89,13 @@ def test_an_unknown_reference(repo, word):
 def test_a_clone_of_one_branch_gets_the_command_that_works(repo, tmp_path, depth):
     repo.git("branch", "base", "HEAD~1")
     clone = tmp_path / "clone"
-    run_git(tmp_path, "clone", "--quiet", depth, f"file://{repo.root}", str(clone))
+    repo.git("clone", "--quiet", depth, f"file://{repo.root}", str(clone))
     depth_too = " --unshallow" * (depth == "--depth=1")
     command = f"git fetch{depth_too} --tags origin '+refs/heads/*:refs/remotes/origin/*'"
     for word in ("base", "origin/base", repo.git("rev-parse", "HEAD~1") if depth_too else "nowhere"):
         with pytest.raises(UsageError, match=re.escape(f"not in this clone: `{command}` brings all; in a workflow")):
             trees.commit_of(git_of(clone), word)
-    run_git(clone, *shlex.split(command)[1:])
+    Repo(clone).git(*shlex.split(command)[1:])
     assert trees.commit_of(git_of(clone), "origin/base") == repo.git("rev-parse", "base")
 
 
@@ -244,7 +244,6 @@ def test_the_tree_of_a_killed_check_is_pruned_by_the_next_and_no_other(repo, cac
     (cache / "half" / "tree").mkdir(parents=True)  # killed before git had made its tree
     command = [sys.executable, "-c", KILLED, str(repo.root), old(repo), str(cache)]
     process = subprocess.Popen(command, env=clean_environ(), stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
     assert process.stdout.readline() == "planted\n"
     prune(cache, git_of(repo.root))  # its check is alive
     assert (cache / "killed" / "tree" / "the project" / "model.py").is_file()

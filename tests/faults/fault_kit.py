@@ -33,7 +33,7 @@ epochs: 1
 seeds: 1
 models: {models}
 devices: [cpu]
-batch_sizes: [{batch_size}]
+batch_sizes: [20000]
 variants: {variants}
 timing: {{budget_seconds: 0.5}}
 limits: {{timeout_seconds: 300, memory_gib: 2}}
@@ -50,12 +50,10 @@ class Bench:
         self.mark = uuid.uuid4().hex
         self._started: list[subprocess.Popen[str]] = []
 
-    def write(
-        self, plugin: str, models: list[str], *, variants: str = "[eager]", more: str = "", batch_size: int = 20_000
-    ) -> None:
+    def write(self, plugin: str, models: list[str], *, variants: str = "[eager]", more: str = "") -> None:
         (self.folder / "faulty.py").write_text(textwrap.dedent(GOOD) + textwrap.dedent(plugin))
         names = "[" + ", ".join(f'"faulty:{name}"' for name in models) + "]"
-        text = MATRIX.format(models=names, variants=variants, batch_size=batch_size, more=textwrap.dedent(more))
+        text = MATRIX.format(models=names, variants=variants, more=textwrap.dedent(more))
         (self.folder / "matrix.yaml").write_text(text)
 
     def environ(self, name: str = "one", **more: str) -> dict[str, str]:
@@ -65,16 +63,10 @@ class Bench:
         """Starts ``run`` with ``flags`` on this matrix (``--resume``: on the run's own)."""
         matrix = [] if "--resume" in flags else [str(self.folder / "matrix.yaml")]
         common = ["--allow-plugins", "--offline", "-o", str(self.results)]
-        command, pipe = [sys.executable, "-m", "mnist_bench", "run", *matrix, *common, *flags], subprocess.PIPE
-        process = subprocess.Popen(
-            command,
-            env=environ or self.environ(),
-            cwd=self.folder,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-m", "mnist_bench", "run", *matrix, *common, *flags]
+        place = {"cwd": self.folder, "env": environ or self.environ(), "start_new_session": True}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, **place, **pipes)
         self._started.append(process)
         return process
 
@@ -91,14 +83,12 @@ class Bench:
     # ── what stands on disk ──────────────────────────────────────────────────────────────────────────────────────
 
     def runs(self) -> list[Path]:
-        return sorted(
-            path for path in self.results.glob("[!.]*") if (path / "manifest.json").is_file() and not path.is_symlink()
-        )
+        found = [path.parent for path in self.results.glob("[!.]*/manifest.json")]
+        return sorted(path for path in found if not path.is_symlink())
 
     def manifest(self) -> dict[str, Any]:
         (run,) = self.runs()
-        found: dict[str, Any] = json.loads((run / "manifest.json").read_text())
-        return found
+        return json.loads((run / "manifest.json").read_text())
 
     def trials(self, run: Path | None = None) -> list[dict[str, Any]]:
         """Every line of ``trials.jsonl`` with its status; a torn last line (no newline) is left out, as readers do."""
@@ -121,8 +111,8 @@ class Bench:
             found[name] = trial
         return found
 
-    def left_in_temp(self, name: str = "one") -> list[str]:
-        return sorted(path.name for path in Path(self._environ(name)["TMPDIR"]).iterdir())
+    def left_in_temp(self) -> list[str]:
+        return sorted(path.name for path in Path(self._environ("one")["TMPDIR"]).iterdir())
 
     def left_in_results(self) -> list[str]:
         """Half-written files in the runs."""
@@ -154,10 +144,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_S, every: float = 0.05) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(every)
+        time.sleep(0.05)
     return True

@@ -13,13 +13,13 @@ from functools import partial
 import torch
 from torch import nn
 
-class Faulty(nn.Module):
+class Faulty(nn.Linear):
     def __init__(self, fault):
-        super().__init__()
-        self.linear, self.fault = nn.Linear(784, 10), fault
+        super().__init__(784, 10)
+        self.fault = fault
 
     def forward(self, images):
-        logits = self.linear(images.flatten(1))
+        logits = super().forward(images.flatten(1))
         return self.fault(logits) if self.training else logits
 
 
