@@ -22,7 +22,6 @@ DEFAULT_BUDGET = "20m"
 LEAST_SUMMARY = 64_000  # bytes; a page has its head whatever there is to say
 MOST_BYTES = 1 << 28  # of a check.json
 MOST_DISAGREEMENTS = 20  # that are named
-DISAGREES = 1
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -177,7 +176,7 @@ def _replay(args: argparse.Namespace) -> int:
         say(f"{args.replay}: judged again, {len(found)} cell{'s' * (len(found) > 1)} came out otherwise:")
         say(*(f"  {one}" for one in found[:MOST_DISAGREEMENTS]), *more)
         say(why if written != __version__ else "the file was edited, or the judge is not deterministic")
-        return DISAGREES
+        return 1
     code = tell(check, verdicts, args)
     say(f"replayed: every verdict follows from the samples of {args.replay}")
     return code

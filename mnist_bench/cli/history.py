@@ -12,8 +12,6 @@ from mnist_bench.table import Document
 if TYPE_CHECKING:
     from mnist_bench.analysis.history import Series
 
-MAX_LAST = 10_000
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     from mnist_bench.analysis.history import METRICS
@@ -29,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--last",
-        type=options.whole("--last", 1, MAX_LAST),
+        type=options.whole("--last", 1, 10_000),
         default=5,
         metavar="N",
         help="how many runs to list (default: 5)",

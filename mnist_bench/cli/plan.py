@@ -13,8 +13,6 @@ from mnist_bench.machine import environment, forecast
 from mnist_bench.records import Cell, Matrix
 from mnist_bench.table import Column, Document, Table, duration
 
-UNKNOWN = "What only torch can tell (whether a device works, whether a model compiles) is not known before the run."
-
 Row = dict[str, Any]
 
 
@@ -80,7 +78,7 @@ def _notes(rows: Sequence[Row], reasons: Sequence[str], args: argparse.Namespace
     trials = sum(len(row["seeds"]) for row in rows)
     return [
         *(f"[{n}] {why} ({count} cell{'s' * (count > 1)})." for n, (why, count) in enumerate(counts.items(), 1)),
-        UNKNOWN,
+        "What only torch can tell (whether a device works, whether a model compiles) is not known before the run.",
         NO_REFERENCE if about["reference"] is None else f"Variants are held against {about['reference']}.",
         f"{len(rows)} cells, {trials} trials, about {duration(about['seconds'])}: expect up to twice or half of it.",
         "A run takes the groups in a random order, seed by seed.",

@@ -4,6 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,11 +59,18 @@ class Request:
 
     @property
     def left_out(self) -> tuple[Path, ...]:
-        """What is no change of what is checked, wherever in the working tree it lies: what the program itself writes,
-        and the environment of the Python that runs both sides."""
+        """What is no change of what is checked, wherever in the working tree it lies: what the program itself writes
+        (``check > verdict.txt`` too), and the environment of the Python that runs both sides."""
         latest = self.options.output_dir / CHECKS / "latest"  # where the output folder is the tree itself
         own = self.options.output_dir, latest, data.raw_folder(self.options.data_root).parent
-        return (*own, data.cache_root(self.environ), Path(sys.prefix), *self.outputs)
+        return (*own, data.cache_root(self.environ), Path(sys.prefix), *self.outputs, *_redirected())
+
+
+def _redirected() -> Iterator[Path]:
+    """The files that stdout and stderr go to, where the system tells; of a pipe or terminal, names of no such file."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            yield Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
 def find_check(output_dir: Path, reference: str) -> RunFolder:
