@@ -229,6 +229,8 @@ class TestSeedsThatDiffer:
         assert of_seeds(wreck, cells).decision == "fail"
         assert of_seeds(wreck[:-1], cells).decision == "undecided"
         assert of_seeds(wreck[:4], cells).more_seeds == seeds - 4
+        at_the_level = Margins(drop_alpha=len(samples.SEED_LOOKS) * 0.25**6)
+        assert samples.find_accuracy(dropped(0.7, 6), 1, at_the_level).decision == "fail"
 
 
 WIDE = [0.2 * (-1) ** n for n in range(samples.SEED_LOOKS[-1] + 3)]
@@ -316,6 +318,21 @@ class TestTwoRuns:
             ratio = samples.shift_of((self.side(a), -1), (self.side(b), 1)).faster
             held += ratio.low <= 1 / 1.07 <= ratio.high
         assert 0.94 <= held / 1500 <= 0.99
+
+    def test_errors_are_stretched_by_what_the_sessions_scatter_more(self):
+        """Two sessions 0.1 apart that state 0.01 each, and one of 0.02: worked by hand."""
+        shift = samples.shift_of((sessions(0.0, 0.1, sd=0.01), -1), (sessions(0.2, sd=0.02), 1))
+        assert (shift.estimate, shift.freedom) == (pytest.approx(0.15), 11)
+        assert shift.error == pytest.approx(math.sqrt((1e-4 / 2 + 4e-4) * (10 + 2 * 0.05**2 / 1e-4) / 11))
+
+    @pytest.mark.parametrize("ratio", [0.0, 0.05, 0.5])
+    def test_as_many_seeds_decide_as_are_said_and_no_fewer(self, ratio):
+        for sd in (0.0005 * 1.2**n for n in range(24)):
+            needed = samples.seeds_needed(sessions(0.0, sd=sd), sessions(ratio, sd=sd), 3, Margins())
+            for seeds in range(max(1, needed - 1), needed + 1):
+                sides = sessions(*[0.0] * seeds, sd=sd), sessions(*[ratio] * seeds, sd=sd)
+                undecided = samples.find_shift(*sides, 3, Margins()).decision == "undecided"
+                assert undecided == (seeds < needed)
 
     def test_so_many_seeds_decide(self):
         needed = samples.seeds_needed(sessions(0.0), sessions(0.0), self.CELLS, Margins())
