@@ -29,7 +29,7 @@ ONE_SEED_PP = 1.0  # of one seed, which shows no spread: this near is near
 ENOUGH_SEEDS = 10  # for a word on a whole column, which is then wrong of one more seed in 11
 MEANINGS = (
     "measured: the mean over seeds; diff: measured less published (pp); rms: its root mean square over epochs; "
-    "outside: epochs whose published figure does not lie among the seeds. All are of the training images, as in print.",
+    "outside: epochs whose published figure does not lie among the seeds. All are of training images, as published.",
     "farther: of how many seeds the whole column lies at least as far from the mean of all others as the published "
     f"one. None: by chance once in n + 1. From {ENOUGH_SEEDS} seeds on a rate fits unless it is the farthest.",
     "Erratum 1: the same weights on the training images (train) less on the test images (test). Erratum 2 (inputs "
