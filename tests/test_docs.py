@@ -250,7 +250,7 @@ def test_o_is_the_results_folder_everywhere_and_nothing_else():
 
 HEAVY = ("torch", "pydantic", "numpy", "pandas", "yaml")
 LIGHT = [("--help", HEAVY), *((f"{command} --help", HEAVY) for command in COMMANDS)]
-LIGHT += [(line, ("torch",)) for line in ("plan", "list models", "list devices", "schema")]
+LIGHT += [(line, ("torch",)) for line in ("", "plan", "list models", "list devices", "schema")]
 
 
 @pytest.mark.parametrize(("line", "heavy"), LIGHT)

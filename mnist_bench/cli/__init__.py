@@ -14,8 +14,10 @@ from mnist_bench.errors import BenchError
 # name: (module, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mnist_bench.cli.run", "train, time and evaluate every cell of a matrix; write results/"),
+    "init": ("mnist_bench.cli.init", "write the commented benchmarks.yaml, to be edited"),
     "plan": ("mnist_bench.cli.plan", "print the cells in order, what will be skipped and why, and how long it takes"),
     "reproduce": ("mnist_bench.cli.reproduce", "the tutorial's three experiments, measured beside published"),
+    "show": ("mnist_bench.cli.show", "print the table of a finished run again"),
     "compare": ("mnist_bench.cli.compare", "compare the cells of a run, or two runs cell by cell"),
     "check": ("mnist_bench.cli.check", "has this change made a cell slower or less accurate?"),
     "selftest": ("mnist_bench.cli.selftest", "measure the gate on this machine: false alarms, and faults found"),
@@ -26,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("mnist_bench.cli.report", "write a run as one HTML page with plots, and the plots as images"),
     "baseline": ("mnist_bench.cli.baseline", "write a run as the file that later runs are checked against"),
     "doctor": ("mnist_bench.cli.doctor", "look for every known pitfall of this machine, each with its mend"),
-    "list": ("mnist_bench.cli.list", "list the models, devices or variants that a matrix can name"),
+    "list": ("mnist_bench.cli.list", "list the models, devices or variants that a matrix can name, or all runs"),
     "schema": ("mnist_bench.cli.schema", "print the JSON Schema of the matrix file"),
 }
 
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             give_home(os.environ)
         try:
-            args = build_parser(command).parse_args(arguments)
+            args = build_parser(command).parse_args(arguments or ["--help"])
         finally:
             sys.stdout.flush()  # --help, which a full disk does not take
         code: int = importlib.import_module(COMMANDS[args.command][0]).execute(args)

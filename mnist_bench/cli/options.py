@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_bench.cells import select, variants_of
+from mnist_bench.cells import AXES, select, variants_of
 from mnist_bench.cli.console import say
 from mnist_bench.disk.files import try_folder
 from mnist_bench.disk.folder import RunFolder, no_place
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "json", "md")
 DEFAULT_MATRIX = Path("benchmarks.yaml")
+SHIPPED = Path(__file__).parents[1] / DEFAULT_MATRIX
 RESULTS = Path("results")
 NOTHING = 5  # the exit code where nothing was measured, or nothing is comparable
 
@@ -61,6 +62,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
+def _listed(text: str) -> list[object]:
+    """The items of a list with commas; digits are a number.
+
+    >>> _listed("100,mine:build")
+    [100, 'mine:build']
+    """
+    items = [item.strip() for item in text.split(",")]
+    return [int(item) if item.isascii() and item.isdigit() else item for item in items]
+
+
 # By the name that ``add`` takes: what --help says; and of what is not a plain switch, its settings.
 _ON = {"action": "store_true"}
 _HELP = {
@@ -70,12 +81,16 @@ _HELP = {
     "data_dir": "where data sets are kept (default: MNIST_BENCH_DATA, else the user's cache folder)",
     "filter": "only these cells, as in model=lenet5,device=cpu; keys: model, device, batch_size, variant; "
     "a key given twice means either value",
+    "models": "models instead of the matrix's: built-in ones, its own, or package.module:function",
+    "devices": "devices instead of the matrix's",
+    "batch_sizes": "batch sizes instead of the matrix's",
+    "variants": "variants instead of the matrix's: built-in ones or its own",
     "seeds": "how many seeds (3 means 0, 1, 2), or a list with commas (0,3,7; one seed: 7,)",
     "epochs": f"epochs of training, 1 to {MAX_EPOCHS}",
     "reference": "the variant that the others are held against (default: the matrix's, else the first as eager is)",
     "timeout": "seconds that a trial may work",
     "shard": "only the K-th of N parts of the groups, as in 2/4",
-    "allow_plugins": "run code that the matrix names as models",
+    "allow_plugins": "run code that the matrix or a flag names",
     "offline": "download nothing",
     "no_wait": "do not wait for another run on this machine to end",
     "quiet": "only warnings and errors on stderr",
@@ -91,6 +106,7 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "output_dir": (("-o", "--output-dir"), {"type": Path, "default": RESULTS, "metavar": "DIR"}),
     "data_dir": (("--data-dir",), {"type": Path, "metavar": "DIR"}),
     "filter": (("--filter",), {"action": _Joined, "metavar": "KEY=VALUE,..."}),
+    **{axis: ((f"--{axis.replace('_', '-')}",), {"type": _listed, "metavar": "A,B,..."}) for axis in AXES},
     "seeds": (("--seeds",), {"type": parse_seeds, "metavar": "N|LIST"}),
     "epochs": (("--epochs",), {"type": whole("--epochs", 1, MAX_EPOCHS), "metavar": "N"}),
     "reference": (("--reference",), {"metavar": "VARIANT"}),
@@ -166,22 +182,30 @@ def resuming(args: argparse.Namespace, run_id: str) -> str:
 
 
 def read_matrix(args: argparse.Namespace) -> tuple[Path, Matrix]:
-    """The matrix file that was named, else ``benchmarks.yaml``, else the program's own, which is said; overridden."""
+    """The matrix file that was named, else ``benchmarks.yaml``, else the program's own, which is said; overridden.
+
+    The path is where it would lie: the folder of a plug-in is the user's, never the program's.
+    """
     from mnist_bench import config
 
-    path: Path = args.matrix or DEFAULT_MATRIX
+    path = shipped = args.matrix or DEFAULT_MATRIX
     if args.matrix is None and not path.exists():
         say(f"there is no {DEFAULT_MATRIX} here: the matrix is the default that ships with the program")
-        path = Path(__file__).parents[1] / DEFAULT_MATRIX
-    return path, overrides(config.load(path, allow_plugins=args.allow_plugins), args)
+        shipped = SHIPPED
+    return path, overrides(config.load(shipped, allow_plugins=args.allow_plugins), args)
 
 
 def overrides(matrix: Matrix, args: argparse.Namespace) -> Matrix:
-    """The matrix with ``--seeds``, ``--epochs``, ``--timeout`` and ``--reference`` in it; ``args`` may lack any.
+    """The matrix with the axes, seeds, epochs, time and reference that flags name; ``args`` may lack any.
 
     Raises:
+        ConfigError: a flag names what no axis can have.
         UsageError: no cell has the reference.
     """
+    from mnist_bench import config
+
+    if axes := {axis: items for axis in AXES if (items := getattr(args, axis, None))}:
+        matrix = config.on_axes(matrix, axes, allow_plugins=args.allow_plugins)
     given = {key: value for key in ("seeds", "epochs", "reference") if (value := getattr(args, key, None)) is not None}
     names = [variant.name for variant in variants_of(matrix)]
     if given.get("reference", names[0]) not in names:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from operator import itemgetter
 from typing import Any
 
-from mnist_bench.cells import NO_REFERENCE, expand, planned, reference_variant, variant_of
+from mnist_bench.cells import AXES, NO_REFERENCE, expand, planned, reference_variant, variant_of
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_result, say
 from mnist_bench.machine import environment, forecast
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Neither torch nor any plug-in is loaded, and nothing is written."
-    options.add(parser, "matrix", "filter", "seeds", "epochs", "shard", "reference", "allow_plugins")
+    options.add(parser, "matrix", *AXES, "filter", "seeds", "epochs", "shard", "reference", "allow_plugins")
     options.add(parser, "format", "color")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from mnist_bench.cells import entries
+from mnist_bench.cells import AXES, entries
 from mnist_bench.cli import options
 from mnist_bench.cli.console import add_to_summary, make_console, print_result
 from mnist_bench.disk.folder import RunFolder
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Writes results/<run-id>/; results/latest points to it. Ctrl-C keeps what is finished: --resume latest goes on."
     )
-    options.add(parser, "matrix", "filter", "shard", "reference", "allow_plugins")
+    options.add(parser, "matrix", *AXES, "filter", "shard", "reference", "allow_plugins")
     parser.add_argument("--solo", action="store_true", help="time trials one by one; speed-ups are then unpaired")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first trial that fails")
     parser.add_argument("--strict-devices", action="store_true", help="a missing device or compiler is a failure")
@@ -108,6 +108,18 @@ def conclude(run: "Run", args: argparse.Namespace, errors: Console) -> int:
 
     Interrupted 130, a floor missed 3, a failed trial 1, nothing measured 5, else 0.
     """
+    missed = tell(run, args, errors)
+    if run.manifest.status == "interrupted":
+        return 130
+    if missed:
+        return 3
+    if {row.status for row in run.rows} - {"ok", "skipped"}:  # of a cell: the worst of its seeds
+        return 1
+    return 0 if any(trial.status == "ok" for trial in run.trials) else options.NOTHING
+
+
+def tell(run: "Run", args: argparse.Namespace, errors: Console) -> bool:
+    """Prints the table of a run and the floors that it misses; whether it misses any."""
     from mnist_bench.analysis import results
     from mnist_bench.analysis.summary import missed_floors
 
@@ -120,13 +132,7 @@ def conclude(run: "Run", args: argparse.Namespace, errors: Console) -> int:
     missed = missed_floors(manifest.matrix, rows)
     for _, message in missed:
         errors.print(Text("expect: ", style="bold red") + Text(plain(message)), soft_wrap=True)
-    if manifest.status == "interrupted":
-        return 130
-    if missed:
-        return 3
-    if {row.status for row in rows} - {"ok", "skipped"}:  # of a cell: the worst of its seeds
-        return 1
-    return 0 if any(trial.status == "ok" for trial in run.trials) else options.NOTHING
+    return bool(missed)
 
 
 def say_where(folder: RunFolder, errors: Console, what: str) -> None:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
@@ -52,6 +52,7 @@ ITEMS = {"models": ModelEntry, "variants": Variant, "exclude": Selector, "expect
 DISTINCT = {"seeds": "seed", "models": "model", "devices": "device", "batch_sizes": "batch size", "variants": "variant"}
 
 MATRIX = TypeAdapter(Matrix)
+S = TypeVar("S", bound=Selector)
 _CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _NOT_COMPILED = dataclasses.asdict(CompileOptions())
 
@@ -81,7 +82,7 @@ def load(path: Path, *, allow_plugins: bool, source: str = "") -> Matrix:
     try:
         text = read_regular(path, MAX_FILE_BYTES, follow=True).decode("utf-8")
     except FileNotFoundError:
-        reason = "no such file: name an existing matrix file, or copy benchmarks.yaml from the repository"
+        reason = "no such file: name an existing matrix file, or have `mnist-bench init` write benchmarks.yaml"
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}): save the file as UTF-8"
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -149,6 +150,48 @@ def checked(matrix: Matrix, *, source: str, allow_plugins: bool) -> Matrix:
     if faults:
         raise ConfigError([f"{source}: {at(fault.path)}{fault.message}" for fault in faults])
     return matrix
+
+
+def on_axes(matrix: Matrix, axes: Mapping[str, Sequence[object]], *, allow_plugins: bool) -> Matrix:
+    """The matrix with other values on some of its axes; what then selects no cell any more is dropped.
+
+    Args:
+        axes: by key of the matrix, what people write there; a name that the matrix defines means its own.
+        allow_plugins: whether models may name code.
+
+    Raises:
+        ConfigError: every problem of the values, as ``--models: message``.
+    """
+    bare = dataclasses.replace(matrix, exclude=(), include=(), expect=(), gate=(), reference=None)
+    values = json.loads(msgspec.json.encode(bare))
+    for axis, items in axes.items():
+        own = {item["name"]: item for item in values[axis]} if axis in ITEMS else {}
+        values[axis] = [own.get(item, item) for item in items]
+    changed, faults = examined(values, allow_plugins)
+    if changed is None or faults:
+        flags = [str(path[0] if path else min(axes)).replace("_", "-") for path, _, _ in faults]
+        raise ConfigError([f"--{flag}: {fault.message}" for flag, fault in zip(flags, faults, strict=True)])
+    cells = expand(changed)
+    new = {
+        key: {getattr(cell, key) for cell in cells} for key, axis in zip(CELL_KEYS, AXES, strict=True) if axis in axes
+    }
+    changed = dataclasses.replace(changed, exclude=_selecting(matrix.exclude, cells))
+    there = {_same_cell(cell) for cell in expand(changed)}
+    wanted = [cell for cell in matrix.include if all(getattr(cell, key) in names for key, names in new.items())]
+    changed = dataclasses.replace(changed, include=tuple(cell for cell in wanted if _same_cell(cell) not in there))
+    if not (cells := expand(changed)):
+        raise ConfigError([f"--{min(axes).replace('_', '-')}: the matrix excludes every cell that is left"])
+    return dataclasses.replace(
+        changed,
+        expect=_selecting(matrix.expect, cells),
+        gate=_selecting(matrix.gate, cells),
+        reference=matrix.reference if matrix.reference in {one.name for one in variants_of(changed)} else None,
+    )
+
+
+def _selecting(selectors: Sequence[S], cells: Sequence[Cell]) -> tuple[S, ...]:
+    """Those that match a cell."""
+    return tuple(selector for selector in selectors if any(map(selector.matches, cells)))
 
 
 def examined(

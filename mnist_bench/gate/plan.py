@@ -218,9 +218,11 @@ class Plan:
 
     def _notes(self, a: Side, loaded: Sequence[Path]) -> Iterator[str]:
         """What the user must know of the sides; ``loaded``: what B imports."""
-        git, own = self._git, self._matrix.dataset
+        git, own, named = self._git, self._matrix.dataset, self._request.against
+        if trees.ambiguous(git, named):
+            yield f"--against {named}: a branch and a tag have this name; A is the tag, refs/heads/{named} the branch"
         if a.matrix is None:
-            yield f"{self._request.against} has no {self._path}: every cell is new, and nothing can be compared"
+            yield f"{named} has no {self._path}: every cell is new, and nothing can be compared"
         elif a.matrix.dataset != own:
             yield f"dataset is {a.matrix.dataset} in A, {own} in B: both are given B's"
         if self._empty:

@@ -122,21 +122,22 @@ def commit_of(git: Git, reference: str) -> str:
     """The commit that a user's word names in any of git's spellings (gitrevisions(7), and ``A...B``: where both part).
 
     Raises:
-        UsageError: none, or several; where this clone lacks it, the command that fetches it.
+        UsageError: none, or an abbreviation of several; where this clone lacks it, the command that fetches it.
     """
     if not reference or reference.startswith("-"):  # git would take it for an option
         raise UsageError(f"--against {reference!r}: is no name of a commit: name a branch, a tag or a commit")
     try:
-        found = git.run("rev-parse", "--verify", reference)
-        commit = git.line("rev-parse", "--verify", f"{found.stdout.decode().strip()}^{{commit}}")
+        found = git.line("rev-parse", "--verify", reference)
+        return git.line("rev-parse", "--verify", f"{found}^{{commit}}")
     except GitError as error:
         if "..." in reference:
             return git.line("merge-base", *(commit_of(git, end or "HEAD") for end in reference.split("...", 1)))
         raise UsageError(f"--against {reference}: {_absent(git, reference, str(error))}") from error
-    if b"is ambiguous" in found.stderr:
-        several = f"several have this name: say refs/heads/{reference} or refs/tags/{reference}"
-        raise UsageError(f"--against {reference}: {several}")
-    return commit
+
+
+def ambiguous(git: Git, reference: str) -> bool:
+    """Whether both a branch and a tag have this name; git then takes the tag."""
+    return all(git.agrees("show-ref", "--verify", "--quiet", f"refs/{kind}/{reference}") for kind in ("heads", "tags"))
 
 
 def _absent(git: Git, reference: str, error: str) -> str:

@@ -1,5 +1,6 @@
 """A sitting of a check from a real repository to evidence on disk; the measurements are made up."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -304,6 +305,30 @@ def test_what_has_changed_is_not_resumed(stage, monkeypatch, how):
         stage.repo.put(how, "x = 2\n")
     with pytest.raises(UsageError, match="the working tree is not what it was"):
         stage.resume(**outputs)
+
+
+@pytest.mark.parametrize("place", ["matrix", "check.matrix"])
+def test_a_stranger_s_check_runs_no_code(stage, place):
+    """Of the two matrices of its manifest, either."""
+    stage.interrupt_at(2)
+    stage.run()
+    path = stage.folder.path / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    matrix = manifest["check"]["matrix"] if "check" in place else manifest["matrix"]
+    matrix["models"][0]["model"] = "evilmod:build"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=rf"manifest.json: {place}: models\[0\].model: 'evilmod:build' is code"):
+        stage.resume()
+
+
+def test_of_a_branch_and_a_tag_of_one_name_the_tag_is_taken_and_that_is_said(stage):
+    stage.repo.git("tag", "twice")
+    stage.repo.commit()
+    stage.repo.git("branch", "twice")
+    check = stage.run(against="twice")
+    assert check.a.commit == stage.first
+    words = "--against twice: a branch and a tag have this name; A is the tag, refs/heads/twice the branch"
+    assert check.notes == (words,)
 
 
 def test_a_run_is_no_check(tmp_path):

@@ -1,0 +1,20 @@
+"""``mnist-bench show``: the table of a finished run again."""
+
+import argparse
+
+from mnist_bench.cli import options
+from mnist_bench.cli.console import make_console, say
+from mnist_bench.cli.run import tell
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Prints what `run` printed at its end. Exit code 5: nothing was measured."
+    options.add(parser, "run", "output_dir", "format", "color")
+
+
+def execute(args: argparse.Namespace) -> int:
+    run = options.load(args, args.run)
+    tell(run, args, make_console(args, stderr=True))
+    if run.manifest.status != "complete":
+        say(f"the run is {run.manifest.status}: {len(run.trials)} of {len(run.manifest.trials)} trials are finished")
+    return 0 if any(trial.status == "ok" for trial in run.trials) else options.NOTHING
