@@ -15,6 +15,7 @@ from typing import Any, Literal
 from mnist_bench import figures
 from mnist_bench.analysis import results
 from mnist_bench.analysis.summary import Run, missed_floors
+from mnist_bench.errors import UsageError
 from mnist_bench.figures import FOLLOWED, KEYS, Figure, Row
 from mnist_bench.table import exact, grouped, plain
 
@@ -90,7 +91,10 @@ def to_parquet(run: Run, rows: Sequence[Row]) -> bytes:
     records = [{key: _storable(value) for key, value in record.items()} for record in table.records()]
     frame = pd.DataFrame(records, columns=keys).astype({key: STORAGE[kind] for key, kind in kinds.items()})
     frame.attrs = {name: _storable(text) for name, text in _facts(run).items()}
-    return frame.to_parquet(index=False)
+    try:
+        return frame.to_parquet(index=False)
+    except ImportError as error:
+        raise UsageError("--format parquet needs pyarrow, which is not installed here: pip install pyarrow") from error
 
 
 def _storable(value: Any) -> Any:

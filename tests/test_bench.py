@@ -211,7 +211,7 @@ variants: [eager, compile, {name: tf32, precision: tf32}, {name: one, channels_l
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_bench_times_each_cell_or_says_why_not_and_stores_it(tmp_path):
     (tmp_path / "matrix.yaml").write_text(MATRIX)
-    target = ["make", "bench", "-o", ".venv/installed", f"BIN={Path(sys.executable).parent}"]
+    target = ["make", "bench", "-o", ".venv/installed-test", f"BIN={Path(sys.executable).parent}"]
     arguments = (
         f"-p no:cacheprovider -v --benchmark-storage={tmp_path / 'stored'} --benchmark-max-time=0.1 -k 'mlp or hodges'"
     )

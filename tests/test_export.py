@@ -241,3 +241,8 @@ class TestCommand:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         assert main(["export", "--format", "parquet"]) == 2
         assert "is binary: name a file with --output" in capsys.readouterr().err
+
+    def test_parquet_says_what_it_lacks(self, here, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        assert main(["export", "--format", "parquet", "--output", "run.parquet"]) == 2
+        assert "--format parquet needs pyarrow, which is not installed here" in capsys.readouterr().err

@@ -29,12 +29,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "baseline": ("mnist_bench.cli.baseline", "write a run as the file that later runs are checked against"),
     "doctor": ("mnist_bench.cli.doctor", "look for every known pitfall of this machine, each with its mend"),
     "list": ("mnist_bench.cli.list", "list the models, devices or variants that a matrix can name, or all runs"),
+    "completion": ("mnist_bench.cli.completion", "print what makes bash, zsh or fish complete the command line"),
     "schema": ("mnist_bench.cli.schema", "print the JSON Schema of the matrix file"),
 }
 
 
-def build_parser(command: str | None) -> argparse.ArgumentParser:
-    """The parser of the whole program, with the flags of ``command`` alone (the others are not imported)."""
+def build_parser(*commands: str | None) -> argparse.ArgumentParser:
+    """The parser of the whole program, with the flags of ``commands`` alone (the others are not imported)."""
     parser = argparse.ArgumentParser(
         prog="mnist-bench",
         description="Benchmark MNIST models over devices, batch sizes and execution variants.",
@@ -45,7 +46,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, help_line) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=help_line, description=help_line, allow_abbrev=False)
-        if name == command:
+        if name in commands:
             importlib.import_module(module).configure(subparser)
     return parser
 
