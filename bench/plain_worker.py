@@ -57,7 +57,7 @@ def build(spec: TrialSpec) -> PlainLoop:
     from mnist_bench.worker.pipelines import import_torchvision
 
     process.apply_numerics(spec.variant, torch.device("cpu"))
-    training = training_of(spec.model, spec.recipe, spec.data.name)
+    training = training_of(spec.model, spec.recipe, spec.data)
     mnist = import_torchvision().datasets.MNIST
     train, test = (
         mnist(spec.data.root, train=wanted, download=False) for wanted in (True, training.scored_on_training_images)

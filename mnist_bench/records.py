@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, T
 import msgspec
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from mnist_bench.catalogue import EXECUTIONS, PIPELINES, device_pattern
+from mnist_bench.catalogue import DATASETS, EXECUTIONS, MEAN, PIPELINES, SETS, STD, device_pattern
 
 Status = Literal["ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
 FailureKind = Literal["diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
@@ -24,6 +24,8 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
 Figure = Annotated[float, msgspec.Meta(gt=-1e30, lt=1e30)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Scalar = bool | int | float | str | None
+Channels = float  # of pixels
+SetName = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(SETS)})$")]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 ShardName = Annotated[str, msgspec.Meta(pattern=r"^\d{1,14}/\d{1,14}$")]
 RunId = Annotated[str, msgspec.Meta(pattern=r"^\d{8}T\d{6}Z-[a-z0-9]{6}$")]
@@ -237,7 +239,7 @@ class Matrix:
     Args:
         version: The version of this format: 1.
         name: A name for the matrix.
-        dataset: auto: MNIST where it is or can be had within 10 s, else synthetic, loudly.
+        dataset: auto: MNIST where it is or can be had within 10 s, else synthetic, loudly; or the name of a set.
         recipe: How models are trained and scored.
         epochs: Passes over the 60,000 training images.
         seeds: A count (3 means 0, 1, 2) or a list.
@@ -258,7 +260,7 @@ class Matrix:
 
     version: Annotated[int, Ge(1), Le(1)] = 1
     name: Name = "default"
-    dataset: Literal["auto", "mnist", "synthetic"] = "auto"
+    dataset: Annotated[str, Pattern(f"^({'|'.join(DATASETS)})$")] = "auto"
     recipe: Recipe = "standard"
     epochs: Annotated[int, Ge(1), Le(MAX_EPOCHS)] = 2
     seeds: Annotated[tuple[Seed, ...], Len(1, MAX_SEEDS)] = (0, 1, 2)
@@ -277,14 +279,17 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """A verified data set on disk: ``root/MNIST/raw`` holds the four IDX files; ``sha256`` covers them all.
+    """A verified data set on disk: ``root/MNIST/raw`` (or so) holds the four IDX files; ``sha256`` covers them all.
 
-    ``mislabelled`` is one that ``selftest`` has spoilt.
+    ``mislabelled`` is one that ``selftest`` has spoilt. ``mean`` and ``std`` are of the training images' pixels, scaled
+    to [0, 1].
     """
 
-    name: Literal["mnist", "synthetic", "mislabelled"]
+    name: SetName
     root: str
     sha256: str
+    mean: Channels = MEAN
+    std: Channels = STD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_bench.catalogue import DATASETS, FETCHED
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_json, say, writing
 from mnist_bench.errors import DataError
@@ -21,13 +22,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the four verbs and their flags."""
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    fetch = _verb(verbs, "fetch", "download MNIST, or unpack its .gz files; replace corrupt files")
+    fetch = _verb(verbs, "fetch", "download a set, or unpack its .gz files; replace corrupt files")
+    _add_dataset(fetch, FETCHED)
 
     verify = _verb(verbs, "verify", "check every file against its checksum; exit code 2 unless all are whole")
-    _add_dataset(verify, ["mnist", "synthetic"])
+    _add_dataset(verify, DATASETS[1:])
 
-    show = _verb(verbs, "show", "show the first 16 training digits, as letters")
-    _add_dataset(show, ["auto", "mnist", "synthetic"])
+    show = _verb(verbs, "show", "show the first 16 training images, as letters")
+    _add_dataset(show, DATASETS)
     options.add(show, "offline")
 
     synthesize = _verb(verbs, "synthesize", "draw the synthetic digit set as four IDX files")
@@ -58,8 +60,9 @@ def _add_dataset(parser: argparse.ArgumentParser, choices: Sequence[str]) -> Non
 def _fetch(args: argparse.Namespace, root: Path) -> int:
     from mnist_bench.data import PATIENT, Request, fetch, mnist
 
-    root = fetch(Request(root=root, environ=os.environ, notify=say, repair=True), PATIENT)
-    _print(mnist.inspect(root, "mnist"), args, root=root)
+    request = Request(root=root, environ=os.environ, notify=say, repair=True, name=args.dataset)
+    root = fetch(request, PATIENT)
+    _print(mnist.inspect(root, args.dataset), args, root=root)
     return 0
 
 

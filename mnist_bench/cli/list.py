@@ -1,10 +1,10 @@
-"""``mnist-bench list models|devices|variants|runs``: what a matrix can name, found without torch; what was run."""
+"""``mnist-bench list models|devices|variants|datasets|runs``: what a matrix can name, without torch; what was run."""
 
 import argparse
 import dataclasses
 from typing import Any
 
-from mnist_bench.catalogue import device_names
+from mnist_bench.catalogue import DATASETS, FETCHED, SETS, device_names
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_result, say
 from mnist_bench.machine import forecast
@@ -53,6 +53,18 @@ def _variants(_: argparse.Namespace) -> Rows:
     return rows
 
 
+def _datasets(_: argparse.Namespace) -> Rows:
+    rows: Rows = []
+    for name in DATASETS[1:]:
+        one = SETS[name]
+        proof = (
+            f"SHA-256 of its {'files' if one.checksums else '.gz files'}" if name in FETCHED else "its own SHA256SUMS"
+        )
+        shape = " x ".join(map(str, one.shape))
+        rows.append({"dataset": name, "image": shape, "classes": len(one.classes), "proof": proof, "title": one.title})
+    return rows
+
+
 def _changed(record: Any, plain: Any, prefix: str) -> list[str]:
     """``key: value`` of each setting that differs from the default, as it would be written in a matrix."""
     names = [field.name for field in dataclasses.fields(record) if field.name != "compile"]
@@ -84,4 +96,4 @@ def _runs(args: argparse.Namespace) -> Rows:
     ]
 
 
-KINDS = {"models": _models, "devices": _devices, "variants": _variants, "runs": _runs}
+KINDS = {"models": _models, "devices": _devices, "variants": _variants, "datasets": _datasets, "runs": _runs}

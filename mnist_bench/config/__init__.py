@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from mnist_bench.catalogue import ENTRY_POINT_GROUP, EXECUTIONS, MODELS, device_names
+from mnist_bench.catalogue import DATASETS, ENTRY_POINT_GROUP, EXECUTIONS, MODELS, device_names
 from mnist_bench.cells import AXES, expand, variants_of
 from mnist_bench.config import positions
 from mnist_bench.config.positions import at, described
@@ -218,7 +218,8 @@ def examined(
         if key in ITEMS:
             for path, message, of_key in _of_item(msgspec.convert(item, ITEMS[key]), item, allow_plugins):
                 faults.append(Fault((key, number, *path), message, of_key))
-    for rules, needed in ((_of_selections, AXES), (_of_cells, (*AXES, "exclude", "include"))):
+    wholes = (_of_dataset, ("dataset", "recipe")), (_of_selections, AXES), (_of_cells, (*AXES, "exclude", "include"))
+    for rules, needed in wholes:
         # A fault of the whole is one of the axes: they multiply to more cells than can be looked at.
         unsound = {str(path[0]) if path else AXES[0] for path in (*spoilt, *(fault.path for fault in faults))}
         sound, _ = _validated({key: value for key, value in long.items() if key not in unsound})
@@ -272,6 +273,8 @@ def _message(fault: Any) -> str:
             return unknown("key", key, _known_keys(keys[:-1]))
         case "dataclass_type", "variants" if isinstance(value, str):
             return unknown("variant", value, BUILTIN_VARIANTS) + "; or define it: {name: ..., execution: ...}"
+        case "string_pattern_mismatch", "dataset":
+            return unknown("data set", value, DATASETS)
         case "string_pattern_mismatch", "device" | "devices":
             return unknown("device", value, device_names())
         case "string_pattern_mismatch", _:
@@ -358,6 +361,12 @@ def _duplicates(items: Iterable[tuple[str, int, Any]]) -> Iterator[Fault]:
             mend = "remove one, or give it another name" if key in ITEMS else "remove one"
             words = f"duplicate {DISTINCT[key]} {quoted(value)}{alias} (the first is {key}[{before}]): {mend}"
             yield Fault((key, number), words)
+
+
+def _of_dataset(matrix: Matrix) -> Iterator[Fault]:
+    if matrix.recipe == "tutorial" and matrix.dataset not in ("auto", "mnist", "synthetic"):
+        words = f"tutorial reproduces figures of MNIST, and {quoted(matrix.dataset)} has none"
+        yield Fault(("recipe",), f"{words}: set recipe: standard, or dataset: mnist")
 
 
 def _of_selections(matrix: Matrix) -> Iterator[Fault]:

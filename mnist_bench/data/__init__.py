@@ -1,4 +1,4 @@
-"""From what was asked for (auto, mnist, synthetic) to a verified data set on disk: found, unpacked, fetched or drawn.
+"""From what was asked for (auto, the name of a set) to a verified data set on disk: found, unpacked, fetched or drawn.
 
 Only verified bytes get a name, each file by one rename: what comes over the network is held in memory until then. No
 torch in this room.
@@ -12,13 +12,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from mnist_bench.catalogue import FILE_NAMES, SETS
+from mnist_bench.catalogue import FETCHED, FILE_NAMES, SETS
 from mnist_bench.data import mnist, synthetic
-from mnist_bench.data.mnist import FileState, Name, cache_root, default_root, raw_folder, verify
+from mnist_bench.data.mnist import FileState, cache_root, default_root, raw_folder, verify
 from mnist_bench.disk.files import try_folder, write_atomically
 from mnist_bench.errors import DataError, DownloadError, UsageError
 from mnist_bench.records import DataSet
@@ -63,37 +63,43 @@ class Request:
     notify: Callable[[str], None]
     offline: bool = False
     repair: bool = False
-    name: Name = "mnist"
+    name: str = "mnist"
+
+    @property
+    def fetch(self) -> str:
+        """The command that downloads the set."""
+        which = "" if self.name == "mnist" else f" --dataset {self.name}"
+        return f"`mnist-bench data fetch{which} --data-dir {self.root}`"
 
 
 class _MissingError(DataError):
     """The set is not at the root, and nothing may be downloaded; or synthetic digits are in its place."""
 
 
-def resolve(kind: Literal["auto", "mnist", "synthetic"], request: Request) -> DataSet:
+def resolve(kind: str, request: Request) -> DataSet:
     """Finds, fetches or draws a data set, and verifies it.
 
     Args:
-        kind: ``mnist``: MNIST at the root, else downloaded there; ``synthetic``: the synthetic set at the root or in
-            the cache folder, drawn there when absent; ``auto``: MNIST where it is or can be had within 10 s, else the
-            synthetic set, with a warning.
+        kind: ``mnist`` or another that can be downloaded: at the root, else downloaded there; ``synthetic``: the
+            synthetic set at the root or in the cache folder, drawn there when absent; ``auto``: MNIST where it is or
+            can be had within 10 s, else the synthetic set, with a warning.
 
     Raises:
-        DataError: a file at the root is corrupt or unreadable (``auto`` too), or MNIST is missing and ``offline``.
-        DownloadError: ``mnist`` could not be downloaded, or the root not be written.
+        DataError: a file at the root is corrupt or unreadable (``auto`` too), or the set is missing and ``offline``.
+        DownloadError: the set could not be downloaded, or the root not be written.
     """
     root, notify = request.root, request.notify
-    if kind != "synthetic":
+    if kind in FETCHED:
+        return mnist.proven(kind, fetch(replace(request, name=kind), PATIENT))
+    if kind == "auto":
         try:
-            return mnist.proven(request.name, fetch(request, HURRIED if kind == "auto" else PATIENT))
+            return mnist.proven(request.name, fetch(request, HURRIED))
         except (_MissingError, DownloadError) as error:
-            if kind == "mnist":
-                raise
             notify(f"WARNING: MNIST is not at {root} and could not be had:")
             for line in str(error).splitlines():
                 notify(f"  {line.strip()}")
             notify("WARNING: taking the SYNTHETIC digits instead: their figures do NOT compare with MNIST's.")
-            notify(f"  `mnist-bench data fetch --data-dir {root}` downloads MNIST; `dataset: mnist` insists on it.")
+            notify(f"  {request.fetch} downloads MNIST; `dataset: mnist` insists on it.")
     if not mnist.is_drawn(root) or mnist.combined(mnist.inspect(root, "mnist")):  # MNIST with sums beside it
         root = synthetic.ensure(synthetic.SEED, notify=notify, environ=request.environ)
     return mnist.proven("synthetic", root)
@@ -113,8 +119,8 @@ def fetch(request: Request, limits: Limits) -> Path:
     """
     root, name = request.root, request.name
     states = mnist.inspect(root, name)
-    if any(state.status == "corrupt" for state in states) and mnist.is_drawn(root):
-        other = f"`dataset: synthetic` takes them; for {SETS[name].title} give another --data-dir"
+    if name == "mnist" and any(state.status == "corrupt" for state in states) and mnist.is_drawn(root):
+        other = "`dataset: synthetic` takes them; for MNIST give another --data-dir"
         raise _MissingError(f"{root}: holds synthetic digits that `data synthesize` drew: {other}")
     if not request.repair:
         mnist.demand_whole([state for state in states if state.found], name, root)
@@ -126,6 +132,8 @@ def fetch(request: Request, limits: Limits) -> Path:
     for state in states:
         if state.status != "ok":
             _obtain(state, request, limits, deadline)
+    if SETS[name].packed and any(state.status != "ok" for state in states):
+        mnist.write_sums(raw_folder(root, name))
     return root
 
 
@@ -152,7 +160,7 @@ def _obtain(state: FileState, request: Request, limits: Limits, deadline: float)
     file, folder, facts = state.path.name, state.path.parent, SETS[request.name]
     wrong = copies(request.root, request.name, file)  # but for the one that is right
     for path in wrong:
-        content = _unpacked(mnist.read_file(path) or b"", facts.checksums[file])
+        content = _unpacked(mnist.read_file(path) or b"", request.name, file)
         if content is not None:
             _put(state.path, content)
             return
@@ -160,7 +168,7 @@ def _obtain(state: FileState, request: Request, limits: Limits, deadline: float)
     if not request.repair and (packed := folder / f"{file}.gz") in wrong:
         raise DataError(f"{packed}: corrupt: does not unpack to {file}\n{facts.mend.format(root=request.root)}")
     if request.offline:
-        mend = f"`mnist-bench data fetch --data-dir {request.root}` where there is a network, or dataset: synthetic"
+        mend = f"{request.fetch} where there is a network, or dataset: synthetic"
         raise _MissingError(f"{state.path}: missing, and --offline forbids to download: {mend}{other}")
     with _writing(folder):
         try_folder(folder)  # before anything is waited for
@@ -176,27 +184,33 @@ def _put(path: Path, content: bytes) -> None:
         write_atomically(path, content)
 
 
-def _unpacked(content: bytes, checksum: str) -> bytes | None:
-    """The bytes of a raw file, from a .gz or as they are; None: they are others."""
+def _unpacked(content: bytes, name: str, file: str) -> bytes | None:
+    """The bytes of a raw file, from a .gz or as they are; None: they are others, or cannot be told."""
+    packed = SETS[name].packed.get(file)
+    if packed and mnist.digest(content) != packed:
+        return None
     if content.startswith(b"\x1f\x8b"):
         try:
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(mnist.MOST_BYTES)  # a bomb unpacks no further
         except (gzip.BadGzipFile, EOFError, zlib.error):
             return None
-    return content if mnist.digest(content) == checksum else None
+    return content if packed or mnist.digest(content) == SETS[name].checksums[file] else None
 
 
-def copies(root: Path, name: Name, file: str) -> list[Path]:
+def copies(root: Path, name: str, file: str) -> list[Path]:
     """Where a file may lie under another shape, its bytes unknown: packed, with dots in its name, a level off."""
     dotted, raw = file.replace("-idx", ".idx"), raw_folder(root, name)
     names = (file, f"{file}.gz", dotted, f"{dotted}.gz")
     patterns = [f"{place.format(folder=SETS[name].folder)}/{each}" for place in _PLACES for each in names]
     found = dict.fromkeys(path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file())
-    # A folder below that has sums of its own holds another set.
-    return [path for path in found if path.parent == raw or not (path.parent.parent / mnist.SUMS_FILE).exists()]
+    # A folder below that has sums of its own, or another set's name, holds another set.
+    others = {one.folder for one in SETS.values()} - {SETS[name].folder}
+    strange = [path for path in found if others & {*path.relative_to(root).parts}]
+    strange += [path for path in found if path.parent != raw and (path.parent.parent / mnist.SUMS_FILE).exists()]
+    return [path for path in found if path not in strange]
 
 
-def mirrors(name: Name, environ: Mapping[str, str]) -> tuple[str, ...]:
+def mirrors(name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     """The addresses to try in order: ``MNIST_BENCH_MIRROR`` alone where it is set, else the public ones.
 
     Raises:
@@ -214,7 +228,7 @@ def _download(file: str, request: Request, limits: Limits, deadline: float) -> b
     Raises:
         DownloadError: no mirror served it; a line of each address says why.
     """
-    expected, places = SETS[request.name].checksums[file], mirrors(request.name, request.environ)
+    places = mirrors(request.name, request.environ)
     problems: dict[str, str] = {}
     for url in [f"{place}{file}{ending}" for ending in (".gz", "") for place in places] * limits.tries:
         if url in problems:
@@ -224,7 +238,8 @@ def _download(file: str, request: Request, limits: Limits, deadline: float) -> b
         content: Future[bytes] = Future()
         # A thread of its own: neither a name server that is silent nor a body that trickles heeds a socket's time-out.
         with io.BytesIO() as sink:
-            threading.Thread(target=_stream, args=(url, limits.stall_s, expected, sink, content), daemon=True).start()
+            arguments = (url, limits.stall_s, request.name, sink, content)
+            threading.Thread(target=_stream, args=arguments, daemon=True).start()
             try:
                 return content.result(timeout=max(0.0, deadline - time.monotonic()))
             except TimeoutError:
@@ -236,9 +251,12 @@ def _download(file: str, request: Request, limits: Limits, deadline: float) -> b
     raise DownloadError(f"{file} could not be downloaded:\n{lines}\n{mend}")
 
 
-def _stream(url: str, stall_s: float, expected: str, sink: io.BytesIO, content: Future[bytes]) -> None:
-    """One try, until ``sink`` is closed: ``content`` gets the file with the checksum ``expected``, or the error."""
+def _stream(url: str, stall_s: float, name: str, sink: io.BytesIO, content: Future[bytes]) -> None:
+    """One try, until ``sink`` is closed: ``content`` gets the raw file of the set ``name``, or the error."""
     import requests
+
+    file = url.rpartition("/")[2].removesuffix(".gz")
+    expected = SETS[name].packed.get(file) or SETS[name].checksums[file]
 
     try:
         # As it is: a server that labels .gz files as an encoding would have them unpacked on the way.
@@ -249,7 +267,7 @@ def _stream(url: str, stall_s: float, expected: str, sink: io.BytesIO, content: 
                 sink.write(block)
                 if sink.tell() > mnist.MOST_BYTES:
                     raise ValueError(f"more than {mnist.MOST_BYTES >> 20} MiB: no file of a data set")
-        found = _unpacked(sink.getvalue(), expected)
+        found = _unpacked(sink.getvalue(), name, file)
         if found is None:
             raise ValueError(f"wrong bytes ({sink.tell()} of them): they are not, and do not unpack to, {expected}")
         content.set_result(found)

@@ -238,7 +238,7 @@ def spoil(source: DataSet, root: Path, share: float, *, seed: int) -> tuple[Data
         DataError: the labels cannot be read.
         OSError: the folder cannot be written.
     """
-    raw, old = raw_folder(root), raw_folder(Path(source.root))
+    raw, old = raw_folder(root), raw_folder(Path(source.root), source.name)
     raw.mkdir(parents=True)
     labels = read_idx(old / TRAIN_LABELS_FILE)
     rng = np.random.default_rng(seed)
@@ -250,4 +250,4 @@ def spoil(source: DataSet, root: Path, share: float, *, seed: int) -> tuple[Data
         if name != TRAIN_LABELS_FILE:
             (raw / name).symlink_to((old / name).resolve())
     write_sums(raw)
-    return proven("mislabelled", root), float((shuffled != labels).mean())
+    return replace(proven("mislabelled", root), mean=source.mean, std=source.std), float((shuffled != labels).mean())

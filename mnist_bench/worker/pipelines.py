@@ -17,7 +17,7 @@ import torch
 from torch import library
 from torch.utils.data import DataLoader, TensorDataset
 
-from mnist_bench.catalogue import MODELS, PLUG_IN, Training
+from mnist_bench.catalogue import MODELS, PLUG_IN, SETS, Training
 from mnist_bench.records import EVALUATION_BATCH_SIZE, TrialSpec
 from mnist_bench.worker.loop import Batch
 from mnist_bench.worker.process import Relocator
@@ -179,7 +179,8 @@ def _read(spec: TrialSpec, training: Training, transform: Any = None) -> tuple[A
     """The images of training, and those that are scored."""
 
     def read(*, train: bool) -> Any:
-        return import_torchvision().datasets.MNIST(spec.data.root, train=train, transform=transform, download=False)
+        kind = getattr(import_torchvision().datasets, SETS[spec.data.name].folder)
+        return kind(spec.data.root, train=train, transform=transform, download=False)
 
     images = read(train=True)
     return images, images if training.scored_on_training_images else read(train=False)

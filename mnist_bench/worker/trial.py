@@ -55,7 +55,7 @@ class LiveTrial:
         """Device, data, model, compilation, warm-up, the loss trace: each a phase; leaves the state as built."""
         if protocol != messages.PROTOCOL_VERSION:
             raise TrialError(f"the runner speaks protocol {protocol}, this worker {messages.PROTOCOL_VERSION}")
-        self._spec, self._training = spec, training_of(spec.model, spec.recipe, spec.data.name)
+        self._spec, self._training = spec, training_of(spec.model, spec.recipe, spec.data)
         self._device = open_device(spec.cell.device)
         with self._waterfall.phase("device"):
             if unavailable := self._open_device():
