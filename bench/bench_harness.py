@@ -35,8 +35,8 @@ from mnist_bench.records import (
     encode,
     trial_id,
 )
-from mnist_bench.run import runner
-from mnist_bench.run.group import Observer
+from mnist_bench.running import runner
+from mnist_bench.running.group import Observer
 
 
 def make_matrix(batch_sizes: int, variants: int, seeds: int) -> Matrix:

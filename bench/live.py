@@ -1,4 +1,4 @@
-"""Real workers for the proofs: every session and every epoch goes through ``mnist_bench.run.group.run_group``."""
+"""Real workers for the proofs: every session and every epoch goes through ``mnist_bench.running.group.run_group``."""
 
 import math
 import random
@@ -29,9 +29,9 @@ from mnist_bench.records import (
     group_id,
     trial_id,
 )
-from mnist_bench.run.group import CORES, NS, Settings, run_group
-from mnist_bench.run.process import Interrupts, LocalWorker
-from mnist_bench.run.protocol import Reply, Request
+from mnist_bench.running.group import CORES, NS, Settings, run_group
+from mnist_bench.running.process import Interrupts, LocalWorker
+from mnist_bench.running.protocol import Reply, Request
 
 BATCH_SIZE = 100
 EAGER = BUILTIN_VARIANTS["eager"]

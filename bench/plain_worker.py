@@ -7,12 +7,12 @@ import os
 import random
 from typing import TYPE_CHECKING, BinaryIO
 
-from mnist_bench.run import guardian
+from mnist_bench.running import guardian
 
 if TYPE_CHECKING:  # torch is loaded after the fork, as in the real worker
     from bench.plain_loop import PlainLoop
     from mnist_bench.records import TrialSpec
-    from mnist_bench.run.protocol import BlockDone, Prepared
+    from mnist_bench.running.protocol import BlockDone, Prepared
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answers until the runner closes ``requests``."""
     from mnist_bench.records import encode
-    from mnist_bench.run.protocol import Block, EndSession, Prepare, SessionEnded, decode_request
+    from mnist_bench.running.protocol import Block, EndSession, Prepare, SessionEnded, decode_request
 
     loop: PlainLoop | None = None
     steps = 0
@@ -86,7 +86,7 @@ def warm_up(loop: PlainLoop) -> tuple[Prepared, int]:
     import torch
 
     from mnist_bench.records import EVALUATION_BATCH_SIZE
-    from mnist_bench.run.protocol import Prepared
+    from mnist_bench.running.protocol import Prepared
     from mnist_bench.worker import loop as timing
     from mnist_bench.worker.process import Snapshot
 
@@ -108,7 +108,7 @@ def warm_up(loop: PlainLoop) -> tuple[Prepared, int]:
 
 def block(loop: PlainLoop, steps: int, rng: random.Random) -> BlockDone:
     """As the harness's block: fresh memory, a step that does not count, then those that do."""
-    from mnist_bench.run.protocol import BlockDone
+    from mnist_bench.running.protocol import BlockDone
     from mnist_bench.worker.process import on_random_core
 
     with on_random_core(rng):  # first of all draws, as the harness: both sides take the same core

@@ -18,7 +18,7 @@ from bench.live import Workshop
 from mnist_bench import data
 from mnist_bench.errors import BenchError
 from mnist_bench.machine import environment
-from mnist_bench.run.process import Interrupts
+from mnist_bench.running.process import Interrupts
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "bench"

@@ -20,7 +20,7 @@ from mnist_bench.gate.evidence import CellEvidence, Check
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.sides import CheckObserver, Side
 from mnist_bench.records import Cell, DataSet, Failure, Matrix, Outcome, Session, Sides, Tree, Trial
-from mnist_bench.run.protocol import PROTOCOL_VERSION
+from mnist_bench.running.protocol import PROTOCOL_VERSION
 
 MATRIX = """\
 version: 1

@@ -13,10 +13,10 @@ from record_factory import make_cell, make_manifest, make_matrix
 from mnist_bench import records
 from mnist_bench.machine import noise
 from mnist_bench.records import Group, Session, Trial, TrialSpec
-from mnist_bench.run import protocol
-from mnist_bench.run.group import Settings, run_group
-from mnist_bench.run.protocol import Reply, Request
-from mnist_bench.run.runner import trial_spec
+from mnist_bench.running import protocol
+from mnist_bench.running.group import Settings, run_group
+from mnist_bench.running.protocol import Reply, Request
+from mnist_bench.running.runner import trial_spec
 
 Script = Callable[[Request, int], Reply | BaseException | None]  # (request, how many of its kind before); None: usual
 SECOND_NS = 1_000_000_000

@@ -29,7 +29,7 @@ from mnist_bench.cells import expand
 from mnist_bench.disk.folder import SAMPLES, TRAINING, WARMUP
 from mnist_bench.errors import DataError, WorkerError
 from mnist_bench.records import BUILTIN_VARIANTS, DataSet, ModelEntry
-from mnist_bench.run.process import Interrupts
+from mnist_bench.running.process import Interrupts
 from mnist_bench.stats import Interval
 from mnist_bench.worker.executions import eager, missing_compiler
 from mnist_bench.worker.models import build_model, build_optimizer

@@ -9,8 +9,8 @@ from msgspec import structs
 
 from mnist_bench.errors import Interrupted
 from mnist_bench.records import Failure, ImageSets, Measurement, Skip
-from mnist_bench.run import group, protocol
-from mnist_bench.run.protocol import Block, BlockDone, EndSession, Evaluate, Evaluated, Failed, Finish, Prepare
+from mnist_bench.running import group, protocol
+from mnist_bench.running.protocol import Block, BlockDone, EndSession, Evaluate, Evaluated, Failed, Finish, Prepare
 
 EAGER, COMPILE, PLAIN = make_spec(), make_spec(variant="compile"), make_spec(variant="tutorial")
 CUDA = [make_spec("cuda", variant) for variant in ("eager", "compile")]

@@ -15,14 +15,14 @@ from group_kit import make_spec
 
 from mnist_bench.errors import Interrupted, WorkerError
 from mnist_bench.records import Variant
-from mnist_bench.run import process
-from mnist_bench.run.process import MALLOC, Interrupts, LocalWorker, worker_environment
-from mnist_bench.run.protocol import Block, BlockDone, Failed
+from mnist_bench.running import process
+from mnist_bench.running.process import MALLOC, Interrupts, LocalWorker, worker_environment
+from mnist_bench.running.protocol import Block, BlockDone, Failed
 
 # argv: requests, replies, lifeline, scratch. Under the real guardian, as the worker is.
 PRELUDE = """
 import os, signal, sys, time
-from mnist_bench.run import guardian
+from mnist_bench.running import guardian
 requests, replies, lifeline = map(int, sys.argv[1:4])
 guardian.split(lifeline, (requests, replies), sys.argv[4])
 def say(text):

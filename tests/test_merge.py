@@ -14,8 +14,8 @@ from mnist_bench import cells as matrices
 from mnist_bench.disk.folder import RunFolder, known_runs
 from mnist_bench.errors import UsageError
 from mnist_bench.records import DataSet, RunOptions, Sides, Tree, Trial, trial_id
-from mnist_bench.run.merge import merge
-from mnist_bench.run.runner import write_tables
+from mnist_bench.running.merge import merge
+from mnist_bench.running.runner import write_tables
 
 MATRIX = make_matrix(batch_sizes=(100, 1000), seeds=(0, 1, 2))
 IDS = ("20261101T000000Z-aaaaaa", "20261102T000000Z-bbbbbb", "20261103T000000Z-cccccc")

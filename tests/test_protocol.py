@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from mnist_bench.records import CompileOptions, ModelEntry, StepTimes, Variant, encode
-from mnist_bench.run import protocol
-from mnist_bench.run.protocol import Block, Reply, Request, decode_reply, decode_request
+from mnist_bench.running import protocol
+from mnist_bench.running.protocol import Block, Reply, Request, decode_reply, decode_request
 
 SPEC = replace(
     make_spec("cuda:1", "compile-max", seed=2**32 - 1),

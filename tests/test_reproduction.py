@@ -22,7 +22,7 @@ from mnist_bench.labs import reproduce as lab
 from mnist_bench.labs.reproduce import Epoch, Model, Reproduction, standard_matrix, tutorial_matrix
 from mnist_bench.records import DataSet, ImageSets, Manifest, Matrix, RunOptions, Trial
 from mnist_bench.report import vega
-from mnist_bench.run import runner
+from mnist_bench.running import runner
 
 PUBLISHED, MATRIX = lab.read(), tutorial_matrix("resident")
 TUTORIAL, STANDARD = "20261123T101500Z-aaaaaa", "20261123T101500Z-bbbbbb"

@@ -13,8 +13,8 @@ from mnist_bench.cli import main
 from mnist_bench.cli.progress import TimeLeft
 from mnist_bench.errors import Interrupted
 from mnist_bench.records import BUILTIN_VARIANTS, RunOptions
-from mnist_bench.run import runner
-from mnist_bench.run.group import Stage
+from mnist_bench.running import runner
+from mnist_bench.running.group import Stage
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,9 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, DataError, Interrupted, WorkerError
 from mnist_bench.machine.forecast import Host
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix, RunOptions, TrialSpec, Variant, trial_id
-from mnist_bench.run import group, runner
-from mnist_bench.run.group import Observer
-from mnist_bench.run.protocol import Failed, Prepare, Request, TrainEpoch
+from mnist_bench.running import group, runner
+from mnist_bench.running.group import Observer
+from mnist_bench.running.protocol import Failed, Prepare, Request, TrainEpoch
 
 EAGER = (BUILTIN_VARIANTS["eager"],)
 

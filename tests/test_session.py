@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bench.run.protocol import Block, BlockDone
-from mnist_bench.run.session import LOOK_EVERY, MIN_ROUNDS, Left, time_session
+from mnist_bench.running.protocol import Block, BlockDone
+from mnist_bench.running.session import LOOK_EVERY, MIN_ROUNDS, Left, time_session
 
 Seconds = Callable[[int], float | None]  # of the n-th block; None: the member fails in it
 FOR_EVER = {"precision": 1e-9}

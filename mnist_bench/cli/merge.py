@@ -20,7 +20,7 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.run import conclude, say_where
-    from mnist_bench.run.merge import merge
+    from mnist_bench.running.merge import merge
 
     errors = make_console(args, stderr=True)
     folder, notes = merge(args.output_dir, args.runs, across_machines=args.across_machines)

@@ -17,7 +17,7 @@ from mnist_bench.records import MAX_EPOCHS, MAX_SEEDS, YEAR_SECONDS, Cell, Matri
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.summary import Run
-    from mnist_bench.run.runner import Options
+    from mnist_bench.running.runner import Options
 
 FORMATS = ("table", "csv", "json", "md")
 DEFAULT_MATRIX = Path("benchmarks.yaml")
@@ -157,7 +157,7 @@ def executed(args: argparse.Namespace, matrix_path: str, run: RunOptions) -> "Op
         UsageError: no run can be made in the output folder: said before anything is waited for.
     """
     from mnist_bench.data import default_root
-    from mnist_bench.run.runner import Options
+    from mnist_bench.running.runner import Options
 
     try:
         try_folder(args.output_dir)

@@ -23,11 +23,11 @@ from mnist_bench import figures
 from mnist_bench.gate.sides import CheckObserver
 from mnist_bench.machine.forecast import skip_reason, this_host, trial_s
 from mnist_bench.records import Measurement, Trial
-from mnist_bench.run.group import Observer, Stage
+from mnist_bench.running.group import Observer, Stage
 from mnist_bench.table import duration, plain
 
 if TYPE_CHECKING:
-    from mnist_bench.run.runner import RunPlan
+    from mnist_bench.running.runner import RunPlan
 
 STYLES = {"ok": "green", "skipped": "yellow"}  # any other status: red
 ONE_LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}

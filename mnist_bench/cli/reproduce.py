@@ -14,8 +14,8 @@ from mnist_bench.errors import UsageError
 from mnist_bench.records import RunOptions
 
 if TYPE_CHECKING:
-    from mnist_bench.run.group import Observer
-    from mnist_bench.run.runner import Options, RunPlan
+    from mnist_bench.running.group import Observer
+    from mnist_bench.running.runner import Options, RunPlan
 
     Pair = tuple[RunPlan, RunPlan]  # of the tutorial recipe and of the standard one: one run has one recipe
 
@@ -41,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.labs.reproduce import Reproduction, document, page, plot, to_json
     from mnist_bench.machine.noise import alone
     from mnist_bench.report import vega
-    from mnist_bench.run import runner
+    from mnist_bench.running import runner
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
@@ -70,7 +70,7 @@ def execute(args: argparse.Namespace) -> int:
 def _new(args: argparse.Namespace) -> "Callable[[Observer], Pair]":
     """Refuses bad input now; the folders are made later, when the machine is ours."""
     from mnist_bench.labs import reproduce
-    from mnist_bench.run import runner
+    from mnist_bench.running import runner
 
     published = reproduce.tutorial_matrix(args.pipeline or "resident")
     tutorial = options.overrides(published, args)
@@ -90,7 +90,7 @@ def _new(args: argparse.Namespace) -> "Callable[[Observer], Pair]":
 
 
 def _resume(args: argparse.Namespace) -> "Callable[[Observer], Pair]":
-    from mnist_bench.run import runner
+    from mnist_bench.running import runner
 
     options.refuse(args, OWN, "a resumed reproduction goes on with its own")
     folder = RunFolder.open(args.output_dir, args.resume)

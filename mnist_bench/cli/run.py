@@ -20,8 +20,8 @@ from mnist_bench.table import plain
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.summary import Run
-    from mnist_bench.run.group import Observer
-    from mnist_bench.run.runner import Options, RunPlan
+    from mnist_bench.running.group import Observer
+    from mnist_bench.running.runner import Options, RunPlan
 
 AS_STARTED = ("filter", "shard", "solo", "strict_devices")  # what a resumed run has decided already
 
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.cli.progress import RunProgress, Screen
     from mnist_bench.machine.noise import alone
-    from mnist_bench.run import runner
+    from mnist_bench.running import runner
 
     errors = make_console(args, stderr=True)
     begin = _resume(args) if args.resume else _new(args)
@@ -60,7 +60,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _new(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
     """Refuses bad input now; the run's folder is made later, when the machine is ours."""
-    from mnist_bench.run import runner
+    from mnist_bench.running import runner
 
     path, matrix = options.read_matrix(args)
     run_options = _options(args, path)
@@ -69,7 +69,7 @@ def _new(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
 
 
 def _resume(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
-    from mnist_bench.run import runner
+    from mnist_bench.running import runner
 
     folder = RunFolder.open(args.output_dir, args.resume)
     manifest = folder.manifest()

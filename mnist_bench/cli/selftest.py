@@ -16,7 +16,7 @@ from mnist_bench.cli import options
 from mnist_bench.cli.console import print_result, say
 from mnist_bench.errors import WorkerError
 from mnist_bench.records import Matrix
-from mnist_bench.run.process import Interrupts
+from mnist_bench.running.process import Interrupts
 
 if TYPE_CHECKING:
     from mnist_bench.gate import sides

@@ -33,7 +33,7 @@ from mnist_bench.gate.sides import NAMES, PAIR_TOKEN_S, Bench
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
 from mnist_bench.records import Cell, Matrix, Measurement, Session, Sides, Trial
-from mnist_bench.run.group import now
+from mnist_bench.running.group import now
 from mnist_bench.table import duration
 
 ASSUMED_SD = 0.03  # of a pair's log ratio, until some are measured: identical code here (docs/decisions/0016)

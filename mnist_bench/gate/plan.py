@@ -20,8 +20,8 @@ from mnist_bench.gate.evidence import Check, gather
 from mnist_bench.gate.sides import Bench, CheckObserver, Side
 from mnist_bench.records import DataSet, Matrix, Sides, Tree
 from mnist_bench.records import Side as SideName
-from mnist_bench.run.process import Interrupts
-from mnist_bench.run.runner import Options, find_data, new_manifest
+from mnist_bench.running.process import Interrupts
+from mnist_bench.running.runner import Options, find_data, new_manifest
 from mnist_bench.table import listed
 
 CHECKS = "checks"  # in the output folder; it holds no manifest.json, so it is no run

@@ -21,10 +21,10 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.records import Cell, DataSet, Group, Matrix, RunOptions, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
-from mnist_bench.run.group import Observer, Settings, run_group
-from mnist_bench.run.process import Interrupts, LocalWorker, uninstalled_package
-from mnist_bench.run.protocol import PROTOCOL_VERSION
-from mnist_bench.run.runner import trial_spec
+from mnist_bench.running.group import Observer, Settings, run_group
+from mnist_bench.running.process import Interrupts, LocalWorker, uninstalled_package
+from mnist_bench.running.protocol import PROTOCOL_VERSION
+from mnist_bench.running.runner import trial_spec
 from mnist_bench.table import plain
 
 NAMES: tuple[SideName, SideName] = ("A", "B")
@@ -51,7 +51,10 @@ def say():
     print("{SIGN}" + json.dumps([getattr(protocol, "PROTOCOL_VERSION", "unknown"), places]), flush=True)
 
 package = importlib.import_module("mnist_bench")
-protocol = importlib.import_module("mnist_bench.run.protocol")
+try:
+    protocol = importlib.import_module("mnist_bench.running.protocol")
+except ModuleNotFoundError:  # the folder's name until version 0.1.0
+    protocol = importlib.import_module("mnist_bench.run.protocol")
 worker = importlib.import_module("mnist_bench.worker")
 if hasattr(worker, "__path__"):
     importlib.import_module("mnist_bench.worker.server")

@@ -19,7 +19,7 @@ from mnist_bench.labs.facts import Check, Diagnosis, Facts, Found, Level, error,
 from mnist_bench.machine import environment, forecast
 from mnist_bench.machine import noise as counters
 from mnist_bench.records import BUILTIN_VARIANTS
-from mnist_bench.run.protocol import ProbeFailure, TorchReport
+from mnist_bench.running.protocol import ProbeFailure, TorchReport
 from mnist_bench.table import listed
 
 OLDEST_TORCH = (2, 10)

@@ -21,8 +21,8 @@ from mnist_bench.machine import environment
 from mnist_bench.machine import noise as counters
 from mnist_bench.machine.environment import ROOT
 from mnist_bench.records import Environment
-from mnist_bench.run.process import uninstalled_package
-from mnist_bench.run.protocol import PROBE_STAGE, ProbeFailure, TorchReport
+from mnist_bench.running.process import uninstalled_package
+from mnist_bench.running.protocol import PROBE_STAGE, ProbeFailure, TorchReport
 
 PROBE = (sys.executable, "-m", "mnist_bench.worker.probe")
 PROBE_S, COMPILE_S = 120.0, 300.0  # the most that it may take; a cold compilation on a busy machine takes long

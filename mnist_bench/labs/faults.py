@@ -26,7 +26,7 @@ from mnist_bench.gate import sides
 from mnist_bench.gate.evidence import Pair, differences
 from mnist_bench.gate.sides import Side
 from mnist_bench.records import Cell, DataSet, Matrix, Measurement, Selector, Session, Trial
-from mnist_bench.run.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
+from mnist_bench.running.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
 from mnist_bench.stats import FloatArray, Interval, t_interval
 
 AIMS = (0.05, 0.10, 0.20)  # of a step's time

@@ -18,7 +18,7 @@ from mnist_bench.gate.sides import CheckObserver, Side
 from mnist_bench.labs.faults import AIMS, Bench, Fault, measurable, mislabel, slow_down
 from mnist_bench.machine import environment
 from mnist_bench.records import Cell, RunOptions, Sides, Tree
-from mnist_bench.run.runner import new_manifest
+from mnist_bench.running.runner import new_manifest
 from mnist_bench.stats import CONFIDENCE, Interval
 from mnist_bench.table import Column, Document, Table, at
 

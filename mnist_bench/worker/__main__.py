@@ -4,7 +4,7 @@ import argparse
 import faulthandler
 import os
 
-from mnist_bench.run import guardian
+from mnist_bench.running import guardian
 
 
 def main() -> None:

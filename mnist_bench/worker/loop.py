@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mnist_bench.run.protocol import Evaluated
+from mnist_bench.running.protocol import Evaluated
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

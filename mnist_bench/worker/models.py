@@ -13,7 +13,7 @@ from torch import nn
 from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS, SELFTEST, SETS, load
 from mnist_bench.errors import TrialError
 from mnist_bench.records import CELL_VARIABLE, ModelEntry
-from mnist_bench.run.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
+from mnist_bench.running.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mnist_bench.run.protocol import PROBE_STAGE, DeviceReport, ProbeFailure, TorchReport
+from mnist_bench.running.protocol import PROBE_STAGE, DeviceReport, ProbeFailure, TorchReport
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from mnist_bench.errors import BenchError, Diverged
 from mnist_bench.records import FailureKind, encode
-from mnist_bench.run.protocol import Failed, Finished, Reply, Request, Unavailable, decode_request
+from mnist_bench.running.protocol import Failed, Finished, Reply, Request, Unavailable, decode_request
 from mnist_bench.table import shortened
 from mnist_bench.worker.executions import is_compile_error
 from mnist_bench.worker.loop import Waterfall, clock

@@ -20,7 +20,7 @@ from mnist_bench.catalogue import EXECUTIONS, PIPELINES, Training, load, trainin
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
 from mnist_bench.records import StepTimes, TrialSpec, VariantClass
-from mnist_bench.run import protocol as messages
+from mnist_bench.running import protocol as messages
 from mnist_bench.worker import executions, loop, process
 from mnist_bench.worker.devices import open_device
 from mnist_bench.worker.executions import Program

@@ -15,7 +15,7 @@ from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate import sides
 from mnist_bench.gate.sides import NAMES, Bench, CheckObserver
-from mnist_bench.run.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request
+from mnist_bench.running.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request
 
 SLOWER = 1.25
 HOUR = 3600.0

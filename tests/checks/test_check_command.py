@@ -12,7 +12,7 @@ from check_kit import Repo, by_model, clean_environ
 from mnist_bench.cli import main
 from mnist_bench.gate import conduct, outputs, samples, sides
 from mnist_bench.gate.evidence import SideEvidence
-from mnist_bench.run.process import LocalWorker
+from mnist_bench.running.process import LocalWorker
 from tests.faults import fault_kit
 
 ROOT = Path(__file__).resolve().parents[2]

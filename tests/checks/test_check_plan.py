@@ -20,9 +20,9 @@ from mnist_bench.gate.evidence import Check
 from mnist_bench.gate.plan import Plan, Request
 from mnist_bench.gate.sides import Imports, Side
 from mnist_bench.records import DataSet, Matrix, RunOptions
-from mnist_bench.run.process import Interrupts
-from mnist_bench.run.protocol import PROTOCOL_VERSION
-from mnist_bench.run.runner import Options
+from mnist_bench.running.process import Interrupts
+from mnist_bench.running.protocol import PROTOCOL_VERSION
+from mnist_bench.running.runner import Options
 
 
 class Stage:

@@ -15,8 +15,8 @@ from check_kit import side as made
 from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.gate import sides
 from mnist_bench.gate.sides import Imports, Side, ask, environment_of, refuse_the_others_code
-from mnist_bench.run import process
-from mnist_bench.run.protocol import PROTOCOL_VERSION
+from mnist_bench.running import process
+from mnist_bench.running.protocol import PROTOCOL_VERSION
 
 PLUGIN = MATRIX.replace("mlp, lenet5", '"mine.net:build"')
 QUIET = Mock(requested=False)  # nobody has pressed Ctrl-C

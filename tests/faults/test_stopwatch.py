@@ -7,8 +7,8 @@ import pytest
 
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.run import runner
-from mnist_bench.run.process import LocalWorker
+from mnist_bench.running import runner
+from mnist_bench.running.process import LocalWorker
 
 
 class Watched(LocalWorker):

@@ -30,8 +30,8 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import WorkerError
 from mnist_bench.gate import sides
 from mnist_bench.records import Sides, Tree
-from mnist_bench.run import runner
-from mnist_bench.run.protocol import PROTOCOL_VERSION
+from mnist_bench.running import runner
+from mnist_bench.running.protocol import PROTOCOL_VERSION
 
 COUNT = int(os.environ.get("HOSTILE_MUTANTS", "300"))
 SALT = os.environ.get("HOSTILE_SALT", "")

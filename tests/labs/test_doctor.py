@@ -25,7 +25,7 @@ from mnist_bench.labs import doctor
 from mnist_bench.labs import facts as labs_facts
 from mnist_bench.labs.doctor import CHECKS, diagnose
 from mnist_bench.labs.facts import Facts, Noise, ask_torch
-from mnist_bench.run.protocol import DeviceReport, ProbeFailure, TorchReport
+from mnist_bench.running.protocol import DeviceReport, ProbeFailure, TorchReport
 from mnist_bench.worker import probe
 
 GIB = 1 << 30

@@ -33,8 +33,8 @@ from mnist_bench.labs import faults
 from mnist_bench.labs.faults import AIMS, MOST_ROWS, PROBES, ROW_FLOPS, SESSIONS, Bench, Fault, Rows
 from mnist_bench.labs.selftest import COLUMNS, Checked, Experiment
 from mnist_bench.records import Cell, ModelEntry, TrialSpec
-from mnist_bench.run.process import Interrupts
-from mnist_bench.run.protocol import LOAD_VARIABLE, Block, BlockDone, Evaluate, Evaluated, Prepare, Unavailable
+from mnist_bench.running.process import Interrupts
+from mnist_bench.running.protocol import LOAD_VARIABLE, Block, BlockDone, Evaluate, Evaluated, Prepare, Unavailable
 from mnist_bench.stats import FloatArray, Interval
 from mnist_bench.table import Table
 

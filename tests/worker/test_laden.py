@@ -8,7 +8,7 @@ from worker_kit import compiles
 
 from mnist_bench.catalogue import SELFTEST
 from mnist_bench.records import CELL_VARIABLE, ModelEntry
-from mnist_bench.run.protocol import LOAD_VARIABLE
+from mnist_bench.running.protocol import LOAD_VARIABLE
 from mnist_bench.worker.models import Laden, build_model
 
 IMAGES = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(1))

@@ -14,7 +14,7 @@ from worker_kit import make_spec
 
 from mnist_bench.errors import TrialError
 from mnist_bench.records import Variant
-from mnist_bench.run.process import uninstalled_package, worker_environment
+from mnist_bench.running.process import uninstalled_package, worker_environment
 from mnist_bench.worker import process
 from mnist_bench.worker.models import build_optimizer
 from mnist_bench.worker.process import Relocator, apply_numerics, on_random_core, state_tensors

@@ -13,7 +13,7 @@ from worker_kit import make_spec, new_trial
 
 from mnist_bench.errors import TrialError
 from mnist_bench.records import Variant
-from mnist_bench.run.protocol import Block, Failed, Prepare, Unavailable
+from mnist_bench.running.protocol import Block, Failed, Prepare, Unavailable
 from mnist_bench.worker import executions
 from mnist_bench.worker.executions import missing_compiler
 from mnist_bench.worker.server import REASON_LENGTH, answer, classify, explain

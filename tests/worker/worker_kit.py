@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mnist_bench.records import Cell, DataSet, ModelEntry, TrialSpec, Variant, trial_id
-from mnist_bench.run.protocol import PROTOCOL_VERSION, Prepared
+from mnist_bench.running.protocol import PROTOCOL_VERSION, Prepared
 from mnist_bench.worker.loop import Waterfall, clock
 from mnist_bench.worker.trial import LiveTrial
 

@@ -11,7 +11,7 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.disk.folder import FOLDERS, RunFolder, new_run_id
 from mnist_bench.errors import UsageError
 from mnist_bench.records import Environment, Manifest, Measurement, RunOptions, Session, Trial, group_id, trial_id
-from mnist_bench.run.runner import write_tables
+from mnist_bench.running.runner import write_tables
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -10,8 +10,8 @@ from typing import Literal, TypeVar
 
 from mnist_bench.analysis.ratios import widest_half_width
 from mnist_bench.records import Failure, Round, TrialSpec
-from mnist_bench.run import protocol
-from mnist_bench.run.process import LocalWorker
+from mnist_bench.running import protocol
+from mnist_bench.running.process import LocalWorker
 from mnist_bench.stats import hodges_lehmann
 
 NS = 1e-9

@@ -19,8 +19,8 @@ from mnist_bench.errors import BenchError, Interrupted, UsageError, WorkerError
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import skip_reason, this_host
 from mnist_bench.records import Cell, DataSet, Group, Manifest, Matrix, RunOptions, Trial, TrialSpec, trial_id
-from mnist_bench.run.group import Observer, Settings, now, run_group
-from mnist_bench.run.process import Interrupts, LocalWorker
+from mnist_bench.running.group import Observer, Settings, now, run_group
+from mnist_bench.running.process import Interrupts, LocalWorker
 
 WORKER_BYTES = 1536 << 20  # of host memory, about, for a live trial with its data, torch and a compiler's leavings
 TABLES_S, TABLES_SHARE = 60.0, 0.02  # the tables are written after so long, and take at most such a share of the time

@@ -15,13 +15,13 @@ from msgspec.structs import asdict
 from mnist_bench.catalogue import training_of
 from mnist_bench.machine import noise
 from mnist_bench.records import Epochs, Failure, Group, ImageSets, Measurement, Outcome, Session, Skip, Trial, TrialSpec
-from mnist_bench.run import protocol
-from mnist_bench.run.process import LocalWorker
-from mnist_bench.run.protocol import EndSession, EpochDone, Evaluate, Evaluated, Finished, SessionEnded
-from mnist_bench.run.session import NS, Left, Member, failure_of, time_session
+from mnist_bench.running import protocol
+from mnist_bench.running.process import LocalWorker
+from mnist_bench.running.protocol import EndSession, EpochDone, Evaluate, Evaluated, Finished, SessionEnded
+from mnist_bench.running.session import NS, Left, Member, failure_of, time_session
 
 if TYPE_CHECKING:
-    from mnist_bench.run.runner import RunPlan
+    from mnist_bench.running.runner import RunPlan
 
 CORES = os.cpu_count() or 1  # of the machine
 WATERFALL_TOLERANCE = 0.02

@@ -22,8 +22,8 @@ from mnist_bench.catalogue import EXECUTIONS
 from mnist_bench.disk.files import open_regular
 from mnist_bench.errors import Interrupted, WorkerError
 from mnist_bench.records import CELL_VARIABLE, TrialSpec, encode
-from mnist_bench.run.guardian import SIGNALLED
-from mnist_bench.run.protocol import Failed, Reply, Request, decode_reply
+from mnist_bench.running.guardian import SIGNALLED
+from mnist_bench.running.protocol import Failed, Reply, Request, decode_reply
 
 EXIT_SECONDS = 20.0  # a worker that has said its last word may take so long to exit
 DEATH_SECONDS = 5.0  # and its guardian so long to tell how it died
