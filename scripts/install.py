@@ -1,17 +1,18 @@
 """Installs this project where the Python that runs it installs: ``python scripts/install.py [EXTRA]``.
 
 What PyPI has of torch for Linux is the CUDA build, several GB. A machine without an NVIDIA driver gets the CPU build,
-where its index answers. The variable TORCH decides otherwise: ``cpu`` or ``cuda``. A torch that is there stays.
+where its index answers. The variable TORCH decides otherwise: ``cpu`` or ``cuda``. A torch that is there stays, as long
+as constraints.txt allows it.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 ANSWER_S = 5
 ASK = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1]).close()"
@@ -52,17 +53,22 @@ def chosen(wish: str) -> tuple[bool, str]:
 
 
 def main(extra: str = "") -> int:
-    """Installs, and says on stderr which torch is taken; the exit code of pip, or 2."""
-    if find_spec("torch") is None:
-        try:
-            cpu, why = chosen(os.environ.get("TORCH", ""))
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 2
-        print(why, end="\n" if why else "", file=sys.stderr, flush=True)
-        if cpu and (code := subprocess.call([*PIP, "torch", "torchvision", "--index-url", CPU_INDEX])):
-            return code
-    return subprocess.call([*PIP, "-e", f".[{extra}]" if extra else "."])
+    """The program and torch; or, after that, what an extra adds. Gives pip's exit code, or 2."""
+    if extra:
+        return pip("-e", f".[{extra}]")
+    try:
+        cpu, why = chosen(os.environ.get("TORCH", ""))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(why, end="\n" if why else "", file=sys.stderr, flush=True)
+    code = pip("torch", "torchvision", "--index-url", CPU_INDEX) if cpu else 0
+    return code or pip("-e", ".")
+
+
+def pip(*words: str) -> int:
+    """Installs; what is there and of the right version stays."""
+    return subprocess.call([*PIP, *words], cwd=ROOT)
 
 
 if __name__ == "__main__":

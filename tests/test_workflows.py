@@ -64,9 +64,9 @@ def test_the_gate_has_the_history_that_it_compares_with():
     for path in (OWN[1], COPIED[1]):
         (checkout,) = [step for step in steps(path) if step.get("uses", "").startswith("actions/checkout@")]
         assert checkout["with"]["fetch-depth"] == 0
-        (check,) = [step for step in steps(path) if "mnist-bench check" in step.get("run", "")]
-        assert '--against "origin/$BASE"' in check["run"]
-        assert check["env"] == {"BASE": "${{ github.base_ref }}"}
+    (check,) = [step for step in steps(COPIED[1]) if "mnist-bench check" in step.get("run", "")]
+    assert '--against "origin/$BASE"' in check["run"]
+    assert check["env"] == {"BASE": "${{ github.base_ref }}"}
 
 
 def test_a_red_night_is_in_the_history_too():
@@ -79,11 +79,18 @@ def test_a_red_night_is_in_the_history_too():
     assert save["with"]["key"].startswith(restore["with"]["restore-keys"])
 
 
-@pytest.mark.parametrize("path", COPIED, ids=lambda path: path.name)
-def test_docs_ci_shows_them_as_they_are(path):
+def test_docs_ci_shows_them_as_they_are_and_one_with_the_action(tmp_path):
     shown = [block.text for block in blocks((ROOT / "docs" / "ci.md").read_text("utf-8")) if block.language == "yaml"]
-    assert path.read_text("utf-8") in shown
-    assert len(shown) == len(COPIED)
+    assert {path.read_text("utf-8") for path in COPIED} < set(shown)
+    (one,) = (text for text in shown if "mnist_bench@COMMIT" in text)
+    assert len(shown) == len(COPIED) + 1
+    path = tmp_path / "gate.yml"
+    path.write_text(one.replace("COMMIT", 40 * "1"))
+    assert schema_check(path).returncode == audit(path).returncode == 0
+    action = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+    for step in [*steps(path), *steps(OWN[1])]:
+        if step.get("uses", "").startswith(("./", "YOUR-NAME/mnist_bench@")):
+            assert set(step["with"]) <= set(action["inputs"])
 
 
 @pytest.mark.parametrize("words", ALL_COMMANDS)
