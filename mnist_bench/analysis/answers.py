@@ -16,7 +16,11 @@ from mnist_bench import stats
 from mnist_bench.analysis.ratios import SpeedUp
 from mnist_bench.figures import significant
 from mnist_bench.records import Cell, Measurement
-from mnist_bench.stats import Interval
+from mnist_bench.stats import NORMAL_QUANTILE, Interval, student_quantile
+
+SAME = 0.03  # as fast as another: a difference below it does not matter here, as in the gate
+MOST_SEEDS = 30  # that are advised
+POWER = 0.8  # the chance that so many tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,33 @@ def crossover(model: str, device: str, variant: str, ratios: Sequence[tuple[int,
         return replace(one, reason="a ratio has no interval: time more seeds")
     lows, highs = zip(*bounds, strict=True)
     return replace(one, low=_rise(sizes, highs, 0), high=_rise(sizes, lows, -1))
+
+
+def seeds_to_tell(speed: SpeedUp, done: int) -> int | None:
+    """About how many seeds, as long as those so far each, would tell a ratio from 1 that this one does not.
+
+    If the ratio stays, and one seed its spread, the Student interval of so many holds 1 no more, or lies within
+    ``SAME`` of it, with a chance of ``POWER``: (t(0.975) + t(0.8)) sd / sqrt(n) is at most the way to the nearer of
+    both. The spread of one seed is read off the interval: half of it / the normal quantile of one session (which holds
+    what differs between processes), half of it sqrt(n) / Student's of several.
+
+    Args:
+        done: seeds so far.
+
+    Returns:
+        Those so far included; 3 where there is no interval yet; None: more than ``MOST_SEEDS``.
+    """
+    log = speed.interval.log()
+    if log.half is None:
+        return max(3, done + 1)
+    several = speed.paired != "within"
+    spread = log.half / (student_quantile(done - 1) if several else NORMAL_QUANTILE) * math.sqrt(done if several else 1)
+    way = max(abs(log.estimate), math.log1p(SAME) - abs(log.estimate))
+
+    def half(seeds: int) -> float:
+        return (student_quantile(seeds - 1) + student_quantile(seeds - 1, 2 * POWER - 1)) * spread / math.sqrt(seeds)
+
+    return next((seeds for seeds in range(max(3, done + 1), MOST_SEEDS + 1) if half(seeds) <= way), None)
 
 
 def _rise(sizes: Sequence[int], logs: Sequence[float], end: Literal[0, -1]) -> BatchPoint:

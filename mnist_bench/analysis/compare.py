@@ -14,6 +14,7 @@ from typing import Any, Literal
 from mnist_bench import figures, stats
 from mnist_bench.analysis import answers
 from mnist_bench.analysis.answers import AccuracyDifference, BreakEven, Crossover, compare_accuracy
+from mnist_bench.analysis.conclusions import conclude
 from mnist_bench.analysis.keys import Difference, differences, key_of, ranked
 from mnist_bench.analysis.ratios import PROCESS_SD, SpeedUp, speed_up
 from mnist_bench.analysis.summary import Run, common
@@ -297,6 +298,7 @@ def document(comparison: Comparison) -> Document:
             f"Ratios of {what}, with 95 % intervals; above 1, {'B' if runs else 'the cell'} is faster.",
             *([DRIFT] if runs else []),
         ),
+        answers=tuple(map(str, conclude([comparison]))),
         tables=tuple(_tables(replace(comparison, lines=shown, differences=differences)).values()),
         notes=(
             *figures.footnotes((line.marks for line in comparison.lines), FOOTNOTES),
@@ -309,8 +311,9 @@ def document(comparison: Comparison) -> Document:
 def to_json(comparison: Comparison) -> str:
     """The whole comparison as one document; a figure that is not known is null."""
     head = {"runs": comparison.runs, "by": comparison.by, "reference": comparison.reference}
+    said = {"answers": [{"model": one.model, "text": one.text} for one in conclude([comparison])]}
     records = {name: table.records() for name, table in _tables(comparison).items()}
-    return json.dumps({**head, **records}, indent=2, allow_nan=False) + "\n"
+    return json.dumps({**head, **said, **records}, indent=2, allow_nan=False) + "\n"
 
 
 def _tables(comparison: Comparison) -> dict[str, Table[Any]]:

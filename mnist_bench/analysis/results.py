@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from mnist_bench import figures, table
+from mnist_bench.analysis.compare import compare_cells
+from mnist_bench.analysis.conclusions import Answer, conclude
 from mnist_bench.analysis.keys import places
 from mnist_bench.analysis.summary import EPOCH_COLUMNS, Run, epochs
 from mnist_bench.figures import Row
@@ -15,12 +17,24 @@ from mnist_bench.table import Column, Document, Table, by_reason, joined
 STYLES = {"ok": "", "skipped": "yellow"}  # of a row on a terminal; all others: red
 
 
+def answers(run: Run) -> list[Answer]:
+    """What the run says of each model, by all that is asked of it; last, which devices it says nothing of."""
+    said = conclude(compare_cells(run, by) for by in ("variant", "device", "batch_size"))
+    devices = list(dict.fromkeys(cell.device for cell in run.cells))
+    missing = [device for device in devices if not any(run.ok[cell] for cell in run.cells if cell.device == device)]
+    if missing and len(missing) < len(devices):
+        here = ", ".join(device for device in devices if device not in missing)
+        said.append(Answer(model="", text=f"Only {here} was measured: nothing is said of {', '.join(missing)}."))
+    return said
+
+
 def files(run: Run) -> Mapping[str, str]:
     """The tables of a run's folder by their names."""
+    said = answers(run)
     return {
         "results.csv": table_of(run.rows).csv(),
-        "results.md": document(run.manifest, run.rows).markdown(),
-        "results.json": to_json(run),
+        "results.md": document(run.manifest, run.rows, said).markdown(),
+        "results.json": to_json(run, said),
         "epochs.csv": table.to_csv(EPOCH_COLUMNS, epochs(run)),
     }
 
@@ -37,7 +51,7 @@ def facts(manifest: Manifest) -> dict[str, Any]:
     return found | {name: getattr(manifest.matrix, name) for name in ("name", "recipe", "epochs")}
 
 
-def to_json(run: Run) -> str:
+def to_json(run: Run, said: Sequence[Answer] = ()) -> str:
     """``results.json``: one document, all that the history asks of a run; what was not measured is null."""
     manifest = run.manifest
     document = {
@@ -49,6 +63,7 @@ def to_json(run: Run) -> str:
         "dataset": {"name": manifest.dataset.name, "sha256": manifest.dataset.sha256},
         "seeds": list(manifest.matrix.seeds),
         "environment": asdict(manifest.environment),
+        "answers": [{"model": one.model or None, "text": one.text} for one in said],
         "rows": [
             record | places(manifest, row.cell, run.ok[row.cell])
             for record, row in zip(table_of(run.rows).records(), run.rows, strict=True)
@@ -57,13 +72,14 @@ def to_json(run: Run) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def document(manifest: Manifest, rows: Sequence[Row]) -> Document:
-    """``results.md``: where it was measured, a table per model, what could not be measured and why, a legend."""
+def document(manifest: Manifest, rows: Sequence[Row], said: Sequence[Answer] = ()) -> Document:
+    """``results.md``: where it was measured, answers, a table per model, what was not measured and why, a legend."""
     measured = [row for row in rows if row.seeds]
     models = dict.fromkeys(row.cell.model for row in measured)
     return Document(
         title=f"MNIST benchmark: {manifest.matrix.name}",
         facts=(" · ".join(_setting(manifest)), *warnings(manifest), *([] if measured else ["Nothing was measured."])),
+        answers=tuple(map(str, said)),
         tables=[results(name, [row for row in measured if row.cell.model == name], apart=False) for name in models],
         notes=(*notes(rows), *legend(measured)),
     )
@@ -79,10 +95,10 @@ def _told(row: Row) -> str:
     return joined(figures.signs(row), row.status if row.status != "ok" else "")
 
 
-def screen(rows: Sequence[Row]) -> Document:
+def screen(rows: Sequence[Row], said: Sequence[Answer]) -> Document:
     """The rows for a terminal; those that were skipped are a line below, not half of the table."""
     shown = [row for row in rows if row.status != "skipped"]
-    return Document(title="", tables=(results("", shown),), notes=notes(rows))
+    return Document(title="", tables=(results("", shown),), notes=notes(rows), answers=tuple(map(str, said)))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

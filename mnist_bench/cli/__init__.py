@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             give_home(os.environ)
         try:
-            args = build_parser(command).parse_args(arguments or ["--help"])
+            args = build_parser(command).parse_args(arguments or ["--help"], argparse.Namespace(argv=arguments))
         finally:
             sys.stdout.flush()  # --help, which a full disk does not take
         code: int = importlib.import_module(COMMANDS[args.command][0]).execute(args)

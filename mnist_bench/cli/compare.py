@@ -42,6 +42,8 @@ def execute(args: argparse.Namespace) -> int:
         say(*(f"  {one.name}: A {one.a}, B {one.b} (moves {one.affects})" for one in comparison.differences))
         say("--across-machines compares them all the same")
     if comparison.comparable:
+        if args.other is None and args.format == "table":
+            say(options.reporting(args, args.run))
         return 0
     why = "" if comparison.differences else ": no cell and its reference were both measured"
     say(f"nothing comparable by {comparison.by} in {' and '.join(comparison.runs)}{why}")

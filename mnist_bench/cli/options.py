@@ -87,6 +87,7 @@ _HELP = {
     "variants": "variants instead of the matrix's: built-in ones or its own",
     "seeds": "how many seeds (3 means 0, 1, 2), or a list with commas (0,3,7; one seed: 7,)",
     "epochs": f"epochs of training, 1 to {MAX_EPOCHS}",
+    "timing_seconds": "seconds of timing a cell, over its seeds (timing.budget_seconds)",
     "reference": "the variant that the others are held against (default: the matrix's, else the first as eager is)",
     "timeout": "seconds that a trial may work",
     "shard": "only the K-th of N parts of the groups, as in 2/4",
@@ -109,6 +110,7 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     **{axis: ((f"--{axis.replace('_', '-')}",), {"type": _listed, "metavar": "A,B,..."}) for axis in AXES},
     "seeds": (("--seeds",), {"type": parse_seeds, "metavar": "N|LIST"}),
     "epochs": (("--epochs",), {"type": whole("--epochs", 1, MAX_EPOCHS), "metavar": "N"}),
+    "timing_seconds": (("--timing-seconds",), {"type": whole("--timing-seconds", 1, YEAR_SECONDS), "metavar": "S"}),
     "reference": (("--reference",), {"metavar": "VARIANT"}),
     "timeout": (("--timeout",), {"type": whole("--timeout", 1, YEAR_SECONDS), "metavar": "SECONDS"}),
     "shard": (("--shard",), {"metavar": "K/N"}),
@@ -176,9 +178,17 @@ def executed(args: argparse.Namespace, matrix_path: str, run: RunOptions) -> "Op
 
 def resuming(args: argparse.Namespace, run_id: str) -> str:
     """The command that goes on with what ``args.command`` has begun, under ``args.output_dir``."""
-    where = "" if args.output_dir == RESULTS else f" -o {shlex.quote(str(args.output_dir))}"
     plugins = " --allow-plugins" if getattr(args, "allow_plugins", False) else ""
-    return f"mnist-bench {args.command} --resume {run_id}{where}{plugins}"
+    return f"mnist-bench {args.command} --resume {run_id}{_where(args)}{plugins}"
+
+
+def reporting(args: argparse.Namespace, run: str) -> str:
+    """The command that shows more of a run."""
+    return f"next: mnist-bench report {shlex.quote(run)}{_where(args)}"
+
+
+def _where(args: argparse.Namespace) -> str:
+    return "" if args.output_dir == RESULTS else f" -o {shlex.quote(str(args.output_dir))}"
 
 
 def read_matrix(args: argparse.Namespace) -> tuple[Path, Matrix]:
@@ -210,6 +220,8 @@ def overrides(matrix: Matrix, args: argparse.Namespace) -> Matrix:
     names = [variant.name for variant in variants_of(matrix)]
     if given.get("reference", names[0]) not in names:
         raise UsageError(f"--reference: {unknown('variant', given['reference'], names)}")
+    if (seconds := getattr(args, "timing_seconds", None)) is not None:
+        given["timing"] = dataclasses.replace(matrix.timing, budget_seconds=seconds)
     if (seconds := getattr(args, "timeout", None)) is not None:
         given["limits"] = dataclasses.replace(matrix.limits, timeout_seconds=seconds)
     return dataclasses.replace(matrix, **given)

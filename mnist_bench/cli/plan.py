@@ -19,7 +19,7 @@ Row = dict[str, Any]
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Neither torch nor any plug-in is loaded, and nothing is written."
     options.add(parser, "matrix", *AXES, "filter", "seeds", "epochs", "shard", "reference", "allow_plugins")
-    options.add(parser, "format", "color")
+    options.add(parser, "timing_seconds", "format", "color")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -1,8 +1,10 @@
 """``mnist-bench run``: executes a matrix and prints its table."""
 
 import argparse
+import math
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +17,11 @@ from mnist_bench.cli import options
 from mnist_bench.cli.console import add_to_summary, make_console, print_result
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
-from mnist_bench.records import Manifest, RunOptions
-from mnist_bench.table import plain
+from mnist_bench.records import CELL_KEYS, Manifest, RunOptions
+from mnist_bench.table import duration, plain
 
 if TYPE_CHECKING:
+    from mnist_bench.analysis.conclusions import Answer
     from mnist_bench.analysis.summary import Run
     from mnist_bench.running.group import Observer
     from mnist_bench.running.runner import Options, RunPlan
@@ -30,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Writes results/<run-id>/; results/latest points to it. Ctrl-C keeps what is finished: --resume latest goes on."
     )
-    options.add(parser, "matrix", *AXES, "filter", "shard", "reference", "allow_plugins")
+    options.add(parser, "matrix", *AXES, "filter", "shard", "timing_seconds", "reference", "allow_plugins")
     parser.add_argument("--solo", action="store_true", help="time trials one by one; speed-ups are then unpaired")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first trial that fails")
     parser.add_argument("--strict-devices", action="store_true", help="a missing device or compiler is a failure")
@@ -52,6 +55,9 @@ def execute(args: argparse.Namespace) -> int:
     add_to_summary(lambda room: (plan.folder.path / "results.md").read_bytes())
     if not args.quiet:
         say_where(plan.folder, errors, "results")
+        if run.manifest.status == "complete" and args.format == "table":
+            for line in _next(run, args):
+                errors.print(line, soft_wrap=True)
     if run.manifest.status != "complete":
         again = options.resuming(args, plan.folder.run_id)
         errors.print(f"{run.manifest.status}; go on with: {again}", soft_wrap=True)
@@ -123,16 +129,42 @@ def tell(run: "Run", args: argparse.Namespace, errors: Console) -> bool:
     from mnist_bench.analysis import results
     from mnist_bench.analysis.summary import missed_floors
 
-    manifest, rows = run.manifest, run.rows
+    manifest, rows, said = run.manifest, run.rows, results.answers(run)
     if args.format == "table" and not rows:
         make_console(args, stderr=False).print("nothing was measured")
     else:
-        people = results.document(manifest, rows) if args.format == "md" else results.screen(rows)
-        print_result(args, people, lambda: results.to_json(run), lambda: results.table_of(rows).csv())
+        people = results.document(manifest, rows, said) if args.format == "md" else results.screen(rows, said)
+        print_result(args, people, lambda: results.to_json(run, said), lambda: results.table_of(rows).csv())
     missed = missed_floors(manifest.matrix, rows)
     for _, message in missed:
         errors.print(Text("expect: ", style="bold red") + Text(plain(message)), soft_wrap=True)
     return bool(missed)
+
+
+def _next(run: "Run", args: argparse.Namespace) -> Iterator[str]:
+    """What to type next: to be told more of the model of which that takes least, and to see what there is."""
+    from mnist_bench.analysis import results
+
+    untold = [(*_telling(run, one), one.model) for one in results.answers(run) if one.seeds and not args.resume]
+    for seconds, flags, model in sorted(untold)[:1]:
+        command = shlex.join(["mnist-bench", *args.argv, *flags])
+        yield f"to tell more of {plain(model)}, about {duration(seconds)}: {command}"
+    if any(trial.status == "ok" for trial in run.trials):
+        yield options.reporting(args, args.resume or "latest")
+
+
+def _telling(run: "Run", answer: "Answer") -> tuple[float, list[str]]:
+    """About how many seconds it takes to tell what an answer could not, and the flags beside those of this run.
+
+    Each seed is timed as long as those so far.
+    """
+    seeds, matrix = answer.seeds or 1, run.manifest.matrix
+    keys = {key: dict.fromkeys(getattr(cell, key) for cell in answer.untold) for key in CELL_KEYS if key != "variant"}
+    timing_s = math.ceil(matrix.timing.budget_seconds * seeds / len(matrix.seeds))
+    taken = [row for row in run.rows if all(getattr(row.cell, key) in values for key, values in keys.items())]
+    wanted = ",".join(f"{key}={value}" for key, values in keys.items() for value in values)
+    flags = ["--seeds", str(seeds), "--timing-seconds", str(timing_s), "--filter", wanted]
+    return sum(seeds * (row["total_s"] or 0.0) + timing_s for row in taken if row.seeds), flags
 
 
 def say_where(folder: RunFolder, errors: Console, what: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mnist_bench import __version__, figures
-from mnist_bench.analysis.results import machine, warnings
+from mnist_bench.analysis.results import answers, machine, warnings
 from mnist_bench.analysis.summary import Run
 from mnist_bench.figures import Figure, Row, cell_columns
 from mnist_bench.records import STATUSES
@@ -55,6 +55,7 @@ def render(run: Run, plots: Mapping[str, Plot], bundle: str) -> str:
         fastest=grouped((row for row in run.rows if row["fastest"]), lambda row: row.cell.model),
         reasons=grouped((row for row in rows if row.status != "ok"), lambda row: (row.status, row.reason)),
         warnings=warnings(run.manifest),
+        answers=answers(run),
         columns=cell_columns(),
         shown=shown,
         lines=[_line(number, row, shown) for number, row in enumerate(tried)],
