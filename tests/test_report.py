@@ -5,6 +5,7 @@ import hashlib
 import html
 import json
 import re
+import struct
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -210,11 +211,33 @@ def test_an_axis_labels_what_its_panel_has_room_for():
         assert [text for text in shown if text in {"100", "1,000", "10,000"}] == [f"{size:,}" for size in own]
 
 
-def test_a_variant_has_one_colour_and_no_look_comes_twice(plots):
-    colours = {(k.label, k.colour) for n in ("devices", "compiled", "epochs", "time", "steps") for k in plots[n].legend}
-    assert sorted(label for label, colour in colours if colour) == ["bf16", "compile", "eager"]
-    for legend in (plots["time"].legend, keys("variant", map(str, range(24)))):
-        assert len({(key.colour, key.shape) for key in legend}) == len(legend)
+def test_a_series_has_one_look_in_all_plots_and_no_look_comes_twice(material, plots):
+    series = [(k.label, k.colour, k.shape) for plot in plots.values() for k in plot.legend if k.field == "series"]
+    assert sorted({label for label, *_ in series}) == sorted(material.series)
+    assert len(set(series)) == len(material.series) == 6
+    for legend in (plots["time"].legend, keys("series", map(str, range(24)))):
+        assert len({(key.colour, key.shape, key.area) for key in legend}) == len(legend)
+
+
+def test_all_devices_of_a_model_stand_in_one_panel(plots):
+    titles = {name: [panel.title for panel in plot.panels] for name, plot in plots.items()}
+    models = ["mlp", "lenet5", "cnn"]
+    assert {name for name, own in titles.items() if own == models} == {*titles} - {"epochs", "steps"}
+    for name in ("epochs", "steps"):
+        assert titles[name] == [f"{model} · batch {size:,}" for model in models for size in SIZES]
+        assert {value["series"].split()[0] for value in plots[name].panels[0].values} == {"cpu", "cuda"}
+
+
+def test_a_single_epoch_is_no_curve():
+    trial = make_trial(outcome=ONE_EPOCH)
+    drawn = plots_of(material_of([trial]))
+    assert drawn["epochs"].missing
+    assert [layer["mark"]["type"] for layer in drawn["time"].spec["layer"]] == ["point"]
+    text = page_of(material_of([trial]))
+    headings = re.findall(r"<h2 id[^>]*>([^<]+)</h2>", text)
+    assert re.findall(r'<li><a href="#\w+">([^<]+)</a></li>', text) == headings[1:]
+    assert headings[:3] == ["At a glance", "All cells", "Throughput"]
+    assert "Accuracy by epoch" not in headings
 
 
 @pytest.mark.parametrize(("colours", "ground"), [(vega.LIGHT, "#ffffff"), (vega.DARK, "#191c20")])
@@ -257,22 +280,50 @@ def test_a_page_of_200_cells_is_under_3_mb(tmp_path):
     text = (folder.path / "report.html").read_text("utf-8")
     assert text.startswith("<!doctype html>")
     assert text.count("data-keys=") == 216
-    assert text.count("data-plot=") > 80
+    assert text.count("data-plot=") > 50
     assert len(text.encode()) < 3_000_000
 
 
 def test_images_of_every_plot(tmp_path):
-    folder = write_run(tmp_path, HOSTILE, batch_sizes=(100,))
+    hostile = replace(BF16, name=HOSTILE)
+    folder = write_run(tmp_path, HOSTILE, batch_sizes=(100,), variants=(BUILTIN_VARIANTS["eager"], hostile))
     target = tmp_path / "deep" / "images"
     assert main(["report", str(folder.path), "--images", str(target), "-q"]) == 0
-    names = [path.name for path in target.iterdir()]
-    assert len(names) == 2 * sum(len(plot.panels) for plot in plots_of(read(folder)).values())
+    panels = [panel for plot in plots_of(read(folder)).values() for panel in plot.panels]
+    captions = (target / "captions.txt").read_text("utf-8")
+    assert all(panel.caption in captions for panel in panels)
+    names = [path.name for path in target.iterdir() if path.name != "captions.txt"]
+    assert len(names) == 2 * len(panels)
     assert all(re.fullmatch(r"[a-z]+-\d+-[a-z0-9.-]+\.(png|svg)", name) for name in names)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in target.glob("*.png"))
     for path in target.glob("*.svg"):
         root = ET.fromstring(path.read_text("utf-8"))
         assert len(list(root.iter(f"{SVG}path"))) > 5
-        assert HOSTILE in "".join(root.itertext())
+        assert HOSTILE[:18] in "".join(root.itertext()), "long names of bars are cut"
+
+
+def test_a_picture_for_print_has_the_size_that_was_asked_for_and_one_size_of_text(tmp_path):
+    folder = write_run(tmp_path, "lenet5", "mlp")
+    look = "--plot", "time,throughput", "--plot", "waterfall", "--format", "pdf,svg,png", "--width", "84mm"
+    assert main(["report", str(folder.path), "--images", str(tmp_path / "x"), "-q", *look, "--theme", "dark"]) == 0
+    assert {path.stem.split("-")[0] for path in (tmp_path / "x").iterdir()} == {
+        "time", "throughput", "waterfall", "captions",
+    }  # fmt: skip
+    points = 84 / 25.4 * 72
+    for path in (tmp_path / "x").glob("*.svg"):
+        root = ET.fromstring(path.read_text("utf-8"))
+        texts = list(root.iter(f"{SVG}text"))
+        scale = points / float(root.get("viewBox").split()[2])
+        sizes = {float(text.get("font-size").removesuffix("px")) * scale for text in texts}
+        assert [*sizes] == [pytest.approx(8, abs=0.01)]
+        assert (root.get("width"), root.find(f"{SVG}rect").get("fill")) == (f"{points:.2f}pt", vega.TONES["card"][1])
+        words = {text.text for text in texts}
+        assert not words & {"lenet5", "mlp"}, "no title"
+        assert words >= ({"train step"} if path.stem.startswith("waterfall") else {"cpu · eager", "cuda · eager"})
+        (box,) = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ", path.with_suffix(".pdf").read_bytes())
+        assert float(box) == pytest.approx(points, abs=0.01)
+        png = path.with_suffix(".png").read_bytes()
+        wide, dots = struct.unpack(">I", png[16:20])[0], struct.unpack(">I", png.partition(b"pHYs")[2][:4])[0]
+        assert (wide, dots) == (pytest.approx(84 / 25.4 * 300, abs=1), round(300 / 0.0254))
 
 
 def test_samples_that_are_gone_are_told_and_a_page_goes_where_a_link_leads(tmp_path, capsys):

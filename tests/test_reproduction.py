@@ -151,7 +151,7 @@ def test_the_plot_draws_every_figure():
     assert [panel["title"] for panel in spec["concat"]][::3] == ["mlp, lr 0.01", "lenet5, lr 0.001"]
     values = [value for panel in spec["concat"] for value in panel["data"]["values"]]
     assert len(values) == 4 * 2 * 10
-    assert max(one["accuracy"] for one in values if one["variant"] == lab.MEASURED) == pytest.approx(0.9922)
+    assert max(one["accuracy"] for one in values if one["series"] == lab.MEASURED) == pytest.approx(0.9922)
     images = vega.images(spec)
     assert (images["svg"][:4], images["png"][:4]) == (b"<svg", b"\x89PNG")
 
@@ -176,7 +176,7 @@ def asked(monkeypatch):
 def finished(tmp_path, monkeypatch, asked):
     """Makes a results folder with the two runs of a reproduction; files of the data set, and plots, are made up."""
     monkeypatch.setattr(runner.data, "verify", lambda dataset: None)
-    monkeypatch.setattr(vega, "images", lambda spec: {"svg": b"an svg", "png": b"a png"})
+    monkeypatch.setattr(vega, "images", lambda *_: {"svg": b"an svg", "png": b"a png"})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def make(*more: Trial, **changes: Any) -> Path:

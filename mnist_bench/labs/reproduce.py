@@ -347,7 +347,7 @@ def plot(models: Sequence[Model]) -> dict[str, Any]:
             # The last lies above: where the two agree, the band of the seeds is seen beside the published line.
             for name, percent in ((MEASURED, one.measured), (PUBLISHED, [one.published])):
                 mean, low, high = (take(percent) / 100 for take in (fmean, min, max))
-                yield {"variant": name, "epoch": one.number, "accuracy": mean, "low": low, "high": high}
+                yield {"series": name, "epoch": one.number, "accuracy": mean, "low": low, "high": high}
 
     panel = learning.accuracy_by_epoch((PUBLISHED, MEASURED), learning.ACCURACY.title("accuracy"))
     panels = [

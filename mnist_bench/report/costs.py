@@ -1,6 +1,6 @@
 """Plots of what it costs: the times of single steps, where the time goes, memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 
 import altair as alt
@@ -8,9 +8,20 @@ import numpy as np
 
 from mnist_bench import figures
 from mnist_bench.records import Cell, Measurement
-from mnist_bench.report.material import MOST_PANELS, Drawn, Material, Plot, Steps, by_size, keys, panelled, short
-from mnist_bench.report.vega import coloured, layered, logarithmic, rule_at
-from mnist_bench.table import plain
+from mnist_bench.report.material import (
+    MOST_PANELS,
+    Drawn,
+    Material,
+    Plot,
+    Steps,
+    by_size,
+    keys,
+    panelled,
+    series,
+    short,
+    titled,
+)
+from mnist_bench.report.vega import blank, coloured, curve, layered, logarithmic, rule_at
 
 SKETCH = (np.arange(400) + 0.5) / 400  # quantiles of one trial's steps that are kept
 MOST_SEEDS = 5  # of a cell, whose steps are read
@@ -26,7 +37,7 @@ CELLS = alt.Y("cell:N").sort(None).title(None)
 
 
 def step_times(material: Material) -> Plot:
-    """The distribution of single steps in the session; a panel for each model, device and batch size."""
+    """The distribution of single steps in the session; a panel for each model and batch size."""
     timed = [row for row in material.measured if row["step_ms_p50"] is not None]
     panels = list(dict.fromkeys(by_size(row.cell) for row in timed))[:MOST_PANELS]
     unread: list[str] = []
@@ -38,17 +49,17 @@ def step_times(material: Material) -> Plot:
     lost = f"The raw samples of {len(unread)} trial{'s' * (len(unread) != 1)} are missing or cannot be read."
     x = alt.X("ms:Q").scale(logarithmic(0)).axis(format="~g", tickCount=5, grid=False).title("ms per step")
     y = alt.Y("share:Q").axis(format=".0%", tickCount=3).title("share of steps")
-    told = {"variant": "variant", "share": "share of its steps|.1%", "ms": "took at most ms|.3r"}
-    lines = coloured("variant", material.variants, **told).mark_line(strokeWidth=2)
+    told = {"series": "of", "share": "share of its steps|.1%", "ms": "took at most ms|.3r"}
+    line, points = curve(coloured("series", material.series, **told).encode(x=x, y=y), "series", material.series)
     return panelled(
         items,
         lambda own: f"Median step: {', '.join(one.words for one in own)}.",
-        keys("variant", material.variants, "line"),
+        keys("series", material.series),
         by=by_size,
         title="Step times",
-        lead="The share of the steps of the timing sessions that took at most so long, less the slowest 1 %. Where a "
-        "line crosses the dashed one is its median. Steep and left is better.",
-        spec=layered(rule_at(0.5), lines.encode(x=x, y=y), height=150),
+        lead="The share of the steps of the timing sessions that took at most so long, less the slowest 1 %. The "
+        "points are the medians. Steep and left is better.",
+        spec=layered(rule_at(0.5), line, points.transform_filter("datum.share == 0.5"), height=150),
         missing=lost if unread else "No session was timed.",
         notes=[several] * any(row.seeds > MOST_SEEDS for row in timed) + [lost] * (len(unread) > 0),
     )
@@ -66,21 +77,27 @@ def _steps(material: Material, cell: Cell, unread: list[str]) -> Steps:
 def _distribution(cell: Cell, steps: Steps) -> Drawn:
     if not steps.size:
         return Drawn(cell, [])
-    variant, ms = plain(cell.variant), dict(zip(DRAWN, np.percentile(steps, DRAWN).tolist(), strict=True))
-    values = [{"variant": variant, "ms": short(ms[percent]), "share": percent / 100} for percent in DRAWN]
+    name, ms = series(cell), dict(zip(DRAWN, np.percentile(steps, DRAWN).tolist(), strict=True))
+    values = [{"series": name, "ms": short(ms[percent]), "share": percent / 100} for percent in DRAWN]
     middle, high = figures.significant(ms[50]), figures.significant(ms[95])
-    return Drawn(cell, values, f"{variant} {middle} ms (95 % below {high} ms)")
+    return Drawn(cell, values, f"{name} {middle} ms (95 % below {high} ms)")
 
 
 def waterfall(material: Material) -> Plot:
-    """Where the time of each cell went; a panel for each model and device, a bar a cell."""
+    """Where the time of each cell went; a panel for each model, a bar a cell."""
     x = alt.X("share:Q").scale(domain=[0, 1]).axis(format=".0%", tickCount=5).title("share of the time awake")
     bars = coloured("phase", PHASES, cell="cell", phase="phase", share="share|.1%", seconds="s|,.4~r")
-    bars = bars.mark_bar(height={"band": 0.72}).encode(x=x, y=CELLS, order=alt.Order("rank:Q"))
+    # A bar is named "cpu · 100 · eager · 8.1 s": what is behind the last dot stands at its other end.
+    last = "lastindexof(datum.value, '·')"
+    names, ends = f"slice(datum.value, 0, {last} - 1)", f"slice(datum.value, {last} + 2)"
+    drawn = bars.mark_bar(height={"band": 0.72}).encode(y=CELLS.axis(labelExpr=names), order=alt.Order("rank:Q"))
+    seconds = (
+        blank().transform_filter("false").mark_tick().encode(y=CELLS.axis(labelExpr=ends, orient="right", grid=False))
+    )
 
     def caption(own: Sequence[Drawn]) -> str:
         trained = sorted(value["share"] for one in own for value in one.values if value["phase"] == PHASES[0])
-        span = " to ".join(dict.fromkeys(f"{share:.0%}" for share in trained[:1] + trained[-1:]))
+        span = " to ".join(dict.fromkeys(f"{100 * share:.0f} %" for share in trained[:1] + trained[-1:]))
         return f"Training steps take {span or 'nothing'} of the time awake."
 
     return panelled(
@@ -89,20 +106,22 @@ def waterfall(material: Material) -> Plot:
         keys("phase", PHASES, "bar"),
         bars=True,
         title="Where the time goes",
-        lead="The time that a trial was awake, process start to exit, all seeds together: 100 %.",
-        spec=layered(bars),
+        lead="The time that a trial was awake, process start to exit: its shares, and its seconds "
+        "at the right, the mean over seeds.",
+        spec=layered(drawn.encode(x=x), seconds) | {"resolve": {"axis": {"y": "independent"}}},
         missing="No trial recorded its phases.",
     )
 
 
-def _phases(cell: Cell, measurements: Iterable[Measurement]) -> Drawn:
+def _phases(cell: Cell, measurements: Sequence[Measurement]) -> Drawn:
     """The shares of ``PHASES`` in the time awake."""
     spent = dict.fromkeys(PHASES, 0.0)
     for one in measurements:
         for part, seconds in one.phases.items():
-            spent[PHASE_OF.get(part, REST)] += seconds
-        spent[REST] += max(0.0, one.awake_s - sum(one.phases.values()))
-    awake, name = sum(spent.values()), _bar_name(cell)
+            spent[PHASE_OF.get(part, REST)] += seconds / len(measurements)
+        spent[REST] += max(0.0, one.awake_s - sum(one.phases.values())) / len(measurements)
+    awake = sum(spent.values())
+    name = titled(_bar_name(cell), f"{figures.significant(awake)} s")
     values = [
         {"cell": name, "phase": phase, "rank": rank, "share": short(seconds / awake), "seconds": short(seconds)}
         for rank, (phase, seconds) in enumerate(spent.items())
@@ -112,7 +131,7 @@ def _phases(cell: Cell, measurements: Iterable[Measurement]) -> Drawn:
 
 
 def memory(material: Material) -> Plot:
-    """Peak memory; a panel for each model and device, a bar a cell and place: the device's is narrow."""
+    """Peak memory; a panel for each model, a bar a cell and place: the device's is narrow."""
     x = alt.X("mib:Q").axis(format=",d", tickCount=5).title("peak, MiB").stack(None)
     size = alt.Size("place:O").scale(domain=list(PLACES), range=BREADTHS).legend(None)
     bars = coloured("place", list(PLACES), cell="cell", place="memory", mib="MiB|,.3r").mark_bar()
@@ -140,4 +159,4 @@ def memory(material: Material) -> Plot:
 
 
 def _bar_name(cell: Cell) -> str:
-    return f"{cell.batch_size:,} · {plain(cell.variant)}"
+    return titled(cell.device, f"{cell.batch_size:,}", cell.variant)

@@ -1,19 +1,19 @@
 """Plots of how well: accuracy by epoch, and against the time that it took."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 from mnist_bench import figures
 from mnist_bench.analysis.summary import Run
 from mnist_bench.records import Cell
-from mnist_bench.report.material import Drawn, Material, Plot, batch, by_size, keys, panelled, short
+from mnist_bench.report.material import Drawn, Key, Material, Plot, batch, by_size, keys, panelled, series, short
 from mnist_bench.report.vega import Spec, coloured, curve, layered, logarithmic
-from mnist_bench.table import joined, plain
+from mnist_bench.table import joined
 
 ACCURACY = (
     alt.Y("accuracy:Q")
@@ -33,7 +33,7 @@ def curves(run: Run) -> list[Drawn]:
         elapsed = zip(*(accumulate(epochs.train_s) for epochs in seeds), strict=False)
         values = [_epoch(cell, n, *both) for n, both in enumerate(zip(reached, elapsed, strict=True), start=1)]
         if values:
-            where = f"{plain(cell.variant)} at {batch(cell.batch_size)}"
+            where = f"{series(cell)} at {batch(cell.batch_size)}"
             accuracy, seconds = values[-1]["accuracy"], figures.significant(values[-1]["seconds"])
             found.append(Drawn(cell, values, f"{where}, {accuracy:.4f} after {seconds} s"))
     return found
@@ -43,7 +43,7 @@ def _epoch(cell: Cell, number: int, reached: Sequence[float], elapsed: Sequence[
     """Means over seeds, and the lowest and highest of them; ``elapsed``: seconds of training so far."""
     mean, low, high = fmean(reached), min(reached), max(reached)
     return {
-        "variant": plain(cell.variant),
+        "series": series(cell),
         "batch": batch(cell.batch_size),
         "epoch": number,
         "seconds": short(fmean(elapsed)),
@@ -55,46 +55,49 @@ def _epoch(cell: Cell, number: int, reached: Sequence[float], elapsed: Sequence[
 
 
 def by_epoch(material: Material) -> Plot:
-    """Accuracy after each epoch; a panel for each model, device and batch size. A single epoch makes no curve."""
+    """Accuracy after each epoch; a panel for each model and batch size. A single epoch makes no curve."""
     every = curves(material.run)
 
     def caption(own: Sequence[Drawn]) -> str:
         finals = sorted(one.values[-1]["accuracy"] for one in own)
         span = " to ".join(dict.fromkeys(f"{accuracy:.4f}" for accuracy in (finals[0], finals[-1])))
-        over = f"over {len(own)} variant{'s' * (len(own) != 1)}"
-        return f"After {max(len(one.values) for one in own)} epochs: {span} {over}."
+        return f"After {max(len(one.values) for one in own)} epochs: {span}{f' in {len(own)} cells' * (len(own) > 1)}."
 
     return panelled(
         [one for one in every if len(one.values) > 1],
         caption,
-        keys("variant", material.variants),
+        keys("series", material.series),
         by=by_size,
         title="Accuracy by epoch",
         lead="The mean over seeds; the band reaches from the lowest to the highest. Variants of the same mathematics "
         "should lie on each other.",
-        spec=accuracy_by_epoch(material.variants, ACCURACY),
+        spec=accuracy_by_epoch(material.series, ACCURACY),
         missing="One epoch was trained: its accuracy is in the table." if every else NOTHING,
     )
 
 
-def accuracy_by_epoch(variants: Sequence[str], y: alt.Y) -> Spec:
-    """The mean of each variant, and a band from the lowest seed to the highest."""
+def accuracy_by_epoch(names: Sequence[str], y: alt.Y) -> Spec:
+    """The mean of each series, and a band from the lowest seed to the highest."""
     x = alt.X("epoch:Q").scale(padding=10, nice=False, zero=False).axis(format="d", tickMinStep=1, grid=False)
-    told = {"variant": "variant", "epoch": "epoch", "accuracy_text": "accuracy"}
-    base = coloured("variant", variants, **told).encode(x=x.title("epoch"))
+    told = {"series": "of", "epoch": "epoch", "accuracy_text": "accuracy"}
+    base = coloured("series", names, **told).encode(x=x.title("epoch"))
     seeds = base.encode(y="low:Q", y2="high:Q")
     # Of a single epoch there is no band: the rules at its ends are seen.
     bands = seeds.mark_area(opacity=0.18), seeds.mark_rule(opacity=0.5)
-    return layered(*bands, *curve(base.encode(y=y), "variant", variants))
+    return layered(*bands, *curve(base.encode(y=y), "series", names))
 
 
 def by_time(material: Material) -> Plot:
-    """Accuracy against training time; a panel for each model and device. Colours are variants, shapes batch sizes."""
-    variants, every = material.variants, curves(material.run)
+    """Accuracy against training time; a panel for each model. The larger a point, the larger the batch."""
+    every = curves(material.run)
     sizes = [batch(size) for size in sorted({one.cell.batch_size for one in every})]
+    areas = [round(float(side) ** 2, 1) for side in np.linspace(4.5, 9.5, len(sizes))]
     x = alt.X("seconds:Q").scale(logarithmic()).axis(format="~g", tickCount=4, grid=False).title("seconds of training")
     told = {"batch": "batch size", "epoch": "epoch", "seconds": "seconds|,.4~r", "accuracy_text": "accuracy"}
-    base = coloured("variant", variants, variant="variant", **told).encode(x=x, y=ACCURACY)
+    base = coloured("series", material.series, series="of", **told).encode(x=x, y=ACCURACY)
+    line, points = curve(base.transform_filter("datum.seconds > 0"), "series", material.series)
+    size = alt.Size("batch:N").scale(domain=sizes, range=areas).title(None)
+    single = all(len(one.values) == 1 for one in every)
 
     def caption(own: Sequence[Drawn]) -> str:
         best = max(own, key=lambda one: one.values[-1]["accuracy"])
@@ -104,9 +107,13 @@ def by_time(material: Material) -> Plot:
     return panelled(
         every,
         caption,
-        [*keys("variant", variants, "line"), *(replace(key, colour=0) for key in keys("batch", sizes))],
-        title="Accuracy against training time",
-        lead="A line a cell, a point an epoch; seconds of training alone. Further left and higher is better.",
-        spec=layered(*curve(base.transform_filter("datum.seconds > 0"), "batch", sizes)),
+        [
+            *keys("series", material.series),
+            *(Key("batch", name, 0, "circle", area) for name, area in zip(sizes, areas, strict=True)),
+        ],
+        title="Accuracy by time",
+        lead=f"A point a cell{', after its one epoch' if single else ' and epoch, joined by a line'}; seconds of "
+        "training alone. Further left and higher is better.",
+        spec=layered(*[line.encode(detail=["series:N", "batch:N"])] * (not single), points.encode(size=size)),
         missing=NOTHING,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mnist_bench.analysis.summary import Run
 from mnist_bench.figures import Row
 from mnist_bench.records import Cell
-from mnist_bench.report.vega import LIGHT, SHAPES, Shape
+from mnist_bench.report.vega import LIGHT, POINT, SHAPES, Shape
 from mnist_bench.table import Table, grouped, plain
 
 MOST_PANELS = 60  # of one plot: more take a browser long, and nobody looks at them
@@ -49,12 +49,16 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A line of the legend, of a name in ``field``. ``colour`` counts from 1 in the palette; 0: a shape without one."""
+    """A line of the legend, of a name in ``field``. ``colour`` counts from 1 in the palette; 0: a shape without one.
+
+    ``area`` is that of the symbol, as in the plot.
+    """
 
     field: str
     label: str
     colour: int
     shape: Shape
+    area: float = POINT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +92,9 @@ class Material:
         return [row for row in self.run.rows if row.seeds]
 
     @property
-    def variants(self) -> list[str]:
-        """As the plots name them, in the order of the matrix: each has the same look in all of them."""
-        return list(dict.fromkeys(plain(row.cell.variant) for row in self.run.rows))
+    def series(self) -> list[str]:
+        """Devices and variants as the plots name them: each has the same look in all of them."""
+        return list(dict.fromkeys(series(row.cell) for row in self.measured))
 
 
 def panelled(
@@ -110,11 +114,11 @@ def panelled(
         caption: of a panel, from what is drawn in it.
         legend: all keys that there are; those of names in the values are shown.
         missing: what is said where there is no panel.
-        by: the names of a cell's panel; its model and device, if nothing else is said.
+        by: the names of a cell's panel; its model, if nothing else is said: all devices stand in one panel.
         bars: every item is a bar: a panel has room for some, and is as high as they are.
         words: the rest of the plot.
     """
-    groups = grouped(items, lambda one: (by or model_and_device)(one.cell))
+    groups = grouped(items, lambda one: (by or by_model)(one.cell))
     panels = []
     for names, own in list(groups.items())[:MOST_PANELS]:
         shown = [one for one in own if one.values][: MOST_BARS if bars else None]
@@ -139,13 +143,18 @@ def keys(field: str, names: Iterable[str], shape: Shape | None = None) -> list[K
     return [Key(field, name, colour, shape or own) for name, colour, own in looks]
 
 
-def model_and_device(cell: Cell) -> Names:
-    return cell.model, cell.device
+def by_model(cell: Cell) -> Names:
+    return (cell.model,)
 
 
 def by_size(cell: Cell) -> Names:
-    """The panel of a cell where each model, device and batch size has its own."""
-    return cell.model, cell.device, batch(cell.batch_size)
+    """The panel of a cell where each model and batch size has its own."""
+    return cell.model, batch(cell.batch_size)
+
+
+def series(cell: Cell) -> str:
+    """``cuda · compile``"""
+    return titled(cell.device, cell.variant)
 
 
 def titled(*names: object) -> str:

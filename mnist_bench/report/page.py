@@ -42,13 +42,15 @@ def render(run: Run, plots: Mapping[str, Plot], bundle: str) -> str:
     tried = [row for row in rows if row.status != "skipped"]  # what is missing here is a reason, not half of a table
     measured = [row for row in run.rows if row.seeds]
     shown = [figure for figure in figures.SHOWN if any(row[figure.key] is not None for row in measured)]
+    accelerators = {f"{row.cell.device}: {row['device_name']}": None for row in measured if row.cell.device != "cpu"}
     return html(
         "page.html.j2",
         plots,
         bundle,
         run=run,
         manifest=run.manifest,
-        machine=" · ".join(machine(run.manifest.environment)),
+        machine=" · ".join([*machine(run.manifest.environment), *accelerators]),
+        drawn={name: plot for name, plot in plots.items() if not plot.missing},
         counts={status: n for status in reversed(STATUSES) if (n := sum(row.status == status for row in rows))},
         statuses={row.status: None for row in tried},
         measured=measured,
@@ -90,7 +92,9 @@ def html(template: str, plots: Mapping[str, Plot], bundle: str, **content: Any) 
         name: {"spec": plot.spec, "panels": [{"values": one.values, "height": one.height} for one in plot.panels]}
         for name, plot in plots.items()
     }
-    style = environment.get_template("page.css.j2").render(colours=list(zip(vega.LIGHT, vega.DARK, strict=True)))
+    style = environment.get_template("page.css.j2").render(
+        colours=list(zip(vega.LIGHT, vega.DARK, strict=True)), tones=vega.TONES
+    )
     # Ours, or the bundle, which was looked through: the only texts that are not escaped.
     scripts = [Markup(bundle), Markup(vega.asset("page.js"))]
     return environment.get_template(template).render(

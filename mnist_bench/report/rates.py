@@ -11,7 +11,7 @@ from mnist_bench.analysis.answers import Crossover
 from mnist_bench.analysis.compare import BREAK_EVENS, FOOTNOTES, Line, compare_cells
 from mnist_bench.cells import variants_of
 from mnist_bench.records import Cell
-from mnist_bench.report.material import Drawn, Material, Plot, batch, keys, panelled, titled
+from mnist_bench.report.material import Drawn, Material, Plot, batch, keys, panelled, series, titled
 from mnist_bench.report.vega import blank, coloured, curve, layered, logarithmic, rule_at
 from mnist_bench.stats import Interval
 from mnist_bench.table import Table, grouped, joined, listed, plain
@@ -19,10 +19,11 @@ from mnist_bench.table import Table, grouped, joined, listed, plain
 # Signs of the plots beside those of the tables, where the status has a column of its own.
 PARTIAL = "¶"
 NOTES = {**FOOTNOTES, PARTIAL: "partial: not every seed is ok; this is what the others say, which are no fair sample"}
-# Of ratios that lie close together, and of others.
+HOLES = "A point with a hole: one or more of these apply."
+# Of a panel whose ratios lie close together, and of others.
 FINE_TICKS = [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.75, 2, 2.5, 3]
 COARSE_TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
-FINE_SPREAD = 3.0  # the largest ratio over the smallest
+FINE_SPREAD = 3.0  # the highest that its axis shows over the lowest
 
 
 def throughput(material: Material) -> Plot:
@@ -31,7 +32,6 @@ def throughput(material: Material) -> Plot:
     points = [
         _point(
             row.cell,
-            titled(row.cell.device, row.cell.variant),
             Interval(row[key], row[f"{key}_low"], row[f"{key}_high"]),
             figures.signs(row).replace("*", "") + PARTIAL * (row.status != "ok"),
             "samples/s",
@@ -41,24 +41,23 @@ def throughput(material: Material) -> Plot:
     ]
     return _by_batch_size(
         points,
-        list(dict.fromkeys(point.values[0]["variant"] for point in points)),
+        material.series,
         unit="samples/s",
-        by=lambda cell: (cell.model,),
-        title="Throughput by batch size",
+        title="Throughput",
         lead="Training samples per second over whole epochs; higher is better. Bars are 95 % intervals over seeds.",
         missing="No cell has a throughput.",
     )
 
 
 def by_device(material: Material) -> Plot:
-    """Speed-up of each other device over the CPU; a panel for each model and device."""
+    """Speed-up of each other device over the CPU; a panel for each model."""
     comparison = compare_cells(material.run, "device", partial=True)
-    crossovers = grouped(comparison.crossovers, attrgetter("model", "device"))
+    crossovers = grouped(comparison.crossovers, attrgetter("model"))
     why = _reasons(one for one in comparison.lines if one.cell.device != "cpu")
     return _by_batch_size(
         _speed_ups(comparison.lines),
-        material.variants,
-        more=lambda cell: crossover_words(crossovers.get((cell.model, cell.device), ())),
+        material.series,
+        more=lambda cell: crossover_words(crossovers.get(cell.model, ())),
         title="CPU against GPU",
         lead="How many times faster a training step is than on the CPU, both timed together. Bars are 95 % intervals.",
         missing=f"No cell was timed both on the CPU and on another device: {why or 'name both under devices'}.",
@@ -74,7 +73,7 @@ def compiled(material: Material) -> Plot:
     missing = f"No compiled cell could be compared: {_reasons(lines) or 'none has finished'}."
     return _by_batch_size(
         _speed_ups(lines),
-        material.variants,
+        material.series,
         title="Eager against compiled",
         lead="How many times faster a compiled training step is than the eager one, both timed together. Bars are 95 % "
         "intervals. The table below says after how much training the time of compiling is earned back.",
@@ -85,13 +84,13 @@ def compiled(material: Material) -> Plot:
 
 def _speed_ups(lines: Iterable[Line]) -> list[Drawn]:
     return [
-        _point(one.cell, plain(one.cell.variant), one.speed_up.interval, one.marks + PARTIAL * one.partial)
+        _point(one.cell, one.speed_up.interval, one.marks + PARTIAL * one.partial)
         for one in lines
         if one.speed_up is not None
     ]
 
 
-def _point(cell: Cell, series: str, interval: Interval, marks: str, unit: str = "") -> Drawn:
+def _point(cell: Cell, interval: Interval, marks: str, unit: str = "") -> Drawn:
     """A point of a line with its bar: an unknown interval is one of no length, which is not seen.
 
     A logarithmic axis has no 0: an interval that reaches it is drawn from a hundredth of the figure.
@@ -100,7 +99,7 @@ def _point(cell: Cell, series: str, interval: Interval, marks: str, unit: str = 
     rate, low, high = interval.estimate, interval.low, interval.high
     bounds = figures.bounds(low, high, text)
     value = {
-        "variant": series,
+        "series": series(cell),
         "batch_size": cell.batch_size,
         "rate": rate,
         "low": rate if low is None else max(low, rate / 100),
@@ -110,13 +109,13 @@ def _point(cell: Cell, series: str, interval: Interval, marks: str, unit: str = 
         "marks": marks,
         "note": ", ".join(NOTES[mark].partition(":")[0] for mark in marks) or "none",
     }
-    at = f"{series} at {batch(cell.batch_size)},"
+    at = f"{series(cell)} at {batch(cell.batch_size)},"
     return Drawn(cell, [value], joined(at, text(rate), bounds, unit, marks))
 
 
 def _by_batch_size(
     points: Sequence[Drawn],
-    series: Sequence[str],
+    names: Sequence[str],
     unit: str = "",
     more: Callable[[Cell], str] = lambda cell: "",
     **words: Any,
@@ -133,26 +132,28 @@ def _by_batch_size(
     ticks = f"domain('x')[1] > 1.000001 * domain('x')[0] ? {sizes} : [domain('x')[0]]"
     axis = alt.Axis(values=alt.ExprRef(ticks), format=",d", grid=False, labelOverlap="greedy")
     x = alt.X("batch_size:Q").scale(logarithmic(24)).axis(axis).title("batch size")
-    axis = alt.Axis(format="~s", tickCount=4) if unit else _ratio_axis([1.0, *map(_rate, points)])
+    axis = alt.Axis(format="~s", tickCount=4) if unit else _ratio_axis()
     y = alt.Y("rate:Q").scale(logarithmic()).axis(axis).title(unit or "speed-up")
     told = {"batch_size": "batch size|,d", "rate_text": unit or "speed-up", "interval": "95 %", "note": "note"}
-    base = coloured("variant", series, variant="variant", **told).encode(x=x)
+    base = coloured("series", names, series="of", **told).encode(x=x)
     interval = base.mark_rule(strokeWidth=1.5).encode(y="low:Q", y2="high:Q")
     equal = [] if unit else [rule_at(1)]
-    signs = blank().mark_text(dx=9, dy=-9).encode(x=x, y=y, text="marks:N")
+    doubtful = blank().transform_filter("datum.marks != ''").mark_point(style="hole")
+    doubtful = doubtful.encode(x=x, y=y, tooltip=base.encoding.tooltip)
+    notes = figures.footnotes((point.values[0]["marks"] for point in points), NOTES)
     return panelled(
         points,
         caption,
-        keys("variant", series),
-        spec=layered(*equal, interval, *curve(base.encode(y=y), "variant", series), signs),
-        notes=figures.footnotes((point.values[0]["marks"] for point in points), NOTES),
+        keys("series", names),
+        spec=layered(*equal, interval, *curve(base.encode(y=y), "series", names), doubtful),
+        notes=[HOLES] * (len(notes) > 0) + notes,
         **words,
     )
 
 
-def _ratio_axis(ratios: Sequence[float]) -> alt.Axis:
-    ticks = FINE_TICKS if max(ratios) / min(ratios) < FINE_SPREAD else COARSE_TICKS
-    return alt.Axis(values=ticks, format="~g", grid=True, labelExpr="datum.label + 'x'", labelOverlap=True)
+def _ratio_axis() -> alt.Axis:
+    ticks = f"domain('y')[1] < {FINE_SPREAD} * domain('y')[0] ? {FINE_TICKS} : {COARSE_TICKS}"
+    return alt.Axis(values=alt.ExprRef(ticks), format="~g", grid=True, labelExpr="datum.label + 'x'", labelOverlap=True)
 
 
 def _rate(point: Drawn) -> float:
@@ -160,9 +161,10 @@ def _rate(point: Drawn) -> float:
 
 
 def crossover_words(crossovers: Sequence[Crossover]) -> str:
-    """``eager, compile: faster than the CPU from batch size 180 on [120, 260].``, variants that agree together."""
+    """``cuda · eager: faster than the CPU from batch size 180 on [120, 260].``, those that agree together."""
     same = grouped(crossovers, _crossover_words)
-    return " ".join(f"{', '.join(plain(one.variant) for one in own)}: {words}." for words, own in same.items())
+    named = {words: ", ".join(titled(one.device, one.variant) for one in own) for words, own in same.items()}
+    return " ".join(f"{names}: {words}." for words, names in named.items())
 
 
 def _crossover_words(one: Crossover) -> str:

@@ -9,29 +9,40 @@ colours say.
 import json
 import re
 import sys
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import altair as alt
+
+from mnist_bench.report import FORMATS, WIDTH, Format, Theme
 
 if TYPE_CHECKING:
     from mnist_bench.report.material import Panel, Plot
 
 DATA = "panel"  # the name under which a specification expects its panel's values
 HEIGHT = 210
-WIDTH = 640  # of an image
-SCALE = 2.0  # pixels of a PNG per unit of length
+POINT = 55  # the area of one in square pixels
 NAME_LIMIT = 80
-LINE = 105  # characters of a caption that fit into the width
+# Of pictures. Lengths are CSS pixels, 96 an inch; a file says inches: 72 points, and 300 of a PNG's pixels.
+FONT = 32 / 3  # 8 points
+POINTS = 72 / 96
+DPI = 300
+PADDING = 4
 
 Spec = dict[str, Any]
 Shape = Literal["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "bar", "line"]
 
 LIGHT = ("#0a5c8f", "#c8500a", "#00805b", "#a8477f", "#8f6a00", "#3d94d1", "#6b6f76", "#4a3fa8")
 DARK = ("#4fa9e2", "#f28a45", "#2fc79b", "#e391bf", "#e3b43c", "#9bd3f5", "#a3a8b0", "#a79cf2")
-PAPER = {"ink": "#1a1d21", "muted": "#565b63", "rule": "#d9dce1"}
+# Of text and ground, light and dark.
+TONES = {
+    "ink": ("#1a1d21", "#e9ebee"),
+    "muted": ("#565b63", "#a4aab3"),
+    "rule": ("#e2e4e7", "#2d3239"),
+    "card": ("#ffffff", "#191c20"),
+}
 SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 
 
@@ -61,7 +72,7 @@ def rule_at(y: float) -> alt.Chart:
 def curve(base: alt.Chart, field: str, names: Sequence[str]) -> list[alt.Chart]:
     """A line and its points, with a shape for each name."""
     shape = alt.Shape(f"{field}:N").scale(domain=list(names), range=list(SHAPES)).title(None)
-    points = base.mark_point(filled=True, size=55, opacity=1).encode(shape=shape)
+    points = base.mark_point(filled=True, size=POINT, opacity=1).encode(shape=shape)
     return [base.mark_line(strokeWidth=2).encode(detail=f"{field}:N"), points]
 
 
@@ -89,43 +100,74 @@ def screen() -> dict[str, Any]:
     return {**json.loads(asset("plots.json")), "range": {"category": variables}, "legend": {"disable": True}}
 
 
-def paper() -> dict[str, Any]:
-    """The config for PNG and SVG files: dark on white, with a legend."""
-    text = re.sub(r"var\(--(\w+)\)", lambda found: PAPER[found[1]], asset("plots.json"))
-    return {**json.loads(text), "range": {"category": list(LIGHT)}, "background": "white", "padding": 16}
+def paper(theme: Theme = "light") -> dict[str, Any]:
+    """The config of pictures: a legend, text of one size, a theme's colours."""
+    dark = theme == "dark"
+    text = re.sub(r"var\(--(\w+)\)", lambda found: TONES[found[1]][dark], asset("plots.json"))
+    config: dict[str, Any] = json.loads(re.sub(r'(ontSize": )\d+', rf"\g<1>{FONT}", text))
+    own = {"range": {"category": list(DARK if dark else LIGHT)}, "background": TONES["card"][dark], "padding": PADDING}
+    return config | own
 
 
-def images_of(name: str, plot: "Plot") -> Iterator[tuple[str, bytes]]:
-    """Images of each panel of a plot, with its title and legend in it: names and contents of files."""
+def images_of(
+    name: str, plot: "Plot", formats: Sequence[Format] = FORMATS[:2], width: float = WIDTH, theme: Theme = "light"
+) -> Iterator[tuple[str, bytes]]:
+    """Pictures of each panel of a plot, ``width`` pixels wide, without title and caption: files' names and contents."""
     for number, panel in enumerate(plot.panels, start=1):
-        for suffix, image in images(_on_paper(plot, panel)).items():
-            yield f"{_file_name(f'{name}-{number}-{panel.title}')}.{suffix}", image
+        for suffix, image in images(_on_paper(plot, panel, width, theme), formats).items():
+            yield f"{_file_name(name, number, panel)}.{suffix}", image
 
 
-def images(spec: Spec) -> dict[str, bytes]:
-    """A specification as an image, by the suffix of its file."""
+def captions_of(name: str, plot: "Plot") -> Iterator[str]:
+    """What the page says about each of these pictures, after the name of its file."""
+    for number, panel in enumerate(plot.panels, start=1):
+        words = f"{plot.title}: {panel.title}. {plot.lead}", panel.caption, *plot.notes
+        yield "\n".join((_file_name(name, number, panel), *words, ""))
+
+
+def images(spec: Spec, formats: Sequence[Format] = FORMATS[:2]) -> dict[str, bytes]:
+    """A specification as a picture, by the suffix of its file."""
     import vl_convert
 
-    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=_version())
-    return {"svg": svg.encode("utf-8", "backslashreplace"), "png": vl_convert.svg_to_png(svg, scale=SCALE)}
+    drawn: str = vl_convert.vegalite_to_svg(spec, vl_version=_version())
 
+    def sized(unit: str) -> str:
+        """What has no unit is taken for points."""
+        return re.sub(
+            r' (width|height)="([\d.]+)"',
+            lambda found: f' {found[1]}="{float(found[2]) * POINTS:.2f}{unit}"',
+            drawn,
+            count=2,
+        )
 
-def _file_name(title: str) -> str:
-    """``throughput-1-lenet5-cpu``: letters, digits, dots and hyphens only, whatever the models are called."""
-    return re.sub(r"[^a-z0-9.]+", "-", title.lower())[:NAME_LIMIT].strip("-.")
-
-
-def _on_paper(plot: "Plot", panel: "Panel") -> Spec:
-    """A specification that stands alone: data, title, colours, legend and width in it."""
-    title = {"text": f"{plot.title}: {panel.title}", "subtitle": textwrap.wrap(panel.caption, LINE)}
-    return {
-        **plot.spec,
-        "width": WIDTH,
-        "height": panel.height or plot.spec["height"],
-        "title": {**title, "limit": WIDTH, "offset": 14},
-        "datasets": {DATA: panel.values},
-        "config": paper(),
+    make: dict[Format, Callable[[], bytes]] = {
+        "svg": lambda: sized("pt").encode("utf-8", "backslashreplace"),
+        "png": lambda: vl_convert.svg_to_png(sized(""), ppi=DPI),
+        "pdf": lambda: vl_convert.svg_to_pdf(sized("")),
     }
+    return {suffix: make[suffix]() for suffix in formats}
+
+
+def _file_name(name: str, number: int, panel: "Panel") -> str:
+    """``throughput-1-lenet5``: letters, digits, dots and hyphens only, whatever the models are called."""
+    return re.sub(r"[^a-z0-9.]+", "-", f"{name}-{number}-{panel.title}".lower())[:NAME_LIMIT].strip("-.")
+
+
+def _on_paper(plot: "Plot", panel: "Panel", width: float, theme: Theme) -> Spec:
+    """A specification that stands alone: data, colours, width and the legend of what is drawn in it."""
+    spec: Spec = json.loads(json.dumps(plot.spec))
+    config, longest = paper(theme), 1
+    for channels, look in product((layer["encoding"] for layer in spec["layer"]), ("color", "shape", "size")):
+        if channel := channels.get(look):
+            drawn = {value.get(channel["field"]) for value in panel.values}
+            names = [name for name in channel["scale"]["domain"] if name in drawn]
+            channel.setdefault("legend", {"values": names})
+            longest = max([longest, *map(len, names)])
+    config["legend"]["columns"] = max(1, int((width - 2 * PADDING) / ((0.6 * longest + 3) * FONT)))
+    if plot.wide:  # the names of bars leave no room at the right
+        config["legend"]["layout"]["bottom"]["anchor"] = "end"
+    height = panel.height or max(plot.spec["height"] * 0.8, width / 2)
+    return spec | {"width": width, "height": height, "datasets": {DATA: panel.values}, "config": config}
 
 
 def script() -> str:
