@@ -36,6 +36,7 @@ STATUSES: tuple[Status, ...] = ("ok", "skipped", "diverged", "timeout", "oom", "
 
 Recipe = Literal["standard", "tutorial"]
 Side = Literal["A", "B"]  # of a check: the reference, the change
+Packages = Literal["shared", "per-side"]  # of a check whose sides require other ones: those here, or each side's own
 # Rule 8 of docs/measurement.md: A same arithmetic, B changed numerics, C changed algorithm.
 VariantClass = Literal["A", "B", "C"]
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -519,6 +520,7 @@ class Sides:
         untracked: files that git does not know, which are part of it; bytes that are no UTF-8 escaped.
         notes: of the whole check, for a person.
         here: where the user stood, from the root of the working tree.
+        environment: what was asked for, should the sides require other packages; None: nothing.
     """
 
     a: Tree
@@ -532,6 +534,7 @@ class Sides:
     untracked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     here: str = ""
+    environment: Packages | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

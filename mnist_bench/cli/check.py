@@ -42,6 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="CHECK", help="go on with a check: its id, its path, or latest")
     budget = f"wall time over all sittings, as in 90s, 20m, 1h (default: {DEFAULT_BUDGET})"
     parser.add_argument("--budget", metavar="TIME", help=budget)
+    packages = (
+        "where the sides require other packages, else refused: shared measures the code alone, with those that are "
+        "installed here; per-side gives each side an environment of its own, by uv, else by venv and pip"
+    )
+    parser.add_argument("--environment", choices=("shared", "per-side"), help=packages)
     options.add(parser, "data_dir", "output_dir", "filter", "seeds", "timeout", "allow_plugins", "offline", "no_wait")
     parser.add_argument("--junit", help="write JUnit XML there: a test case per cell", **file)
     parser.add_argument("--comment", help="write Markdown there, for a comment on a pull request", **file)
@@ -101,6 +106,7 @@ def _request(args: argparse.Namespace) -> "Request":
         override=lambda matrix: options.overrides(matrix, args),
         budget_s=0.0 if args.resume and not args.budget else parse_budget(args.budget or DEFAULT_BUDGET),
         outputs=tuple(path for path in (args.junit, args.comment) if path is not None),
+        environment=args.environment,
     )
 
 
@@ -113,7 +119,7 @@ def _resumed(args: argparse.Namespace) -> "Plan":
     from mnist_bench.gate import plan
 
     own = "a resumed check goes on with its own"
-    options.refuse(args, ("against", "filter", "seeds", "data_dir"), own)
+    options.refuse(args, ("against", "filter", "seeds", "data_dir", "environment"), own)
     if args.target is not None:
         raise UsageError(f"MATRIX: {own}: leave MATRIX out, or start anew")
     folder = plan.find_check(args.output_dir, args.resume)
@@ -133,7 +139,7 @@ def _baseline(args: argparse.Namespace) -> int:
     from mnist_bench.gate.baseline import cells_of, held_against, refuse_unfinished
     from mnist_bench.gate.judge import judge
 
-    options.refuse(args, ("budget", "seeds", "timeout"), "--baseline measures nothing")
+    options.refuse(args, ("budget", "seeds", "timeout", "environment"), "--baseline measures nothing")
     folder = RunFolder.open(args.output_dir, args.target or "latest")
     run = Run.read(folder)
     try_out("check.json:", folder.check_path)

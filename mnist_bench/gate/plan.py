@@ -14,11 +14,11 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, parse_filter, select
 from mnist_bench.disk.folder import MANIFEST, RunFolder, known_runs, new_run_id
 from mnist_bench.errors import UsageError
-from mnist_bench.gate import sides, trees
+from mnist_bench.gate import requirements, sides, trees
 from mnist_bench.gate.conduct import measure, sides_of
 from mnist_bench.gate.evidence import Check, gather
 from mnist_bench.gate.sides import Bench, CheckObserver, Side
-from mnist_bench.records import DataSet, Matrix, Sides, Tree
+from mnist_bench.records import DataSet, Matrix, Packages, Sides, Tree
 from mnist_bench.records import Side as SideName
 from mnist_bench.running.process import Interrupts
 from mnist_bench.running.runner import Options, find_data, new_manifest
@@ -29,11 +29,7 @@ WORKTREES = "worktrees"  # in the program's cache folder
 WORKING_TREE = "working tree"
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 MOST_S = 7 * 24 * 3600.0
-# What names the packages that a tree wants: both sides have those that are installed here.
-REQUIREMENTS = (
-    *("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "constraints.txt"),
-    *("environment.yml", "uv.lock", "poetry.lock"),
-)
+UNREAD = ("setup.py", "setup.cfg", "environment.yml")  # may require packages, in ways that are not looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +43,7 @@ class Request:
         override: what flags change in the matrix (``--seeds``, ``--timeout``).
         budget_s: 0: as the check that goes on has it.
         outputs: the files that are written in the end.
+        environment: which packages the sides run with, should they require other ones; None: that is refused.
     """
 
     here: Path
@@ -56,6 +53,7 @@ class Request:
     override: Callable[[Matrix], Matrix]
     budget_s: float = 1200.0
     outputs: tuple[Path, ...] = ()
+    environment: Packages | None = None
 
     @property
     def left_out(self) -> tuple[Path, ...]:
@@ -107,6 +105,7 @@ def _again(request: Request, folder: RunFolder, before: Sides) -> Request:
         here=root / before.here,  # the path of workers hangs on where the user stood
         against=before.a.label,
         budget_s=request.budget_s or before.budget_s,
+        environment=before.environment,
         options=replace(request.options, matrix_path=str(root / folder.manifest().matrix_path)),
     )
 
@@ -118,8 +117,9 @@ class Plan:
         resumed: the folder of a check that goes on: with its own matrix, reference and data set.
 
     Raises:
-        UsageError: no git, no repository, an unknown reference, a matrix outside, a submodule; of a check that goes
-            on, a working tree that has changed since.
+        UsageError: no git, no repository, an unknown reference, a matrix outside, a submodule; sides that require
+            other packages, where nobody has said what then; of a check that goes on, a working tree that has changed
+            since.
         ConfigError: every problem of the working tree's matrix, or of the manifest's.
     """
 
@@ -133,6 +133,8 @@ class Plan:
         if asked := request.options.run.filter:
             parse_filter(asked)  # refused before a tree is laid out
         self._commit = trees.commit_of(self._git, str(before.a.commit) if before else request.against)
+        self._folders = tuple(dict.fromkeys([PurePosixPath(), self._path.parent]))
+        self._apart = self._other_packages()
         self._empty = [trees.printable(path) for path in trees.submodules(self._git, self._commit)]
         self._state = trees.state(self._git, request.left_out, before.untracked if before else None)
         if before and (self._state.commit, self._state.sha256) != (before.b.commit, before.content_sha256):
@@ -150,6 +152,26 @@ class Plan:
                 config.checked(matrix, source=f"{place}: {name}", allow_plugins=options.run.allow_plugins)
         gather(Run.read(self._resumed))  # a stranger's lines are refused here
         return kept.matrix
+
+    def _other_packages(self) -> str:
+        """What the sides require that differs, in words; empty where nothing of A will start.
+
+        Raises:
+            UsageError: it does, and nobody has said which packages they run with.
+        """
+        if not self._git.agrees("cat-file", "-e", f"{self._commit}:{self._path}"):
+            return ""
+
+        def wanted(path: PurePosixPath) -> bool:
+            return path.parent in self._folders and any(map(path.match, requirements.FILES))
+
+        apart = requirements.differences(*(trees.texts(self._git, each, wanted) for each in (self._commit, None)))
+        if apart and self._request.environment is None:
+            raise UsageError(
+                f"{apart}: --environment per-side measures each side with its own packages, --environment shared the "
+                "code alone, with those that are installed here"
+            )
+        return apart
 
     def outdated(self) -> bool:
         """Whether the working tree is no longer what it was; a new file that git does not know is no change."""
@@ -176,8 +198,11 @@ class Plan:
             caches, matrix = cache / name / "caches", self._matrix_of(root)
             a = self._side("A", request.against, root, matrix, caches, dataset)
             b = self._side("B", WORKING_TREE, self._git.folder, self._matrix, caches, dataset)
+            if self._apart and request.environment == "per-side":
+                a, b = (self._with_own_packages(each, cache / name, interrupts, observer) for each in (a, b))
+                begin = time.monotonic()  # to fetch packages is none of the budget's
             incomparable, loaded = sides.prove(a, b, interrupts) if matrix else ("", [])  # no worker of A will start
-            notes = tuple(self._notes(a, loaded))
+            notes = tuple(self._notes(a, b, loaded))
             for note in notes:
                 observer.notice(note, warning=True)
             folder = self._resumed or self._make(name, a, b, notes=notes, incomparable=incomparable)
@@ -216,7 +241,15 @@ class Plan:
             data=dataset,
         )
 
-    def _notes(self, a: Side, loaded: Sequence[Path]) -> Iterator[str]:
+    def _with_own_packages(self, side: Side, folder: Path, interrupts: Interrupts, observer: CheckObserver) -> Side:
+        """The side with an environment of its own, which is made here."""
+        place = folder / "environments" / side.name
+        observer.notice(f"{side.label}: making an environment of what it requires ...")
+        folders = [side.root / each for each in self._folders]
+        requirements.build(side.label, folders, place, self._request.environ, interrupts)
+        return replace(side, own=place)
+
+    def _notes(self, a: Side, b: Side, loaded: Sequence[Path]) -> Iterator[str]:
         """What the user must know of the sides; ``loaded``: what B imports."""
         git, own, named = self._git, self._matrix.dataset, self._request.against
         if trees.ambiguous(git, named):
@@ -227,10 +260,14 @@ class Plan:
             yield f"dataset is {a.matrix.dataset} in A, {own} in B: both are given B's"
         if self._empty:
             yield f"submodules that are not checked out here are empty on both sides: {', '.join(self._empty)}"
-        folders = dict.fromkeys([PurePosixPath(), self._path.parent])
-        places = [str(folder / name) for folder in folders for name in REQUIREMENTS]
+        if self._apart and a.own and b.own:
+            versions = listed([*requirements.installed(a.own, b.own)], 5) or "the same versions in both"
+            yield f"{self._apart}; each side has an environment of its own: {versions}"
+        elif self._apart:
+            yield f"{self._apart}; both run with those that are installed here: the code alone is compared"
+        places = [str(folder / name) for folder in self._folders for name in UNREAD]
         if differing := [one for one in places if trees.content(git.at(a.root), one) != trees.content(git, one)]:
-            yield f"{', '.join(differing)}: other in A than in B; both run with the packages that are installed here"
+            yield f"{', '.join(differing)}: other in A than in B; if it requires packages, that is not looked at"
         ignored = trees.ignored_modules(git, [place for place in loaded if not sides.of_python(place, git.folder)])
         if only := [trees.printable(str(path)) for path in ignored if not (a.root / path).exists()]:
             yield f"{listed(only, 5)}: git ignores it, so only B can import it: keep it in git if the cells need it"
@@ -247,6 +284,7 @@ class Plan:
             budget_s=request.budget_s,
             content_sha256=state.sha256,
             untracked=state.untracked,
+            environment=request.environment,
             here=str(request.here.resolve().relative_to(self._git.folder)),
             **more,
         )

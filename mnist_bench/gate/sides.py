@@ -19,6 +19,7 @@ from pathlib import Path
 from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, Interrupted, UsageError
+from mnist_bench.gate.requirements import python_of
 from mnist_bench.records import Cell, DataSet, Group, Matrix, RunOptions, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
 from mnist_bench.running.group import Observer, Settings, run_group
@@ -90,6 +91,7 @@ class Side:
         matrix: its own copy, as resolved; None: its tree has none.
         environ: of its workers.
         data: verified; the same for both sides of a check.
+        own: the virtual environment that is this side's own; None: it runs in that of this process.
     """
 
     name: SideName
@@ -99,6 +101,12 @@ class Side:
     matrix: Matrix | None
     environ: Mapping[str, str]
     data: DataSet
+    own: Path | None = None
+
+    @property
+    def python(self) -> str:
+        """The interpreter of its workers."""
+        return str(python_of(self.own)) if self.own else sys.executable
 
 
 def environment_of(
@@ -170,7 +178,7 @@ def ask(side: Side, interrupts: Interrupts) -> Imports:
         BenchError: it cannot be imported; the message ends in the last lines that Python printed.
         Interrupted: the user wants to stop.
     """
-    command = [sys.executable, "-c", PROGRAM, str(side.matrix_path.parent), *_plugin_modules(side.matrix)]
+    command = [side.python, "-c", PROGRAM, str(side.matrix_path.parent), *_plugin_modules(side.matrix)]
     try:
         done = subprocess.run(
             command,
@@ -237,6 +245,7 @@ def refuse_the_others_code(side: Side, other: Side, found: Imports) -> None:
     for name, place in found.places.items():
         file = Path(place).resolve()
         nested = own.is_relative_to(others) and file.is_relative_to(own)
+        nested = nested or bool(side.own and Path(place).is_relative_to(side.own))
         if file.is_relative_to(others) and not nested and not of_python(file, others):
             raise UsageError(
                 f"{side.label} would import {name} from the other side ({place}), by an editable install or PYTHONPATH:"
@@ -326,7 +335,7 @@ class Bench:
             assert side.matrix is not None
             timeout_s = min(side.matrix.limits.timeout_seconds, end_s - self.clock())
             log = self.folder.log_path(f"{spec.cell.id}@{side.name}")
-            return LocalWorker(spec, log.resolve(), side.environ, timeout_s, self.interrupts, side.root)
+            return LocalWorker(spec, log.resolve(), side.environ, timeout_s, self.interrupts, side.root, side.python)
 
         settings = Settings(
             precision=0.0,  # a pair ends by its budget alone: to stop at a lucky look would be a choice

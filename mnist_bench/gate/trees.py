@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.machinery import all_suffixes
@@ -227,6 +227,28 @@ def content(git: Git, path: str, leave_out: Sequence[Path] = ()) -> bytes:
             return b"file " + hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         return f"none {error.errno}".encode()
+
+
+def texts(git: Git, commit: str | None, wanted: Callable[[PurePosixPath], bool]) -> dict[PurePosixPath, str]:
+    """The files that are wanted, by their paths from the root; of a link, where it leads.
+
+    Args:
+        commit: None: of the working tree, but for what git ignores.
+    """
+    here = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    there = ("ls-tree", "-r", "-z", "--name-only", "--full-tree", str(commit))
+    found = {path: git.folder / path for path in map(PurePosixPath, git.items(*(there if commit else here)))}
+    if commit:
+        return {
+            path: git.run("show", f"{commit}:{path}").stdout.decode("utf-8", "replace")
+            for path in found
+            if wanted(path)
+        }
+    return {
+        path: str(place.readlink()) if place.is_symlink() else place.read_text("utf-8", "replace")
+        for path, place in found.items()
+        if wanted(path) and (place.is_symlink() or place.is_file())  # else it was removed
+    }
 
 
 # ── the reference's ──────────────────────────────────────────────────────────────────────────────────────────────────

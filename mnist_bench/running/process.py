@@ -81,6 +81,7 @@ class LocalWorker:
         environ: the parent's environment.
         timeout_s: of time with the token, over all calls.
         root: the folder that it is started in, which comes first on its path (None: the parent's).
+        python: its interpreter.
 
     Raises:
         WorkerError: it cannot be started; nothing of it is left.
@@ -94,8 +95,9 @@ class LocalWorker:
         timeout_s: float,
         interrupts: Interrupts,
         root: Path | None = None,
+        python: str = sys.executable,
     ) -> None:
-        self._log, self._timeout_s, self._interrupts = log, timeout_s, interrupts
+        self._log, self._timeout_s, self._interrupts, self._python = log, timeout_s, interrupts, python
         self._buffer = b""
         self.token_ns = 0
         self.exited = True
@@ -129,7 +131,7 @@ class LocalWorker:
     def _command(self, requests: int, replies: int, lifeline: int) -> list[str]:
         pipes = [f"--requests={requests}", f"--replies={replies}", f"--lifeline={lifeline}"]
         known = [f"--started-ns={self.started_ns}", f"--scratch={self._cache}"]
-        return [sys.executable, "-m", "mnist_bench.worker", *pipes, *known]
+        return [self._python, "-m", "mnist_bench.worker", *pipes, *known]
 
     @property
     def pid(self) -> int:

@@ -147,22 +147,51 @@ def test_each_side_reads_its_own_matrix(stage):
 
 
 def test_what_a_user_must_know_of_the_trees(stage):
-    """Other requirements, a module that git ignores and A lacks."""
-    for name in ("pyproject.toml", "setup.cfg", "bench/requirements.txt"):
+    """A file that may require packages, a module that git ignores and A lacks."""
+    for name in ("pyproject.toml", "setup.cfg", "bench/setup.py"):
         stage.repo.put(name, "[project]\n")
     stage.repo.put(".gitignore", "*.so\nbuild/\n")
     stage.repo.commit()
     stage.repo.put("pyproject.toml", "[project]\nname = 'x'\n")
-    (stage.repo.root / "bench" / "requirements.txt").unlink()
-    stage.repo.put("poetry.lock")
+    stage.repo.put("setup.cfg", "[metadata]\n")
+    (stage.repo.root / "bench" / "setup.py").unlink()
     stage.repo.put("bench/_fast.abi3.so")
     stage.places = {"deep.net": str(stage.repo.put("build/deep/net.py"))}
     check = stage.run()
-    requirements, ignored = check.notes
-    others = "pyproject.toml, poetry.lock, bench/requirements.txt"
-    assert requirements.startswith(f"{others}: other in A than in B; both run")
+    unread, ignored = check.notes
+    assert unread == "setup.cfg, bench/setup.py: other in A than in B; if it requires packages, that is not looked at"
     assert ignored.startswith("bench/_fast.abi3.so, build/deep/net.py: git ignores it, so only B can import it")
     assert [text for kind, text in stage.events if kind == "warning"] == list(check.notes)
+
+
+def test_sides_that_require_other_packages_are_refused_unless_it_is_said_what_they_run_with(stage, monkeypatch):
+    """A file that git ignores is no part of the project; one that a commit alone has is. What was said holds for a
+    check that goes on."""
+    stage.repo.put("bench/requirements.txt", "torch==2.9\n")
+    stage.repo.put(".gitignore", "requirements-mine.txt\n")
+    stage.repo.put("elsewhere/requirements.txt", "numpy\n")
+    (stage.repo.root / "constraints.txt").symlink_to("bench/requirements.txt")
+    stage.repo.commit()
+    for name in ("requirements-mine.txt", "elsewhere/requirements.txt"):
+        stage.repo.put(name, "scipy\n")
+    assert stage.run(filter="model=mlp").notes == ()
+    (stage.repo.root / "bench" / "requirements.txt").unlink()
+    stage.repo.put("requirements.txt", "torch==2.10\n")
+    apart = "bench/requirements.txt, requirements.txt: the sides require other packages (A alone requires torch==2.9; "
+    with pytest.raises(UsageError) as refused:
+        Plan(stage.request())
+    assert str(refused.value).startswith(f"{apart}B alone requires torch==2.10): --environment per-side measures each")
+    (note,) = stage.run(environment="shared").notes
+    assert note.endswith("both run with those that are installed here: the code alone is compared")
+    built: list[Path] = []
+    monkeypatch.setattr(plan.requirements, "build", lambda label, folders, place, *_: built.append(place))
+    stage.interrupt_at(stage.bench.count("pair") + 4)
+    stage.run(environment="per-side")
+    stage.go_on()
+    (note,) = stage.resume(budget_s=500.0).notes
+    assert note.endswith("each side has an environment of its own: the same versions in both")
+    assert [place.name for place in built] == ["A", "B"] * 2
+    assert [one.own for one in (stage.asked[-2], stage.asked[-1])] == built[2:]
 
 
 def test_a_reference_without_the_matrix(stage):
