@@ -1,6 +1,8 @@
 """The workflows of this project and those of docs/ci.md: sound, safe, and of commands that exist."""
 
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -67,6 +69,39 @@ def test_the_gate_has_the_history_that_it_compares_with():
     (check,) = [step for step in steps(COPIED[1]) if "mnist-bench check" in step.get("run", "")]
     assert '--against "origin/$BASE"' in check["run"]
     assert check["env"] == {"BASE": "${{ github.base_ref }}"}
+
+
+COMMENTING = """
+const [script, there] = [process.env.SCRIPT, process.env.THERE === 'yes'];
+const done = [], known = there ? [{id: 7, user: {type: 'Bot'}, body: '<!-- mnist-bench gate -->\\n...'}] : [];
+const issues = {updateComment: one => done.push(`update ${one.comment_id}`), createComment: one => done.push('create')};
+const github = {paginate: async () => [{id: 1, user: {type: 'User'}, body: 'hi'}, ...known], rest: {issues}};
+const context = {repo: {owner: 'o', repo: 'r'}, issue: {number: 3}};
+const run = Object.getPrototypeOf(async function () {}).constructor;
+new run('github', 'context', 'require', script)(github, context, require).then(() => console.log(done.join()));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize(
+    ("when", "result", "there", "done"),
+    [
+        ("changes", "success", "no", ""),
+        ("changes", "failure", "no", "create"),
+        ("changes", "success", "yes", "update 7"),
+        ("always", "success", "no", "create"),
+        ("never", "failure", "yes", ""),
+    ],
+)
+def test_a_comment_is_written_where_something_is_to_be_said(when, result, there, done, tmp_path):
+    """The workflow's own script, of a GitHub that is made up."""
+    (tmp_path / "comment.md").write_text("the verdict")
+    (step,) = [each for each in steps(COPIED[1]) if "github-script" in each.get("uses", "")]
+    assert step["env"] == {"WHEN": "changes", "RESULT": "${{ needs.check.result }}"}
+    told = {"SCRIPT": step["with"]["script"], "WHEN": when, "RESULT": result, "THERE": there}
+    node = ["node", "-e", COMMENTING]
+    found = subprocess.run(node, cwd=tmp_path, env={**os.environ, **told}, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == done
 
 
 def test_a_red_night_is_in_the_history_too():
