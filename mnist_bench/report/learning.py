@@ -96,7 +96,7 @@ def by_time(material: Material) -> Plot:
     told = {"batch": "batch size", "epoch": "epoch", "seconds": "seconds|,.4~r", "accuracy_text": "accuracy"}
     base = coloured("series", material.series, series="of", **told).encode(x=x, y=ACCURACY)
     line, points = curve(base.transform_filter("datum.seconds > 0"), "series", material.series)
-    size = alt.Size("batch:N").scale(domain=sizes, range=areas).title(None)
+    size = alt.Size("batch:O").scale(domain=sizes, range=areas).title(None)
     single = all(len(one.values) == 1 for one in every)
 
     def caption(own: Sequence[Drawn]) -> str:

@@ -54,7 +54,6 @@ def render(run: Run, plots: Mapping[str, Plot], bundle: str) -> str:
         counts={status: n for status in reversed(STATUSES) if (n := sum(row.status == status for row in rows))},
         statuses={row.status: None for row in tried},
         measured=measured,
-        fastest=grouped((row for row in run.rows if row["fastest"]), lambda row: row.cell.model),
         reasons=grouped((row for row in rows if row.status != "ok"), lambda row: (row.status, row.reason)),
         warnings=warnings(run.manifest),
         answers=answers(run),

@@ -138,8 +138,9 @@ def _by_batch_size(
     base = coloured("series", names, series="of", **told).encode(x=x)
     interval = base.mark_rule(strokeWidth=1.5).encode(y="low:Q", y2="high:Q")
     equal = [] if unit else [rule_at(1)]
-    doubtful = blank().transform_filter("datum.marks != ''").mark_point(style="hole")
-    doubtful = doubtful.encode(x=x, y=y, tooltip=base.encoding.tooltip)
+    # Not filtered: a scale of no data at all would be warned of in the browser's console.
+    seen = alt.condition("datum.marks != ''", alt.value(1), alt.value(0))
+    doubtful = blank().mark_point(style="hole").encode(x=x, y=y, opacity=seen, tooltip=base.encoding.tooltip)
     notes = figures.footnotes((point.values[0]["marks"] for point in points), NOTES)
     return panelled(
         points,

@@ -42,7 +42,7 @@ return Array.from(document.querySelectorAll(".plot"), (place) => {
   return [place.dataset.plot, drawn.length, place.getBoundingClientRect().height];
 })"""
 WIDER = "const e = document.querySelector(arguments[0]); return e.scrollWidth - e.clientWidth"
-OUTSIDE = """return Array.from(document.querySelectorAll("figure, .tile, h1, h2, .plot svg"))
+OUTSIDE = """return Array.from(document.querySelectorAll("figure, .answers li, h1, h2, .plot svg"))
     .filter(e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 80))"""
 GROUND = "return getComputedStyle(document.body).backgroundColor"
 POINT = "return getComputedStyle(document.querySelector('[data-plot=throughput] g.mark-symbol path')).fill"
