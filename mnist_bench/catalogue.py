@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mnist_bench.records import Channels, DataSet, ModelEntry, Optimizer, Recipe
 
+CODE = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*"  # package.module:function
 _NUMBER = "(0|[1-9][0-9]{0,2})"
 ENTRY_POINT_GROUP = "mnist_bench.models"
 SELFTEST = "mnist_bench.worker.models:selftest"  # the program's own model beside these, which no matrix names
@@ -208,6 +209,7 @@ SETS = {
     "mislabelled": replace(_MNIST, title="a set with wrong labels", mirrors=(), checksums={}, mend=_RESTART),
 }
 DATASETS = ("auto", *(name for name in SETS if name != "mislabelled"))  # that a matrix can name, beside code
+DATASET_PATTERN = f"^({'|'.join((*DATASETS, CODE))})$"
 FETCHED = tuple(name for name, one in SETS.items() if one.mirrors)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, T
 import msgspec
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from mnist_bench.catalogue import DATASETS, EXECUTIONS, MEAN, PIPELINES, SETS, STD, device_pattern
+from mnist_bench.catalogue import CODE, DATASET_PATTERN, EXECUTIONS, MEAN, PIPELINES, SETS, STD, device_pattern
 
 Status = Literal["ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
 FailureKind = Literal["diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
@@ -24,8 +24,8 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
 Figure = Annotated[float, msgspec.Meta(gt=-1e30, lt=1e30)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Scalar = bool | int | float | str | None
-Channels = float  # of pixels
-SetName = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(SETS)})$")]
+Channels = float | tuple[float, ...]  # of pixels: one for all channels, or one for each
+SetName = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join((*SETS, CODE))})$", max_length=200)]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 ShardName = Annotated[str, msgspec.Meta(pattern=r"^\d{1,14}/\d{1,14}$")]
 RunId = Annotated[str, msgspec.Meta(pattern=r"^\d{8}T\d{6}Z-[a-z0-9]{6}$")]
@@ -240,9 +240,10 @@ class Matrix:
     Args:
         version: The version of this format: 1.
         name: A name for the matrix.
-        dataset: auto: MNIST where it is or can be had within 10 s, else synthetic, loudly; or the name of a set.
+        dataset: auto: MNIST where it is or can be had within 10 s, else synthetic, loudly; or the name of a set, or
+            package.module:function.
         recipe: How models are trained and scored.
-        epochs: Passes over the 60,000 training images.
+        epochs: Passes over the training images.
         seeds: A count (3 means 0, 1, 2) or a list.
         models: What is trained: built-in names, or entries of your own.
         devices: Where: cpu, cuda, cuda:N, mps, xpu. A device that is missing is skipped, with a reason.
@@ -261,7 +262,7 @@ class Matrix:
 
     version: Annotated[int, Ge(1), Le(1)] = 1
     name: Name = "default"
-    dataset: Annotated[str, Pattern(f"^({'|'.join(DATASETS)})$")] = "auto"
+    dataset: Annotated[str, Pattern(DATASET_PATTERN), Len(0, 200)] = "auto"
     recipe: Recipe = "standard"
     epochs: Annotated[int, Ge(1), Le(MAX_EPOCHS)] = 2
     seeds: Annotated[tuple[Seed, ...], Len(1, MAX_SEEDS)] = (0, 1, 2)
@@ -282,8 +283,11 @@ class Matrix:
 class DataSet:
     """A verified data set on disk: ``root/MNIST/raw`` (or so) holds the four IDX files; ``sha256`` covers them all.
 
-    ``mislabelled`` is one that ``selftest`` has spoilt. ``mean`` and ``std`` are of the training images' pixels, scaled
-    to [0, 1].
+    ``mislabelled`` is one that ``selftest`` has spoilt. Of ``package.module:function`` nothing is on disk: every worker
+    calls it, and holds what it returns to ``sha256``.
+
+    ``sizes`` are the numbers of training and test images, ``shape`` an image's channels, height, width. ``mean`` and
+    ``std`` are of the training images' pixels, scaled to [0, 1].
     """
 
     name: SetName
@@ -291,6 +295,13 @@ class DataSet:
     sha256: str
     mean: Channels = MEAN
     std: Channels = STD
+    shape: tuple[int, int, int] = SETS["mnist"].shape
+    classes: int = len(SETS["mnist"].classes)
+    sizes: tuple[int, int] = (TRAIN_IMAGES, TEST_IMAGES)
+
+    @property
+    def is_code(self) -> bool:
+        return ":" in self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,7 +359,7 @@ class Epochs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSets:
-    """Accuracy of one set of weights on the 60,000 training images and on the 10,000 test images."""
+    """Accuracy of one set of weights on the training images and on the test images."""
 
     train: Fraction
     test: Fraction

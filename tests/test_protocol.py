@@ -34,6 +34,7 @@ st.register_type_strategy(
 def built(kind: type) -> st.SearchStrategy[Any]:
     """Messages of one kind, any values of the right types in them; ``type`` is the kind's own."""
     own: dict[str, st.SearchStrategy[Any]] = {"spec": st.sampled_from([SPEC, ODD]), "protocol": st.integers()}
+    own["data"] = st.sampled_from([SPEC.data, replace(SPEC.data, name="a.b:c", mean=(0.1, 0.2), shape=(2, 5, 6))])
     if kind is protocol.Finished:
         own["numerics"] = st.dictionaries(TEXT, st.one_of(TEXT, st.booleans(), st.integers(), FLOATS))
     fields = {field.name for field in structs.fields(kind)}

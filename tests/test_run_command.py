@@ -49,9 +49,15 @@ def resume(tmp_path):
 CODE = ('"model": "mlp"', '"model": "evilmod:build"')
 
 
+SET = ('"name": "mnist"', '"name": "evilmod:load"')
+
+
 @pytest.mark.parametrize(
     ("options", "edit", "words"),
     [
+        ({"allow_plugins": True}, SET, "manifest.json: dataset: 'evilmod:load' is code: add --allow-plugins"),
+        ({}, ('"name": "mnist"', '"name": "evil"'), "manifest.json: Expected `str` matching regex"),
+        ({}, ('"dataset": "auto"', '"dataset": "evilmod:load"'), "matrix: dataset: 'evilmod:load' is code"),
         ({}, ('"epochs": 2', '"epochs": 99'), "epochs: should be less than or equal to 50"),
         ({}, CODE, "manifest.json: matrix: models[0].model: 'evilmod:build' is code: add --allow-plugins"),
         ({"allow_plugins": True}, CODE, "models[0].model: 'evilmod:build' is code: add --allow-plugins"),

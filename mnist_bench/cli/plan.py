@@ -29,6 +29,8 @@ def execute(args: argparse.Namespace) -> int:
     reasons = list(dict.fromkeys(row["skip"] for row in rows if row["skip"]))
     about = {"name": matrix.name, "reference": reference, "seconds": seconds}
     notes = _notes(rows, reasons, args, about)
+    if ":" in matrix.dataset:
+        notes.append(f"The times are for MNIST's images: what {matrix.dataset} returns is known only when it is run.")
     document = Document(title=f"Plan of {matrix.name}", tables=(Table("", _columns(reasons), rows),), notes=notes)
     print_result(args, document, lambda: {**about, "cells": rows, "notes": notes})
     if args.format == "csv":

@@ -180,13 +180,14 @@ class TimeLeft:
     @classmethod
     def of(cls, plan: "RunPlan", done: Collection[str]) -> Self:
         matrix, host, cores = plan.manifest.matrix, this_host(), plan.manifest.environment.cores
+        data = plan.manifest.dataset
         guesses: dict[tuple[Stage, str], float] = {}
         for spec in plan.specs:
             if spec.id not in done and skip_reason(spec.cell, spec.variant, host) is None:
-                startup_s = trial_s(spec.cell, matrix, 0, cores)
+                startup_s = trial_s(spec.cell, matrix, 0, cores, data)
                 guesses["preparing", spec.id] = startup_s
                 guesses["timing", spec.id] = matrix.timing.budget_seconds / len(matrix.seeds)
-                guesses["training", spec.id] = trial_s(spec.cell, matrix, matrix.epochs, cores) - startup_s
+                guesses["training", spec.id] = trial_s(spec.cell, matrix, matrix.epochs, cores, data) - startup_s
         return cls(guesses)
 
     def enter(self, stage: Stage, trial_id: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from mnist_bench.catalogue import DATASETS, ENTRY_POINT_GROUP, EXECUTIONS, MODELS, device_names
+from mnist_bench.catalogue import CODE, DATASETS, ENTRY_POINT_GROUP, EXECUTIONS, MODELS, device_names
 from mnist_bench.cells import AXES, expand, variants_of
 from mnist_bench.config import positions
 from mnist_bench.config.positions import at, described
@@ -30,6 +30,7 @@ from mnist_bench.records import (
     MAX_SEEDS,
     Cell,
     CompileOptions,
+    DataSet,
     Floor,
     GateRule,
     Matrix,
@@ -53,7 +54,8 @@ DISTINCT = {"seeds": "seed", "models": "model", "devices": "device", "batch_size
 
 MATRIX = TypeAdapter(Matrix)
 S = TypeVar("S", bound=Selector)
-_CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_CODE = re.compile(CODE)
+IS_CODE = "is code: add --allow-plugins to run code named in the matrix"
 _NOT_COMPILED = dataclasses.asdict(CompileOptions())
 
 
@@ -218,7 +220,9 @@ def examined(
         if key in ITEMS:
             for path, message, of_key in _of_item(msgspec.convert(item, ITEMS[key]), item, allow_plugins):
                 faults.append(Fault((key, number, *path), message, of_key))
-    wholes = (_of_dataset, ("dataset", "recipe")), (_of_selections, AXES), (_of_cells, (*AXES, "exclude", "include"))
+    if not any(path[:1] == ("dataset",) for path in wrong):
+        faults += _of_dataset(long, allow_plugins)
+    wholes = (_of_selections, AXES), (_of_cells, (*AXES, "exclude", "include"))
     for rules, needed in wholes:
         # A fault of the whole is one of the axes: they multiply to more cells than can be looked at.
         unsound = {str(path[0]) if path else AXES[0] for path in (*spoilt, *(fault.path for fault in faults))}
@@ -274,7 +278,7 @@ def _message(fault: Any) -> str:
         case "dataclass_type", "variants" if isinstance(value, str):
             return unknown("variant", value, BUILTIN_VARIANTS) + "; or define it: {name: ..., execution: ...}"
         case "string_pattern_mismatch", "dataset":
-            return unknown("data set", value, DATASETS)
+            return unknown("data set", value, DATASETS) + "; or write package.module:function"
         case "string_pattern_mismatch", "device" | "devices":
             return unknown("device", value, device_names())
         case "string_pattern_mismatch", _:
@@ -331,8 +335,7 @@ def _of_model(entry: ModelEntry, allow_plugins: bool) -> Iterator[Fault]:
             known = (*MODELS, *(plugins if allow_plugins else ()))
             yield Fault(("model",), unknown("model", entry.model, known) + form)
         elif not allow_plugins:
-            message = f"{quoted(entry.model)} is code: add --allow-plugins to run code named in the matrix"
-            yield Fault(("model",), message)
+            yield Fault(("model",), f"{quoted(entry.model)} {IS_CODE}")
     if entry.name in MODELS and entry.model != entry.name:
         yield Fault(("name",), f"{quoted(entry.name)} is the name of a built-in model: choose another")
 
@@ -363,9 +366,18 @@ def _duplicates(items: Iterable[tuple[str, int, Any]]) -> Iterator[Fault]:
             yield Fault((key, number), words)
 
 
-def _of_dataset(matrix: Matrix) -> Iterator[Fault]:
-    if matrix.recipe == "tutorial" and matrix.dataset not in ("auto", "mnist", "synthetic"):
-        words = f"tutorial reproduces figures of MNIST, and {quoted(matrix.dataset)} has none"
+def refuse_code(data: DataSet, *, source: str, allow_plugins: bool) -> None:
+    """Raises a ConfigError where a manifest's data set is code that may not be executed, whatever its matrix says."""
+    if data.is_code and not allow_plugins:
+        raise ConfigError([f"{source}: dataset: {quoted(data.name)} {IS_CODE}"])
+
+
+def _of_dataset(values: Mapping[str, Any], allow_plugins: bool) -> Iterator[Fault]:
+    name = values.get("dataset", "auto")
+    if ":" in name and not allow_plugins:
+        yield Fault(("dataset",), f"{quoted(name)} {IS_CODE}")
+    if values.get("recipe") == "tutorial" and name not in ("auto", "mnist", "synthetic"):
+        words = f"tutorial reproduces figures of MNIST, and {quoted(name)} has none"
         yield Fault(("recipe",), f"{words}: set recipe: standard, or dataset: mnist")
 
 

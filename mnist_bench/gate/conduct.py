@@ -32,7 +32,7 @@ from mnist_bench.gate.samples import DEFAULT, level, looks
 from mnist_bench.gate.sides import NAMES, PAIR_TOKEN_S, Bench
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
-from mnist_bench.records import Cell, Matrix, Measurement, Session, Sides, Trial
+from mnist_bench.records import Cell, DataSet, Matrix, Measurement, Session, Sides, Trial
 from mnist_bench.running.group import now
 from mnist_bench.table import duration
 
@@ -104,7 +104,7 @@ class Conductor:
         self._cells = {one.cell: one for one in known}
         self._verdicts = {one.cell: self._judged(one) for one in known}
         self._looks = {one.cell: looks(self._compared, one.margins) for one in known}
-        self._guesses = guesses(run.manifest.matrix)
+        self._guesses = guesses(run.manifest.matrix, run.manifest.dataset)
         self._rng = random.Random(f"{self._folder.run_id}/{self._before_s}")
 
     def keep(self, **changes: Any) -> None:
@@ -313,12 +313,12 @@ def sides_of(folder: RunFolder) -> Sides:
     return found
 
 
-def guesses(matrix: Matrix) -> dict[str, dict[Cell, float]]:
+def guesses(matrix: Matrix, data: DataSet) -> dict[str, dict[Cell, float]]:
     """About how many seconds a pair and a training of each cell take, by the coarse model."""
     cells, cores = expand(matrix), environment.available_cores()
     return {
-        "pair": {one: 1.5 * trial_s(one, matrix, 0, cores) + 2 * PAIR_TOKEN_S for one in cells},
-        "training": {one: trial_s(one, matrix, matrix.epochs, cores) for one in cells},
+        "pair": {one: 1.5 * trial_s(one, matrix, 0, cores, data) + 2 * PAIR_TOKEN_S for one in cells},
+        "training": {one: trial_s(one, matrix, matrix.epochs, cores, data) for one in cells},
     }
 
 

@@ -21,7 +21,7 @@ from mnist_bench.gate.sides import Bench, CheckObserver, Side
 from mnist_bench.records import DataSet, Matrix, Packages, Sides, Tree
 from mnist_bench.records import Side as SideName
 from mnist_bench.running.process import Interrupts
-from mnist_bench.running.runner import Options, find_data, new_manifest
+from mnist_bench.running.runner import Options, find_data, new_manifest, verify
 from mnist_bench.table import listed
 
 CHECKS = "checks"  # in the output folder; it holds no manifest.json, so it is no run
@@ -147,6 +147,7 @@ class Plan:
             place, allowed = self._git.folder / self._path, options.run.allow_plugins
             return config.load(place, source=options.matrix_path, allow_plugins=allowed)
         kept, place = self._resumed.manifest(), self._resumed.path / MANIFEST
+        config.refuse_code(kept.dataset, source=str(place), allow_plugins=options.run.allow_plugins)
         for name, matrix in (("matrix", kept.matrix), ("check.matrix", self._before.matrix)):
             if matrix:
                 config.checked(matrix, source=f"{place}: {name}", allow_plugins=options.run.allow_plugins)
@@ -191,8 +192,8 @@ class Plan:
             raise UsageError("the working tree was changed while the check waited for its turn: start it again")
         name = self._resumed.run_id if self._resumed else new_run_id()
         before = self._resumed and self._resumed.manifest().dataset
-        dataset = before or find_data(self._matrix, request.options, observer, request.environ)
-        data.verify(dataset)
+        dataset = before or self._data(observer)
+        verify(dataset)
         cache = data.cache_root(request.environ) / WORKTREES
         with Interrupts() as interrupts, trees.planted(self._git, self._commit, cache, name) as root:
             caches, matrix = cache / name / "caches", self._matrix_of(root)
@@ -202,6 +203,10 @@ class Plan:
                 a, b = (self._with_own_packages(each, cache / name, interrupts, observer) for each in (a, b))
                 begin = time.monotonic()  # to fetch packages is none of the budget's
             incomparable, loaded = sides.prove(a, b, interrupts) if matrix else ("", [])  # no worker of A will start
+            if not before:
+                allowed = request.options.run
+                a, b, apart = sides.with_own_sets(a, b, allowed, interrupts)
+                incomparable = incomparable or apart
             notes = tuple(self._notes(a, b, loaded))
             for note in notes:
                 observer.notice(note, warning=True)
@@ -217,6 +222,11 @@ class Plan:
                 allow_plugins=request.options.run.allow_plugins,
             )
             return folder, measure(bench, request.budget_s, begin, self.outdated)
+
+    def _data(self, observer: CheckObserver) -> DataSet:
+        if ":" in (name := self._matrix.dataset):
+            return DataSet(name=name, root="", sha256="")  # what it is, each side's workers tell
+        return find_data(self._matrix, self._request.options, observer, self._request.environ)
 
     def _matrix_of(self, root: Path) -> Matrix | None:
         """The reference's own copy, with the seeds and the limits of the working tree's; None: it has none."""
@@ -256,7 +266,7 @@ class Plan:
             yield f"--against {named}: a branch and a tag have this name; A is the tag, refs/heads/{named} the branch"
         if a.matrix is None:
             yield f"{named} has no {self._path}: every cell is new, and nothing can be compared"
-        elif a.matrix.dataset != own:
+        elif a.matrix.dataset != own and ":" not in own:
             yield f"dataset is {a.matrix.dataset} in A, {own} in B: both are given B's"
         if self._empty:
             yield f"submodules that are not checked out here are empty on both sides: {', '.join(self._empty)}"

@@ -68,10 +68,13 @@ def instrumented(matrix: Matrix, cells: Sequence[Cell]) -> Matrix:
     """A matrix of ``cells`` alone, with the plug-in for their models, trained as these are.
 
     Raises:
-        UsageError: under the recipe ``tutorial`` inputs are scaled by a built-in model's name, which a plug-in has not.
+        UsageError: under the recipe ``tutorial`` inputs are scaled by a built-in model's name, which a plug-in has not;
+            or the data set is code.
     """
     if matrix.recipe != "standard":
         raise UsageError(f"recipe: {matrix.recipe}: selftest measures the recipe standard only; give it such a matrix")
+    if ":" in matrix.dataset:
+        raise UsageError(f"dataset: {matrix.dataset}: selftest spoils labels in files: give it a matrix with mnist")
     models = []
     for name in dict.fromkeys(cell.model for cell in cells):
         entry = model_of(matrix, name)

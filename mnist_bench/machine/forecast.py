@@ -6,6 +6,7 @@ and what a loader adds to every image. Its constants were measured on a shared
 """
 
 import importlib.metadata
+import math
 import os
 import shutil
 import sys
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 
 from mnist_bench.catalogue import DEVICES, EXECUTIONS, MODELS, PIPELINES, PLUG_IN
 from mnist_bench.cells import model_of, variant_of
-from mnist_bench.records import TEST_IMAGES, TRAIN_IMAGES, Cell, Matrix, Variant
+from mnist_bench.records import Cell, DataSet, Matrix, Variant
 
+MNIST = DataSet(name="mnist", root="", sha256="")
 STARTUP_S = 5.0  # interpreter, torch, data, warm-up
 ACCELERATOR_STARTUP_S = 5.0  # on top
 COMPILE_S = 25.0
@@ -25,23 +27,26 @@ ACCELERATOR_STEP_S = 0.001
 PLATFORMS = {"darwin": "macOS", "linux": "Linux"}
 
 
-def trial_s(cell: Cell, matrix: Matrix, epochs: int, cores: int) -> float:
+def trial_s(cell: Cell, matrix: Matrix, epochs: int, cores: int, data: DataSet = MNIST) -> float:
     """Seconds of a trial without its timing session, by the coarse model."""
     variant = variant_of(matrix, cell.variant)
     compilation = COMPILE_S if EXECUTIONS[variant.execution].compiles else 0.0
     startup = STARTUP_S + compilation + (0.0 if cell.device == "cpu" else ACCELERATOR_STARTUP_S)
-    evaluated = TRAIN_IMAGES if matrix.recipe == "tutorial" else TEST_IMAGES
-    return startup + epochs * _epoch_s(cell, model_of(matrix, cell.model).model, variant, evaluated, cores)
+    sizes = data.sizes[0], data.sizes[0 if matrix.recipe == "tutorial" else 1]
+    pixels = math.prod(data.shape) / math.prod(MNIST.shape)
+    return startup + epochs * _epoch_s(cell, model_of(matrix, cell.model).model, variant, sizes, pixels, cores)
 
 
-def _epoch_s(cell: Cell, target: str, variant: Variant, evaluated: int, cores: int) -> float:
-    steps = TRAIN_IMAGES / cell.batch_size
-    loading = (TRAIN_IMAGES + evaluated) * PIPELINES[variant.pipeline].image_s / max(1, variant.workers)
+def _epoch_s(cell: Cell, target: str, variant: Variant, sizes: tuple[int, int], pixels: float, cores: int) -> float:
+    """``sizes``: images trained on and scored; ``pixels``: of an image, in those of MNIST's."""
+    trained, evaluated = sizes
+    steps = trained / cell.batch_size
+    loading = (trained + evaluated) * PIPELINES[variant.pipeline].image_s / max(1, variant.workers)
     if cell.device != "cpu":
         return steps * ACCELERATOR_STEP_S + loading
     train_flops, eval_flops = MODELS.get(target, PLUG_IN).flops
     rate = FLOPS_PER_CORE * min(cores, variant.threads or cores)
-    return (TRAIN_IMAGES * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
+    return pixels * (trained * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

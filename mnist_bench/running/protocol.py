@@ -9,9 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from mnist_bench.records import FailureKind, Scalar, StepTimes, TrialSpec, VariantClass, decode
+from mnist_bench.records import DataSet, FailureKind, Scalar, StepTimes, TrialSpec, VariantClass, decode
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 
 def _snake(name: str) -> str:
@@ -27,6 +27,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=_snake):
 
 
 class Prepare(Message, frozen=True):
+    spec: TrialSpec
+    protocol: int = PROTOCOL_VERSION
+
+
+class Describe(Message, frozen=True):
+    """Call the function that is the spec's data set, and say what it returns."""
+
     spec: TrialSpec
     protocol: int = PROTOCOL_VERSION
 
@@ -55,7 +62,7 @@ class Finish(Message, frozen=True):
     """The trial is over: say the last word."""
 
 
-Request = Prepare | Block | EndSession | TrainEpoch | Evaluate | Finish
+Request = Prepare | Describe | Block | EndSession | TrainEpoch | Evaluate | Finish
 
 
 class Prepared(Message, frozen=True):
@@ -68,6 +75,10 @@ class Prepared(Message, frozen=True):
     loss_trace: tuple[float, ...]
     time_to_first_step_s: float
     compile_s: float | None
+
+
+class Described(Message, frozen=True):
+    data: DataSet
 
 
 class Unavailable(Message, frozen=True):
@@ -119,7 +130,7 @@ class Finished(Message, frozen=True):
     numerics: dict[str, Scalar] = {}
 
 
-Reply = Prepared | Unavailable | Failed | BlockDone | SessionEnded | EpochDone | Evaluated | Finished
+Reply = Prepared | Described | Unavailable | Failed | BlockDone | SessionEnded | EpochDone | Evaluated | Finished
 
 
 def decode_request(line: bytes) -> Request:

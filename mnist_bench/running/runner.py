@@ -2,6 +2,8 @@
 
 import contextlib
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,12 +17,13 @@ from mnist_bench import __version__, cells, config, data
 from mnist_bench.analysis import results
 from mnist_bench.analysis.summary import Run
 from mnist_bench.disk.folder import MANIFEST, SCHEMA_VERSION, RunFolder, new_run_id
-from mnist_bench.errors import BenchError, Interrupted, UsageError, WorkerError
+from mnist_bench.errors import BenchError, DataError, Interrupted, UsageError, WorkerError
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import skip_reason, this_host
 from mnist_bench.records import Cell, DataSet, Group, Manifest, Matrix, RunOptions, Trial, TrialSpec, trial_id
 from mnist_bench.running.group import Observer, Settings, now, run_group
 from mnist_bench.running.process import Interrupts, LocalWorker
+from mnist_bench.running.protocol import Describe, Described
 
 WORKER_BYTES = 1536 << 20  # of host memory, about, for a live trial with its data, torch and a compiler's leavings
 TABLES_S, TABLES_SHARE = 60.0, 0.02  # the tables are written after so long, and take at most such a share of the time
@@ -79,10 +82,12 @@ def start(
         groups: of ``draft``.
 
     Raises:
-        UsageError: no place to write to.
+        UsageError: no place to write to, or cells that cannot be trained on the data set.
         DataError, DownloadError: no usable data set.
     """
     dataset = find_data(matrix, options, observer, environ)
+    if found := cells.misfits(matrix, [cell for _, pairs in groups for cell, _ in pairs], dataset):
+        raise UsageError("\n".join(found))
     run_id = new_run_id()
     order = cells.order(groups, random.Random(run_id))
     manifest = replace(
@@ -127,6 +132,7 @@ def resume(folder: RunFolder, options: Options) -> RunPlan:
         raise UsageError(f"--resume {folder.run_id}: is merged, and complete as its shards were; {more}")
     allowed = options.run.allow_plugins  # of this command line, whatever the manifest says
     config.checked(manifest.matrix, source=f"{folder.path / MANIFEST}: matrix", allow_plugins=allowed)
+    config.refuse_code(manifest.dataset, source=str(folder.path / MANIFEST), allow_plugins=allowed)
     own = replace(options, run=replace(manifest.options, allow_plugins=allowed), matrix_path=manifest.matrix_path)
     planned = dict(draft(manifest.matrix, own.run))
     return _plan(folder, manifest, [(name, planned[name]) for name in manifest.order], own)
@@ -143,8 +149,45 @@ def find_data(matrix: Matrix, options: Options, observer: Observer, environ: Map
         warning = text.removeprefix("WARNING: ")
         observer.notice(warning.strip(), warning=warning != text)
 
+    if ":" in matrix.dataset:
+        with Interrupts() as interrupts:
+            limit_s = options.timeout_s or matrix.limits.timeout_seconds
+            return described(
+                matrix, options.run, lambda spec, log: LocalWorker(spec, log, environ, limit_s, interrupts)
+            )
     request = data.Request(root=options.data_root, offline=options.offline, notify=tell, environ=environ)
     return data.resolve(matrix.dataset, request)
+
+
+def verify(dataset: DataSet) -> None:
+    """Looks at the files of a data set; code is left to the workers."""
+    if not dataset.is_code:
+        data.verify(dataset)
+
+
+def described(matrix: Matrix, options: RunOptions, launch: Callable[[TrialSpec, Path], LocalWorker]) -> DataSet:
+    """What the function returns that is a matrix's data set; a worker calls it. Where it fails, its log stays.
+
+    Args:
+        launch: starts a worker; its log goes to the path.
+
+    Raises:
+        DataError: it fails, or returns something else than a data set.
+        Interrupted: the user wants to stop.
+    """
+    empty = DataSet(name=matrix.dataset, root="", sha256="")
+    spec = trial_spec(matrix, empty, options, cells.expand(matrix)[0], matrix.seeds[0])
+    with contextlib.ExitStack() as undone:
+        log = Path(tempfile.mkdtemp(prefix="mnist-bench-data-set-")) / "log"
+        undone.callback(shutil.rmtree, log.parent)
+        worker = launch(spec, log)
+        undone.callback(worker.kill)
+        reply = worker.call(Describe(spec=worker.spec))
+        if not isinstance(reply, Described):
+            undone.pop_all()
+            worker.kill()
+            raise DataError(f"dataset: {getattr(reply, 'reason', reply)}; what it printed: {log}")
+        return reply.data
 
 
 def _plan(folder: RunFolder, manifest: Manifest, order: Sequence[cells.GroupTrials], options: Options) -> RunPlan:
@@ -201,7 +244,7 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
         ]
         observer.started(plan, done)
         if left:
-            data.verify(plan.manifest.dataset)
+            verify(plan.manifest.dataset)
         status: Literal["complete", "interrupted", "stopped"] = "stopped"
         try:
             interrupts.last_word = lambda: _close(folder, "interrupted")

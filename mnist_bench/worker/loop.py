@@ -150,12 +150,21 @@ def train_epoch(
 
 
 def evaluate(
-    forward: Forward, batches: Iterable[Batch], count: int, device: torch.device, wait: Wait, clock: Clock = clock
+    forward: Forward,
+    batches: Iterable[Batch],
+    count: int,
+    device: torch.device,
+    wait: Wait,
+    clock: Clock = clock,
+    *,
+    classes: int = 10,
 ) -> Evaluated:
-    """Scores every image once; ``predictions_sha256`` is over the predicted digits, uint8 in the file's order."""
+    """Scores every image once; ``predictions_sha256`` is over the predicted classes in the file's order, uint8 (int32
+    where there are more than 256).
+    """
     wait()
     started = clock()
-    predictions = torch.empty(count, dtype=torch.uint8, device=device)
+    predictions = torch.empty(count, dtype=torch.uint8 if classes <= 256 else torch.int32, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     samples = 0
     with torch.inference_mode():

@@ -6,13 +6,15 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import nn
 
-from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS, SELFTEST, SETS, load
+from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS, SELFTEST, load
 from mnist_bench.errors import TrialError
-from mnist_bench.records import CELL_VARIABLE, ModelEntry
+from mnist_bench.records import CELL_VARIABLE, DataSet, ModelEntry
 from mnist_bench.running.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -58,26 +60,45 @@ def lenet5() -> nn.Module:
     )
 
 
-def build_model(entry: ModelEntry, *, allow_plugins: bool = False, plugin_path: str | None = None) -> nn.Module:
-    """Builds the model of ``entry`` on the CPU; proves that a plug-in gives logits (N, 10).
+MNIST = DataSet(name="mnist", root="", sha256="")
 
-    Code that is not this program's is imported with ``allow_plugins`` alone; only then are the working folder and,
-    before it, ``plugin_path`` on the path.
+
+def build_model(
+    entry: ModelEntry, *, allow_plugins: bool = False, plugin_path: str | None = None, data: DataSet = MNIST
+) -> nn.Module:
+    """Builds the model of ``entry`` on the CPU; proves that a plug-in gives logits (N, classes).
+
+    A plug-in that takes ``shape`` or ``classes`` is given those of the data set.
 
     Raises:
         TrialError: the plug-in is not allowed, is not found, or gives something else.
     """
     if entry.model in MODELS:
         return load(MODELS[entry.model])()  # type: ignore[no-any-return]
-    if not allow_plugins and entry.model != SELFTEST:
-        raise TrialError(f"{entry.model} is code that is not built in: add --allow-plugins to run it")
-    if allow_plugins and plugin_path is not None:
-        sys.path[:0] = [plugin_path, ""]  # the latter, as Python has it, is the working folder, should there be one
-    model = _find(entry.model)()
+    build = plugged(entry.model, allow_plugins=allow_plugins, plugin_path=plugin_path)
+    taken = signature(build).parameters if callable(build) else {}
+    facts: dict[str, Any] = {"shape": data.shape, "classes": data.classes}
+    model = build(**{name: value for name, value in facts.items() if name in taken})
     if not isinstance(model, nn.Module):
         raise TrialError(f"{entry.model}() returned a {type(model).__name__}, not a torch.nn.Module")
-    _check_shape(entry.model, model)
+    _check_shape(entry.model, model, data)
     return model
+
+
+def plugged(target: str, *, allow_plugins: bool, plugin_path: str | None) -> Callable[..., object]:
+    """The function that a model or a data set names.
+
+    Code that is not this program's is imported with ``allow_plugins`` alone; only then are the working folder and,
+    before it, ``plugin_path`` on the path.
+
+    Raises:
+        TrialError: it is not allowed, or not found.
+    """
+    if not allow_plugins and target != SELFTEST:
+        raise TrialError(f"{target} is code that is not built in: add --allow-plugins to run it")
+    if allow_plugins and plugin_path is not None and sys.path[:2] != [plugin_path, ""]:
+        sys.path[:0] = [plugin_path, ""]  # the latter, as Python has it, is the working folder, should there be one
+    return _find(target)
 
 
 def build_optimizer(model: nn.Module, name: str, lr: float, *, fused: bool) -> torch.optim.Optimizer:
@@ -85,7 +106,7 @@ def build_optimizer(model: nn.Module, name: str, lr: float, *, fused: bool) -> t
     return OPTIMIZERS[name](model.parameters(), lr=lr, fused=True if fused else None)
 
 
-def _find(target: str) -> Callable[[], object]:
+def _find(target: str) -> Callable[..., object]:
     module_name, colon, _ = target.partition(":")
     if not colon:
         for point in entry_points(group=ENTRY_POINT_GROUP, name=target):
@@ -99,8 +120,8 @@ def _find(target: str) -> Callable[[], object]:
         raise TrialError(f"{target}: no module {module_name!r} beside the matrix file or among the packages") from error
 
 
-def _check_shape(target: str, model: nn.Module) -> None:
-    given, wanted = (2, *SETS["mnist"].shape), (2, len(SETS["mnist"].classes))
+def _check_shape(target: str, model: nn.Module, data: DataSet) -> None:
+    given, wanted = (2, *data.shape), (2, data.classes)
     training, state = model.training, torch.get_rng_state()
     model.eval()
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The pipelines: from an order to batches on the device.
 
-A batch is float32 (B, 1, 28, 28) (the tutorial's MLP: (B, 784)), normalised, and int64 (B,), both on the device. Images
-are read by torchvision from files that were verified before.
+A batch is float32 (B, C, H, W), of MNIST (B, 1, 28, 28) (the tutorial's MLP: (B, 784)), normalised, and int64 (B,),
+both on the device. Images are read by torchvision from files that were verified before, or come from a plug-in.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import random
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +19,8 @@ from torch import library
 from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_bench.catalogue import MODELS, PLUG_IN, SETS, Training
-from mnist_bench.records import EVALUATION_BATCH_SIZE, TrialSpec
+from mnist_bench.records import EVALUATION_BATCH_SIZE, Channels, TrialSpec
+from mnist_bench.worker import sets
 from mnist_bench.worker.loop import Batch
 from mnist_bench.worker.process import Relocator
 
@@ -71,12 +73,12 @@ class Resident(Pipeline):
     """uint8 images on the device, gathered and normalised there: the fastest, and the default."""
 
     def __init__(self, train: Any, test: Any, training: Training, batch_size: int, device: torch.device) -> None:
-        self._images, self._labels = train.data.unsqueeze(1), train.targets
-        self._test_images, self._test_labels = test.data.unsqueeze(1), test.targets
+        self._images, self._labels = _pixels(train), train.targets
+        self._test_images, self._test_labels = _pixels(test), test.targets
         self._batch_size, self._device = batch_size, device
         # (pixel / 255 - mean) / std as one subtraction and one product: an operation less a batch.
-        self._shift = 255.0 * training.mean
-        self._scale = 1.0 / (255.0 * training.std)
+        self._shift = 255.0 * _by_channel(training.mean, device)
+        self._scale = 1.0 / (255.0 * _by_channel(training.std, device))
         self.train_images, self.test_images = len(self._labels), len(self._test_labels)
 
     def transfer(self) -> None:
@@ -103,14 +105,15 @@ class Resident(Pipeline):
 
 
 def tensors(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
-    sets = [TensorDataset(_normalised(read.data, training), read.targets) for read in _read(spec, training)]
-    return Loader(spec, device, *sets)
+    both = [TensorDataset(_normalised(read, training), read.targets) for read in _read(spec, training)]
+    return Loader(spec, device, *both)
 
 
 def transformed(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
     """torchvision's transforms, image by image."""
     transforms = import_torchvision().transforms
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((training.mean,), (training.std,))])
+    mean, std = ([value] if isinstance(value, float) else value for value in (training.mean, training.std))
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
     return Loader(spec, device, *_read(spec, training, transform))
 
 
@@ -119,7 +122,7 @@ def tutorial(spec: TrialSpec, training: Training, device: torch.device) -> Pipel
     labels))`` over two tensors, so that labels are tensors without axes; or transforms."""
     if not MODELS.get(spec.model.model, PLUG_IN).tutorial_vectors:
         return transformed(spec, training, device)
-    vectors = [(_normalised(read.data, training).flatten(start_dim=1), read.targets) for read in _read(spec, training)]
+    vectors = [(_normalised(read, training).flatten(start_dim=1), read.targets) for read in _read(spec, training)]
     return Loader(spec, device, *(list(zip(*both, strict=True)) for both in vectors))
 
 
@@ -177,6 +180,10 @@ def import_torchvision() -> ModuleType:
 
 def _read(spec: TrialSpec, training: Training, transform: Any = None) -> tuple[Any, Any]:
     """The images of training, and those that are scored."""
+    if spec.data.is_code:
+        _, *both = sets.opened(spec)
+        train, test = (replace(one, transform=transform) for one in both)
+        return train, train if training.scored_on_training_images else test
 
     def read(*, train: bool) -> Any:
         kind = getattr(import_torchvision().datasets, SETS[spec.data.name].folder)
@@ -186,5 +193,17 @@ def _read(spec: TrialSpec, training: Training, transform: Any = None) -> tuple[A
     return images, images if training.scored_on_training_images else read(train=False)
 
 
-def _normalised(images: torch.Tensor, training: Training) -> torch.Tensor:
-    return images.unsqueeze(1).to(torch.float32).div_(255.0).sub_(training.mean).div_(training.std)
+def _pixels(read: Any) -> torch.Tensor:
+    """uint8 (N, C, H, W)."""
+    images: torch.Tensor = read.data
+    return images if images.ndim == 4 else images.unsqueeze(1)
+
+
+def _normalised(read: Any, training: Training) -> torch.Tensor:
+    mean, std = (_by_channel(value, torch.device("cpu")) for value in (training.mean, training.std))
+    return _pixels(read).to(torch.float32).div_(255.0).sub_(mean).div_(std)
+
+
+def _by_channel(values: Channels, device: torch.device) -> Any:
+    """A number, or a tensor that has one for each channel of a batch."""
+    return values if isinstance(values, float) else torch.tensor(values, device=device).view(1, -1, 1, 1)
