@@ -12,7 +12,7 @@ from mnist_bench.report.page import html
 from mnist_bench.report.vega import HEIGHT, coloured, curve, layered
 from mnist_bench.table import joined, listed, plain
 
-AXIS_FORMATS = {"fraction": ".2%", "": "~g"}  # by the unit of a figure; others ~s
+AXIS_FORMATS = {"fraction": ".2%", "samples/s": "~s"}  # by the unit of a figure; others ~g
 
 
 def render_history(series: Sequence[Series], name: str, last: int, warnings: Sequence[str], bundle: str) -> str:
@@ -46,7 +46,7 @@ def over_runs(series: Sequence[Series], metric: Figure, last: int) -> Plot:
     labels = list(dict.fromkeys(one.label for one in measured))
     axis = alt.Axis(format="%Y-%m-%d", tickCount=4, grid=False, labelOverlap="greedy")
     x = alt.X("time:T").scale(alt.Scale(type="utc", padding=12, nice=False)).axis(axis).title(None)
-    axis = alt.Axis(format=AXIS_FORMATS.get(metric.unit, "~s"), tickCount=5)
+    axis = alt.Axis(format=AXIS_FORMATS.get(metric.unit, "~g"), tickCount=5)
     y = alt.Y("value:Q").scale(zero=False).axis(axis).title(metric.title)
     told = {"figure": metric.title, "change": "change", "run": "run", "commit": "commit", "status": "status"}
     base = coloured("series", labels, **told).encode(x=x)
