@@ -86,17 +86,21 @@ def _held(comparison: "Comparison") -> Iterator[_Held]:
         if line.reference is not None and (speed := line.speed_up) is not None:
             done = line.accuracy.seeds if line.accuracy else 1
             seeds = None if comparison.by == "run" else seeds_to_tell(speed, done)
-            yield _Held(line, line.cell, line.reference, speed, told(speed), seeds)
+            yield _Held(line, line.cell, line.reference, speed, told(speed, noisy=line.noisy), seeds)
 
 
-def told(speed: "SpeedUp") -> Told:
-    """What a ratio shows. One without an interval that was timed apart must be larger than drift makes it."""
+def told(speed: "SpeedUp", *, noisy: bool = False) -> Told:
+    """What a ratio shows.
+
+    One without an interval that was timed apart must be larger than drift makes it, and undisturbed.
+    """
     one = speed.interval
     if speed.shown:
         return speed.shown
     if one.low is not None and one.high is not None and one.low * (1 + SAME) > 1 and one.high < 1 + SAME:
         return "same"
-    if one.low is None and speed.paired == "unpaired" and abs(math.log(one.estimate)) > NORMAL_QUANTILE * DRIFT_SD:
+    apart = speed.paired == "unpaired" and not noisy
+    if one.low is None and apart and abs(math.log(one.estimate)) > NORMAL_QUANTILE * DRIFT_SD:
         return "faster" if one.estimate > 1 else "slower"
     return "untold"
 
@@ -134,13 +138,14 @@ def _sentence(comparison: "Comparison", about: str, held: Sequence[_Held]) -> st
     parts = []
     for verdict, own in grouped(held, attrgetter("told")).items():
         where = _where(comparison.by, [one.cell for one in own], len(held))
+        beside = _accuracy(comparison.by, own)
         if verdict == "untold":
-            part = joined("cannot be told from", than, _interval(own, _SIGNED), where) + _would_tell(comparison, own)
+            against = joined("cannot be told from", than, _interval(own, _SIGNED), where)
+            parts.append(against + beside + _would_tell(comparison, own))
         elif verdict == "same":
-            part = joined(f"as fast as {than} within {100 * SAME:.0f} %", where)
+            parts.append(joined(f"as fast as {than} within {100 * SAME:.0f} %", where) + beside)
         else:
-            part = joined(_much(comparison.by, own, than), where) + _pays(comparison, own)
-        parts.append(part + _accuracy(comparison.by, own))
+            parts.append(joined(_much(comparison.by, own, than), where) + _pays(comparison, own) + beside)
     return f"{subject}{'; '.join(parts)}."
 
 

@@ -58,6 +58,7 @@ def compiled(*ratios: tuple[float, ...], device: str = "cpu") -> list[Line]:
 )
 def test_three_things_can_be_said(ratio, paired, expected):
     assert told(SpeedUp(Interval(*ratio), paired)) == expected
+    assert told(SpeedUp(Interval(*ratio), paired), noisy=True) == (expected if len(ratio) > 1 else "untold")
 
 
 @pytest.mark.parametrize("sd", [0.015, 0.02, 0.03])
