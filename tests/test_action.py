@@ -91,7 +91,7 @@ def test_flags_are_those_of_the_inputs_and_the_verdict_is_the_exit_code(act, tmp
     )
     folder = tmp_path / "mnist-bench"
     assert code == 0
-    assert fetched == f"mnist-bench data fetch --data-dir {folder}/data"
+    assert fetched == f"mnist-bench data fetch --dataset mnist --data-dir {folder}/data"
     assert checked == (
         "mnist-bench check my matrix.yaml --against v1 --budget 20m --filter model=mlp --allow-plugins "
         f"--data-dir {folder}/data -o {folder} --junit {folder}/junit.xml --comment {folder}/comment.md"

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ import pytest
 import torch
 from record_factory import SHA, make_epochs, make_measurement, make_session
 
-from bench import bars, bench_cells, live, overhead, report, tutorial_loop
+from bench import bars, bench_cells, live, overhead, peer_work, peers, report, tutorial_loop
 from bench.bars import Bar
 from bench.plain_loop import PlainLoop
 from mnist_bench import config
@@ -257,3 +258,26 @@ def test_a_proof_of_too_little_runs_and_proves_nothing(command, missed, members,
     assert [one.split("/")[3] for one in session["members"]] == members.split()
     assert all(all(one["steps"]) for one in session["rounds"])
     assert [found[how]["paired"] for how in ("paired", "solo") if how in found] in ([], ["within", "unpaired"])
+
+
+def test_a_step_is_slower_by_the_share_that_it_should_be():
+    begin = time.perf_counter()
+    assert peer_work.slowed(lambda seconds: time.sleep(seconds) or "done", 0.5)(0.1) == "done"
+    assert time.perf_counter() - begin >= 0.15
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spread", "says"), [(1.05, 0.01, "slower"), (1.05, 0.05, "same"), (0.9, 0.02, "faster")]
+)
+def test_hyperfine_is_read_as_it_says_it(tmp_path, monkeypatch, seconds, spread, says):
+    both = [{"mean": 1.0, "stddev": 0.0}, {"mean": seconds, "stddev": spread}]
+    monkeypatch.setattr(peers, "ran", lambda *_: (tmp_path / "both.json").write_text(json.dumps({"results": both})))
+    assert peers.hyperfine(tmp_path, 0.05) == (pytest.approx(math.log(seconds)), says)
+
+
+def test_peers_are_told_by_spread_alarms_and_what_they_found():
+    answers = [(0.0, 0.03, "same"), (0.0, -0.04, "faster"), (0.05, 0.05, "slower"), (0.05, 0.01, "same")]
+    verdicts = [
+        peers.Verdict("asv", *answer, seconds) for answer, seconds in zip(answers, (9, 10, 11, 12), strict=True)
+    ]
+    assert peers.table(verdicts).splitlines()[2:] == ["| asv | 3.5 % | 1 of 2 | 1.030 | 1 of 2 | 10 |"]
