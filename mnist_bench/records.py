@@ -303,6 +303,11 @@ class DataSet:
     def is_code(self) -> bool:
         return ":" in self.name
 
+    @property
+    def title(self) -> str:
+        """What it is called in headings; digits that are drawn stand for MNIST."""
+        return self.name if self.is_code else SETS[self.name].folder
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:

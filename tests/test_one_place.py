@@ -62,6 +62,7 @@ ADDITIONS = [
     Addition(
         "PIPELINES = {", '"copied": Pipeline("pipelines:copied", "twice"),', place="worker/pipelines.py", code=COPIED
     ),
+    Addition("SETS = {", '"letters": replace(_MNIST, title="made-up letters", folder="Letters"),'),
     Addition("FIGURES: tuple[Figure, ...] = (", FIGURE, "figures.py"),
     Addition("PLOTS: Mapping[str, Callable[[Material], Plot]] = {", '"moon": moon,', "report/page.py", above=MOON),
     Addition("CHECKS: Mapping[str, Sequence[Check]] = {", '"sea": (tide,),', "labs/doctor.py", above=TIDE),
@@ -72,6 +73,7 @@ MATRIX |= {"variants": [{"name": "one", "execution": "traced"}, {"name": "other"
 SEEN = {
     "list models": ("linear", "7850", "one layer"),
     "list devices": ("npu", "a made-up NPU"),
+    "list datasets": ("letters", "made-up letters"),
     "plan matrix.yaml": ("linear", " npu ", " one ", " other "),
     "run matrix.yaml --offline -o results --strict-devices": ("linear", " npu ", " one ", " other ", "made up s"),
     "export --format csv": ("first_s",),

@@ -77,7 +77,7 @@ def document(manifest: Manifest, rows: Sequence[Row], said: Sequence[Answer] = (
     measured = [row for row in rows if row.seeds]
     models = dict.fromkeys(row.cell.model for row in measured)
     return Document(
-        title=f"MNIST benchmark: {manifest.matrix.name}",
+        title=f"{manifest.dataset.title} benchmark: {manifest.matrix.name}",
         facts=(" · ".join(_setting(manifest)), *warnings(manifest), *([] if measured else ["Nothing was measured."])),
         answers=tuple(map(str, said)),
         tables=[results(name, [row for row in measured if row.cell.model == name], apart=False) for name in models],

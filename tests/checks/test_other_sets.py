@@ -107,7 +107,8 @@ def through_all(bench, capsys, matrix, name):
     code, out, _ = run(capsys, "compare", "--by", "variant")
     assert (code, "identical" in out) == (0, True)
     assert run(capsys, "report", "--output", "page.html")[0] == 0
-    assert name in Path("page.html").read_text()
+    title = {"kmnist": "KMNIST", "fashion-mnist": "FashionMNIST"}.get(name, name)
+    assert f">{title} benchmark<" in Path("page.html").read_text()
     check = ("check", "m.yaml", "--against", "HEAD", "--allow-plugins", "--offline", "--no-wait", "--no-progress")
     code, out, err = run(capsys, *check, "--filter", "variant=one")
     assert f"data {name}, recipe standard" in out, err
