@@ -123,6 +123,14 @@ def test_read_10000_trials(benchmark: Any, large_run: RunFolder, sized: Callable
     assert (len(trials), len(sessions)) == (sized(125) * 80, sized(125) * 8)
 
 
+def test_load_10000_trials(benchmark: Any, large_run: RunFolder) -> None:
+    """The library's table, from process start to exit; the bar is 1.5 s."""
+    program = f"import mnist_bench; mnist_bench.load({str(large_run.path)!r}).table()"
+    benchmark.pedantic(
+        subprocess.run, args=([sys.executable, "-c", program],), kwargs={"check": True}, rounds=3, iterations=1
+    )
+
+
 @pytest.mark.parametrize("by", ["device", "variant", "batch_size"])
 def test_compare_10000_trials(benchmark: Any, large_run: RunFolder, by: str, sized: Callable[[int], int]) -> None:
     """The whole command, from process start to exit."""

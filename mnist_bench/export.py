@@ -13,16 +13,15 @@ from itertools import count
 from typing import Any, Literal
 
 from mnist_bench import figures
-from mnist_bench.analysis import results
+from mnist_bench.analysis import frames, results
 from mnist_bench.analysis.summary import Run, missed_floors
 from mnist_bench.errors import UsageError
-from mnist_bench.figures import FOLLOWED, KEYS, Figure, Row
+from mnist_bench.figures import FOLLOWED, Figure, Row
 from mnist_bench.table import exact, grouped, plain
 
 LONGEST_NAME = 1000  # characters; Bencher refuses names over 1024
 PYTEST_BENCHMARK = "5.3.1"  # the pytest-benchmark whose fields these are
 PACKAGE = "mnist_bench"
-STORAGE = {str: "string", float: "Float64", int: "Int64", bool: "boolean"}  # pandas' types that can be missing
 
 Export = Callable[[Run, Sequence[Row]], bytes]
 
@@ -83,23 +82,12 @@ def to_csv(run: Run, rows: Sequence[Row]) -> bytes:
 
 def to_parquet(run: Run, rows: Sequence[Row]) -> bytes:
     """The columns of ``results.csv`` with their types, even where nothing was measured; ``attrs`` name the run."""
-    import pandas as pd  # half a second: not before it is needed
-
-    table = results.table_of(rows)
-    keys = [column.key for column in table.columns if column.key]
-    kinds = {key: KEYS[key].kind if key in KEYS else str for key in keys} | {"batch_size": int, "seeds": int}
-    records = [{key: _storable(value) for key, value in record.items()} for record in table.records()]
-    frame = pd.DataFrame(records, columns=keys).astype({key: STORAGE[kind] for key, kind in kinds.items()})
-    frame.attrs = {name: _storable(text) for name, text in _facts(run).items()}
+    frame = frames.of_rows(rows)
+    frame.attrs = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in _facts(run).items()}
     try:
         return frame.to_parquet(index=False)
     except ImportError as error:
         raise UsageError("--format parquet needs pyarrow, which is not installed here: pip install pyarrow") from error
-
-
-def _storable(value: Any) -> Any:
-    """A lone surrogate, which UTF-8 does not have, becomes its escape."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _facts(run: Run) -> dict[str, str]:

@@ -9,7 +9,7 @@ import math
 import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mnist_bench import figures, stats
 from mnist_bench.analysis import answers
@@ -25,6 +25,7 @@ from mnist_bench.stats import Interval
 from mnist_bench.table import Column, Document, Table, at, by_reason, for_programs, grouped, joined, texts
 
 By = Literal["device", "variant", "batch_size", "model"]
+BY: tuple[By, ...] = get_args(By)
 Choice = Callable[[Cell], bool]  # the cells that a comparison is about; their references need not be among them
 
 FOOTNOTES = {**figures.FOOTNOTES, **answers.FOOTNOTES}

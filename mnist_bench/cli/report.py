@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mnist_bench.report.material import Plot
+    from mnist_bench.report.material import Material, Plot
 
 WIDTHS = 40, 1000  # millimetres: the least and the most of a picture
 
@@ -86,21 +86,26 @@ def execute(args: argparse.Namespace) -> int:
         with writing("--images", args.images):  # before anything is drawn
             args.images.mkdir(parents=True, exist_ok=True)
             try_folder(args.images)
+    material, plots, text = drawn(folder, args.plot)
+    # A link in a stranger's folder is replaced, not followed; one that was named is the user's own.
+    write("--output", output, text.encode("utf-8", "backslashreplace"), follow=args.output is not None)
+    print(output)
+    if args.images is not None:
+        _write_pictures(args, {name: plot for name, plot in plots.items() if name in (args.plot or plots)})
+    return 0 if material.measured else options.NOTHING
+
+
+def drawn(folder: RunFolder, named: list[str] | None = None) -> "tuple[Material, Mapping[str, Plot], str]":
+    """What the page of a run is made of, its plots, and its text; refuses names that no plot has."""
     with report.making_script() as script:
         from mnist_bench.analysis.summary import Run
         from mnist_bench.report import page
         from mnist_bench.report.material import Material
 
+        _known("--plot", "plot", named or [], page.PLOTS)
         material = Material(Run.read(folder), lambda trial: _step_ms(folder, trial))
-        wanted = _known("--plot", "plot", args.plot or list(page.PLOTS), page.PLOTS)
         plots = {name: draw(material) for name, draw in page.PLOTS.items()}
-        text = page.render(material.run, plots, script())
-    # A link in a stranger's folder is replaced, not followed; one that was named is the user's own.
-    write("--output", output, text.encode("utf-8", "backslashreplace"), follow=args.output is not None)
-    print(output)
-    if args.images is not None:
-        _write_pictures(args, {name: plot for name, plot in plots.items() if name in wanted})
-    return 0 if material.measured else options.NOTHING
+        return material, plots, page.render(material.run, plots, script())
 
 
 def _write_pictures(args: argparse.Namespace, plots: "Mapping[str, Plot]") -> None:

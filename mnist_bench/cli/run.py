@@ -41,16 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.cli.progress import RunProgress, Screen
-    from mnist_bench.machine.noise import alone
-    from mnist_bench.running import runner
-
     errors = make_console(args, stderr=True)
-    begin = _resume(args) if args.resume else _new(args)
-    with alone(wait=not args.no_wait, tell=errors.print), Screen(errors, args) as screen:
-        progress = RunProgress(screen)
-        plan = begin(progress)
-        run = runner.execute(plan, progress, os.environ)
+    plan, run = carry_out(_resume(args) if args.resume else _new(args), args, errors)
     code = conclude(run, args, errors)
     add_to_summary(lambda room: (plan.folder.path / "results.md").read_bytes())
     if not args.quiet:
@@ -62,6 +54,20 @@ def execute(args: argparse.Namespace) -> int:
         again = options.resuming(args, plan.folder.run_id)
         errors.print(f"{run.manifest.status}; go on with: {again}", soft_wrap=True)
     return code
+
+
+def carry_out(
+    begin: "Callable[[Observer], RunPlan]", args: argparse.Namespace, errors: Console
+) -> "tuple[RunPlan, Run]":
+    """Executes a run, alone on this machine, and tells of it on ``errors`` as far as ``args`` want to hear."""
+    from mnist_bench.cli.progress import RunProgress, Screen
+    from mnist_bench.machine.noise import alone
+    from mnist_bench.running import runner
+
+    with alone(wait=not args.no_wait, tell=errors.print), Screen(errors, args) as screen:
+        progress = RunProgress(screen)
+        plan = begin(progress)
+        return plan, runner.execute(plan, progress, os.environ)
 
 
 def _new(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":

@@ -134,24 +134,31 @@ def parse(text: str, *, source: str, allow_plugins: bool) -> Matrix:
     return matrix
 
 
-def checked(matrix: Matrix, *, source: str, allow_plugins: bool) -> Matrix:
-    """A matrix that comes from elsewhere than a file of people's (a manifest): it obeys the same rules.
+def checked(matrix: Matrix | Mapping[str, Any], *, source: str, allow_plugins: bool) -> Matrix:
+    """A matrix that comes from elsewhere than a file of people's (a manifest, a program): it obeys the same rules.
 
     Args:
-        matrix: of any values.
+        matrix: of any values, short forms included.
         source: what problems call it.
         allow_plugins: whether models may name code.
 
     Returns:
-        The same matrix.
+        The matrix with every default filled in.
 
     Raises:
         ConfigError: every problem, as ``source: path: message``.
     """
-    _, faults = examined(json.loads(msgspec.json.encode(matrix)), allow_plugins)
-    if faults:
+    found, faults = examined(json.loads(msgspec.json.encode(matrix, enc_hook=_written)), allow_plugins)
+    if found is None or faults:
         raise ConfigError([f"{source}: {at(fault.path)}{fault.message}" for fault in faults])
-    return matrix
+    return found
+
+
+def _written(value: Any) -> Any:
+    """A value of a program's (an array, a range, ...) as people would write it; what else it may be is said of it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, range) else str(value)
 
 
 def on_axes(matrix: Matrix, axes: Mapping[str, Sequence[object]], *, allow_plugins: bool) -> Matrix:
