@@ -18,6 +18,7 @@ from mnist_bench.gate import conduct, outputs, samples, sides
 from mnist_bench.table import plain
 from tests.faults import fault_kit
 
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("one_core")]
 ROOT = Path(__file__).resolve().parents[2]
 PLUG_IN = """
     import numpy as np
@@ -118,7 +119,7 @@ def through_all(bench, capsys, matrix, name):
     return found
 
 
-@pytest.mark.usefixtures("one_core", "files")
+@pytest.mark.usefixtures("files")
 def test_files_of_mnist_s_layout(bench, capsys):
     for name in ("kmnist", "fashion-mnist"):
         through_all(bench, capsys, MATRIX.format(dataset=name, model="mlp", batch=100), name)
@@ -129,7 +130,6 @@ def test_files_of_mnist_s_layout(bench, capsys):
     assert (code, "not comparable: data set" in " ".join(out.split())) == (5, True)
 
 
-@pytest.mark.usefixtures("one_core")
 def test_a_plug_in_of_another_shape(bench, capsys):
     bench.repo.put("tiny.py", textwrap.dedent(PLUG_IN))
     matrix = MATRIX.format(dataset="tiny:load", model="tiny:build", batch=64)
@@ -145,6 +145,6 @@ def test_a_plug_in_of_another_shape(bench, capsys):
     assert not Path("results").exists()
     through_all(bench, capsys, matrix, "tiny:load")
     bench.repo.put("tiny.py", textwrap.dedent(PLUG_IN).replace("30 *", "31 *"))
-    check = ("check", "m.yaml", "--against", "HEAD", "--allow-plugins", "--no-wait", "--filter", "variant=one")
-    code, out, _ = run(capsys, *check)
+    check = "check m.yaml --against HEAD --allow-plugins --no-wait --filter variant=one --budget 1s"
+    code, out, _ = run(capsys, *check.split())
     assert (code, "tiny:load returns another in A than in B" in plain(out)) == (5, True)
