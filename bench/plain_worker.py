@@ -85,7 +85,7 @@ def warm_up(loop: PlainLoop) -> tuple[Prepared, int]:
     """
     import torch
 
-    from mnist_bench.records import EVALUATION_BATCH_SIZE
+    from mnist_bench.records import EVALUATION_BATCH_SIZE, Peaks
     from mnist_bench.running.protocol import Prepared
     from mnist_bench.worker import loop as timing
     from mnist_bench.worker.process import Snapshot
@@ -102,6 +102,7 @@ def warm_up(loop: PlainLoop) -> tuple[Prepared, int]:
         loss_trace=(),
         time_to_first_step_s=0.0,
         compile_s=None,
+        peaks=Peaks(host_bytes=0, device_bytes=None),  # nobody asks here
     )
     return prepared, timing.block_steps(durations)
 

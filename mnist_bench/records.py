@@ -201,10 +201,12 @@ class GateRule(Selector):
     Args:
         margin: What share slower a cell may become.
         detect: The share slower that a pass excludes.
+        memory: What share more peak memory it may take; a pass excludes twice that. Without it memory is not judged.
     """
 
     margin: Annotated[float, Gt(0), Lt(1)] = 0.03
     detect: Annotated[float, Gt(0), Lt(1)] = 0.10
+    memory: Annotated[float, Gt(0), Lt(1)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -475,10 +477,18 @@ class StepTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Peaks:
+    """The most memory that a process held until its steps were steady; None: its device has none of its own."""
+
+    host_bytes: Count
+    device_bytes: Count | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """The timing session of one group: a line of ``sessions.jsonl``. ``members`` are trial ids.
 
-    ``seconds``: of wall time, from the start of the group's first worker to the session's end.
+    ``seconds``: of wall time, from the start of the group's first worker to the session's end. ``peaks``: by member.
     """
 
     group: str
@@ -489,6 +499,7 @@ class Session:
     stopped: Literal["precise", "budget", "alone"]
     seconds: Seconds = 0.0
     noisy: tuple[str, ...] = ()
+    peaks: dict[str, Peaks] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.members)

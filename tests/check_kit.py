@@ -19,7 +19,7 @@ from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import CellEvidence, Check
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.sides import CheckObserver, Side
-from mnist_bench.records import Cell, DataSet, Failure, Matrix, Outcome, Session, Sides, Tree, Trial
+from mnist_bench.records import Cell, DataSet, Failure, Matrix, Outcome, Peaks, Session, Sides, Tree, Trial
 from mnist_bench.running.protocol import PROTOCOL_VERSION
 
 MATRIX = """\
@@ -118,6 +118,7 @@ class FakeBench:
     Args:
         slower: ln of B's seconds / A's of a pair; or an outcome of B, or an error.
         accuracy: of a side's training; or an outcome.
+        grown: B's peak memory / A's of a pair.
     """
 
     pair_s: float = 10.0
@@ -127,6 +128,7 @@ class FakeBench:
     observer: Any = None
     done: list[str] = field(default_factory=list)
     slower: Callable[[Cell, int], float | Outcome | BaseException] = lambda which, number: 0.0
+    grown: Callable[[Cell, int], float] = lambda which, number: 1.0
     accuracy: Callable[[Cell, int, str], float | Outcome] = lambda which, seed, side: 0.95
 
     def clock(self) -> float:
@@ -141,7 +143,9 @@ class FakeBench:
             return [trial(which, number, "B", found)]
         ratio = 2.718281828 ** (found + 0.001 * number * (-1) ** number)  # no two alike
         ids = [f"{which.id}/p{number}@{name}" for name in "AB"]
-        return [make_session(ids, [[10.0, 10.0 * ratio]], group=which.id, seconds=self.pair_s)]
+        sizes = zip(ids, (1.0, self.grown(which, number) + 0.001 * number), strict=True)
+        peaks = {name: Peaks(host_bytes=int(size * 2**29), device_bytes=None) for name, size in sizes}
+        return [make_session(ids, [[10.0, 10.0 * ratio]], group=which.id, seconds=self.pair_s, peaks=peaks)]
 
     def train(self, which: Cell, seed: int, names: Sequence[str], within_s: float) -> list[Session | Trial]:
         takes_s = self.train_s * len(names)
@@ -185,7 +189,7 @@ class Scene:
         self.folder = RunFolder.create(folder / f"checks{len(list(folder.iterdir()))}", manifest)
         monkeypatch.setattr(conduct, "trial_s", self._guessed)
 
-    def _guessed(self, which: Cell, matrix: Matrix, epochs: int, cores: int) -> float:
+    def _guessed(self, which: Cell, matrix: Matrix, epochs: int, cores: int, data: DataSet) -> float:
         true_s = self.bench.train_s if epochs else (self.bench.pair_s - 2 * conduct.PAIR_TOKEN_S) / 1.5
         return self.guess * true_s
 

@@ -14,10 +14,11 @@ from mnist_bench.records import Round, Tree
 IMAGES = 10_000
 
 
-def pair(log_ratio: float, noisy: Sequence[str] = ()) -> Pair:
-    """A process pair whose B takes so much longer a step."""
+def pair(log_ratio: float, noisy: Sequence[str] = (), **grown: float) -> Pair:
+    """A process pair whose B takes so much longer a step; ``grown``: ln of its peaks of memory against A's 512 MiB."""
+    peaks = {key: (512.0, 512.0 * math.exp(log)) for key, log in grown.items()}
     one = Round(order=(0, 1), steps=(10, 10), seconds=(0.1, 0.1 * math.exp(log_ratio)))
-    return Pair(rounds=(one,), noisy=tuple(noisy))
+    return Pair(rounds=(one,), noisy=tuple(noisy), peaks=peaks)
 
 
 def logs(ratio: float, pairs: int = 16, sd: float = 0.01) -> list[float]:

@@ -38,6 +38,7 @@ PREPARED = protocol.Prepared(
     loss_trace=(2.3, 2.2),
     time_to_first_step_s=1.5,
     compile_s=None,
+    peaks=records.Peaks(host_bytes=1 << 29, device_bytes=None),
 )
 STEP_TIMES = records.StepTimes(p50_ms=1.0, p95_ms=2.0, p99_ms=3.0, count=10)
 

@@ -93,6 +93,7 @@ def sizes(count: int) -> str:
         (MERGED, "exclude", (SMALL, replace(SMALL, device="cuda", batch_size=1000))),
         (MERGED, "variants", FASTER),
         (added("gate: {margin: 0.05}"), "gate", (GateRule(margin=0.05),)),
+        (added("gate: {memory: 0.1}"), "gate", (GateRule(memory=0.1),)),
         (added("gate: [{model: mlp, margin: 0.05}, {}]"), "gate", (GateRule(model="mlp", margin=0.05), GateRule())),
         (added("reference: compile"), "reference", "compile"),
         (added('name: "010"'), "name", "010"),

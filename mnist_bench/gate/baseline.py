@@ -208,6 +208,8 @@ def _notes(run: Run, baseline: Baseline) -> Iterator[str]:
     for name in ("filter", "shard"):
         if value := getattr(run.manifest.options, name):
             yield f"The run was made with --{name} {value}: cells that it left out are missing here."
+    if any(rule.memory is not None for rule in run.manifest.matrix.gate):
+        yield "Memory is not judged here: `check --against` does it, over process pairs."
     yield "Ratios to the reference variant are compared: a slow-down of both alike is not seen."
 
 

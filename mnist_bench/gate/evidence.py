@@ -18,10 +18,11 @@ from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, variant_of
 from mnist_bench.errors import UsageError
-from mnist_bench.figures import Row
+from mnist_bench.figures import MIB, Row
 from mnist_bench.records import Cell, Count, Manifest, Matrix, Measurement, Round, Session, Sides, Status, Tree, Trial
 from mnist_bench.stats import median
 
+PEAKS = ("host_peak_mib", "device_peak_mib")  # judged where the matrix asks for it, over the processes of the pairs
 # What is shown beside the verdicts and decides nothing: columns of a run's table.
 ADVISED = ("compile_s", "time_to_first_step_s", "eval_samples_per_s", "host_peak_mib", "device_peak_mib")
 ADVISED_OF_RUNS = ("step_ms_p50", "train_samples_per_s", *ADVISED)  # a check's trainings are deterministic, thus slower
@@ -30,6 +31,7 @@ ADVISED_OF_RUNS = ("step_ms_p50", "train_samples_per_s", *ADVISED)  # a check's 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=1e30)]
 Ratio = Annotated[float, Meta(ge=1e-20, le=1e20)]  # of two times
+Peak = Annotated[float, Meta(ge=1e-6, le=1e15)]  # MiB
 Deviation = Annotated[float, Meta(ge=1e-9, le=50)]  # of the log of a ratio
 Line = Trial | Session
 
@@ -48,6 +50,8 @@ class Margins(Record, frozen=True, kw_only=True):
         drop: of accuracy; a cell fails when a drop beyond it is shown.
         drop_detect: it passes when a drop of so much is rejected.
         drop_alpha: the level of both.
+        memory: of peak memory; a cell fails when a ratio <= 1 + memory is rejected, and passes when one >= 1 + 2 memory
+            is, with a chance of a false alarm of its own that is alpha again; None: it is not judged.
     """
 
     margin: Amount = 0.03
@@ -56,6 +60,7 @@ class Margins(Record, frozen=True, kw_only=True):
     drop: Share = 0.0005
     drop_detect: Share = 0.003
     drop_alpha: Share = 0.005
+    memory: Amount | None = None
 
     def __post_init__(self) -> None:
         if not (self.margin < self.detect and self.drop < self.drop_detect and min(self.alpha, self.drop_alpha) > 1e-9):
@@ -86,11 +91,13 @@ class SeedPair:
 class Pair(Record, frozen=True, kw_only=True):
     """One fresh process of each side, alive together, passing the token: the unit of replication.
 
-    The members of each round are (A, B). ``noisy`` are the disturbances found, each in words.
+    The members of each round are (A, B). ``noisy`` are the disturbances found, each in words. ``peaks`` are those of
+    memory of (A, B) that were measured, by the figure's key.
     """
 
     rounds: tuple[Round, ...]
     noisy: tuple[str, ...] = ()
+    peaks: dict[str, tuple[Peak, Peak]] = {}
 
     def __post_init__(self) -> None:
         if not self.rounds or not all(map(_sound, self.rounds)):
@@ -271,7 +278,7 @@ def rules_of(matrix: Matrix, cell: Cell) -> dict[str, Any]:
 def margins_of(matrix: Matrix, cell: Cell) -> Margins:
     """Those of the first rule of ``gate`` that matches."""
     rule = next((rule for rule in matrix.gate if rule.matches(cell)), None)
-    return Margins(margin=rule.margin, detect=rule.detect) if rule else Margins()
+    return Margins(margin=rule.margin, detect=rule.detect, memory=rule.memory) if rule else Margins()
 
 
 def side_of(row: Row, trials: Iterable[Trial], names: Iterable[str]) -> SideEvidence:
@@ -350,7 +357,9 @@ def measured(manifest: Manifest, one: CellEvidence, lines: Sequence[Line]) -> Ce
     Raises:
         ValueError: a broken line.
     """
-    pairs = tuple(Pair(rounds=line.rounds, noisy=line.noisy) for line in lines if isinstance(line, Session))
+    pairs = tuple(
+        Pair(rounds=line.rounds, noisy=line.noisy, peaks=_peaks(line)) for line in lines if isinstance(line, Session)
+    )
     sides = {}
     for name in ("A", "B"):
         if trials := [line for line in lines if isinstance(line, Trial) and line.side == name]:
@@ -358,6 +367,13 @@ def measured(manifest: Manifest, one: CellEvidence, lines: Sequence[Line]) -> Ce
             sides[name.lower()] = side_of(row, trials, ADVISED)
     one = replace(one, pairs=pairs, **sides)
     return replace(one, samples_per_s=_samples_per_s(one)) if pairs else one
+
+
+def _peaks(line: Session) -> dict[str, tuple[float, float]]:
+    """Those that both members of a pair have."""
+    known = [line.peaks[member] for member in line.members if member in line.peaks]
+    both = zip(PEAKS, zip(*((one.host_bytes, one.device_bytes) for one in known), strict=True), strict=False)
+    return {key: (a / MIB, b / MIB) for key, (a, b) in both if a and b}
 
 
 def _samples_per_s(one: CellEvidence) -> float:

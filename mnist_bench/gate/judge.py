@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
+from msgspec.structs import replace
+
 from mnist_bench import figures
 from mnist_bench.gate import samples
 from mnist_bench.gate.evidence import CellEvidence, Check, Margins, Record, SideEvidence
-from mnist_bench.gate.samples import AccuracyFinding, SpeedFinding
+from mnist_bench.gate.samples import AccuracyFinding, MemoryFinding, SpeedFinding
 from mnist_bench.records import Cell
 from mnist_bench.stats import Interval
 from mnist_bench.table import listed, plain
@@ -45,6 +47,19 @@ class Verdict(Record, frozen=True, kw_only=True):
     text: str
     speed: SpeedFinding | None = None
     accuracy: AccuracyFinding | None = None
+    memory: tuple[MemoryFinding, ...] = ()
+
+    @property
+    def host_memory(self) -> Interval | None:
+        """B's peak / A's."""
+        return self._grown("host_peak_mib")
+
+    @property
+    def device_memory(self) -> Interval | None:
+        return self._grown("device_peak_mib")
+
+    def _grown(self, figure: str) -> Interval | None:
+        return next((one.ratio for one in self.memory if one.figure == figure), None)
 
 
 def judge(check: Check) -> tuple[Verdict, ...]:
@@ -76,15 +91,17 @@ def exit_code(check: Check, verdicts: Sequence[Verdict]) -> ExitCode:
 
 def verdict_of(one: CellEvidence, cells: int, mode: str) -> Verdict:
     """Of one cell, of so many that are compared."""
-    speed = accuracy = None
+    speed, accuracy, memory = None, None, tuple[MemoryFinding, ...]()
     if one.comparable and one.a and one.b:
         accuracy = samples.find_accuracy(one.seeds, cells, one.margins)
         if mode == "against":
             speed = samples.find_speed([pair.log_ratio for pair in one.pairs], cells, one.margins)
+            memory = samples.find_memory(one.pairs, cells, one.margins)
         elif not one.why_no_ratio:
             speed = samples.find_shift(one.a.ratios, one.b.ratios, cells, one.margins)
-    kind, text = _failed(one, mode) or _apart(one, mode) or _joint(one, speed, accuracy, cells, mode)
-    return Verdict(cell=one.cell, kind=kind, text=f"{plain(one.cell.id)} {text}", speed=speed, accuracy=accuracy)
+    found = Verdict(cell=one.cell, kind="pass", text="", speed=speed, accuracy=accuracy, memory=memory)
+    kind, text = _failed(one, mode) or _apart(one, mode) or _joint(one, found, cells, mode)
+    return replace(found, kind=kind, text=f"{plain(one.cell.id)} {text}")
 
 
 def _failed(one: CellEvidence, mode: str) -> Ruling | None:
@@ -136,26 +153,31 @@ def _apart(one: CellEvidence, mode: str) -> Ruling | None:
     return ("not_comparable", f"cannot be compared: {reason}") if reason else None
 
 
-def _joint(
-    one: CellEvidence, speed: SpeedFinding | None, accuracy: AccuracyFinding | None, cells: int, mode: str
-) -> Ruling:
+def _joint(one: CellEvidence, found: Verdict, cells: int, mode: str) -> Ruling:
     """Accuracy first; then what is worse than undecided, undecided, and what is better."""
-    changed, margins = _changed_margins(one), one.margins
+    changed, margins, speed, accuracy = _changed_margins(one), one.margins, found.speed, found.accuracy
     if accuracy is not None and accuracy.decision == "fail":
         return "regression", f"is {_less_accurate(accuracy, margins)}{changed}"
     if speed is not None and speed.decision == "fail":
         return "regression", f"is {_measured(speed, one)}; up to {percent(margins.margin)} % is tolerated{changed}"
+    if grown := [_memory_words(each) for each in found.memory if each.decision == "fail"]:
+        tolerated = f"up to {percent(margins.memory or 0)} % is tolerated"
+        return "regression", f"takes more memory: {'; '.join(grown)}; {tolerated}{changed}"
     same_speed = same_accuracy = ""
     if speed is not None and speed.decision != "undecided":
         same_speed = f"a slow-down of {percent(margins.detect)} % is ruled out: measured {_measured(speed, one)}"
     if accuracy is not None and accuracy.decision == "pass":
         ruled_out = f"a drop of {_points(margins.drop_detect)[0]} is ruled out: measured "
         same_accuracy = f"{ruled_out * (accuracy.identical < accuracy.seeds)}{_accuracy_words(accuracy)}"
-    if open_ := [*_undecided_speed(one, speed, cells, mode), *_undecided_accuracy(one, accuracy)]:
-        passes = (("speed", same_speed), ("accuracy", same_accuracy))
+    same_memory = "; ".join(_memory_words(each) for each in found.memory if each.decision != "undecided")
+    if same_memory:
+        same_memory = f"{percent(2 * (margins.memory or 0))} % more is ruled out: {same_memory}"
+    undecided = (*_undecided_speed(one, speed, cells, mode), *_undecided_memory(one, found, cells, mode))
+    if open_ := [*undecided, *_undecided_accuracy(one, accuracy)]:
+        passes = (("speed", same_speed), ("memory", same_memory), ("accuracy", same_accuracy))
         decided = [f"{name} passes: {words}" for name, words in passes if words]
         return "inconclusive", f"is inconclusive; {'; '.join([*open_, *decided])}{changed}"
-    equal = f"accuracy: {same_accuracy}{changed}"
+    equal = f"accuracy: {same_accuracy}{f'; memory: {same_memory}' if same_memory else ''}{changed}"
     if speed is None:
         return "pass", f"passes; {equal}; its own time is what others are held against, and not judged"
     if speed.decision == "improvement":
@@ -230,7 +252,11 @@ def _changed_margins(one: CellEvidence) -> str:
     before, now = one.margins_before, one.margins
     if before is None:
         return ""
-    words = [f"{percent(each.margin)} % tolerated and {percent(each.detect)} % excluded" for each in (before, now)]
+    words = [
+        f"{percent(each.margin)} % tolerated and {percent(each.detect)} % excluded"
+        + (f", {percent(each.memory)} % more memory tolerated" if each.memory is not None else "")
+        for each in (before, now)
+    ]
     return f"; the change moves its margins: {words[0]} before, {words[1]} now"
 
 
@@ -267,6 +293,26 @@ def _more(one: CellEvidence, speed: SpeedFinding, cells: int) -> str:
     if speed.next_look is None:
         return f"after the last look at {_count(speed.count, 'pair')}: too noisy to tell, try a quieter machine"
     return f"{_count(speed.next_look - speed.count, 'more pair')} to the next look, at {speed.next_look}"
+
+
+def _memory_words(found: MemoryFinding) -> str:
+    """``peak memory of the host 12 % more (95 % interval 10 % to 14 %, 16 pairs)``."""
+    name = figures.HELP[found.figure].partition(",")[0]
+    return f"{name} {_spread(found.ratio, _growth, 'as before', _count(found.count, 'pair'))}"
+
+
+def _growth(ratio: float) -> Said:
+    if ratio >= FAR:
+        return f"{figures.significant(ratio, 2)}x", "as much"
+    return f"{percent(abs(ratio - 1))} %", "more" if ratio >= 1 else "less"
+
+
+def _undecided_memory(one: CellEvidence, found: Verdict, cells: int, mode: str) -> Iterator[str]:
+    if one.margins.memory is not None and mode == "against" and not found.memory:
+        yield "its memory was not measured"
+    for each in found.memory:
+        if each.decision == "undecided":
+            yield f"its memory is not decided: {_memory_words(each)}, {_more(one, each, cells)}"
 
 
 def _undecided_accuracy(one: CellEvidence, found: AccuracyFinding | None) -> Iterator[str]:

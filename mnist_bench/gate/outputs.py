@@ -147,6 +147,8 @@ COLUMNS: tuple[Column[Line], ...] = (
     *figures.cell_columns(),
     *figures.interval_columns("speed", "speed_ratio", "verdict.speed.ratio"),
     *figures.interval_columns("Δ pp", "accuracy_change", CHANGE, text=figures.points, rank=2, rank_beside=3),
+    *figures.interval_columns("host memory", "host_memory_ratio", "verdict.host_memory", rank=3, rank_beside=4),
+    *figures.interval_columns("device memory", "device_memory_ratio", "verdict.device_memory", rank=3, rank_beside=4),
     Column("samples", _samples, 6, key="pairs", value=at("verdict.speed.count")),
     Column("", lambda line: "†" * bool(_noisy(line)), 4, False, key="noisy_pairs", value=_noisy),
     Column("seeds", _seeds, 5, False, key="seeds", value=at("verdict.accuracy.seeds")),
@@ -258,6 +260,13 @@ def facts(check: Check) -> Iterator[str]:
         f"Speed: B's steps in a second{relative} against A's, and the 95 % interval; {tolerated} % slower is "
         f"tolerated, and a pass says that {seen} % would have been seen."
     )
+    limits = sorted({one.margins.memory for one in check.cells if one.margins.memory is not None})
+    if limits and check.mode == "against":
+        tolerated, seen = (" to ".join(gate.percent(times * each) for each in limits) for times in (1, 2))
+        yield (
+            f"Memory: B's peak against A's, in the processes of the pairs; {tolerated} % more is tolerated, and a pass "
+            f"says that {seen} % would have been seen."
+        )
     yield from check.notes
 
 

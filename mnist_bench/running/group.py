@@ -203,6 +203,7 @@ def _session(group: str, members: Sequence[Member], settings: Settings, rng: ran
         stopped=stopped,
         seconds=(perf_counter_ns() - begin_ns) * NS,
         noisy=noisy,
+        peaks={member.spec.id: member.prepared.peaks for member in members},
     )
 
 

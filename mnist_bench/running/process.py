@@ -81,7 +81,7 @@ class LocalWorker:
         environ: the parent's environment.
         timeout_s: of time with the token, over all calls.
         root: the folder that it is started in, which comes first on its path (None: the parent's).
-        python: its interpreter.
+        python: its interpreter (empty: the parent's).
 
     Raises:
         WorkerError: it cannot be started; nothing of it is left.
@@ -95,9 +95,14 @@ class LocalWorker:
         timeout_s: float,
         interrupts: Interrupts,
         root: Path | None = None,
-        python: str = sys.executable,
+        python: str = "",
     ) -> None:
-        self._log, self._timeout_s, self._interrupts, self._python = log, timeout_s, interrupts, python
+        self._log, self._timeout_s, self._interrupts, self._python = (
+            log,
+            timeout_s,
+            interrupts,
+            python or sys.executable,
+        )
         self._buffer = b""
         self.token_ns = 0
         self.exited = True

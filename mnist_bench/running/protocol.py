@@ -9,9 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from mnist_bench.records import DataSet, FailureKind, Scalar, StepTimes, TrialSpec, VariantClass, decode
+from mnist_bench.records import DataSet, FailureKind, Peaks, Scalar, StepTimes, TrialSpec, VariantClass, decode
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 
 
 def _snake(name: str) -> str:
@@ -75,6 +75,7 @@ class Prepared(Message, frozen=True):
     loss_trace: tuple[float, ...]
     time_to_first_step_s: float
     compile_s: float | None
+    peaks: Peaks
 
 
 class Described(Message, frozen=True):

@@ -20,7 +20,7 @@ from mnist_bench.catalogue import EXECUTIONS, PIPELINES, Training, load, trainin
 from mnist_bench.cells import misfits
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
-from mnist_bench.records import EVALUATION_BATCH_SIZE, Matrix, StepTimes, TrialSpec, VariantClass
+from mnist_bench.records import EVALUATION_BATCH_SIZE, Matrix, Peaks, StepTimes, TrialSpec, VariantClass
 from mnist_bench.running import protocol as messages
 from mnist_bench.worker import executions, loop, process, sets
 from mnist_bench.worker.devices import open_device
@@ -88,6 +88,7 @@ class LiveTrial:
         with self._waterfall.phase("check"):
             trace = self._loss_trace()
             self._snapshot.restore()
+            peaks = Peaks(host_bytes=process.tree_peak_bytes(), device_bytes=self._device.peak_bytes())
         self._block_steps = loop.block_steps(durations)
         return messages.Prepared(
             pairable=spec.variant.workers == 0,
@@ -97,6 +98,7 @@ class LiveTrial:
             loss_trace=trace,
             time_to_first_step_s=first_step_s,
             compile_s=compile_s,
+            peaks=peaks,
         )
 
     def _open_device(self) -> messages.Unavailable | None:

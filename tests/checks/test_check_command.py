@@ -119,6 +119,8 @@ def test_two_trees_are_measured_each_by_its_own_code_over_two_sittings(bench, mo
     good, fragile = (by_model(found)[f"parts.net.{name}"] for name in ("good", "fragile"))
     (pair,), (seed,) = good.pairs, good.seeds
     assert pair.log_ratio > 0.2, pair
+    (peaks,) = pair.peaks.items()
+    assert (peaks[0], all(100 < peak < 4000 for peak in peaks[1])) == ("host_peak_mib", True)
     assert seed.a == seed.b
     assert seed.a.accuracy > 0.3
     log = "parts.net.fragile+cpu+b2000+single@B.log"

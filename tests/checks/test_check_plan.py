@@ -17,6 +17,7 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, ConfigError, DataError, Interrupted, UsageError
 from mnist_bench.gate import plan
 from mnist_bench.gate.evidence import Check
+from mnist_bench.gate.judge import judge
 from mnist_bench.gate.plan import Plan, Request
 from mnist_bench.gate.sides import Imports, Side
 from mnist_bench.records import DataSet, Matrix, RunOptions
@@ -295,6 +296,21 @@ def test_an_interrupted_check_keeps_its_pairs_and_goes_on(stage):
     for side in both:
         assert side.environ["PYTHONPATH"].split(os.pathsep)[:2] == [str(side.root), str(side.root / "bench")]
     assert stage.verified == [DATA] * 4
+
+
+def test_margins_by_selector_hold_in_the_verdict_after_an_interrupt_too(stage):
+    """Slower by 8 %, with a third more memory: for each cell its own rule says what that is."""
+    rules = "gate: [{model: mlp, margin: 0.1, detect: 0.3, memory: 0.1}, {margin: 0.1, detect: 0.3}]\n"
+    stage.repo.put("bench/m.yaml", MATRIX + rules)
+    stage.bench.grown = lambda cell, number: 1.3
+    stage.bench.slower = lambda cell, number: Interrupted("interrupted") if len(stage.bench.done) == 5 else 0.08
+    assert stage.run().status == "interrupted"
+    check = stage.resume()
+    assert kinds(check) == {"mlp": "regression", "lenet5": "pass"}
+    assert {one.cell.model: one.margins.memory for one in check.cells} == {"mlp": 0.1, "lenet5": None}
+    (text,) = (one.text for one in judge(check) if one.kind == "regression")
+    assert text.startswith("mlp/cpu/b100/eager takes more memory: peak memory of the host 31 % more (95 % interval 30")
+    assert "before, 10 % tolerated and 30 % excluded, 10 % more memory tolerated now" in text
 
 
 def test_a_killed_check_goes_on_from_its_lines(stage):

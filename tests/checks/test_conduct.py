@@ -18,6 +18,7 @@ from mnist_bench.gate.evidence import Margins
 from mnist_bench.records import Cell, Failure, Session
 
 ONE = MATRIX.replace("mlp, lenet5", "mlp")
+GATE = "gate: {memory: 0.1}\n"
 FIRST, LAST = 9, 36  # looks of one cell
 FIRST_OF_2 = 10  # 2^-10 < 0.01 / (4 looks x 2 cells)
 
@@ -78,6 +79,18 @@ CASES = {
         {"seed 7": 1, "seed 0": 1, "seed 2": 1},
         {"accuracy": lambda which, seed, side: 0.95 + 0.0001 * (seed + 1) * (side == "B")},
         ONE.replace("seeds: 2", "seeds: [7, 1]"),
+    ),
+    "memory is judged where the matrix asks for it": Case(
+        "regression, pass",
+        {"mlp pair": FIRST_OF_2, "mlp seed": 0, "lenet5 pair": FIRST_OF_2},
+        {"grown": lambda which, number: 1.3},
+        MATRIX + "gate: [{model: mlp, memory: 0.1}, {}]\n",
+    ),
+    "memory that is not decided takes more pairs": Case(
+        "pass", {"pair": 12, "seed": 1}, {"grown": lambda which, number: 1.3 if number == 5 else 1.0}, ONE + GATE
+    ),
+    "memory that no look decides": Case(
+        "inconclusive", {"pair": LAST}, {"grown": lambda which, number: 1.12 + 0.1 * (-1) ** number}, ONE + GATE
     ),
     "a floor is held over all seeds of the matrix": Case(
         "pass",

@@ -13,9 +13,9 @@ from msgspec import structs
 from mnist_bench.analysis.summary import Run
 from mnist_bench.errors import UsageError
 from mnist_bench.gate.baseline import Baseline, baseline_of, changed, held_against
-from mnist_bench.gate.evidence import CellEvidence, SideEvidence
+from mnist_bench.gate.evidence import CellEvidence, Margins, SideEvidence
 from mnist_bench.gate.judge import Verdict, judge
-from mnist_bench.records import BUILTIN_VARIANTS, Floor, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Floor, GateRule, Variant
 
 ALONE = small_matrix(variants=(BUILTIN_VARIANTS["compile"],))
 FIRST, SECOND = "20261124T101500Z-aaaaaa", "20261125T101500Z-bbbbbb"
@@ -82,6 +82,16 @@ def test_an_update_names_the_conditions_that_changed():
 )
 def test_verdicts(changes, expected):
     assert kinds(make_run(salt=1, **changes)) == expected
+
+
+def test_margins_are_those_of_the_run_s_matrix_and_memory_is_not_judged():
+    """1.2x is within what the first rule tolerates; the second, of all other cells, asks for memory."""
+    rules = (GateRule(model="mlp", margin=0.3, detect=0.6), GateRule(memory=0.1))
+    run = make_run(small_matrix(gate=rules), salt=1, slow={COMPILED: 1.2})
+    assert kinds(run) == ["pass", "pass", "pass"]
+    check = held_against(run, make_baseline(), "b.json")
+    assert "Memory is not judged here: `check --against` does it, over process pairs." in check.notes
+    assert {one.margins for one in check.cells if one.cell.model == "mlp"} == {Margins(margin=0.3, detect=0.6)}
 
 
 def test_floors_hold_of_cells_that_the_baseline_has_not():

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import scipy.stats
-from gate_kit import IMAGES, seed_pairs
+from gate_kit import IMAGES, pair, seed_pairs
 from numpy.typing import NDArray
 
 from mnist_bench import stats
@@ -26,6 +26,7 @@ from mnist_bench.gate.conduct import detectable
 from mnist_bench.gate.evidence import Margins
 
 MARGINS = Margins()
+MEMORY = Margins(margin=0.10, detect=0.20)  # what ``memory: 0.10`` asks of peaks
 CHECKS = 4000
 CELLS = (1, 20)
 SDS = (0.02, 0.04, 0.06)
@@ -67,12 +68,12 @@ def critical_rank_sum(pairs: int, alpha: float) -> int:
     return tails.size - int(np.searchsorted(tails, alpha * (1 + 1e-12), side="right"))
 
 
-def speed_decisions(logs: Array, cells: int) -> Decisions:
+def speed_decisions(logs: Array, cells: int, margins: Margins = MARGINS) -> Decisions:
     """The decision of each row of pairs (rows, pairs)."""
-    alpha = samples.level(cells, MARGINS)
-    margin, detect = np.log1p(MARGINS.margin), np.log1p(MARGINS.detect)
+    alpha = samples.level(cells, margins)
+    margin, detect = np.log1p(margins.margin), np.log1p(margins.detect)
     decided = np.full(logs.shape[0], "undecided", dtype="<U11")
-    for look in samples.looks(cells, MARGINS):
+    for look in samples.looks(cells, margins):
         if look > logs.shape[1]:
             break
         undecided = np.flatnonzero(decided == "undecided")
@@ -161,6 +162,16 @@ class TestSimulationIsTheGate:
         assert {one.decision for one in found if one} == {"fail", "pass", "improvement", "undecided"}
 
     @pytest.mark.parametrize("cells", CELLS)
+    def test_memory(self, cells):
+        asked = Margins(memory=MEMORY.margin)
+        ratios = np.repeat([0.7, 1.0, 1.15, 1.3], 25)[:, np.newaxis]
+        logs = np.log(ratios) + pair_logs(np.random.default_rng(3), (100, samples.looks(cells)[-1]), ratio=1.0, sd=0.09)
+        rows = [[pair(0.0, host_peak_mib=log) for log in row] for row in logs.tolist()]
+        found = [one.decision for row in rows for one in samples.find_memory(row, cells, asked)]
+        assert found == list(speed_decisions(logs, cells, MEMORY))
+        assert set(found) == {"fail", "pass", "improvement", "undecided"}
+
+    @pytest.mark.parametrize("cells", CELLS)
     @pytest.mark.parametrize("error", ERRORS)
     def test_accuracy(self, cells, error):
         rng = np.random.default_rng(2)
@@ -233,6 +244,26 @@ class TestSpeed:
             found = int((speed_decisions(math.log1p(slow) + noise, cells) == "fail").sum())
             assert at_least(0.87, found, CHECKS)
             assert at_most(0.93, found, CHECKS)
+
+
+class TestMemory:
+    """``memory: 0.10``; pairs of identical code spread by 0.5 and 4 % (docs/log.md)."""
+
+    @pytest.mark.parametrize("cells", CELLS)
+    @pytest.mark.parametrize("sd", [0.02, 0.06])
+    @pytest.mark.parametrize(
+        ("ratio", "claims"),
+        [
+            (1.0, (alarms(at_most, 0.01), share(at_least, 0.99, "pass"))),
+            (1.1, (alarms(not_above, MEMORY.alpha),)),
+            (1.2, (share(at_least, 0.98, "fail"), share(not_above, 0.01, "pass", "improvement"))),
+        ],
+    )
+    def test_rates(self, cells, sd, ratio, claims):
+        rng = np.random.default_rng([40, cells, round(1000 * sd), round(100 * ratio)])
+        logs = pair_logs(rng, (CHECKS * cells, samples.looks(cells)[-1]), ratio=ratio, sd=sd)
+        decisions = speed_decisions(logs, cells, MEMORY)
+        assert [claim(decisions, cells) for claim in claims] == [True] * len(claims)
 
 
 SELDOM_PASSES = share(at_most, MARGINS.drop_alpha, "pass")

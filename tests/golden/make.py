@@ -5,6 +5,7 @@ are those before 2020: what is dated later was dated by the command itself (``no
 """
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from run_factory import Records, figures, write_samples
 from test_reproduction import make_trials
 
 from mnist_bench import cells, config
-from mnist_bench.gate.evidence import Check, Margins, SideEvidence
+from mnist_bench.gate.evidence import Check, Margins, Pair, SideEvidence
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.outputs import encode
 from mnist_bench.labs import reproduce
@@ -137,6 +138,8 @@ def sentences() -> tuple[dict[str, Any], ...]:
         {"change": 0.02, "seeds": 3},
         {"a": side([0.97, 0.97, 0.97]), "b": replaced_seed(0.95)},
         {"ratio": None, "seeds": 0},
+        *({"pairs": pairs, "margins": Margins(memory=0.1)} for pairs in grown_pairs()),
+        {"pairs": slow, "margins": Margins(memory=0.1), "margins_before": Margins()},
         {"pairs": slow, "margins": Margins(margin=0.15, detect=0.3), "margins_before": Margins()},
         {"pairs": slow, "margins": Margins(margin=0.05, detect=0.2), "margins_before": Margins()},
         *({"a": one, "b": one, "min_accuracy": 0.95, **floor} for one in near),
@@ -158,6 +161,17 @@ def sentences() -> tuple[dict[str, Any], ...]:
         {"a": None, "b": side(())},
         {"a": None, "min_accuracy": 0.9, "floor_seeds": (0, 7)},
     )
+
+
+def grown_pairs() -> Iterator[tuple[Pair, ...]]:
+    """As fast as before, with peaks of memory that have grown, or shrunk; of one it is not known."""
+    same = logs(1.0)
+    for host, device, count in ((0.0, 1.0, 16), (0.22, None, 16), (0.22, 1.0, 16), (-0.3, -0.3, 16), (0.01, None, 4)):
+        peaks = {"host_peak_mib": host, "device_peak_mib": device}
+        yield tuple(
+            pair(one, **{key: one + log for key, log in peaks.items() if log is not None}) for one in same[:count]
+        )
+    yield tuple(map(pair, same))
 
 
 def replaced_seed(accuracy: float) -> SideEvidence:
