@@ -83,14 +83,15 @@ def to_csv(run: Run, rows: Sequence[Row]) -> bytes:
 def to_parquet(run: Run, rows: Sequence[Row]) -> bytes:
     """The columns of ``results.csv`` with their types, even where nothing was measured; ``attrs`` name the run."""
     frame = frames.of_rows(rows)
-    frame.attrs = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in _facts(run).items()}
+    frame.attrs = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in facts(run).items()}
     try:
         return frame.to_parquet(index=False)
     except ImportError as error:
         raise UsageError("--format parquet needs pyarrow, which is not installed here: pip install pyarrow") from error
 
 
-def _facts(run: Run) -> dict[str, str]:
+def facts(run: Run) -> dict[str, str]:
+    """What a run is, and where it was measured, in words."""
     manifest, environment = run.manifest, run.manifest.environment
     about = {"dataset": manifest.dataset.name, "cpu": environment.cpu, "python": environment.python}
     found = results.facts(manifest) | about | {"commit": environment.commit}
@@ -171,7 +172,7 @@ def to_junit(run: Run, rows: Sequence[Row]) -> bytes:
         )
         for row in rows
     )
-    return junit.document(PACKAGE, run.manifest.started_at, _facts(run) | packages, cases)
+    return junit.document(PACKAGE, run.manifest.started_at, facts(run) | packages, cases)
 
 
 def _verdict(row: Row, missed: Sequence[str]) -> Any:

@@ -29,6 +29,7 @@ HEREDOC = re.compile(r"^cat > (\S+) <<'EOF'\n(.*\n)EOF$", re.DOTALL)
 FOREIGN_FLAGS = {"--index-url", "--strict", "--version"}  # of pip, mypy, the program itself
 FOREIGN_NAMES = {"PDEATHSIG", "RLIMIT_AS", "MATRIX", "ARGS", "TORCH", "NAME"}  # of the kernel, of make, a placeholder
 FOREIGN_NAMES |= {"GLIBC_TUNABLES", "PYTHONMALLOC", "PYTHONSAFEPATH"}  # of the C library and of Python
+FOREIGN_NAMES |= {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"}
 READERS_OWN = {"captions.txt", "my_model.py", "my_images.py", "my_matrix.yaml"}
 RUN_PARTS = ("samples/", "logs/", "results/", "MNIST/raw/", ".venv")  # folders that come with use
 MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))

@@ -215,7 +215,7 @@ class TestCommand:
         return tmp_path
 
     def test_formats_are_documented(self):
-        assert tuple(EXPORTERS) == command.FORMATS
+        assert (*EXPORTERS, *command.TRACKERS) == command.FORMATS
         text = (ROOT / "docs" / "exports.md").read_text("utf-8")
         for name, exporter in EXPORTERS.items():
             assert f"## {name}" in text

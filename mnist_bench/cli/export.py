@@ -1,6 +1,7 @@
 """``mnist-bench export``: a run in the format of another tool, to stdout or a file."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,13 @@ from mnist_bench.cli.console import say, write
 from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from mnist_bench.analysis.summary import Run
     from mnist_bench.export import Exporter
+    from mnist_bench.figures import Row
 
 # As in export.py, which is not imported here: numpy would slow every --help.
-FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "junit", "csv", "parquet")
+FORMATS = ("pytest-benchmark", "bmf", "github-action-benchmark", "junit", "csv", "parquet", "tensorboard", "mlflow")
+TRACKERS = FORMATS[-2:]  # in trackers.py: of these a run becomes a folder, or is sent to a server
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,22 +27,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="the file to write, or a folder for it (default: stdout)"
     )
+    parser.add_argument(
+        "--tracking-uri", metavar="URI", help="the MLflow server (default: MLFLOW_TRACKING_URI, as MLflow reads it)"
+    )
     options.add(parser, "filter", "output_dir")
 
 
 def execute(args: argparse.Namespace) -> int:
     from mnist_bench.export import EXPORTERS
 
+    if args.tracking_uri is not None and args.format != "mlflow":
+        raise UsageError("--tracking-uri: names a server for --format mlflow alone")
+    if args.format in TRACKERS:
+        return _track(args)
     exporter = EXPORTERS[args.format]
     _check_place(args, exporter)
-    run = options.load(args, args.run)
-    wanted = options.wanted(args, [row.cell for row in run.rows])
-    rows = [row for row in run.rows if row.cell in wanted]
+    run, rows = _wanted(args)
     known = exporter.known(run, rows)
     held = rows if exporter.all_rows else known
-    # What the reader of the file cannot see in it:
-    if run.manifest.status != "complete":
-        say(f"the run is {run.manifest.status}: cells or seeds may be missing")
     if not known:
         say(f"no cell has {exporter.needs}" + ("" if exporter.all_rows else ": nothing is written"))
     elif len(held) < len(rows):
@@ -47,6 +53,35 @@ def execute(args: argparse.Namespace) -> int:
         for name, made in exporter.files.items():
             _write(args.output, name, made(run, held), several=len(exporter.files) > 1)
     return 0 if known else options.NOTHING
+
+
+def _wanted(args: argparse.Namespace) -> "tuple[Run, list[Row]]":
+    """The run and its rows that ``--filter`` wants; says what the reader of the file cannot see in it."""
+    run = options.load(args, args.run)
+    wanted = options.wanted(args, [row.cell for row in run.rows])
+    if run.manifest.status != "complete":
+        say(f"the run is {run.manifest.status}: cells or seeds may be missing")
+    return run, [row for row in run.rows if row.cell in wanted]
+
+
+def _track(args: argparse.Namespace) -> int:
+    from mnist_bench import trackers
+
+    if args.format == "mlflow" and args.output is not None:
+        raise UsageError("--format mlflow writes to a server: name it with --tracking-uri, and leave --output out")
+    if args.format == "tensorboard" and (args.output is None or (args.output.exists() and not args.output.is_dir())):
+        raise UsageError("--format tensorboard makes a file for each cell: name a folder with --output")
+    run, rows = _wanted(args)
+    if args.format == "mlflow":
+        say(trackers.mlflow(run, rows, args.tracking_uri))
+    else:
+        for name, data in trackers.tensorboard(run, rows):
+            write("--output", args.output / name, data)
+        say(f"wrote {args.output / run.manifest.run_id}: tensorboard --logdir {shlex.quote(str(args.output))}")
+    if any(row.seeds for row in rows):
+        return 0
+    say("no cell has a measured figure")
+    return options.NOTHING
 
 
 def _check_place(args: argparse.Namespace, exporter: "Exporter") -> None:

@@ -1,0 +1,168 @@
+"""Trackers give back every figure of ``results.csv``: TensorBoard's own reader, and a real MLflow server."""
+
+import contextlib
+import csv
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import requests
+from mlflow import MlflowClient
+from record_factory import make_failed
+from run_factory import run_of, write_run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_export import EVIL
+
+from mnist_bench import trackers
+from mnist_bench.analysis import results, summary
+from mnist_bench.cli import main
+from mnist_bench.disk.folder import file_name
+from mnist_bench.errors import UsageError
+from mnist_bench.records import Variant
+
+EXPORTS = (Path(__file__).resolve().parents[1] / "docs" / "exports.md").read_text("utf-8")
+SERVER = ("mlflow", "server", "--host", "127.0.0.1", "--workers", "1", "--backend-store-uri", "sqlite:///runs.db")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("results"), "mlp", "cnn", batch_sizes=(100,), seeds=(0, 3))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    place, environ = tmp_path_factory.mktemp("mlflow"), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", *SERVER, "--artifacts-destination", str(place / "artifacts"), "--port", port]
+    with (place / "log").open("wb") as log:
+        environ |= {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
+        running = subprocess.Popen(command, cwd=place, env=environ, stdout=log, stderr=log, start_new_session=True)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(1000):
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"{uri}/health", timeout=9).ok:
+                    break
+            assert running.poll() is None, (place / "log").read_text()
+            time.sleep(0.2)
+        yield uri
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def lines_of(text: str) -> list[dict[str, str]]:
+    """The lines of a CSV file, what is empty left out."""
+    return [{key: value for key, value in line.items() if value} for line in csv.DictReader(io.StringIO(text))]
+
+
+def held(run: summary.Run) -> list[tuple[str, dict[str, str], list[dict[str, str]]]]:
+    """Of each cell: its id, its line of results.csv, and its lines of epochs.csv."""
+    files = {name: lines_of(text) for name, text in results.files(run).items() if name.endswith(".csv")}
+    names = ("model", "device", "batch_size", "variant")
+    return [
+        (row.cell.id, line, [one for one in files["epochs.csv"] if all(one[name] == line[name] for name in names)])
+        for row, line in zip(run.rows, files["results.csv"], strict=True)
+    ]
+
+
+def assert_given_back(line: dict[str, str], numbers: dict[str, float], texts: dict[str, str], digits: float) -> None:
+    assert {*line} == {*numbers, *texts}
+    assert {key: float(line[key]) for key in numbers} == pytest.approx(numbers, rel=digits)
+    assert {key: line[key] for key in texts} == texts
+
+
+def test_tensorboard(folder, tmp_path, capsys):
+    assert main(["export", str(folder.path), "--format", "tensorboard", "--output", str(tmp_path)]) == 0
+    assert f"tensorboard --logdir {tmp_path}" in capsys.readouterr().err
+    cells = held(summary.Run.read(folder))
+    assert len(cells) == len([*tmp_path.glob("*/*/*")]) - 1 == 12
+    for name, line, lines in cells:
+        read = EventAccumulator(str(tmp_path / folder.run_id / file_name(name)))
+        tags = read.Reload().Tags()
+        numbers = {tag: read.Scalars(tag)[0].value for tag in tags["scalars"] if "/" not in tag}
+        texts = {
+            tag: read.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in tags["tensors"] if tag[0] != "_"
+        }
+        assert_given_back(line, numbers, texts, 1e-7)
+        for one in lines:
+            at = next(each for each in read.Scalars(f"loss/s{one['seed']}") if each.step == int(one["epoch"]))
+            assert at.value == pytest.approx(float(one["loss"]), rel=1e-7)
+
+
+def test_mlflow(server, folder, capsys):
+    assert main(["export", str(folder.path), "--format", "mlflow", "--tracking-uri", server]) == 0
+    said, client = capsys.readouterr(), MlflowClient(server)
+    parent = re.search(r"wrote run (\w+) and 12 nested runs, experiment mnist_bench", said.err)[1]
+    assert said.out == ""
+    run = summary.Run.read(folder)
+    assert client.get_run(parent).data.params["cpu"] == "AMD EPYC"
+    assert {one.path for one in client.list_artifacts(parent)} == {*results.files(run)}
+    found = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent}'")
+    nested = {one.info.run_name: one for one in found}
+    for name, line, lines in held(run):
+        data, info = nested[name].data, nested[name].info
+        numbers = {key: value for key, value in data.metrics.items() if "/" not in key}
+        assert_given_back(line, numbers, {key: tag for key, tag in data.tags.items() if key[:7] != "mlflow."}, 1e-9)
+        assert data.params["variant.precision"] == ("bf16" if "bf16" in name else "fp32")
+        assert info.status == ("FINISHED" if line["status"] in ("ok", "skipped") else "FAILED")
+        if lines:
+            curve = client.get_metric_history(info.run_id, "accuracy/s3")
+            own = [(int(one["epoch"]), float(one["accuracy"])) for one in lines if one["seed"] == "3"]
+            assert sorted((one.step, one.value) for one in curve) == own
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["tensorboard"], 2, "name a folder with --output"),
+        (["mlflow", "--output", "x"], 2, "leave --output out"),
+        (["csv", "--tracking-uri", "x"], 2, "for --format mlflow alone"),
+        (["mlflow", "--tracking-uri", "nonsense://x"], 1, "--format mlflow: Model registry functionality"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(folder, capsys, words, code, said):
+    assert main(["export", str(folder.path), "--format", *words]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_missing_package_is_named_and_nothing_measured_is_said(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.summary_pb2", None)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    run = run_of([make_failed()])
+    with pytest.raises(UsageError, match="pip install tensorboard"):
+        list(trackers.tensorboard(run, run.rows))
+    with pytest.raises(UsageError, match="pip install mlflow-skinny"):
+        trackers.mlflow(run, run.rows, None)
+
+
+def test_no_name_leads_out_of_the_folder():
+    matrix = replace(EVIL.manifest.matrix, variants=[Variant(name=row.cell.variant) for row in EVIL.rows])
+    evil = replace(EVIL, manifest=replace(EVIL.manifest, matrix=matrix))
+    names = [name for name, _ in trackers.tensorboard(evil, evil.rows)]
+    assert len({*names}) == len(names) == len(EVIL.rows) + 1
+    assert {(len(Path(name).parts), ".." in Path(name).parts) for name in names} == {(3, False)}
+
+
+def test_the_script_for_weights_and_biases(folder, monkeypatch):
+    logged: list[dict[str, float]] = []
+    one = SimpleNamespace(log=lambda figures, step: logged.append(figures), summary={})
+    wandb = SimpleNamespace(init=lambda **about: contextlib.nullcontext(one))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    script = re.search(r"```python\n(import mnist_bench as mb\nimport wandb\n.*?)```", EXPORTS, re.DOTALL)[1]
+    monkeypatch.chdir(folder.path.parent)
+    exec(script.replace('"latest"', repr(folder.run_id) + ", '.'"), {})
+    assert sum("accuracy" in figures for figures in logged) == len(logged) > 12
+    assert one.summary["status"] == "oom" or "test_accuracy" in one.summary
