@@ -52,6 +52,7 @@ READERS = {
             f"compare {ID} 20010201T101500Z-later0 --format csv",
             f"export {ID} --format junit",
             f"export {ID} --format bmf",
+            f"export {ID} --format tensorboard --output tracked",
             f"report {ID}",
             f"run --resume {ID} --no-progress",
             f"baseline update {ID} --output made.json --reason why",
