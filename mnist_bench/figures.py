@@ -187,7 +187,9 @@ def _finals(one: Measured, name: str) -> list[float]:
 
 
 def _accuracy_std(one: Measured) -> float | None:
-    return statistics.stdev(_finals(one, "accuracy")) if len(one.ok) > 1 else None
+    from mnist_bench.stats import mean_and_variance
+
+    return math.sqrt(mean_and_variance(_finals(one, "accuracy"))[1]) if len(one.ok) > 1 else None
 
 
 def rate_of(one: Measurement) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_bench import records
-from mnist_bench.analysis import compare, frames, results, summary
+from mnist_bench.analysis import frames, results, summary
 from mnist_bench.cells import variant_of
 from mnist_bench.disk.folder import RunFolder, no_garbage
 from mnist_bench.errors import BenchError as BenchError
@@ -17,6 +17,8 @@ from mnist_bench.errors import Interrupted, UsageError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from mnist_bench.analysis.compare import By
 
 BUILT = "built in Python"  # what the manifest says instead of the matrix file's path
 
@@ -54,7 +56,7 @@ class Run:
         self,
         other: "Run | None" = None,
         *,
-        by: compare.By | None = None,
+        by: "By | None" = None,
         reference: str | None = None,
         across_machines: bool = False,
     ) -> "pd.DataFrame":
@@ -73,6 +75,8 @@ class Run:
         Raises:
             UsageError: no such ``by`` or ``reference``.
         """
+        from mnist_bench.analysis import compare
+
         if by is not None and by not in compare.BY:
             raise UsageError(f"by: {unknown('key', by, compare.BY)}")
         if other is None:
