@@ -84,6 +84,12 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
+def span(values: Iterable[float], text: Callable[[float], str]) -> str:
+    """``0.97 to 0.98``: the least and the largest; one where they read alike, nothing of nothing."""
+    ordered = sorted(values)
+    return " to ".join(dict.fromkeys(text(value) for value in ordered[:1] + ordered[-1:]))
+
+
 def shortened(text: str, most: int) -> str:
     """A text of at most ``most`` characters, cut in its middle: ``lenet5/…/eager``; between words where it has some."""
     if len(text) <= most:
@@ -240,18 +246,14 @@ class Document:
 
     def markdown(self) -> str:
         """As GitHub shows it."""
-        parts = [f"# {escape(self.title)}", *map(escape, self.facts)]
-        if self.answers:
-            parts.append(_items(self.answers))
+        parts = [f"# {escape(self.title)}", *map(escape, self.facts), *_items(self.answers)]
         for table in self._filled():
             heading, shown = escape(table.title), table.markdown()
             if table.folded:
                 parts.append(f"<details><summary>{heading}</summary>\n\n{shown}\n\n</details>")
             else:
                 parts += [f"## {heading}"] * bool(heading) + [shown]
-        if self.notes:
-            parts.append(_items(self.notes))
-        return "\n\n".join(parts) + "\n"
+        return "\n\n".join([*parts, *_items(self.notes)]) + "\n"
 
     def terminal(self, width: int) -> Iterator[Text]:
         """Lines for a terminal of ``width`` columns: print them without wrapping."""
@@ -268,8 +270,9 @@ class Document:
         return [table for table in self.tables if table.rows]
 
 
-def _items(texts: Iterable[str]) -> str:
-    return "\n".join(f"- {escape(text)}" for text in texts)
+def _items(texts: Sequence[str]) -> list[str]:
+    """One list, if there is anything in it."""
+    return ["\n".join(f"- {escape(text)}" for text in texts)] * bool(texts)
 
 
 def wrapped(text: str, width: int) -> list[str]:

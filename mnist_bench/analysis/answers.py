@@ -17,6 +17,7 @@ from mnist_bench.analysis.ratios import SpeedUp
 from mnist_bench.figures import significant
 from mnist_bench.records import Cell, Measurement
 from mnist_bench.stats import NORMAL_QUANTILE, Interval, student_quantile
+from mnist_bench.table import joined
 
 SAME = 0.03  # as fast as another: a difference below it does not matter here, as in the gate
 MOST_SEEDS = 30  # that are advised
@@ -58,6 +59,16 @@ class Crossover:
         """``[120, above 1,000]``; empty where they are unknown."""
         low, high = self.low.words, self.high.words
         return "" if "unknown" in (low, high) else f"[{low}, {high}]"
+
+    @property
+    def words(self) -> str:
+        """``faster than the CPU from batch size 180 on [120, 260]``, or why that is not known."""
+        words = {
+            "at": joined(f"faster than the CPU from batch size {self.estimate.words} on", self.bounds),
+            "below": "faster than the CPU at every batch size measured",
+            "above": "slower than the CPU at every batch size measured",
+        }
+        return words.get(self.estimate.where, f"crossover unknown ({self.reason})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,19 +5,19 @@ cannot be told, and then about how many seeds would tell (``answers.seeds_to_tel
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from mnist_bench.analysis.answers import MOST_SEEDS, SAME, seeds_to_tell
-from mnist_bench.figures import accuracy, significant
+from mnist_bench.analysis.answers import MARGIN, MOST_SEEDS, SAME, AccuracyDifference, seeds_to_tell
+from mnist_bench.figures import accuracy, bounds, ratio, significant
 from mnist_bench.records import Cell
 from mnist_bench.stats import NORMAL_QUANTILE
-from mnist_bench.table import grouped, joined, listed
+from mnist_bench.table import grouped, joined, listed, span
 
 if TYPE_CHECKING:
-    from mnist_bench.analysis.compare import Comparison, Line
+    from mnist_bench.analysis.compare import Comparison
     from mnist_bench.analysis.ratios import SpeedUp
 
 # Two processes with the same code, one after the other, differ by this much (standard deviation of the log of their
@@ -29,7 +29,7 @@ Told = Literal["faster", "slower", "same", "untold"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What is said of a model; without one, of the whole run.
+    """What is said of a model.
 
     Args:
         seeds: about how many would tell what of ``untold`` (the cells and their references) cannot be told.
@@ -41,43 +41,38 @@ class Answer:
     untold: tuple[Cell, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.model}: {self.text}" if self.model else self.text
+        return f"{self.model}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(NamedTuple):
     """A line with a ratio; ``seeds``: about how many would tell what cannot be told, None where it is too many."""
 
-    line: "Line"
     cell: Cell
     reference: Cell
     speed: "SpeedUp"
+    accuracy: AccuracyDifference | None
     told: Told
     seeds: int | None
 
 
 def conclude(comparisons: Iterable["Comparison"]) -> list[Answer]:
     """An answer for each model of which a comparison has a ratio."""
-    texts: dict[str, list[str]] = {}
-    untold: dict[str, list[_Held]] = {}
+    found: dict[str, list[tuple[str, list[_Held]]]] = {}
     for comparison in comparisons:
         for model, own in grouped(_held(comparison), attrgetter("cell.model")).items():
-            subjects = _subjects(comparison, own)
-            said = [_sentence(comparison, *subject) for subject in subjects[:MOST_SENTENCES]]
-            more = dict.fromkeys(_name(comparison.by, lines[0].cell) for _, lines in subjects[MOST_SENTENCES:])
-            texts.setdefault(model, []).extend(said + [f"In the table: {listed([*more])}."] * bool(more))
-            untold.setdefault(model, []).extend(
-                one for _, lines in subjects[:MOST_SENTENCES] for one in lines if one.told == "untold" and one.seeds
-            )
-    return [
-        Answer(
-            model=model,
-            text=" ".join(said),
-            seeds=max((one.seeds or 0 for one in untold[model]), default=None),
-            untold=tuple(dict.fromkeys(cell for one in untold[model] for cell in (one.reference, one.cell))),
-        )
-        for model, said in texts.items()
-    ]
+            subjects = _subjects(comparison, own)[:MOST_SENTENCES]
+            found.setdefault(model, []).extend((_sentence(comparison, *one), one[1]) for one in subjects)
+    return [_answer(model, said) for model, said in found.items()]
+
+
+def _answer(model: str, said: Sequence[tuple[str, Sequence[_Held]]]) -> Answer:
+    untold = [one for _, own in said for one in own if one.told == "untold" and one.seeds]
+    return Answer(
+        model=model,
+        text=" ".join(sentence for sentence, _ in said),
+        seeds=max((one.seeds or 0 for one in untold), default=None),
+        untold=tuple(dict.fromkeys(cell for one in untold for cell in (one.reference, one.cell))),
+    )
 
 
 def _held(comparison: "Comparison") -> Iterator[_Held]:
@@ -86,7 +81,7 @@ def _held(comparison: "Comparison") -> Iterator[_Held]:
         if line.reference is not None and (speed := line.speed_up) is not None:
             done = line.accuracy.seeds if line.accuracy else 1
             seeds = None if comparison.by == "run" else seeds_to_tell(speed, done)
-            yield _Held(line, line.cell, line.reference, speed, told(speed, noisy=line.noisy), seeds)
+            yield _Held(line.cell, line.reference, speed, line.accuracy, told(speed, noisy=line.noisy), seeds)
 
 
 def told(speed: "SpeedUp", *, noisy: bool = False) -> Told:
@@ -106,121 +101,62 @@ def told(speed: "SpeedUp", *, noisy: bool = False) -> Told:
 
 
 def _subjects(comparison: "Comparison", held: Sequence[_Held]) -> list[tuple[str, list[_Held]]]:
-    """What a sentence is about, and its lines: what is compiled first; one variant by devices and batch sizes."""
+    """What a sentence is about (nothing: the model), and its lines: what is compiled first; one variant by devices and
+    batch sizes, of these the best."""
     by, compiled = comparison.by, {one.cell for one in comparison.break_evens}
-    if by in ("device", "batch_size"):
+    if by in ("model", "run"):
+        return [("", [*held])]
+    if by != "variant":
         held = [one for one in held if one.cell.variant == held[0].cell.variant]
-    if by == "batch_size":  # the best one
+    if by == "batch_size":
         by_device = grouped(held, attrgetter("cell.device")).values()
         held = [max(own, key=attrgetter("speed.interval.estimate")) for own in by_device]
-    several = by in ("variant", "batch_size") and len({one.cell.device for one in held}) > 1
+    several = by != "device" and len({one.cell.device for one in held}) > 1
     found = grouped(held, lambda one: joined(_name(by, one.cell), f"on {one.cell.device}" if several else ""))
     return sorted(found.items(), key=lambda item: not any(one.cell in compiled for one in item[1]))
 
 
-def _name(by: str, cell: Cell, run: str = "B") -> str:
-    """What a line is about, or what it is held against."""
-    return run if by == "run" else f"batch {cell.batch_size:,}" if by == "batch_size" else str(getattr(cell, by))
+def _name(by: str, cell: Cell) -> str:
+    return "A" if by == "run" else f"batch {cell.batch_size:,}" if by == "batch_size" else str(getattr(cell, by))
 
 
 def _sentence(comparison: "Comparison", about: str, held: Sequence[_Held]) -> str:
-    """``compile: 9 % faster than eager [5, 13] at batch 100, pays after about 3 epochs (24 s of compiling)``."""
-    special = {"model": "", "batch_size": f"{about.replace('batch', 'Batch', 1)}: "}
-    subject = special.get(comparison.by, f"{about}: ")
-    cell, than = held[0].cell, _name(comparison.by, held[0].reference, "A")
-    crossing = {"faster", "slower"} <= {one.told for one in held}
-    for one in comparison.crossovers if crossing else ():
-        if (
-            one.estimate.where == "at"
-            and replace(cell, device=one.device, variant=one.variant, model=one.model) == cell
-        ):
-            return joined(f"{subject}faster than {than} from batch {one.estimate.words} on", one.bounds) + "."
-    parts = []
-    for verdict, own in grouped(held, attrgetter("told")).items():
-        where = _where(comparison.by, [one.cell for one in own], len(held))
-        beside = _accuracy(comparison.by, own)
-        if verdict == "untold":
-            against = joined("cannot be told from", than, _interval(own, _SIGNED), where)
-            parts.append(against + beside + _would_tell(comparison, own))
-        elif verdict == "same":
-            parts.append(joined(f"as fast as {than} within {100 * SAME:.0f} %", where) + beside)
-        else:
-            parts.append(joined(_much(comparison.by, own, than), where) + _pays(comparison, own) + beside)
-    return f"{subject}{'; '.join(parts)}."
+    """``compile: faster than eager (1.09x [1.05, 1.13]) at batch 100, pays after about 3.0 epochs.``"""
+    first, crossing = held[0].cell, {"faster", "slower"} <= {one.told for one in held}
+    of = (first.model, first.device, first.variant)
+    own = [one for one in comparison.crossovers if (one.model, one.device, one.variant) == of]
+    parts = [one.words for one in own if crossing and one.estimate.where == "at"]
+    parts = parts or [_part(comparison, *one) for one in grouped(held, attrgetter("told")).items()]
+    return joined(f"{about}:" if about else "", f"{'; '.join(parts)}.")
 
 
-def _where(by: str, cells: Sequence[Cell], of: int) -> str:
+def _part(comparison: "Comparison", verdict: Told, held: Sequence[_Held]) -> str:
+    """What is told alike, where, and what follows."""
+    by, cells = comparison.by, [one.cell for one in held]
+    how = {"same": f"within {100 * SAME:.0f} % of", "untold": "cannot be told from"}.get(verdict, f"{verdict} than")
+    where = f"at batch {listed([f'{cell.batch_size:,}' for cell in cells])}" if by != "batch_size" else ""
     if by in ("model", "run"):
-        return f"in {listed([cell.id.partition('/')[2] for cell in cells])}"
-    sizes = listed([f"{cell.batch_size:,}" for cell in cells])
-    where = "at every batch size compared" if len(cells) == of > 1 else f"at batch {sizes}"
-    return "" if by == "batch_size" else where
+        where = f"in {listed([cell.id.partition('/')[2] for cell in cells])}"
+    said = joined(how, _name(by, held[0].reference), _ratio(held), where)
+    epochs = [one.epochs.estimate for one in comparison.break_evens if one.epochs and one.cell in cells]
+    if epochs and verdict == "faster":
+        said += f", pays after about {span(epochs, lambda value: significant(value, 2))} epochs"
+    both = [one.accuracy for one in held if one.accuracy]
+    other = [one for one in both if one.verdict == "worse" or abs(one.this - one.reference) > MARGIN]
+    if found := dict.fromkeys(f"{accuracy(one.this)} and not {accuracy(one.reference)}" for one in other):
+        said += f", accuracy {listed([*found])}"
+    return said + (_would_tell(held) if verdict == "untold" and by != "run" else "")
 
 
-# How ratios are written: the number that is made of one, and its text.
-_Way = tuple[Callable[[float], float], Callable[[float], str]]
-_TIMES: _Way = (float, lambda value: significant(value, 2))
-_PERCENT: _Way = (lambda ratio: 100 * abs(ratio - 1), lambda value: f"{value:.0f}" if value >= 1 else f"{value:.1f}")
-_POINTS: _Way = (float, lambda value: f"{value:.2f}")
-_SIGNED: _Way = (lambda ratio: 100 * (ratio - 1), lambda value: f"{value:+.0f}")
+def _ratio(held: Sequence[_Held]) -> str:
+    """``(1.09x [1.05, 1.13])``; of several lines the least and the largest."""
+    one, spanned = held[0].speed, span([one.speed.interval.estimate for one in held], ratio)
+    if one.paired == "unpaired" and one.interval.half is None:
+        return f"({spanned}, timed apart)"
+    return f"({joined(spanned, bounds(one.interval.low, one.interval.high) if len(held) == 1 else '')})"
 
 
-def _ends(ratios: Iterable[float], way: _Way) -> list[str]:
-    """The least and the largest; one where they read alike."""
-    number, text = way
-    ordered = sorted(map(number, ratios))
-    return list(dict.fromkeys((text(ordered[0]), text(ordered[-1]))))
-
-
-def _much(by: str, own: Sequence[_Held], than: str) -> str:
-    """``9 % faster than eager [5, 13]``; batch sizes are compared by samples per second."""
-    ratios = [one.speed.interval.estimate for one in own]
-    percent = all(0.5 < ratio < 2 for ratio in ratios)
-    percent_words, times_words = f"% {own[0].told} than", "times as fast as"
-    if by == "batch_size":
-        percent_words = f"% {'more' if own[0].told == 'faster' else 'fewer'} samples/s than"
-        times_words = "times the samples/s of"
-    way, how = (_PERCENT, percent_words) if percent else (_TIMES, times_words)
-    return joined(" to ".join(_ends(ratios, way)), how, than, _interval(own, way))
-
-
-def _interval(own: Sequence[_Held], way: _Way) -> str:
-    """That of the one line."""
-    if len(own) > 1:
-        return ""
-    one = own[0].speed.interval
-    if one.low is None or one.high is None:
-        return "(timed apart)" if own[0].speed.paired == "unpaired" else "(too few rounds)"
-    unit = " %" if way is _SIGNED else ""
-    return f"[{', '.join(_ends((one.low, one.high), way))}{unit}]"
-
-
-def _would_tell(comparison: "Comparison", own: Sequence[_Held]) -> str:
-    """Of two runs nothing: what the machine did between them does not average out over seeds."""
-    if comparison.by == "run":
-        return ""
-    known = [one.seeds for one in own if one.seeds is not None]
-    give = "give an interval" if any(one.speed.interval.half is None for one in own) else "tell"
+def _would_tell(held: Sequence[_Held]) -> str:
+    known = [one.seeds for one in held if one.seeds]
+    give = "tell" if all(one.speed.interval.half for one in held) else "give an interval"
     return f": about {max(known)} seeds would {give}" if known else f": {MOST_SEEDS} seeds would hardly tell"
-
-
-def _pays(comparison: "Comparison", own: Sequence[_Held]) -> str:
-    """``, pays after about 3 epochs (24 s of compiling)``."""
-    cells = [one.cell for one in own]
-    pays = [one for one in comparison.break_evens if one.cell in cells and one.epochs is not None]
-    if not pays:
-        return ""
-    epochs = _ends((one.epochs.estimate for one in pays if one.epochs), _TIMES)
-    seconds = _ends((one.compile_s for one in pays), _TIMES)
-    unit = "epoch" if epochs == ["1.0"] else "epochs"
-    return f", pays after about {' to '.join(epochs)} {unit} ({' to '.join(seconds)} s of compiling)"
-
-
-def _accuracy(by: str, own: Sequence[_Held]) -> str:
-    """Where it belongs to the question, or was shown to be worse."""
-    found = [one.line.accuracy for one in own if one.line.accuracy]
-    if by in ("batch_size", "model"):
-        both = [tuple(map(accuracy, (one.this, one.reference))) for one in found[: len(own) == 1]]
-        return "".join(f", accuracy {this} and not {other}" for this, other in both if this != other)
-    worse = [-100 * one.difference.estimate for one in found if one.verdict == "worse"]
-    return f", accuracy worse by {' to '.join(_ends(worse, _POINTS))} points" if worse else ""

@@ -18,14 +18,8 @@ STYLES = {"ok": "", "skipped": "yellow"}  # of a row on a terminal; all others: 
 
 
 def answers(run: Run) -> list[Answer]:
-    """What the run says of each model, by all that is asked of it; last, which devices it says nothing of."""
-    said = conclude(compare_cells(run, by) for by in ("variant", "device", "batch_size"))
-    devices = list(dict.fromkeys(cell.device for cell in run.cells))
-    missing = [device for device in devices if not any(run.ok[cell] for cell in run.cells if cell.device == device)]
-    if missing and len(missing) < len(devices):
-        here = ", ".join(device for device in devices if device not in missing)
-        said.append(Answer(model="", text=f"Only {here} was measured: nothing is said of {', '.join(missing)}."))
-    return said
+    """What the run says of each model, by all that is asked of it."""
+    return conclude(compare_cells(run, by) for by in ("variant", "device", "batch_size"))
 
 
 def files(run: Run) -> Mapping[str, str]:
@@ -63,7 +57,7 @@ def to_json(run: Run, said: Sequence[Answer] = ()) -> str:
         "dataset": {"name": manifest.dataset.name, "sha256": manifest.dataset.sha256},
         "seeds": list(manifest.matrix.seeds),
         "environment": asdict(manifest.environment),
-        "answers": [{"model": one.model or None, "text": one.text} for one in said],
+        "answers": [{"model": one.model, "text": one.text} for one in said],
         "rows": [
             record | places(manifest, row.cell, run.ok[row.cell])
             for record, row in zip(table_of(run.rows).records(), run.rows, strict=True)

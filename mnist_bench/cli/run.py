@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from mnist_bench.cells import AXES, entries
+from mnist_bench.cells import AXES, entries, select
 from mnist_bench.cli import options
 from mnist_bench.cli.console import add_to_summary, make_console, print_result
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
-from mnist_bench.records import CELL_KEYS, Manifest, RunOptions
+from mnist_bench.records import Manifest, RunOptions
 from mnist_bench.table import duration, plain
 
 if TYPE_CHECKING:
@@ -47,9 +47,8 @@ def execute(args: argparse.Namespace) -> int:
     add_to_summary(lambda room: (plan.folder.path / "results.md").read_bytes())
     if not args.quiet:
         say_where(plan.folder, errors, "results")
-        if run.manifest.status == "complete" and args.format == "table":
-            for line in _next(run, args):
-                errors.print(line, soft_wrap=True)
+        if run.manifest.status == "complete" and args.format == "table" and code != options.NOTHING:
+            errors.print("\n".join(_next(run, args)), soft_wrap=True)
     if run.manifest.status != "complete":
         again = options.resuming(args, plan.folder.run_id)
         errors.print(f"{run.manifest.status}; go on with: {again}", soft_wrap=True)
@@ -151,26 +150,25 @@ def _next(run: "Run", args: argparse.Namespace) -> Iterator[str]:
     """What to type next: to be told more of the model of which that takes least, and to see what there is."""
     from mnist_bench.analysis import results
 
-    untold = [(*_telling(run, one), one.model) for one in results.answers(run) if one.seeds and not args.resume]
-    for seconds, flags, model in sorted(untold)[:1]:
+    untold = [] if args.resume else [_telling(run, one) for one in results.answers(run) if one.seeds]
+    for seconds, model, flags in sorted(untold)[:1]:
         command = shlex.join(["mnist-bench", *args.argv, *flags])
         yield f"to tell more of {plain(model)}, about {duration(seconds)}: {command}"
-    if any(trial.status == "ok" for trial in run.trials):
-        yield options.reporting(args, args.resume or "latest")
+    yield options.reporting(args, args.resume or "latest")
 
 
-def _telling(run: "Run", answer: "Answer") -> tuple[float, list[str]]:
+def _telling(run: "Run", answer: "Answer") -> tuple[float, str, list[str]]:
     """About how many seconds it takes to tell what an answer could not, and the flags beside those of this run.
 
     Each seed is timed as long as those so far.
     """
     seeds, matrix = answer.seeds or 1, run.manifest.matrix
-    keys = {key: dict.fromkeys(getattr(cell, key) for cell in answer.untold) for key in CELL_KEYS if key != "variant"}
+    pairs = ((key, getattr(cell, key)) for key in ("model", "device", "batch_size") for cell in answer.untold)
+    wanted = ",".join(dict.fromkeys(f"{key}={value}" for key, value in pairs))
     timing_s = math.ceil(matrix.timing.budget_seconds * seeds / len(matrix.seeds))
-    taken = [row for row in run.rows if all(getattr(row.cell, key) in values for key, values in keys.items())]
-    wanted = ",".join(f"{key}={value}" for key, values in keys.items() for value in values)
-    flags = ["--seeds", str(seeds), "--timing-seconds", str(timing_s), "--filter", wanted]
-    return sum(seeds * (row["total_s"] or 0.0) + timing_s for row in taken if row.seeds), flags
+    cells = select([*run.cells], wanted)
+    seconds = sum(seeds * (row["total_s"] or 0.0) + timing_s for row in run.rows if row.seeds and row.cell in cells)
+    return seconds, answer.model, ["--seeds", f"{seeds}", "--timing-seconds", f"{timing_s}", "--filter", wanted]
 
 
 def say_where(folder: RunFolder, errors: Console, what: str) -> None:

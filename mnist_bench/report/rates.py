@@ -57,7 +57,7 @@ def by_device(material: Material) -> Plot:
     return _by_batch_size(
         _speed_ups(comparison.lines),
         material.series,
-        more=lambda cell: crossover_words(crossovers.get(cell.model, ())),
+        more=lambda cell: _crossover_words(crossovers.get(cell.model, ())),
         title="CPU against GPU",
         lead="How many times faster a training step is than on the CPU, both timed together. Bars are 95 % intervals.",
         missing=f"No cell was timed both on the CPU and on another device: {why or 'name both under devices'}.",
@@ -161,20 +161,10 @@ def _rate(point: Drawn) -> float:
     return float(point.values[0]["rate"])
 
 
-def crossover_words(crossovers: Sequence[Crossover]) -> str:
+def _crossover_words(crossovers: Sequence[Crossover]) -> str:
     """``cuda · eager: faster than the CPU from batch size 180 on [120, 260].``, those that agree together."""
-    same = grouped(crossovers, _crossover_words)
-    named = {words: ", ".join(titled(one.device, one.variant) for one in own) for words, own in same.items()}
-    return " ".join(f"{names}: {words}." for words, names in named.items())
-
-
-def _crossover_words(one: Crossover) -> str:
-    words = {
-        "at": joined(f"faster than the CPU from batch size {one.estimate.words} on", one.bounds),
-        "below": "faster than the CPU at every batch size measured",
-        "above": "slower than the CPU at every batch size measured",
-    }
-    return words.get(one.estimate.where, f"crossover unknown ({plain(one.reason)})")
+    same = grouped(crossovers, attrgetter("words")).items()
+    return " ".join(f"{', '.join(titled(one.device, one.variant) for one in own)}: {words}." for words, own in same)
 
 
 def _reasons(found: Iterable[Line]) -> str:

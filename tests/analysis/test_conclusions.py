@@ -11,7 +11,7 @@ from run_factory import matrix_of, records
 
 from mnist_bench.analysis.answers import BatchPoint, BreakEven, Crossover, seeds_to_tell
 from mnist_bench.analysis.compare import Comparison, Line
-from mnist_bench.analysis.conclusions import Answer, conclude, told
+from mnist_bench.analysis.conclusions import conclude, told
 from mnist_bench.analysis.ratios import SpeedUp
 from mnist_bench.analysis.results import answers
 from mnist_bench.analysis.summary import Run
@@ -86,30 +86,34 @@ def test_a_sentence_says_how_much_where_and_when_it_pays():
         cell=lines[0].cell, reference=make_cell(), compile_s=24, verdict="after", epochs=Interval(3.04, 2, 5)
     )
     assert said("variant", *lines, break_evens=(pays,)) == (
-        "compile: 9 % faster than eager [5, 13] at batch 100, pays after about 3.0 epochs (24 s of compiling); "
-        "cannot be told from eager [-5, +2 %] at batch 1,000: about 14 seeds would tell."
+        "compile: faster than eager (1.09x [1.05, 1.13]) at batch 100, pays after about 3.0 epochs; "
+        "cannot be told from eager (0.98x [0.95, 1.02]) at batch 1,000: about 14 seeds would tell."
     )
-    assert said("variant", *compiled(SLOWER, SLOWER, (0.8, 0.7, 0.9))) == (
-        "compile: 13 to 20 % slower than eager at every batch size compared."
+    assert said("variant", *compiled(SLOWER, (0.8, 0.7, 0.9))) == (
+        "compile: slower than eager (0.80x to 0.87x) at batch 100, 1,000."
     )
-    assert "about 3 seeds would give an interval" in said("variant", *compiled((1.1,)))
+    assert said("variant", *compiled((1.001, 0.98, 1.02))) == (
+        "compile: within 3 % of eager (1.00x [0.98, 1.02]) at batch 100."
+    )
+    assert "(1.10x) at batch 100: about 3 seeds would give an interval" in said("variant", *compiled((1.1,)))
     assert "30 seeds would hardly tell" in said("variant", *compiled((1.0, 0.5, 2.0)))
     two = said("variant", *compiled(FASTER), *compiled(SLOWER, device="cuda"))
-    assert two == "compile on cpu: 9 % faster than eager [5, 13] at batch 100. compile on cuda: 13 % slower than " + (
-        "eager [9, 17] at batch 100."
+    assert two == "compile on cpu: faster than eager (1.09x [1.05, 1.13]) at batch 100. " + (
+        "compile on cuda: slower than eager (0.87x [0.83, 0.91]) at batch 100."
     )
 
 
-def test_batch_sizes_and_devices():
+def test_batch_sizes_devices_and_runs():
     small, large = make_cell(), make_cell(batch_size=1000)
     assert said("batch_size", line((2.4,), large, small, "unpaired")) == (
-        "Batch 1,000: 2.4 times the samples/s of batch 100 (timed apart)."
+        "batch 1,000: faster than batch 100 (2.40x, timed apart)."
     )
     gpu = [make_cell(device="cuda"), make_cell(device="cuda", batch_size=1000)]
     slow, fast = line((0.27, 0.25, 0.3), gpu[0], small), line((5.0, 4.8, 5.3), gpu[1], large)
-    assert said("device", slow) == "cuda: 0.27 times as fast as cpu [0.25, 0.30] at batch 100."
+    assert said("device", slow) == "cuda: slower than cpu (0.27x [0.25, 0.30]) at batch 100."
     crossing = Crossover(model="mlp", device="cuda", variant="eager", estimate=BatchPoint("at", 244.4))
-    assert said("device", slow, fast, crossovers=(crossing,)) == "cuda: faster than cpu from batch 244 on."
+    assert said("device", slow, fast, crossovers=(crossing,)) == "cuda: faster than the CPU from batch size 244 on."
+    assert said("run", line(UNTOLD, small, small)) == "cannot be told from A (0.98x [0.95, 1.02]) in cpu/b100/eager."
 
 
 def test_what_to_type_tells_what_cannot_be_told(tmp_path, monkeypatch):
@@ -127,15 +131,3 @@ def test_what_to_type_tells_what_cannot_be_told(tmp_path, monkeypatch):
     again = options.overrides(matrix, typed)
     assert (len(again.seeds), again.timing.budget_seconds) == (answer.seeds, 20.0 * answer.seeds)
     assert set(answer.untold) <= set(select(list(found.cells), typed.filter))
-
-
-def test_a_device_that_is_not_here_is_named():
-    gone = {
-        f"mlp/cuda/b{size}/{name}": ("skipped", "no GPU")
-        for size in (100, 1000)
-        for name in ("eager", "compile", "bf16")
-    }
-    manifest, trials, sessions = records(matrix_of("mlp"), gone)
-    *_, last = answers(Run(manifest=manifest, trials=trials, sessions=sessions))
-    assert last == Answer(model="", text="Only cpu was measured: nothing is said of cuda.")
-    assert str(last) == last.text
