@@ -388,7 +388,7 @@ def both_columns(key: str, sides: Mapping[str, str], rank: int) -> tuple[Column[
         sides: the two, by the ends of their names in files: where a row has that side's figures, or None.
     """
     figure, share = BY_KEY[key], BY_KEY[key].unit not in TEXTS
-    values = {name: _figure_at(path, key) for name, path in sides.items()}
+    values = {name: at(f"{path}.{key}") for name, path in sides.items()}
 
     def text(row: Any) -> str:
         was, now = (value(row) for value in values.values())
@@ -400,10 +400,6 @@ def both_columns(key: str, sides: Mapping[str, str], rank: int) -> tuple[Column[
 
     files = (Column(None, key=f"{key}_{name}", value=value) for name, value in values.items())
     return (Column(figure.title, text, rank), *files)
-
-
-def _figure_at(path: str, key: str) -> Callable[[Any], Any]:
-    return lambda row: (at(path)(row) or {}).get(key)
 
 
 def signs(row: Row) -> str:

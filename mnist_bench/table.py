@@ -116,11 +116,12 @@ def by_reason(found: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def at(path: str) -> Callable[[Any], Any]:
-    """Reads ``a.b`` off a row; None where ``a`` is None."""
+    """Reads ``a.b`` off a row, an attribute or an entry each; None where there is no ``a``."""
 
     def read(found: Any) -> Any:
         for name in path.split("."):
-            found = None if found is None else getattr(found, name)
+            if found is not None:
+                found = found.get(name) if isinstance(found, Mapping) else getattr(found, name)
         return found
 
     return read

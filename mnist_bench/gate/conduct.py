@@ -157,7 +157,7 @@ class Conductor:
             verdict = self._verdicts[one.cell]
             if one.comparable and verdict.kind == "inconclusive":
                 have, first = len(one.pairs), self._looks[one.cell][0]
-                looked = [each.next_look for each in (verdict.speed, *verdict.memory) if each]
+                looked = [each.next_look for each in (verdict.speed, *verdict.memory.values()) if each]
                 look = min(filter(None, looked), default=None) if looked else first
                 pairs, more = (look or have) - have, verdict.accuracy.more_seeds if verdict.accuracy else 1
                 seeds = max(more, len(one.seeds_awaited)) if have >= first else 0

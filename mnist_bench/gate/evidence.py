@@ -60,7 +60,7 @@ class Margins(Record, frozen=True, kw_only=True):
     drop: Share = 0.0005
     drop_detect: Share = 0.003
     drop_alpha: Share = 0.005
-    memory: Amount | None = None
+    memory: Ratio | None = None
 
     def __post_init__(self) -> None:
         if not (self.margin < self.detect and self.drop < self.drop_detect and min(self.alpha, self.drop_alpha) > 1e-9):

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
+from msgspec import field
 from msgspec.structs import replace
 
 from mnist_bench import figures
 from mnist_bench.gate import samples
 from mnist_bench.gate.evidence import CellEvidence, Check, Margins, Record, SideEvidence
-from mnist_bench.gate.samples import AccuracyFinding, MemoryFinding, SpeedFinding
+from mnist_bench.gate.samples import AccuracyFinding, SpeedFinding
 from mnist_bench.records import Cell
 from mnist_bench.stats import Interval
 from mnist_bench.table import listed, plain
@@ -47,19 +48,7 @@ class Verdict(Record, frozen=True, kw_only=True):
     text: str
     speed: SpeedFinding | None = None
     accuracy: AccuracyFinding | None = None
-    memory: tuple[MemoryFinding, ...] = ()
-
-    @property
-    def host_memory(self) -> Interval | None:
-        """B's peak / A's."""
-        return self._grown("host_peak_mib")
-
-    @property
-    def device_memory(self) -> Interval | None:
-        return self._grown("device_peak_mib")
-
-    def _grown(self, figure: str) -> Interval | None:
-        return next((one.ratio for one in self.memory if one.figure == figure), None)
+    memory: dict[str, SpeedFinding] = field(default_factory=dict)  # by the figure's key
 
 
 def judge(check: Check) -> tuple[Verdict, ...]:
@@ -91,7 +80,7 @@ def exit_code(check: Check, verdicts: Sequence[Verdict]) -> ExitCode:
 
 def verdict_of(one: CellEvidence, cells: int, mode: str) -> Verdict:
     """Of one cell, of so many that are compared."""
-    speed, accuracy, memory = None, None, tuple[MemoryFinding, ...]()
+    speed, accuracy, memory = None, None, dict[str, SpeedFinding]()
     if one.comparable and one.a and one.b:
         accuracy = samples.find_accuracy(one.seeds, cells, one.margins)
         if mode == "against":
@@ -160,30 +149,34 @@ def _joint(one: CellEvidence, found: Verdict, cells: int, mode: str) -> Ruling:
         return "regression", f"is {_less_accurate(accuracy, margins)}{changed}"
     if speed is not None and speed.decision == "fail":
         return "regression", f"is {_measured(speed, one)}; up to {percent(margins.margin)} % is tolerated{changed}"
-    if grown := [_memory_words(each) for each in found.memory if each.decision == "fail"]:
-        tolerated = f"up to {percent(margins.memory or 0)} % is tolerated"
-        return "regression", f"takes more memory: {'; '.join(grown)}; {tolerated}{changed}"
-    same_speed = same_accuracy = ""
+    limit = margins.memory or 0
+    if grown := _memory(one, found, cells, "fail"):
+        return "regression", f"takes more memory: {grown}; up to {percent(limit)} % is tolerated{changed}"
+    passes = {}
     if speed is not None and speed.decision != "undecided":
-        same_speed = f"a slow-down of {percent(margins.detect)} % is ruled out: measured {_measured(speed, one)}"
+        passes["speed"] = f"a slow-down of {percent(margins.detect)} % is ruled out: measured {_measured(speed, one)}"
     if accuracy is not None and accuracy.decision == "pass":
         ruled_out = f"a drop of {_points(margins.drop_detect)[0]} is ruled out: measured "
-        same_accuracy = f"{ruled_out * (accuracy.identical < accuracy.seeds)}{_accuracy_words(accuracy)}"
-    same_memory = "; ".join(_memory_words(each) for each in found.memory if each.decision != "undecided")
-    if same_memory:
-        same_memory = f"{percent(2 * (margins.memory or 0))} % more is ruled out: {same_memory}"
-    undecided = (*_undecided_speed(one, speed, cells, mode), *_undecided_memory(one, found, cells, mode))
-    if open_ := [*undecided, *_undecided_accuracy(one, accuracy)]:
-        passes = (("speed", same_speed), ("memory", same_memory), ("accuracy", same_accuracy))
-        decided = [f"{name} passes: {words}" for name, words in passes if words]
+        passes["accuracy"] = f"{ruled_out * (accuracy.identical < accuracy.seeds)}{_accuracy_words(accuracy)}"
+    if kept := _memory(one, found, cells, "pass", "improvement"):
+        passes["memory"] = f"{percent(2 * limit)} % more is ruled out: {kept}"
+    open_ = [*_undecided_speed(one, speed, cells, mode), *_undecided_accuracy(one, accuracy)]
+    if unknown := _memory(one, found, cells, "undecided"):
+        open_.append(f"its memory is not decided: {unknown}")
+    elif limit and mode == "against" and not found.memory:
+        open_.append("its memory was not measured")
+    if open_:
+        decided = [f"{name} passes: {words}" for name, words in passes.items()]
         return "inconclusive", f"is inconclusive; {'; '.join([*open_, *decided])}{changed}"
-    equal = f"accuracy: {same_accuracy}{f'; memory: {same_memory}' if same_memory else ''}{changed}"
+    if faster := speed is not None and speed.decision == "improvement":
+        del passes["speed"]
+    equal = "; ".join(f"{name}: {words}" for name, words in passes.items()) + changed
     if speed is None:
         return "pass", f"passes; {equal}; its own time is what others are held against, and not judged"
-    if speed.decision == "improvement":
+    if faster:
         stale = "; the baseline is stale: update it" if mode == "baseline" else ""
         return "improvement", f"is {_measured(speed, one)}; {equal}{stale}"
-    return "pass", f"passes; speed: {same_speed}; {equal}"
+    return "pass", f"passes; {equal}"
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -295,24 +288,19 @@ def _more(one: CellEvidence, speed: SpeedFinding, cells: int) -> str:
     return f"{_count(speed.next_look - speed.count, 'more pair')} to the next look, at {speed.next_look}"
 
 
-def _memory_words(found: MemoryFinding) -> str:
-    """``peak memory of the host 12 % more (95 % interval 10 % to 14 %, 16 pairs)``."""
-    name = figures.HELP[found.figure].partition(",")[0]
-    return f"{name} {_spread(found.ratio, _growth, 'as before', _count(found.count, 'pair'))}"
+def _memory(one: CellEvidence, found: Verdict, cells: int, *decisions: str) -> str:
+    """``peak memory of the host 12 % more (95 % interval 10 % to 14 %, 16 pairs)``, of each peak so decided."""
+    words = []
+    for key, each in found.memory.items():
+        if each.decision in decisions:
+            more = f", {_more(one, each, cells)}" if each.decision == "undecided" else ""
+            name, count = figures.HELP[key].partition(",")[0], _count(each.count, each.unit)
+            words.append(f"{name} {_spread(each.ratio, _growth, 'as before', count)}{more}")
+    return "; ".join(words)
 
 
 def _growth(ratio: float) -> Said:
-    if ratio >= FAR:
-        return f"{figures.significant(ratio, 2)}x", "as much"
     return f"{percent(abs(ratio - 1))} %", "more" if ratio >= 1 else "less"
-
-
-def _undecided_memory(one: CellEvidence, found: Verdict, cells: int, mode: str) -> Iterator[str]:
-    if one.margins.memory is not None and mode == "against" and not found.memory:
-        yield "its memory was not measured"
-    for each in found.memory:
-        if each.decision == "undecided":
-            yield f"its memory is not decided: {_memory_words(each)}, {_more(one, each, cells)}"
 
 
 def _undecided_accuracy(one: CellEvidence, found: AccuracyFinding | None) -> Iterator[str]:

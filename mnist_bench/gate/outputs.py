@@ -147,8 +147,12 @@ COLUMNS: tuple[Column[Line], ...] = (
     *figures.cell_columns(),
     *figures.interval_columns("speed", "speed_ratio", "verdict.speed.ratio"),
     *figures.interval_columns("Δ pp", "accuracy_change", CHANGE, text=figures.points, rank=2, rank_beside=3),
-    *figures.interval_columns("host memory", "host_memory_ratio", "verdict.host_memory", rank=3, rank_beside=4),
-    *figures.interval_columns("device memory", "device_memory_ratio", "verdict.device_memory", rank=3, rank_beside=4),
+    *figures.interval_columns(
+        "host memory", "host_memory_ratio", "verdict.memory.host_peak_mib.ratio", rank=3, rank_beside=4
+    ),
+    *figures.interval_columns(
+        "device memory", "device_memory_ratio", "verdict.memory.device_peak_mib.ratio", rank=3, rank_beside=4
+    ),
     Column("samples", _samples, 6, key="pairs", value=at("verdict.speed.count")),
     Column("", lambda line: "†" * bool(_noisy(line)), 4, False, key="noisy_pairs", value=_noisy),
     Column("seeds", _seeds, 5, False, key="seeds", value=at("verdict.accuracy.seeds")),
@@ -246,10 +250,8 @@ def facts(check: Check) -> Iterator[str]:
     """Both sides, what was measured, and for how long."""
     budget = f" of {duration(check.budget_s)}" if check.budget_s is not None else ""
     time = f"; {duration(check.spent_s)} spent{budget}" if check.spent_s else ""  # a run against a baseline takes none
-    tolerated, seen = (
-        " to ".join(sorted({gate.percent(getattr(one.margins, name)) for one in check.cells}, key=float))
-        for name in ("margin", "detect")
-    )
+    margins = [one.margins for one in check.cells]
+    limits = [one.memory for one in margins if one.memory is not None]
     relative = "" if check.mode == "against" else " relative to the reference variant's"
     yield f"A: {_side(check.a)}"
     yield f"B: {_side(check.b)}"
@@ -257,17 +259,18 @@ def facts(check: Check) -> Iterator[str]:
     if check.status != "complete":
         yield f"The check is {check.status}: samples may be missing."
     yield (
-        f"Speed: B's steps in a second{relative} against A's, and the 95 % interval; {tolerated} % slower is "
-        f"tolerated, and a pass says that {seen} % would have been seen."
+        f"Speed: B's steps in a second{relative} against A's, and the 95 % interval; {_all(m.margin for m in margins)} "
+        f"slower is tolerated, and a pass says that {_all(m.detect for m in margins)} would have been seen."
     )
-    limits = sorted({one.margins.memory for one in check.cells if one.margins.memory is not None})
     if limits and check.mode == "against":
-        tolerated, seen = (" to ".join(gate.percent(times * each) for each in limits) for times in (1, 2))
-        yield (
-            f"Memory: B's peak against A's, in the processes of the pairs; {tolerated} % more is tolerated, and a pass "
-            f"says that {seen} % would have been seen."
-        )
+        pairs = "Memory: B's peak against A's, in the processes of the pairs"
+        seen = f"a pass says that {_all(2 * limit for limit in limits)} would have been seen."
+        yield f"{pairs}; {_all(limits)} more is tolerated, and {seen}"
     yield from check.notes
+
+
+def _all(shares: Iterable[float]) -> str:
+    return f"{' to '.join(dict.fromkeys(map(gate.percent, sorted(shares))))} %"
 
 
 def _noise(check: Check) -> Iterator[str]:

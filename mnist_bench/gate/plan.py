@@ -117,9 +117,8 @@ class Plan:
         resumed: the folder of a check that goes on: with its own matrix, reference and data set.
 
     Raises:
-        UsageError: no git, no repository, an unknown reference, a matrix outside, a submodule; sides that require
-            other packages, where nobody has said what then; of a check that goes on, a working tree that has changed
-            since.
+        UsageError: no git, no repository, an unknown reference, a matrix outside, a submodule; of a check that goes
+            on, a working tree that has changed since.
         ConfigError: every problem of the working tree's matrix, or of the manifest's.
     """
 
@@ -134,7 +133,6 @@ class Plan:
             parse_filter(asked)  # refused before a tree is laid out
         self._commit = trees.commit_of(self._git, str(before.a.commit) if before else request.against)
         self._folders = tuple(dict.fromkeys([PurePosixPath(), self._path.parent]))
-        self._apart = self._other_packages()
         self._empty = [trees.printable(path) for path in trees.submodules(self._git, self._commit)]
         self._state = trees.state(self._git, request.left_out, before.untracked if before else None)
         if before and (self._state.commit, self._state.sha256) != (before.b.commit, before.content_sha256):
@@ -154,26 +152,6 @@ class Plan:
         gather(Run.read(self._resumed))  # a stranger's lines are refused here
         return kept.matrix
 
-    def _other_packages(self) -> str:
-        """What the sides require that differs, in words; empty where nothing of A will start.
-
-        Raises:
-            UsageError: it does, and nobody has said which packages they run with.
-        """
-        if not self._git.agrees("cat-file", "-e", f"{self._commit}:{self._path}"):
-            return ""
-
-        def wanted(path: PurePosixPath) -> bool:
-            return path.parent in self._folders and any(map(path.match, requirements.FILES))
-
-        apart = requirements.differences(*(trees.texts(self._git, each, wanted) for each in (self._commit, None)))
-        if apart and self._request.environment is None:
-            raise UsageError(
-                f"{apart}: --environment per-side measures each side with its own packages, --environment shared the "
-                "code alone, with those that are installed here"
-            )
-        return apart
-
     def outdated(self) -> bool:
         """Whether the working tree is no longer what it was; a new file that git does not know is no change."""
         now = trees.state(self._git, self._request.left_out, self._state.untracked)
@@ -184,10 +162,11 @@ class Plan:
 
         Raises:
             BenchError: a side does not import, or the working tree was changed meanwhile.
-            UsageError: the data set is not to be had, or the matrix of the reference has problems.
+            UsageError: the data set is not to be had, the matrix of the reference has problems, or the sides require
+                other packages and nobody has said what then.
             Interrupted: before there was anything to keep.
         """
-        begin, request = time.monotonic(), self._request
+        request = self._request
         if self.outdated():
             raise UsageError("the working tree was changed while the check waited for its turn: start it again")
         name = self._resumed.run_id if self._resumed else new_run_id()
@@ -199,15 +178,14 @@ class Plan:
             caches, matrix = cache / name / "caches", self._matrix_of(root)
             a = self._side("A", request.against, root, matrix, caches, dataset)
             b = self._side("B", WORKING_TREE, self._git.folder, self._matrix, caches, dataset)
-            if self._apart and request.environment == "per-side":
-                a, b = (self._with_own_packages(each, cache / name, interrupts, observer) for each in (a, b))
-                begin = time.monotonic()  # to fetch packages is none of the budget's
+            a, b, packages = self._with_packages(a, b, cache / name / "environments", interrupts, observer)
+            begin = time.monotonic()  # to fetch packages is none of the budget's
             incomparable, loaded = sides.prove(a, b, interrupts) if matrix else ("", [])  # no worker of A will start
             if not before:
                 allowed = request.options.run
                 a, b, apart = sides.with_own_sets(a, b, allowed, interrupts)
                 incomparable = incomparable or apart
-            notes = tuple(self._notes(a, b, loaded))
+            notes = (*self._notes(a, loaded), *packages)
             for note in notes:
                 observer.notice(note, warning=True)
             folder = self._resumed or self._make(name, a, b, notes=notes, incomparable=incomparable)
@@ -251,15 +229,30 @@ class Plan:
             data=dataset,
         )
 
-    def _with_own_packages(self, side: Side, folder: Path, interrupts: Interrupts, observer: CheckObserver) -> Side:
-        """The side with an environment of its own, which is made here."""
-        place = folder / "environments" / side.name
-        observer.notice(f"{side.label}: making an environment of what it requires ...")
-        folders = [side.root / each for each in self._folders]
-        requirements.build(side.label, folders, place, self._request.environ, interrupts)
-        return replace(side, own=place)
+    def _with_packages(
+        self, a: Side, b: Side, place: Path, interrupts: Interrupts, observer: CheckObserver
+    ) -> tuple[Side, Side, tuple[str, ...]]:
+        """The sides with the packages that they run with, and what is to be said where they require other ones.
 
-    def _notes(self, a: Side, b: Side, loaded: Sequence[Path]) -> Iterator[str]:
+        Raises:
+            UsageError: they do, and nobody has said which packages they run with.
+        """
+        texts = (trees.texts(self._git.at(each.root), self._folders, requirements.FILES) for each in (a, b))
+        if a.matrix is None or not (apart := requirements.differences(*texts)):
+            return a, b, ()
+        if self._request.environment is None:
+            raise UsageError(
+                f"{apart}: --environment per-side measures each side with its own packages, --environment shared the "
+                "code alone, with those that are installed here"
+            )
+        if self._request.environment == "shared":
+            return a, b, (f"{apart}; both run with those that are installed here: the code alone is compared",)
+        observer.notice("making an environment of what each side requires ...")
+        environ, folders = self._request.environ, self._folders
+        a, b = (requirements.with_own(one, folders, place / one.name, environ, interrupts) for one in (a, b))
+        return a, b, (f"{apart}; each has an environment of its own: {requirements.installed(a.own, b.own)}",)
+
+    def _notes(self, a: Side, loaded: Sequence[Path]) -> Iterator[str]:
         """What the user must know of the sides; ``loaded``: what B imports."""
         git, own, named = self._git, self._matrix.dataset, self._request.against
         if trees.ambiguous(git, named):
@@ -270,11 +263,6 @@ class Plan:
             yield f"dataset is {a.matrix.dataset} in A, {own} in B: both are given B's"
         if self._empty:
             yield f"submodules that are not checked out here are empty on both sides: {', '.join(self._empty)}"
-        if self._apart and a.own and b.own:
-            versions = listed([*requirements.installed(a.own, b.own)], 5) or "the same versions in both"
-            yield f"{self._apart}; each side has an environment of its own: {versions}"
-        elif self._apart:
-            yield f"{self._apart}; both run with those that are installed here: the code alone is compared"
         places = [str(folder / name) for folder in self._folders for name in UNREAD]
         if differing := [one for one in places if trees.content(git.at(a.root), one) != trees.content(git, one)]:
             yield f"{', '.join(differing)}: other in A than in B; if it requires packages, that is not looked at"

@@ -29,7 +29,7 @@ from itertools import accumulate
 from typing import Literal
 
 import numpy as np
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 from numpy.typing import ArrayLike
 
 from mnist_bench import stats
@@ -132,26 +132,20 @@ def find_speed(logs: Sequence[float], cells: int, margins: Margins = DEFAULT) ->
     )
 
 
-class MemoryFinding(SpeedFinding, frozen=True, kw_only=True):
-    """What the pairs say of a peak of memory (``figure``); ``ratio`` is B's / A's, above 1 where B takes more."""
+def find_memory(pairs: Sequence[Pair], cells: int, margins: Margins = DEFAULT) -> dict[str, SpeedFinding]:
+    """What the process pairs of one cell say of each peak of memory that they have; nothing where none is asked.
 
-    figure: str
-
-
-def find_memory(pairs: Sequence[Pair], cells: int, margins: Margins = DEFAULT) -> tuple[MemoryFinding, ...]:
-    """What the process pairs of one cell say of each peak of memory that all of them have; nothing where none is asked.
-
-    The test is that of speed, at the same looks and level: a peak is a figure of a process too, and spreads less.
+    The test is that of speed, at the same looks and level: a peak is a figure of a process too, and spreads less. The
+    ratio is B's / A's, above 1 where B takes more.
     """
     if margins.memory is None:
-        return ()
-    own, found = replace(margins, margin=margins.memory, detect=2 * margins.memory), []
-    for figure in (each for each in PEAKS if pairs and all(each in pair.peaks for pair in pairs)):
-        logs = [math.log(b / a) for a, b in (pair.peaks[figure] for pair in pairs)]
-        if speed := find_speed(logs, cells, own):
-            ratio = stats.hodges_lehmann(logs[: speed.count]).exp()
-            found.append(MemoryFinding(figure=figure, **asdict(speed) | {"ratio": ratio}))
-    return tuple(found)
+        return {}
+    own, found = replace(margins, margin=margins.memory, detect=2 * margins.memory), {}
+    for figure in PEAKS:
+        logs = [math.log(b / a) for a, b in (pair.peaks[figure] for pair in pairs if figure in pair.peaks)]
+        if one := find_speed(logs, cells, own):
+            found[figure] = replace(one, ratio=stats.hodges_lehmann(logs[: one.count]).exp())
+    return found
 
 
 def _decision(p_slower: float, p_within: float, p_faster: float, alpha: float) -> Decision:

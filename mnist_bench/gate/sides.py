@@ -20,7 +20,6 @@ from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS
 from mnist_bench.cells import expand, misfits
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, DataError, Interrupted, UsageError
-from mnist_bench.gate.requirements import python_of
 from mnist_bench.records import Cell, DataSet, Group, Matrix, RunOptions, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
 from mnist_bench.running.group import Observer, Settings, run_group
@@ -107,7 +106,7 @@ class Side:
     @property
     def python(self) -> str:
         """The interpreter of its workers."""
-        return str(python_of(self.own)) if self.own else sys.executable
+        return str(self.own / "bin" / "python") if self.own else sys.executable
 
 
 def environment_of(
@@ -181,27 +180,43 @@ def ask(side: Side, interrupts: Interrupts) -> Imports:
     """
     command = [side.python, "-c", PROGRAM, str(side.matrix_path.parent), *_plugin_modules(side.matrix)]
     try:
-        done = subprocess.run(
-            command,
-            cwd=side.root,
-            env=side.environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=SECONDS,
-            check=False,
-        )
+        done, said = executed(command, side.root, side.environ, interrupts, SECONDS)
     except subprocess.TimeoutExpired as error:
         raise BenchError(f"{side.label}: its package did not import within {SECONDS:g} s") from error
-    if interrupts.requested:
-        raise Interrupted("interrupted")
     answers = [line.removeprefix(SIGN) for line in done.stdout.splitlines() if line.startswith(SIGN)]
     if not answers:
-        said = [plain(line) for line in done.stderr.splitlines() if line.strip()]
-        words = "\n".join(f"  {line}" for line in said[-LAST_LINES:]) or f"  exited with {done.returncode}"
-        raise BenchError(f"{side.label} does not import, so nothing was measured:\n{words}")
+        raise BenchError(f"{side.label} does not import, so nothing was measured:\n{said}")
     return Imports(*json.loads(answers[-1]))
+
+
+def executed(
+    command: Sequence[str],
+    folder: Path,
+    environ: Mapping[str, str],
+    interrupts: Interrupts,
+    limit_s: float | None = None,
+) -> tuple[subprocess.CompletedProcess[str], str]:
+    """A program that has ended, and the last lines that it printed, for an error.
+
+    Raises:
+        subprocess.TimeoutExpired: it has not ended in time.
+        Interrupted: the user wants to stop.
+    """
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=limit_s,
+        check=False,
+    )
+    if interrupts.requested:
+        raise Interrupted("interrupted")
+    said = [plain(line) for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
+    return done, "\n".join(f"  {line}" for line in said[-LAST_LINES:]) or f"  exited with {done.returncode}"
 
 
 def prove(a: Side, b: Side, interrupts: Interrupts) -> tuple[str, list[Path]]:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.machinery import all_suffixes
@@ -229,26 +229,11 @@ def content(git: Git, path: str, leave_out: Sequence[Path] = ()) -> bytes:
         return f"none {error.errno}".encode()
 
 
-def texts(git: Git, commit: str | None, wanted: Callable[[PurePosixPath], bool]) -> dict[PurePosixPath, str]:
-    """The files that are wanted, by their paths from the root; of a link, where it leads.
-
-    Args:
-        commit: None: of the working tree, but for what git ignores.
-    """
-    here = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    there = ("ls-tree", "-r", "-z", "--name-only", "--full-tree", str(commit))
-    found = {path: git.folder / path for path in map(PurePosixPath, git.items(*(there if commit else here)))}
-    if commit:
-        return {
-            path: git.run("show", f"{commit}:{path}").stdout.decode("utf-8", "replace")
-            for path in found
-            if wanted(path)
-        }
-    return {
-        path: str(place.readlink()) if place.is_symlink() else place.read_text("utf-8", "replace")
-        for path, place in found.items()
-        if wanted(path) and (place.is_symlink() or place.is_file())  # else it was removed
-    }
+def texts(git: Git, folders: Sequence[PurePosixPath], patterns: Sequence[str]) -> dict[PurePosixPath, str]:
+    """The files of these folders whose names match, but for those that git ignores, by their paths from the root."""
+    known = map(PurePosixPath, git.items("ls-files", "-z", "--cached", "--others", "--exclude-standard"))
+    wanted = {path: git.folder / path for path in known if path.parent in folders and any(map(path.match, patterns))}
+    return {path: place.read_text("utf-8", "replace") for path, place in wanted.items() if place.is_file()}
 
 
 # ── the reference's ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -97,12 +97,8 @@ class LocalWorker:
         root: Path | None = None,
         python: str = "",
     ) -> None:
-        self._log, self._timeout_s, self._interrupts, self._python = (
-            log,
-            timeout_s,
-            interrupts,
-            python or sys.executable,
-        )
+        self._log, self._timeout_s, self._interrupts = log, timeout_s, interrupts
+        self._python = python or sys.executable
         self._buffer = b""
         self.token_ns = 0
         self.exited = True
