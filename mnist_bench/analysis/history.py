@@ -22,7 +22,7 @@ from mnist_bench.errors import BenchError, UsageError
 from mnist_bench.figures import FIGURES, Figure
 from mnist_bench.records import Cell, Count, Environment, Status
 from mnist_bench.records import Figure as Number
-from mnist_bench.table import Column, Table, at, by_reason, for_programs, grouped, joined, plain, wrapped
+from mnist_bench.table import Column, Table, at, by_reason, for_programs, grouped, joined, plain, span, wrapped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +128,7 @@ class Series:
 
     def span(self, metric: Figure) -> str:
         """``88,549 to 89,702``."""
-        return " to ".join(dict.fromkeys(metric.text(value) for value in (min(self.values), max(self.values))))
+        return span(self.values, metric.text)
 
 
 def read(output_dir: "Path", metric: str, notify: Callable[[str], None]) -> tuple[list[RunRecord], list[str]]:

@@ -1,17 +1,16 @@
 """``mnist-bench report``: a run as one HTML page that opens offline, and its plots as images."""
 
 import argparse
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from mnist_bench import report
 from mnist_bench.cli import options
 from mnist_bench.cli.console import say, try_out, write, writing
 from mnist_bench.disk.files import try_folder
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.errors import UsageError, quoted, unknown
+from mnist_bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,9 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="svg, png (300 dpi), pdf (default: svg,png)",
     )
     pictures.add_argument(
-        "--width", type=_width, metavar="LENGTH", help="how wide: a number and mm, cm, in or px (default: 160mm)"
+        "--width", type=_width, metavar="MM", help="how wide, in millimetres, as in 84mm (default: 160mm)"
     )
-    pictures.add_argument("--theme", choices=get_args(report.Theme), help="for which ground (default: light)")
+    pictures.add_argument("--theme", choices=report.THEMES, help="for which ground (default: light)")
     options.add(parser, "quiet")
 
 
@@ -63,16 +62,9 @@ def _known(flag: str, kind: str, names: list[str], known: Iterable[str]) -> list
     return names
 
 
-def _width(text: str) -> float:
-    """A length in CSS pixels."""
-    found = re.fullmatch(r"(\d{1,5}(?:\.\d{1,5})?) ?(mm|cm|in|px)", text.strip())
-    pixels = float(found[1]) * report.UNITS[found[2]] if found else 0.0
-    least, most = (length * report.UNITS["mm"] for length in WIDTHS)
-    if not least <= pixels <= most:
-        raise UsageError(
-            f"--width: {quoted(text)} is not a length from {WIDTHS[0]}mm to {WIDTHS[1]}mm, as in 84mm or 3.5in"
-        )
-    return pixels
+def _width(text: str) -> int:
+    """Millimetres."""
+    return options.whole("--width in mm", *WIDTHS)(text.removesuffix("mm"))
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -111,8 +103,7 @@ def drawn(folder: RunFolder, named: list[str] | None = None) -> "tuple[Material,
 def _write_pictures(args: argparse.Namespace, plots: "Mapping[str, Plot]") -> None:
     from mnist_bench.report import vega
 
-    formats, width = args.format or report.FORMATS[:2], args.width or report.WIDTH
-    theme: report.Theme = args.theme or "light"
+    formats, width, theme = args.format or report.FORMATS[:2], args.width or report.WIDTH, args.theme or "light"
     for name, plot in plots.items():
         if not args.quiet:
             count = f"{len(plot.panels)} picture{'s' * (len(plot.panels) != 1)} as {', '.join(formats)}"

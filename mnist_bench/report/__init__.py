@@ -8,15 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
 
 from mnist_bench.errors import BenchError
 
-Format = Literal["svg", "png", "pdf"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-Theme = Literal["light", "dark"]
-UNITS = {"mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0, "px": 1.0}  # of lengths, in CSS pixels
-WIDTH = 160 * UNITS["mm"]  # of a picture
+FORMATS = ("svg", "png", "pdf")  # of pictures
+THEMES = ("light", "dark")
+WIDTH = 160  # of a picture, in millimetres
 
 
 @contextmanager

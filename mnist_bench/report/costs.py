@@ -8,20 +8,9 @@ import numpy as np
 
 from mnist_bench import figures
 from mnist_bench.records import Cell, Measurement
-from mnist_bench.report.material import (
-    MOST_PANELS,
-    Drawn,
-    Material,
-    Plot,
-    Steps,
-    by_size,
-    keys,
-    panelled,
-    series,
-    short,
-    titled,
-)
-from mnist_bench.report.vega import blank, coloured, curve, layered, logarithmic, rule_at
+from mnist_bench.report.material import MOST_PANELS, Drawn, Material, Plot, by_size, keys, panelled, series, short
+from mnist_bench.report.vega import coloured, curve, layered, logarithmic, rule_at
+from mnist_bench.table import plain, span
 
 SKETCH = (np.arange(400) + 0.5) / 400  # quantiles of one trial's steps that are kept
 MOST_SEEDS = 5  # of a cell, whose steps are read
@@ -43,8 +32,8 @@ def step_times(material: Material) -> Plot:
     unread: list[str] = []
     items = []
     for row in timed:
-        steps = _steps(material, row.cell, unread) if by_size(row.cell) in panels else np.empty(0)
-        items.append(_distribution(row.cell, steps))
+        seen = by_size(row.cell) in panels
+        items.append(_distribution(material, row.cell, unread) if seen else Drawn(row.cell, []))
     several = f"Of each cell the first {MOST_SEEDS} seeds are shown."
     lost = f"The raw samples of {len(unread)} trial{'s' * (len(unread) != 1)} are missing or cannot be read."
     x = alt.X("ms:Q").scale(logarithmic(0)).axis(format="~g", tickCount=5, grid=False).title("ms per step")
@@ -65,18 +54,15 @@ def step_times(material: Material) -> Plot:
     )
 
 
-def _steps(material: Material, cell: Cell, unread: list[str]) -> Steps:
+def _distribution(material: Material, cell: Cell, unread: list[str]) -> Drawn:
     """Of a cell's first seeds as many order statistics each; ``unread`` gets the trials that have none."""
     trials = [trial for trial, _ in material.run.ok[cell].values() if trial in material.run.index]
     found = {trial: material.read(trial) for trial in trials[:MOST_SEEDS]}
     unread += [trial for trial, steps in found.items() if steps is None]
     read = [steps for steps in found.values() if steps is not None and steps.size]
-    return np.concatenate([np.empty(0), *(np.quantile(steps, SKETCH, method="inverted_cdf") for steps in read)])
-
-
-def _distribution(cell: Cell, steps: Steps) -> Drawn:
-    if not steps.size:
+    if not read:
         return Drawn(cell, [])
+    steps = np.concatenate([np.quantile(steps, SKETCH, method="inverted_cdf") for steps in read])
     name, ms = series(cell), dict(zip(DRAWN, np.percentile(steps, DRAWN).tolist(), strict=True))
     values = [{"series": name, "ms": short(ms[percent]), "share": percent / 100} for percent in DRAWN]
     middle, high = figures.significant(ms[50]), figures.significant(ms[95])
@@ -87,18 +73,11 @@ def waterfall(material: Material) -> Plot:
     """Where the time of each cell went; a panel for each model, a bar a cell."""
     x = alt.X("share:Q").scale(domain=[0, 1]).axis(format=".0%", tickCount=5).title("share of the time awake")
     bars = coloured("phase", PHASES, cell="cell", phase="phase", share="share|.1%", seconds="s|,.4~r")
-    # A bar is named "cpu · 100 · eager · 8.1 s": what is behind the last dot stands at its other end.
-    last = "lastindexof(datum.value, '·')"
-    names, ends = f"slice(datum.value, 0, {last} - 1)", f"slice(datum.value, {last} + 2)"
-    drawn = bars.mark_bar(height={"band": 0.72}).encode(y=CELLS.axis(labelExpr=names), order=alt.Order("rank:Q"))
-    seconds = (
-        blank().transform_filter("false").mark_tick().encode(y=CELLS.axis(labelExpr=ends, orient="right", grid=False))
-    )
+    drawn = bars.mark_bar(height={"band": 0.72}).encode(x=x, y=CELLS, order=alt.Order("rank:Q"))
 
     def caption(own: Sequence[Drawn]) -> str:
-        trained = sorted(value["share"] for one in own for value in one.values if value["phase"] == PHASES[0])
-        span = " to ".join(dict.fromkeys(f"{100 * share:.0f} %" for share in trained[:1] + trained[-1:]))
-        return f"Training steps take {span or 'nothing'} of the time awake."
+        trained = [value["share"] for one in own for value in one.values if value["phase"] == PHASES[0]]
+        return f"Training steps take {span(trained, '{:.0%}'.format) or 'nothing'} of the time awake."
 
     return panelled(
         [_phases(cell, [one for _, one in own.values()]) for cell, own in material.run.ok.items()],
@@ -106,9 +85,8 @@ def waterfall(material: Material) -> Plot:
         keys("phase", PHASES, "bar"),
         bars=True,
         title="Where the time goes",
-        lead="The time that a trial was awake, process start to exit: its shares, and its seconds "
-        "at the right, the mean over seeds.",
-        spec=layered(drawn.encode(x=x), seconds) | {"resolve": {"axis": {"y": "independent"}}},
+        lead="The time that a trial was awake, process start to exit: seconds (mean over seeds) and shares.",
+        spec=layered(drawn),
         missing="No trial recorded its phases.",
     )
 
@@ -121,7 +99,7 @@ def _phases(cell: Cell, measurements: Sequence[Measurement]) -> Drawn:
             spent[PHASE_OF.get(part, REST)] += seconds / len(measurements)
         spent[REST] += max(0.0, one.awake_s - sum(one.phases.values())) / len(measurements)
     awake = sum(spent.values())
-    name = titled(_bar_name(cell), f"{figures.significant(awake)} s")
+    name = f"{_bar_name(cell)} · {figures.significant(awake)} s"
     values = [
         {"cell": name, "phase": phase, "rank": rank, "share": short(seconds / awake), "seconds": short(seconds)}
         for rank, (phase, seconds) in enumerate(spent.items())
@@ -159,4 +137,4 @@ def memory(material: Material) -> Plot:
 
 
 def _bar_name(cell: Cell) -> str:
-    return titled(cell.device, f"{cell.batch_size:,}", cell.variant)
+    return f"{cell.device} · {cell.batch_size:,} · {plain(cell.variant)}"

@@ -13,7 +13,7 @@ from mnist_bench.analysis.summary import Run
 from mnist_bench.records import Cell
 from mnist_bench.report.material import Drawn, Key, Material, Plot, batch, by_size, keys, panelled, series, short
 from mnist_bench.report.vega import Spec, coloured, curve, layered, logarithmic
-from mnist_bench.table import joined
+from mnist_bench.table import joined, span
 
 ACCURACY = (
     alt.Y("accuracy:Q")
@@ -59,9 +59,9 @@ def by_epoch(material: Material) -> Plot:
     every = curves(material.run)
 
     def caption(own: Sequence[Drawn]) -> str:
-        finals = sorted(one.values[-1]["accuracy"] for one in own)
-        span = " to ".join(dict.fromkeys(f"{accuracy:.4f}" for accuracy in (finals[0], finals[-1])))
-        return f"After {max(len(one.values) for one in own)} epochs: {span}{f' in {len(own)} cells' * (len(own) > 1)}."
+        finals = span([one.values[-1]["accuracy"] for one in own], figures.accuracy)
+        cells = f" in {len(own)} cells" * (len(own) > 1)
+        return f"After {max(len(one.values) for one in own)} epochs: {finals}{cells}."
 
     return panelled(
         [one for one in every if len(one.values) > 1],
@@ -97,7 +97,6 @@ def by_time(material: Material) -> Plot:
     base = coloured("series", material.series, series="of", **told).encode(x=x, y=ACCURACY)
     line, points = curve(base.transform_filter("datum.seconds > 0"), "series", material.series)
     size = alt.Size("batch:O").scale(domain=sizes, range=areas).title(None)
-    single = all(len(one.values) == 1 for one in every)
 
     def caption(own: Sequence[Drawn]) -> str:
         best = max(own, key=lambda one: one.values[-1]["accuracy"])
@@ -112,8 +111,7 @@ def by_time(material: Material) -> Plot:
             *(Key("batch", name, 0, "circle", area) for name, area in zip(sizes, areas, strict=True)),
         ],
         title="Accuracy by time",
-        lead=f"A point a cell{', after its one epoch' if single else ' and epoch, joined by a line'}; seconds of "
-        "training alone. Further left and higher is better.",
-        spec=layered(*[line.encode(detail=["series:N", "batch:N"])] * (not single), points.encode(size=size)),
+        lead="A point a cell and epoch; seconds of training alone. Further left and higher is better.",
+        spec=layered(line.encode(detail=["series:N", "batch:N"]), points.encode(size=size)),
         missing=NOTHING,
     )

@@ -103,7 +103,7 @@ def panelled(
     legend: Iterable[Key],
     *,
     missing: str,
-    by: Callable[[Cell], Names] | None = None,
+    by: Callable[[Cell], Names] = lambda cell: (cell.model,),
     bars: bool = False,
     notes: Iterable[str] = (),
     **words: Any,
@@ -118,7 +118,7 @@ def panelled(
         bars: every item is a bar: a panel has room for some, and is as high as they are.
         words: the rest of the plot.
     """
-    groups = grouped(items, lambda one: (by or by_model)(one.cell))
+    groups = grouped(items, lambda one: by(one.cell))
     panels = []
     for names, own in list(groups.items())[:MOST_PANELS]:
         shown = [one for one in own if one.values][: MOST_BARS if bars else None]
@@ -141,10 +141,6 @@ def keys(field: str, names: Iterable[str], shape: Shape | None = None) -> list[K
     """The legend of names: each has the colour and (unless all share one) shape of its place."""
     looks = zip(names, cycle(range(1, len(LIGHT) + 1)), cycle(SHAPES), strict=False)
     return [Key(field, name, colour, shape or own) for name, colour, own in looks]
-
-
-def by_model(cell: Cell) -> Names:
-    return (cell.model,)
 
 
 def by_size(cell: Cell) -> Names:

@@ -50,7 +50,6 @@ def render(run: Run, plots: Mapping[str, Plot], bundle: str) -> str:
         run=run,
         manifest=run.manifest,
         machine=" · ".join([*machine(run.manifest.environment), *accelerators]),
-        drawn={name: plot for name, plot in plots.items() if not plot.missing},
         counts={status: n for status in reversed(STATUSES) if (n := sum(row.status == status for row in rows))},
         statuses={row.status: None for row in tried},
         measured=measured,

@@ -123,7 +123,7 @@ def _by_batch_size(
     """A plot of a figure, in ``unit``, or of a ratio; ``more`` adds to the caption of the panel that a cell is in."""
 
     def caption(own: Sequence[Drawn]) -> str:
-        ranked = sorted(own, key=_rate)
+        ranked = sorted(own, key=lambda point: float(point.values[0]["rate"]))
         lowest = f"Lowest: {ranked[0].words}." if len(ranked) > 1 else ""
         return joined(f"Highest: {ranked[-1].words}.", lowest, more(own[0].cell))
 
@@ -155,10 +155,6 @@ def _by_batch_size(
 def _ratio_axis() -> alt.Axis:
     ticks = f"domain('y')[1] < {FINE_SPREAD} * domain('y')[0] ? {FINE_TICKS} : {COARSE_TICKS}"
     return alt.Axis(values=alt.ExprRef(ticks), format="~g", grid=True, labelExpr="datum.label + 'x'", labelOverlap=True)
-
-
-def _rate(point: Drawn) -> float:
-    return float(point.values[0]["rate"])
 
 
 def _crossover_words(crossovers: Sequence[Crossover]) -> str:

@@ -11,12 +11,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
-from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import altair as alt
 
-from mnist_bench.report import FORMATS, WIDTH, Format, Theme
+from mnist_bench.report import FORMATS, THEMES, WIDTH
 
 if TYPE_CHECKING:
     from mnist_bench.report.material import Panel, Plot
@@ -26,6 +25,7 @@ HEIGHT = 210
 POINT = 55  # the area of one in square pixels
 NAME_LIMIT = 80
 # Of pictures. Lengths are CSS pixels, 96 an inch; a file says inches: 72 points, and 300 of a PNG's pixels.
+MM = 96 / 25.4
 FONT = 32 / 3  # 8 points
 POINTS = 72 / 96
 DPI = 300
@@ -100,21 +100,21 @@ def screen() -> dict[str, Any]:
     return {**json.loads(asset("plots.json")), "range": {"category": variables}, "legend": {"disable": True}}
 
 
-def paper(theme: Theme = "light") -> dict[str, Any]:
+def paper(theme: str = THEMES[0]) -> dict[str, Any]:
     """The config of pictures: a legend, text of one size, a theme's colours."""
-    dark = theme == "dark"
+    dark = THEMES.index(theme)
     text = re.sub(r"var\(--(\w+)\)", lambda found: TONES[found[1]][dark], asset("plots.json"))
     config: dict[str, Any] = json.loads(re.sub(r'(ontSize": )\d+', rf"\g<1>{FONT}", text))
-    own = {"range": {"category": list(DARK if dark else LIGHT)}, "background": TONES["card"][dark], "padding": PADDING}
+    own = {"range": {"category": list((LIGHT, DARK)[dark])}, "background": TONES["card"][dark], "padding": PADDING}
     return config | own
 
 
 def images_of(
-    name: str, plot: "Plot", formats: Sequence[Format] = FORMATS[:2], width: float = WIDTH, theme: Theme = "light"
+    name: str, plot: "Plot", formats: Sequence[str] = FORMATS[:2], width: float = WIDTH, theme: str = THEMES[0]
 ) -> Iterator[tuple[str, bytes]]:
-    """Pictures of each panel of a plot, ``width`` pixels wide, without title and caption: files' names and contents."""
+    """Pictures of each panel of a plot, ``width`` mm wide, without title and caption: files' names and contents."""
     for number, panel in enumerate(plot.panels, start=1):
-        for suffix, image in images(_on_paper(plot, panel, width, theme), formats).items():
+        for suffix, image in images(_on_paper(plot, panel, width * MM, theme), formats).items():
             yield f"{_file_name(name, number, panel)}.{suffix}", image
 
 
@@ -125,22 +125,18 @@ def captions_of(name: str, plot: "Plot") -> Iterator[str]:
         yield "\n".join((_file_name(name, number, panel), *words, ""))
 
 
-def images(spec: Spec, formats: Sequence[Format] = FORMATS[:2]) -> dict[str, bytes]:
+def images(spec: Spec, formats: Sequence[str] = FORMATS[:2]) -> dict[str, bytes]:
     """A specification as a picture, by the suffix of its file."""
     import vl_convert
 
+    size = r' (width|height)="([\d.]+)"'
     drawn: str = vl_convert.vegalite_to_svg(spec, vl_version=_version())
 
     def sized(unit: str) -> str:
         """What has no unit is taken for points."""
-        return re.sub(
-            r' (width|height)="([\d.]+)"',
-            lambda found: f' {found[1]}="{float(found[2]) * POINTS:.2f}{unit}"',
-            drawn,
-            count=2,
-        )
+        return re.sub(size, lambda found: f' {found[1]}="{float(found[2]) * POINTS:.2f}{unit}"', drawn, count=2)
 
-    make: dict[Format, Callable[[], bytes]] = {
+    make: dict[str, Callable[[], bytes]] = {
         "svg": lambda: sized("pt").encode("utf-8", "backslashreplace"),
         "png": lambda: vl_convert.svg_to_png(sized(""), ppi=DPI),
         "pdf": lambda: vl_convert.svg_to_pdf(sized("")),
@@ -153,16 +149,14 @@ def _file_name(name: str, number: int, panel: "Panel") -> str:
     return re.sub(r"[^a-z0-9.]+", "-", f"{name}-{number}-{panel.title}".lower())[:NAME_LIMIT].strip("-.")
 
 
-def _on_paper(plot: "Plot", panel: "Panel", width: float, theme: Theme) -> Spec:
+def _on_paper(plot: "Plot", panel: "Panel", width: float, theme: str) -> Spec:
     """A specification that stands alone: data, colours, width and the legend of what is drawn in it."""
     spec: Spec = json.loads(json.dumps(plot.spec))
-    config, longest = paper(theme), 1
-    for channels, look in product((layer["encoding"] for layer in spec["layer"]), ("color", "shape", "size")):
-        if channel := channels.get(look):
-            drawn = {value.get(channel["field"]) for value in panel.values}
-            names = [name for name in channel["scale"]["domain"] if name in drawn]
-            channel.setdefault("legend", {"values": names})
-            longest = max([longest, *map(len, names)])
+    config, longest = paper(theme), max(len(key.label) for key in plot.legend)
+    for channel in (layer["encoding"].get(look) for layer in spec["layer"] for look in ("color", "shape", "size")):
+        if channel:
+            labels = [key.label for key in plot.legend if key.field == channel["field"]]
+            channel.setdefault("legend", {"values": labels})
     config["legend"]["columns"] = max(1, int((width - 2 * PADDING) / ((0.6 * longest + 3) * FONT)))
     if plot.wide:  # the names of bars leave no room at the right
         config["legend"]["layout"]["bottom"]["anchor"] = "end"
