@@ -52,6 +52,11 @@ def put(root: Path, name: str, text: str = "") -> Path:
     return path
 
 
+def program(folder: Path, name: str, script: str) -> None:
+    """A stand-in for a program, for who has the folder ``bin`` on the path."""
+    put(folder, f"bin/{name}", f"#!/bin/sh\n{script}\n").chmod(0o755)
+
+
 def package(root: Path, **texts: str) -> Path:
     """A package of the tree's own, which only says what it must; ``texts`` by module."""
     usual = {"__init__": "", "run/__init__": "", "run_protocol": f"PROTOCOL_VERSION = {PROTOCOL_VERSION}", "worker": ""}

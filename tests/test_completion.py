@@ -20,26 +20,9 @@ COMPLETED = {
 }
 
 
-@pytest.fixture
-def script(tmp_path, capsys):
-    """Writes the script of a shell beside a matrix file and a run."""
-    (tmp_path / "results" / RUN).mkdir(parents=True)
-    (tmp_path / "my.yaml").touch()
-
-    def written(shell):
-        if shutil.which(shell) is None:
-            pytest.skip(f"{shell} is not installed")
-        assert main(["completion", shell]) == 0
-        path = tmp_path / "_mnist-bench"
-        path.write_text(capsys.readouterr().out)
-        return path
-
-    return written
-
-
-def typed(shell, flags, prepare, folder):
+def typed(folder, shell, flags, prepare):
     """What a person sees who types each line and TAB."""
-    terminal = pexpect.spawn(shell, flags, cwd=str(folder), dimensions=(24, 200), encoding="utf-8", timeout=20)
+    terminal = pexpect.spawn(shell, flags.split(), cwd=folder, dimensions=(24, 200), encoding="utf-8", timeout=20)
     terminal.sendline(f"PS1=; {prepare}; echo rea''dy")
     terminal.expect_exact("ready")
     for line, word in COMPLETED.items():
@@ -49,18 +32,26 @@ def typed(shell, flags, prepare, folder):
     terminal.close(force=True)
 
 
-def test_bash_completes(script, tmp_path):
-    typed("bash", ["--norc", "--noprofile", "-i"], f". {script('bash')}", tmp_path)
-
-
-def test_zsh_completes(script, tmp_path):
-    script("zsh")
-    typed("zsh", ["-f", "-i"], f"fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -D", tmp_path)
-
-
-def test_fish_completes(script, tmp_path):
-    path = script("fish")
+def of_fish(folder):
     for line, word in COMPLETED.items():
-        command = ["fish", "--no-config", "-c", f"source {path}; complete -C '{line}'"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        command = ["fish", "--no-config", "-c", f"source _mnist-bench; complete -C '{line}'"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
         assert word in [answer.partition("\t")[0].rstrip("/") for answer in done.stdout.splitlines()]
+
+
+SHELLS = {
+    "bash": lambda at: typed(at, "bash", "--norc --noprofile -i", ". ./_mnist-bench"),
+    "zsh": lambda at: typed(at, "zsh", "-f -i", "fpath=($PWD $fpath); autoload -U compinit; compinit -u -D"),
+    "fish": of_fish,
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_completes(shell, tmp_path, capsys):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    (tmp_path / "results" / RUN).mkdir(parents=True)
+    (tmp_path / "my.yaml").touch()
+    assert main(["completion", shell]) == 0
+    (tmp_path / "_mnist-bench").write_text(capsys.readouterr().out)
+    SHELLS[shell](tmp_path)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from unittest.mock import Mock
 
 import pytest
-from check_kit import MATRIX, clean_environ, package, parse, put, side
+from check_kit import MATRIX, clean_environ, package, parse, program, put, side
 
 from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.gate import requirements
@@ -89,7 +89,7 @@ def test_by_uv_where_it_is_present(tmp_path):
     script = (
         f'echo "$*" into "$UV_PROJECT_ENVIRONMENT" >> {said}\n[ ! -e broken ] || {{ echo no thing >&2; exit 3; }}\n'
     )
-    put(tmp_path, "bin/uv", f"#!/bin/sh\n{script}").chmod(0o755)
+    program(tmp_path, "uv", script)
     made = replace(side("B", None, root), label="B (the tree)")
 
     def build(interrupts=QUIET):
