@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from mnist_bench import cells
 from mnist_bench.cli import options
 from mnist_bench.errors import UsageError
+from mnist_bench.gate import judge, plan, samples
 from mnist_bench.machine import forecast
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Selector, Timing, Variant
 
@@ -39,7 +40,7 @@ seed_lists = st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True)
 own = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@pytest.mark.parametrize("module", [cells, forecast, options])
+@pytest.mark.parametrize("module", [cells, forecast, options, judge, plan, samples])
 def test_examples(module):
     tried = doctest.testmod(module)
     assert (tried.attempted > 0, tried.failed) == (True, 0)

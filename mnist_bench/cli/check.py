@@ -42,10 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="CHECK", help="go on with a check: its id, its path, or latest")
     budget = f"wall time over all sittings, as in 90s, 20m, 1h (default: {DEFAULT_BUDGET})"
     parser.add_argument("--budget", metavar="TIME", help=budget)
-    packages = (
-        "where the sides require other packages, else refused: shared measures the code alone, with those that are "
-        "installed here; per-side gives each side an environment of its own, by uv, else by venv and pip"
-    )
+    packages = "where the sides require other packages: shared: those installed here; per-side: each side's own"
     parser.add_argument("--environment", choices=("shared", "per-side"), help=packages)
     options.add(parser, "data_dir", "output_dir", "filter", "seeds", "timeout", "allow_plugins", "offline", "no_wait")
     parser.add_argument("--junit", help="write JUnit XML there: a test case per cell", **file)

@@ -200,7 +200,13 @@ def percent(fraction: float) -> str:
 
 
 def change(ratio: float) -> str:
-    """A speed against another: ``12 % slower``, ``4.2 % faster``, ``16x slower``, ``as fast``."""
+    """A speed against another.
+
+    >>> [change(ratio) for ratio in (1.0004, 1.0994, 1.25, 1.99)]
+    ['as fast', '9.9 % faster', '25 % faster', '99 % faster']
+    >>> change(0.5), change(1e6)
+    ('2.0x slower', '1,000,000x faster')
+    """
     return _change(_speed(ratio), "as fast")
 
 

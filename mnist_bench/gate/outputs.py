@@ -251,26 +251,25 @@ def facts(check: Check) -> Iterator[str]:
     budget = f" of {duration(check.budget_s)}" if check.budget_s is not None else ""
     time = f"; {duration(check.spent_s)} spent{budget}" if check.spent_s else ""  # a run against a baseline takes none
     margins = [one.margins for one in check.cells]
-    limits = [one.memory for one in margins if one.memory is not None]
+    memory = [one.memory for one in margins if one.memory is not None and check.mode == "against"]
     relative = "" if check.mode == "against" else " relative to the reference variant's"
     yield f"A: {_side(check.a)}"
     yield f"B: {_side(check.b)}"
     yield f"Check {check.id}: matrix {check.matrix_path}, data {check.dataset}, recipe {check.recipe}{time}"
     if check.status != "complete":
         yield f"The check is {check.status}: samples may be missing."
-    yield (
-        f"Speed: B's steps in a second{relative} against A's, and the 95 % interval; {_all(m.margin for m in margins)} "
-        f"slower is tolerated, and a pass says that {_all(m.detect for m in margins)} would have been seen."
-    )
-    if limits and check.mode == "against":
-        pairs = "Memory: B's peak against A's, in the processes of the pairs"
-        seen = f"a pass says that {_all(2 * limit for limit in limits)} would have been seen."
-        yield f"{pairs}; {_all(limits)} more is tolerated, and {seen}"
+    limits = _limits("slower", [one.margin for one in margins], [one.detect for one in margins])
+    yield f"Speed: B's steps in a second{relative} against A's, and the 95 % interval; {limits}"
+    if memory:
+        limits = _limits("more", memory, [2 * one for one in memory])
+        yield f"Memory: B's peak against A's, in the processes of the pairs; {limits}"
     yield from check.notes
 
 
-def _all(shares: Iterable[float]) -> str:
-    return f"{' to '.join(dict.fromkeys(map(gate.percent, sorted(shares))))} %"
+def _limits(way: str, *shares: Sequence[float]) -> str:
+    """Of all cells: what is tolerated, and what a pass excludes."""
+    tolerated, seen = (" to ".join(dict.fromkeys(map(gate.percent, sorted(each)))) for each in shares)
+    return f"{tolerated} % {way} is tolerated, and a pass says that {seen} % would have been seen."
 
 
 def _noise(check: Check) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Cells measured by made-up workers of two sides: who is started in which order, where, and what is kept of it."""
 
 import math
+import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,7 +41,8 @@ class Scene:
             observer=CheckObserver(),
         )
 
-    def launch(self, spec, log, environ, timeout_s, _, root):
+    def launch(self, spec, log, environ, timeout_s, _, root, python):
+        assert python == sys.executable
         self.started.append((spec, log, environ, timeout_s, root))
         own = self.scripts.get(environ["SIDE"], usual)
 

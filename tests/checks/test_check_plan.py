@@ -146,11 +146,16 @@ def test_each_side_reads_its_own_matrix(stage):
     assert found == [("mlp", (5,), 77.0), ("cnn", (5,), 77.0)]
 
 
+TWICE = "a branch and a tag have this name; A is the tag, refs/heads/main the branch"
+
+
 def test_what_a_user_must_know_of_the_trees(stage):
-    """A file that may require packages, a module that git ignores and A lacks."""
+    """A branch and a tag of one name, a file that may require packages, a module that git ignores and A lacks."""
     for name in ("pyproject.toml", "setup.cfg", "bench/setup.py"):
         stage.repo.put(name, "[project]\n")
     stage.repo.put(".gitignore", "*.so\nbuild/\n")
+    tagged = stage.repo.commit()
+    stage.repo.git("tag", "main")
     stage.repo.commit()
     stage.repo.put("pyproject.toml", "[project]\nname = 'x'\n")
     stage.repo.put("setup.cfg", "[metadata]\n")
@@ -158,7 +163,8 @@ def test_what_a_user_must_know_of_the_trees(stage):
     stage.repo.put("bench/_fast.abi3.so")
     stage.places = {"deep.net": str(stage.repo.put("build/deep/net.py"))}
     check = stage.run()
-    unread, ignored = check.notes
+    twice, unread, ignored = check.notes
+    assert (check.a.commit, twice.partition(": ")) == (tagged, ("--against main", ": ", TWICE))
     assert unread == "setup.cfg, bench/setup.py: other in A than in B; if it requires packages, that is not looked at"
     assert ignored.startswith("bench/_fast.abi3.so, build/deep/net.py: git ignores it, so only B can import it")
     assert [text for kind, text in stage.events if kind == "warning"] == list(check.notes)
@@ -347,16 +353,6 @@ def test_a_stranger_s_check_runs_no_code(stage, place):
     path.write_text(json.dumps(manifest))
     with pytest.raises(ConfigError, match=rf"manifest.json: {place}: models\[0\].model: 'evilmod:build' is code"):
         stage.resume()
-
-
-def test_of_a_branch_and_a_tag_of_one_name_the_tag_is_taken_and_that_is_said(stage):
-    stage.repo.git("tag", "twice")
-    stage.repo.commit()
-    stage.repo.git("branch", "twice")
-    check = stage.run(against="twice")
-    assert check.a.commit == stage.first
-    words = "--against twice: a branch and a tag have this name; A is the tag, refs/heads/twice the branch"
-    assert check.notes == (words,)
 
 
 def test_a_run_is_no_check(tmp_path):

@@ -33,6 +33,7 @@ BROKEN: tuple[tuple[str, str, str, str], ...] = (
     ("baseline", r'"trainings"', '"training"', "training"),
     ("check", ACCURACY, '"accuracy": NaN', "NaN is not a figure"),
     ("check", r'"steps": \[\s*10,', '"steps": [-1,', "check.cells[0].pairs[0]"),
+    ("check", '"cell": {', '"margins": {"memory": 0}, "cell": {', "check.cells[0].margins.memory"),
     ("check", r'"kind": "regression"', '"kind": "bad"', "verdicts[0].kind"),
     ("check", "{", "", "Expected `object`"),
     ("check", "{", '{"x": ' + "[" * 100_000, "nested too deep"),

@@ -5,7 +5,6 @@ are those before 2020: what is dated later was dated by the command itself (``no
 """
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +126,12 @@ def sentences() -> tuple[dict[str, Any], ...]:
     slow, wreck, alone = tuple(map(pair, logs(1.12))), side([0.1]), side([0.5])
     some_noisy = tuple(pair(log, ("load",) if n < 5 else ()) for n, log in enumerate(logs(1.0, 8)))
     floor = {"floor_seeds": (0, 1, 2)}
+    peaks_grown = (
+        {"host": 0.0, "device": 1.0},
+        {"host": 0.22},
+        {"host": 0.22, "device": 1.0},
+        {"host": -0.3, "device": -0.3},
+    )
     near = [side([0.948, 0.953, 0.954][:trained]) for trained in (1, 2, 3)]
     return (
         *({"ratio": ratio, "change": -0.02, "seeds": 9} for ratio in (1.12, 0.8, 1.0, None)),
@@ -138,7 +143,9 @@ def sentences() -> tuple[dict[str, Any], ...]:
         {"change": 0.02, "seeds": 3},
         {"a": side([0.97, 0.97, 0.97]), "b": replaced_seed(0.95)},
         {"ratio": None, "seeds": 0},
-        *({"pairs": pairs, "margins": Margins(memory=0.1)} for pairs in grown_pairs()),
+        *({"pairs": grown(16, **peaks), "margins": Margins(memory=0.1)} for peaks in peaks_grown),
+        {"pairs": grown(4, host=0.01), "margins": Margins(memory=0.1)},
+        {"pairs": grown(16), "margins": Margins(memory=0.1)},
         {"pairs": slow, "margins": Margins(memory=0.1), "margins_before": Margins()},
         {"pairs": slow, "margins": Margins(margin=0.15, detect=0.3), "margins_before": Margins()},
         {"pairs": slow, "margins": Margins(margin=0.05, detect=0.2), "margins_before": Margins()},
@@ -163,15 +170,9 @@ def sentences() -> tuple[dict[str, Any], ...]:
     )
 
 
-def grown_pairs() -> Iterator[tuple[Pair, ...]]:
-    """As fast as before, with peaks of memory that have grown, or shrunk; of one it is not known."""
-    same = logs(1.0)
-    for host, device, count in ((0.0, 1.0, 16), (0.22, None, 16), (0.22, 1.0, 16), (-0.3, -0.3, 16), (0.01, None, 4)):
-        peaks = {"host_peak_mib": host, "device_peak_mib": device}
-        yield tuple(
-            pair(one, **{key: one + log for key, log in peaks.items() if log is not None}) for one in same[:count]
-        )
-    yield tuple(map(pair, same))
+def grown(pairs: int, **peaks: float) -> tuple[Pair, ...]:
+    """As fast as before; ``peaks`` of memory: ln of how far they have grown."""
+    return tuple(pair(one, **{f"{key}_peak_mib": one + log for key, log in peaks.items()}) for one in logs(1.0)[:pairs])
 
 
 def replaced_seed(accuracy: float) -> SideEvidence:
