@@ -8,6 +8,7 @@ https://pytest-benchmark.readthedocs.io; ``docs/exports.md`` tells how their rea
 import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from typing import Any, Literal
@@ -70,24 +71,33 @@ def named(rows: Iterable[Row]) -> Iterator[tuple[str, Row]]:
 
 def known(row: Row) -> dict[str, Any]:
     """The columns of a row that are known, by name; texts are printable and on one line."""
-    (record,) = results.table_of([row]).records()
+    (record,) = figures.table_of([row]).records()
     values = {name: plain(value) if isinstance(value, str) else value for name, value in record.items()}
     return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def to_csv(run: Run, rows: Sequence[Row]) -> bytes:
     """``results.csv`` of these rows."""
-    return results.table_of(rows).csv().encode()
+    return figures.table_of(rows).csv().encode()
 
 
 def to_parquet(run: Run, rows: Sequence[Row]) -> bytes:
     """The columns of ``results.csv`` with their types, even where nothing was measured; ``attrs`` name the run."""
-    frame = frames.of_rows(rows)
+    frame = frames.of_table(figures.table_of(rows))
     frame.attrs = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in facts(run).items()}
-    try:
+    with needing("pyarrow", of="parquet"):
         return frame.to_parquet(index=False)
+
+
+@contextmanager
+def needing(package: str, *, of: str) -> Iterator[None]:
+    """Raises UsageError where what is imported inside, or imports, for a format is not installed."""
+    try:
+        yield
     except ImportError as error:
-        raise UsageError("--format parquet needs pyarrow, which is not installed here: pip install pyarrow") from error
+        raise UsageError(
+            f"--format {of} needs {package}, which is not installed here: pip install {package}"
+        ) from error
 
 
 def facts(run: Run) -> dict[str, str]:

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_bench.records import Cell, Measurement, Status, StepTimes, Trial, VariantClass
-from mnist_bench.table import Column, at, for_programs, joined
+from mnist_bench.table import Column, Table, at, for_programs, joined
 
 if TYPE_CHECKING:
     from mnist_bench.stats import Interval  # imported late: numpy takes longer to load than a look at the history
@@ -346,6 +346,11 @@ def names() -> tuple[Column[Row], ...]:
         *cell_columns(),
         *for_programs(status="status", reason="reason", seeds="seeds"),
     )
+
+
+def table_of(rows: Sequence[Row]) -> Table[Row]:
+    """The rows with every column, as programs get them."""
+    return Table("", (*names(), *columns()), rows)
 
 
 def columns(*, apart: bool = True) -> tuple[Column[Row], ...]:

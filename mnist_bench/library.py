@@ -1,26 +1,24 @@
 """The library: ``import mnist_bench as mb``. What the commands do, from Python, with pandas frames as answers."""
 
 import html
-import os
 import threading
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from mnist_bench import records
-from mnist_bench.analysis import frames, results, summary
-from mnist_bench.cells import variant_of
+from mnist_bench import figures, records
+from mnist_bench.analysis import frames, summary
 from mnist_bench.disk.folder import RunFolder, no_garbage
 from mnist_bench.errors import BenchError as BenchError
-from mnist_bench.errors import Interrupted, UsageError, unknown
+from mnist_bench.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mnist_bench.analysis.compare import By
 
-BUILT = "built in Python"  # what the manifest says instead of the matrix file's path
+BUILT = Path("built in Python")  # what the manifest says instead of the matrix file's path
 
 
 class Run:
@@ -42,30 +40,25 @@ class Run:
     def table(self) -> "pd.DataFrame":
         """A row for each cell: the columns of ``results.csv``."""
         with no_garbage():
-            return frames.of_rows(self._found.rows)
+            return frames.of_table(figures.table_of(self._found.rows))
 
     def epochs(self) -> "pd.DataFrame":
         """A row for each epoch of each trial that went well: the columns of ``epochs.csv``."""
-        return frames.of_epochs(self._found)
+        return frames.of_lines(summary.EPOCH_COLUMNS, summary.epochs(self._found))
 
     def sessions(self) -> "pd.DataFrame":
         """A row for each turn of a trial in a round of a timing session: its steps, and the seconds that they took."""
-        return frames.of_sessions(self._found)
+        return frames.of_lines(frames.SESSION_COLUMNS, frames.turns(self._found), paired=bool)
 
     def compare(
-        self,
-        other: "Run | None" = None,
-        *,
-        by: "By | None" = None,
-        reference: str | None = None,
-        across_machines: bool = False,
+        self, other: "Run | None" = None, *, by: "By | None" = None, reference: str = "", across_machines: bool = False
     ) -> "pd.DataFrame":
         """The cells against each other, or against those of another run: the columns of ``compare --format csv``.
 
         Args:
             other: a run B; this one is A.
             by: ``device``, ``variant``, ``batch_size`` or ``model``; None: as the command decides.
-            reference: a variant to hold the others against.
+            reference: a variant to hold the others against; empty: as the matrix says.
             across_machines: compare two runs although machine, software or settings differ.
 
         Returns:
@@ -77,15 +70,8 @@ class Run:
         """
         from mnist_bench.analysis import compare
 
-        if by is not None and by not in compare.BY:
-            raise UsageError(f"by: {unknown('key', by, compare.BY)}")
-        if other is None:
-            variant = None if reference is None else variant_of(self.manifest.matrix, reference).name
-            found = compare.compare_cells(self._found, by or compare.default_by(self._found), reference=variant)
-        elif by or reference:
-            raise UsageError("by, reference: of the cells of one run; two runs are compared cell by cell")
-        else:
-            found = compare.compare_runs(self._found, other._found, across_machines=across_machines)
+        second = None if other is None else other._found
+        found = compare.compare_as_asked(self._found, second, by, reference, across_machines=across_machines)
         frame = frames.of_table(compare.lines_table(found))
         frame.attrs = {"by": found.by, "reference": found.reference}
         return frame
@@ -103,8 +89,7 @@ class Run:
         from mnist_bench.cli.report import drawn
 
         place = self.path / "report.html" if path is None else Path(path)
-        text = drawn(self._folder)[2]
-        write("report", place, text.encode("utf-8", "backslashreplace"), follow=path is not None)
+        write("report", place, drawn(self._folder)[2].encode("utf-8", "backslashreplace"), follow=path is not None)
         return place
 
     def __repr__(self) -> str:
@@ -113,6 +98,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         import pandas as pd
+
+        from mnist_bench.analysis import results
 
         rows = self._found.rows
         columns, lines = results.results("", [row for row in rows if row.status != "skipped"]).texts()
@@ -158,21 +145,22 @@ def Matrix(  # noqa: N802 - it makes one
     return config.checked({**axes, **more}, source="matrix", allow_plugins=True)
 
 
-def run(
-    matrix: records.Matrix | str | Path,
-    *,
-    output_dir: str | Path = "results",
-    data_dir: str | Path | None = None,
-    filter: str | None = None,
-    solo: bool = False,
-    timeout_s: int | None = None,
-    fail_fast: bool = False,
-    strict_devices: bool = False,
-    allow_plugins: bool = False,
-    offline: bool = False,
-    wait: bool = True,
-    progress: bool = False,
-) -> Run:
+class Flags(TypedDict, total=False):
+    """Flags of ``mnist-bench run``, which tells with ``--help`` what each does."""
+
+    output_dir: str | Path
+    data_dir: str | Path
+    filter: str
+    timeout: int
+    solo: bool
+    fail_fast: bool
+    strict_devices: bool
+    allow_plugins: bool
+    offline: bool
+    no_wait: bool
+
+
+def run(matrix: records.Matrix | str | Path, *, progress: bool = False, **flags: Unpack[Flags]) -> Run:
     """Trains, times and evaluates every cell, each trial in a process of its own: ``mnist-bench run``.
 
     A trial that fails raises nothing: it is a row with its status and reason.
@@ -180,9 +168,8 @@ def run(
     Args:
         matrix: one that was loaded or built, or the path of a file. Code that it names is looked for in the file's
             folder, else in the current one.
-        filter, solo, ...: the flags of the command.
-        wait: for another run on this machine to end.
         progress: a line on stderr for each trial; else only warnings and failures.
+        flags: those of the command, as in ``filter="device=cpu"``, ``solo=True``, ``no_wait=True`` (``Flags``).
 
     Raises:
         ConfigError, UsageError: what is asked for cannot be done; nothing has been executed.
@@ -190,40 +177,23 @@ def run(
     """
     from mnist_bench import config
     from mnist_bench.cli import options
+    from mnist_bench.cli import run as command
     from mnist_bench.cli.console import make_console
-    from mnist_bench.cli.run import carry_out
-    from mnist_bench.running import runner
 
     if threading.current_thread() is not threading.main_thread():
         raise UsageError("run: only the main thread can hear Ctrl-C, and a run must: call it there")
-    path = None if isinstance(matrix, records.Matrix) else Path(matrix)
-    chosen = matrix if isinstance(matrix, records.Matrix) else load_matrix(matrix)
-    chosen = config.checked(chosen, source=str(path or "matrix"), allow_plugins=allow_plugins)
-    args = Namespace(
-        output_dir=Path(output_dir),
-        data_dir=None if data_dir is None else Path(data_dir),
-        fail_fast=fail_fast,
-        offline=offline,
-        timeout=timeout_s,
-        no_wait=not wait,
-        quiet=not progress,
-        no_progress=False,
-    )
-    own = records.RunOptions(
-        plugin_path=str(path.resolve().parent if path else Path.cwd()),
-        filter=filter,
-        solo=solo,
-        strict_devices=strict_devices,
-        allow_plugins=allow_plugins,
-    )
-    asked = options.executed(args, str(path or BUILT), own)
-    groups = runner.draft(chosen, own)
-    plan, found = carry_out(
-        lambda observer: runner.start(chosen, groups, asked, observer, os.environ),
-        args,
-        make_console(args, stderr=True),
-    )
+    for unknown in flags.keys() - Flags.__annotations__.keys():
+        raise TypeError(f"run() got an unexpected keyword argument {unknown!r}")
+    parser = ArgumentParser()
+    command.configure(parser)  # for the defaults of the flags that are left out
+    args = parser.parse_args([], Namespace(command="run", quiet=not progress, **flags))
+    args.output_dir = Path(args.output_dir)
+    if isinstance(matrix, records.Matrix):
+        path, chosen = BUILT, config.checked(matrix, source="matrix", allow_plugins=args.allow_plugins)
+    else:
+        path, chosen = Path(matrix), config.load(Path(matrix), allow_plugins=args.allow_plugins)
+    plan, found = command.carry_out(command.new(args, path, chosen), args, make_console(args, stderr=True))
     if found.manifest.status == "interrupted":
-        again = f"mnist-bench run -o {output_dir} --resume {plan.folder.run_id}"
+        again = options.resuming(args, plan.folder.run_id)
         raise Interrupted(f"interrupted; what was finished is kept: go on with {again}")
     return Run(plan.folder)

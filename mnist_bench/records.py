@@ -506,7 +506,9 @@ class Session:
         for number, one in enumerate(self.rounds):
             if len(one.steps) != count or len(one.seconds) != count or max(one.order, default=0) >= count:
                 raise ValueError(f"rounds[{number}] does not fit the {count} members")
-            if any(steps and not seconds for steps, seconds in zip(one.steps, one.seconds, strict=True)):
+            if 0.0 in one.seconds and any(
+                steps and not seconds for steps, seconds in zip(one.steps, one.seconds, strict=True)
+            ):
                 raise ValueError(f"rounds[{number}] has steps that took no time")
 
 

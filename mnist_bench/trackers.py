@@ -9,71 +9,66 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from mnist_bench.analysis import results
 from mnist_bench.analysis.summary import EPOCH_COLUMNS, Run, epochs
 from mnist_bench.cells import variant_of
 from mnist_bench.disk.folder import file_name
-from mnist_bench.errors import BenchError, UsageError
-from mnist_bench.export import facts, known, named
+from mnist_bench.errors import BenchError
+from mnist_bench.export import facts, known, named, needing
 from mnist_bench.figures import Row
-from mnist_bench.records import CELL_KEYS
+from mnist_bench.records import CELL_KEYS, Cell
 from mnist_bench.table import exact, grouped, plain
 
 EPOCH_FIGURES = ("train_s", "train_samples_per_s", "loader_s", "loss", "eval_s", "accuracy")
 EXPERIMENT = "mnist_bench"  # of MLflow, where MLFLOW_EXPERIMENT_NAME names no other
-MOST_METRICS, MOST_SETTINGS = 1000, 100  # that a server takes at once
+MOST_METRICS = 1000  # that a server takes at once
 
 Point = tuple[str, float, int]  # a figure: its name, value and step
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
+class _Cell(NamedTuple):
     """A cell for a tracker: what it is, its figures, and what is no number."""
 
     name: str
-    row: Row
+    status: str
     settings: Mapping[str, Any]
     points: Sequence[Point]
     texts: Mapping[str, str]
 
 
 def _cells(run: Run, rows: Sequence[Row]) -> Iterator[_Cell]:
-    of_cell = grouped((dict(zip(EPOCH_COLUMNS, line, strict=True)) for line in epochs(run)), _names)
+    lines = (dict(zip(EPOCH_COLUMNS, line, strict=True)) for line in epochs(run))
+    of_cell = grouped(lines, lambda line: Cell(**{key: line[key] for key in CELL_KEYS}))
     for name, row in named(rows):
         columns = known(row)
         numbers = {key: value for key, value in columns.items() if type(value) in (int, float)}
         by_epoch = [
             (f"{key}/s{one['seed']}", one[key], one["epoch"])
-            for one in of_cell.get(tuple(getattr(row.cell, key) for key in CELL_KEYS), ())
+            for one in of_cell.get(row.cell, ())
             for key in EPOCH_FIGURES
             if one[key] is not None
         ]
         yield _Cell(
             name=name,
-            row=row,
+            status=row.status,
             settings={key: columns.get(key, "") for key in CELL_KEYS} | _variant(run, row),
             points=[*((key, value, 0) for key, value in numbers.items()), *by_epoch],
             texts={key: str(exact(value)) for key, value in columns.items() if key not in numbers},
         )
 
 
-def _names(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(line[key] for key in CELL_KEYS)
-
-
 def _variant(run: Run, row: Row) -> dict[str, Any]:
-    settings = asdict(variant_of(run.manifest.matrix, row.cell.variant))
-    del settings["name"]
-    written = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    settings = asdict(variant_of(run.manifest.matrix, row.cell.variant)).items()
+    written = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in settings if key != "name"}
     return {f"variant.{key}": plain(value) if type(value) is str else value for key, value in written.items()}
 
 
-def _started_s(run: Run) -> float:
-    return datetime.fromisoformat(run.manifest.started_at).timestamp()
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def tensorboard(run: Run, rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
@@ -84,23 +79,24 @@ def tensorboard(run: Run, rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
     Raises:
         UsageError: the package is missing.
     """
-    try:
+    with needing("tensorboard", of="tensorboard"):
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-    except ImportError as error:
-        raise _missing("tensorboard", "tensorboard") from error
-    start_s = _started_s(run)
+        from tensorboard.plugins.text.summary_v2 import text_pb
+    start_s = _seconds(run.manifest.started_at)
 
     def file(name: str, told: Sequence[tuple[int, Any]]) -> tuple[str, bytes]:
         return f"{run.manifest.run_id}/{name}/events.out.tfevents.{start_s:.0f}.mnist_bench", _events(start_s, told)
 
-    yield file("run", [(0, _text("results", results.document(run.manifest, rows).markdown()))])
+    def texts(named: Mapping[str, str]) -> list[tuple[int, Any]]:
+        return [(0, text_pb(key, text.encode("utf-8", "backslashreplace"))) for key, text in named.items()]
+
+    yield file("run", texts({"results": results.document(run.manifest, rows).markdown()}))
     for cell in _cells(run, rows):
         settings = {key: "" if value is None else value for key, value in cell.settings.items()}
-        told = [(0, hparams_pb(settings, trial_id=cell.name, start_time_secs=start_s))]
-        told += [(n, Summary(value=[Summary.Value(tag=key, simple_value=figure)])) for key, figure, n in cell.points]
-        told += [(0, _text(key, text)) for key, text in cell.texts.items()]
-        yield file(file_name(cell.name), told)
+        about = (0, hparams_pb(settings, trial_id=cell.name, start_time_secs=start_s))
+        points = [(n, Summary(value=[Summary.Value(tag=key, simple_value=one)])) for key, one, n in cell.points]
+        yield file(file_name(cell.name), [about, *points, *texts(cell.texts)])
 
 
 def _events(start_s: float, told: Sequence[tuple[int, Any]]) -> bytes:
@@ -114,15 +110,6 @@ def _events(start_s: float, told: Sequence[tuple[int, Any]]) -> bytes:
     for step, summary in told:
         writer.write(Event(wall_time=start_s, step=step, summary=summary).SerializeToString())
     return file.getvalue()
-
-
-def _text(tag: str, text: str) -> Any:
-    """A summary for the plug-in that shows texts."""
-    from tensorboard.compat.proto import summary_pb2, tensor_pb2, types_pb2
-
-    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[text.encode("utf-8", "backslashreplace")])
-    about = summary_pb2.SummaryMetadata(plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name="text"))
-    return summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=about)])
 
 
 def mlflow(run: Run, rows: Sequence[Row], uri: str | None) -> str:
@@ -141,11 +128,9 @@ def mlflow(run: Run, rows: Sequence[Row], uri: str | None) -> str:
     # Of its own it tries for minutes where no server is, and prints two lines for each run.
     for name, value in {"HTTP_REQUEST_MAX_RETRIES": "2", "SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}.items():
         os.environ.setdefault(f"MLFLOW_{name}", value)
-    try:
+    with needing("mlflow-skinny", of="mlflow"):
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
-    except ImportError as error:
-        raise _missing("mlflow", "mlflow-skinny") from error
     try:
         client = MlflowClient(tracking_uri=uri)
         return _write_runs(client, run, rows)
@@ -154,47 +139,28 @@ def mlflow(run: Run, rows: Sequence[Row], uri: str | None) -> str:
 
 
 def _write_runs(client: Any, run: Run, rows: Sequence[Row]) -> str:
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    from mlflow.entities import Metric, Param
+
+    manifest, name = run.manifest, os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
     found = client.get_experiment_by_name(name)
     experiment = found.experiment_id if found else client.create_experiment(name)
-    manifest, start_ms = run.manifest, int(1000 * _started_s(run))
-    end_ms = int(1000 * datetime.fromisoformat(manifest.ended_at or manifest.started_at).timestamp())
+    start_ms, end_ms = (
+        int(1000 * _seconds(at)) for at in (manifest.started_at, manifest.ended_at or manifest.started_at)
+    )
 
-    def begin(name: str, **tags: str) -> str:
-        made = client.create_run(experiment, start_ms, tags, run_name=name)
-        return str(made.info.run_id)
+    def begin(name: str, settings: Mapping[str, Any], points: Sequence[Point], tags: Mapping[str, str]) -> str:
+        made = str(client.create_run(experiment, start_ms, tags, run_name=name).info.run_id)
+        client.log_batch(made, params=[Param(key, plain(str(value))) for key, value in settings.items()])
+        for first in range(0, len(points), MOST_METRICS):
+            some = points[first : first + MOST_METRICS]
+            client.log_batch(made, [Metric(key, float(value), start_ms, step) for key, value, step in some])
+        return made
 
-    parent = begin(manifest.run_id)
-    _log(client, parent, start_ms, settings=facts(run))
+    parent = begin(manifest.run_id, facts(run), (), {})
     for file, text in results.files(run).items():
         client.log_text(parent, text, file)
     for cell in _cells(run, rows):
-        own = begin(cell.name, **{"mlflow.parentRunId": parent})
-        _log(client, own, start_ms, cell.points, cell.settings, cell.texts)
-        client.set_terminated(own, "FINISHED" if cell.row.status in ("ok", "skipped") else "FAILED", end_ms)
+        own = begin(cell.name, cell.settings, cell.points, {"mlflow.parentRunId": parent, **cell.texts})
+        client.set_terminated(own, "FINISHED" if cell.status in ("ok", "skipped") else "FAILED", end_ms)
     client.set_terminated(parent, "FINISHED" if manifest.status == "complete" else "KILLED", end_ms)
     return f"wrote run {parent} and {len(rows)} nested runs, experiment {name}, to {client.tracking_uri}"
-
-
-def _log(
-    client: Any,
-    run_id: str,
-    time_ms: int,
-    points: Sequence[Point] = (),
-    settings: Mapping[str, Any] | None = None,
-    texts: Mapping[str, str] | None = None,
-) -> None:
-    """Metrics, parameters and tags of a run, as many at once as a server takes."""
-    from mlflow.entities import Metric, Param, RunTag
-
-    params = [Param(key, plain(str(value))) for key, value in (settings or {}).items()]
-    tags = [RunTag(key, text) for key, text in (texts or {}).items()]
-    metrics = [Metric(key, float(value), time_ms, step) for key, value, step in points]
-    room = MOST_METRICS - MOST_SETTINGS
-    client.log_batch(run_id, metrics[:room], params, tags)
-    for first in range(room, len(metrics), MOST_METRICS):
-        client.log_batch(run_id, metrics[first : first + MOST_METRICS])
-
-
-def _missing(name: str, package: str) -> UsageError:
-    return UsageError(f"--format {name} needs {package}, which is not installed here: pip install {package}")

@@ -23,7 +23,7 @@ from pytest_benchmark.stats import Stats
 from record_factory import RUN_ID, keep, make_cell, make_epochs, make_failed, make_measurement, make_session, make_trial
 from run_factory import run_of
 
-from mnist_bench.analysis import results
+from mnist_bench import figures
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import export as command
 from mnist_bench.cli import main
@@ -198,7 +198,7 @@ class TestParquet:
         kinds = {"model": "string", "batch_size": "int64", "test_accuracy": "double", "noisy": "bool"}
         found = {name: str(table.schema.field(name).type).removeprefix("large_") for name in kinds}
         assert found == kinds
-        assert table.to_pylist() == results.table_of(run.rows).records()
+        assert table.to_pylist() == figures.table_of(run.rows).records()
         assert pd.read_parquet(io.BytesIO(exported("parquet", run))).attrs["run_id"] == RUN_ID
 
     def test_hostile_texts_stay_as_they_are(self):

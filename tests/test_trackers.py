@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +17,11 @@ import pytest
 import requests
 from mlflow import MlflowClient
 from record_factory import make_failed
+from requests.adapters import HTTPAdapter
 from run_factory import run_of, write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_export import EVIL
+from urllib3.util import Retry
 
 from mnist_bench import trackers
 from mnist_bench.analysis import results, summary
@@ -28,8 +29,10 @@ from mnist_bench.cli import main
 from mnist_bench.disk.folder import file_name
 from mnist_bench.errors import UsageError
 from mnist_bench.records import Variant
+from mnist_bench.table import grouped
 
 EXPORTS = (Path(__file__).resolve().parents[1] / "docs" / "exports.md").read_text("utf-8")
+QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
 SERVER = ("mlflow", "server", "--host", "127.0.0.1", "--workers", "1", "--backend-store-uri", "sqlite:///runs.db")
 
 
@@ -40,44 +43,29 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    place, environ = tmp_path_factory.mktemp("mlflow"), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    place, uri = tmp_path_factory.mktemp("mlflow"), f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", *SERVER, "--artifacts-destination", str(place / "artifacts"), "--port", port]
-    with (place / "log").open("wb") as log:
-        environ |= {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
-        running = subprocess.Popen(command, cwd=place, env=environ, stdout=log, stderr=log, start_new_session=True)
-    uri = f"http://127.0.0.1:{port}"
+    running = subprocess.Popen(command, cwd=place, env=os.environ | QUIET, start_new_session=True)
     try:
-        for _ in range(1000):
-            with contextlib.suppress(requests.ConnectionError):
-                if requests.get(f"{uri}/health", timeout=9).ok:
-                    break
-            assert running.poll() is None, (place / "log").read_text()
-            time.sleep(0.2)
+        patient = requests.Session()
+        patient.mount(uri, HTTPAdapter(max_retries=Retry(99, backoff_factor=0.2, backoff_max=1)))
+        assert patient.get(f"{uri}/health", timeout=9).ok
         yield uri
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
 
 
-def lines_of(text: str) -> list[dict[str, str]]:
-    """The lines of a CSV file, what is empty left out."""
-    return [{key: value for key, value in line.items() if value} for line in csv.DictReader(io.StringIO(text))]
+def lines_of(folder, file):
+    """The lines of a CSV file by their cells, what is empty left out."""
+    found = csv.DictReader(io.StringIO(results.files(summary.Run.read(folder))[file]))
+    lines = ({key: value for key, value in line.items() if value} for line in found)
+    return grouped(lines, lambda line: "{model}/{device}/b{batch_size}/{variant}".format(**line))
 
 
-def held(run: summary.Run) -> list[tuple[str, dict[str, str], list[dict[str, str]]]]:
-    """Of each cell: its id, its line of results.csv, and its lines of epochs.csv."""
-    files = {name: lines_of(text) for name, text in results.files(run).items() if name.endswith(".csv")}
-    names = ("model", "device", "batch_size", "variant")
-    return [
-        (row.cell.id, line, [one for one in files["epochs.csv"] if all(one[name] == line[name] for name in names)])
-        for row, line in zip(run.rows, files["results.csv"], strict=True)
-    ]
-
-
-def assert_given_back(line: dict[str, str], numbers: dict[str, float], texts: dict[str, str], digits: float) -> None:
+def assert_given_back(line, numbers, texts, digits):
     assert {*line} == {*numbers, *texts}
     assert {key: float(line[key]) for key in numbers} == pytest.approx(numbers, rel=digits)
     assert {key: line[key] for key in texts} == texts
@@ -86,19 +74,16 @@ def assert_given_back(line: dict[str, str], numbers: dict[str, float], texts: di
 def test_tensorboard(folder, tmp_path, capsys):
     assert main(["export", str(folder.path), "--format", "tensorboard", "--output", str(tmp_path)]) == 0
     assert f"tensorboard --logdir {tmp_path}" in capsys.readouterr().err
-    cells = held(summary.Run.read(folder))
+    cells, epochs = lines_of(folder, "results.csv"), lines_of(folder, "epochs.csv")
     assert len(cells) == len([*tmp_path.glob("*/*/*")]) - 1 == 12
-    for name, line, lines in cells:
-        read = EventAccumulator(str(tmp_path / folder.run_id / file_name(name)))
-        tags = read.Reload().Tags()
-        numbers = {tag: read.Scalars(tag)[0].value for tag in tags["scalars"] if "/" not in tag}
-        texts = {
-            tag: read.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in tags["tensors"] if tag[0] != "_"
-        }
-        assert_given_back(line, numbers, texts, 1e-7)
-        for one in lines:
-            at = next(each for each in read.Scalars(f"loss/s{one['seed']}") if each.step == int(one["epoch"]))
-            assert at.value == pytest.approx(float(one["loss"]), rel=1e-7)
+    for name, (line,) in cells.items():
+        read = EventAccumulator(str(tmp_path / folder.run_id / file_name(name))).Reload()
+        numbers = {tag: read.Scalars(tag)[0].value for tag in read.Tags()["scalars"] if "/" not in tag}
+        tensors = {tag: read.Tensors(tag)[0].tensor_proto for tag in read.Tags()["tensors"] if tag[0] != "_"}
+        assert_given_back(line, numbers, {tag: one.string_val[0].decode() for tag, one in tensors.items()}, 1e-7)
+        for one in epochs.get(name, ()):
+            losses = {each.step: each.value for each in read.Scalars(f"loss/s{one['seed']}")}
+            assert losses[int(one["epoch"])] == pytest.approx(float(one["loss"]), rel=1e-7)
 
 
 def test_mlflow(server, folder, capsys):
@@ -106,36 +91,35 @@ def test_mlflow(server, folder, capsys):
     said, client = capsys.readouterr(), MlflowClient(server)
     parent = re.search(r"wrote run (\w+) and 12 nested runs, experiment mnist_bench", said.err)[1]
     assert said.out == ""
-    run = summary.Run.read(folder)
     assert client.get_run(parent).data.params["cpu"] == "AMD EPYC"
-    assert {one.path for one in client.list_artifacts(parent)} == {*results.files(run)}
+    files = {"results.csv", "results.md", "results.json", "epochs.csv"}
+    assert {one.path for one in client.list_artifacts(parent)} == files
     found = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent}'")
-    nested = {one.info.run_name: one for one in found}
-    for name, line, lines in held(run):
+    nested, epochs = {one.info.run_name: one for one in found}, lines_of(folder, "epochs.csv")
+    for name, (line,) in lines_of(folder, "results.csv").items():
         data, info = nested[name].data, nested[name].info
         numbers = {key: value for key, value in data.metrics.items() if "/" not in key}
         assert_given_back(line, numbers, {key: tag for key, tag in data.tags.items() if key[:7] != "mlflow."}, 1e-9)
         assert data.params["variant.precision"] == ("bf16" if "bf16" in name else "fp32")
         assert info.status == ("FINISHED" if line["status"] in ("ok", "skipped") else "FAILED")
-        if lines:
-            curve = client.get_metric_history(info.run_id, "accuracy/s3")
-            own = [(int(one["epoch"]), float(one["accuracy"])) for one in lines if one["seed"] == "3"]
-            assert sorted((one.step, one.value) for one in curve) == own
+        own = [(int(one["epoch"]), float(one["accuracy"])) for one in epochs.get(name, ()) if one["seed"] == "3"]
+        curve = client.get_metric_history(info.run_id, "accuracy/s3")
+        assert sorted((one.step, one.value) for one in curve) == own
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["tensorboard"], 2, "name a folder with --output"),
-        (["mlflow", "--output", "x"], 2, "leave --output out"),
-        (["csv", "--tracking-uri", "x"], 2, "for --format mlflow alone"),
-        (["mlflow", "--tracking-uri", "nonsense://x"], 1, "--format mlflow: Model registry functionality"),
-    ],
-)
-def test_what_cannot_be_is_refused_in_a_line(folder, capsys, words, code, said):
-    assert main(["export", str(folder.path), "--format", *words]) == code
+REFUSALS = {
+    "tensorboard": (2, "name a folder with --output"),
+    "mlflow --output x": (2, "leave --output out"),
+    "csv --tracking-uri x": (2, "for --format mlflow alone"),
+    "mlflow --tracking-uri nonsense://x": (1, "--format mlflow: Model registry functionality"),
+}
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_what_cannot_be_is_refused_in_a_line(folder, capsys, words):
+    code = main(["export", str(folder.path), "--format", *words.split()])
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert (code, REFUSALS[words][1] in line) == (REFUSALS[words][0], True)
 
 
 def test_a_missing_package_is_named_and_nothing_measured_is_said(folder, tmp_path, monkeypatch):
@@ -157,10 +141,9 @@ def test_no_name_leads_out_of_the_folder():
 
 
 def test_the_script_for_weights_and_biases(folder, monkeypatch):
-    logged: list[dict[str, float]] = []
+    logged = []
     one = SimpleNamespace(log=lambda figures, step: logged.append(figures), summary={})
-    wandb = SimpleNamespace(init=lambda **about: contextlib.nullcontext(one))
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **about: contextlib.nullcontext(one)))
     script = re.search(r"```python\n(import mnist_bench as mb\nimport wandb\n.*?)```", EXPORTS, re.DOTALL)[1]
     monkeypatch.chdir(folder.path.parent)
     exec(script.replace('"latest"', repr(folder.run_id) + ", '.'"), {})

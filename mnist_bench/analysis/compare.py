@@ -18,7 +18,8 @@ from mnist_bench.analysis.conclusions import conclude
 from mnist_bench.analysis.keys import Difference, differences, key_of, ranked
 from mnist_bench.analysis.ratios import PROCESS_SD, SpeedUp, speed_up
 from mnist_bench.analysis.summary import Run, common
-from mnist_bench.cells import reference_variant
+from mnist_bench.cells import reference_variant, variant_of
+from mnist_bench.errors import UsageError, unknown
 from mnist_bench.figures import BY_KEY, Measured, cell_columns, interval_columns, significant
 from mnist_bench.records import Cell, VariantClass
 from mnist_bench.stats import Interval
@@ -108,6 +109,30 @@ def default_by(run: Run, chosen: Choice | None = None) -> By:
     if any(cell.device == "cpu" for cell in measured) and any(cell.device != "cpu" for cell in wanted):
         return "device"
     return "variant" if len({cell.variant for cell in wanted}) > 1 else "batch_size"
+
+
+def compare_as_asked(
+    a: Run, b: Run | None, by: By | None, reference: str | None, *, across_machines: bool, chosen: Choice | None = None
+) -> Comparison:
+    """``compare_cells``, or of two runs ``compare_runs``.
+
+    Args:
+        by: None: ``default_by``.
+        reference: a variant by its name.
+
+    Raises:
+        UsageError: nothing of the kind can be asked of one run, or of two.
+    """
+    if b is not None:
+        if by or reference:
+            raise UsageError("--by, --reference: of the cells of one run; two runs are compared cell by cell")
+        return compare_runs(a, b, across_machines=across_machines, chosen=chosen)
+    if across_machines:
+        raise UsageError("--across-machines: compares two runs; name a second one")
+    if by and by not in BY:
+        raise UsageError(f"--by: {unknown('key', by, BY)}")
+    variant = reference and variant_of(a.manifest.matrix, reference).name
+    return compare_cells(a, by or default_by(a, chosen), chosen, reference=variant)
 
 
 def compare_cells(

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mnist_bench.analysis import results
-from mnist_bench.analysis.summary import EPOCH_COLUMNS, Run, epochs
-from mnist_bench.figures import KEYS, Row
+from mnist_bench.analysis.summary import Run
+from mnist_bench.figures import KEYS
 from mnist_bench.table import Table
 
 if TYPE_CHECKING:
@@ -13,48 +12,29 @@ if TYPE_CHECKING:
 
 STORAGE = {str: "string", float: "Float64", int: "Int64", bool: "boolean"}  # pandas' types that can be missing
 SESSION_COLUMNS = ("session", "group", "round", "turn", "trial", "steps", "seconds", "paired", "stopped", "noisy")
-# Of the columns that are no figures of a cell; any other holds floats.
+# What a column holds, where not floats.
 KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("trial", "model", "device", "variant", "dataset", "dataset_sha256", "recipe"), str),
-    **dict.fromkeys(("group", "stopped", "status", "reason", "reference", "shown", "class", "differs"), str),
-    **dict.fromkeys(("batch_size", "seed", "seeds", "epoch", "session", "round", "turn", "steps"), int),
-    **dict.fromkeys(("paired", "noisy"), bool),
+    **dict.fromkeys(("trial", "model", "device", "variant", "status", "reason", "reference", "shown"), str),
+    **dict.fromkeys(("group", "stopped", "accuracy_verdict", "differs"), str),
+    **dict.fromkeys(("batch_size", "seed", "seeds", "epoch", "accuracy_seeds"), int),
+    **dict.fromkeys(("session", "round", "turn", "steps"), int),
+    **{key: figure.kind for key, figure in KEYS.items()},
 }
 
 
-def of_rows(rows: Sequence[Row]) -> "pd.DataFrame":
-    """The columns of ``results.csv``."""
-    table = results.table_of(rows)
-    keys = [column.key for column in table.columns if column.key]
-    kinds = {key: KEYS[key].kind if key in KEYS else KINDS[key] for key in keys}
-    return _typed(kinds, (record.values() for record in table.records()))
-
-
-def of_epochs(run: Run) -> "pd.DataFrame":
-    """The columns of ``epochs.csv``."""
-    return _typed(_kinds(EPOCH_COLUMNS), epochs(run))
-
-
-def of_sessions(run: Run) -> "pd.DataFrame":
-    """A line for each turn of a member in a round of a session."""
-    return _typed(_kinds(SESSION_COLUMNS), _turns(run))
-
-
 def of_table(table: Table[Any]) -> "pd.DataFrame":
-    """What programs get of a table; the type of a column is that of its values, where it has any."""
-    records = table.records()
-    kinds = {
-        key: next((type(value) for one in records if (value := one[key]) is not None), kind)
-        for key, kind in _kinds(column.key for column in table.columns if column.key).items()
-    }
-    return _typed(kinds, (record.values() for record in records))
+    """What programs get of a table."""
+    columns = [column for column in table.columns if column.key]
+    return _frame([one.key for one in columns], [[one.value(row) for row in table.rows] for one in columns])
 
 
-def _kinds(names: Iterable[str]) -> dict[str, type]:
-    return {name: KINDS.get(name, float) for name in names}
+def of_lines(names: Sequence[str], lines: Iterable[Sequence[Any]], **kinds: type) -> "pd.DataFrame":
+    """Values under these names; ``kinds`` where they are not those of ``KINDS``."""
+    return _frame(names, [*zip(*lines, strict=True)], **kinds)
 
 
-def _turns(run: Run) -> Iterator[tuple[Any, ...]]:
+def turns(run: Run) -> Iterator[tuple[Any, ...]]:
+    """The lines under ``SESSION_COLUMNS``: one for each turn of a member in a round of a session."""
     for number, one in enumerate(run.sessions):
         about = (one.paired, one.stopped, bool(one.noisy))
         for round_number, found in enumerate(one.rounds, start=1):
@@ -63,19 +43,13 @@ def _turns(run: Run) -> Iterator[tuple[Any, ...]]:
                 yield (number, one.group, round_number, turn, one.members[member], *done, *about)
 
 
-def _typed(kinds: Mapping[str, type], lines: Iterable[Iterable[Any]]) -> "pd.DataFrame":
-    import pandas as pd  # half a second: not before it is needed
+def _frame(names: Sequence[str], columns: Sequence[Sequence[Any]], **kinds: type) -> "pd.DataFrame":
+    import pandas as pd  # which takes long: not before it is needed
 
-    columns = list(zip(*lines, strict=True)) or [()] * len(kinds)
-    stored: Any = {
-        key: pd.array(_storable(kind, column), dtype=STORAGE[kind])  # type: ignore[call-overload]
-        for (key, kind), column in zip(kinds.items(), columns, strict=True)
-    }
-    return pd.DataFrame(stored)
+    def array(name: str, values: Sequence[Any]) -> Any:
+        kind = kinds.get(name, KINDS.get(name, float))
+        if kind is str:  # a lone surrogate, which UTF-8 does not have, becomes its escape
+            values = [value and value.encode("utf-8", "backslashreplace").decode() for value in values]
+        return pd.array(values, dtype=STORAGE[kind])  # type: ignore[call-overload]
 
-
-def _storable(kind: type, values: Sequence[Any]) -> Sequence[Any]:
-    """A lone surrogate, which UTF-8 does not have, becomes its escape."""
-    if kind is not str:
-        return values
-    return [value if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values]
+    return pd.DataFrame({name: array(name, one) for name, one in zip(names, columns or [()] * len(names), strict=True)})

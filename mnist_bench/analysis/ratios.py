@@ -5,7 +5,7 @@ Ratios of rounds live on the log scale: ``ln(seconds per step of the numerator /
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -17,11 +17,13 @@ from mnist_bench import stats
 from mnist_bench.figures import Paired
 from mnist_bench.records import Round, Session
 from mnist_bench.stats import NORMAL_QUANTILE, FloatArray, Interval, t_interval
+from mnist_bench.table import grouped
 
 # Two fresh processes with the same code differ by this much for a whole session (standard deviation of the log of
 # their ratio): what no round of that session can show. Measured: docs/measurement.md, "A session"; held against new
 # measurements by ``python -m bench.aa``.
 PROCESS_SD = 0.015
+BATCH = 64  # sessions: what is computed with so many at once stays in a cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +50,31 @@ def round_log_ratios(rounds: Sequence[Round], numerator: int, denominator: int) 
     return ratios[~np.isnan(ratios)]
 
 
-def ratios_of(step_s: FloatArray, pairs: Sequence[tuple[int, int]]) -> list[SessionRatio | None]:
-    """What the rounds of a session say of each pair of its members.
+def log_ratios(step_s: FloatArray, pairs: Sequence[tuple[int, int]]) -> FloatArray:
+    """Those of every round, shape (rounds, pairs); NaN where a member took no step.
 
     Args:
         step_s: as ``seconds_per_step`` has them.
         pairs: members by index (numerator, denominator).
-
-    Returns:
-        One for each pair; None where no round has both.
     """
     numerators, denominators = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
-    values = np.log(step_s[:, numerators]) - np.log(step_s[:, denominators])
-    gaps = np.isnan(values)
-    if values.size and not gaps.any():  # nearly all sessions: at once
-        return [*_ratios_of(values)]
-    known = [column[~gap] for column, gap in zip(values.T, gaps.T, strict=True)]
-    return [ratio_of(one) if one.size else None for one in known]
+    ratios: FloatArray = np.log(step_s[:, numerators]) - np.log(step_s[:, denominators])
+    return ratios
+
+
+def ratios_of(columns: FloatArray) -> list[SessionRatio | None]:
+    """What the log ratios of n rounds say of each of k pairs, shape (n, k); None where no round has both members.
+
+    Many at once are a fraction of the work, whatever sessions they are of; those with gaps are taken one by one.
+    """
+    if not len(columns):
+        return [None] * columns.shape[1]
+    gaps = np.isnan(columns)
+    whole = np.all(~gaps, axis=0)
+    found = iter(_ratios_of(columns[:, whole]))
+    rest = (column[~gap] for column, gap in zip(columns.T[~whole], gaps.T[~whole], strict=True))
+    others = (ratio_of(known) if known.size else None for known in rest)
+    return [next(found if one else others) for one in whole]
 
 
 def ratio_of(values: ArrayLike) -> SessionRatio:
@@ -136,7 +146,7 @@ def widest_half_width(rounds: Sequence[Round], pairs: Sequence[tuple[int, int]])
     Returns:
         None while one of them is not yet known (fewer than 6 common rounds), or without any pair.
     """
-    found = ratios_of(seconds_per_step(rounds, len(rounds[0].steps)), pairs)
+    found = ratios_of(log_ratios(seconds_per_step(rounds, len(rounds[0].steps)), pairs))
     ratios = [one.interval.exp() for one in found if one is not None]
     widths = [half / ratio.estimate for ratio in ratios if (half := ratio.half) is not None]
     return max(widths, default=None) if len(widths) == len(pairs) else None
@@ -166,29 +176,13 @@ class Timed:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.columns = {member: number for number, member in enumerate(session.members)}
-        self._ratios: dict[tuple[str, str], SessionRatio | None] = {}
 
     @cached_property
-    def _step_s(self) -> FloatArray:
-        return seconds_per_step(self.session.rounds, len(self.columns))
+    def step_s(self) -> FloatArray:
+        return seconds_per_step(self.session.rounds, len(self.session.members))
 
-    @cached_property
-    def log_step_s(self) -> dict[str, float]:
-        """ln of the median seconds per step over the rounds in which a member took steps; nothing where in none."""
-        medians = zip(self.columns, np.log(stats.medians(self._step_s)).tolist(), strict=True)
-        return {member: log for member, log in medians if not math.isnan(log)}
-
-    def measure(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Reads off the ratios of pairs of members (reference, this): all at once is a fraction of the work."""
-        found = ratios_of(self._step_s, [(self.columns[reference], self.columns[this]) for reference, this in pairs])
-        between = (one and between_processes(one) for one in found)
-        self._ratios.update(zip(pairs, between, strict=True))
-
-    def ratio(self, reference: str, this: str) -> SessionRatio | None:
-        """What it says of the code of two members (``between_processes``); None: no common round."""
-        if (reference, this) not in self._ratios:
-            self.measure([(reference, this)])
-        return self._ratios[reference, this]
+    def log_ratios(self, pairs: Iterable[tuple[str, str]]) -> FloatArray:
+        return log_ratios(self.step_s, [(self.columns[reference], self.columns[this]) for reference, this in pairs])
 
 
 class SessionIndex(dict[str, list[Timed]]):
@@ -196,14 +190,23 @@ class SessionIndex(dict[str, list[Timed]]):
 
     def __init__(self, sessions: Iterable[Session]) -> None:
         super().__init__()
-        for timed in map(Timed, sessions):
+        self._all = [*map(Timed, sessions)]
+        self._ratios: dict[tuple[str, str], dict[Timed, SessionRatio | None]] = {}
+        for timed in self._all:
             for member in timed.session.members:
                 self.setdefault(member, []).append(timed)
 
-    def log_step_s(self, trial: str) -> float | None:
-        """ln of the seconds per step of a trial (an id): the median over its sessions; None: it was never timed."""
-        known = [timed.log_step_s[trial] for timed in self.get(trial, ()) if trial in timed.log_step_s]
-        return statistics.median(known) if known else None
+    @cached_property
+    def log_step_s(self) -> Mapping[str, float]:
+        """By trial that was timed, ln of its seconds per step: the median over its sessions of those over rounds."""
+        found: dict[str, list[float]] = {}
+        for alike in _batches(self._all):
+            members = (member for timed in alike for member in timed.session.members)
+            logs = np.log(stats.medians(np.hstack([timed.step_s for timed in alike])))
+            for member, log in zip(members, logs.tolist(), strict=True):
+                if not math.isnan(log):
+                    found.setdefault(member, []).append(log)
+        return {member: statistics.median(logs) for member, logs in found.items()}
 
     def together(self, reference: str, this: str) -> list[Timed]:
         """The sessions in which two trials took turns."""
@@ -212,14 +215,31 @@ class SessionIndex(dict[str, list[Timed]]):
     def measure(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Reads off every session the ratios of all these pairs (reference, this) that it timed together.
 
-        ``Timed.ratio`` does it one by one; thousands of pairs are better measured first.
+        ``ratios`` does it for a few; thousands of pairs are better measured first.
         """
         wanted: dict[Timed, list[tuple[str, str]]] = {}
         for pair in pairs:
-            for timed in self.together(*pair):
-                wanted.setdefault(timed, []).append(pair)
-        for timed, own in wanted.items():
-            timed.measure(own)
+            if pair not in self._ratios:
+                self._ratios[pair] = dict.fromkeys(self.together(*pair))
+                for timed in self._ratios[pair]:
+                    wanted.setdefault(timed, []).append(pair)
+        for alike in _batches(wanted):
+            found = ratios_of(np.hstack([timed.log_ratios(wanted[timed]) for timed in alike]))
+            places = ((pair, timed) for timed in alike for pair in wanted[timed])
+            for (pair, timed), ratio in zip(places, found, strict=True):
+                self._ratios[pair][timed] = ratio and between_processes(ratio)
+
+    def ratios(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Timed, SessionRatio]]:
+        """What each session says of the code of these pairs (``between_processes``), where a round has both."""
+        self.measure(pairs)
+        found = (one for pair in pairs for one in self._ratios[pair].items())
+        return [(timed, ratio) for timed, ratio in found if ratio is not None]
+
+
+def _batches(sessions: Iterable[Timed]) -> Iterator[list[Timed]]:
+    """Sessions with equally many rounds, some at a time: to compute with many at once takes a tenth of the time."""
+    for alike in grouped(sessions, lambda timed: len(timed.session.rounds)).values():
+        yield from (alike[first : first + BATCH] for first in range(0, len(alike), BATCH))
 
 
 def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedUp | None:
@@ -233,12 +253,10 @@ def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedU
         From the sessions that both shared: ``within`` (one) or ``between`` (several). Where they never shared one,
         ``unpaired``: the medians of separate sessions, seed by seed. None where one of them was never timed.
     """
-    shared = [timed.ratio(*pair) for pair in pairs for timed in sessions.together(*pair)]
-    known = [ratio for ratio in shared if ratio is not None]
-    if known:
+    if known := [ratio for _, ratio in sessions.ratios(pairs)]:
         return SpeedUp(pooled_ratio(known).exp(), "within" if len(known) == 1 else "between")
-    apart = [(sessions.log_step_s(reference), sessions.log_step_s(this)) for reference, this in pairs]
-    logs = [slow - fast for slow, fast in apart if slow is not None and fast is not None]
+    log_step_s = sessions.log_step_s
+    logs = [log_step_s[one] - log_step_s[this] for one, this in pairs if one in log_step_s and this in log_step_s]
     return SpeedUp(t_interval(logs).exp(), "unpaired") if logs else None
 
 

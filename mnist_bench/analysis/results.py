@@ -26,16 +26,11 @@ def files(run: Run) -> Mapping[str, str]:
     """The tables of a run's folder by their names."""
     said = answers(run)
     return {
-        "results.csv": table_of(run.rows).csv(),
+        "results.csv": figures.table_of(run.rows).csv(),
         "results.md": document(run.manifest, run.rows, said).markdown(),
         "results.json": to_json(run, said),
         "epochs.csv": table.to_csv(EPOCH_COLUMNS, epochs(run)),
     }
-
-
-def table_of(rows: Sequence[Row]) -> Table[Row]:
-    """The rows with every column, as programs get them."""
-    return Table("", (*figures.names(), *figures.columns()), rows)
 
 
 def facts(manifest: Manifest) -> dict[str, Any]:
@@ -60,7 +55,7 @@ def to_json(run: Run, said: Sequence[Answer] = ()) -> str:
         "answers": [{"model": one.model, "text": one.text} for one in said],
         "rows": [
             record | places(manifest, row.cell, run.ok[row.cell])
-            for record, row in zip(table_of(run.rows).records(), run.rows, strict=True)
+            for record, row in zip(figures.table_of(run.rows).records(), run.rows, strict=True)
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -54,9 +54,9 @@ class Run:
         """One row for each of ``cells``."""
         others = {cell: (self.reference_of(cell), replace(cell, device="cpu")) for cell in self.cells}
         self.index.measure(pair for cell, two in others.items() for other in two for pair in self.pairs(other, cell))
-        compared = [_compared(self, one, *others[cell]) for cell, one in self.cells.items()]
         fastest = _fastest(self)
-        return tuple(_row(replace(one, fastest=one.cell in fastest)) for one in compared)
+        found = (_compared(self, one, *others[cell], cell in fastest) for cell, one in self.cells.items())
+        return tuple(map(_row, found))
 
     def reference_of(self, cell: Cell) -> Cell:
         """The cell of the reference variant; itself, where there is none."""
@@ -95,7 +95,7 @@ class Run:
 
     def log_step_s(self, cell: Cell) -> list[float]:
         """ln of the seconds per step of each seed that was timed."""
-        found = map(self.index.log_step_s, (trial_id for trial_id, _ in self.ok[cell].values()))
+        found = (self.index.log_step_s.get(trial_id) for trial_id, _ in self.ok[cell].values())
         return [log for log in found if log is not None]
 
 
@@ -118,7 +118,7 @@ def _measured(run: Run, cell: Cell) -> Measured:
     )
 
 
-def _compared(run: Run, one: Measured, reference: Cell, on_cpu: Cell) -> Measured:
+def _compared(run: Run, one: Measured, reference: Cell, on_cpu: Cell, fastest: bool) -> Measured:
     """With its ratios."""
     eager, cpu = (speed_up(run.pairs(other, one.cell), run.index) for other in (reference, on_cpu))
     return replace(
@@ -127,6 +127,7 @@ def _compared(run: Run, one: Measured, reference: Cell, on_cpu: Cell) -> Measure
         vs_eager=eager.interval if eager else None,
         vs_cpu=cpu.interval if cpu else None,
         paired=weakest(eager, cpu),
+        fastest=fastest,
     )
 
 
@@ -174,18 +175,18 @@ def _fastest(run: Run) -> set[Cell]:
     for cell, one in run.cells.items():
         if one.worst.status == "ok" and one.class_ == "A" and (logs := run.log_step_s(cell)):
             together.setdefault((cell.model, cell.batch_size), {})[cell] = math.fsum(logs) / len(logs)
-    return {cell for cells in together.values() if len(cells) > 1 for cell in _leaders(run, cells)}
+    shortest = {min(cells, key=cells.__getitem__): list(cells) for cells in together.values() if len(cells) > 1}
+    run.index.measure(pair for leader, cells in shortest.items() for cell in cells for pair in run.pairs(leader, cell))
+    return {cell for leader, cells in shortest.items() for cell in _leaders(run, leader, cells)}
 
 
-def _leaders(run: Run, log_step_s: Mapping[Cell, float]) -> list[Cell]:
+def _leaders(run: Run, leader: Cell, cells: Sequence[Cell]) -> list[Cell]:
     """The cell with the shortest step, or the one that was shown to be faster than that, and all not told from it.
 
     None where nothing was paired with it (``--solo``): an unpaired ratio shows no winner.
     """
-    leader = min(log_step_s, key=log_step_s.__getitem__)
-    for _ in log_step_s:
-        run.index.measure(pair for cell in log_step_s for pair in run.pairs(leader, cell))
-        known = ((cell, speed_up(run.pairs(leader, cell), run.index)) for cell in log_step_s if cell != leader)
+    for _ in cells:
+        known = ((cell, speed_up(run.pairs(leader, cell), run.index)) for cell in cells if cell != leader)
         ratios = {cell: one for cell, one in known if one and one.paired != "unpaired"}
         faster = {cell: one.interval.estimate for cell, one in ratios.items() if one.shown == "faster"}
         if not faster:

@@ -3,7 +3,6 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from mnist_bench.cells import variant_of
 from mnist_bench.cli import options
 from mnist_bench.cli.console import print_result, say
 from mnist_bench.disk.folder import no_garbage
@@ -34,7 +33,7 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.analysis import compare
 
     with no_garbage():
-        comparison = _of_cells(args) if args.other is None else _of_runs(args)
+        comparison = _asked(args)
         lines, document = compare.lines_table(comparison), compare.document(comparison)
         print_result(args, document, lambda: compare.to_json(comparison), lines.csv)
     if comparison.differences and not args.across_machines:
@@ -50,27 +49,15 @@ def execute(args: argparse.Namespace) -> int:
     return options.NOTHING
 
 
-def _of_cells(args: argparse.Namespace) -> "Comparison":
-    from mnist_bench.analysis.compare import compare_cells, default_by
+def _asked(args: argparse.Namespace) -> "Comparison":
+    from mnist_bench.analysis.compare import compare_as_asked
 
-    if args.across_machines:
-        raise UsageError("--across-machines: compares two runs; name a second one")
-    run = options.load(args, args.run)
-    chosen = options.wanted(args, run.cells).__contains__
-    by = args.by or default_by(run, chosen)
-    if args.by is None:
-        say(f"compared by {by}; choose with --by")
-    reference = None if args.reference is None else variant_of(run.manifest.matrix, args.reference).name
-    return compare_cells(run, by, chosen, reference=reference)
-
-
-def _of_runs(args: argparse.Namespace) -> "Comparison":
-    from mnist_bench.analysis.compare import compare_runs
-
-    if args.by or args.reference:
-        raise UsageError("--by, --reference: of the cells of one run; two runs are compared cell by cell")
-    a, b = options.load(args, args.run), options.load(args, args.other)
-    if a.manifest.run_id == b.manifest.run_id:
-        raise UsageError(f"{args.run} and {args.other} are the same run, {a.manifest.run_id}: name another one")
-    chosen = options.wanted(args, [*a.cells, *b.cells]).__contains__
-    return compare_runs(a, b, across_machines=args.across_machines, chosen=chosen)
+    run, other = options.load(args, args.run), args.other and options.load(args, args.other)
+    if other and run.manifest.run_id == other.manifest.run_id:
+        raise UsageError(f"{args.run} and {args.other} are the same run, {run.manifest.run_id}: name another one")
+    chosen = options.wanted(args, [*run.cells, *(other.cells if other else ())]).__contains__
+    across = args.across_machines
+    found = compare_as_asked(run, other, args.by, args.reference, across_machines=across, chosen=chosen)
+    if found.by != "run" and args.by is None:
+        say(f"compared by {found.by}; choose with --by")
+    return found

@@ -12,7 +12,6 @@ from mnist_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from mnist_bench.analysis.summary import Run
-    from mnist_bench.export import Exporter
     from mnist_bench.figures import Row
 
 # As in export.py, which is not imported here: numpy would slow every --help.
@@ -41,7 +40,10 @@ def execute(args: argparse.Namespace) -> int:
     if args.format in TRACKERS:
         return _track(args)
     exporter = EXPORTERS[args.format]
-    _check_place(args, exporter)
+    if len(exporter.files) > 1:
+        _demand_folder(args, f"{len(exporter.files)} files")
+    if exporter.binary and args.output is None and sys.stdout.isatty():
+        raise UsageError(f"--format {args.format} is binary: name a file with --output, or redirect stdout")
     run, rows = _wanted(args)
     known = exporter.known(run, rows)
     held = rows if exporter.all_rows else known
@@ -69,8 +71,8 @@ def _track(args: argparse.Namespace) -> int:
 
     if args.format == "mlflow" and args.output is not None:
         raise UsageError("--format mlflow writes to a server: name it with --tracking-uri, and leave --output out")
-    if args.format == "tensorboard" and (args.output is None or (args.output.exists() and not args.output.is_dir())):
-        raise UsageError("--format tensorboard makes a file for each cell: name a folder with --output")
+    if args.format == "tensorboard":
+        _demand_folder(args, "a file for each cell")
     run, rows = _wanted(args)
     if args.format == "mlflow":
         say(trackers.mlflow(run, rows, args.tracking_uri))
@@ -84,16 +86,9 @@ def _track(args: argparse.Namespace) -> int:
     return options.NOTHING
 
 
-def _check_place(args: argparse.Namespace, exporter: "Exporter") -> None:
-    """Whether ``--output`` can hold what the format makes.
-
-    Raises:
-        UsageError: two files need a folder, and a binary one no terminal.
-    """
-    if len(exporter.files) > 1 and (args.output is None or (args.output.exists() and not args.output.is_dir())):
-        raise UsageError(f"--format {args.format} makes {len(exporter.files)} files: name a folder with --output")
-    if exporter.binary and args.output is None and sys.stdout.isatty():
-        raise UsageError(f"--format {args.format} is binary: name a file with --output, or redirect stdout")
+def _demand_folder(args: argparse.Namespace, made: str) -> None:
+    if args.output is None or (args.output.exists() and not args.output.is_dir()):
+        raise UsageError(f"--format {args.format} makes {made}: name a folder with --output")
 
 
 def _write(output: Path | None, name: str, data: bytes, *, several: bool) -> None:

@@ -17,7 +17,7 @@ from mnist_bench.cli import options
 from mnist_bench.cli.console import add_to_summary, make_console, print_result
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
-from mnist_bench.records import Manifest, RunOptions
+from mnist_bench.records import Manifest, Matrix, RunOptions
 from mnist_bench.table import duration, plain
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     errors = make_console(args, stderr=True)
-    plan, run = carry_out(_resume(args) if args.resume else _new(args), args, errors)
+    plan, run = carry_out(_resume(args) if args.resume else new(args, *options.read_matrix(args)), args, errors)
     code = conclude(run, args, errors)
     add_to_summary(lambda room: (plan.folder.path / "results.md").read_bytes())
     if not args.quiet:
@@ -69,11 +69,14 @@ def carry_out(
         return plan, runner.execute(plan, progress, os.environ)
 
 
-def _new(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
-    """Refuses bad input now; the run's folder is made later, when the machine is ours."""
+def new(args: argparse.Namespace, path: Path, matrix: Matrix) -> "Callable[[Observer], RunPlan]":
+    """Refuses bad input now; the run's folder is made later, when the machine is ours.
+
+    Args:
+        path: where the matrix came from.
+    """
     from mnist_bench.running import runner
 
-    path, matrix = options.read_matrix(args)
     run_options = _options(args, path)
     groups = runner.draft(matrix, run_options.run)
     return lambda observer: runner.start(matrix, groups, run_options, observer, os.environ)
@@ -131,6 +134,7 @@ def conclude(run: "Run", args: argparse.Namespace, errors: Console) -> int:
 
 def tell(run: "Run", args: argparse.Namespace, errors: Console) -> bool:
     """Prints the table of a run and the floors that it misses; whether it misses any."""
+    from mnist_bench import figures
     from mnist_bench.analysis import results
     from mnist_bench.analysis.summary import missed_floors
 
@@ -139,7 +143,7 @@ def tell(run: "Run", args: argparse.Namespace, errors: Console) -> bool:
         make_console(args, stderr=False).print("nothing was measured")
     else:
         people = results.document(manifest, rows, said) if args.format == "md" else results.screen(rows, said)
-        print_result(args, people, lambda: results.to_json(run, said), lambda: results.table_of(rows).csv())
+        print_result(args, people, lambda: results.to_json(run, said), lambda: figures.table_of(rows).csv())
     missed = missed_floors(manifest.matrix, rows)
     for _, message in missed:
         errors.print(Text("expect: ", style="bold red") + Text(plain(message)), soft_wrap=True)

@@ -282,6 +282,9 @@ def no_garbage() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # what was made counts as old, and is not looked through now
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -163,9 +163,8 @@ def _ratios(run: Run, cell: Cell, reference: Cell) -> Iterator[SessionRatio]:
     """What each session says that timed both together; those of fewer rounds than an interval needs are left out."""
     seeds = {trial: seed for seed, (trial, _) in run.ok[cell].items()}
     for theirs, own in sorted(run.pairs(reference, cell), key=lambda pair: seeds[pair[1]]):
-        for timed in run.index.together(theirs, own):
-            ratio = timed.ratio(theirs, own)
-            if ratio is not None and ratio.variance is not None and ratio.interval.low is not None:
+        for timed, ratio in run.index.ratios([(theirs, own)]):
+            if ratio.variance is not None and ratio.interval.low is not None:
                 yield SessionRatio(
                     seed=seeds[own],
                     speedup=math.exp(ratio.interval.estimate),
