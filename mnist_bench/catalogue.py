@@ -6,7 +6,7 @@ MNIST's layout is an entry alone.
 
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,23 +75,21 @@ class ImageSet:
         folder: as torchvision names it.
         mirrors: addresses of folders that serve the files as .gz.
         checksums: SHA-256 by name of the raw file; a set without has its own in SHA256SUMS.
-        packed: SHA-256 by name of the raw file of its .gz, where that alone is published: SHA256SUMS is written of what
-            it unpacks to.
+        packed: they are of the .gz files, which alone are published: SHA256SUMS is written of what these unpack to.
         shape: of an image: channels, height, width.
         classes: the names of the labels 0, 1, ...
-        mean: of the training images' pixels, scaled to [0, 1]; ``std`` likewise. None: they are taken of the files.
-        mend: what to do where a file is not whole; ``{root}`` stands for the root.
+        pixels: mean and deviation of the training images' pixels, scaled to [0, 1]; None: they are taken of the files.
+        mend: what to do where a file is not whole; ``{name}`` and ``{root}`` stand for the set's.
     """
 
     title: str
     folder: str
     mirrors: tuple[str, ...]
     checksums: Mapping[str, str]
-    packed: Mapping[str, str] = field(default_factory=dict)
+    packed: bool = False
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
-    mean: float | None
-    std: float | None
+    pixels: tuple[float, float] | None
     mend: str
 
 
@@ -156,60 +154,49 @@ _MNIST = ImageSet(
     },
     shape=(1, 28, 28),
     classes=tuple("0123456789"),
-    mean=MEAN,
-    std=STD,
-    mend="`mnist-bench data fetch --data-dir {root}` replaces what is not MNIST's own, or delete the file",
+    pixels=(MEAN, STD),
+    mend="`mnist-bench data fetch --dataset {name} --data-dir {root}` replaces it, or delete the file",
 )
 FILE_NAMES = tuple(_MNIST.checksums)  # the order in which DataSet.sha256 takes the files
-_REFETCH = "`mnist-bench data fetch --dataset %s --data-dir {root}` replaces what is not %s's own, or delete the file"
 _REDRAW = "delete {root} if it is there; `mnist-bench data synthesize` draws the set anew"
 _RESTART = "start `mnist-bench selftest` again: it writes the set anew"
-# By Zalando SE (MIT). Mirror: of ``torchvision.datasets.FashionMNIST``; checksums: of what the .gz files unpack to
-# whose MD5 it names.
-_FASHION = replace(
-    _MNIST,
-    title="FashionMNIST",
-    folder="FashionMNIST",
-    mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-    checksums={
-        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    },
-    classes=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    mean=0.2860,
-    std=0.3530,
-    mend=_REFETCH % ("fashion-mnist", "FashionMNIST"),
-)
-# By CODH (CC BY-SA 4.0). Mirror: of ``torchvision.datasets.KMNIST``; checksums: of the .gz files alone, as
-# ``tensorflow_datasets`` has them. Two pairs of mean and deviation are in use for it: they are taken of the files.
-_KMNIST = replace(
-    _MNIST,
-    title="KMNIST",
-    folder="KMNIST",
-    mirrors=("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
-    checksums={},
-    packed={
-        "train-images-idx3-ubyte": "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-        "train-labels-idx1-ubyte": "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-        "t10k-images-idx3-ubyte": "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-        "t10k-labels-idx1-ubyte": "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
-    },
-    classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-    mean=None,
-    std=None,
-    mend=_REFETCH % ("kmnist", "KMNIST"),
-)
 SETS = {
     "mnist": _MNIST,
-    "fashion-mnist": _FASHION,
-    "kmnist": _KMNIST,
+    # By Zalando SE (MIT). Mirror: of ``torchvision.datasets.FashionMNIST``; checksums: of what the .gz files unpack to
+    # whose MD5 it names.
+    "fashion-mnist": replace(
+        _MNIST,
+        title="FashionMNIST",
+        folder="FashionMNIST",
+        mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        checksums={
+            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        },
+        pixels=(0.2860, 0.3530),
+    ),
+    # By CODH (CC BY-SA 4.0). Mirror: of ``torchvision.datasets.KMNIST``; checksums: of the .gz files alone, as
+    # ``tensorflow_datasets`` has them. Two pairs of mean and deviation are in use for it: they are taken of the files.
+    "kmnist": replace(
+        _MNIST,
+        title="KMNIST",
+        folder="KMNIST",
+        mirrors=("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
+        packed=True,
+        checksums={
+            "train-images-idx3-ubyte": "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            "train-labels-idx1-ubyte": "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            "t10k-images-idx3-ubyte": "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            "t10k-labels-idx1-ubyte": "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+        },
+        pixels=None,
+    ),
     "synthetic": replace(_MNIST, title="the synthetic digits", mirrors=(), checksums={}, mend=_REDRAW),
     "mislabelled": replace(_MNIST, title="a set with wrong labels", mirrors=(), checksums={}, mend=_RESTART),
 }
 DATASETS = ("auto", *(name for name in SETS if name != "mislabelled"))  # that a matrix can name, beside code
-DATASET_PATTERN = f"^({'|'.join((*DATASETS, CODE))})$"
 FETCHED = tuple(name for name, one in SETS.items() if one.mirrors)
 
 

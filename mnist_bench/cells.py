@@ -11,17 +11,7 @@ from typing import Any, TypeVar
 
 from mnist_bench.catalogue import MODELS
 from mnist_bench.errors import UsageError, unknown
-from mnist_bench.records import (
-    BUILTIN_VARIANTS,
-    CELL_KEYS,
-    Cell,
-    DataSet,
-    Matrix,
-    ModelEntry,
-    Variant,
-    group_id,
-    trial_id,
-)
+from mnist_bench.records import BUILTIN_VARIANTS, CELL_KEYS, Cell, Matrix, ModelEntry, Variant, group_id, trial_id
 
 # The trials of one model, batch size and seed, under the id of the group.
 GroupTrials = tuple[str, tuple[tuple[Cell, int], ...]]
@@ -176,28 +166,6 @@ def planned(matrix: Matrix, filter_text: str | None = None, shard_text: str | No
     cells = select(expand(matrix), filter_text or None)
     gathered = groups(cells, matrix.seeds)
     return shard(gathered, *parse_shard(shard_text)) if shard_text else gathered
-
-
-def misfits(matrix: Matrix, cells: Iterable[Cell], data: DataSet) -> list[str]:
-    """What of these cells cannot be trained on a set, and what to do.
-
-    >>> data = DataSet(name="mine:load", root="", sha256="", shape=(3, 32, 32), sizes=(500, 100))
-    >>> misfits(Matrix(models=(), devices=(), batch_sizes=(), variants=()), [Cell(model="mlp", device="cpu",
-    ...     batch_size=1000, variant="eager")], data)[1]
-    'batch_sizes: 1000 is more than the 500 training images of mine:load: take at most 500'
-    """
-    plain, cells = DataSet(name="mnist", root="", sha256=""), tuple(cells)
-    models = dict.fromkeys(cell.model for cell in cells if model_of(matrix, cell.model).model in MODELS)
-    found = []
-    if models and (data.shape, data.classes) != (plain.shape, plain.classes):
-        have, wanted = (f"{' x '.join(map(str, one.shape))} and {one.classes} classes" for one in (data, plain))
-        mend = 'name a model of your own ("package.module:function")'
-        found.append(f"models: {', '.join(models)}: made for images of {wanted}; {data.name} has {have}: {mend}")
-    if large := sorted({cell.batch_size for cell in cells if cell.batch_size > data.sizes[0]}):
-        many = f"more than the {data.sizes[0]:,} training images of {data.name}"
-        are = f"{', '.join(map(str, large))} {'is' if len(large) == 1 else 'are'}"
-        found.append(f"batch_sizes: {are} {many}: take at most {data.sizes[0]}")
-    return found
 
 
 def trials_of(matrix: Matrix) -> dict[str, tuple[Cell, int]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, T
 import msgspec
 from annotated_types import Ge, Gt, Le, Len, Lt
 
-from mnist_bench.catalogue import CODE, DATASET_PATTERN, EXECUTIONS, MEAN, PIPELINES, SETS, STD, device_pattern
+from mnist_bench.catalogue import CODE, DATASETS, EXECUTIONS, MEAN, PIPELINES, SETS, STD, device_pattern
 
 Status = Literal["ok", "skipped", "diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
 FailureKind = Literal["diverged", "timeout", "oom", "compile_error", "failed", "crashed"]
@@ -73,7 +73,7 @@ class Pattern:
 
 Name = Annotated[str, Pattern(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Device = Annotated[str, Pattern(device_pattern())]
-BatchSize = Annotated[int, Ge(1), Le(TRAIN_IMAGES)]
+BatchSize = Annotated[int, Ge(1), Le(10_000_000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +264,7 @@ class Matrix:
 
     version: Annotated[int, Ge(1), Le(1)] = 1
     name: Name = "default"
-    dataset: Annotated[str, Pattern(DATASET_PATTERN), Len(0, 200)] = "auto"
+    dataset: Annotated[str, Pattern(f"^({'|'.join((*DATASETS, CODE))})$"), Len(0, 200)] = "auto"
     recipe: Recipe = "standard"
     epochs: Annotated[int, Ge(1), Le(MAX_EPOCHS)] = 2
     seeds: Annotated[tuple[Seed, ...], Len(1, MAX_SEEDS)] = (0, 1, 2)
@@ -309,6 +309,9 @@ class DataSet:
     def title(self) -> str:
         """What it is called in headings; digits that are drawn stand for MNIST."""
         return self.name if self.is_code else SETS[self.name].folder
+
+
+MNIST = DataSet(name="mnist", root="", sha256="")  # wherever it lies: what it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -601,6 +604,10 @@ class Manifest:
     started_at: Moment
     ended_at: Moment | None = None
     check: Sides | None = None
+
+    def __post_init__(self) -> None:
+        if self.dataset.is_code and self.dataset.name != self.matrix.dataset:
+            raise ValueError(f"dataset: {self.dataset.name} is code that the matrix does not name")
 
 
 _T = TypeVar("_T")

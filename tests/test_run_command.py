@@ -55,7 +55,7 @@ SET = ('"name": "mnist"', '"name": "evilmod:load"')
 @pytest.mark.parametrize(
     ("options", "edit", "words"),
     [
-        ({"allow_plugins": True}, SET, "manifest.json: dataset: 'evilmod:load' is code: add --allow-plugins"),
+        ({"allow_plugins": True}, SET, "manifest.json: dataset: evilmod:load is code that the matrix does not name"),
         ({}, ('"name": "mnist"', '"name": "evil"'), "manifest.json: Expected `str` matching regex"),
         ({}, ('"dataset": "auto"', '"dataset": "evilmod:load"'), "matrix: dataset: 'evilmod:load' is code"),
         ({}, ('"epochs": 2', '"epochs": 99'), "epochs: should be less than or equal to 50"),

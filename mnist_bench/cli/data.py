@@ -60,8 +60,7 @@ def _add_dataset(parser: argparse.ArgumentParser, choices: Sequence[str]) -> Non
 def _fetch(args: argparse.Namespace, root: Path) -> int:
     from mnist_bench.data import PATIENT, Request, fetch, mnist
 
-    request = Request(root=root, environ=os.environ, notify=say, repair=True, name=args.dataset)
-    root = fetch(request, PATIENT)
+    root = fetch(Request(root=root, environ=os.environ, notify=say, repair=True, name=args.dataset), PATIENT)
     _print(mnist.inspect(root, args.dataset), args, root=root)
     return 0
 
@@ -82,7 +81,7 @@ def _verify(args: argparse.Namespace, root: Path) -> int:
         raise DataError(f"{sums}: missing or incomplete: nothing to check the set against")
     _print(states, args, root=root)
     if not whole:
-        say(f"{root}: not whole; {SETS[args.dataset].mend.format(root=root)}")
+        say(f"{root}: not whole; {SETS[args.dataset].mend.format(name=args.dataset, root=root)}")
     return 0 if whole else DataError.exit_code
 
 

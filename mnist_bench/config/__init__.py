@@ -28,9 +28,9 @@ from mnist_bench.records import (
     CELL_KEYS,
     MAX_CELLS,
     MAX_SEEDS,
+    TRAIN_IMAGES,
     Cell,
     CompileOptions,
-    DataSet,
     Floor,
     GateRule,
     Matrix,
@@ -227,10 +227,13 @@ def examined(
         if key in ITEMS:
             for path, message, of_key in _of_item(msgspec.convert(item, ITEMS[key]), item, allow_plugins):
                 faults.append(Fault((key, number, *path), message, of_key))
-    if not any(path[:1] == ("dataset",) for path in wrong):
+        elif key == "batch_sizes" and item > TRAIN_IMAGES and ":" not in str(long.get("dataset")):
+            faults.append(
+                Fault((key, number), f"should be less than or equal to {TRAIN_IMAGES}: so many are trained on")
+            )
+    if ("dataset",) not in wrong:
         faults += _of_dataset(long, allow_plugins)
-    wholes = (_of_selections, AXES), (_of_cells, (*AXES, "exclude", "include"))
-    for rules, needed in wholes:
+    for rules, needed in ((_of_selections, AXES), (_of_cells, (*AXES, "exclude", "include"))):
         # A fault of the whole is one of the axes: they multiply to more cells than can be looked at.
         unsound = {str(path[0]) if path else AXES[0] for path in (*spoilt, *(fault.path for fault in faults))}
         sound, _ = _validated({key: value for key, value in long.items() if key not in unsound})
@@ -371,12 +374,6 @@ def _duplicates(items: Iterable[tuple[str, int, Any]]) -> Iterator[Fault]:
             mend = "remove one, or give it another name" if key in ITEMS else "remove one"
             words = f"duplicate {DISTINCT[key]} {quoted(value)}{alias} (the first is {key}[{before}]): {mend}"
             yield Fault((key, number), words)
-
-
-def refuse_code(data: DataSet, *, source: str, allow_plugins: bool) -> None:
-    """Raises a ConfigError where a manifest's data set is code that may not be executed, whatever its matrix says."""
-    if data.is_code and not allow_plugins:
-        raise ConfigError([f"{source}: dataset: {quoted(data.name)} {IS_CODE}"])
 
 
 def _of_dataset(values: Mapping[str, Any], allow_plugins: bool) -> Iterator[Fault]:

@@ -65,12 +65,6 @@ class Request:
     repair: bool = False
     name: str = "mnist"
 
-    @property
-    def fetch(self) -> str:
-        """The command that downloads the set."""
-        which = "" if self.name == "mnist" else f" --dataset {self.name}"
-        return f"`mnist-bench data fetch{which} --data-dir {self.root}`"
-
 
 class _MissingError(DataError):
     """The set is not at the root, and nothing may be downloaded; or synthetic digits are in its place."""
@@ -99,7 +93,7 @@ def resolve(kind: str, request: Request) -> DataSet:
             for line in str(error).splitlines():
                 notify(f"  {line.strip()}")
             notify("WARNING: taking the SYNTHETIC digits instead: their figures do NOT compare with MNIST's.")
-            notify(f"  {request.fetch} downloads MNIST; `dataset: mnist` insists on it.")
+            notify(f"  `mnist-bench data fetch --data-dir {root}` downloads MNIST; `dataset: mnist` insists on it.")
     if not mnist.is_drawn(root) or mnist.combined(mnist.inspect(root, "mnist")):  # MNIST with sums beside it
         root = synthetic.ensure(synthetic.SEED, notify=notify, environ=request.environ)
     return mnist.proven("synthetic", root)
@@ -160,15 +154,17 @@ def _obtain(state: FileState, request: Request, limits: Limits, deadline: float)
     file, folder, facts = state.path.name, state.path.parent, SETS[request.name]
     wrong = copies(request.root, request.name, file)  # but for the one that is right
     for path in wrong:
-        content = _unpacked(mnist.read_file(path) or b"", request.name, file)
+        content = _unpacked(mnist.read_file(path) or b"", facts.checksums[file])
         if content is not None:
             _put(state.path, content)
             return
     other = f"; not {facts.title}'s bytes: {', '.join(map(str, wrong))}" if wrong else ""
     if not request.repair and (packed := folder / f"{file}.gz") in wrong:
-        raise DataError(f"{packed}: corrupt: does not unpack to {file}\n{facts.mend.format(root=request.root)}")
+        mend = facts.mend.format(name=request.name, root=request.root)
+        raise DataError(f"{packed}: corrupt: does not unpack to {file}\n{mend}")
     if request.offline:
-        mend = f"{request.fetch} where there is a network, or dataset: synthetic"
+        command = f"mnist-bench data fetch --dataset {request.name} --data-dir {request.root}"
+        mend = f"`{command}` where there is a network, or dataset: synthetic"
         raise _MissingError(f"{state.path}: missing, and --offline forbids to download: {mend}{other}")
     with _writing(folder):
         try_folder(folder)  # before anything is waited for
@@ -184,17 +180,15 @@ def _put(path: Path, content: bytes) -> None:
         write_atomically(path, content)
 
 
-def _unpacked(content: bytes, name: str, file: str) -> bytes | None:
-    """The bytes of a raw file, from a .gz or as they are; None: they are others, or cannot be told."""
-    packed = SETS[name].packed.get(file)
-    if packed and mnist.digest(content) != packed:
-        return None
+def _unpacked(content: bytes, checksum: str) -> bytes | None:
+    """The bytes of a raw file, from a .gz or as they are; the checksum is of either. None: they are others."""
+    known = mnist.digest(content) == checksum
     if content.startswith(b"\x1f\x8b"):
         try:
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(mnist.MOST_BYTES)  # a bomb unpacks no further
         except (gzip.BadGzipFile, EOFError, zlib.error):
             return None
-    return content if packed or mnist.digest(content) == SETS[name].checksums[file] else None
+    return content if known or mnist.digest(content) == checksum else None
 
 
 def copies(root: Path, name: str, file: str) -> list[Path]:
@@ -205,9 +199,8 @@ def copies(root: Path, name: str, file: str) -> list[Path]:
     found = dict.fromkeys(path for pattern in patterns for path in sorted(root.glob(pattern)) if path.is_file())
     # A folder below that has sums of its own, or another set's name, holds another set.
     others = {one.folder for one in SETS.values()} - {SETS[name].folder}
-    strange = [path for path in found if others & {*path.relative_to(root).parts}]
-    strange += [path for path in found if path.parent != raw and (path.parent.parent / mnist.SUMS_FILE).exists()]
-    return [path for path in found if path not in strange]
+    own = (path for path in found if not others & {*path.relative_to(root).parts})
+    return [path for path in own if path.parent == raw or not (path.parent.parent / mnist.SUMS_FILE).exists()]
 
 
 def mirrors(name: str, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -228,7 +221,7 @@ def _download(file: str, request: Request, limits: Limits, deadline: float) -> b
     Raises:
         DownloadError: no mirror served it; a line of each address says why.
     """
-    places = mirrors(request.name, request.environ)
+    expected, places = SETS[request.name].checksums[file], mirrors(request.name, request.environ)
     problems: dict[str, str] = {}
     for url in [f"{place}{file}{ending}" for ending in (".gz", "") for place in places] * limits.tries:
         if url in problems:
@@ -238,8 +231,7 @@ def _download(file: str, request: Request, limits: Limits, deadline: float) -> b
         content: Future[bytes] = Future()
         # A thread of its own: neither a name server that is silent nor a body that trickles heeds a socket's time-out.
         with io.BytesIO() as sink:
-            arguments = (url, limits.stall_s, request.name, sink, content)
-            threading.Thread(target=_stream, args=arguments, daemon=True).start()
+            threading.Thread(target=_stream, args=(url, limits.stall_s, expected, sink, content), daemon=True).start()
             try:
                 return content.result(timeout=max(0.0, deadline - time.monotonic()))
             except TimeoutError:
@@ -251,12 +243,9 @@ def _download(file: str, request: Request, limits: Limits, deadline: float) -> b
     raise DownloadError(f"{file} could not be downloaded:\n{lines}\n{mend}")
 
 
-def _stream(url: str, stall_s: float, name: str, sink: io.BytesIO, content: Future[bytes]) -> None:
-    """One try, until ``sink`` is closed: ``content`` gets the raw file of the set ``name``, or the error."""
+def _stream(url: str, stall_s: float, expected: str, sink: io.BytesIO, content: Future[bytes]) -> None:
+    """One try, until ``sink`` is closed: ``content`` gets the file with the checksum ``expected``, or the error."""
     import requests
-
-    file = url.rpartition("/")[2].removesuffix(".gz")
-    expected = SETS[name].packed.get(file) or SETS[name].checksums[file]
 
     try:
         # As it is: a server that labels .gz files as an encoding would have them unpacked on the way.
@@ -267,7 +256,7 @@ def _stream(url: str, stall_s: float, name: str, sink: io.BytesIO, content: Futu
                 sink.write(block)
                 if sink.tell() > mnist.MOST_BYTES:
                     raise ValueError(f"more than {mnist.MOST_BYTES >> 20} MiB: no file of a data set")
-        found = _unpacked(sink.getvalue(), name, file)
+        found = _unpacked(sink.getvalue(), expected)
         if found is None:
             raise ValueError(f"wrong bytes ({sink.tell()} of them): they are not, and do not unpack to, {expected}")
         content.set_result(found)

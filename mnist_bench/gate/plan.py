@@ -13,15 +13,15 @@ from mnist_bench import config, data
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cells import expand, parse_filter, select
 from mnist_bench.disk.folder import MANIFEST, RunFolder, known_runs, new_run_id
-from mnist_bench.errors import UsageError
+from mnist_bench.errors import DataError, UsageError
 from mnist_bench.gate import requirements, sides, trees
 from mnist_bench.gate.conduct import measure, sides_of
 from mnist_bench.gate.evidence import Check, gather
 from mnist_bench.gate.sides import Bench, CheckObserver, Side
 from mnist_bench.records import DataSet, Matrix, Packages, Sides, Tree
 from mnist_bench.records import Side as SideName
-from mnist_bench.running.process import Interrupts
-from mnist_bench.running.runner import Options, find_data, new_manifest, verify
+from mnist_bench.running.process import Interrupts, LocalWorker
+from mnist_bench.running.runner import Options, described, find_data, new_manifest
 from mnist_bench.table import listed
 
 CHECKS = "checks"  # in the output folder; it holds no manifest.json, so it is no run
@@ -145,7 +145,6 @@ class Plan:
             place, allowed = self._git.folder / self._path, options.run.allow_plugins
             return config.load(place, source=options.matrix_path, allow_plugins=allowed)
         kept, place = self._resumed.manifest(), self._resumed.path / MANIFEST
-        config.refuse_code(kept.dataset, source=str(place), allow_plugins=options.run.allow_plugins)
         for name, matrix in (("matrix", kept.matrix), ("check.matrix", self._before.matrix)):
             if matrix:
                 config.checked(matrix, source=f"{place}: {name}", allow_plugins=options.run.allow_plugins)
@@ -171,8 +170,8 @@ class Plan:
             raise UsageError("the working tree was changed while the check waited for its turn: start it again")
         name = self._resumed.run_id if self._resumed else new_run_id()
         before = self._resumed and self._resumed.manifest().dataset
-        dataset = before or self._data(observer)
-        verify(dataset)
+        dataset = before or find_data(self._matrix, request.options, observer, request.environ)
+        data.verify(dataset)
         cache = data.cache_root(request.environ) / WORKTREES
         with Interrupts() as interrupts, trees.planted(self._git, self._commit, cache, name) as root:
             caches, matrix = cache / name / "caches", self._matrix_of(root)
@@ -181,9 +180,8 @@ class Plan:
             a, b, packages = self._with_packages(a, b, cache / name / "environments", interrupts, observer)
             begin = time.monotonic()  # to fetch packages is none of the budget's
             incomparable, loaded = sides.prove(a, b, interrupts) if matrix else ("", [])  # no worker of A will start
-            if not before:
-                allowed = request.options.run
-                a, b, apart = sides.with_own_sets(a, b, allowed, interrupts)
+            if dataset.is_code and not before:
+                a, b, apart = self._with_described_set(a, b, interrupts)
                 incomparable = incomparable or apart
             notes = (*self._notes(a, loaded), *packages)
             for note in notes:
@@ -200,11 +198,6 @@ class Plan:
                 allow_plugins=request.options.run.allow_plugins,
             )
             return folder, measure(bench, request.budget_s, begin, self.outdated)
-
-    def _data(self, observer: CheckObserver) -> DataSet:
-        if ":" in (name := self._matrix.dataset):
-            return DataSet(name=name, root="", sha256="")  # what it is, each side's workers tell
-        return find_data(self._matrix, self._request.options, observer, self._request.environ)
 
     def _matrix_of(self, root: Path) -> Matrix | None:
         """The reference's own copy, with the seeds and the limits of the working tree's; None: it has none."""
@@ -252,6 +245,28 @@ class Plan:
         a, b = (requirements.with_own(one, folders, place / one.name, environ, interrupts) for one in (a, b))
         return a, b, (f"{apart}; each has an environment of its own: {requirements.installed(a.own, b.own)}",)
 
+    def _with_described_set(self, a: Side, b: Side, interrupts: Interrupts) -> tuple[Side, Side, str]:
+        """Both sides with what the function that is B's data set returns in B; and, if so, why it does not in A.
+
+        Raises:
+            DataError: B's fails.
+            UsageError: B's cells are not made for it.
+        """
+        matrix, options = self._matrix, self._request.options.run
+
+        def own(side: Side) -> DataSet:
+            here = replace(options, plugin_path=str(side.matrix_path.parent))
+            where = side.environ, matrix.limits.timeout_seconds, interrupts, side.root, side.python
+            return described(matrix, here, lambda spec, log: LocalWorker(spec, log, *where))
+
+        found, apart = own(b), ""
+        if a.matrix:
+            try:
+                apart = f"data set: {matrix.dataset} returns another in A than in B" * (own(a) != found)
+            except (DataError, UsageError) as error:
+                apart = f"data set: {matrix.dataset} fails in A: {error}"
+        return replace(a, data=found), replace(b, data=found), apart
+
     def _notes(self, a: Side, loaded: Sequence[Path]) -> Iterator[str]:
         """What the user must know of the sides; ``loaded``: what B imports."""
         git, own, named = self._git, self._matrix.dataset, self._request.against
@@ -259,7 +274,7 @@ class Plan:
             yield f"--against {named}: a branch and a tag have this name; A is the tag, refs/heads/{named} the branch"
         if a.matrix is None:
             yield f"{named} has no {self._path}: every cell is new, and nothing can be compared"
-        elif a.matrix.dataset != own and ":" not in own:
+        elif a.matrix.dataset != own:
             yield f"dataset is {a.matrix.dataset} in A, {own} in B: both are given B's"
         if self._empty:
             yield f"submodules that are not checked out here are empty on both sides: {', '.join(self._empty)}"

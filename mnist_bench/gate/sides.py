@@ -17,15 +17,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS
-from mnist_bench.cells import expand, misfits
 from mnist_bench.disk.folder import RunFolder
-from mnist_bench.errors import BenchError, DataError, Interrupted, UsageError
+from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.records import Cell, DataSet, Group, Matrix, RunOptions, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
 from mnist_bench.running.group import Observer, Settings, run_group
 from mnist_bench.running.process import Interrupts, LocalWorker, uninstalled_package
 from mnist_bench.running.protocol import PROTOCOL_VERSION
-from mnist_bench.running.runner import described, trial_spec
+from mnist_bench.running.runner import trial_spec
 from mnist_bench.table import plain
 
 NAMES: tuple[SideName, SideName] = ("A", "B")
@@ -247,39 +246,6 @@ def _plugin_modules(matrix: Matrix | None) -> tuple[str, ...]:
     installed = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)} if targets else {}
     found = (target if ":" in target else installed.get(target, "") for target in targets)
     return tuple(dict.fromkeys(module for module in (each.partition(":")[0] for each in found) if module))
-
-
-def with_own_sets(a: Side, b: Side, options: RunOptions, interrupts: Interrupts) -> tuple[Side, Side, str]:
-    """Each side with what its own function returns, where a data set is code; and why they cannot be compared, if so.
-
-    Raises:
-        DataError: B's fails.
-    """
-
-    def own(side: Side, matrix: Matrix) -> Side:
-        here = replace(options, plugin_path=str(side.matrix_path.parent))
-        limit_s = matrix.limits.timeout_seconds
-
-        def launch(spec: TrialSpec, log: Path) -> LocalWorker:
-            return LocalWorker(spec, log, side.environ, limit_s, interrupts, side.root, side.python)
-
-        return replace(side, data=described(matrix, here, launch))
-
-    matrix = b.matrix
-    assert matrix is not None
-    name, before = matrix.dataset, a.matrix.dataset if a.matrix else ""
-    if ":" not in name:
-        return a, b, ""
-    b = own(b, matrix)
-    if found := misfits(matrix, expand(matrix), b.data):
-        raise UsageError("\n".join(found))
-    a, why = replace(a, data=b.data), f"data set: {before} in A, {name} in B"
-    if a.matrix and before == name:
-        try:
-            why = f"data set: {name} returns another in A than in B" * (own(a, a.matrix) != a)
-        except DataError as error:
-            why = f"data set: {name} fails in A: {error}"
-    return a, b, why * bool(before)
 
 
 def refuse_the_others_code(side: Side, other: Side, found: Imports) -> None:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 from mnist_bench.catalogue import DEVICES, EXECUTIONS, MODELS, PIPELINES, PLUG_IN
 from mnist_bench.cells import model_of, variant_of
-from mnist_bench.records import Cell, DataSet, Matrix, Variant
+from mnist_bench.records import MNIST, Cell, DataSet, Matrix, Variant
 
-MNIST = DataSet(name="mnist", root="", sha256="")
 STARTUP_S = 5.0  # interpreter, torch, data, warm-up
 ACCELERATOR_STARTUP_S = 5.0  # on top
 COMPILE_S = 25.0
@@ -32,19 +31,17 @@ def trial_s(cell: Cell, matrix: Matrix, epochs: int, cores: int, data: DataSet =
     variant = variant_of(matrix, cell.variant)
     compilation = COMPILE_S if EXECUTIONS[variant.execution].compiles else 0.0
     startup = STARTUP_S + compilation + (0.0 if cell.device == "cpu" else ACCELERATOR_STARTUP_S)
-    sizes = data.sizes[0], data.sizes[0 if matrix.recipe == "tutorial" else 1]
-    pixels = math.prod(data.shape) / math.prod(MNIST.shape)
-    return startup + epochs * _epoch_s(cell, model_of(matrix, cell.model).model, variant, sizes, pixels, cores)
+    return startup + epochs * _epoch_s(cell, matrix, variant, cores, data)
 
 
-def _epoch_s(cell: Cell, target: str, variant: Variant, sizes: tuple[int, int], pixels: float, cores: int) -> float:
-    """``sizes``: images trained on and scored; ``pixels``: of an image, in those of MNIST's."""
-    trained, evaluated = sizes
+def _epoch_s(cell: Cell, matrix: Matrix, variant: Variant, cores: int, data: DataSet) -> float:
+    trained, evaluated = data.sizes[0], data.sizes[0 if matrix.recipe == "tutorial" else 1]
     steps = trained / cell.batch_size
     loading = (trained + evaluated) * PIPELINES[variant.pipeline].image_s / max(1, variant.workers)
     if cell.device != "cpu":
         return steps * ACCELERATOR_STEP_S + loading
-    train_flops, eval_flops = MODELS.get(target, PLUG_IN).flops
+    train_flops, eval_flops = MODELS.get(model_of(matrix, cell.model).model, PLUG_IN).flops
+    pixels = math.prod(data.shape) / math.prod(MNIST.shape)  # of an image, in those of MNIST's
     rate = FLOPS_PER_CORE * min(cores, variant.threads or cores)
     return pixels * (trained * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
 

@@ -35,7 +35,6 @@ class Describe(Message, frozen=True):
     """Call the function that is the spec's data set, and say what it returns."""
 
     spec: TrialSpec
-    protocol: int = PROTOCOL_VERSION
 
 
 class Block(Message, frozen=True):

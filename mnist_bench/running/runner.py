@@ -16,11 +16,12 @@ import psutil
 from mnist_bench import __version__, cells, config, data
 from mnist_bench.analysis import results
 from mnist_bench.analysis.summary import Run
+from mnist_bench.catalogue import MODELS
 from mnist_bench.disk.folder import MANIFEST, SCHEMA_VERSION, RunFolder, new_run_id
 from mnist_bench.errors import BenchError, DataError, Interrupted, UsageError, WorkerError
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import skip_reason, this_host
-from mnist_bench.records import Cell, DataSet, Group, Manifest, Matrix, RunOptions, Trial, TrialSpec, trial_id
+from mnist_bench.records import MNIST, Cell, DataSet, Group, Manifest, Matrix, RunOptions, Trial, TrialSpec, trial_id
 from mnist_bench.running.group import Observer, Settings, now, run_group
 from mnist_bench.running.process import Interrupts, LocalWorker
 from mnist_bench.running.protocol import Describe, Described
@@ -86,8 +87,10 @@ def start(
         DataError, DownloadError: no usable data set.
     """
     dataset = find_data(matrix, options, observer, environ)
-    if found := cells.misfits(matrix, [cell for _, pairs in groups for cell, _ in pairs], dataset):
-        raise UsageError("\n".join(found))
+    if dataset.is_code:
+        with Interrupts() as interrupts:
+            where = environ, options.timeout_s or matrix.limits.timeout_seconds, interrupts
+            dataset = described(matrix, options.run, lambda spec, log: LocalWorker(spec, log, *where))
     run_id = new_run_id()
     order = cells.order(groups, random.Random(run_id))
     manifest = replace(
@@ -132,7 +135,6 @@ def resume(folder: RunFolder, options: Options) -> RunPlan:
         raise UsageError(f"--resume {folder.run_id}: is merged, and complete as its shards were; {more}")
     allowed = options.run.allow_plugins  # of this command line, whatever the manifest says
     config.checked(manifest.matrix, source=f"{folder.path / MANIFEST}: matrix", allow_plugins=allowed)
-    config.refuse_code(manifest.dataset, source=str(folder.path / MANIFEST), allow_plugins=allowed)
     own = replace(options, run=replace(manifest.options, allow_plugins=allowed), matrix_path=manifest.matrix_path)
     planned = dict(draft(manifest.matrix, own.run))
     return _plan(folder, manifest, [(name, planned[name]) for name in manifest.order], own)
@@ -140,6 +142,8 @@ def resume(folder: RunFolder, options: Options) -> RunPlan:
 
 def find_data(matrix: Matrix, options: Options, observer: Observer, environ: Mapping[str, str]) -> DataSet:
     """The data set of a matrix, verified; what there is to say of it is told, a warning where it says so itself.
+
+    Of code it is the name alone: what it returns is ``described`` by a worker.
 
     Raises:
         DataError, DownloadError: no usable data set.
@@ -150,19 +154,9 @@ def find_data(matrix: Matrix, options: Options, observer: Observer, environ: Map
         observer.notice(warning.strip(), warning=warning != text)
 
     if ":" in matrix.dataset:
-        with Interrupts() as interrupts:
-            limit_s = options.timeout_s or matrix.limits.timeout_seconds
-            return described(
-                matrix, options.run, lambda spec, log: LocalWorker(spec, log, environ, limit_s, interrupts)
-            )
+        return replace(MNIST, name=matrix.dataset)
     request = data.Request(root=options.data_root, offline=options.offline, notify=tell, environ=environ)
     return data.resolve(matrix.dataset, request)
-
-
-def verify(dataset: DataSet) -> None:
-    """Looks at the files of a data set; code is left to the workers."""
-    if not dataset.is_code:
-        data.verify(dataset)
 
 
 def described(matrix: Matrix, options: RunOptions, launch: Callable[[TrialSpec, Path], LocalWorker]) -> DataSet:
@@ -173,21 +167,33 @@ def described(matrix: Matrix, options: RunOptions, launch: Callable[[TrialSpec, 
 
     Raises:
         DataError: it fails, or returns something else than a data set.
+        UsageError: a model or a batch size of the matrix is not made for it.
         Interrupted: the user wants to stop.
     """
-    empty = DataSet(name=matrix.dataset, root="", sha256="")
-    spec = trial_spec(matrix, empty, options, cells.expand(matrix)[0], matrix.seeds[0])
-    with contextlib.ExitStack() as undone:
-        log = Path(tempfile.mkdtemp(prefix="mnist-bench-data-set-")) / "log"
-        undone.callback(shutil.rmtree, log.parent)
-        worker = launch(spec, log)
-        undone.callback(worker.kill)
+    log = Path(tempfile.mkdtemp(prefix="mnist-bench-data-set-")) / "log"
+    unknown = replace(MNIST, name=matrix.dataset)
+    worker = launch(trial_spec(matrix, unknown, options, cells.expand(matrix)[0], matrix.seeds[0]), log)
+    try:
         reply = worker.call(Describe(spec=worker.spec))
-        if not isinstance(reply, Described):
-            undone.pop_all()
-            worker.kill()
-            raise DataError(f"dataset: {getattr(reply, 'reason', reply)}; what it printed: {log}")
-        return reply.data
+    finally:
+        worker.kill()
+    if not isinstance(reply, Described):
+        raise DataError(f"dataset: {getattr(reply, 'reason', reply)}; what it printed: {log}")
+    shutil.rmtree(log.parent)
+    if found := [*_misfits(matrix, reply.data)]:
+        raise UsageError("\n".join(found))
+    return reply.data
+
+
+def _misfits(matrix: Matrix, data: DataSet) -> Iterator[str]:
+    """What of a matrix cannot be trained on a set."""
+    planned = cells.expand(matrix)
+    built_in = dict.fromkeys(one.model for one in planned if cells.model_of(matrix, one.model).model in MODELS)
+    if built_in and (data.shape, data.classes) != (MNIST.shape, MNIST.classes):
+        wanted, have = (f"{' x '.join(map(str, one.shape))} and {one.classes} classes" for one in (MNIST, data))
+        yield f"models: {', '.join(built_in)}: made for images of {wanted}; {data.name} has {have}: name your own"
+    for size in dict.fromkeys(one.batch_size for one in planned if one.batch_size > data.sizes[0]):
+        yield f"batch_sizes: {size} is more than the {data.sizes[0]:,} training images of {data.name}"
 
 
 def _plan(folder: RunFolder, manifest: Manifest, order: Sequence[cells.GroupTrials], options: Options) -> RunPlan:
@@ -244,7 +250,7 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
         ]
         observer.started(plan, done)
         if left:
-            verify(plan.manifest.dataset)
+            data.verify(plan.manifest.dataset)
         status: Literal["complete", "interrupted", "stopped"] = "stopped"
         try:
             interrupts.last_word = lambda: _close(folder, "interrupted")

@@ -150,22 +150,16 @@ def train_epoch(
 
 
 def evaluate(
-    forward: Forward,
-    batches: Iterable[Batch],
-    count: int,
-    device: torch.device,
-    wait: Wait,
-    clock: Clock = clock,
-    *,
-    classes: int = 10,
+    forward: Forward, batches: Iterable[Batch], predictions: torch.Tensor, wait: Wait, clock: Clock = clock
 ) -> Evaluated:
-    """Scores every image once; ``predictions_sha256`` is over the predicted classes in the file's order, uint8 (int32
-    where there are more than 256).
+    """Scores every image once; ``predictions_sha256`` is over the predicted classes in the file's order.
+
+    Args:
+        predictions: room for them, on the device.
     """
     wait()
     started = clock()
-    predictions = torch.empty(count, dtype=torch.uint8 if classes <= 256 else torch.int32, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=predictions.device)
     samples = 0
     with torch.inference_mode():
         for images, labels in batches:

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from inspect import signature
-from typing import Any
 
 import torch
 from torch import nn
 
 from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS, SELFTEST, load
 from mnist_bench.errors import TrialError
-from mnist_bench.records import CELL_VARIABLE, DataSet, ModelEntry
+from mnist_bench.records import CELL_VARIABLE, MNIST, DataSet, ModelEntry
 from mnist_bench.running.protocol import LOAD_DEPTH, LOAD_VARIABLE, LOAD_WIDTH
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -60,11 +59,8 @@ def lenet5() -> nn.Module:
     )
 
 
-MNIST = DataSet(name="mnist", root="", sha256="")
-
-
 def build_model(
-    entry: ModelEntry, *, allow_plugins: bool = False, plugin_path: str | None = None, data: DataSet = MNIST
+    entry: ModelEntry, data: DataSet = MNIST, *, allow_plugins: bool = False, plugin_path: str | None = None
 ) -> nn.Module:
     """Builds the model of ``entry`` on the CPU; proves that a plug-in gives logits (N, classes).
 
@@ -76,9 +72,8 @@ def build_model(
     if entry.model in MODELS:
         return load(MODELS[entry.model])()  # type: ignore[no-any-return]
     build = plugged(entry.model, allow_plugins=allow_plugins, plugin_path=plugin_path)
-    taken = signature(build).parameters if callable(build) else {}
-    facts: dict[str, Any] = {"shape": data.shape, "classes": data.classes}
-    model = build(**{name: value for name, value in facts.items() if name in taken})
+    facts, taken = {"shape": data.shape, "classes": data.classes}, signature(build).parameters
+    model = build(**{name: facts[name] for name in facts if name in taken})
     if not isinstance(model, nn.Module):
         raise TrialError(f"{entry.model}() returned a {type(model).__name__}, not a torch.nn.Module")
     _check_shape(entry.model, model, data)

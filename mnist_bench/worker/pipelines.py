@@ -112,8 +112,7 @@ def tensors(spec: TrialSpec, training: Training, device: torch.device) -> Pipeli
 def transformed(spec: TrialSpec, training: Training, device: torch.device) -> Pipeline:
     """torchvision's transforms, image by image."""
     transforms = import_torchvision().transforms
-    mean, std = ([value] if isinstance(value, float) else value for value in (training.mean, training.std))
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(training.mean, training.std)])
     return Loader(spec, device, *_read(spec, training, transform))
 
 
@@ -180,12 +179,10 @@ def import_torchvision() -> ModuleType:
 
 def _read(spec: TrialSpec, training: Training, transform: Any = None) -> tuple[Any, Any]:
     """The images of training, and those that are scored."""
-    if spec.data.is_code:
-        _, *both = sets.opened(spec)
-        train, test = (replace(one, transform=transform) for one in both)
-        return train, train if training.scored_on_training_images else test
 
     def read(*, train: bool) -> Any:
+        if spec.data.is_code:
+            return replace(sets.opened(spec)[1 if train else 2], transform=transform)
         kind = getattr(import_torchvision().datasets, SETS[spec.data.name].folder)
         return kind(spec.data.root, train=train, transform=transform, download=False)
 
@@ -193,17 +190,15 @@ def _read(spec: TrialSpec, training: Training, transform: Any = None) -> tuple[A
     return images, images if training.scored_on_training_images else read(train=False)
 
 
-def _pixels(read: Any) -> torch.Tensor:
+def _pixels(read: Any) -> Any:
     """uint8 (N, C, H, W)."""
-    images: torch.Tensor = read.data
-    return images if images.ndim == 4 else images.unsqueeze(1)
+    return read.data if read.data.ndim == 4 else read.data.unsqueeze(1)
 
 
-def _normalised(read: Any, training: Training) -> torch.Tensor:
-    mean, std = (_by_channel(value, torch.device("cpu")) for value in (training.mean, training.std))
-    return _pixels(read).to(torch.float32).div_(255.0).sub_(mean).div_(std)
+def _normalised(read: Any, training: Training) -> Any:
+    return _pixels(read).float().div_(255.0).sub_(_by_channel(training.mean)).div_(_by_channel(training.std))
 
 
-def _by_channel(values: Channels, device: torch.device) -> Any:
+def _by_channel(values: Channels, device: torch.device | None = None) -> Any:
     """A number, or a tensor that has one for each channel of a batch."""
     return values if isinstance(values, float) else torch.tensor(values, device=device).view(1, -1, 1, 1)

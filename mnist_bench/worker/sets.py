@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from mnist_bench.errors import TrialError
-from mnist_bench.records import Channels, DataSet, TrialSpec
+from mnist_bench.records import MNIST, Channels, DataSet, TrialSpec
 from mnist_bench.worker.models import plugged
 
-KEYS = ("train", "test", "mean", "std")
 FORM = "{'train': (images, labels), 'test': (images, labels), 'mean': number, 'std': number}"
+PAIR = "(images, labels): uint8 (N, C, H, W), and whole numbers from 0, one for each image"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +23,12 @@ class Images:
 
     data: torch.Tensor
     targets: torch.Tensor
-    transform: Callable[[Any], torch.Tensor] | None = None
+    transform: Any = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        assert self.transform
         return self.transform(self.data[index].permute(1, 2, 0).numpy()), int(self.targets[index])
 
 
@@ -37,68 +36,52 @@ def opened(spec: TrialSpec) -> tuple[DataSet, Images, Images]:
     """What the set is; its training and its test images. The function is called once in a process.
 
     Raises:
-        TrialError: it is not allowed, is not found, or returns something else.
+        TrialError: it is not allowed, is not found, or returns something else: than a data set, or than at the start.
     """
     function = plugged(spec.data.name, allow_plugins=spec.allow_plugins, plugin_path=spec.plugin_path)
-    return _called(spec.data.name, function)
-
-
-def verified(spec: TrialSpec) -> None:
-    """Raises a TrialError where the function returns something else than at the start."""
-    found, wanted = opened(spec)[0], spec.data
-    if found != wanted:
-        sums = f"SHA-256 {found.sha256[:12]}, not {wanted.sha256[:12]}"
-        mend = "it must return the same at every call (seed what is random)"
-        raise TrialError(f"{wanted.name} returned another data set than at the start ({sums}): {mend}")
+    found = _called(spec.data.name, function)
+    if spec.data.sha256 and found[0] != spec.data:
+        raise TrialError(f"{spec.data.name} returned another data set than at the start: seed what is random in it")
+    return found
 
 
 @lru_cache(maxsize=1)
 def _called(name: str, function: Callable[..., Any]) -> tuple[DataSet, Images, Images]:
     found = function()
-    if not isinstance(found, Mapping) or {*found} != {*KEYS}:
+    if not isinstance(found, Mapping) or {*found} != {"train", "test", "mean", "std"}:
         what = f"the keys {', '.join(map(str, found))}" if isinstance(found, Mapping) else f"a {type(found).__name__}"
         raise TrialError(f"{name}() returned {what}, not {FORM}")
     train, test = (_images(f"{name}: {key}", found[key]) for key in ("train", "test"))
-    channels, height, width = train.data.shape[1:]
-    if test.data.shape[1:] != train.data.shape[1:]:
-        sizes = [" x ".join(map(str, one.data.shape[1:])) for one in (train, test)]
-        raise TrialError(f"{name}: training images are {sizes[0]}, test images {sizes[1]}: make them alike")
-    mean, std = (_channels(f"{name}: {key}", found[key], channels) for key in ("mean", "std"))
-    if 0.0 in np.atleast_1d(std):
-        raise TrialError(f"{name}: std is 0: images are divided by it")
-    shape, sizes_ = (channels, height, width), (len(train), len(test))
-    classes = 1 + max(int(one.targets.max()) for one in (train, test))
-    digest = hashlib.sha256(repr((shape, sizes_, classes, mean, std)).encode())
-    for one in (train, test):
-        digest.update(one.data.numpy().data)
-        digest.update(one.targets.numpy().data)
-    about = DataSet(
-        name=name, root="", sha256=digest.hexdigest(), mean=mean, std=std, shape=shape, classes=classes, sizes=sizes_
-    )
-    return about, train, test
+    channels, height, width = shape = train.data.shape[1:]
+    if (other := test.data.shape[1:]) != shape:
+        raise TrialError(f"{name}: training images are {tuple(shape)}, test images {tuple(other)}: make them alike")
+    mean = _channels(f"{name}: mean", found["mean"], channels, least=0.0)
+    std = _channels(f"{name}: std", found["std"], channels, least=1e-6)
+    classes, sizes = 1 + int(torch.cat([train.targets, test.targets]).max()), (len(train), len(test))
+    about = replace(MNIST, name=name, mean=mean, std=std, shape=(channels, height, width), classes=classes, sizes=sizes)
+    digest = hashlib.sha256(repr(about).encode())
+    for values in (train.data, train.targets, test.data, test.targets):
+        digest.update(values.numpy().data)
+    return replace(about, sha256=digest.hexdigest()), train, test
 
 
 def _images(where: str, pair: Any) -> Images:
-    arrays = isinstance(pair, tuple | list) and all(isinstance(one, np.ndarray | torch.Tensor) for one in pair)
-    if not arrays or len(pair) != 2:
-        raise TrialError(f"{where}: should be (images, labels), two numpy arrays or torch tensors")
-    images, labels = (np.asarray(one.cpu() if isinstance(one, torch.Tensor) else one) for one in pair)
-    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-        found = f"{images.dtype} {images.shape}"
-        raise TrialError(f"{where}: images are {found}: make them uint8 (N, C, H, W), 0 to 255, as np.uint8 does")
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
-        wanted = f"whole numbers from 0, one for each of the {len(images):,} images"
-        raise TrialError(f"{where}: labels are {labels.dtype} {labels.shape}: make them {wanted}")
-    own = [np.require(one, requirements=["C", "W"]) for one in (images, labels.astype(np.int64))]
-    return Images(data=torch.from_numpy(own[0]), targets=torch.from_numpy(own[1]))
+    arrays = [np.array(np.asarray(one), order="C") for one in pair] if isinstance(pair, tuple | list) else []
+    if len(arrays) != 2 or not _sound(*arrays):
+        found = ", ".join(f"{one.dtype} {one.shape}" for one in arrays) or f"a {type(pair).__name__}"
+        raise TrialError(f"{where} is {found}: make it {PAIR}")
+    return Images(data=torch.from_numpy(arrays[0]), targets=torch.from_numpy(arrays[1].astype(np.int64)))
 
 
-def _channels(where: str, value: Any, channels: int) -> Channels:
-    try:
-        numbers = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        numbers = np.full(1, np.nan)
-    if numbers.shape not in ((), (channels,)) or not ((numbers >= 0) & (numbers <= 1)).all():
-        wanted = f"a number from 0 to 1 (pixels are scaled to that), or {channels} of them, one for each channel"
+def _sound(images: Any, labels: Any) -> bool:
+    fit = images.dtype == np.uint8 and images.ndim == 4 and images.size and labels.shape == images.shape[:1]
+    return bool(fit and labels.dtype.kind in "iu" and labels.min() >= 0)
+
+
+def _channels(where: str, value: Any, channels: int, *, least: float) -> Channels:
+    numbers = np.asarray(value)
+    fit = numbers.dtype.kind in "iuf" and numbers.shape in ((), (channels,))
+    if not fit or not ((numbers >= least) & (numbers <= 1)).all():
+        wanted = f"a number from {least:g} to 1 (pixels are scaled to that), or {channels}, one for each channel"
         raise TrialError(f"{where}: should be {wanted}")
-    return tuple(numbers.tolist()) if numbers.ndim else float(numbers)
+    return tuple(map(float, numbers)) if numbers.ndim else float(numbers)

@@ -17,10 +17,9 @@ from torch import nn
 
 from mnist_bench import data
 from mnist_bench.catalogue import EXECUTIONS, PIPELINES, Training, load, training_of
-from mnist_bench.cells import misfits
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
-from mnist_bench.records import EVALUATION_BATCH_SIZE, Matrix, Peaks, StepTimes, TrialSpec, VariantClass
+from mnist_bench.records import Peaks, StepTimes, TrialSpec, VariantClass
 from mnist_bench.running import protocol as messages
 from mnist_bench.worker import executions, loop, process, sets
 from mnist_bench.worker.devices import open_device
@@ -34,11 +33,6 @@ TRACE_STEPS = 20
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
 WARMUP_EPOCH = -1  # the order of warm-up and session, which no training epoch has
 CLASSES: dict[str, VariantClass] = {"fp32": "A", "tf32": "B", "bf16": "B"}
-
-
-def _same(protocol: int) -> None:
-    if protocol != messages.PROTOCOL_VERSION:
-        raise TrialError(f"the runner speaks protocol {protocol}, this worker {messages.PROTOCOL_VERSION}")
 
 
 class LiveTrial:
@@ -55,29 +49,23 @@ class LiveTrial:
         self._orders = hashlib.sha256()
         self._state_relocator, self._input_relocator = Relocator(), Relocator()
 
-    def describe(self, spec: TrialSpec, protocol: int) -> messages.Described:
+    def describe(self, spec: TrialSpec) -> messages.Described:
         """Calls the function that is the data set."""
-        _same(protocol)
         return messages.Described(data=sets.opened(spec)[0])
 
     # ── prepare ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def prepare(self, spec: TrialSpec, protocol: int) -> messages.Prepared | messages.Unavailable:
         """Device, data, model, compilation, warm-up, the loss trace: each a phase; leaves the state as built."""
-        _same(protocol)
+        if protocol != messages.PROTOCOL_VERSION:
+            raise TrialError(f"the runner speaks protocol {protocol}, this worker {messages.PROTOCOL_VERSION}")
         self._spec, self._training = spec, training_of(spec.model, spec.recipe, spec.data)
         self._device = open_device(spec.cell.device)
         with self._waterfall.phase("device"):
             if unavailable := self._open_device():
                 return unavailable
         with self._waterfall.phase("data"):
-            if spec.data.is_code:
-                sets.verified(spec)
-            else:
-                data.verify(spec.data)
-            matrix = Matrix(models=(spec.model,), devices=(), batch_sizes=(), variants=())
-            if found := misfits(matrix, [spec.cell], spec.data):
-                raise TrialError("; ".join(found))
+            data.verify(spec.data)
         self._pipeline = self._open_pipeline(self._training)
         with self._waterfall.phase("build"):
             self._build()
@@ -127,8 +115,7 @@ class LiveTrial:
         torch.manual_seed(spec.seed)
         random.seed(spec.seed)
         np.random.seed(spec.seed)
-        allowed, path = spec.allow_plugins, spec.plugin_path
-        model = build_model(spec.model, allow_plugins=allowed, plugin_path=path, data=spec.data)
+        model = build_model(spec.model, spec.data, allow_plugins=spec.allow_plugins, plugin_path=spec.plugin_path)
         self._model: nn.Module = model.to(device)
         if spec.variant.channels_last:
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -145,6 +132,8 @@ class LiveTrial:
     def _full_batches(self) -> Iterator[Batch]:
         """Batches without end, none ragged, in an order that no training epoch has."""
         count, size = self._pipeline.train_images, self._spec.cell.batch_size
+        if size > count:
+            raise TrialError(f"batch_sizes: {size} is more than the {count:,} training images of the data set")
         orders = (epoch_order(self._spec.seed, WARMUP_EPOCH - repeat, count) for repeat in itertools.count())
         whole = (self._pipeline.train_batches(order[: count // size * size]) for order in orders)
         return itertools.chain.from_iterable(whole)
@@ -175,7 +164,7 @@ class LiveTrial:
             with self._scoring():
                 scored, _ = next(iter(self._pipeline.test_batches()))
                 more_s += self._more_at_first(self._program.forward, scored)
-                if (tail := self._pipeline.test_images % EVALUATION_BATCH_SIZE) not in (0, len(scored)):
+                if tail := self._pipeline.test_images % len(scored):
                     more_s += self._more_at_first(self._program.forward, scored[:tail])
         if compiled and not executions.graphs_compiled():
             raise TrialError("nothing was compiled: dynamo is switched off, or skips the whole model")
@@ -315,11 +304,10 @@ class LiveTrial:
         if other_set:  # opened only when asked for: whatever is timed holds one set of images to score
             swapped = not self._training.scored_on_training_images
             pipeline = self._open_pipeline(replace(self._training, scored_on_training_images=swapped))
-        count = pipeline.test_images
+        count, kind = pipeline.test_images, torch.uint8 if self._spec.data.classes <= 256 else torch.int32
         with self._waterfall.phase("evaluation"), self._no_compilation("the evaluation"), self._scoring():
-            batches, forward = pipeline.test_batches(), self._program.forward
-            classes = self._spec.data.classes
-            score = evaluate(forward, batches, count, device.torch_device, device.synchronize, classes=classes)
+            predictions = torch.empty(count, dtype=kind, device=device.torch_device)
+            score = evaluate(self._program.forward, pipeline.test_batches(), predictions, device.synchronize)
         if score.samples != count:
             raise TrialError(f"{score.samples} images were scored, not {count}")
         return score

@@ -182,7 +182,11 @@ def test_a_corrupt_file_stops_everything_but_a_fetch(world, served, kind, packed
     next(world.raw.glob(f"{FILE_NAMES[3]}*")).unlink()  # also where another file would have to be fetched
     with pytest.raises(DataError) as caught:
         world.ask(kind)
-    for words in (f"{path}: corrupt", f"mnist-bench data fetch --data-dir {world.root}", "or delete the file"):
+    for words in (
+        f"{path}: corrupt",
+        f"mnist-bench data fetch --dataset mnist --data-dir {world.root}",
+        "or delete the file",
+    ):
         assert words in str(caught.value)
     assert served.asked == []
     world.fetch()

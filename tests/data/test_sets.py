@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from mnist_bench.catalogue import FETCHED, FILE_NAMES, SETS
@@ -15,17 +14,14 @@ from mnist_bench.worker.pipelines import import_torchvision
 
 from .conftest import pack
 
-OTHERS = ["fashion-mnist", "kmnist"]
-
 
 @pytest.mark.parametrize("name", FETCHED)
 def test_the_facts_are_torchvision_s(name):
     theirs, ours = getattr(import_torchvision().datasets, SETS[name].folder), SETS[name]
-    assert {url.removeprefix("https://") for url in theirs.mirrors} <= {
-        u.removeprefix("https://") for u in ours.mirrors
-    }
-    assert [packed.removesuffix(".gz") for packed, _ in theirs.resources] == list(ours.checksums or ours.packed)
-    assert name == "mnist" or tuple(theirs.classes) == ours.classes
+    addresses, known = ({url.replace("https:", "http:") for url in one.mirrors} for one in (theirs, ours))
+    assert addresses <= known
+    assert [packed.removesuffix(".gz") for packed, _ in theirs.resources] == list(ours.checksums)
+    assert len(theirs.classes) == len(ours.classes)
 
 
 @pytest.fixture
@@ -34,13 +30,13 @@ def known(world, server, monkeypatch):
     world.environ["MNIST_BENCH_MIRROR"] = server.url("good")
     monkeypatch.setenv("MNIST_BENCH_MIRROR", server.url("good"))
     packed = {name: hashlib.sha256(pack(content)).hexdigest() for name, content in world.tiny.items()}
-    monkeypatch.setitem(SETS, "kmnist", replace(SETS["kmnist"], packed=packed))
-    monkeypatch.setitem(SETS, "fashion-mnist", replace(SETS["fashion-mnist"], checksums=SETS["mnist"].checksums))
+    for name, sums in (("kmnist", packed), ("fashion-mnist", SETS["mnist"].checksums)):
+        monkeypatch.setitem(SETS, name, replace(SETS[name], checksums=sums))
     return server
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_set_is_fetched_proven_and_shown_beside_the_others(world, known, name, capsys):
+@pytest.mark.parametrize("name", ["fashion-mnist", "kmnist"])
+def test_a_set_is_fetched_and_proven_beside_the_others(world, known, name):
     world.put(packed=True)  # MNIST's, which are none of this set's
     assert main(["data", "fetch", "--dataset", name]) == main(["data", "verify", "--dataset", name]) == 0
     raw = raw_folder(world.root, name)
@@ -48,15 +44,13 @@ def test_a_set_is_fetched_proven_and_shown_beside_the_others(world, known, name,
     assert (raw.parent / SUMS_FILE).exists() == (name == "kmnist")
     before, data = world.files(), world.ask(name, offline=True)
     pixels = read_idx(raw / FILE_NAMES[0], 28, 28) / 255
-    own = (0.286, 0.353) if name == "fashion-mnist" else (pixels.mean(), pixels.std())
-    assert (data.name, data.root) == (name, str(world.root))
+    own = SETS[name].pixels or (pixels.mean(), pixels.std())
     assert (data.mean, data.std) == pytest.approx(own, abs=5e-5)
-    assert (world.files(), capsys.readouterr().err.count("downloading")) == (before, 4)
+    assert world.files() == before
     assert world.ask("mnist", offline=True).sha256 == data.sha256  # its own files were not lost on the way
-    labels = np.fromfile(raw / FILE_NAMES[1], np.uint8)
-    labels[-1] ^= 1
-    labels.tofile(raw / FILE_NAMES[1])
-    with pytest.raises(DataError, match=rf"{raw}/{FILE_NAMES[1]}: corrupt(?s:.*)fetch --dataset {name} --data-dir"):
+    labels = raw / FILE_NAMES[1]
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\n")
+    with pytest.raises(DataError, match=rf"{labels}: corrupt(?s:.*)fetch --dataset {name} --data-dir"):
         verify(data)
     assert main(["data", "fetch", "--dataset", name]) == 0
     verify(data)
@@ -71,7 +65,5 @@ def test_what_no_published_checksum_proves_is_not_believed(world, known):
     data = world.ask("kmnist", offline=True)
     assert known.asked == []
     (folder.parent / SUMS_FILE).unlink()
-    for packed in folder.glob("*.gz"):
-        packed.write_bytes(pack(b"other"))
     with pytest.raises(DataError, match="missing"):
         verify(data)

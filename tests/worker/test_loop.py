@@ -107,7 +107,7 @@ def test_every_image_is_scored_once():
             clock.sleep(10 * MS)
             yield logits[begin : begin + 10], labels[begin : begin + 10]
 
-    score = evaluate(lambda images: images, scored(), 25, torch.device("cpu"), lambda: None, clock)
+    score = evaluate(lambda images: images, scored(), torch.empty(25, dtype=torch.uint8), lambda: None, clock)
     assert (score.correct, score.samples, score.seconds) == (20, 25, pytest.approx(0.03))
     predicted = logits.argmax(1).to(torch.uint8).numpy().tobytes()
     assert score.predictions_sha256 == hashlib.sha256(predicted).hexdigest()
