@@ -44,17 +44,15 @@ LAST_LINES = 3
 SIGN = "mnist-bench imports: "
 # Runs under the reference's code: it may name nothing that an older commit lacks.
 PROGRAM = f"""
-import importlib, json, os, sys
+import importlib.util, json, os, sys
 
 def say():
     print()
     print("{SIGN}" + json.dumps([getattr(protocol, "PROTOCOL_VERSION", "unknown"), places]), flush=True)
 
 package = importlib.import_module("mnist_bench")
-try:
-    protocol = importlib.import_module("mnist_bench.running.protocol")
-except ModuleNotFoundError:  # the folder's name until version 0.1.0
-    protocol = importlib.import_module("mnist_bench.run.protocol")
+room = "running" if importlib.util.find_spec("mnist_bench.running") else "run"  # its name until version 0.1.0
+protocol = importlib.import_module(f"mnist_bench.{{room}}.protocol")
 worker = importlib.import_module("mnist_bench.worker")
 if hasattr(worker, "__path__"):
     importlib.import_module("mnist_bench.worker.server")
