@@ -177,11 +177,8 @@ def test_a_set_goes_through_all(repo, run, tiny, tmp_path, monkeypatch, hasty):
     for module in (conduct, samples):
         monkeypatch.setattr(module, "looks", lambda cells, margins: (1,))
     monkeypatch.setattr(sides, "PAIR_TOKEN_S", 0.1)
-    for name, title, model in (
-        ("kmnist", "KMNIST", "mlp"),
-        ("fashion-mnist", "FashionMNIST", "mlp"),
-        ("tiny:load", "tiny:load", "tiny:build"),
-    ):
+    for name in ("kmnist", "fashion-mnist", "tiny:load"):
+        model, title = ("mlp", SETS[name].folder) if name in SETS else ("tiny:build", name)
         repo.put("m.yaml", json.dumps(MATRIX | {"dataset": name, "models": [model], "batch_sizes": [20]}))
         repo.commit()
         assert run("run m.yaml --allow-plugins --offline --no-wait --format csv").count(f",{name},") == 2
