@@ -53,11 +53,10 @@ def test_frames_say_what_the_files_and_the_command_say(results, capsys):
 
 
 def test_types_do_not_depend_on_what_was_measured(results, tmp_path):
-    nothing = keep(tmp_path, make_manifest([one := make_failed()]), [one])
-    full, empty = mb.load(output_dir=results), mb.load(nothing.path)
-    for name in ("table", "epochs", "sessions"):
-        pd.testing.assert_series_equal(getattr(full, name)().dtypes, getattr(empty, name)().dtypes)
-    assert len(empty.sessions()) == 0
+    keep(tmp_path, make_manifest([one := make_failed()]), [one])
+    full, empty = (mb.load(output_dir=place) for place in (results, tmp_path))
+    for of in (mb.Run.table, mb.Run.epochs, mb.Run.sessions):
+        pd.testing.assert_series_equal(of(full).dtypes, of(empty).dtypes)
     assert empty.table()["epoch_s"].isna().all()
 
 
@@ -78,9 +77,8 @@ def test_two_runs_and_the_turns_of_a_session(tmp_path):
 def test_a_notebook_shows_a_table_in_which_no_name_is_markup(results, tmp_path):
     assert "speed-up" in mb.load(output_dir=results)._repr_html_()
     evil = make_trial(make_cell("<b>x</b>"))
-    shown = mb.load(keep(tmp_path, make_manifest([evil]), [evil]).path)
-    assert "&lt;b&gt;x" in shown._repr_html_()
-    assert "<b>" not in shown._repr_html_()
+    shown = mb.load(keep(tmp_path, make_manifest([evil]), [evil]).path)._repr_html_()
+    assert ("&lt;b&gt;x" in shown, "<b>" in shown) == (True, False)
 
 
 def test_a_matrix_built_here_is_that_of_a_file(tmp_path):
@@ -90,12 +88,9 @@ def test_a_matrix_built_here_is_that_of_a_file(tmp_path):
     with pytest.raises(ConfigError) as refused:
         mb.Matrix(**AXES | {"models": ["mpl", print]}, seed=3)
     said = str(refused.value)
-    for words in (
-        "models[0].model: unknown model 'mpl'",
-        "[1].model: unknown model '<built-in",
-        "did you mean 'seeds'",
-    ):
-        assert words in said
+    assert "models[0].model: unknown model 'mpl'" in said
+    assert "models[1].model: unknown model '<built-in" in said
+    assert "did you mean 'seeds'" in said
 
 
 def test_a_run_that_cannot_be_is_refused(tmp_path):
