@@ -76,8 +76,8 @@ def waterfall(material: Material) -> Plot:
     drawn = bars.mark_bar(height={"band": 0.72}).encode(x=x, y=CELLS, order=alt.Order("rank:Q"))
 
     def caption(own: Sequence[Drawn]) -> str:
-        trained = [value["share"] for one in own for value in one.values if value["phase"] == PHASES[0]]
-        return f"Training steps take {span(trained, '{:.0%}'.format) or 'nothing'} of the time awake."
+        trained = [100 * value["share"] for one in own for value in one.values if value["phase"] == PHASES[0]]
+        return f"Training steps take {span(trained, '{:.0f} %'.format) or 'nothing'} of the time awake."
 
     return panelled(
         [_phases(cell, [one for _, one in own.values()]) for cell, own in material.run.ok.items()],
