@@ -190,8 +190,8 @@ def test_what_a_document_names_exists(path):
 
 def test_readme_has_every_command_and_no_other():
     table = (ROOT / "README.md").read_text("utf-8").partition("## Commands")[2]
-    rows = re.findall(r"^\| `(\w+)[^|]*\| (.+) \|$", table, re.MULTILINE)
-    assert {name for name, _ in rows} == set(COMMANDS)
+    rows = re.findall(r"^\| (`[^|]+) \| .+ \|$", table, re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(COMMANDS)
 
 
 def test_columns_that_are_explained_exist():

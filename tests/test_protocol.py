@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from mnist_bench.records import CompileOptions, ModelEntry, StepTimes, Variant, encode
+from mnist_bench.records import CompileOptions, ModelEntry, Peaks, StepTimes, Variant, encode
 from mnist_bench.running import protocol
 from mnist_bench.running.protocol import Block, Reply, Request, decode_reply, decode_request
 
@@ -29,6 +29,8 @@ st.register_type_strategy(str, TEXT)
 st.register_type_strategy(
     StepTimes, st.builds(StepTimes, p50_ms=FLOATS, p95_ms=FLOATS, p99_ms=FLOATS, count=st.integers(0, 10**9))
 )
+COUNTS = st.integers(0, 10**13)
+st.register_type_strategy(Peaks, st.builds(Peaks, host_bytes=COUNTS, device_bytes=st.none() | COUNTS))
 
 
 def built(kind: type) -> st.SearchStrategy[Any]:

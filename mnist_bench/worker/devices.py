@@ -98,7 +98,7 @@ class Cuda(Device):
 
     def missing(self) -> str | None:
         if torch.version.cuda is None and torch.version.hip is None:
-            return f"this torch ({torch.__version__}) is a CPU build: install a CUDA build (README: which torch)"
+            return f"this torch ({torch.__version__}) is a CPU build: install a CUDA build (pytorch.org/get-started)"
         if not torch.cuda.is_available():
             return "torch sees no GPU: check the NVIDIA driver (nvidia-smi) and CUDA_VISIBLE_DEVICES"
         index = self.torch_device.index

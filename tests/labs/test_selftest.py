@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import sys
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -216,9 +217,8 @@ def test_from_calibration_to_the_last_check(run, machine, images, tmp_path):
     # What reached whom: work and wrong labels side B alone, all else both alike.
     assert (machine.loads("A"), machine.loads("B")) == ({0}, {50, 100, 200})
     assert {spec.data.sha256 for spec, *_ in machine.started if spec.side == "A"} == {images.sha256}
-    assert {(root, spec.plugin_path) for spec, *_, root in machine.started} == {
-        (tmp_path / "here", str(tmp_path / "here"))
-    }
+    where = {(root, python, spec.plugin_path) for spec, *_, root, python in machine.started}
+    assert where == {(tmp_path / "here", sys.executable, str(tmp_path / "here"))}
     assert not list(tmp_path.glob("mnist-bench-selftest-*")), "nothing is left"
 
 

@@ -87,7 +87,7 @@ INPUT = "from an input (2, 1, 28, 28) came"
 NOT_FOUND = "no module 'nowhere_at_all{}' beside the matrix file or among the packages"
 REFUSED = [
     ("refused:build", "def build(): return 5", "refused:build() returned a int, not a torch.nn.Module"),
-    ("refused:build", "build = 5", "'int' object is not callable"),
+    ("refused:build", "build = 5", "5 is not a callable object"),
     ("refused:build", "def other(): ...", "module 'refused' has no attribute 'build'"),
     ("refused:build", MADE.format("images[:, 0, 0, :9]"), f"refused:build: {INPUT} (2, 9), not logits (2, 10)"),
     ("refused:build", MADE.format("[1]"), f"refused:build: {INPUT} list, not logits (2, 10)"),
