@@ -118,7 +118,7 @@ def exit_code(step: int, walked: list[Command]) -> int:
 
 def words(text: str) -> set[str]:
     """Words that are the same on every machine: no figures, answers, ids of runs, nothing that the terminal cut off."""
-    text = re.sub(r"^[\w.]+: (dataloader|batch) .*(\n  \S.*)*", "", text.replace("\r", ""), flags=re.MULTILINE)
+    text = re.sub(r"^[\w.]+: (dataloader|batch)\b.*(\n  \S.*)*", "", text.replace("\r", ""), flags=re.MULTILINE)
     return set(re.findall(r"(?<![\w…])[a-z][a-z_-]{2,}(?![\w…])", text.lower())) - COMES_AND_GOES
 
 
