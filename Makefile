@@ -31,7 +31,7 @@ reproduce: $(STAMP) ## the tutorial's experiments beside published: ARGS="--seed
 	$(BIN)/python -m mnist_bench reproduce $(ARGS)
 
 # Stealing keeps neighbours together: what they share is made once.
-test: $(TEST_STAMP) ## the tests, in two processes (about 6 minutes); adds what they need
+test: $(TEST_STAMP) ## the tests, in two processes (about 8 minutes); adds what they need
 	$(BIN)/python -m pytest -m "not bars" -n 2 --dist worksteal $(ARGS)
 
 lint: $(TEST_STAMP) ## style, types and import walls
