@@ -250,17 +250,17 @@ def fingerprint(matrix: Matrix) -> str:
 def entries(matrix: Matrix) -> dict[str, str]:
     """What each key of a matrix says, as JSON: by these a person tells two apart that ``fingerprint`` does."""
     names = [field.name for field in dataclasses.fields(matrix)]
-    return {name: json.dumps(_written(getattr(matrix, name)), ensure_ascii=False) for name in names}
+    return {name: json.dumps(written(getattr(matrix, name)), ensure_ascii=False) for name in names}
 
 
-def _written(value: Any) -> Any:
+def written(value: Any) -> Any:
     """A value of a matrix without what is a default, as people write it."""
     if isinstance(value, tuple):
-        return [_written(item) for item in value]
+        return [written(item) for item in value]
     if not dataclasses.is_dataclass(value):
         return value
     known = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-    return {field.name: _written(own) for field, own in known if own != field.default}
+    return {field.name: written(own) for field, own in known if own != field.default}
 
 
 def digest(values: Any) -> str:

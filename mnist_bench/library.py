@@ -192,7 +192,7 @@ def run(matrix: records.Matrix | str | Path, *, progress: bool = False, **flags:
         path, chosen = BUILT, config.checked(matrix, source="matrix", allow_plugins=args.allow_plugins)
     else:
         path, chosen = Path(matrix), config.load(Path(matrix), allow_plugins=args.allow_plugins)
-    plan, found = command.carry_out(command.new(args, path, chosen), args, make_console(args, stderr=True))
+    plan, found = command.carry_out(command.begin(args, path, chosen), args, make_console(args, stderr=True))
     if found.manifest.status == "interrupted":
         again = options.resuming(args, plan.folder.run_id)
         raise Interrupted(f"interrupted; what was finished is kept: go on with {again}")

@@ -39,6 +39,7 @@ Side = Literal["A", "B"]  # of a check: the reference, the change
 Packages = Literal["shared", "per-side"]  # of a check whose sides require other ones: those here, or each side's own
 # Rule 8 of docs/measurement.md: A same arithmetic, B changed numerics, C changed algorithm.
 VariantClass = Literal["A", "B", "C"]
+CLASSES: dict[str, VariantClass] = {"fp32": "A", "tf32": "B", "bf16": "B"}  # by precision
 Optimizer = Literal["sgd", "adam", "adamw"]
 if TYPE_CHECKING:
     Execution: TypeAlias = str
@@ -491,7 +492,8 @@ class Peaks:
 class Session:
     """The timing session of one group: a line of ``sessions.jsonl``. ``members`` are trial ids.
 
-    ``seconds``: of wall time, from the start of the group's first worker to the session's end. ``peaks``: by member.
+    ``seconds``: of wall time, from the start of the group's first worker to the session's end. ``peaks`` and ``traces``
+    (the losses of the first steps) are by member.
     """
 
     group: str
@@ -503,6 +505,7 @@ class Session:
     seconds: Seconds = 0.0
     noisy: tuple[str, ...] = ()
     peaks: dict[str, Peaks] = field(default_factory=dict)
+    traces: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.members)
@@ -570,6 +573,21 @@ class Sides:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """What a run is beyond its matrix that is a race.
+
+    Args:
+        admitted: the class that a cell may have: A alone, or A and B.
+        across_batch_sizes: those of one model and device race each other, by seconds an image.
+        budget_s: wall time of the process groups of each model and device (and batch size).
+    """
+
+    admitted: VariantClass = "A"
+    across_batch_sizes: bool = False
+    budget_s: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """What a run was asked for beyond its matrix: what holds for it again when it is resumed."""
 
@@ -581,6 +599,7 @@ class RunOptions:
     strict_devices: bool = False
     score_both: bool = False  # the final weights of every trial on both image sets
     companion: RunId | None = None  # the run beside this one, of the same command (``reproduce``)
+    race: Race | None = None
     across_machines: bool = False
     merged_from: tuple[RunId, ...] = ()
 

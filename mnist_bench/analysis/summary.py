@@ -154,19 +154,16 @@ def _class(run: Run, cell: Cell) -> tuple[VariantClass, tuple[str, ...]]:
     """The class of a cell by its settings (the least alike of the seeds), held against its loss traces (rule 8)."""
     by_settings: VariantClass = max(measurement.class_ for _, measurement in run.ok[cell].values())
     pairs = common(run.ok.get(run.reference_of(cell), {}), run.ok[cell])
-    worst = max((trace_difference(this, other) for (_, other), (_, this) in pairs), default=0.0)
+    worst = max((trace_difference(this.loss_trace, other.loss_trace) for (_, other), (_, this) in pairs), default=0.0)
     if by_settings != "A" or worst <= TRACE_RTOL:
         return by_settings, ()
     return "B", (f"its losses differ from the reference variant's by up to {worst:.1%} in the first steps: class B",)
 
 
-def trace_difference(one: Measurement, other: Measurement) -> float:
+def trace_difference(one: Sequence[float], other: Sequence[float]) -> float:
     """The largest relative difference of two loss traces; infinite where one ends early (a loss was not finite)."""
-    if one.loss_trace == other.loss_trace:
-        return 0.0
-    pairs = zip(one.loss_trace, other.loss_trace, strict=False)
-    worst = max((abs(a - b) / max(abs(b), 1e-12) for a, b in pairs), default=0.0)
-    return worst if len(one.loss_trace) == len(other.loss_trace) else float("inf")
+    worst = max((abs(a - b) / max(abs(b), 1e-12) for a, b in zip(one, other, strict=False)), default=0.0)
+    return worst if len(one) == len(other) else float("inf")
 
 
 def _fastest(run: Run) -> set[Cell]:

@@ -14,6 +14,7 @@ from mnist_bench.errors import BenchError
 # name: (module, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("mnist_bench.cli.run", "train, time and evaluate every cell of a matrix; write results/"),
+    "race": ("mnist_bench.cli.race", "find the fastest variant of each model and device, in less time than a run"),
     "init": ("mnist_bench.cli.init", "write the commented benchmarks.yaml, to be edited"),
     "plan": ("mnist_bench.cli.plan", "print the cells in order, what will be skipped and why, and how long it takes"),
     "reproduce": ("mnist_bench.cli.reproduce", "the tutorial's three experiments, measured beside published"),

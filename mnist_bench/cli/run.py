@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -17,7 +17,7 @@ from mnist_bench.cli import options
 from mnist_bench.cli.console import add_to_summary, make_console, print_result
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
-from mnist_bench.records import Manifest, Matrix, RunOptions
+from mnist_bench.records import Manifest, Matrix, Race, RunOptions
 from mnist_bench.table import duration, plain
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     errors = make_console(args, stderr=True)
-    plan, run = carry_out(_resume(args) if args.resume else new(args, *options.read_matrix(args)), args, errors)
+    plan, run = carry_out(_resume(args) if args.resume else begin(args, *options.read_matrix(args)), args, errors)
     code = conclude(run, args, errors)
     add_to_summary(lambda room: (plan.folder.path / "results.md").read_bytes())
     if not args.quiet:
@@ -56,9 +56,13 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def carry_out(
-    begin: "Callable[[Observer], RunPlan]", args: argparse.Namespace, errors: Console
+    begin: "Callable[[Observer], RunPlan]", args: argparse.Namespace, errors: Console, **more: Any
 ) -> "tuple[RunPlan, Run]":
-    """Executes a run, alone on this machine, and tells of it on ``errors`` as far as ``args`` want to hear."""
+    """Executes a run, alone on this machine, and tells of it on ``errors`` as far as ``args`` want to hear.
+
+    Args:
+        more: for ``runner.execute``.
+    """
     from mnist_bench.cli.progress import RunProgress, Screen
     from mnist_bench.machine.noise import alone
     from mnist_bench.running import runner
@@ -66,10 +70,12 @@ def carry_out(
     with alone(wait=not args.no_wait, tell=errors.print), Screen(errors, args) as screen:
         progress = RunProgress(screen)
         plan = begin(progress)
-        return plan, runner.execute(plan, progress, os.environ)
+        return plan, runner.execute(plan, progress, os.environ, **more)
 
 
-def new(args: argparse.Namespace, path: Path, matrix: Matrix) -> "Callable[[Observer], RunPlan]":
+def begin(
+    args: argparse.Namespace, path: Path, matrix: Matrix, race: Race | None = None
+) -> "Callable[[Observer], RunPlan]":
     """Refuses bad input now; the run's folder is made later, when the machine is ours.
 
     Args:
@@ -77,18 +83,25 @@ def new(args: argparse.Namespace, path: Path, matrix: Matrix) -> "Callable[[Obse
     """
     from mnist_bench.running import runner
 
-    run_options = _options(args, path)
+    run_options = _options(args, path, race)
     groups = runner.draft(matrix, run_options.run)
     return lambda observer: runner.start(matrix, groups, run_options, observer, os.environ)
 
 
 def _resume(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
-    from mnist_bench.running import runner
-
     folder = RunFolder.open(args.output_dir, args.resume)
     manifest = folder.manifest()
-    plan = runner.resume(folder, _options(args, options.DEFAULT_MATRIX))
+    if manifest.options.race:
+        raise UsageError(f"--resume {folder.run_id}: is a race: mnist-bench race --resume {folder.run_id}")
     _refuse_another_matrix(args, manifest)
+    return resume(args, folder)
+
+
+def resume(args: argparse.Namespace, folder: RunFolder) -> "Callable[[Observer], RunPlan]":
+    """Refuses a folder that cannot be gone on with now."""
+    from mnist_bench.running import runner
+
+    plan = runner.resume(folder, _options(args, options.DEFAULT_MATRIX))
     return lambda observer: plan
 
 
@@ -112,9 +125,9 @@ def _refuse_another_matrix(args: argparse.Namespace, manifest: Manifest) -> None
             )
 
 
-def _options(args: argparse.Namespace, path: Path) -> "Options":
-    own = {name: getattr(args, name) for name in (*AS_STARTED, "allow_plugins")}
-    return options.executed(args, str(path), RunOptions(plugin_path=str(path.resolve().parent), **own))
+def _options(args: argparse.Namespace, path: Path, race: Race | None = None) -> "Options":
+    own = {name: getattr(args, name) for name in (*AS_STARTED, "allow_plugins") if name in args}
+    return options.executed(args, str(path), RunOptions(plugin_path=str(path.resolve().parent), race=race, **own))
 
 
 def conclude(run: "Run", args: argparse.Namespace, errors: Console) -> int:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from time import perf_counter_ns
@@ -18,7 +18,7 @@ from mnist_bench.records import Epochs, Failure, Group, ImageSets, Measurement, 
 from mnist_bench.running import protocol
 from mnist_bench.running.process import LocalWorker
 from mnist_bench.running.protocol import EndSession, EpochDone, Evaluate, Evaluated, Finished, SessionEnded
-from mnist_bench.running.session import NS, Left, Member, failure_of, time_session
+from mnist_bench.running.session import NS, Leave, Left, Member, failure_of, time_session
 
 if TYPE_CHECKING:
     from mnist_bench.running.runner import RunPlan
@@ -61,6 +61,7 @@ class Settings:
         launch: starts a worker.
         together: sessions are paired.
         reference: the variant that the others are compared with.
+        leave: which members of a session need no further rounds (``time_session``).
         unavailable: what no trial need ask again: a device, or its compiler, found to be missing.
     """
 
@@ -71,6 +72,7 @@ class Settings:
     together: bool = True
     strict_devices: bool = False
     reference: str | None = None
+    leave: Leave = lambda rounds, alive: ()
     unavailable: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,7 +107,7 @@ def run_group(
                     case Member() as ready:
                         live.append(ready)
                     case outcome:
-                        yield _trial(spec, outcome, started_at)
+                        yield trial_of(spec, outcome, started_at)
             if not train:
                 live.sort(key=lambda member: member.spec.id)
             for members in _sessions([member for member in live if member.spec.id not in timed], settings):
@@ -114,13 +116,13 @@ def run_group(
                 found = _outcome(member, settings, train=train)
                 member.worker.kill()
                 if found:
-                    yield _trial(member.spec, found, started_at)
+                    yield trial_of(member.spec, found, started_at)
         finally:
             for worker in workers.values():
                 worker.kill()
 
 
-def _trial(spec: TrialSpec, outcome: Outcome, started_at: str) -> Trial:
+def trial_of(spec: TrialSpec, outcome: Outcome, started_at: str) -> Trial:
     return Trial(
         id=spec.id,
         cell=spec.cell,
@@ -189,6 +191,7 @@ def _session(group: str, members: Sequence[Member], settings: Settings, rng: ran
         precision=settings.precision,
         budget_s=settings.budget_s,
         progress=progress,
+        leave=settings.leave,
     )
     _, noisy = noise.compare(before, noise.read(pids), CORES)
     for member in members:
@@ -204,16 +207,17 @@ def _session(group: str, members: Sequence[Member], settings: Settings, rng: ran
         seconds=(perf_counter_ns() - begin_ns) * NS,
         noisy=noisy,
         peaks={member.spec.id: member.prepared.peaks for member in members},
+        traces={member.spec.id: member.prepared.loss_trace for member in members},
     )
 
 
 def _pairs(members: Sequence[Member], reference: str | None) -> list[tuple[int, int]]:
     """The ratios that the tables will show: against the reference variant, and against the CPU."""
-    places = {(member.spec.cell.device, member.spec.cell.variant): place for place, member in enumerate(members)}
+    places = {member.spec.cell: place for place, member in enumerate(members)}
     return [
         (places[other], place)
-        for (device, variant), place in places.items()
-        for other in ((device, reference or ""), ("cpu", variant))
+        for cell, place in places.items()
+        for other in (replace(cell, variant=reference or ""), replace(cell, device="cpu"))
         if places.get(other, place) != place
     ]
 

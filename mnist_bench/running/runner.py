@@ -29,6 +29,8 @@ from mnist_bench.running.protocol import Describe, Described
 WORKER_BYTES = 1536 << 20  # of host memory, about, for a live trial with its data, torch and a compiler's leavings
 TABLES_S, TABLES_SHARE = 60.0, 0.02  # the tables are written after so long, and take at most such a share of the time
 Launch = Callable[[TrialSpec], LocalWorker]
+# What comes before the training of groups: of the plan, the groups, the ids of what is done (to be added to), settings.
+Prelude = Callable[["RunPlan", Sequence[Group], set[str], Settings, Interrupts], list[Group]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,13 +228,20 @@ def trial_spec(matrix: Matrix, dataset: DataSet, options: RunOptions, cell: Cell
     )
 
 
-def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launch: Launch | None = None) -> Run:
+def execute(
+    plan: RunPlan,
+    observer: Observer,
+    environ: Mapping[str, str],
+    launch: Launch | None = None,
+    prelude: Prelude = lambda plan, left, done, settings, interrupts: [*left],
+) -> Run:
     """Executes what is not yet finished; returns the run as it then stands.
 
     Interrupted or stopped, the tables hold what is finished, and the status says so.
 
     Args:
         launch: what starts a worker; None: a process on this machine.
+        prelude: comes first, and says which groups are then executed.
 
     Raises:
         BenchError: the disk is full, or a worker could not be started; what was finished is kept.
@@ -242,7 +251,6 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
         observer.notice(cells.NO_REFERENCE, warning=True)
     with folder.lock(), Interrupts() as interrupts:
         done = {trial.id for trial in folder.trials()}
-        timed = frozenset(member for session in folder.sessions() for member in session.members)
         left = [
             replace(group, specs=specs)
             for group in plan.groups
@@ -256,7 +264,8 @@ def execute(plan: RunPlan, observer: Observer, environ: Mapping[str, str], launc
             interrupts.last_word = lambda: _close(folder, "interrupted")
             folder.update_manifest(status="running", ended_at=None)
             settings = _settings(plan, left, observer, launch or partial(_local, plan, environ, interrupts))
-            status = "complete" if _to_the_end(plan, left, done, timed, settings, interrupts) else "stopped"
+            left = prelude(plan, left, done, settings, interrupts)
+            status = "complete" if _to_the_end(plan, left, done, settings, interrupts) else "stopped"
         except Interrupted:
             status = "interrupted"
         except (WorkerError, OSError) as error:
@@ -283,7 +292,6 @@ def _to_the_end(
     plan: RunPlan,
     left: Sequence[Group],
     done: set[str],
-    timed: frozenset[str],
     settings: Settings,
     interrupts: Interrupts,
 ) -> bool:
@@ -296,6 +304,7 @@ def _to_the_end(
         Interrupted: between two trials, or by the executor.
     """
     folder, tables_due_s = plan.folder, monotonic() + TABLES_S
+    timed = frozenset(member for session in folder.sessions() for member in session.members)
     for group in left:
         if interrupts.requested:
             raise Interrupted("interrupted")

@@ -4,7 +4,7 @@ The method and the measurements behind it: docs/measurement.md.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -19,6 +19,7 @@ MIN_ROUNDS = 16  # before the widths are looked at: an early look at few rounds 
 LOOK_EVERY = 4  # rounds: a look costs milliseconds, and a stop may only come after whole ABBA pairs
 
 Answer = TypeVar("Answer", bound=protocol.Message)
+Leave = Callable[[Sequence[Round], Collection[int]], Collection[int]]
 
 
 class Left(Exception):
@@ -69,6 +70,7 @@ def time_session(
     precision: float,
     budget_s: float,
     progress: Callable[[int, float | None, float], None],
+    leave: Leave = lambda rounds, alive: (),
 ) -> tuple[tuple[Round, ...], Literal["precise", "budget"]]:
     """Rounds until every ratio is known well enough, or the budget of a member is spent.
 
@@ -77,9 +79,10 @@ def time_session(
         precision: half-width of an interval.
         budget_s: of a member with the token.
         progress: told after looks: rounds, widest relative half-width (None: not known), most token seconds used.
+        leave: which members (by index) need no further rounds.
 
     Returns:
-        The rounds, and what ended them. A member that failed has 0 steps from then on.
+        The rounds, and what ended them. A member that failed or left has 0 steps from then on.
     """
     begin_s = [member.token_s() for member in members]
     rounds: list[Round] = []
@@ -92,6 +95,7 @@ def time_session(
         if used >= budget_s:
             break
         if len(rounds) >= MIN_ROUNDS and len(rounds) % LOOK_EVERY == 0:
+            alive.difference_update(leave(rounds, alive))
             width = _width(rounds, [pair for pair in pairs if alive.issuperset(pair)], alive)
             progress(len(rounds), width, used)
             if width is not None and width <= precision:

@@ -19,7 +19,7 @@ from mnist_bench import data
 from mnist_bench.catalogue import EXECUTIONS, PIPELINES, Training, load, training_of
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
-from mnist_bench.records import Peaks, StepTimes, TrialSpec, VariantClass
+from mnist_bench.records import CLASSES, Peaks, StepTimes, TrialSpec
 from mnist_bench.running import protocol as messages
 from mnist_bench.worker import executions, loop, process, sets
 from mnist_bench.worker.devices import open_device
@@ -32,7 +32,6 @@ from mnist_bench.worker.process import Relocator, Snapshot, state_tensors
 TRACE_STEPS = 20
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
 WARMUP_EPOCH = -1  # the order of warm-up and session, which no training epoch has
-CLASSES: dict[str, VariantClass] = {"fp32": "A", "tf32": "B", "bf16": "B"}
 
 
 class LiveTrial:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from race_kit import rates
 
 pytestmark = [pytest.mark.bars, pytest.mark.timeout(3600)]
 
@@ -121,3 +122,13 @@ def test_two_commands_do_everything_in_a_fresh_clone(tmp_path, mnist):
         else:
             assert row["status"] in ("ok", "skipped")
             assert row["status"] == "ok" or row["reason"]
+
+
+@pytest.mark.parametrize("sd", [0.015, 0.025, 0.04])
+def test_the_rates_of_a_race(sd):
+    """4,000 draws of nine cells (docs/measurement.md, "A race")."""
+    found = rates(sd, 4000)
+    print(sd, found)
+    assert found.kept >= 0.95
+    assert found.dropped >= 0.95
+    assert found.time <= 0.6

@@ -1,0 +1,195 @@
+"""A race with workers made up: who is timed, who leaves, who is trained, and what is said of it."""
+
+import json
+import random
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from group_kit import CALM, FakeWorker, Script, answers, usual
+from record_factory import make_manifest, make_matrix
+
+from mnist_bench import cells
+from mnist_bench.analysis import race
+from mnist_bench.disk.folder import RunFolder
+from mnist_bench.errors import Interrupted, UsageError
+from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Race, RunOptions, TrialSpec, Variant, trial_id
+from mnist_bench.running import group, protocol, runner
+from mnist_bench.running.group import Observer
+from mnist_bench.running.race import conduct
+
+NAMES = ("eager", "compile", "channels-last", "tutorial")
+STEP_S = {"eager": 0.0100, "compile": 0.0101, "channels-last": 0.0080, "tutorial": 0.0300}
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch):
+    """No data set is looked at, and no machine."""
+    monkeypatch.setattr(runner.data, "verify", lambda dataset: None)
+    monkeypatch.setattr(runner, "fits", lambda *_: True)
+    monkeypatch.setattr(group.noise, "read", lambda pids: CALM)
+
+
+class Paced(FakeWorker):
+    """Its steps take as long as its variant's, give or take what differs between processes, and between blocks."""
+
+    draws = random.Random(7)
+
+    def __init__(self, spec: TrialSpec, script: Script = usual, log: list[str] | None = None) -> None:
+        super().__init__(spec, script, log)
+        self._step_s = STEP_S[spec.variant.name] * self.draws.lognormvariate(0, 0.008)
+
+    def _usual(self, request: Any) -> Any:
+        if isinstance(request, protocol.Block):
+            self.token_ns -= 900_000_000  # a block takes a tenth of a second
+            return protocol.BlockDone(steps=10, seconds=10 * self._step_s * self.draws.lognormvariate(0, 0.003))
+        return super()._usual(request)
+
+
+def planned(results: Path, matrix: Matrix | None = None, **kind: Any) -> runner.RunPlan:
+    variants = tuple(BUILTIN_VARIANTS[name] for name in NAMES)
+    matrix = matrix or make_matrix(seeds=(0, 1), variants=variants)
+    own = RunOptions(race=Race(**{"budget_s": 1e6, **kind}))
+    asked = runner.Options(run=own, matrix_path="m", output_dir=results, data_root=results)
+    groups = runner.draft(matrix, asked.run)
+    manifest = make_manifest(
+        [trial_id(*pair) for _, pairs in groups for pair in pairs],
+        matrix=matrix,
+        matrix_sha256=cells.fingerprint(matrix),
+        order=tuple(name for name, _ in groups),
+        status="interrupted",
+        options=own,
+    )
+    return runner.resume(RunFolder.create(results, manifest), asked)
+
+
+def execute(plan: runner.RunPlan, scripts: Any = None, log: list[str] | None = None) -> Any:
+    def launch(spec: TrialSpec) -> FakeWorker:
+        return Paced(spec, (scripts or {}).get(spec.variant.name, usual), log)
+
+    return runner.execute(plan, Observer(), {}, launch, conduct)  # type: ignore[arg-type]
+
+
+def statuses(run: Any) -> dict[str, str]:
+    return {trial.id.partition("b100/")[2]: trial.status for trial in run.trials}
+
+
+def test_the_slower_leave_and_the_rest_is_trained_beside_the_reference(tmp_path):
+    log: list[str] = []
+    run = execute(planned(tmp_path), log=log)
+    (heat,) = race.heats(run)
+    assert heat.standing.alive == ["mlp/cpu/b100/channels-last/s0"]
+    assert statuses(run) == {
+        f"{name}/s{seed}": "ok" if name in ("eager", "channels-last") else "skipped"
+        for name in NAMES
+        for seed in (0, 1)
+    }
+    timed = [set(session.members) for session in run.sessions]
+    assert all(later <= earlier for earlier, later in pairwise(timed))
+    assert run.sessions[0].rounds[-1].steps[run.sessions[0].members.index("mlp/cpu/b100/tutorial/s0")] == 0
+    assert sum(line.startswith("launch") and "tutorial" in line for line in log) == 1  # once, and never trained
+    (reason,) = {trial.reason for trial in run.trials if trial.cell.variant == "tutorial"}
+    assert reason.startswith("left the race after 1 process group: 0.27x")
+
+
+def test_what_it_says_is_the_same_from_disk(tmp_path):
+    plan = planned(tmp_path)
+    run = execute(plan)
+    said = race.document(run)
+    assert said.answers[0].startswith("mlp on cpu, batch 100: channels-last is the fastest, 1.2")
+    assert said.answers[1] == 'To paste into a matrix: variants: ["channels-last"]'
+    (table,) = said.tables
+    first, *_, last = table.records()
+    assert (first["variant"], first["word"], last["variant"], last["word"]) == (
+        *("channels-last", "fastest"),
+        *("tutorial", "slower"),
+    )
+    assert first["vs_reference_low"] < STEP_S["eager"] / STEP_S["channels-last"] < first["vs_reference_high"]
+    assert first["test_accuracy"] == 0.95
+    assert last["test_accuracy"] is None
+    document = json.loads(race.to_json(run))
+    assert document["variants"] == ["channels-last"]
+    assert document["races"][0]["cells"] == table.records()
+    assert race.to_json(type(run).read(plan.folder)) == race.to_json(run)
+
+
+def test_it_goes_on_where_it_was_interrupted(tmp_path):
+    plan = planned(tmp_path)
+    run = execute(plan, {"eager": answers(protocol.Block, Interrupted("interrupted"), at=10)})
+    assert (run.manifest.status, run.sessions) == ("interrupted", ())
+    run = execute(runner.resume(plan.folder, plan.options), {"eager": answers(protocol.TrainEpoch, Interrupted("i"))})
+    assert run.manifest.status == "interrupted"
+    before = run.sessions
+    assert before
+    run = execute(runner.resume(plan.folder, plan.options))
+    assert (run.manifest.status, run.sessions) == ("complete", before)
+    assert len(run.trials) == 8
+
+
+def test_one_that_fails_is_out_and_no_winner(tmp_path):
+    broken = answers(protocol.Prepare, protocol.Failed(kind="compile_error", reason="no"))
+    run = execute(planned(tmp_path), {"channels-last": broken})
+    (heat,) = race.heats(run)
+    assert {one.rpartition("/s")[0][13:] for one in heat.standing.alive} <= {"eager", "compile"}
+    assert statuses(run)["channels-last/s0"] == "compile_error"
+    assert statuses(run)["channels-last/s1"] == "skipped"
+
+
+def test_other_losses_are_another_class(tmp_path):
+    other = protocol.Prepared(**{**_fields(Paced), "loss_trace": (2.3, 2.4)})
+    script = {"channels-last": lambda request, number: other if isinstance(request, protocol.Prepare) else None}
+    run = execute(planned(tmp_path), script)
+    (heat,) = race.heats(run)
+    assert [heat.cells[one].variant for one in heat.others] == ["channels-last"]
+    assert "channels-last" not in {heat.cells[one].variant for one in heat.standing.alive}
+    assert "its first losses are not the reference's" in race.document(run).notes[0]
+    admitted = execute(planned(tmp_path / "b", admitted="B"), script)
+    assert "channels-last" in {
+        race.heats(admitted)[0].cells[one].variant for one in race.heats(admitted)[0].standing.alive
+    }
+
+
+def _fields(_: Any) -> dict[str, Any]:
+    from group_kit import PREPARED
+
+    return {name: getattr(PREPARED, name) for name in PREPARED.__struct_fields__}
+
+
+def test_its_time_ends_it(tmp_path):
+    run = execute(planned(tmp_path, budget_s=0.0))
+    assert run.sessions == ()
+    assert {trial.status for trial in run.trials} == {"ok"}
+
+
+def test_batch_sizes_race_each_other_by_seconds_an_image(tmp_path):
+    matrix = make_matrix(
+        seeds=(0,), batch_sizes=(100, 200), variants=(BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["channels-last"])
+    )
+    run = execute(planned(tmp_path, matrix, across_batch_sizes=True))
+    (heat,) = race.heats(run)
+    assert [heat.cells[one].batch_size for one in heat.standing.alive] == [200]  # the same step, of twice the images
+    assert heat.name == "mlp on cpu"
+
+
+def test_without_the_memory_there_is_no_race(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "fits", lambda *_: False)
+    with pytest.raises(UsageError, match="not the memory"):
+        execute(planned(tmp_path))
+
+
+def test_a_run_is_no_race(tmp_path):
+    plan = planned(tmp_path)
+    run = execute(plan)
+    plain = replace(run, manifest=replace(run.manifest, options=RunOptions()))
+    with pytest.raises(UsageError, match="is no race"):
+        race.heats(plain)
+
+
+def test_a_winner_of_ones_own_is_pasted_with_its_settings(tmp_path):
+    mine = Variant(name="mine", channels_last=True, threads=1)
+    STEP_S["mine"] = 0.005
+    matrix = make_matrix(seeds=(0,), variants=(BUILTIN_VARIANTS["eager"], mine))
+    run = execute(planned(tmp_path, matrix))
+    assert json.loads(race.paste(run)) == [{"name": "mine", "channels_last": True, "threads": 1}]
