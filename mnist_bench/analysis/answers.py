@@ -170,7 +170,8 @@ def seeds_to_tell(speed: SpeedUp, done: int) -> int | None:
     if log.half is None:
         return max(3, done + 1)
     several = speed.paired != "within"
-    spread = log.half / (student_quantile(done - 1) if several else NORMAL_QUANTILE) * math.sqrt(done if several else 1)
+    samples = max(done, speed.sessions) if several else 1
+    spread = log.half / (student_quantile(samples - 1) if several else NORMAL_QUANTILE) * math.sqrt(samples)
     way = max(abs(log.estimate), math.log1p(SAME) - abs(log.estimate))
 
     def half(seeds: int) -> float:

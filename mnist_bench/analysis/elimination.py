@@ -48,6 +48,8 @@ def effects(session: Session, batch_sizes: Mapping[str, int]) -> Effects:
 def hopeless(rounds: Sequence[Round], alive: Collection[int], batch_sizes: Sequence[int]) -> set[int]:
     """The members (by index) that are far behind already within the first session."""
     step_s = seconds_per_step(rounds, len(batch_sizes)) / np.array(batch_sizes)
+    if not alive:
+        return set()
     leader = min(alive, key=lambda index: float(np.median(step_s[:, index])))
     others = [index for index in alive if index != leader]
     found = ratios_of(log_ratios(step_s, [(index, leader) for index in others]))
@@ -116,13 +118,17 @@ class Standing:
     decided: bool = False
 
     def ratio(self, cell: str, other: str) -> Interval | None:
-        """How many times faster a cell is than another, its interval as wide as the last look's; None: not timed."""
+        """How many times faster a cell is than another; None: not timed.
+
+        The interval is as wide as the last look's; after one group alone that of ``MOST_SD``.
+        """
         if self.fit is None or not {cell, other} <= self.fit.estimates.keys():
             return None
         gap, error = self.fit.behind(other, cell)
-        if cell == other or not self.fit.freedom:
-            return Interval(math.exp(gap))
-        half = self.fit.quantile(FINAL / max(1, len(self.alive) - 1)) * error
+        if cell == other:
+            return Interval(1.0)
+        tail = FINAL / max(1, len(self.alive) - 1)
+        half = self.fit.quantile(tail) * error if self.fit.freedom else NormalDist().inv_cdf(1 - tail) * MOST_SD
         return Interval(gap, gap - half, gap + half).exp()
 
 

@@ -14,7 +14,7 @@ from mnist_bench.analysis.summary import TRACE_RTOL, Run, trace_difference
 from mnist_bench.cells import reference_variant, trials_of, variant_of, written
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import BY_KEY, bounds, cell_columns, interval_columns, ratio, significant
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Failure, Session, trial_id
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Failure, Matrix, Session, trial_id
 from mnist_bench.stats import Interval
 from mnist_bench.table import Column, Document, Table, at, by_reason, duration, joined, listed
 
@@ -73,7 +73,8 @@ def _heat(run: Run, name: str, cells: Mapping[str, Cell]) -> Heat:
     lost = {one.id for one in run.trials if isinstance(one.outcome, Failure) or one.id not in timed}
     wanted = reference_variant(matrix)
     reference = next((known for known, cell in cells.items() if cell.variant == wanted), None)
-    others = _others(sessions, cells, matrix.seeds[0], wanted) if kind.admitted == "A" else []
+    traces = {member: trace for session in sessions for member, trace in session.traces.items()}
+    others = other_losses(traces, cells, matrix) if kind.admitted == "A" else []
     entered = [known for known in cells if known not in lost and known not in others]
     sizes = {known: cell.batch_size for known, cell in cells.items()}
     seconds = math.fsum(session.seconds for session in sessions)
@@ -101,15 +102,11 @@ def _left_early(session: Session) -> set[str]:
     return {name for name, steps in zip(session.members, session.rounds[-1].steps, strict=True) if not steps}
 
 
-def _others(sessions: Sequence[Session], cells: Mapping[str, Cell], seed: int, wanted: str | None) -> list[str]:
-    """Those whose first losses are not those of the reference variant at their batch size."""
-    traces = {member: trace for session in sessions for member, trace in session.traces.items()}
-    found = []
-    for name, trace in traces.items():
-        own = traces.get(trial_id(replace(cells[name], variant=wanted or ""), seed))
-        if own is not None and trace_difference(trace, own) > TRACE_RTOL:
-            found.append(name)
-    return found
+def other_losses(traces: Mapping[str, Sequence[float]], cells: Mapping[str, Cell], matrix: Matrix) -> list[str]:
+    """The trials whose first losses are not those of the reference variant at their batch size."""
+    wanted, seed = reference_variant(matrix) or "", matrix.seeds[0]
+    own = {name: traces.get(trial_id(replace(cells[name], variant=wanted), seed)) for name in traces}
+    return [name for name, of in own.items() if of is not None and trace_difference(traces[name], of) > TRACE_RTOL]
 
 
 # ── what is said of it ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -175,8 +172,9 @@ def why_left(heat: Heat, name: str) -> str:
     """Why a trial is not trained: it is no longer in the race."""
     if name in heat.others:
         return "its first losses are not the reference's (class B): --class B admits it"
-    leader = heat.standing.alive[0]
-    count = heat.standing.left[name]
+    if name not in heat.standing.left:
+        return "its trial of the first seed did not go well"
+    leader, count = heat.standing.alive[0], heat.standing.left[name]
     groups = f"{count} process group{'s' * (count > 1)}"
     return f"left the race after {groups}: {_times(heat, name, leader)} as fast as {heat.cells[leader].id}"
 

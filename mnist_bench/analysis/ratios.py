@@ -158,10 +158,11 @@ STRENGTH: tuple[Paired, ...] = ("unpaired", "within", "between")
 
 @dataclass(frozen=True, slots=True)
 class SpeedUp:
-    """Reference seconds per step / this cell's: above 1 this cell is faster."""
+    """Reference seconds per step / this cell's: above 1 this cell is faster. ``sessions``: that both shared."""
 
     interval: Interval
     paired: Paired
+    sessions: int = 0
 
     @property
     def shown(self) -> Literal["faster", "slower", ""]:
@@ -254,7 +255,7 @@ def speed_up(pairs: Sequence[tuple[str, str]], sessions: SessionIndex) -> SpeedU
         ``unpaired``: the medians of separate sessions, seed by seed. None where one of them was never timed.
     """
     if known := [ratio for _, ratio in sessions.ratios(pairs)]:
-        return SpeedUp(pooled_ratio(known).exp(), "within" if len(known) == 1 else "between")
+        return SpeedUp(pooled_ratio(known).exp(), "within" if len(known) == 1 else "between", len(known))
     log_step_s = sessions.log_step_s
     logs = [log_step_s[one] - log_step_s[this] for one, this in pairs if one in log_step_s and this in log_step_s]
     return SpeedUp(t_interval(logs).exp(), "unpaired") if logs else None

@@ -72,7 +72,7 @@ class Settings:
     together: bool = True
     strict_devices: bool = False
     reference: str | None = None
-    leave: Leave = lambda rounds, alive: ()
+    leave: Leave = lambda members, rounds, alive: ()
     unavailable: dict[str, str] = field(default_factory=dict)
 
 

@@ -4,8 +4,9 @@ Those that are left are then trained as a run trains, beside the reference varia
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mnist_bench.analysis import race
 from mnist_bench.analysis.elimination import hopeless
@@ -13,11 +14,11 @@ from mnist_bench.analysis.race import Heat
 from mnist_bench.analysis.summary import Run
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted, UsageError
-from mnist_bench.records import Group, Skip, Trial, TrialSpec, trial_id
-from mnist_bench.running.group import Settings, run_group, trial_of
+from mnist_bench.records import Group, Manifest, Round, Skip, Trial, TrialSpec, trial_id
+from mnist_bench.running.group import Settings, now, run_group, trial_of
 from mnist_bench.running.process import Interrupts
 from mnist_bench.running.runner import RunPlan
-from mnist_bench.running.session import Leave
+from mnist_bench.running.session import Member
 
 # What differs between processes outweighs what a longer session of one would show (docs/measurement.md, "A race").
 SESSION_S = 4.0  # with the token, of a cell
@@ -45,7 +46,7 @@ def conduct(
                 if first in staying:
                     trained.add(id_)
                 elif id_ in specs and id_ not in done:
-                    stored = plan.folder.append(trial_of(specs[id_], Skip(reason=race.why_left(heat, first))))
+                    stored = plan.folder.append(trial_of(specs[id_], Skip(reason=race.why_left(heat, first)), now()))
                     done.add(id_)
                     settings.observer.finished(stored)
     wanted = trained - done
@@ -75,16 +76,16 @@ def _race(
             precision=SESSION_PRECISION,
             budget_s=SESSION_S,
             reference=heat.cells[heat.standing.alive[0]].variant,
-            leave=_leaving(members) if number == 1 else settings.leave,
+            leave=partial(_leaving, plan.manifest) if number == 1 else settings.leave,
         )
         for result in run_group(Group(id=id_, specs=tuple(members)), settings=own, rng=rng, train=False):
             stored = plan.folder.append(result)
             if isinstance(stored, Trial):
                 done.add(stored.id)
                 settings.observer.finished(stored)
-        for one in (now := _heat(plan.folder, name)).standing.left:
-            if one not in heat.standing.left:
-                settings.observer.notice(f"{heat.cells[one].id} {race.why_left(now, one)}")
+        after = _heat(plan.folder, name)
+        for one in after.standing.left.keys() - heat.standing.left.keys():
+            settings.observer.notice(f"{heat.cells[one].id} {race.why_left(after, one)}")
     return heat
 
 
@@ -93,6 +94,15 @@ def _heat(folder: RunFolder, name: str) -> Heat:
     return next(heat for heat in race.heats(Run.read(folder)) if heat.id == name)
 
 
-def _leaving(members: Sequence[TrialSpec]) -> Leave:
-    sizes = [spec.cell.batch_size for spec in sorted(members, key=lambda spec: spec.id)]  # as the session has them
-    return lambda rounds, alive: hopeless(rounds, alive, sizes)
+def _leaving(
+    manifest: Manifest, members: Sequence[Member], rounds: Sequence[Round], alive: Collection[int]
+) -> set[int]:
+    """Those of another class than is admitted, and of the others those that are far behind."""
+    ids, kind = [member.spec.id for member in members], manifest.options.race
+    others = set[int]()
+    if kind and kind.admitted == "A":
+        traces = {member.spec.id: member.prepared.loss_trace for member in members}
+        cells = {member.spec.id: member.spec.cell for member in members}
+        others = {ids.index(name) for name in race.other_losses(traces, cells, manifest.matrix)}
+    staying = [index for index in alive if index not in others]
+    return others | hopeless(rounds, staying, [member.spec.cell.batch_size for member in members])

@@ -328,7 +328,8 @@ def _settings(plan: RunPlan, left: Sequence[Group], observer: Observer, launch: 
     matrix, options = plan.manifest.matrix, plan.options.run
     return Settings(
         precision=matrix.timing.precision,
-        budget_s=matrix.timing.budget_seconds / len(matrix.seeds),
+        # What has raced is not timed again.
+        budget_s=0.0 if options.race else matrix.timing.budget_seconds / len(matrix.seeds),
         together=not options.solo and fits(left, plan.manifest, observer),
         strict_devices=options.strict_devices,
         reference=cells.reference_variant(matrix),

@@ -19,7 +19,9 @@ MIN_ROUNDS = 16  # before the widths are looked at: an early look at few rounds 
 LOOK_EVERY = 4  # rounds: a look costs milliseconds, and a stop may only come after whole ABBA pairs
 
 Answer = TypeVar("Answer", bound=protocol.Message)
-Leave = Callable[[Sequence[Round], Collection[int]], Collection[int]]
+
+
+Leave = Callable[[Sequence["Member"], Sequence[Round], Collection[int]], Collection[int]]
 
 
 class Left(Exception):
@@ -70,7 +72,7 @@ def time_session(
     precision: float,
     budget_s: float,
     progress: Callable[[int, float | None, float], None],
-    leave: Leave = lambda rounds, alive: (),
+    leave: Leave = lambda members, rounds, alive: (),
 ) -> tuple[tuple[Round, ...], Literal["precise", "budget"]]:
     """Rounds until every ratio is known well enough, or the budget of a member is spent.
 
@@ -79,7 +81,7 @@ def time_session(
         precision: half-width of an interval.
         budget_s: of a member with the token.
         progress: told after looks: rounds, widest relative half-width (None: not known), most token seconds used.
-        leave: which members (by index) need no further rounds.
+        leave: which of those that live (by index) need no further rounds; asked from half of ``MIN_ROUNDS`` on.
 
     Returns:
         The rounds, and what ended them. A member that failed or left has 0 steps from then on.
@@ -94,8 +96,9 @@ def time_session(
         used = max((members[index].token_s() - begin_s[index] for index in alive), default=0.0)
         if used >= budget_s:
             break
-        if len(rounds) >= MIN_ROUNDS and len(rounds) % LOOK_EVERY == 0:
-            alive.difference_update(leave(rounds, alive))
+        if len(rounds) % LOOK_EVERY == 0 and len(rounds) >= MIN_ROUNDS // 2:
+            alive.difference_update(leave(members, rounds, alive))
+        if len(rounds) % LOOK_EVERY == 0 and len(rounds) >= MIN_ROUNDS:
             width = _width(rounds, [pair for pair in pairs if alive.issuperset(pair)], alive)
             progress(len(rounds), width, used)
             if width is not None and width <= precision:

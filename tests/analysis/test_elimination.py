@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 from race_kit import draw, rates
-from record_factory import make_session
 
 from mnist_bench.analysis import elimination
 from mnist_bench.analysis.elimination import Fit, effects, hopeless, standing
-from mnist_bench.records import Round
+from mnist_bench.records import Round, Session
 
 
 def rounds(*step_s: tuple[float, ...], count: int = 16) -> tuple[Round, ...]:
@@ -26,7 +25,8 @@ def rounds(*step_s: tuple[float, ...], count: int = 16) -> tuple[Round, ...]:
 
 
 def test_a_session_says_how_far_each_member_lies_from_those_that_stayed():
-    session = make_session(members=("a", "b", "c"), rounds=rounds((1.0, 2.0, 8.0), (1.0, 2.0, 0.0)))
+    taken = rounds((1.0, 2.0, 8.0), (1.0, 2.0, 0.0))
+    session = Session(group="g", members=("a", "b", "c"), paired=True, rounds=taken, steps={}, stopped="budget")
     found = effects(session, {"a": 100, "b": 200, "c": 100})
     assert found["b"] - found["a"] == pytest.approx(0.0, abs=0.005)  # twice the step, of twice the images
     assert found["c"] - found["a"] == pytest.approx(math.log(8), abs=0.005)
