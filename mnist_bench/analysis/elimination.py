@@ -18,7 +18,7 @@ import numpy as np
 
 from mnist_bench.analysis.ratios import Timed, log_ratios, ratios_of, seconds_per_step
 from mnist_bench.records import Round, Session
-from mnist_bench.stats import FloatArray, Interval, medians, student_quantile
+from mnist_bench.stats import CONFIDENCE, FloatArray, Interval, medians, student_quantile
 
 ERROR = 0.05  # that the fastest is not among those that are left
 LOOKS = (2, 3, 4, 6, 8, 12, 16, 24)  # after so many process groups; the last ends the race
@@ -84,21 +84,38 @@ class Fit:
         return {cell: number for number, cell in enumerate(self.cells)}
 
     def behind(self, cell: str, other: str) -> tuple[float, float]:
-        """How far a cell is behind another (log scale), and the standard error; NaN where no two groups tell it.
+        """How far a cell is behind another (log scale), and the standard error, which after one group is assumed.
 
         The variance of a difference is the larger of that of all cells and that of these two alone.
         """
         contrast = np.zeros(len(self._inverse))
         contrast[self._place[cell]], contrast[self._place[other]] = 1.0, -1.0
-        variance = float(contrast @ self._inverse @ contrast) * self.variance
+        variance = float(contrast @ self._inverse @ contrast) * self.variance if self.freedom else MOST_SD**2
         own = [group[cell] - group[other] for group in self._groups if cell in group and other in group]
         if len(own) > 1:
             variance = max(variance, float(np.var(own, ddof=1)) / len(own))
         return self.estimates[cell] - self.estimates[other], math.sqrt(variance)
 
+    def ratio(self, cell: str, other: str, tail: float) -> Interval | None:
+        """How many times faster a cell is than another, with an error of ``tail`` on either side; None: not timed."""
+        if not {cell, other} <= self.estimates.keys():
+            return None
+        gap, error = self.behind(other, cell)
+        half = self.quantile(tail) * error
+        return Interval(1.0) if cell == other else Interval(gap, gap - half, gap + half).exp()
+
     def quantile(self, tail: float) -> float:
-        """What Student's variable exceeds with this probability."""
-        return student_quantile(self.freedom, 1 - 2 * tail)
+        """What Student's variable exceeds with this probability; after one group, a normal one."""
+        return student_quantile(self.freedom, 1 - 2 * tail) if self.freedom else NormalDist().inv_cdf(1 - tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """When a cell left: after how many groups, and how many times faster than the leader of that time it was."""
+
+    groups: int
+    leader: str
+    ratio: Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,29 +124,19 @@ class Standing:
 
     Args:
         alive: those that are not shown to be slower than the first of them.
-        left: how many groups each of the others had taken part in.
+        left: the others that were timed.
         fit: None: before the first group.
         decided: no further group is needed.
     """
 
     alive: Sequence[str]
-    left: Mapping[str, int] = field(default_factory=dict)
+    left: Mapping[str, Left] = field(default_factory=dict)
     fit: Fit | None = None
     decided: bool = False
 
     def ratio(self, cell: str, other: str) -> Interval | None:
-        """How many times faster a cell is than another; None: not timed.
-
-        The interval is as wide as the last look's; after one group alone that of ``MOST_SD``.
-        """
-        if self.fit is None or not {cell, other} <= self.fit.estimates.keys():
-            return None
-        gap, error = self.fit.behind(other, cell)
-        if cell == other:
-            return Interval(1.0)
-        tail = FINAL / max(1, len(self.alive) - 1)
-        half = self.fit.quantile(tail) * error if self.fit.freedom else NormalDist().inv_cdf(1 - tail) * MOST_SD
-        return Interval(gap, gap - half, gap + half).exp()
+        """How many times faster a cell is than another, its interval as wide as the last look's; None: not timed."""
+        return self.fit.ratio(cell, other, FINAL / max(1, len(self.alive) - 1)) if self.fit else None
 
 
 def standing(
@@ -145,21 +152,28 @@ def standing(
         early: those that left within the first session.
         over: no time is left for another group.
     """
-    alive = [cell for cell in entered if cell not in early]
-    left = dict.fromkeys(early, 1)
+    alive, left = [cell for cell in entered if cell not in early], dict[str, Left]()
     fit, decided = None, len(alive) < 2
     for count in range(1, len(groups) + 1):
         fit, last = Fit(groups[:count]), count == len(groups)
         alive.sort(key=lambda cell: fit.estimates.get(cell, math.inf))
+        if count == 1:
+            left |= _left(fit, alive, early, EARLY, count)
         if count in LOOKS:
-            left |= dict.fromkeys(_slower(fit, alive, EARLY), count)
+            left |= _left(fit, alive, _slower(fit, alive, EARLY), EARLY, count)
+            alive = [cell for cell in alive if cell not in left]
         if last:
-            kept = [cell for cell in alive if cell not in left]
-            decided = len(kept) < 2 or count >= LOOKS[-1] or _precise(fit, kept, precision)
+            decided = len(alive) < 2 or count >= LOOKS[-1] or _precise(fit, alive, precision)
             if (decided or over) and fit.freedom:
-                left |= dict.fromkeys(_slower(fit, kept, FINAL), count)
-        alive = [cell for cell in alive if cell not in left]
+                left |= _left(fit, alive, _slower(fit, alive, FINAL), FINAL, count)
+                alive = [cell for cell in alive if cell not in left]
     return Standing(alive=alive, left=left, fit=fit, decided=decided)
+
+
+def _left(fit: Fit, alive: Sequence[str], leaving: Collection[str], error: float, count: int) -> dict[str, Left]:
+    tail = error / max(1, len(alive) - 1)
+    found = ((cell, fit.ratio(cell, alive[0], tail)) for cell in leaving if alive)
+    return {cell: Left(count, alive[0], ratio) for cell, ratio in found if ratio}
 
 
 def _slower(fit: Fit, alive: Sequence[str], error: float) -> list[str]:
@@ -174,5 +188,5 @@ def _slower(fit: Fit, alive: Sequence[str], error: float) -> list[str]:
 def _precise(fit: Fit, alive: Sequence[str], precision: float) -> bool:
     if not fit.freedom:
         return False
-    quantile = fit.quantile((1 - 0.95) / 2)
+    quantile = fit.quantile((1 - CONFIDENCE) / 2)
     return all(quantile * fit.behind(cell, alive[0])[1] <= math.log1p(precision) for cell in alive[1:])

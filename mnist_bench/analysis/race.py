@@ -117,7 +117,8 @@ class Place:
     """How a cell came out.
 
     Args:
-        ratio: how many times faster it is than the first; reference: than the reference variant.
+        ratio: how many times faster it is than the first, of one that left than the first of that time; reference:
+            than the reference variant.
         figures: of its row, where it was trained; pays: from when on its compilation pays.
     """
 
@@ -139,10 +140,11 @@ def places(run: Run, heat: Heat) -> list[Place]:
     def place(name: str, cell: Cell) -> Place:
         steps = [times.p50_ms for one in heat.sessions if (times := one.steps.get(name))]
         standing, row = heat.standing, rows.get(cell)
+        left = standing.left.get(name)
         return Place(
             cell=cell,
             word=word(heat, name) or (row.status if row else "not timed"),
-            ratio=standing.ratio(name, standing.alive[0]) if standing.alive else None,
+            ratio=left.ratio if left else standing.ratio(name, standing.alive[0]) if standing.alive else None,
             reference=standing.ratio(name, heat.reference) if heat.reference else None,
             step_ms=statistics.median(steps) if steps else None,
             groups=sum(name in one.members for one in heat.sessions),
@@ -174,14 +176,13 @@ def why_left(heat: Heat, name: str) -> str:
         return "its first losses are not the reference's (class B): --class B admits it"
     if name not in heat.standing.left:
         return "its trial of the first seed did not go well"
-    leader, count = heat.standing.alive[0], heat.standing.left[name]
-    groups = f"{count} process group{'s' * (count > 1)}"
-    return f"left the race after {groups}: {_times(heat, name, leader)} as fast as {heat.cells[leader].id}"
+    left = heat.standing.left[name]
+    groups = f"{left.groups} process group{'s' * (left.groups > 1)}"
+    return f"left the race after {groups}: {_times(left.ratio)} as fast as {heat.cells[left.leader].variant}"
 
 
-def _times(heat: Heat, name: str, other: str) -> str:
+def _times(found: Interval | None) -> str:
     """``1.14x [1.10, 1.17]``."""
-    found = heat.standing.ratio(name, other)
     return joined(ratio(found.estimate), bounds(found.low, found.high)) if found else ""
 
 
@@ -194,7 +195,7 @@ def sentence(heat: Heat) -> str:
     leader, reference = standing.alive[0], heat.reference
     beside = ""
     if reference and reference != leader:
-        beside = f", {_times(heat, leader, reference)} as fast as {heat.cells[reference].variant}"
+        beside = f", {_times(standing.ratio(leader, reference))} as fast as {heat.cells[reference].variant}"
     if len(names) == 1:
         return f"{heat.name}: {names[0]} is the fastest{beside}."
     return f"{heat.name}: {listed(names, len(names))} cannot be told apart; {names[0]} comes out first{beside}."
@@ -248,7 +249,7 @@ def _table(title: str, found: Sequence[Place]) -> Table[Place]:
         of("test_accuracy", 2),
         of("compile_s", 5),
         Column("pays off", at("pays"), 5, right=False, key="pays", value=at("pays")),
-        Column("groups", at("groups"), 6, key="groups", value=at("groups")),
+        Column("groups", rank=6, key="groups", value=at("groups")),
     )
     return Table(title, columns, found, style=lambda one: "bold" if one.word in ("fastest", "not told apart") else "")
 

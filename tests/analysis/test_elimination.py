@@ -58,7 +58,8 @@ def test_one_group_decides_nothing_but_one_that_is_left():
     one = standing([{"a": 0.0, "b": 0.5}], ["a", "b"], precision=0.02, over=False)
     assert (one.alive, one.left, one.decided) == (["a", "b"], {}, False)
     out = standing([{"a": 0.0, "b": 0.5}], ["a", "b"], precision=0.02, early=["b"], over=False)
-    assert (out.alive, out.left, out.decided) == (["a"], {"b": 1}, True)
+    assert (out.alive, out.left["b"].groups, out.decided) == (["a"], 1, True)
+    assert out.left["b"].ratio.high < 1
     assert standing([], ["a", "b"], precision=0.02, over=False).alive == ["a", "b"]
 
 
@@ -67,7 +68,8 @@ def test_ratios_hold_1_exactly_where_nothing_is_shown():
     for _ in range(40):
         found = draw([0.0, 0.01, 0.03, 0.06, 0.25], 0.02, rng).standing
         leader, rest = found.alive[0], found.alive[1:]
-        assert all(found.ratio(one, leader).high > 1 for one in rest)
+        assert all(found.ratio(one, leader).high >= 1 for one in rest)
+        assert all(one.ratio.high < 1 for one in found.left.values())
         assert found.ratio(leader, leader).estimate == 1.0
 
 
