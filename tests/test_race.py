@@ -13,6 +13,8 @@ from record_factory import make_manifest, make_matrix
 
 from mnist_bench import cells
 from mnist_bench.analysis import race
+from mnist_bench.cli import main
+from mnist_bench.cli import race as command
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted, UsageError
 from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Race, RunOptions, TrialSpec, Variant, trial_id
@@ -193,3 +195,45 @@ def test_a_winner_of_ones_own_is_pasted_with_its_settings(tmp_path):
     matrix = make_matrix(seeds=(0,), variants=(BUILTIN_VARIANTS["eager"], mine))
     run = execute(planned(tmp_path, matrix))
     assert json.loads(race.paste(run)) == [{"name": "mine", "channels_last": True, "threads": 1}]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--variants", "eager"], "a race needs two or more"),
+        (["--variants", "eager,compile", "--budget", "soon"], "is no time"),
+        (["--variants", "eager,compile", "--threads", "0"], "--threads: '0'"),
+        (["--resume", "latest", "--threads", "1"], "--threads: a resumed race goes on as it was started"),
+        (["--resume", "latest"], "no run in"),
+    ],
+)
+def test_what_cannot_race_is_refused(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["race", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_and_a_race_go_on_by_their_own_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    plan = planned(tmp_path / "results")
+    assert main(["run", "--resume", plan.folder.run_id]) == 2
+    assert f"mnist-bench race --resume {plan.folder.run_id}" in capsys.readouterr().err
+
+
+def test_every_variant_races_with_each_number_of_threads():
+    matrix = command._with_threads(
+        make_matrix(variants=(BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"])), (1, 2)
+    )
+    assert [(one.name, one.threads) for one in matrix.variants] == [
+        *(("eager-t1", 1), ("eager-t2", 2)),
+        *(("compile-t1", 1), ("compile-t2", 2)),
+    ]
+    assert cells.reference_variant(matrix) == "eager-t2"
+
+
+def test_class_b_must_be_admitted(capsys):
+    bf16 = Variant(name="bf16", precision="bf16")
+    matrix = make_matrix(variants=(BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"], bf16))
+    assert [one.name for one in command._entered(matrix, Race(budget_s=1.0)).variants] == ["eager", "compile"]
+    assert "bf16: class B" in capsys.readouterr().err
+    assert command._entered(matrix, Race(admitted="B", budget_s=1.0)) == matrix
