@@ -132,7 +132,9 @@ def _by_batch_size(
     ticks = f"domain('x')[1] > 1.000001 * domain('x')[0] ? {sizes} : [domain('x')[0]]"
     axis = alt.Axis(values=alt.ExprRef(ticks), format=",d", grid=False, labelOverlap="greedy")
     x = alt.X("batch_size:Q").scale(logarithmic(24)).axis(axis).title("batch size")
-    axis = alt.Axis(format="~s", tickCount=4) if unit else _ratio_axis()
+    # By an expression: given a format, a logarithmic axis leaves out the labels that are far from a power of ten.
+    spoken = alt.Axis(tickCount=4, labelExpr="format(datum.value, '~s')", labelOverlap=True)
+    axis = spoken if unit else _ratio_axis()
     y = alt.Y("rate:Q").scale(logarithmic()).axis(axis).title(unit or "speed-up")
     told = {"batch_size": "batch size|,d", "rate_text": unit or "speed-up", "interval": "95 %", "note": "note"}
     base = coloured("series", names, series="of", **told).encode(x=x)
