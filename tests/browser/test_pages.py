@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[test]'")
 
-from record_factory import make_cell, make_failed, make_matrix
+from record_factory import keep, make_cell, make_failed, make_manifest, make_matrix
 from run_factory import write_run
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
@@ -148,6 +148,16 @@ def history_file(tmp_path_factory):
         add_run(folder / "results", number, [timed(seconds), evil], matrix=matrix, environment=machine)
     main(["history", "-o", str(folder / "results"), "--page", str(folder / "page.html")])
     return folder / "page.html"
+
+
+def test_rates_that_differ_little_are_labelled(driver, tmp_path):
+    """6,600 to 7,100 lie far from a power of ten: given a format, a logarithmic axis labels one tick of them."""
+    trials = [timed(seconds, seed=seed) for seed, seconds in enumerate((8.90, 8.78, 8.65))]
+    matrix = make_matrix(seeds=(0, 1, 2), variants=(BUILTIN_VARIANTS["eager"],))
+    run = keep(tmp_path, make_manifest([trial.id for trial in trials], matrix=matrix), trials)
+    main(["report", str(run.path)])
+    texts = open_page(driver, run.path / "report.html").texts("[data-plot=throughput] g.role-axis-label text")
+    assert sum(text.endswith("k") for text in texts) > 2
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
