@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 MIB = 1 << 20
-TARGET_ACCURACY = 0.97  # of ``time_to_accuracy_s``
+TIMES_TO = {target: f"time_to_{100 * target:.0f}_s" for target in (0.95, 0.97, 0.98, 0.99)}  # accuracy: figure
 
 # How a ratio was measured: in one session (``within``), in several (``between``), or never together.
 Paired = Literal["within", "between", "unpaired"]
@@ -43,6 +43,7 @@ class Measured:
         noise: the disturbances of each of these seeds, its sessions' included.
         vs_eager, vs_cpu: how many times faster a step is; paired: the weaker word of the two.
         fastest: of its model and batch size, or not told from the fastest.
+        pays_after: epochs of training that earn its compilation back, where they do.
     """
 
     cell: Cell
@@ -57,6 +58,7 @@ class Measured:
     vs_cpu: "Interval | None" = None
     paired: Paired | None = None
     fastest: bool = False
+    pays_after: "Interval | None" = None
 
     @property
     def noisy(self) -> bool:
@@ -115,7 +117,12 @@ def points(change: float | None) -> str:
     return "" if change is None else f"{round(100 * change, 2) + 0.0:+.2f}"  # + 0.0: no minus before a nought
 
 
-TEXTS: Mapping[str, Callable[[float | None], str]] = {"fraction": accuracy, "": ratio}
+def count(value: float | None) -> str:
+    """``1,234``; a median of two may lie between: ``3.5``."""
+    return "" if value is None else f"{value:,.5g}"
+
+
+TEXTS: Mapping[str, Callable[[float | None], str]] = {"fraction": accuracy, "count": count, "": ratio}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,8 @@ class Figure:
     Args:
         key: its column in files; title, unit: for people; better: which way is an improvement.
         take: reads it off a cell; an ``Interval`` (``bounded``) has bounds beside it (``key_low``, ``key_high``).
-        rank: of its column on a screen (``table.Column``); None: it stands in files alone.
+        rank: of its column on a screen (``table.Column``); None: it stands in files, and where it has a ``help`` among
+            the page's other figures.
         rank_beside: of what stands beside it, its bounds or the figure whose key is ``beside``.
         always: it is known of cells of which no seed is ok, too.
         kind: what its values are.
@@ -156,9 +164,9 @@ class Figure:
         """What it means, in a sentence; empty: people do not read it."""
         return HELP.get(self.key, "")
 
-    def text(self, value: float | None) -> str:
+    def text(self, value: Any) -> str:
         """A value as people read it: its unit says how."""
-        return TEXTS.get(self.unit, significant)(value)
+        return value or "" if self.kind is str else TEXTS.get(self.unit, significant)(value)
 
     def show(self, row: Row) -> str:
         """What people read of it."""
@@ -168,8 +176,9 @@ class Figure:
         """What people read beside it: its interval, its spread, its other percentile."""
         if self.bounded:
             return bounds(row[f"{self.key}_low"], row[f"{self.key}_high"], self.text)
-        other = BY_KEY[self.beside].show(row) if self.beside else ""
-        return joined(BY_KEY[self.beside].title, other) if other else ""
+        other = BY_KEY[self.beside] if self.beside else None
+        shown = other.show(row) if other else ""
+        return joined(other.title, shown, other.show_beside(row)) if other and shown else ""
 
 
 def _quotient(amount: float, by: float) -> float | None:
@@ -221,17 +230,48 @@ def _loader_share(one: Measured) -> float | None:
     return _quotient(one.sum(lambda m: m.epochs.loader_s), one.sum(lambda m: m.epochs.train_s))
 
 
-def _time_to_accuracy(one: Measured) -> float | None:
-    """A seed that never got there has no time, and the median of the others would flatter the cell."""
-    times = [time_to_accuracy(m) for m in one.ok]
-    return None if None in times else _median(times)
+def _times_to(target: float, one: Measured) -> list[float]:
+    """Of each seed that got there, seconds of training up to the end of the first epoch of that accuracy."""
+    seeds = (zip(accumulate(m.epochs.train_s), m.epochs.accuracy, strict=True) for m in one.ok)
+    found = (next((seconds for seconds, reached in seed if reached >= target), None) for seed in seeds)
+    return [seconds for seconds in found if seconds is not None]
 
 
-def time_to_accuracy(measurement: Measurement) -> float | None:
-    """Seconds of training up to the end of the first epoch that reached ``TARGET_ACCURACY``."""
-    trained = accumulate(measurement.epochs.train_s)
-    reached = zip(trained, measurement.epochs.accuracy, strict=True)
-    return next((seconds for seconds, accuracy in reached if accuracy >= TARGET_ACCURACY), None)
+def _time_to(target: float) -> tuple[Figure, Figure]:
+    """The time to an accuracy, and how many seeds got there if not all did: the median of these would flatter."""
+
+    def time(one: Measured) -> float | None:
+        times = _times_to(target, one)
+        return _median(times) if len(times) == len(one.ok) else None
+
+    def missed(one: Measured) -> str | None:
+        reached, seeds = len(_times_to(target, one)), len(one.ok)
+        return None if reached == seeds else f"{reached} of {seeds} seed{'s' * (seeds != 1)}"
+
+    key, beside = TIMES_TO[target], f"seeds_to_{100 * target:.0f}"
+    reached = Figure(key, f"s to {100 * target:.0f} %", "s", "lower", time, beside=beside)
+    return reached, Figure(beside, "", "", None, missed, kind=str)
+
+
+def _drift(one: Measured) -> float | None:
+    """Every epoch has as many steps."""
+    trained = [m.epochs.train_s for m in one.ok]
+    return _median(_quotient(times[-1], times[0]) for times in trained if len(times) > 1)
+
+
+def _epoch_j(one: Measured) -> float | None:
+    return _median(m.energy_j / len(m.epochs.train_s) for m in one.ok if m.energy_j is not None)
+
+
+def _utilisation(one: Measured) -> float | None:
+    """FLOP/s of the training by those of the machine's fastest product."""
+    known = [(m.extras.sample_flops, m.extras.ceiling_flops_s, rate_of(m)) for m in one.ok if m.extras]
+    return _median(flops * rate / ceiling for flops, ceiling, rate in known if flops and ceiling and rate)
+
+
+def _of_extras(path: str, unit: float = 1.0) -> Callable[[Measured], float | None]:
+    """The median over the seeds that measured it."""
+    return lambda one: _median(value and value / unit for value in map(at(f"extras.{path}"), one.ok))
 
 
 def _doubts(one: Measured) -> str | None:
@@ -278,7 +318,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("compile_s", "compile s", "s", "lower", _of_median("compile_s"), 7, slug="compile-seconds"),
     Figure("time_to_first_step_s", "first step s", "s", "lower", _of_median("time_to_first_step_s")),
     Figure("total_s", "total s", "s", "lower", _of_median("total_s")),
-    Figure("loader_share", "loader share", "fraction", "lower", _loader_share),
+    Figure("loader_share", "data wait", "fraction", "lower", _loader_share),
     Figure("host_peak_mib", "host MiB", "MiB", "lower", _of_peak("host_peak_bytes"), 12, slug="host-peak-mib"),
     Figure("device_peak_mib", "device MiB", "MiB", "lower", _of_peak("device_peak_bytes"), 12, slug="device-peak-mib"),
     Figure("speedup_vs_eager", "vs eager", "", "higher", lambda one: one.vs_eager, 1, 1, bounded=True),
@@ -291,7 +331,20 @@ FIGURES: tuple[Figure, ...] = (
     Figure("dataset_sha256", "data set", "", None, lambda one: one.worst.dataset_sha256, kind=str, always=True),
     Figure("parameters", "parameters", "", None, lambda one: one.ok[0].parameters, kind=int),
     Figure("train_loss", "training loss", "", "lower", _mean_of_last("loss")),
-    Figure("time_to_accuracy_s", f"s to {TARGET_ACCURACY:.0%}", "s", "lower", _time_to_accuracy),
+    *(figure for target in TIMES_TO for figure in _time_to(target)),
+    Figure("break_even_epochs", "pays after epochs", "epochs", "lower", lambda one: one.pays_after, bounded=True),
+    Figure("step_drift", "drift", "", "lower", _drift),
+    Figure("epoch_j", "J/epoch", "J", "lower", _epoch_j),
+    Figure("sample_mflop", "MFLOP/sample", "MFLOP", None, _of_extras("sample_flops", 1e6)),
+    Figure("ceiling_gflops", "ceiling GFLOP/s", "GFLOP/s", None, _of_extras("ceiling_flops_s", 1e9)),
+    Figure("utilisation", "utilisation", "fraction", "higher", _utilisation, 13),
+    Figure("latency_ms_p50", "1 image ms", "ms", "lower", _of_extras("latency.p50_ms"), beside="latency_ms_p95"),
+    Figure("latency_ms_p95", "p95", "ms", "lower", _of_extras("latency.p95_ms"), beside="latency_ms_p99"),
+    Figure("latency_ms_p99", "p99", "ms", "lower", _of_extras("latency.p99_ms")),
+    Figure("graph_breaks", "graph breaks", "count", "lower", _of_extras("graph_breaks")),
+    Figure("recompilations", "recompilations", "count", "lower", _of_extras("recompilations")),
+    Figure("kernels_per_step", "kernels/step", "count", "lower", _of_extras("kernels")),
+    Figure("device_busy", "device busy", "fraction", "higher", _of_extras("busy")),
     Figure("device_name", "device", "", None, lambda one: one.ok[0].device_name, kind=str),
     Figure("threads", "threads", "", None, lambda one: one.threads, kind=int),
     Figure("noisy_trials", "noisy trials", "", None, lambda one: sum(map(bool, one.noise)), kind=int),
@@ -309,10 +362,24 @@ HELP: Mapping[str, str] = {
     "device_peak_mib": "peak memory of the device, where it has its own",
     "speedup_vs_eager": "how many times faster a step is than the reference variant's, timed together; 95 % interval",
     "speedup_vs_cpu": "how many times faster a step is than on the CPU, timed together; 95 % interval",
+    "loader_share": "the share of the training time spent waiting for batches",
+    **dict.fromkeys(TIMES_TO.values(), "seconds of training to this accuracy; else the seeds that reached it"),
+    "break_even_epochs": "epochs of training after which compiling has paid; 95 % interval",
+    "step_drift": "how many times as long a step of the last epoch takes as one of the first",
+    "epoch_j": "joules of an epoch's training: the GPU's, or those of the processor packages",
+    "sample_mflop": "floating-point work of training on one sample, as torch counts it",
+    "ceiling_gflops": "what a large matrix product reaches with the same threads and precision",
+    "utilisation": "floating-point work of the training per second, as a share of what a large matrix product reaches",
+    "latency_ms_p50": "the model's answer to a single image: median, 95th and 99th percentile",
+    "graph_breaks": "places where torch.compile left the model to Python",
+    "recompilations": "how often a frame was compiled anew, for another shape or mode",
+    "kernels_per_step": "kernels that a training step executes on the device",
+    "device_busy": "the share of a training step in which the device works",
 }
 BY_KEY: Mapping[str, Figure] = {figure.key: figure for figure in FIGURES}
 KEYS: Mapping[str, Figure] = {key: figure for figure in FIGURES for key in figure.keys}
 SHOWN: tuple[Figure, ...] = tuple(figure for figure in FIGURES if figure.rank is not None)
+OTHERS: tuple[Figure, ...] = tuple(figure for figure in FIGURES if figure.rank is None and figure.help)
 FOLLOWED: tuple[Figure, ...] = tuple(figure for figure in FIGURES if figure.slug)
 
 

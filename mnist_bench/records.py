@@ -332,6 +332,7 @@ class TrialSpec:
     plugin_path: str | None = None  # the matrix file's folder
     allow_plugins: bool = False
     score_both: bool = False  # the final weights on the other image set too
+    extras: bool = False  # measure ``Extras`` after the training
     deterministic_if_possible: bool = False  # a warning, not an error, where an operator has no deterministic algorithm
     cache_dir: str = ""  # the compiler cache of this trial's own, empty at its start
     samples_path: str = ""  # where the raw stamps go (.npy)
@@ -376,13 +377,43 @@ class ImageSets:
     test: Fraction
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """Percentiles of a member's single steps in the session (milliseconds) and their number; or of other calls."""
+
+    p50_ms: Seconds
+    p95_ms: Seconds
+    p99_ms: Seconds
+    count: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What the first seed of a cell measures beside its training. None: this device or execution has no such figure, or
+    it could not be taken (a mark says why).
+
+    ``sample_flops`` of training on one sample; ``ceiling_flops_s`` of matrix products, a second; ``latency`` of one
+    image; ``graph_breaks`` and ``recompilations`` of dynamo until then; ``kernels`` that a step executes on the device,
+    ``busy``: the share of a step in which any of them does.
+    """
+
+    sample_flops: Figure | None = None
+    ceiling_flops_s: Figure | None = None
+    latency: StepTimes | None = None
+    graph_breaks: Count | None = None
+    recompilations: Count | None = None
+    kernels: Figure | None = None
+    busy: Fraction | None = None
+
+
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", rename={"class_": "class"}):
     """A trial that went well.
 
     ``phases`` are the seconds of the waterfall; ``awake_s`` is the worker's own clock from process start to exit less
-    the time asleep, ``token_s`` the parent's stopwatch over the same; ``total_s`` is ``awake_s`` less the session.
+    the time asleep, ``token_s`` the parent's stopwatch over the same; ``total_s``: ``awake_s`` less session and extras.
     ``marks`` are reasons for doubt (waterfall not closed); ``noisy`` are the disturbances found, each in words.
-    ``final`` is the last epoch's accuracy on both image sets, where the spec asked for it (``score_both``).
+    ``final`` is the last epoch's accuracy on both image sets, where the spec asked for it (``score_both``), ``extras``
+    likewise; ``energy_j`` are the joules of the epochs, None where no counter can be read.
     """
 
     epochs: Epochs
@@ -407,6 +438,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", 
     noisy: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     final: ImageSets | None = None
+    extras: Extras | None = None
+    energy_j: Figure | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):
@@ -468,16 +501,6 @@ class Round:
     order: tuple[Count, ...]
     steps: tuple[Count, ...]
     seconds: tuple[Seconds, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepTimes:
-    """Percentiles of a member's single steps in the session (milliseconds) and their number."""
-
-    p50_ms: Seconds
-    p95_ms: Seconds
-    p99_ms: Seconds
-    count: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

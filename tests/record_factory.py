@@ -9,7 +9,7 @@ from msgspec import structs
 
 from mnist_bench import records
 from mnist_bench.cells import expand
-from mnist_bench.disk.folder import RunFolder
+from mnist_bench.disk.folder import SCHEMA_VERSION, RunFolder
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Epochs, Manifest, Matrix, Measurement, Outcome, Session, Trial
 
 RUN_ID = "20261123T101500Z-a1b2c3"
@@ -129,7 +129,7 @@ def make_manifest(trials: Sequence[Trial | str] = (), **changes: Any) -> Manifes
     matrix = holding(changes.pop("matrix", make_matrix()), trials)
     manifest = Manifest(
         run_id=RUN_ID,
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         program_version="0.1.0",
         status="complete",
         matrix=matrix,

@@ -22,7 +22,7 @@ from record_factory import make_trial as trial
 from mnist_bench.disk import files, folder
 from mnist_bench.disk.folder import LINE_LIMIT, RunFolder, known_runs, new_run_id
 from mnist_bench.errors import BenchError, UsageError
-from mnist_bench.records import Failure, ImageSets, Session, Skip, Trial, encode
+from mnist_bench.records import Extras, Failure, ImageSets, Session, Skip, StepTimes, Trial, encode
 
 SEEDS = range(4)
 OTHER, LATER = "20261124T101500Z-bbbbbb", "20261125T101500Z-cccccc"
@@ -169,6 +169,15 @@ def test_other_peoples_files_are_left_alone(results, tmp_path, monkeypatch):
 
 # ── what was appended is read back ───────────────────────────────────────────────────────────────────────────────────
 
+EXTRAS = Extras(
+    sample_flops=2.26408e6,
+    ceiling_flops_s=1.30123e11,
+    latency=StepTimes(p50_ms=0.123456, p95_ms=0.234567, p99_ms=0.345678, count=300),
+    graph_breaks=0,
+    recompilations=3,
+    kernels=123.45,
+    busy=0.912345,
+)
 MEASURED = make_measurement(
     class_="B",
     compile_s=12.5,
@@ -176,6 +185,8 @@ MEASURED = make_measurement(
     noisy=("load 3.1 on 2 cores",),
     marks=("the waterfall lacks 5 %",),
     final=ImageSets(train=0.9196, test=0.9203),
+    extras=EXTRAS,
+    energy_j=12345.6,
 )
 RECORDS: list[Trial | Session] = [
     trial(outcome=MEASURED),
@@ -214,7 +225,8 @@ def test_fifty_epochs_fit_in_a_line(locked):
     columns = {name: tuple(rng.uniform(0.1, 1, 50).tolist()) for name in ("train_s", "loss", "eval_s", "accuracy")}
     epochs = replace(make_epochs(), **columns, loader_s=(0.5,) * 50)
     words = tuple(f"other processes used {n} % of the cores' time" for n in range(50))
-    stored: Any = locked.append(trial(outcome=make_measurement(epochs=epochs, noisy=words)))
+    more = {"extras": EXTRAS, "energy_j": 12345.6, "final": MEASURED.final}
+    stored: Any = locked.append(trial(outcome=make_measurement(epochs=epochs, noisy=words, **more)))
     assert (locked.path / "trials.jsonl").stat().st_size <= LINE_LIMIT
     *kept, more = stored.outcome.noisy
     assert (tuple(kept), more) == (words[: len(kept)], f"and {50 - len(kept)} more")
@@ -246,7 +258,7 @@ BROKEN = [
     ("manifest.json", b"", "Expecting value"),
     ("manifest.json", b"\xff", "malformed|utf-8"),
     ("manifest.json", b"{}", "missing required field `run_id`"),
-    ("manifest.json", b'{"schema_version": 99}', "newer mnist_bench .schema 99; this one reads up to 1.: upgrade"),
+    ("manifest.json", b'{"schema_version": 99}', "newer mnist_bench .schema 99; this one reads up to 2.: upgrade"),
     ("manifest.json", b'{"schema_version": NaN}', "NaN is not a figure"),
     ("manifest.json", DEEP, "nested too deep"),
     ("trials.jsonl", b"{", "truncated"),

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from group_kit import CALM, PREPARED, Scene, Script, answers, make_spec, play
 from msgspec import structs
 
 from mnist_bench.errors import Interrupted
-from mnist_bench.records import Failure, ImageSets, Measurement, Skip
+from mnist_bench.records import Extras, Failure, ImageSets, Measurement, Skip
 from mnist_bench.running import group, protocol
 from mnist_bench.running.protocol import Block, BlockDone, EndSession, Evaluate, Evaluated, Failed, Finish, Prepare
 
@@ -71,6 +72,28 @@ def test_the_final_weights_are_scored_on_both_sets(recipe, train, test):
     assert (outcome.epochs.eval_s, outcome.eval_samples) == ((0.5, 0.5), 20_000)
     assert (outcome.predictions_sha256, outcome.marks) == ("f" * 64, ())
     assert scene.lines("evaluate", "finish") == [f"evaluate {spec.id}"] * 3 + [f"finish {spec.id}"]
+
+
+def test_extras_are_no_part_of_the_total_and_energy_is_that_of_the_epochs(monkeypatch):
+    scene, extras, meter = Scene(), Extras(kernels=7.0), MagicMock(joules=12.5)
+    meter.__enter__.side_effect = meter.__exit__.side_effect = lambda *_: scene.log.append("read")
+
+    def script(request: protocol.Request, number: int) -> protocol.Reply | None:
+        if isinstance(request, Prepare):
+            return structs.replace(PREPARED, gpu="GPU-1")
+        if not isinstance(request, Finish):
+            return None
+        done = scene.workers[EAGER.id].finished()
+        return structs.replace(done, phases=done.phases | {"extras": 0.75}, extras=extras, missed=("no latency",))
+
+    monkeypatch.setattr(group, "Meter", Mock(return_value=meter))
+    outcome = scene.play([EAGER], {EAGER.id: script}).outcomes[EAGER.id]
+    group.Meter.assert_called_once_with("cpu", "GPU-1")  # type: ignore[attr-defined]
+    assert (outcome.energy_j, outcome.extras) == (12.5, extras)
+    assert outcome.marks[0] == "no latency"
+    assert outcome.total_s == pytest.approx(outcome.awake_s - 2.0 - 0.75)
+    around = [scene.log[n - 1 : n + 2] for n, line in enumerate(scene.log) if line.startswith("train_epoch")]
+    assert around == [["read", f"train_epoch {EAGER.id}", "read"]] * 2
 
 
 @pytest.mark.parametrize(("said_s", "believed"), [(60.0, True), (49.0, True), (46.0, False), (62.0, False)])

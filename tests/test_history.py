@@ -88,7 +88,7 @@ STALE: dict[str, Callable[[Path], object]] = {
     "missing": lambda run: (run / "results.json").unlink(),
     "older than the trials": lambda run: edit(run / "trials.jsonl", "}\n", f"}}\n{encode(timed(3.0, 1)).decode()}"),
     "older than the manifest": lambda run: edit(run / "manifest.json", '"status": "complete"', '"status": "stopped"'),
-    "of another schema": lambda run: edit(run / "results.json", '"schema_version": 1', '"schema_version": 99'),
+    "of another schema": lambda run: edit(run / "results.json", '"schema_version": 2', '"schema_version": 99'),
     "without a figure": lambda run: edit(run / "results.json", RATE, "speed"),
     "with an infinite figure": lambda run: edit(run / "results.json", f'"{RATE}": 20000.0', f'"{RATE}": 1e999'),
     "nested deeply": lambda run: (run / "results.json").write_text('{"rows":' + "[" * 200_000),

@@ -169,6 +169,11 @@ def test_a_run_without_a_reference_says_so(tmp_path):
         assert [call.args[0] for call in observer.notice.call_args_list if "reference" in call.args[0]] == said
 
 
+def test_the_first_seed_of_a_cell_measures_the_extras(tmp_path):
+    plan = planned(tmp_path, make_matrix(seeds=(7, 0), variants=EAGER))
+    assert {spec.seed: spec.extras for spec in plan.specs} == {7: True, 0: False}
+
+
 def test_a_link_where_samples_go_is_removed_not_followed(tmp_path, monkeypatch):
     plan = planned(tmp_path / "results", make_matrix(seeds=(0,), variants=EAGER))
     (spec,) = plan.specs

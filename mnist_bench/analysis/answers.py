@@ -172,12 +172,16 @@ def seeds_to_tell(speed: SpeedUp, done: int) -> int | None:
     several = speed.paired != "within"
     samples = max(done, speed.sessions) if several else 1
     spread = log.half / (student_quantile(samples - 1) if several else NORMAL_QUANTILE) * math.sqrt(samples)
-    way = max(abs(log.estimate), math.log1p(SAME) - abs(log.estimate))
+    return seeds_for(max(abs(log.estimate), math.log1p(SAME) - abs(log.estimate)), spread, done + 1)
+
+
+def seeds_for(way: float, spread: float, least: int = 3) -> int | None:
+    """The fewest seeds, ``least`` and 3 at least, that tell ``way`` (log scale) from 0 if one seed has this spread."""
 
     def half(seeds: int) -> float:
         return (student_quantile(seeds - 1) + student_quantile(seeds - 1, 2 * POWER - 1)) * spread / math.sqrt(seeds)
 
-    return next((seeds for seeds in range(max(3, done + 1), MOST_SEEDS + 1) if half(seeds) <= way), None)
+    return next((seeds for seeds in range(max(3, least), MOST_SEEDS + 1) if half(seeds) <= way), None)
 
 
 def _rise(sizes: Sequence[int], logs: Sequence[float], end: Literal[0, -1]) -> BatchPoint:

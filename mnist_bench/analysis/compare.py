@@ -6,7 +6,6 @@ its line, with status and reason. Ratios are above 1 where *this* cell (or run B
 
 import json
 import math
-import statistics
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
@@ -20,7 +19,7 @@ from mnist_bench.analysis.ratios import PROCESS_SD, SpeedUp, speed_up
 from mnist_bench.analysis.summary import Run, common
 from mnist_bench.cells import reference_variant, variant_of
 from mnist_bench.errors import UsageError, unknown
-from mnist_bench.figures import BY_KEY, Measured, cell_columns, interval_columns, significant
+from mnist_bench.figures import Measured, cell_columns, interval_columns, significant
 from mnist_bench.records import Cell, VariantClass
 from mnist_bench.stats import Interval
 from mnist_bench.table import Column, Document, Table, at, by_reason, for_programs, grouped, joined, texts
@@ -224,23 +223,9 @@ def _crossovers(lines: Iterable[Line]) -> tuple[Crossover, ...]:
 
 def _break_evens(run: Run, lines: Iterable[Line]) -> Iterator[BreakEven]:
     """One for each cell with a ratio that was compiled."""
-    for line in lines:
-        if line.reference is None or line.speed_up is None:
-            continue
-        this, other = run.cells[line.cell], run.cells[line.reference]
-        cold, beside = map(BY_KEY["compile_s"].take, (this, other))
-        steps = [math.exp(log) for log in run.log_step_s(line.reference)]
-        if cold is not None and steps:
-            yield answers.break_even(
-                line.cell,
-                line.reference,
-                line.speed_up,
-                compile_s=cold - (beside or 0.0),
-                step_s=statistics.median(steps),
-                epoch_samples=statistics.median(
-                    m.train_samples / len(m.epochs.train_s) for m in run.cells[line.cell].ok
-                ),
-            )
+    held = ((line.cell, line.reference, line.speed_up) for line in lines)
+    found = (run.break_even(cell, other, speed) for cell, other, speed in held if other and speed)
+    yield from (one for one in found if one)
 
 
 def compare_runs(a: Run, b: Run, *, across_machines: bool = False, chosen: Choice | None = None) -> Comparison:

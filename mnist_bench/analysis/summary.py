@@ -1,16 +1,18 @@
 """Trials and sessions to one row per cell. Figures come from the seeds that are ok (``figures.FIGURES``)."""
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Self
 
+from mnist_bench.analysis import answers
 from mnist_bench.analysis.keys import threads_of
 from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up, weakest
 from mnist_bench.cells import reference_variant
-from mnist_bench.figures import Measured, Row, bounds, ratio, take, throughput
+from mnist_bench.figures import BY_KEY, Measured, Row, bounds, ratio, take, throughput
 from mnist_bench.records import STATUSES, Cell, Manifest, Matrix, Measurement, Session, Trial, VariantClass
 from mnist_bench.table import grouped, joined
 
@@ -98,6 +100,21 @@ class Run:
         found = (self.index.log_step_s.get(trial_id) for trial_id, _ in self.ok[cell].values())
         return [log for log in found if log is not None]
 
+    def break_even(self, cell: Cell, reference: Cell, speed: SpeedUp) -> answers.BreakEven | None:
+        """When a cell's compilation pays; None where nothing was compiled, or its reference never timed."""
+        cold, beside = (BY_KEY["compile_s"].take(self.cells[one]) for one in (cell, reference))
+        steps = [math.exp(log) for log in self.log_step_s(reference)]
+        if cold is None or not steps:
+            return None
+        return answers.break_even(
+            cell,
+            reference,
+            speed,
+            compile_s=cold - (beside or 0.0),
+            step_s=statistics.median(steps),
+            epoch_samples=statistics.median(m.train_samples / len(m.epochs.train_s) for m in self.cells[cell].ok),
+        )
+
 
 def _measured(run: Run, cell: Cell) -> Measured:
     worst = max(run.by_cell[cell], key=lambda trial: STATUSES.index(trial.status))  # of several equally bad, the first
@@ -121,6 +138,7 @@ def _measured(run: Run, cell: Cell) -> Measured:
 def _compared(run: Run, one: Measured, reference: Cell, on_cpu: Cell, fastest: bool) -> Measured:
     """With its ratios."""
     eager, cpu = (speed_up(run.pairs(other, one.cell), run.index) for other in (reference, on_cpu))
+    pays = run.break_even(one.cell, reference, eager) if eager else None
     return replace(
         one,
         doubts=one.doubts + (_disagreement(one, run.cells[reference], eager) if eager and one.noisy else ()),
@@ -128,6 +146,7 @@ def _compared(run: Run, one: Measured, reference: Cell, on_cpu: Cell, fastest: b
         vs_cpu=cpu.interval if cpu else None,
         paired=weakest(eager, cpu),
         fastest=fastest,
+        pays_after=pays.epochs if pays else None,
     )
 
 

@@ -24,6 +24,8 @@ NAMES = {"error": "error", "warning": "warning", "info": "note"}
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit code 1 where an error is found (a default run cannot work), else 0. Takes some seconds."
     parser.add_argument("--compile", action="store_true", help="try torch.compile too (up to half a minute)")
+    told = "measure too (20 s): how small a difference is shown, and in what time; matrix products at 1 to all threads"
+    parser.add_argument("--measure", action="store_true", help=told)
     options.add(parser, "output_dir", "data_dir", "format", "color")
 
 
@@ -31,8 +33,9 @@ def execute(args: argparse.Namespace) -> int:
     from mnist_bench.labs.doctor import diagnose
     from mnist_bench.labs.facts import look
 
+    places = {"output_dir": args.output_dir, "data_dir": args.data_dir}
     with make_console(args, stderr=True).status("looking at this machine, asking torch ..."):
-        facts = look(os.environ, output_dir=args.output_dir, data_dir=args.data_dir, try_compile=args.compile)
+        facts = look(os.environ, **places, try_compile=args.compile, measure=args.measure)
         found = diagnose(facts)
     rows = [dataclasses.asdict(each) for each in found]
     levels = {each.level for each in found}
@@ -40,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.format == "table":
         print_lines(lambda width: _lines(found, width), args)
     else:
-        known = {name: msgspec.to_builtins(getattr(facts, name)) for name in ("environment", "torch", "noise")}
+        known = {name: msgspec.to_builtins(getattr(facts, name)) for name in ("environment", "torch", "noise", "twins")}
         print_result(args, Table.of("", rows), lambda: {"worst": worst, "findings": rows, **known})
     return 1 if worst == "error" else 0
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, TRIALS, SESSIONS = "manifest.json", "trials.jsonl", "sessions.jsonl"
 RESULTS = "results.json"  # the table that the history reads
 MANIFEST_LIMIT, LINES_LIMIT = 256 << 20, 2 << 30  # bytes of a manifest, and of a file of lines

@@ -1,5 +1,6 @@
 """``doctor``: every known pitfall of a machine. A check is a function here and its entry in ``CHECKS`` below."""
 
+import math
 import os
 import re
 import shutil
@@ -11,16 +12,18 @@ from pathlib import Path
 
 import psutil
 
+from mnist_bench.analysis.answers import MOST_SEEDS, seeds_for
 from mnist_bench.data import copies, default_root
 from mnist_bench.data.mnist import inspect, is_drawn
 from mnist_bench.disk.files import try_folder
 from mnist_bench.errors import DataError
-from mnist_bench.labs.facts import Check, Diagnosis, Facts, Found, Level, error, info, ok, warning
+from mnist_bench.figures import significant
+from mnist_bench.labs.facts import TWIN, TWIN_S, Check, Diagnosis, Facts, Found, Level, error, info, ok, warning
 from mnist_bench.machine import environment, forecast
 from mnist_bench.machine import noise as counters
 from mnist_bench.records import BUILTIN_VARIANTS
 from mnist_bench.running.protocol import ProbeFailure, TorchReport
-from mnist_bench.table import listed
+from mnist_bench.table import listed, span
 
 OLDEST_TORCH = (2, 10)
 INSTALL = 'pip install "torch>=2.10" torchvision'
@@ -28,6 +31,9 @@ CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
 REINSTALL = "pip install --force-reinstall torch torchvision"
 SPREAD_LIMIT = 1.10  # of a fixed loop, p95 / p50; an idle desktop stays below 1.05
 PRESSURE_LIMIT = 0.10  # of the time, in which some task waited for a core
+DIFFERENCES, SO_MANY = (10, 5, 2), f"more than {MOST_SEEDS} seeds"  # in per cent; what shows them is said
+GPU_CLOCKS = "--query-gpu=index,clocks.sm,clocks.max.sm,clocks_throttle_reasons.active"
+THROTTLED = 0xEC  # of the last one, by nvml.h: limits of power, heat and the hardware's own
 SLOW_CLOCKS = ("hpet", "acpi_pm", "jiffies")
 PAGES = {"always": "the kernel moves memory about", "never": "large tensors miss the TLB more often"}
 PAIR_BYTES = 3 << 30  # two live trials
@@ -204,6 +210,49 @@ def noise(facts: Facts) -> Found:
         yield warning(f"this machine is busy: {load}", "wait until it is idle, or see `top` for what keeps it busy")
 
 
+def resolution(facts: Facts) -> Found:
+    """How small a difference is shown, and in what time, by what two trials of the same code differed."""
+    match facts.twins:
+        case None:
+            text = "how small a difference this machine can show, and in what time, was not measured"
+            yield info(text, "mnist-bench doctor --measure measures it (20 s)")
+        case str(reason):
+            yield warning(f"the same code in two processes could not be timed: {reason}", "mend that first")
+        case found:
+            spread = math.sqrt(found.variance or 0.0)
+            seeds = {share: seeds_for(math.log1p(share / 100), spread) for share in DIFFERENCES}
+            words = (f"{count} seeds ({count * TWIN_S:.0f} s a cell)" if count else SO_MANY for count in seeds.values())
+            told = (f"{share} % by {how}" for share, how in zip(seeds, words, strict=True))
+            text = f"a seed of {TWIN_S:.0f} s in turns is off by {100 * spread:.1f} % ({TWIN.id} against itself)"
+            text += f": a difference of {', of '.join(told)} is shown"
+            yield ok(text) if seeds[5] else warning(text, "end other programs, or take a machine of your own")
+
+
+def products(facts: Facts) -> Found:
+    """What a large matrix product in float32 reaches: the ceiling of utilisation."""
+    if facts.report and (ceilings := facts.report.ceilings):
+        rates = (f"{significant(rate / 1e9)} with {_count(threads, 'thread')}" for threads, rate in ceilings.items())
+        yield ok(f"a large matrix product reaches, in GFLOP/s: {', '.join(rates)}")
+
+
+def clocks(facts: Facts) -> Found:
+    """What the kernel and nvidia-smi say of clocks and throttling; what they do not say, too."""
+    now = [float(mhz) for mhz in re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", facts.read("proc/cpuinfo"), re.MULTILINE)]
+    most = facts.read("sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")  # kHz
+    throttled = counters.throttled(facts.root)
+    parts = (
+        f"{span(now, '{:,.0f}'.format)} MHz now" if now else "none in /proc/cpuinfo",
+        f"at most {int(most) // 1000:,} MHz" if most.isdecimal() else "no highest one is known (no cpufreq)",
+        "whether cores were throttled is not known" if throttled is None else f"cores throttled {throttled:,} times",
+    )
+    yield (info if throttled else ok)(f"CPU clocks: {', '.join(parts)}", "look to the cooling" * bool(throttled))
+    command = ["nvidia-smi", GPU_CLOCKS, "--format=csv,noheader"]
+    said = environment.run_command(command, facts.environ) if facts.nvidia_driver else ""
+    for index, here, top, active in re.findall(r"^(\d+), (.+), (.+), (0x[0-9a-f]+)$", said or "", re.MULTILINE):
+        text, slow = f"GPU {index}: {here} now, at most {top}", int(active, 16) & THROTTLED
+        yield warning(f"{text}, slowed down", "nvidia-smi -q -d PERFORMANCE says why") if slow else ok(text)
+
+
 def other_runs(facts: Facts) -> Found:
     processes = psutil.process_iter(["cmdline"])
     if pids := [str(each.pid) for each in processes if RUN.search(" ".join(each.info["cmdline"] or ()))]:
@@ -326,7 +375,8 @@ CHECKS: Mapping[str, Sequence[Check]] = {
     "devices": (cpu, gpus, gpu_neighbours),
     "compiler": (compiler, compilation),
     "threads": (threads,),
-    "noise": (noise, other_runs, kernel, battery),
+    "noise": (noise, resolution, other_runs, kernel, battery),
+    "speed": (products, clocks),
     "memory": (memory, shared_memory),
     "data and results": (data_set, results, temporary),
     "environment": (variables, home),

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
@@ -17,15 +18,22 @@ from typing import Literal, get_args
 
 import msgspec
 
+from mnist_bench import records
+from mnist_bench.analysis.ratios import SessionRatio, between_processes, ratio_of, round_log_ratios
 from mnist_bench.machine import environment
 from mnist_bench.machine import noise as counters
 from mnist_bench.machine.environment import ROOT
-from mnist_bench.records import Environment
-from mnist_bench.running.process import uninstalled_package
+from mnist_bench.records import MNIST, Cell, Environment, Session, Trial, TrialSpec
+from mnist_bench.running.group import Settings, run_group
+from mnist_bench.running.process import Interrupts, LocalWorker, uninstalled_package
 from mnist_bench.running.protocol import PROBE_STAGE, ProbeFailure, TorchReport
+from mnist_bench.running.runner import trial_spec
 
 PROBE = (sys.executable, "-m", "mnist_bench.worker.probe")
 PROBE_S, COMPILE_S = 120.0, 300.0  # the most that it may take; a cold compilation on a busy machine takes long
+TWIN = Cell(model="lenet5", device="cpu", batch_size=100, variant="eager")  # timed against itself
+TWIN_SET = "mnist_bench.worker.sets:blank"
+TWIN_S, TWIN_LIMIT_S = 6.0, 120.0  # of each with the token: rounds; all that it may take
 SLICE_ITEMS = 100_000  # a few milliseconds: long against the clock, short against the kernel's time slices
 
 
@@ -45,7 +53,10 @@ class Noise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What several checks look at; what one alone needs, it looks up itself. ``root``: where /proc and /sys are."""
+    """What several checks look at; what one alone needs, it looks up itself. ``root``: where /proc and /sys are.
+
+    ``twins``: how the same code in two processes differs, or why that is not known; None: nobody asked.
+    """
 
     environ: Mapping[str, str]
     environment: Environment
@@ -53,6 +64,7 @@ class Facts:
     noise: Noise
     output_dir: Path
     data_dir: Path | None
+    twins: SessionRatio | str | None = None
     root: Path = ROOT
     system: str = sys.platform
 
@@ -70,13 +82,24 @@ class Facts:
         return environment.read(self.root / name)
 
 
-def look(environ: Mapping[str, str], *, output_dir: Path, data_dir: Path | None, try_compile: bool) -> Facts:
-    """Looks at everything that several checks need; takes some seconds, and writes nothing that stays."""
-    command, limit_s = ((*PROBE, "--compile"), COMPILE_S) if try_compile else (PROBE, PROBE_S)
+def look(
+    environ: Mapping[str, str], *, output_dir: Path, data_dir: Path | None, try_compile: bool, measure: bool
+) -> Facts:
+    """Looks at everything that several checks need; takes some seconds, and writes nothing that stays.
+
+    Args:
+        measure: about 20 s more: what a matrix product reaches, and twins.
+    """
+    command = (*PROBE, *["--compile"] * try_compile, *["--measure"] * measure)
+    noise, torch = measure_noise(), ask_torch(environ, command, COMPILE_S if try_compile else PROBE_S)
+    twins = None
+    if measure:
+        twins = time_twins(environ) if isinstance(torch, TorchReport) else "torch does not work"
     return Facts(
         environ=environ,
-        noise=measure_noise(),
-        torch=ask_torch(environ, command, limit_s),
+        noise=noise,
+        torch=torch,
+        twins=twins,
         environment=environment.describe(environ),
         output_dir=output_dir,
         data_dir=data_dir,
@@ -95,6 +118,26 @@ def measure_noise(seconds: float = 1.0) -> Noise:
     cuts = quantiles(durations_ns, n=20)
     p50, p95 = cuts[9], cuts[18]
     return Noise(slices=len(durations_ns), slice_ms=p50 / 1e6, spread=p95 / p50, found=found, noisy=noisy)
+
+
+def time_twins(environ: Mapping[str, str]) -> SessionRatio | str:
+    """A session of two trials of the same code: whatever is not equal is the machine's doing; or why there is none."""
+    model, variant = records.ModelEntry(name=TWIN.model, model=TWIN.model), records.BUILTIN_VARIANTS[TWIN.variant]
+    size = TWIN.batch_size
+    matrix = records.Matrix(models=(model,), devices=(TWIN.device,), batch_sizes=(size,), variants=(variant,))
+    spec = trial_spec(matrix, replace(MNIST, name=TWIN_SET), records.RunOptions(allow_plugins=True), TWIN, 0)
+    group = records.Group(id=TWIN.id, specs=(spec, replace(spec, id=f"{spec.id} again")))
+    with Interrupts() as interrupts, tempfile.TemporaryDirectory(prefix="mnist-bench-doctor-") as folder:
+
+        def launch(spec: TrialSpec) -> LocalWorker:
+            return LocalWorker(spec, Path(folder, "log"), environ, TWIN_LIMIT_S, interrupts)
+
+        settings = Settings(precision=0.0, budget_s=TWIN_S, launch=launch)
+        found = list(run_group(group, settings=settings, rng=random.Random(), train=False))
+    if failed := [one.reason for one in found if isinstance(one, Trial)]:
+        return failed[0]
+    (session,) = (one for one in found if isinstance(one, Session))
+    return between_processes(ratio_of(round_log_ratios(session.rounds, 0, 1)))
 
 
 def ask_torch(environ: Mapping[str, str], command: Sequence[str], limit_s: float) -> TorchReport | ProbeFailure:

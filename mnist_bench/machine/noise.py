@@ -49,7 +49,7 @@ def read(pids: tuple[int, ...], root: Path = Path("/")) -> Counters:
         own_s=sum(_cpu_s(process, ended_children=ended) for process, ended in own),
         pressure_s=_pressure_s(root / "proc/pressure/cpu"),
         load_1min=os.getloadavg()[0],
-        throttled=_throttled(root),
+        throttled=throttled(root),
     )
 
 
@@ -110,7 +110,8 @@ def _pressure_s(path: Path) -> float | None:
     return int(found[1]) * 1e-6 if found else None
 
 
-def _throttled(root: Path) -> int | None:
+def throttled(root: Path) -> int | None:
+    """How often cores have been slowed down since the machine was started; None: the kernel does not count."""
     counts = list(root.glob("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count"))
     return sum(int(path.read_text()) for path in counts) if counts else None
 

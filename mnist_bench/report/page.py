@@ -41,7 +41,10 @@ def render(run: Run, plots: Mapping[str, Plot], bundle: str) -> str:
     rows = sorted(run.rows, key=lambda row: row.status == "ok")  # failed ones first
     tried = [row for row in rows if row.status != "skipped"]  # what is missing here is a reason, not half of a table
     measured = [row for row in run.rows if row.seeds]
-    shown = [figure for figure in figures.SHOWN if any(row[figure.key] is not None for row in measured)]
+    shown, others = (
+        [one for one in some if any(one.show(row) or one.show_beside(row) for row in measured)]
+        for some in (figures.SHOWN, figures.OTHERS)
+    )
     accelerators = {f"{row.cell.device}: {row['device_name']}": None for row in measured if row.cell.device != "cpu"}
     return html(
         "page.html.j2",
@@ -58,6 +61,7 @@ def render(run: Run, plots: Mapping[str, Plot], bundle: str) -> str:
         answers=answers(run),
         columns=cell_columns(),
         shown=shown,
+        others=others,
         lines=[_line(number, row, shown) for number, row in enumerate(tried)],
         footnotes=figures.footnotes(map(figures.signs, measured)),
         trials=[measurement for own in run.ok.values() for _, measurement in own.values()],

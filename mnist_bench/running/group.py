@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 
 from mnist_bench.catalogue import training_of
 from mnist_bench.machine import noise
+from mnist_bench.machine.energy import Meter
 from mnist_bench.records import Epochs, Failure, Group, ImageSets, Measurement, Outcome, Session, Skip, Trial, TrialSpec
 from mnist_bench.running import protocol
 from mnist_bench.running.process import LocalWorker
@@ -246,9 +247,11 @@ def _train(member: Member, settings: Settings) -> Outcome:
     if member.ended is None:
         member.ask(EndSession(), SessionEnded)
     observer.stage("training", spec.id)
+    meter = Meter(spec.cell.device, member.prepared.gpu)
     for epoch in range(spec.epochs):
         before_ns = worker.token_ns
-        done = member.ask(protocol.TrainEpoch(epoch=epoch), EpochDone)
+        with meter:
+            done = member.ask(protocol.TrainEpoch(epoch=epoch), EpochDone)
         if doubt := _clock_doubt(epoch, done.seconds, (worker.token_ns - before_ns) * NS):
             return Failure(kind="failed", reason=doubt)
         score = member.ask(Evaluate(), Evaluated)
@@ -258,7 +261,7 @@ def _train(member: Member, settings: Settings) -> Outcome:
         observer.detail(_epoch_words(epoch, spec.epochs, done, score))
     final = _image_sets(spec, scores[-1], member.ask(Evaluate(other_set=True), Evaluated)) if spec.score_both else None
     finished = member.ask(protocol.Finish(), Finished)
-    return _measurement(member, epochs, scores, finished, readings, final)
+    return _measurement(member, epochs, scores, finished, readings, final, meter.joules)
 
 
 def _epoch_words(epoch: int, epochs: int, done: EpochDone, score: Evaluated) -> str:
@@ -288,6 +291,7 @@ def _measurement(
     finished: Finished,
     readings: Sequence[noise.Counters],
     final: ImageSets | None,
+    energy_j: float | None,
 ) -> Measurement:
     """What the worker said of itself, under the names that it gave it, and what follows from its epochs."""
     exit_s = member.worker.close() * NS
@@ -308,11 +312,12 @@ def _measurement(
         predictions_sha256=scores[-1].predictions_sha256,
         awake_s=awake_s,
         token_s=token_s,
-        total_s=awake_s - phases.get("session", 0.0),
+        total_s=awake_s - phases.get("session", 0.0) - phases.get("extras", 0.0),
         interference=noise.compare(readings[0], readings[-1], CORES)[0],
         noisy=_disturbances(member.spec.cell.device, readings),
-        marks=_marks(sum(phases.values()), awake_s, token_s, exited=member.worker.exited),
+        marks=(*finished.missed, *_marks(sum(phases.values()), awake_s, token_s, exited=member.worker.exited)),
         final=final,
+        energy_j=energy_j,
     )
 
 

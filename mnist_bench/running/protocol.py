@@ -9,9 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from mnist_bench.records import DataSet, FailureKind, Peaks, Scalar, StepTimes, TrialSpec, VariantClass, decode
+from mnist_bench.records import DataSet, Extras, FailureKind, Peaks, Scalar, StepTimes, TrialSpec, VariantClass, decode
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 
 
 def _snake(name: str) -> str:
@@ -65,7 +65,10 @@ Request = Prepare | Describe | Block | EndSession | TrainEpoch | Evaluate | Fini
 
 
 class Prepared(Message, frozen=True):
-    """Ready for blocks. ``pairable``: may share a session (loader processes would work while the trial sleeps)."""
+    """Ready for blocks. ``pairable``: may share a session (loader processes would work while the trial sleeps).
+
+    ``gpu`` is what NVIDIA's driver calls the device; empty: it is none of NVIDIA's.
+    """
 
     pairable: bool
     device_name: str
@@ -75,6 +78,7 @@ class Prepared(Message, frozen=True):
     time_to_first_step_s: float
     compile_s: float | None
     peaks: Peaks
+    gpu: str = ""
 
 
 class Described(Message, frozen=True):
@@ -119,7 +123,10 @@ class Evaluated(Message, frozen=True):
 
 
 class Finished(Message, frozen=True):
-    """The last reply; the worker exits after it. ``asleep_s`` and ``elapsed_s`` run from the process's start."""
+    """The last reply; the worker exits after it. ``asleep_s`` and ``elapsed_s`` run from the process's start.
+
+    ``missed``: of the extras, what could not be measured and why.
+    """
 
     phases: dict[str, float]
     elapsed_s: float
@@ -128,6 +135,8 @@ class Finished(Message, frozen=True):
     device_peak_bytes: int | None
     order_sha256: str
     numerics: dict[str, Scalar] = {}
+    extras: Extras | None = None
+    missed: tuple[str, ...] = ()
 
 
 Reply = Prepared | Described | Unavailable | Failed | BlockDone | SessionEnded | EpochDone | Evaluated | Finished
@@ -161,7 +170,7 @@ class TorchReport(msgspec.Struct, frozen=True, kw_only=True, tag="torch"):
 
     ``torchvision`` None: not installed; its ``error`` is of a plain import, ``usable``: mnist_bench could import it.
     ``compile_s`` None: not tried, else the seconds that a small function took from an empty cache. ``warnings``: what
-    torch warned of.
+    torch warned of. ``ceilings``: FLOP/s of a matrix product, by threads; empty: not measured.
     """
 
     version: str
@@ -175,6 +184,7 @@ class TorchReport(msgspec.Struct, frozen=True, kw_only=True, tag="torch"):
     compile_s: float | None = None
     compile_error: str | None = None
     warnings: tuple[str, ...] = ()
+    ceilings: dict[int, float] = {}
 
 
 class ProbeFailure(msgspec.Struct, frozen=True, kw_only=True, tag="failure"):

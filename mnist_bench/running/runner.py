@@ -202,8 +202,9 @@ def _plan(folder: RunFolder, manifest: Manifest, order: Sequence[cells.GroupTria
     matrix, place = manifest.matrix, RunFolder(folder.path.resolve())
 
     def spec_of(cell: Cell, seed: int) -> TrialSpec:
-        samples = str(place.samples_path(trial_id(cell, seed)))
-        return replace(trial_spec(matrix, manifest.dataset, options.run, cell, seed), samples_path=samples)
+        samples, extras = str(place.samples_path(trial_id(cell, seed))), seed == matrix.seeds[0]
+        spec = trial_spec(matrix, manifest.dataset, options.run, cell, seed)
+        return replace(spec, samples_path=samples, extras=extras)
 
     groups = tuple(Group(id=name, specs=tuple(spec_of(*pair) for pair in pairs)) for name, pairs in order)
     return RunPlan(folder=folder, manifest=manifest, groups=groups, options=options)

@@ -49,6 +49,15 @@ class Device(ABC):
         """The most that the device's allocator held; None where the device has no memory of its own."""
         return int(self.module.max_memory_reserved(self.torch_device))
 
+    def uuid(self) -> str:
+        """What NVIDIA's driver calls it; empty where it is none of its."""
+        return ""
+
+    def trace(self, step: Callable[[], None], count: int) -> list[tuple[str, float]]:
+        """Executes ``step`` ``count`` times under a profiler; what the device executed, each with its ns. Empty where
+        that is not known."""
+        return []
+
     def time_steps(self, step: Callable[[], None], count: int) -> list[int]:
         """Executes ``step`` ``count`` times; returns the ``count`` durations in ns, synchronised at both ends only."""
         with self.module.device(self.torch_device):
@@ -110,6 +119,17 @@ class Cuda(Device):
         properties = torch.cuda.get_device_properties(self.torch_device)
         runtime = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
         return f"{properties.name}, capability {properties.major}.{properties.minor}, {runtime}"
+
+    def uuid(self) -> str:
+        return f"GPU-{torch.cuda.get_device_properties(self.torch_device).uuid}" if torch.version.cuda else ""
+
+    def trace(self, step: Callable[[], None], count: int) -> list[tuple[str, float]]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+            for _ in range(count):
+                step()
+            self.synchronize()
+        done = [e for e in profiler.events() if e.device_type.name == "CUDA"]
+        return [(e.name, 1e3 * e.time_range.elapsed_us()) for e in done if not e.is_user_annotation]
 
 
 class Mps(Device):

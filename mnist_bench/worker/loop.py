@@ -15,8 +15,10 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
+from mnist_bench.records import StepTimes
 from mnist_bench.running.protocol import Evaluated
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -171,6 +173,12 @@ def evaluate(
     ended = clock()
     digest = hashlib.sha256(predictions.cpu().numpy().tobytes()).hexdigest()
     return Evaluated(seconds=(ended - started) * NS, correct=right, samples=samples, predictions_sha256=digest)
+
+
+def step_times(durations_ns: Sequence[int]) -> StepTimes:
+    """The percentiles of durations."""
+    p50, p95, p99 = np.percentile(np.asarray(durations_ns) * 1e-6, (50, 95, 99)).tolist()
+    return StepTimes(p50_ms=p50, p95_ms=p95, p99_ms=p99, count=len(durations_ns))
 
 
 def time_steps_by_clock(step: Callable[[], None], count: int) -> list[int]:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mnist_bench.machine.environment import available_cores
 from mnist_bench.running.protocol import PROBE_STAGE, DeviceReport, ProbeFailure, TorchReport
 
 T = TypeVar("T")
@@ -25,16 +26,16 @@ _LONGEST = 300  # characters of an error
 
 
 def main() -> None:
-    """With ``--compile`` it compiles a small function too."""
+    """With ``--compile`` it compiles a small function too, with ``--measure`` it measures matrix products."""
     faulthandler.enable()
     document = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no part of the document
-    report = probe(try_compile="--compile" in sys.argv)
+    report = probe(try_compile="--compile" in sys.argv, measure="--measure" in sys.argv)
     with os.fdopen(document, "wb") as file:
         file.write(msgspec.json.encode(report))
 
 
-def probe(*, try_compile: bool) -> TorchReport | ProbeFailure:
+def probe(*, try_compile: bool, measure: bool = False) -> TorchReport | ProbeFailure:
     """Looks at torch; a torch that is missing or cannot be imported is the answer, not an error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -43,6 +44,8 @@ def probe(*, try_compile: bool) -> TorchReport | ProbeFailure:
             missing = importlib.util.find_spec("torch") is None
             return ProbeFailure(kind="missing" if missing else "broken", detail=failure)
         report = _report(torch, try_compile=try_compile)
+        if measure:
+            report = msgspec.structs.replace(report, ceilings=_ceilings(torch))
     return msgspec.structs.replace(report, warnings=tuple(dict.fromkeys(_short(str(each.message)) for each in caught)))
 
 
@@ -85,6 +88,19 @@ def _device(torch: Any, name: str) -> DeviceReport:
     if failure is None:
         _, failure = _attempt(f"device {name}", lambda: torch.ones(8, device=device.torch_device).sum().item())
     return DeviceReport(name=name, missing=failure, description=description or "")
+
+
+def _ceilings(torch: Any) -> dict[int, float]:
+    """FLOP/s of a matrix product in float32 with 1, 2, 4 ... and all threads."""
+    from mnist_bench.worker.devices import open_device
+    from mnist_bench.worker.extras import ceiling_flops_s
+
+    found, most = {}, available_cores()
+    for threads in [*(1 << power for power in range((most - 1).bit_length())), most]:
+        print(f"{PROBE_STAGE}matrix product, {threads} threads", file=sys.stderr, flush=True)
+        torch.set_num_threads(threads)
+        found[threads] = ceiling_flops_s(open_device("cpu"), torch.float32)
+    return found
 
 
 def _torchvision() -> tuple[str | None, str | None, bool]:

@@ -65,6 +65,13 @@ def _called(name: str, function: Callable[..., Any]) -> tuple[DataSet, Images, I
     return replace(about, sha256=digest.hexdigest()), train, test
 
 
+def blank() -> Mapping[str, Any]:
+    """What ``doctor`` times steps on: images of noise, labels in turn."""
+    images = np.random.default_rng(0).integers(0, 256, (2000, *MNIST.shape), dtype=np.uint8)
+    pair = images, np.arange(len(images)) % MNIST.classes
+    return {"train": pair, "test": pair, "mean": MNIST.mean, "std": MNIST.std}
+
+
 def _images(where: str, pair: Any) -> Images:
     arrays = [np.array(np.asarray(one), order="C") for one in pair] if isinstance(pair, tuple | list) else []
     if len(arrays) != 2 or not _sound(*arrays):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from mnist_bench import data
 from mnist_bench.catalogue import EXECUTIONS, PIPELINES, Training, load, training_of
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
-from mnist_bench.records import CLASSES, Peaks, StepTimes, TrialSpec
+from mnist_bench.records import CLASSES, Extras, Peaks, TrialSpec
 from mnist_bench.running import protocol as messages
-from mnist_bench.worker import executions, loop, process, sets
+from mnist_bench.table import plain, shortened
+from mnist_bench.worker import executions, extras, loop, process, sets
 from mnist_bench.worker.devices import open_device
 from mnist_bench.worker.executions import Program
 from mnist_bench.worker.loop import NS, Batch, TrainedEpoch, Waterfall, clock, evaluate, train_epoch
@@ -30,8 +31,11 @@ from mnist_bench.worker.pipelines import Pipeline, epoch_order
 from mnist_bench.worker.process import Relocator, Snapshot, state_tensors
 
 TRACE_STEPS = 20
+MISSED_LENGTH = 120  # characters that say what of the extras could not be measured
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
 WARMUP_EPOCH = -1  # the order of warm-up and session, which no training epoch has
+
+T = TypeVar("T")
 
 
 class LiveTrial:
@@ -86,6 +90,7 @@ class LiveTrial:
             time_to_first_step_s=first_step_s,
             compile_s=compile_s,
             peaks=peaks,
+            gpu=self._device.uuid(),
         )
 
     def _open_device(self) -> messages.Unavailable | None:
@@ -254,11 +259,8 @@ class LiveTrial:
             self._stream = iter(())  # the one before goes, and with it what a loader has in hand
             self._one_step = self._steady_step()
             self._snapshot.restore()
-        if not self._blocks_ns:
-            return messages.SessionEnded(step_times=None)
-        steps_ms = np.concatenate(self._blocks_ns) * 1e-6
-        p50, p95, p99 = np.percentile(steps_ms, (50, 95, 99)).tolist()
-        return messages.SessionEnded(step_times=StepTimes(p50_ms=p50, p95_ms=p95, p99_ms=p99, count=len(steps_ms)))
+        steps_ns = list(itertools.chain.from_iterable(self._blocks_ns))
+        return messages.SessionEnded(step_times=loop.step_times(steps_ns) if steps_ns else None)
 
     # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -320,6 +322,8 @@ class LiveTrial:
                 Path(self._spec.samples_path).write_bytes(raw.getbuffer())
             found = process.describe_numerics(self._spec.variant, self._device.torch_device)
             host_peak, device_peak = process.tree_peak_bytes(), self._device.peak_bytes()
+        with self._waterfall.phase("extras"):
+            measured, missed = self._extras() if self._spec.extras else (None, ())
         return messages.Finished(
             phases=self._waterfall.phases_s(),
             elapsed_s=self._waterfall.elapsed_s(),
@@ -328,7 +332,35 @@ class LiveTrial:
             device_peak_bytes=device_peak,
             order_sha256=self._orders.hexdigest(),
             numerics=found,
+            extras=measured,
+            missed=missed,
         )
+
+    def _extras(self) -> tuple[Extras, tuple[str, ...]]:
+        """What could be measured; and what could not, which is no end of a trial that went well: a model may have no
+        use for a single image."""
+        missed: list[str] = []
+
+        def tried(measure: Callable[..., T], *arguments: Any) -> T | None:
+            try:
+                return measure(*arguments)
+            except Exception as error:  # noqa: BLE001 - whatever a model raises
+                why = f"{measure.__name__} was not measured: {type(error).__name__}: {plain(str(error))}"
+                missed.append(shortened(why, MISSED_LENGTH))
+                return None
+
+        variant, device = self._spec.variant, self._device
+        breaks, anew = extras.dynamo() if EXECUTIONS[variant.execution].compiles else (None, None)
+        self._stream = self._full_batches()  # the session's has ended
+        count, busy = tried(extras.kernels, device, self._steady_step()) or (None, None)
+        flops = tried(extras.sample_flops, self._model, next(self._stream))
+        ceiling = tried(extras.ceiling_flops_s, device, process.AUTOCAST.get(variant.precision, torch.float32))
+        with self._scoring():
+            images, _ = next(iter(self._pipeline.test_batches()))
+            single = tried(extras.latency, device, self._program.forward, images[:1].clone())
+        found: dict[str, Any] = {"sample_flops": flops, "ceiling_flops_s": ceiling, "latency": single}
+        found |= {"graph_breaks": breaks, "recompilations": anew, "kernels": count, "busy": busy}
+        return Extras(**found), tuple(missed)
 
     @contextmanager
     def _no_compilation(self, where: str) -> Iterator[None]:

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from record_factory import make_cell, make_epochs, make_failed, make_measurement, make_session, make_trial
 from run_factory import run_of
 
+from mnist_bench import figures
 from mnist_bench.analysis.summary import EPOCH_COLUMNS, epochs, missed_floors
 from mnist_bench.figures import Row
-from mnist_bench.records import STATUSES, Cell, Floor, Session, Skip, StepTimes, Trial, Variant
+from mnist_bench.records import STATUSES, Cell, Extras, Floor, Session, Skip, StepTimes, Trial, Variant
+from mnist_bench.table import joined
 
 EAGER, COMPILE, CUDA = make_cell(), make_cell(variant="compile"), make_cell(device="cuda")
 
@@ -80,7 +82,41 @@ class TestFigures:
     def test_time_to_accuracy_is_unknown_where_a_seed_never_got_there(self, seeds):
         reached = [(0.97, 0.9, 0.9), (0.1, 0.9, 0.98), (0.1, 0.2, 0.9699)][:seeds]
         row = only_row(seeds_of(*({"epochs": make_epochs((2.0, 4.0, 8.0), accuracy)} for accuracy in reached)))
-        assert row["time_to_accuracy_s"] == [2.0, (2 + 14) / 2, None][seeds - 1]
+        assert row["time_to_97_s"] == [2.0, (2 + 14) / 2, None][seeds - 1]
+        assert row["seeds_to_97"] == [None, None, "2 of 3 seeds"][seeds - 1]
+        assert (row["time_to_99_s"], row["seeds_to_99"]) == (None, f"0 of {seeds} seed{'s' * (seeds > 1)}")
+        shown = figures.BY_KEY["time_to_97_s"], figures.BY_KEY["time_to_98_s"]
+        words = [joined(one.show(row), one.show_beside(row)) for one in shown]
+        told = [["2.00", "0 of 1 seed"], ["8.00", "1 of 2 seeds"], ["2 of 3 seeds", "1 of 3 seeds"]]
+        assert words == told[seeds - 1]
+
+    def test_drift_is_the_last_epoch_over_the_first_and_one_epoch_has_none(self):
+        took = ((2.0, 9.0, 3.0), (2.0, 2.0), (4.0,))
+        row = only_row(seeds_of(*({"epochs": make_epochs(each, [0.9] * len(each))} for each in took)))
+        assert row["step_drift"] == (1.5 + 1.0) / 2
+        assert only_row(seeds_of({"epochs": make_epochs((4.0,), (0.9,))}))["step_drift"] is None
+
+    def test_extras_are_those_of_the_seeds_that_have_them(self):
+        """120,000 samples in 6 s, 2.5 MFLOP each: 50 GFLOP/s."""
+        latency = StepTimes(p50_ms=0.1, p95_ms=0.2, p99_ms=0.3, count=300)
+        some = Extras(sample_flops=2.5e6, latency=latency)
+        whole = replace(some, ceiling_flops_s=1e11, graph_breaks=0, kernels=12.5, busy=0.25)
+        row = only_row(seeds_of({"extras": whole, "energy_j": 300.0}, {}, {"extras": some}))
+        keys = ("sample_mflop", "ceiling_gflops", "utilisation", "graph_breaks", "kernels_per_step", "device_busy")
+        assert [row[key] for key in keys] == pytest.approx([2.5, 100.0, 0.5, 0, 12.5, 0.25])
+        assert (row["epoch_j"], row["recompilations"]) == (150.0, None)
+        shown = figures.BY_KEY["latency_ms_p50"]
+        assert (shown.show(row), shown.show_beside(row)) == ("0.100", "p95 0.200 p99 0.300")
+        assert [figures.BY_KEY[key].show(row) for key in ("graph_breaks", "kernels_per_step")] == ["0", "12.5"]
+
+    def test_when_compiling_pays_is_a_figure(self):
+        """12 s, earned back by 0.4 ms a step, 600 steps an epoch: 50 epochs."""
+        trials, sessions = timed((EAGER, 2.0), (COMPILE, 1.6))
+        trials[1] = make_trial(COMPILE, 0, make_measurement(compile_s=12.0))
+        found = rows(trials, *sessions)
+        assert found[COMPILE]["break_even_epochs"] == pytest.approx(50.0)
+        assert found[COMPILE]["break_even_epochs_low"] < 50 < found[COMPILE]["break_even_epochs_high"]
+        assert found[EAGER]["break_even_epochs"] is None
 
     def test_no_time_at_all_is_no_rate(self):
         row = only_row(seeds_of({"epochs": make_epochs((0.0, 0.0))}))

@@ -33,7 +33,8 @@ MOST_TWICE = 200  # characters: what is longer stands once in a transcript
 
 
 VERSION = importlib.metadata.version
-FACTS = SimpleNamespace(environment=make_manifest().environment, torch={"version": "2.13.0"}, noise={"spread": 1.02})
+MACHINE = {"torch": {"version": "2.13.0"}, "noise": {"spread": 1.02}, "twins": None}
+FACTS = SimpleNamespace(environment=make_manifest().environment, **MACHINE)
 LONG = "slow " * 30
 FOUND = [
     Diagnosis("ok", "torch 2.13.0 (no CUDA)", group="software", check="torch"),

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from record_factory import make_manifest
 
+from mnist_bench.analysis.ratios import PROCESS_SD, SessionRatio
 from mnist_bench.catalogue import FILE_NAMES
 from mnist_bench.cli import main
 from mnist_bench.data.mnist import raw_folder
@@ -26,6 +27,7 @@ from mnist_bench.labs import facts as labs_facts
 from mnist_bench.labs.doctor import CHECKS, diagnose
 from mnist_bench.labs.facts import Facts, Noise, ask_torch
 from mnist_bench.running.protocol import DeviceReport, ProbeFailure, TorchReport
+from mnist_bench.stats import Interval
 from mnist_bench.worker import probe
 
 GIB = 1 << 30
@@ -48,6 +50,7 @@ TORCH = TorchReport(
     torchvision_error=None,
     torchvision_usable=True,
     compile_s=12.0,
+    ceilings={1: 6.6e10, 8: 4.1e11},
 )
 LOADS = {"steal": 0.0, "others": 0.01, "load_1min": 0.3}
 NOISE = Noise(slices=9, slice_ms=1.2, spread=1.02, found=LOADS, noisy=())
@@ -93,11 +96,16 @@ def machine(tmp_path, monkeypatch):
             noise=replace(NOISE, **changes.get("noise", {})),
             output_dir=Path(changes.get("output_dir", "results")),
             data_dir=None,
+            twins=changes.get("twins", twins(0.016)),
             root=tmp_path,
             system=changes.get("system", "linux"),
         )
 
     return make
+
+
+def twins(sd: float) -> SessionRatio:
+    return SessionRatio(Interval(0.0, -0.03, 0.03), 60, sd**2)
 
 
 def gpu(**torch: Any) -> dict[str, Any]:
@@ -112,6 +120,11 @@ def system(**answers: Any) -> dict[str, Any]:
     return {"answers": {name.replace("__", "."): answer for name, answer in answers.items()}}
 
 
+THROTTLED = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+CLOCKS = {"proc/cpuinfo": "cpu MHz\t\t: 2450.000\ncache\ncpu MHz\t\t: 1500.1\n", THROTTLED: "0"}
+CLOCKS["sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq"] = "3700000"
+GPUS = "0, 345 MHz, 1980 MHz, 0x0000000000000001\n1, 1200 MHz, 1980 MHz, 0x0000000000000020\n2, [N/A], [N/A], [N/A]\n"
+HOT = {"answers": {"mnist_bench.machine.environment.run_command": GPUS}}
 SIBLINGS = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 QUOTA = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000"}
 STOLEN = LOADS | {"steal": 0.1}
@@ -156,6 +169,15 @@ PITFALLS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("noise", "warning", "used 9 %", "top", {"noise": {"noisy": ("used 9 %",)}}),
     ("noise", "warning", "load 9.0 on 8", "idle", {"noise": {"found": LOADS | {"load_1min": 9.0}}}),
     ("noise", "warning", "30%", "idle", {"noise": {"found": LOADS | {"cpu_pressure": 0.3}}}),
+    ("resolution", "ok", "10 % by 3 seeds (18 s a cell), of 5 % by 4 seeds (24 s a cell), of 2 % by 8", "", {}),
+    ("resolution", "warning", "10 % by 25 seeds (150 s a cell), of 5 % by more than", "own", {"twins": twins(0.16)}),
+    ("resolution", "warning", "could not be timed: use less", "mend", {"twins": "use less"}),
+    ("resolution", "info", "not measured", "--measure", {"twins": None}),
+    ("products", "ok", "66.0 with 1 thread, 410 with 8 threads", "", {}),
+    ("clocks", "ok", "none in /proc/cpuinfo, no highest one is known (no cpufreq), whether cores were", "", {}),
+    ("clocks", "ok", "1,500 to 2,450 MHz now, at most 3,700 MHz, cores throttled 0", "", {"files": CLOCKS}),
+    ("clocks", "info", "cores throttled 7 times", "cooling", {"files": CLOCKS | {THROTTLED: "7"}}),
+    ("clocks", "warning", "GPU 1: 1200 MHz now, at most 1980 MHz, slowed down", "nvidia-smi", gpu() | HOT),
     ("other_runs", "warning", "processes 7, 8, 9)", "wait", system(psutil__process_iter=OTHERS)),
     ("kernel", "info", "powersave", "cpupower", {"details": {"governor": "powersave"}}),
     ("kernel", "info", "moves memory", "madvise", {"details": {"transparent_hugepages": "always"}}),
@@ -276,7 +298,31 @@ def test_what_the_flags_ask_for(machine, monkeypatch):
     facts = machine(noise={"spread": 1.5})
     monkeypatch.setattr(labs_facts, "look", lambda environ, **given: asked.update(given) or facts)
     assert main(["doctor", "-o", "elsewhere", "--data-dir", "d", "--compile"]) == 0
-    assert asked == {"output_dir": Path("elsewhere"), "data_dir": Path("d"), "try_compile": True}
+    assert asked == {"output_dir": Path("elsewhere"), "data_dir": Path("d"), "try_compile": True, "measure": False}
+    assert main(["doctor", "--measure"]) == 0
+    assert asked["measure"]
+
+
+def test_the_same_code_in_two_processes(monkeypatch, tmp_path):
+    monkeypatch.setattr(labs_facts, "TWIN_S", 0.5)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    found = labs_facts.time_twins(os.environ)
+    assert isinstance(found, SessionRatio), found
+    assert (found.rounds >= 2, found.variance > PROCESS_SD**2, abs(found.interval.estimate) < 1) == (True, True, True)
+    assert not any(tmp_path.iterdir())
+    monkeypatch.setattr(labs_facts, "TWIN_SET", "mnist_bench.worker.sets:missing")
+    assert "missing" in str(labs_facts.time_twins(os.environ))
+
+
+def test_products_are_measured_with_every_number_of_threads(monkeypatch):
+    rates, threads = {1: 6e10, 2: 1e11, 4: 2e11, 6: 2.5e11}, []
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    monkeypatch.setattr(probe, "available_cores", lambda: 6)
+    monkeypatch.setattr("mnist_bench.worker.extras.ceiling_flops_s", lambda device, dtype: rates[threads[-1]])
+    found = probe.probe(try_compile=False, measure=True)
+    assert getattr(found, "ceilings", None) == rates
+    assert getattr(probe.probe(try_compile=False), "ceilings", None) == {}
 
 
 def test_a_broken_torch(tmp_path):
