@@ -267,6 +267,14 @@ def compare_accuracy(
     )
 
 
+def equivalence(pairs: Sequence[tuple[Measurement, Measurement]], margin: float) -> float | None:
+    """The p value of ``stats.equivalence`` for the final accuracies; None: fewer than ``ENOUGH_SEEDS`` pairs."""
+    if len(pairs) < ENOUGH_SEEDS:
+        return None
+    changes = [this.epochs.accuracy[-1] - reference.epochs.accuracy[-1] for reference, this in pairs]
+    return stats.equivalence(changes, margin, variance_floor=_seed_variance(pairs))
+
+
 def _seed_variance(pairs: Sequence[tuple[Measurement, Measurement]]) -> float:
     """Variance of the accuracy of one training: err / 2n, with one error at least (none at all proves no certainty)."""
     accuracies = [m.epochs.accuracy[-1] for pair in pairs for m in pair]

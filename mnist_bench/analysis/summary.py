@@ -14,11 +14,13 @@ from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up, weakest
 from mnist_bench.cells import reference_variant
 from mnist_bench.figures import BY_KEY, Measured, Row, bounds, ratio, take, throughput
 from mnist_bench.records import STATUSES, Cell, Manifest, Matrix, Measurement, Session, Trial, VariantClass
+from mnist_bench.stats import CONFIDENCE
 from mnist_bench.table import grouped, joined
 
 if TYPE_CHECKING:
     from mnist_bench.disk.folder import RunFolder
 
+CLASS_MARGIN = 0.002  # of accuracy: class B is to lie within it
 TRACE_RTOL = 1e-3  # of every loss of the first steps, dropout off, against the reference variant's
 
 Ok = Mapping[int, tuple[str, Measurement]]  # of a cell, by seed: trial id, measurement
@@ -170,13 +172,29 @@ def _disagreement(one: Measured, reference: Measured, eager: SpeedUp) -> tuple[s
 
 
 def _class(run: Run, cell: Cell) -> tuple[VariantClass, tuple[str, ...]]:
-    """The class of a cell by its settings (the least alike of the seeds), held against its loss traces (rule 8)."""
+    """The class of a cell by its settings (the least alike of the seeds), and what is not proven of it (rule 8).
+
+    A is held against the loss traces of the reference variant; B, also what A came to, against its accuracies.
+    """
     by_settings: VariantClass = max(measurement.class_ for _, measurement in run.ok[cell].values())
-    pairs = common(run.ok.get(run.reference_of(cell), {}), run.ok[cell])
-    worst = max((trace_difference(this.loss_trace, other.loss_trace) for (_, other), (_, this) in pairs), default=0.0)
-    if by_settings != "A" or worst <= TRACE_RTOL:
+    reference = run.reference_of(cell)
+    if reference == cell:
         return by_settings, ()
-    return "B", (f"its losses differ from the reference variant's by up to {worst:.1%} in the first steps: class B",)
+    pairs = [(other, this) for (_, other), (_, this) in common(run.ok.get(reference, {}), run.ok[cell])]
+    worst = max((trace_difference(this.loss_trace, other.loss_trace) for other, this in pairs), default=0.0)
+    if by_settings == "A" and worst <= TRACE_RTOL:
+        return "A", () if pairs else ("class A not proven: the reference variant has no such trial",)
+    differs = f"its losses differ from the reference variant's by up to {worst:.1%} in the first steps: class B"
+    doubts = [differs] if by_settings == "A" else []
+    p, what = (
+        answers.equivalence(pairs, CLASS_MARGIN),
+        f"accuracy within {100 * CLASS_MARGIN:g} pp of the reference variant's",
+    )
+    if p is None:
+        doubts.append(f"class B not proven: {what} takes {answers.ENOUGH_SEEDS} seeds to show")
+    elif p > (1 - CONFIDENCE):
+        doubts.append(f"class B not proven: {what} is not shown (two one-sided t tests, p = {p:.2g})")
+    return max(by_settings, "B"), tuple(doubts)
 
 
 def trace_difference(one: Sequence[float], other: Sequence[float]) -> float:

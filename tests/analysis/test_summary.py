@@ -173,11 +173,10 @@ class TestClass:
             ((1000.0,), (1001.0,), "A"),
             ((1000.0,), (1001.1,), "B"),
             ((), (), "A"),
-            (None, (2.3,), "A"),  # nothing to hold it against
         ],
     )
     def test_a_trace_that_differs_is_no_class_a(self, reference, trace, class_):
-        traces = {COMPILE: trace} if reference is None else {EAGER: reference, COMPILE: trace}
+        traces = {EAGER: reference, COMPILE: trace}
         trials = [make_trial(cell, outcome=make_measurement(loss_trace=own)) for cell, own in traces.items()]
         row = rows(trials)[COMPILE]
         assert (row["class"], row["doubts"] is None) == (class_, class_ == "A")
@@ -185,7 +184,36 @@ class TestClass:
     def test_by_settings_the_least_alike_of_the_seeds_and_never_raised(self):
         assert only_row(seeds_of({"class_": "A"}, {"class_": "C"}, {"class_": "B"}))["class"] == "C"
         row = rows([make_trial(EAGER), make_trial(COMPILE, outcome=make_measurement(class_="B", loss_trace=(1.0,)))])
-        assert (row[COMPILE]["class"], row[COMPILE]["doubts"]) == ("B", None)
+        assert row[COMPILE]["class"] == "B"
+        assert "losses" not in row[COMPILE]["doubts"]
+
+    def test_without_the_reference_class_a_is_not_proven(self):
+        row = rows([make_trial(COMPILE)])[COMPILE]
+        assert (row["class"], row["doubts"][:20]) == ("A", "class A not proven: ")
+        assert rows([make_trial(EAGER)])[EAGER]["doubts"] is None
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ((0.0005, -0.0005, 0.001, 0.0, 0.0, -0.001), None),
+            (
+                (0.0005, -0.0005, 0.001, 0.0, 0.0),
+                "class B not proven: accuracy within 0.2 pp of the reference variant's takes 6 seeds",
+            ),
+            ((0.0025,) * 6, "within 0.2 pp of the reference variant's is not shown (two one-sided t tests, p = "),
+            ((0.01, -0.01) * 3, "class B not proven: accuracy within 0.2 pp"),
+        ],
+    )
+    def test_class_b_is_held_against_the_references_accuracies(self, changes, says):
+        def trial(cell, seed, accuracy, class_):
+            one = make_epochs((1.0,), accuracy=(accuracy,))
+            return make_trial(cell, seed=seed, outcome=make_measurement(epochs=one, class_=class_))
+
+        trials = [trial(EAGER, seed, 0.97, "A") for seed in range(6)]
+        trials += [trial(COMPILE, seed, 0.97 + change, "B") for seed, change in enumerate(changes)]
+        row = rows(trials)[COMPILE]
+        assert row["class"] == "B"
+        assert (row["doubts"] is None) if says is None else (says in row["doubts"])
 
 
 class TestSpeedUps:
