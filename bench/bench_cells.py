@@ -38,6 +38,8 @@ class Bench:
         where = self.device.torch_device
         if missing := missing_compiler(variant, where):
             pytest.skip(missing)
+        if EXECUTIONS[variant.execution].captured:
+            pytest.skip("a captured step gathers its own batches: mnist-bench run times it")
         try:
             process.apply_numerics(variant, where)
         except TrialError as error:

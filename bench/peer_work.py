@@ -37,13 +37,13 @@ def training(share: float = SLOW) -> Callable[[], Any]:
 
     from mnist_bench.machine.environment import available_cores
     from mnist_bench.records import ModelEntry
-    from mnist_bench.worker.executions import assemble
+    from mnist_bench.worker.executions import assemble, plain_learning
     from mnist_bench.worker.models import build_model, build_optimizer
 
     torch.manual_seed(0)
     torch.set_num_threads(available_cores())
     model = build_model(ModelEntry(name="lenet5", model="lenet5")).train()
-    step = assemble(model, build_optimizer(model, "adam", 0.001, fused=True)).step
+    step = assemble(model, plain_learning(build_optimizer(model, "adam", 0.001, fused=True))).step
     images, labels = torch.randn(BATCH_SIZE, 1, 28, 28), torch.randint(10, (BATCH_SIZE,))
     work = slowed(lambda: step(images, labels), share)
     work()

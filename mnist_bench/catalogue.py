@@ -37,9 +37,14 @@ class Device(Entry):
 
 @dataclass(frozen=True, slots=True)
 class Execution(Entry):
-    """Its code makes a ``Program`` of model, optimizer, variant and device; ``compiles``: it needs torch.compile."""
+    """Its code makes a ``Program`` of model, optimizer, variant and device; ``compiles``: it needs torch.compile.
+
+    ``captured``: the program's step becomes a CUDA graph (``worker.graphs``); ``device``: the only kind that has it.
+    """
 
     compiles: bool = False
+    captured: bool = False
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,15 @@ DEVICES = {
 EXECUTIONS = {
     "eager": Execution("executions:eager", "operator by operator, as written"),
     "compile": Execution("executions:compiled", "torch.compile, of the model or the whole step", compiles=True),
+    "cuda_graph": Execution(
+        "executions:eager", "the whole step captured once, then replayed", captured=True, device="cuda"
+    ),
+    "compile_cuda_graph": Execution(
+        "executions:compiled", "the compiled step captured, then replayed", compiles=True, captured=True, device="cuda"
+    ),
 }
+# Modes of torch.compile that capture graphs where there are CUDA graphs, and what is left of each without that.
+CAPTURING_MODES: dict[str, str] = {"reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
 PIPELINES = {
     "resident": Pipeline("pipelines:resident", "all images resident on the device"),
     "tensors": Pipeline("pipelines:tensors", "a DataLoader over tensors", image_s=2e-5),

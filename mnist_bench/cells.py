@@ -260,7 +260,7 @@ def written(value: Any) -> Any:
     if not dataclasses.is_dataclass(value):
         return value
     known = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-    return {field.name: written(own) for field, own in known if own != field.default}
+    return {field.name: written(own) for field, own in known if own not in (field.default, {})}
 
 
 def digest(values: Any) -> str:

@@ -357,7 +357,7 @@ HELP: Mapping[str, str] = {
     "train_samples_per_s": "training throughput over all epochs and seeds; 95 % interval over seeds (3 or more)",
     "step_ms_p50": "one training step in the timing session: median, and 95th percentile",
     "epoch_s": "seconds of training per epoch",
-    "compile_s": "seconds of cold compilation",
+    "compile_s": "seconds of compilation, from an empty cache unless the variant's is warm",
     "host_peak_mib": "peak memory of the host",
     "device_peak_mib": "peak memory of the device, where it has its own",
     "speedup_vs_eager": "how many times faster a step is than the reference variant's, timed together; 95 % interval",

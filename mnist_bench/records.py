@@ -39,8 +39,9 @@ Side = Literal["A", "B"]  # of a check: the reference, the change
 Packages = Literal["shared", "per-side"]  # of a check whose sides require other ones: those here, or each side's own
 # Rule 8 of docs/measurement.md: A same arithmetic, B changed numerics, C changed algorithm.
 VariantClass = Literal["A", "B", "C"]
-CLASSES: dict[str, VariantClass] = {"fp32": "A", "tf32": "B", "bf16": "B"}  # by precision
 Optimizer = Literal["sgd", "adam", "adamw"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "bf16-weights"]
+CLASSES: dict[Precision, VariantClass] = {"fp32": "A", "tf32": "B", "bf16": "B", "fp16": "B", "bf16-weights": "B"}
 if TYPE_CHECKING:
     Execution: TypeAlias = str
     PipelineName: TypeAlias = str
@@ -104,6 +105,8 @@ class CompileOptions:
         backend: A backend of torch.compile.
         fullgraph: Fail where the model does not compile into one graph.
         dynamic: Compile for shapes that vary.
+        options: Options of inductor by name, as torch._inductor.config has them; they overrule the mode.
+        cache: cold compiles everything anew; warm begins with the compiler's cache, filled in an earlier process.
     """
 
     scope: Literal["model", "step"] = "model"
@@ -111,6 +114,8 @@ class CompileOptions:
     backend: Annotated[str, Pattern(r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")] = "inductor"
     fullgraph: bool = False
     dynamic: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    cache: Literal["cold", "warm"] = "cold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +125,14 @@ class Variant:
     Args:
         name: Its name in cells and tables; not that of a built-in variant.
         execution: How a step is executed.
-        compile: Only with execution: compile.
+        compile: Only with an execution that compiles.
         pipeline: Where batches come from.
         workers: Loader processes; not with the resident pipeline.
-        precision: Arithmetic of the model.
+        precision: Arithmetic of the model; bf16 and fp16 by autocast, bf16-weights with masters in the optimizer.
         fused_optimizer: One kernel for the optimizer's whole step.
         channels_last: Images in NHWC memory order.
         threads: CPU threads. Default: the cores that affinity and cgroup leave.
+        onednn: Convolutions and matrix products by oneDNN, where it has them (CPU).
         flush_denormal: Treat denormal numbers as zero (CPU).
         deterministic: Only deterministic algorithms.
         processes: Processes of a trial; this version has 1.
@@ -137,10 +143,11 @@ class Variant:
     compile: CompileOptions = CompileOptions()
     pipeline: PipelineName = "resident"
     workers: Annotated[int, Ge(0), Le(64)] = 0
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     fused_optimizer: bool = True
     channels_last: bool = False
     threads: Annotated[int, Ge(1), Le(1024)] | None = None
+    onednn: bool = True
     flush_denormal: bool = False
     deterministic: bool = False
     processes: Annotated[int, Ge(1), Le(1)] = 1
@@ -150,7 +157,13 @@ BUILTIN_VARIANTS: dict[str, Variant] = {
     "eager": Variant(name="eager"),
     "compile": Variant(name="compile", execution="compile"),
     "compile-step": Variant(name="compile-step", execution="compile", compile=CompileOptions(scope="step")),
+    "compile-warm": Variant(name="compile-warm", execution="compile", compile=CompileOptions(cache="warm")),
+    "max-autotune": Variant(name="max-autotune", execution="compile", compile=CompileOptions(mode="max-autotune")),
+    "cuda-graph": Variant(name="cuda-graph", execution="cuda_graph"),
+    "compile-cuda-graph": Variant(name="compile-cuda-graph", execution="compile_cuda_graph"),
     "channels-last": Variant(name="channels-last", channels_last=True),
+    "bf16": Variant(name="bf16", precision="bf16"),
+    "fp16": Variant(name="fp16", precision="fp16"),
     "tutorial": Variant(name="tutorial", pipeline="tutorial", fused_optimizer=False),
 }
 

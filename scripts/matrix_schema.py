@@ -44,7 +44,8 @@ class _Schema(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: Any) -> dict[str, Any]:
-        return self.generate_inner(schema["schema"]) if schema["default"] is None else super().default_schema(schema)
+        null = schema.get("default", ...) is None
+        return self.generate_inner(schema["schema"]) if null else super().default_schema(schema)
 
     def dataclass_schema(self, schema: Any) -> dict[str, Any]:
         found = super().dataclass_schema(schema)

@@ -48,7 +48,9 @@ PROBLEM = re.compile(r"^[^:]+:[1-9]\d*:[1-9]\d*: [^\n\r\x00-\x1f\x7f]+$")
 SETTINGS = {"name": "a", "pipeline": "tensors", "precision": "bf16", "execution": "compile", "fused_optimizer": False}
 SETTINGS |= dict.fromkeys(("channels_last", "flush_denormal", "deterministic"), True)
 SETTINGS |= {"workers": 2, "threads": 3, "processes": 1}
-COMPILED = {"scope": "step", "backend": "aot_eager", "fullgraph": True, "dynamic": True}
+SETTINGS |= {"onednn": False}
+COMPILED = {"scope": "step", "fullgraph": True, "dynamic": True, "cache": "warm"}
+COMPILED |= {"options": {"epilogue_fusion": False, "cpp.threads": 1}}
 LEAST = {"mlp": 0.85, "cnn": 0.95, "lenet5": 0.95}
 MAX = Variant(name="max", execution="compile", compile=CompileOptions(mode="max-autotune"))
 FASTER = tuple(Variant(name=name, execution="compile", threads=n) for name, n in (("fast", 2), ("faster", 4)))

@@ -9,7 +9,7 @@ from group_kit import CALM, PREPARED, Scene, Script, answers, make_spec, play
 from msgspec import structs
 
 from mnist_bench.errors import Interrupted
-from mnist_bench.records import Extras, Failure, ImageSets, Measurement, Skip
+from mnist_bench.records import CompileOptions, Extras, Failure, ImageSets, Measurement, Skip
 from mnist_bench.running import group, protocol
 from mnist_bench.running.protocol import Block, BlockDone, EndSession, Evaluate, Evaluated, Failed, Finish, Prepare
 
@@ -160,10 +160,31 @@ def test_a_missing_device_is_asked_once(strict, outcome):
 
 
 def test_a_missing_compiler_spares_the_other_variants():
-    scene = play([COMPILE, EAGER, COMPILE], gone(COMPILE, scope="compile", reason="no g++"))
+    scene = play([COMPILE, EAGER, COMPILE], gone(COMPILE, scope="variant", reason="no g++"))
     assert scene.outcomes[COMPILE.id] == Skip(reason="no g++")
     assert isinstance(scene.outcomes[EAGER.id], Measurement)
     assert len(scene.lines("launch")) == 2
+
+
+def test_a_cold_cache_is_filled_by_a_process_that_does_no_more():
+    """What the trial says is the second process's, which is asked for its figures whether it is cold or not."""
+    warm = replace(COMPILE, variant=replace(COMPILE.variant, execution="compile", compile=CompileOptions(cache="warm")))
+    asked: list[Prepare] = []
+
+    def script(request: protocol.Request, number: int) -> protocol.Reply | None:
+        if not isinstance(request, Prepare):
+            return None
+        asked.append(request)
+        return protocol.Filled() if request.fill else None
+
+    scene = play([EAGER, warm], {warm.id: script})
+    assert [request.fill for request in asked] == [True, False]
+    assert scene.lines("launch", "prepare", "kill")[2:6] == [
+        *(f"launch {warm.id}", f"prepare {warm.id}", f"kill {warm.id}", f"launch {warm.id}")
+    ]
+    assert all(isinstance(outcome, Measurement) for outcome in scene.outcomes.values())
+    assert scene.outcomes[warm.id].token_s < scene.outcomes[EAGER.id].token_s + 1
+    assert scene.survivors == set()
 
 
 # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────────

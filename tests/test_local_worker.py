@@ -14,7 +14,7 @@ import pytest
 from group_kit import make_spec
 
 from mnist_bench.errors import Interrupted, WorkerError
-from mnist_bench.records import Variant
+from mnist_bench.records import CompileOptions, Variant
 from mnist_bench.running import process
 from mnist_bench.running.process import MALLOC, Interrupts, LocalWorker, worker_environment
 from mnist_bench.running.protocol import Block, BlockDone, Failed
@@ -163,6 +163,12 @@ def test_the_environment_is_the_parents_but_for_what_is_the_trials_own():
     assert "CUBLAS_WORKSPACE_CONFIG" not in found
     free = worker_environment({}, replace(spec, variant=Variant(name="free", deterministic=True)))
     assert "OMP_NUM_THREADS" not in free
+    kept = replace(spec, variant=Variant(name="kept", execution="compile", compile=CompileOptions(cache="warm")))
+    home, names = {**theirs, "XDG_CACHE_HOME": "/own"}, ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    folders = [f"/own/mnist_bench/compiled/{name}" for name in ("inductor", "triton")]
+    assert [worker_environment(home, kept)[name] for name in names] == folders
+    assert worker_environment(home, replace(kept, side="A"))[names[0]] == "/home"  # the side's own
+    assert worker_environment(home, replace(spec, side="A"))[names[0]] != "/home"
     assert free.items() >= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTORCH_ENABLE_MPS_FALLBACK": "0", **MALLOC}.items()
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from mnist_bench.catalogue import CODE, DATASETS, ENTRY_POINT_GROUP, EXECUTIONS, MODELS, device_names
+from mnist_bench.catalogue import CAPTURING_MODES, CODE, DATASETS, ENTRY_POINT_GROUP, EXECUTIONS, MODELS, device_names
 from mnist_bench.cells import AXES, expand, variants_of
 from mnist_bench.config import positions
 from mnist_bench.config.positions import at, described
@@ -353,13 +353,38 @@ def _of_model(entry: ModelEntry, allow_plugins: bool) -> Iterator[Fault]:
 def _of_variant(variant: Variant, item: Mapping[str, Any]) -> Iterator[Fault]:
     if BUILTIN_VARIANTS.get(variant.name, variant) != variant:
         yield Fault(("name",), f"{quoted(variant.name)} is the name of a built-in variant: choose another")
-    if not EXECUTIONS[variant.execution].compiles and item.get("compile", _NOT_COMPILED) != _NOT_COMPILED:
-        message = f"has no effect with execution: {variant.execution}: add execution: compile"
+    execution = EXECUTIONS[variant.execution]
+    if not execution.compiles and item.get("compile", _NOT_COMPILED) != _NOT_COMPILED:
+        wanted = "compile_cuda_graph" if execution.captured else "compile"
+        message = f"has no effect with execution: {variant.execution}: add execution: {wanted}"
         yield Fault(("compile",), message, of_key=True)
+    elif execution.compiles:
+        yield from _of_compile(variant)
+    if execution.captured and variant.pipeline != "resident":
+        yield Fault(("pipeline",), "a captured step gathers from the resident images: remove pipeline")
+    if execution.captured and variant.precision == "fp16" and not variant.fused_optimizer:
+        message = "the gradient scaler reads a value in each step, which no captured step can: remove fused_optimizer"
+        yield Fault(("fused_optimizer",), message)
     if variant.workers and variant.pipeline == "resident":
         mend = "set pipeline: tensors or torchvision, or remove workers"
         message = f"the resident pipeline has no loader to give workers to: {mend}"
         yield Fault(("workers",), message, of_key=True)
+
+
+def _of_compile(variant: Variant) -> Iterator[Fault]:
+    own = variant.compile
+    for name, value in own.options.items():
+        if not isinstance(value, bool | int | float | str):
+            yield Fault(("compile", "options", name), f"should be a single value, got {described(value)}")
+    if own.backend != "inductor" and (own.options or own.cache != "cold"):
+        message = "has neither options nor a cache that is kept: only inductor has; remove these keys, or backend"
+        yield Fault(("compile", "backend"), message)
+    if own.mode in CAPTURING_MODES and EXECUTIONS[variant.execution].captured:
+        message = f"captures graphs of its own, which no other can hold: set mode: {CAPTURING_MODES[own.mode]}"
+        yield Fault(("compile", "mode"), message)
+    if own.scope == "step" and variant.precision in ("fp16", "bf16-weights"):
+        message = f"the update of precision: {variant.precision} is more than the optimizer's: set scope: model"
+        yield Fault(("compile", "scope"), message)
 
 
 def _duplicates(items: Iterable[tuple[str, int, Any]]) -> Iterator[Fault]:

@@ -69,8 +69,10 @@ def skip_reason(cell: Cell, variant: Variant, host: Host) -> str | None:
     """Why a cell will be skipped, as far as can be known; None: no reason is known."""
     if doubt := device_doubt(cell.device, host):
         return doubt
-    found = compiler_problem(variant, host)
-    return found and f"{variant.name}: {found[0]}, will be skipped: {found[1]}"
+    if found := execution_problem(cell.device, variant):
+        return f"{variant.name}: {found}, will be skipped"
+    problem = compiler_problem(variant, host)
+    return problem and f"{variant.name}: {problem[0]}, will be skipped: {problem[1]}"
 
 
 def device_doubt(device: str, host: Host) -> str | None:
@@ -103,6 +105,18 @@ def visible_gpus(variable: str) -> int:
     """How many GPUs ``CUDA_VISIBLE_DEVICES`` names, as CUDA reads it: the first that is no GPU's ends the list."""
     names = [name.strip() for name in variable.split(",")]
     return next((index for index, name in enumerate(names) if name in ("", "-1")), len(names))
+
+
+def execution_problem(device: str, variant: Variant) -> str | None:
+    """Why a device cannot execute steps so; None: it can.
+
+    >>> execution_problem("cpu", Variant(name="graph", execution="cuda_graph"))
+    'execution cuda_graph exists on cuda alone, not on cpu'
+    """
+    wanted = EXECUTIONS[variant.execution].device
+    if wanted in ("", device.partition(":")[0]):
+        return None
+    return f"execution {variant.execution} exists on {wanted} alone, not on {device}"
 
 
 def compiler_problem(variant: Variant, host: Host) -> tuple[str, str] | None:

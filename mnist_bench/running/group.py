@@ -63,7 +63,7 @@ class Settings:
         together: sessions are paired.
         reference: the variant that the others are compared with.
         leave: which members of a session need no further rounds (``time_session``).
-        unavailable: what no trial need ask again: a device, or its compiler, found to be missing.
+        unavailable: what no trial need ask again: a device, or what a variant needs there, found to be missing.
     """
 
     precision: float
@@ -141,14 +141,19 @@ def trial_of(spec: TrialSpec, outcome: Outcome, started_at: str) -> Trial:
 def _prepare(spec: TrialSpec, workers: dict[str, LocalWorker], settings: Settings) -> Member | Failure | Skip:
     """The trial's worker, ready (it is started, where ``workers`` has none); or why it cannot be."""
     device = spec.cell.device
-    keys = {"device": device, "compile": f"{device}/{spec.variant.name}"}
+    keys = {"device": device, "variant": f"{device}/{spec.variant.name}"}
     if known := [settings.unavailable[key] for key in keys.values() if key in settings.unavailable]:
         return _skip(known[0], settings)
     settings.observer.stage("preparing", spec.id)
     if spec.id not in workers:
         workers[spec.id] = settings.launch(spec)
     worker = workers[spec.id]
-    match worker.call(protocol.Prepare(spec=worker.spec)):
+    reply = worker.call(protocol.Prepare(spec=worker.spec, fill=spec.variant.compile.cache == "warm"))
+    if isinstance(reply, protocol.Filled):
+        worker.kill()
+        worker = workers[spec.id] = settings.launch(spec)
+        reply = worker.call(protocol.Prepare(spec=worker.spec))
+    match reply:
         case protocol.Prepared() as prepared:
             return Member(worker, prepared)
         case protocol.Unavailable(scope=scope, reason=reason):

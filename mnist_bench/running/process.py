@@ -251,9 +251,11 @@ def worker_environment(environ: Mapping[str, str], spec: TrialSpec, path: Sequen
         "PYTHONPATH": os.pathsep.join([*path, *named]),
         "PYTHONUNBUFFERED": "1",  # what a model printed before a crash is in the log
         "PYTORCH_ENABLE_MPS_FALLBACK": "0",  # a cell of a GPU fails where the CPU would do its work
-        "TORCHINDUCTOR_CACHE_DIR": str(Path(spec.cache_dir) / "inductor"),
-        "TRITON_CACHE_DIR": str(Path(spec.cache_dir) / "triton"),
     }
+    warm = spec.variant.compile.cache == "warm"
+    if not warm or spec.side is None:  # a side of a check has caches of its own, which are kept as long as the check
+        caches = _kept_caches(environ) if warm else Path(spec.cache_dir)
+        own["TORCHINDUCTOR_CACHE_DIR"], own["TRITON_CACHE_DIR"] = str(caches / "inductor"), str(caches / "triton")
     if EXECUTIONS[spec.variant.execution].compiles:
         own["TMPDIR"] = spec.cache_dir  # torch keeps precompiled headers there: a cold start has none, and leaves none
     if spec.variant.threads is not None:
@@ -261,6 +263,13 @@ def worker_environment(environ: Mapping[str, str], spec: TrialSpec, path: Sequen
     if spec.variant.deterministic:
         own["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch asks for it
     return {**environ, **own}
+
+
+def _kept_caches(environ: Mapping[str, str]) -> Path:
+    """The compiler's, of all trials that ask for warm ones."""
+    from mnist_bench.data.mnist import cache_root  # late: numpy comes with it
+
+    return cache_root(environ) / "compiled"
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[FileIO, FileIO]:

@@ -11,7 +11,7 @@ import msgspec
 
 from mnist_bench.records import DataSet, Extras, FailureKind, Peaks, Scalar, StepTimes, TrialSpec, VariantClass, decode
 
-PROTOCOL_VERSION = 8
+PROTOCOL_VERSION = 9
 
 
 def _snake(name: str) -> str:
@@ -27,8 +27,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=_snake):
 
 
 class Prepare(Message, frozen=True):
+    """``fill``: where the compiler's cache turns out to be cold, that is all: it is filled (``Filled``)."""
+
     spec: TrialSpec
     protocol: int = PROTOCOL_VERSION
+    fill: bool = False
 
 
 class Describe(Message, frozen=True):
@@ -86,10 +89,14 @@ class Described(Message, frozen=True):
 
 
 class Unavailable(Message, frozen=True):
-    """This machine cannot execute the trial. ``scope``: ``device`` or ``compile``, so that others need not ask."""
+    """This machine cannot execute the trial. ``scope``: ``device`` or ``variant``, so that others need not ask."""
 
-    scope: Literal["device", "compile"]
+    scope: Literal["device", "variant"]
     reason: str
+
+
+class Filled(Message, frozen=True):
+    """The compiler's cache was cold and is filled; the worker exits. A fresh one finds it warm."""
 
 
 class Failed(Message, frozen=True):
@@ -125,7 +132,7 @@ class Evaluated(Message, frozen=True):
 class Finished(Message, frozen=True):
     """The last reply; the worker exits after it. ``asleep_s`` and ``elapsed_s`` run from the process's start.
 
-    ``missed``: of the extras, what could not be measured and why.
+    ``missed``: what could not be measured, of the extras mostly, or not as it was asked for; and why.
     """
 
     phases: dict[str, float]
@@ -139,7 +146,9 @@ class Finished(Message, frozen=True):
     missed: tuple[str, ...] = ()
 
 
-Reply = Prepared | Described | Unavailable | Failed | BlockDone | SessionEnded | EpochDone | Evaluated | Finished
+Reply = (
+    Prepared | Described | Unavailable | Filled | Failed | BlockDone | SessionEnded | EpochDone | Evaluated | Finished
+)
 
 
 def decode_request(line: bytes) -> Request:

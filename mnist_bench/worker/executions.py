@@ -5,11 +5,12 @@ In scope ``step`` the call of ``backward`` itself stays outside, as torch breaks
 backward graph and the optimizer's update are compiled.
 """
 
+import difflib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo
@@ -18,44 +19,63 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from mnist_bench.catalogue import EXECUTIONS
+from mnist_bench.catalogue import CAPTURING_MODES, EXECUTIONS
+from mnist_bench.errors import TrialError, quoted
 from mnist_bench.machine import forecast
-from mnist_bench.records import Variant
+from mnist_bench.records import CompileOptions, Variant
 from mnist_bench.worker.loop import Forward, Step
 from mnist_bench.worker.process import AUTOCAST
-
-# Modes that capture graphs where there are CUDA graphs, and what is left of each without that.
-CAPTURING_MODES: dict[str, str | None] = {"reduce-overhead": None, "max-autotune": "max-autotune-no-cudagraphs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """``step(images, labels)`` trains once and returns the mean loss, detached; ``forward(images)`` gives logits."""
+    """``step(images, labels)`` trains once and returns the mean loss, detached; ``forward(images)`` gives logits.
+
+    Args:
+        tensors: state beside that of model and optimizer.
+        skipped: of these the one that counts the steps which a gradient scaler skipped.
+        steps: batches that a call of ``step`` trains on; of several it returns as many losses.
+        capture: records anew what ``step`` replays: where tensors or modes of modules are not those of before.
+    """
 
     step: Step
     forward: Forward
+    tensors: tuple[torch.Tensor, ...] = ()
+    skipped: torch.Tensor | None = None
+    steps: int = 1
+    capture: Callable[[], None] | None = None
+
+
+class Learning(NamedTuple):
+    """From a loss to new weights, in three calls; ``tensors`` and ``skipped`` as in ``Program``."""
+
+    backward: Callable[[torch.Tensor], object]
+    update: Callable[[], object]
+    zero_grad: Callable[[], object]
+    tensors: tuple[torch.Tensor, ...] = ()
+    skipped: torch.Tensor | None = None
 
 
 def eager(model: nn.Module, optimizer: Optimizer, variant: Variant, device: torch.device) -> Program:
     """Operator by operator, as written."""
-    return assemble(with_precision(model, variant, device), optimizer)
+    learning = learning_of(model, optimizer, variant, device)
+    return assemble(with_precision(model, variant, device), learning)
 
 
 def compiled(model: nn.Module, optimizer: Optimizer, variant: Variant, device: torch.device) -> Program:
     """``torch.compile``: of the model, or (scope ``step``) of loss and optimizer too."""
     # Beyond its limit of recompilations dynamo would go on in eager, and the figure would be eager's.
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    arguments = asdict(variant.compile)
-    scope, mode = arguments.pop("scope"), variant.compile.mode
-    compile_: Callable[..., Callable[..., Any]] = partial(torch.compile, **arguments)
+    learning = learning_of(model, optimizer, variant, device)
+    compile_ = compiler_of(variant.compile)
     forward = with_precision(compile_(model), variant, device)
-    if scope == "model":
-        return assemble(forward, optimizer)
+    if variant.compile.scope == "model":
+        return assemble(forward, learning)
     plain = with_precision(model, variant, device)
     loss_of = compile_(lambda images, labels: cross_entropy(plain(images), labels))
     # Not captured: the gradients lie in the graphs' memory, which the next captured call takes for its own.
-    update = compile_(lambda: optimizer.step(), mode=CAPTURING_MODES.get(mode, mode))
-    captured = captures_graphs(variant, device)
+    update = compiler_of(variant.compile, capture=False)(lambda: optimizer.step())
+    captured = inductor_captures(variant, device)
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = loss_of(images, labels)
@@ -67,22 +87,95 @@ def compiled(model: nn.Module, optimizer: Optimizer, variant: Variant, device: t
     return Program(step=step, forward=forward)
 
 
-def assemble(forward: Forward, optimizer: Optimizer) -> Program:
+def compiler_of(own: CompileOptions, *, capture: bool = True) -> Callable[..., Callable[..., Any]]:
+    """``torch.compile`` with these arguments; ``capture``: with graphs, where the mode has them.
+
+    Raises:
+        TrialError: inductor has no such option.
+    """
+    rest = asdict(own)
+    for name in ("scope", "options", "cache", "mode"):
+        del rest[name]
+    mode = own.mode if capture else CAPTURING_MODES.get(own.mode, own.mode)
+    if not own.options:
+        return partial(torch.compile, mode=mode, **rest)
+    from torch._inductor import list_mode_options, list_options  # late: no other variant needs it so soon
+
+    known = list_options()
+    for name in own.options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {close[0]!r}?" if close else "; torch._inductor.list_options() names them all"
+            raise TrialError(f"compile.options: inductor of torch {torch.__version__} has no {quoted(name)}{hint}")
+    # torch takes a mode or options: what the mode stands for, then what is asked for beyond it.
+    options = {**list_mode_options(mode, own.dynamic), **own.options}
+    return partial(torch.compile, options=options if capture else {**options, "triton.cudagraphs": False}, **rest)
+
+
+def assemble(forward: Forward, learning: Learning) -> Program:
     """Forward, loss, backward, update, each in its own call. Flat, since each step pays for every layer of Python."""
-    update, zero_grad = optimizer.step, optimizer.zero_grad
+    backward, update, zero_grad, tensors, skipped = learning
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = cross_entropy(forward(images), labels)
-        loss.backward()
+        backward(loss)
         update()
         zero_grad()
         return loss.detach()
 
-    return Program(step=step, forward=forward)
+    return Program(step=step, forward=forward, tensors=tensors, skipped=skipped)
+
+
+def plain_learning(optimizer: Optimizer) -> Learning:
+    """The optimizer's own step."""
+    return Learning(torch.Tensor.backward, optimizer.step, optimizer.zero_grad)
+
+
+def learning_of(model: nn.Module, optimizer: Optimizer, variant: Variant, device: torch.device) -> Learning:
+    """What the variant's precision makes of the optimizer's step; ``bf16-weights`` gives the model other weights."""
+    if variant.precision == "fp16":
+        return _scaled(optimizer, device)
+    return _mastered(model, optimizer) if variant.precision == "bf16-weights" else plain_learning(optimizer)
+
+
+def _scaled(optimizer: Optimizer, device: torch.device) -> Learning:
+    """Gradients of a scaled loss, which float16 can hold; where one is not finite, the step is skipped and counted."""
+    scaler = torch.amp.GradScaler(device.type)
+    scaler.scale(torch.zeros((), device=device))  # it makes its tensors with the first loss
+    skipped = torch.zeros((), device=device)
+
+    def update() -> None:
+        scaler.step(optimizer)
+        skipped.add_(*scaler._found_inf_per_device(optimizer).values())
+        scaler.update()
+
+    state = (*scaler._check_scale_growth_tracker("scale"), skipped)
+    return Learning(lambda loss: scaler.scale(loss).backward(), update, optimizer.zero_grad, state, skipped)
+
+
+def _mastered(model: nn.Module, optimizer: Optimizer) -> Learning:
+    """The model computes with bfloat16 copies of its weights; the optimizer keeps those that it was built on."""
+    copies = {master: nn.Parameter(master.detach().bfloat16()) for master in model.parameters()}
+    for module in model.modules():
+        for name, master in [*module.named_parameters(recurse=False)]:
+            setattr(module, name, copies[master])  # a shared one stays shared
+    model.to(torch.bfloat16)  # the buffers
+    masters, weights = tuple[torch.Tensor, ...](copies), tuple[torch.Tensor, ...](copies.values())
+
+    def update() -> None:
+        for master, weight in copies.items():
+            master.grad = None if weight.grad is None else weight.grad.float()
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_copy_(weights, masters)
+
+    return Learning(torch.Tensor.backward, update, model.zero_grad, masters)
 
 
 def with_precision(forward: Forward, variant: Variant, device: torch.device) -> Forward:
-    """``forward`` under the variant's autocast; itself where there is none. Logits come back as float32."""
+    """``forward`` in the variant's arithmetic; itself where that is float32. Logits come back as float32."""
+    if variant.precision == "bf16-weights":
+        return lambda images: forward(images.bfloat16()).float()
     dtype = AUTOCAST.get(variant.precision)
     if dtype is None:
         return forward
@@ -97,7 +190,19 @@ def with_precision(forward: Forward, variant: Variant, device: torch.device) -> 
 
 def captures_graphs(variant: Variant, device: torch.device) -> bool:
     """Whether the device's work is recorded once and replayed, at fixed addresses (CUDA graphs)."""
-    return variant.execution == "compile" and variant.compile.mode in CAPTURING_MODES and device.type == "cuda"
+    return EXECUTIONS[variant.execution].captured or inductor_captures(variant, device)
+
+
+def inductor_captures(variant: Variant, device: torch.device) -> bool:
+    """Whether it is the compiler that records it."""
+    asked = variant.compile.mode in CAPTURING_MODES or variant.compile.options.get("triton.cudagraphs", False)
+    return bool(EXECUTIONS[variant.execution].compiles and asked and device.type == "cuda")
+
+
+def compiled_anew() -> bool:
+    """Whether the compiler did not find all that it made in its cache."""
+    found = counters["inductor"]
+    return bool(found["fxgraph_cache_miss"] or found["fxgraph_cache_bypass"] or not found["fxgraph_cache_hit"])
 
 
 def graphs_compiled() -> int:

@@ -123,7 +123,8 @@ class TrainedEpoch:
 
     def mean_loss(self) -> float:
         """Over the images, in double precision; not finite where a step's is not."""
-        return math.fsum(map(operator.mul, torch.stack(list(self.losses)).tolist(), self.sizes)) / self.images
+        means = torch.stack([loss.mean() for loss in self.losses]).tolist()  # of several whole batches, one loss each
+        return math.fsum(map(operator.mul, means, self.sizes)) / self.images
 
     def loader_ns(self) -> int:
         """Nanoseconds between the end of a step and the next batch's arrival, summed."""

@@ -96,9 +96,15 @@ def plugged(target: str, *, allow_plugins: bool, plugin_path: str | None) -> Cal
     return _find(target)
 
 
-def build_optimizer(model: nn.Module, name: str, lr: float, *, fused: bool) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW with torch's defaults; ``fused``: one kernel for all parameters, else torch's own choice."""
-    return OPTIMIZERS[name](model.parameters(), lr=lr, fused=True if fused else None)
+def build_optimizer(
+    model: nn.Module, name: str, lr: float, *, fused: bool, capturable: bool = False
+) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW with torch's defaults; ``fused``: one kernel for all parameters, else torch's own choice.
+
+    ``capturable``: its steps can be recorded in a CUDA graph. Those of SGD, which counts none, always can.
+    """
+    own = {"capturable": True} if capturable and name != "sgd" else {}
+    return OPTIMIZERS[name](model.parameters(), lr=lr, fused=True if fused else None, **own)
 
 
 def _find(target: str) -> Callable[..., object]:

@@ -86,10 +86,12 @@ class Resident(Pipeline):
         self._test_images, self._test_labels = self._test_images.to(self._device), self._test_labels.to(self._device)
 
     def train_batches(self, order: torch.Tensor) -> Iterator[Batch]:
-        images, labels, shift, scale = self._images, self._labels, self._shift, self._scale
-        for indices in order.to(self._device).split(self._batch_size):
-            pixels = images.index_select(0, indices).to(torch.float32).sub_(shift).mul_(scale)
-            yield pixels, labels.index_select(0, indices)
+        return map(self.gather, order.to(self._device).split(self._batch_size))
+
+    def gather(self, indices: torch.Tensor) -> Batch:
+        """The training images of these places, (B,) on the device."""
+        pixels = self._images.index_select(0, indices).to(torch.float32).sub_(self._shift).mul_(self._scale)
+        return pixels, self._labels.index_select(0, indices)
 
     def test_batches(self) -> Iterator[Batch]:
         for start in range(0, self.test_images, EVALUATION_BATCH_SIZE):

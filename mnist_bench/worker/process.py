@@ -20,11 +20,12 @@ from mnist_bench.records import Variant
 
 MAX_SPACER_BYTES = 64 * 1024
 MAX_FIRST_SPACER_BYTES = 8 * 1024 * 1024
-AUTOCAST: dict[str, torch.dtype] = {"bf16": torch.bfloat16}
+AUTOCAST: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+COMPUTED = {**AUTOCAST, "bf16-weights": torch.bfloat16}  # of the large products; else float32
 
 
 def apply_numerics(variant: Variant, device: torch.device, *, deterministic_if_possible: bool = False) -> None:
-    """Sets threads, denormals, TF32 and determinism for this process.
+    """Sets threads, denormals, oneDNN, TF32 and determinism for this process.
 
     Args:
         deterministic_if_possible: a deterministic variant is only warned of operators that cannot be.
@@ -36,6 +37,8 @@ def apply_numerics(variant: Variant, device: torch.device, *, deterministic_if_p
         torch.set_num_threads(variant.threads)
     if variant.flush_denormal and not torch.set_flush_denormal(True):
         raise TrialError("flush_denormal: this processor (or this build of torch) cannot flush denormals")
+    if not variant.onednn:
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # a property of the module
     if variant.precision == "tf32" and device.type != "cuda":
         raise TrialError(f"precision tf32 exists on NVIDIA GPUs (Ampere and later), not on {device.type}")
     if device.type == "cuda":
@@ -107,14 +110,20 @@ def _peak_bytes(process: psutil.Process) -> int:
 
 
 class Snapshot:
-    """Weights, buffers and every random state, as they were when it was taken.
+    """Weights, buffers, ``more`` tensors and every random state, as they were when it was taken.
 
     ``restore`` writes values into the tensors that there are (a compiled graph keeps its guards) and fills the
     optimizer's state with zeros, which is how SGD, Adam and AdamW begin.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-        self._model, self._optimizer, self._device = model, optimizer, device
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        more: Iterable[torch.Tensor] = (),
+    ) -> None:
+        self._model, self._optimizer, self._device, self._more = model, optimizer, device, tuple(more)
         self._values = [tensor.detach().clone() for tensor in self._tensors()]
         self._python, self._numpy, self._torch = random.getstate(), np.random.get_state(), torch.get_rng_state()
         self._device_rng = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
@@ -138,7 +147,7 @@ class Snapshot:
         return any(not torch.equal(now, then) for now, then in zip(parameters, self._values, strict=False))
 
     def _tensors(self) -> list[torch.Tensor]:
-        return [*self._model.parameters(), *self._model.buffers()]
+        return [*self._model.parameters(), *self._model.buffers(), *self._more]
 
 
 class Relocator:

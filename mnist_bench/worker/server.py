@@ -10,7 +10,7 @@ from msgspec import structs
 
 from mnist_bench.errors import BenchError, Diverged
 from mnist_bench.records import FailureKind, encode
-from mnist_bench.running.protocol import Failed, Finished, Reply, Request, Unavailable, decode_request
+from mnist_bench.running.protocol import Failed, Filled, Finished, Reply, Request, Unavailable, decode_request
 from mnist_bench.table import shortened
 from mnist_bench.worker.executions import is_compile_error
 from mnist_bench.worker.loop import Waterfall, clock
@@ -33,7 +33,7 @@ def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int) -> None:
             return
         reply = answer(trial, decode_request(line))
         replies.write(encode(reply))
-        if isinstance(reply, Failed | Finished | Unavailable):
+        if isinstance(reply, Failed | Filled | Finished | Unavailable):
             return
 
 

@@ -19,20 +19,24 @@ from mnist_bench import data
 from mnist_bench.catalogue import EXECUTIONS, PIPELINES, Training, load, training_of
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import Diverged, TrialError
+from mnist_bench.machine import forecast
 from mnist_bench.records import CLASSES, Extras, Peaks, TrialSpec
 from mnist_bench.running import protocol as messages
 from mnist_bench.table import plain, shortened
 from mnist_bench.worker import executions, extras, loop, process, sets
 from mnist_bench.worker.devices import open_device
 from mnist_bench.worker.executions import Program
+from mnist_bench.worker.graphs import Graph
 from mnist_bench.worker.loop import NS, Batch, TrainedEpoch, Waterfall, clock, evaluate, train_epoch
 from mnist_bench.worker.models import build_model, build_optimizer
-from mnist_bench.worker.pipelines import Pipeline, epoch_order
+from mnist_bench.worker.pipelines import Pipeline, Resident, epoch_order
 from mnist_bench.worker.process import Relocator, Snapshot, state_tensors
 
 TRACE_STEPS = 20
 MISSED_LENGTH = 120  # characters that say what of the extras could not be measured
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
+COLD = "the compiler did not find all in its cache, which was to be warm: compile_s is that of a colder start"
+FEW_IMAGES = 20  # have so few orders that two epochs may draw the same
 WARMUP_EPOCH = -1  # the order of warm-up and session, which no training epoch has
 
 T = TypeVar("T")
@@ -49,7 +53,7 @@ class LiveTrial:
         self._waterfall = waterfall
         self._samples: list[np.ndarray[Any, Any]] = []
         self._blocks_ns: list[list[int]] = []
-        self._orders = hashlib.sha256()
+        self._orders, self._seen = hashlib.sha256(), set[bytes]()
         self._state_relocator, self._input_relocator = Relocator(), Relocator()
 
     def describe(self, spec: TrialSpec) -> messages.Described:
@@ -58,7 +62,9 @@ class LiveTrial:
 
     # ── prepare ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def prepare(self, spec: TrialSpec, protocol: int) -> messages.Prepared | messages.Unavailable:
+    def prepare(
+        self, spec: TrialSpec, protocol: int, fill: bool = False
+    ) -> messages.Prepared | messages.Unavailable | messages.Filled:
         """Device, data, model, compilation, warm-up, the loss trace: each a phase; leaves the state as built."""
         if protocol != messages.PROTOCOL_VERSION:
             raise TrialError(f"the runner speaks protocol {protocol}, this worker {messages.PROTOCOL_VERSION}")
@@ -73,6 +79,8 @@ class LiveTrial:
         with self._waterfall.phase("build"):
             self._build()
         first_step_s, compile_s = self._first_calls()
+        if fill and executions.compiled_anew():
+            return messages.Filled()
         with self._waterfall.phase("warm-up"):
             durations = loop.settle(self._time_steps)
             self._keep(WARMUP, 0, durations)
@@ -97,8 +105,9 @@ class LiveTrial:
         variant = self._spec.variant
         if reason := self._device.missing():
             return messages.Unavailable(scope="device", reason=reason)
-        if reason := executions.missing_compiler(variant, self._device.torch_device):
-            return messages.Unavailable(scope="compile", reason=reason)
+        reason = forecast.execution_problem(self._spec.cell.device, variant)
+        if reason := reason or executions.missing_compiler(variant, self._device.torch_device):
+            return messages.Unavailable(scope="variant", reason=reason)
         lenient = self._spec.deterministic_if_possible
         process.apply_numerics(variant, self._device.torch_device, deterministic_if_possible=lenient)
         if self._spec.memory_bytes is not None:
@@ -124,11 +133,16 @@ class LiveTrial:
         if spec.variant.channels_last:
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model.train()
-        fused = spec.variant.fused_optimizer
-        self._optimizer = build_optimizer(self._model, training.optimizer, training.lr, fused=fused)
-        execution: Callable[..., Program] = load(EXECUTIONS[spec.variant.execution])
-        self._program = execution(self._model, self._optimizer, spec.variant, device)
-        self._snapshot = Snapshot(self._model, self._optimizer, device)
+        execution, how = EXECUTIONS[spec.variant.execution], {"fused": spec.variant.fused_optimizer}
+        how["capturable"] = execution.captured
+        self._optimizer = build_optimizer(self._model, training.optimizer, training.lr, **how)
+        self._program: Program = load(execution)(self._model, self._optimizer, spec.variant, device)
+        if execution.captured:
+            assert isinstance(self._pipeline, Resident)  # a matrix with another is refused
+            graph = Graph(self._program.step, self._pipeline, self._device, spec.cell.batch_size)
+            self._pipeline = graph
+            self._program = replace(self._program, step=graph.step, steps=graph.steps, capture=graph.capture)
+        self._snapshot = Snapshot(self._model, self._optimizer, device, self._program.tensors)
         self._losses: list[torch.Tensor] = []
         self._stream = self._full_batches()
         self._one_step = self._steady_step()
@@ -185,7 +199,11 @@ class LiveTrial:
         # No inference mode: what a model keeps from its first call must be fit for training.
         with self._waterfall.phase("warm-up"), self._scoring(torch.no_grad):
             images, _ = next(iter(self._pipeline.test_batches()))
-            self._model(images)
+            self._model(self._as_weights(images))
+
+    def _as_weights(self, images: torch.Tensor) -> torch.Tensor:
+        """Images that the bare model takes."""
+        return images.to(next(self._model.parameters()).dtype)
 
     def _call(self, function: Callable[..., object], *arguments: torch.Tensor) -> float:
         begin = clock()
@@ -206,22 +224,31 @@ class LiveTrial:
             self._model.train()
 
     def _time_steps(self, count: int) -> list[int]:
+        """The ns of at least so many steps; a step of a replay lasts the mean of its steps."""
         self._losses.clear()
-        return self._device.time_steps(self._one_step, count)
+        each = self._program.steps
+        calls = self._device.time_steps(self._one_step, -(-count // each))
+        return [duration // each for duration in calls for _ in range(each)]
+
+    def _recapture(self) -> None:
+        if self._program.capture is not None:
+            self._program.capture()
 
     def _loss_trace(self) -> tuple[float, ...]:
         """Losses of the first steps from the initial state, dropout off, 6 digits: equal for variants of class A."""
-        self._snapshot.restore()
         order = epoch_order(self._spec.seed, 0, self._pipeline.train_images)
         size = self._spec.cell.batch_size
         wanted = order[: min(TRACE_STEPS, len(order) // size) * size]
         dropouts = [module for module in self._model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
         for module in dropouts:  # and no more: a mode that is new to a compiled model would compile it again
             module.eval()
+        self._recapture()
+        self._snapshot.restore()
         losses = [self._program.step(*batch) for batch in self._pipeline.train_batches(wanted)]
         for module in dropouts:
             module.train()
-        finite = itertools.takewhile(math.isfinite, torch.stack(losses).tolist())
+        self._recapture()
+        finite = itertools.takewhile(math.isfinite, torch.cat([loss.flatten() for loss in losses]).tolist())
         return tuple(float(f"{loss:.6g}") for loss in finite)
 
     # ── session ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -243,13 +270,15 @@ class LiveTrial:
 
     def _refresh(self, rng: random.Random) -> None:
         """Everything that a step reads or writes moves to fresh memory. Captured graphs are bound to theirs: with them
-        it moves at times only, and torch, which finds other addresses, captures them again."""
+        it moves at times only, and they are captured again (inductor's by torch, which finds other addresses)."""
         captured = executions.captures_graphs(self._spec.variant, self._device.torch_device)
         if captured and len(self._blocks_ns) % RECAPTURE_BLOCKS:
             return
-        self._state_relocator.move(state_tensors(self._model, self._optimizer), rng)
+        state = [*state_tensors(self._model, self._optimizer), *self._program.tensors]
+        self._state_relocator.move(state, rng)
         self._pipeline.relocate(self._input_relocator, rng)
         if captured:
+            self._recapture()
             for _ in range(3):  # warm up, record, replay
                 self._one_step()
 
@@ -271,7 +300,10 @@ class LiveTrial:
             order = epoch_order(self._spec.seed, epoch, count)
             if not bool((torch.bincount(order, minlength=count) == 1).all()):
                 raise TrialError(f"epoch {epoch}: the order is not a permutation of the {count} images")
-            self._orders.update(order.numpy().tobytes())
+            self._orders.update(drawn := order.numpy().tobytes())
+            if (digest := hashlib.sha256(drawn).digest()) in self._seen and count > FEW_IMAGES:
+                raise TrialError(f"epoch {epoch}: the order is that of an earlier epoch")
+            self._seen.add(digest)
         with self._no_compilation(f"epoch {epoch}"):
             batches, steps = self._pipeline.train_batches(order), math.ceil(count / self._spec.cell.batch_size)
             trained = train_epoch(self._program.step, batches, steps, self._device.synchronize)
@@ -321,8 +353,12 @@ class LiveTrial:
                 np.save(raw, np.concatenate(self._samples))
                 Path(self._spec.samples_path).write_bytes(raw.getbuffer())
             found = process.describe_numerics(self._spec.variant, self._device.torch_device)
+            found["weights"] = str(next(self._model.parameters()).dtype)
+            if self._program.skipped is not None:
+                found["skipped_steps"] = int(self._program.skipped.item())
             host_peak, device_peak = process.tree_peak_bytes(), self._device.peak_bytes()
         with self._waterfall.phase("extras"):
+            cold = self._spec.variant.compile.cache == "warm" and executions.compiled_anew()
             measured, missed = self._extras() if self._spec.extras else (None, ())
         return messages.Finished(
             phases=self._waterfall.phases_s(),
@@ -333,7 +369,7 @@ class LiveTrial:
             order_sha256=self._orders.hexdigest(),
             numerics=found,
             extras=measured,
-            missed=missed,
+            missed=(COLD,) * cold + missed,
         )
 
     def _extras(self) -> tuple[Extras, tuple[str, ...]]:
@@ -353,13 +389,17 @@ class LiveTrial:
         breaks, anew = extras.dynamo() if EXECUTIONS[variant.execution].compiles else (None, None)
         self._stream = self._full_batches()  # the session's has ended
         count, busy = tried(extras.kernels, device, self._steady_step()) or (None, None)
-        flops = tried(extras.sample_flops, self._model, next(self._stream))
-        ceiling = tried(extras.ceiling_flops_s, device, process.AUTOCAST.get(variant.precision, torch.float32))
+        images, labels = next(self._stream)
+        if isinstance(self._pipeline, Graph):
+            images, labels = self._pipeline.gather(images)
+        flops = tried(extras.sample_flops, self._model, (self._as_weights(images), labels))
+        ceiling = tried(extras.ceiling_flops_s, device, process.COMPUTED.get(variant.precision, torch.float32))
         with self._scoring():
             images, _ = next(iter(self._pipeline.test_batches()))
             single = tried(extras.latency, device, self._program.forward, images[:1].clone())
         found: dict[str, Any] = {"sample_flops": flops, "ceiling_flops_s": ceiling, "latency": single}
-        found |= {"graph_breaks": breaks, "recompilations": anew, "kernels": count, "busy": busy}
+        found |= {"graph_breaks": breaks, "recompilations": anew, "busy": busy}
+        found["kernels"] = count and count / self._program.steps
         return Extras(**found), tuple(missed)
 
     @contextmanager

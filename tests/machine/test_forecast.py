@@ -66,6 +66,15 @@ AOT = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot
         ("cpu", "compile", host(environ={"TMPDIR": "", "TEMP": "/a b", "TMP": "/c"}), "folder with a space (/a b)"),
         ("cpu", "compile", host(environ={"TMPDIR": "/c", "TEMP": "/a b"}), None),
         ("cpu", "aot", NO_PROGRAM, None),
+        (
+            "cpu",
+            "cuda-graph",
+            host(),
+            "cuda-graph: execution cuda_graph exists on cuda alone, not on cpu, will be skip",
+        ),
+        ("mps", "compile-cuda-graph", host(platform="darwin"), "exists on cuda alone, not on mps"),
+        ("cuda:1", "cuda-graph", host(), None),
+        ("cuda", "compile-cuda-graph", NO_PROGRAM, "no NVIDIA driver"),
         ("mps", "compile", NO_PROGRAM, "mps: "),  # the device comes first
     ],
 )

@@ -113,6 +113,30 @@ def test_every_image_is_scored_once():
     assert score.predictions_sha256 == hashlib.sha256(predicted).hexdigest()
 
 
+def test_an_epoch_lasts_until_the_device_is_done_and_no_span_has_work_of_before():
+    """A device's work is queued: it is done, here, only where it is waited for, or a value is asked for."""
+    clock, queue = Clock(), [40 * MS]
+
+    def wait() -> None:
+        clock.sleep(sum(queue))
+        queue.clear()
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        queue.append(10 * MS)
+        return torch.zeros(())
+
+    batch = torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)
+    trained = train_epoch(step, [batch] * 3, 3, wait, clock)
+    assert trained.ended - trained.started == 30 * MS
+    queue.append(40 * MS)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        wait()  # its values are asked for
+        return images
+
+    assert evaluate(forward, [batch], torch.empty(2, dtype=torch.uint8), wait, clock).seconds == 0
+
+
 # ── devices ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -38,6 +38,7 @@ LENIENT = {"deterministic": True, "deterministic_if_possible": True}
 IN_FORCE = [
     ({"threads": 1}, {"threads": 1, "autocast": "off", "deterministic": False, "denormals_flushed": False}),
     ({"threads": 2, "precision": "bf16"}, {"threads": 2, "autocast": "torch.bfloat16"}),
+    ({"onednn": False, "precision": "fp16"}, {"onednn": False, "autocast": "torch.float16"}),
     ({"flush_denormal": True, "deterministic": True}, {"denormals_flushed": True, "warns_only": False}),
     # Flags of the process, which a build for the CPU has too; read by their older and their newer names.
     ({"device": "cuda", **LENIENT}, {"flags": ["highest", "ieee"], "conv_precision": "ieee", "warns_only": True}),
