@@ -231,9 +231,13 @@ def test_every_variant_races_with_each_number_of_threads():
     assert cells.reference_variant(matrix) == "eager-t2"
 
 
-def test_class_b_must_be_admitted(capsys):
+def test_class_b_must_be_admitted_and_loaders_cannot_take_turns(capsys):
     bf16 = Variant(name="bf16", precision="bf16")
-    matrix = make_matrix(variants=(BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"], bf16))
+    loaders = Variant(name="loaders", pipeline="tensors", workers=2)
+    matrix = make_matrix(variants=(BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"], bf16, loaders))
     assert [one.name for one in command._entered(matrix, Race(budget_s=1.0)).variants] == ["eager", "compile"]
-    assert "bf16: class B" in capsys.readouterr().err
-    assert command._entered(matrix, Race(admitted="B", budget_s=1.0)) == matrix
+    said = capsys.readouterr().err
+    assert "bf16: class B" in said
+    assert "loaders: does not race" in said
+    admitted = command._entered(matrix, Race(admitted="B", budget_s=1.0))
+    assert [one.name for one in admitted.variants] == ["eager", "compile", "bf16"]

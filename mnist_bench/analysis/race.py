@@ -219,7 +219,7 @@ def document(run: Run) -> Document:
         facts=(
             f"{machine(run.manifest.environment)[0]}; timed for {spent}.",
             "Ratios of seconds an image; above 1 is faster.",
-            f"In {1 - ERROR:.0%} of races the fastest is among those that are not told apart.",
+            f"In {100 * (1 - ERROR):.0f} % of races the fastest is among those that are not told apart.",
         ),
         answers=(*map(sentence, found), f"To paste into a matrix: variants: {paste(run)}"),
         tables=[_table(heat.name, places(run, heat)) for heat in found],

@@ -12,7 +12,8 @@ from mnist_bench.cli.run import begin, carry_out, resume, shortest
 from mnist_bench.disk.files import write_atomically
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
-from mnist_bench.records import CLASSES, Matrix, Race
+from mnist_bench.records import CLASSES, Matrix, Race, Variant
+from mnist_bench.table import by_reason
 
 if TYPE_CHECKING:
     from mnist_bench.running.group import Observer
@@ -95,13 +96,13 @@ def _with_threads(matrix: Matrix, threads: Sequence[int]) -> Matrix:
 
 
 def _entered(matrix: Matrix, kind: Race) -> Matrix:
-    """The matrix without the variants whose class is not admitted."""
-    kept = tuple(one for one in matrix.variants if CLASSES[one.precision] <= kind.admitted)
-    if out := [one.name for one in matrix.variants if one not in kept]:
-        say(f"{', '.join(out)}: class B, not the same arithmetic, does not race (--class B admits it)")
+    """The matrix without the variants whose class is not admitted, and without those that cannot take turns."""
+    reasons = {one.name: _reason(one, kind) for one in matrix.variants}
+    say(*by_reason(reasons.items()))
+    kept = tuple(one for one in matrix.variants if not reasons[one.name])
     if len(kept) < 2 and not (kind.across_batch_sizes and len(matrix.batch_sizes) > 1):
         raise UsageError("variants: a race needs two or more: name them in the matrix or with --variants")
-    gone = {one.name for one in matrix.variants} - {one.name for one in kept}
+    gone = {name for name, reason in reasons.items() if reason}
     return replace(
         matrix,
         variants=kept,
@@ -109,6 +110,12 @@ def _entered(matrix: Matrix, kind: Race) -> Matrix:
         exclude=tuple(one for one in matrix.exclude if one.variant not in gone),
         reference=None if matrix.reference in gone else matrix.reference,
     )
+
+
+def _reason(variant: Variant, kind: Race) -> str:
+    if CLASSES[variant.precision] > kind.admitted:
+        return "class B, not the same arithmetic, does not race (--class B admits it)"
+    return "does not race: its loader processes would work while others have their turn" if variant.workers else ""
 
 
 def _resume(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
