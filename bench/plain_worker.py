@@ -28,14 +28,16 @@ def main() -> None:
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Answers until the runner closes ``requests``."""
     from mnist_bench.records import encode
-    from mnist_bench.running.protocol import Block, EndSession, Prepare, SessionEnded, decode_request
+    from mnist_bench.running.protocol import Block, EndSession, Open, Opened, Prepare, SessionEnded, decode_request
 
     loop: PlainLoop | None = None
     steps = 0
     while line := requests.readline():
         match decode_request(line):
-            case Prepare(spec=spec):
+            case Open(spec=spec):
                 loop = build(spec)
+                replies.write(encode(Opened()))
+            case Prepare() if loop is not None:
                 reply, steps = warm_up(loop)
                 replies.write(encode(reply))
             case Block(seed=seed) if loop is not None:

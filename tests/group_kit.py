@@ -74,6 +74,8 @@ class FakeWorker:
 
     def _usual(self, request: Request) -> Reply:
         match request:
+            case protocol.Open():
+                return protocol.Opened()
             case protocol.Prepare():
                 return PREPARED
             case protocol.Block():
@@ -140,6 +142,8 @@ class Scene:
         specs: Sequence[TrialSpec],
         scripts: Mapping[str, Script] | None = None,
         timed: frozenset[str] = frozenset(),
+        *,
+        train: bool = True,
         **changes: Any,
     ) -> Iterator[Session | Trial]:
         """Runs a group, result by result; ``scripts`` by trial id, ``changes`` of the settings."""
@@ -150,7 +154,8 @@ class Scene:
 
         usually = {"precision": 0.02, "budget_s": 4.0, "reference": "eager", "launch": launch}
         group = Group(id="mlp/b100/s0", specs=tuple(specs))
-        return run_group(group, timed=timed, settings=Settings(**{**usually, **changes}), rng=random.Random(0))
+        settings = Settings(**{**usually, **changes})
+        return run_group(group, timed=timed, settings=settings, rng=random.Random(0), train=train)
 
     def play(self, specs: Sequence[TrialSpec], scripts: Mapping[str, Script] | None = None, **changes: Any) -> Scene:
         """Runs a group to its end, as ``stream``. An exception leaves what happened here."""

@@ -20,7 +20,7 @@ import pytest
 import torch
 from record_factory import SHA, make_epochs, make_measurement, make_session
 
-from bench import bars, bench_cells, live, overhead, peer_work, peers, report, tutorial_loop
+from bench import aa, bars, bench_cells, live, overhead, peer_work, peers, report, tutorial_loop
 from bench.bars import Bar
 from bench.plain_loop import PlainLoop
 from mnist_bench import config
@@ -67,14 +67,32 @@ def ran(*command: str, cwd: Path = ROOT, **environ: str) -> subprocess.Completed
         ([1.01, 0.99, 1.005, 0.995, 1.0, 1.0, 1.01, 0.99, 1.002, 0.998], 0.02, [True, True, True]),
         ([1.1, 0.9] * 5, 0.2, [False, True, True]),  # spread too wide
         ([1.01, 1.012] * 5, 0.02, [True, False, True]),  # one side is always slower
-        ([1.02, 0.98] * 5, 0.01, [True, True, False]),  # intervals too narrow
-        ([1.0] * 7 + [1.03, 0.97, 1.03], 0.02, [True, True, False]),  # seven of ten hold 1
+        ([1.012, 0.988] * 5, 0.01, [True, True, False]),  # intervals too narrow
+        ([1.0] * 7 + [1.025, 0.975, 1.025], 0.02, [True, True, False]),  # seven of ten hold 1
     ],
 )
 def test_a_missed_bar_is_exit_code_1(ratios, half_width, held):
     found = bars.agreement_bars("mlp", [speed_up(ratio, half_width) for ratio in ratios])
     assert [bar.holds for bar in found] == held
     assert bars.exit_code(found) == (0 if all(held) else 1)
+
+
+@pytest.mark.parametrize(
+    ("by_name", "by_start", "held"),
+    [
+        ([0.02, -0.02] * 8, [0.02] * 16, False),  # the names are alike, and whichever starts first is slower
+        ([0.02] * 16, [0.02, -0.02] * 8, True),  # one name is slower, whichever starts first
+        ([0.004, -0.004] * 8, [0.004] * 16, True),
+    ],
+)
+def test_the_process_that_starts_first_is_as_fast_as_the_other(by_name, by_start, held):
+    """``b`` starts first in every second session."""
+    found = [
+        aa.Repeat(model="mlp", seed=n, paired=speed_up(math.exp(log)), solo=None, together=timed((3.0, 3.0)), apart=())
+        for n, log in enumerate(by_name)
+    ]
+    assert [one.first_log for one in found] == pytest.approx(by_start)
+    assert aa.judge(["mlp"], found)[-1].holds == held
 
 
 def test_too_few_sessions_prove_nothing():
@@ -186,6 +204,7 @@ def test_the_plain_loop_takes_the_steps_of_the_harness_wherever_its_memory_lies(
     data = argparse.Namespace(data=mirror.images.squeeze(1), targets=mirror.labels)
     training = training_of(ModelEntry(name="lenet5", model="lenet5"), "standard")
     pipeline = Resident(data, data, training, 10, torch.device("cpu"))
+    pipeline.transfer()
     program = eager(mirror.model, mirror.optimizer, BUILTIN_VARIANTS["eager"], torch.device("cpu"))
     orders = [epoch_order(mirror.seed, epoch, 53)[:50] for epoch in (-1, -2)]
     for batch in [batch for order in orders for batch in pipeline.train_batches(order)][:7]:

@@ -128,9 +128,10 @@ def test_the_second_signal_leaves_its_word(tmp_path):
     if (child := os.fork()) == 0:
 
         def twice(request: Request, number: int) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
-            threading.Event().wait(60)
+            if isinstance(request, Prepare):
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+                threading.Event().wait(60)
 
         execute(plan, twice)
         os._exit(0)

@@ -4,16 +4,18 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
+from operator import methodcaller
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import asdict
 
 from mnist_bench.catalogue import training_of
-from mnist_bench.machine import noise
+from mnist_bench.machine import environment, noise
 from mnist_bench.machine.energy import Meter
 from mnist_bench.records import Epochs, Failure, Group, ImageSets, Measurement, Outcome, Session, Skip, Trial, TrialSpec
 from mnist_bench.running import protocol
@@ -90,8 +92,7 @@ def run_group(
     Args:
         timed: ids of trials that have a finished session already; they are trained only.
         train: False: sessions alone, their members in the order of the ids, and a trial is a result only where it
-            failed, or cannot be. All workers are started before the first is prepared: imports, most of a short
-            session's cost, go side by side.
+            failed, or cannot be.
 
     Raises:
         Interrupted, WorkerError: as the executor does; every worker has ended.
@@ -101,10 +102,8 @@ def run_group(
         begin_ns, live = perf_counter_ns(), list[Member]()
         workers: dict[str, LocalWorker] = {}
         try:
-            for spec in () if train else specs:
-                workers[spec.id] = settings.launch(spec)
-            for spec in specs:
-                match _prepare(spec, workers, settings):
+            for spec, lost in zip(specs, _opened(specs, workers, settings), strict=True):
+                match lost or _prepare(spec, workers, settings):
                     case Member() as ready:
                         live.append(ready)
                     case outcome:
@@ -115,12 +114,13 @@ def run_group(
                 yield _session(group.id, members, settings, rng, begin_ns)
             for member in rng.sample(live, len(live)):
                 found = _outcome(member, settings, train=train)
-                member.worker.kill()
+                if train:
+                    member.worker.kill()
                 if found:
                     yield trial_of(member.spec, found, started_at)
         finally:
-            for worker in workers.values():
-                worker.kill()
+            with ThreadPoolExecutor() as pool:  # what is left ends side by side
+                list(pool.map(methodcaller("kill"), workers.values()))
 
 
 def trial_of(spec: TrialSpec, outcome: Outcome, started_at: str) -> Trial:
@@ -138,31 +138,65 @@ def trial_of(spec: TrialSpec, outcome: Outcome, started_at: str) -> Trial:
     )
 
 
-def _prepare(spec: TrialSpec, workers: dict[str, LocalWorker], settings: Settings) -> Member | Failure | Skip:
-    """The trial's worker, ready (it is started, where ``workers`` has none); or why it cannot be."""
-    device = spec.cell.device
-    keys = {"device": device, "variant": f"{device}/{spec.variant.name}"}
-    if known := [settings.unavailable[key] for key in keys.values() if key in settings.unavailable]:
-        return _skip(known[0], settings)
-    settings.observer.stage("preparing", spec.id)
-    if spec.id not in workers:
-        workers[spec.id] = settings.launch(spec)
-    worker = workers[spec.id]
-    reply = worker.call(protocol.Prepare(spec=worker.spec, fill=spec.variant.compile.cache == "warm"))
-    if isinstance(reply, protocol.Filled):
-        worker.kill()
-        worker = workers[spec.id] = settings.launch(spec)
-        reply = worker.call(protocol.Prepare(spec=worker.spec))
-    match reply:
-        case protocol.Prepared() as prepared:
-            return Member(worker, prepared)
-        case protocol.Unavailable(scope=scope, reason=reason):
-            settings.unavailable[keys[scope]] = reason
-            outcome = _skip(reason, settings)
-        case other:
-            outcome = failure_of(other)
+def _opened(
+    specs: Sequence[TrialSpec], workers: dict[str, LocalWorker], settings: Settings
+) -> list[Failure | Skip | None]:
+    """Starts workers, which import and open their data side by side; of each trial, why it has none that is ready.
+
+    No more of them at once than there are cores: what a start takes is then hardly longer than alone, and that is part
+    of a trial's figures (docs/measurement.md).
+
+    Args:
+        workers: takes them.
+    """
+    settings.observer.stage("preparing", specs[0].id)
+    with ThreadPoolExecutor(environment.available_cores()) as pool:  # its threads sleep, each in a call
+        return list(pool.map(lambda spec: _open(spec, workers, settings), specs))
+
+
+def _open(spec: TrialSpec, workers: dict[str, LocalWorker], settings: Settings) -> Failure | Skip | None:
+    if known := _known(spec, settings):
+        return known
+    worker = workers[spec.id] = settings.launch(spec)
+    reply = worker.call(protocol.Open(spec=worker.spec))
+    if isinstance(reply, protocol.Opened):
+        return None
     worker.kill()
+    return failure_of(reply)
+
+
+def _prepare(spec: TrialSpec, workers: dict[str, LocalWorker], settings: Settings) -> Member | Failure | Skip:
+    """The trial's worker, which has opened its data, ready for blocks; or why it cannot be."""
+    outcome = _known(spec, settings)
+    if outcome is None:
+        settings.observer.stage("preparing", spec.id)
+        reply = workers[spec.id].call(protocol.Prepare(fill=spec.variant.compile.cache == "warm"))
+        if isinstance(reply, protocol.Filled):
+            workers[spec.id].kill()
+            if lost := _open(spec, workers, settings):
+                return lost
+            reply = workers[spec.id].call(protocol.Prepare())
+        match reply:
+            case protocol.Prepared() as prepared:
+                return Member(workers[spec.id], prepared)
+            case protocol.Unavailable(scope=scope, reason=reason):
+                settings.unavailable[_keys(spec)[scope]] = reason
+                outcome = _skip(reason, settings)
+            case other:
+                outcome = failure_of(other)
+    workers[spec.id].kill()
     return outcome
+
+
+def _keys(spec: TrialSpec) -> dict[str, str]:
+    """What may be found missing, by the scope of a worker's word."""
+    return {"device": spec.cell.device, "variant": f"{spec.cell.device}/{spec.variant.name}"}
+
+
+def _known(spec: TrialSpec, settings: Settings) -> Skip | Failure | None:
+    """What becomes of a trial whose device, or variant, is known not to be had."""
+    known = [settings.unavailable[key] for key in _keys(spec).values() if key in settings.unavailable]
+    return _skip(known[0], settings) if known else None
 
 
 def _skip(reason: str, settings: Settings) -> Skip | Failure:

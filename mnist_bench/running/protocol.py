@@ -11,7 +11,7 @@ import msgspec
 
 from mnist_bench.records import DataSet, Extras, FailureKind, Peaks, Scalar, StepTimes, TrialSpec, VariantClass, decode
 
-PROTOCOL_VERSION = 9
+PROTOCOL_VERSION = 10
 
 
 def _snake(name: str) -> str:
@@ -26,11 +26,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=_snake):
         return _snake(type(self).__name__)
 
 
-class Prepare(Message, frozen=True):
-    """``fill``: where the compiler's cache turns out to be cold, that is all: it is filled (``Filled``)."""
+class Open(Message, frozen=True):
+    """Open the data: what the members of a group do side by side, after their imports. No device is touched."""
 
     spec: TrialSpec
     protocol: int = PROTOCOL_VERSION
+
+
+class Prepare(Message, frozen=True):
+    """By token: all that is left to do before the first block.
+
+    ``fill``: where the compiler's cache turns out to be cold, that is all: it is filled (``Filled``).
+    """
+
     fill: bool = False
 
 
@@ -64,7 +72,11 @@ class Finish(Message, frozen=True):
     """The trial is over: say the last word."""
 
 
-Request = Prepare | Describe | Block | EndSession | TrainEpoch | Evaluate | Finish
+Request = Open | Prepare | Describe | Block | EndSession | TrainEpoch | Evaluate | Finish
+
+
+class Opened(Message, frozen=True):
+    """The data are there."""
 
 
 class Prepared(Message, frozen=True):
@@ -147,7 +159,17 @@ class Finished(Message, frozen=True):
 
 
 Reply = (
-    Prepared | Described | Unavailable | Filled | Failed | BlockDone | SessionEnded | EpochDone | Evaluated | Finished
+    Opened
+    | Prepared
+    | Described
+    | Unavailable
+    | Filled
+    | Failed
+    | BlockDone
+    | SessionEnded
+    | EpochDone
+    | Evaluated
+    | Finished
 )
 
 

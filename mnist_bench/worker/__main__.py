@@ -1,8 +1,10 @@
 """A trial's process, from its fork on. ``python -m mnist_bench.worker``."""
 
 import argparse
+import atexit
 import faulthandler
 import os
+import sys
 
 from mnist_bench.running import guardian
 
@@ -22,6 +24,11 @@ def main() -> None:
     # The reply pipe stays open to the very end of the process: the runner times the exit by its end of file.
     replies = os.fdopen(args.replies, "wb", buffering=0, closefd=False)
     serve(os.fdopen(args.requests, "rb"), replies, args.started_ns)
+    # What else Python does at its end takes a second with torch (docs/log.md), for memory that goes with the process.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

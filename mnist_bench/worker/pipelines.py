@@ -30,7 +30,10 @@ _schemas: list[library.Library] = []
 
 
 class Pipeline(ABC):
-    """Batches for training and scoring. ``train_images`` and ``test_images`` are their numbers."""
+    """Batches for training and scoring. ``train_images`` and ``test_images`` are their numbers.
+
+    One is made in host memory, before the device is known to be there; it is used after ``transfer``.
+    """
 
     train_images: int
     test_images: int
@@ -75,13 +78,13 @@ class Resident(Pipeline):
     def __init__(self, train: Any, test: Any, training: Training, batch_size: int, device: torch.device) -> None:
         self._images, self._labels = _pixels(train), train.targets
         self._test_images, self._test_labels = _pixels(test), test.targets
-        self._batch_size, self._device = batch_size, device
-        # (pixel / 255 - mean) / std as one subtraction and one product: an operation less a batch.
-        self._shift = 255.0 * _by_channel(training.mean, device)
-        self._scale = 1.0 / (255.0 * _by_channel(training.std, device))
+        self._batch_size, self._device, self._training = batch_size, device, training
         self.train_images, self.test_images = len(self._labels), len(self._test_labels)
 
     def transfer(self) -> None:
+        # (pixel / 255 - mean) / std as one subtraction and one product: an operation less a batch.
+        self._shift = 255.0 * _by_channel(self._training.mean, self._device)
+        self._scale = 1.0 / (255.0 * _by_channel(self._training.std, self._device))
         self._images, self._labels = self._images.to(self._device), self._labels.to(self._device)
         self._test_images, self._test_labels = self._test_images.to(self._device), self._test_labels.to(self._device)
 

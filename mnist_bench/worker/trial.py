@@ -32,7 +32,7 @@ from mnist_bench.worker.models import build_model, build_optimizer
 from mnist_bench.worker.pipelines import Pipeline, Resident, epoch_order
 from mnist_bench.worker.process import Relocator, Snapshot, state_tensors
 
-TRACE_STEPS = 20
+TRACE_STEPS, TRACE_IMAGES = (3, 20), 5000  # the least and the most of a loss trace, and images that are enough
 MISSED_LENGTH = 120  # characters that say what of the extras could not be measured
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
 COLD = "the compiler did not find all in its cache, which was to be warm: compile_s is that of a colder start"
@@ -62,20 +62,24 @@ class LiveTrial:
 
     # ── prepare ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def prepare(
-        self, spec: TrialSpec, protocol: int, fill: bool = False
-    ) -> messages.Prepared | messages.Unavailable | messages.Filled:
-        """Device, data, model, compilation, warm-up, the loss trace: each a phase; leaves the state as built."""
+    def open(self, spec: TrialSpec, protocol: int) -> messages.Opened:
+        """The data, in host memory. No device is touched: other members of the group may be at this too."""
         if protocol != messages.PROTOCOL_VERSION:
             raise TrialError(f"the runner speaks protocol {protocol}, this worker {messages.PROTOCOL_VERSION}")
         self._spec, self._training = spec, training_of(spec.model, spec.recipe, spec.data)
         self._device = open_device(spec.cell.device)
-        with self._waterfall.phase("device"):
-            if unavailable := self._open_device():
-                return unavailable
         with self._waterfall.phase("data"):
             data.verify(spec.data)
         self._pipeline = self._open_pipeline(self._training)
+        return messages.Opened()
+
+    def prepare(self, fill: bool = False) -> messages.Prepared | messages.Unavailable | messages.Filled:
+        """Device, model, compilation, warm-up, the loss trace: each a phase; leaves the state as built."""
+        spec = self._spec
+        with self._waterfall.phase("device"):
+            if unavailable := self._open_device():
+                return unavailable
+        self._transfer(self._pipeline)
         with self._waterfall.phase("build"):
             self._build()
         first_step_s, compile_s = self._first_calls()
@@ -117,11 +121,12 @@ class LiveTrial:
     def _open_pipeline(self, training: Training) -> Pipeline:
         with self._waterfall.phase("data"):
             make: Callable[..., Pipeline] = load(PIPELINES[self._spec.variant.pipeline])
-            pipeline = make(self._spec, training, self._device.torch_device)
+            return make(self._spec, training, self._device.torch_device)
+
+    def _transfer(self, pipeline: Pipeline) -> None:
         with self._waterfall.phase("transfer"):
             pipeline.transfer()
             self._device.synchronize()
-        return pipeline
 
     def _build(self) -> None:
         spec, training, device = self._spec, self._training, self._device.torch_device
@@ -238,7 +243,8 @@ class LiveTrial:
         """Losses of the first steps from the initial state, dropout off, 6 digits: equal for variants of class A."""
         order = epoch_order(self._spec.seed, 0, self._pipeline.train_images)
         size = self._spec.cell.batch_size
-        wanted = order[: min(TRACE_STEPS, len(order) // size) * size]
+        least, most = TRACE_STEPS
+        wanted = order[: min(max(least, min(most, TRACE_IMAGES // size)), len(order) // size) * size]
         dropouts = [module for module in self._model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
         for module in dropouts:  # and no more: a mode that is new to a compiled model would compile it again
             module.eval()
@@ -337,6 +343,7 @@ class LiveTrial:
         if other_set:  # opened only when asked for: whatever is timed holds one set of images to score
             swapped = not self._training.scored_on_training_images
             pipeline = self._open_pipeline(replace(self._training, scored_on_training_images=swapped))
+            self._transfer(pipeline)
         count, kind = pipeline.test_images, torch.uint8 if self._spec.data.classes <= 256 else torch.int32
         with self._waterfall.phase("evaluation"), self._no_compilation("the evaluation"), self._scoring():
             predictions = torch.empty(count, dtype=kind, device=device.torch_device)

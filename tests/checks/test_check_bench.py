@@ -16,6 +16,7 @@ from mnist_bench.analysis.ratios import round_log_ratios
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.gate import sides
 from mnist_bench.gate.sides import NAMES, Bench, CheckObserver
+from mnist_bench.machine import environment
 from mnist_bench.running.protocol import Block, BlockDone, Evaluate, Evaluated, Failed, Prepare, Reply, Request
 
 SLOWER = 1.25
@@ -64,6 +65,7 @@ class Scene:
 def scene(tmp_path, monkeypatch):
     made = Scene(tmp_path)
     monkeypatch.setattr(sides, "LocalWorker", made.launch)
+    monkeypatch.setattr(environment, "available_cores", lambda: 1)  # workers start in their order
     yield made
     started, ended = ({line for line in made.log if line.startswith(verb)} for verb in ("launch", "kill"))
     assert {line.partition(" ")[2] for line in started} == {line.partition(" ")[2] for line in ended}  # none is left
@@ -74,7 +76,7 @@ def ended(lines: list[Any]) -> dict[str, tuple[str, str]]:
 
 
 def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tmp_path):
-    """With its own environment, log and limit; both start before one is prepared, and nothing is trained."""
+    """With its own environment, log and limit; both have their data before one is prepared; nothing is trained."""
     for number in (1, 2):
         (session,) = scene.bench.pair(make_cell(), number)
         assert session.members == tuple(f"{make_cell().id}/p{number}@{name}" for name in "AB")
@@ -84,8 +86,8 @@ def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tm
         assert len(session.rounds) == math.ceil(sides.PAIR_TOKEN_S)  # a second of token time each
     assert scene.launched() == ["p1@A", "p1@B", "p2@B", "p2@A"]
     words = [line.split()[0] for line in scene.log]
-    assert words[:4] == ["launch", "launch", "prepare", "prepare"]
-    assert set(words) == {"launch", "prepare", "block", "end_session", "kill"}
+    assert words[:6] == ["launch", "open"] * 2 + ["prepare"] * 2
+    assert set(words) == {"launch", "open", "prepare", "block", "end_session", "kill"}
     for (spec, log, environ, timeout_s, root), name in zip(scene.started, "ABBA", strict=True):
         assert (spec.side, spec.cell, spec.plugin_path) == (name, make_cell(), str(tmp_path / name))
         assert (environ["SIDE"], root, log.name) == (name, tmp_path / name, f"mlp+cpu+b100+eager@{name}.log")

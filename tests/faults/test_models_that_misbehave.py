@@ -8,7 +8,7 @@ import pytest
 from fault_kit import Bench
 
 FAULTS = """
-import ctypes, os, signal, subprocess, sys, time
+import atexit, ctypes, os, signal, subprocess, sys, threading, time
 from functools import partial
 import torch
 from torch import nn
@@ -48,6 +48,11 @@ def chatters():
         return logits
     return Faulty(chatter)
 
+def lingers():
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    atexit.register(print, "its last word", end="")
+    return good()
+
 def daemonises():
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
     if os.fork() == 0:
@@ -64,7 +69,7 @@ def daemonises():
 
 
 def test_each_gets_its_status_and_the_others_run_on(bench):
-    models = ["segfaults", "leaves", "raises", "diverges", "hoards", "chatters", "daemonises", "good"]
+    models = ["segfaults", "leaves", "raises", "diverges", "hoards", "chatters", "lingers", "daemonises", "good"]
     plugin = FAULTS.replace("DAEMON", str(bench.folder / "daemon.pid"))
     bench.write(
         plugin,
@@ -83,6 +88,7 @@ def test_each_gets_its_status_and_the_others_run_on(bench):
     expected = {
         "chatters": ("ok", ""),
         "daemonises": ("ok", ""),
+        "lingers": ("ok", ""),
         "segfaults": ("crashed", "killed by SIGSEGV in prepare (log: "),
         "leaves": ("crashed", "exited with 0 in prepare (log: "),
         "raises": ("failed", f"KeyError: 'lost' ({bench.folder}/faulty.py:"),
@@ -98,7 +104,9 @@ def test_each_gets_its_status_and_the_others_run_on(bench):
         assert (trial["status"], words in reason) == (status, True), (name, trial["status"], reason)
         bench.log(trial)  # it is there, and may be empty
         assert status == "ok" or status in done.stdout
-    assert trials["daemonises"]["outcome"]["marks"] == []  # its worker did exit by itself
+    for name in ("daemonises", "lingers"):
+        assert trials[name]["outcome"]["marks"] == []  # its worker did exit by itself
+    assert bench.log(trials["lingers"]) == "its last word"
     assert "Fatal Python error: Segmentation fault" in bench.log(trials["segfaults"])
     assert "Traceback" in bench.log(trials["raises"])
     assert "garbage" in bench.log(trials["chatters"])

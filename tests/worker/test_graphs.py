@@ -121,6 +121,7 @@ def toy(gpu: Gpu, images: int, batch_size: int, calls: list[int] | None = None, 
 
     training = training_of(ModelEntry(name="mlp", model="mlp"), "standard")
     resident = Resident(Read, Read, training, batch_size, torch.device("cpu"))
+    resident.transfer()
     return Graph(step or mean, resident, gpu, batch_size)
 
 

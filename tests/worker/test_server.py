@@ -11,9 +11,10 @@ import torch._dynamo.exc
 import torch._inductor.exc
 from worker_kit import make_spec, new_trial
 
+from mnist_bench.catalogue import PIPELINES
 from mnist_bench.errors import TrialError
 from mnist_bench.records import Variant
-from mnist_bench.running.protocol import Block, Failed, Prepare, Unavailable
+from mnist_bench.running.protocol import Block, Failed, Open, Opened, Prepare, Unavailable
 from mnist_bench.worker import executions
 from mnist_bench.worker.executions import missing_compiler
 from mnist_bench.worker.server import REASON_LENGTH, answer, classify, explain
@@ -72,10 +73,14 @@ def test_a_missing_compiler_says_what_to_install(monkeypatch):
 
 
 def test_another_protocol_is_refused_and_a_missing_device_is_no_failure(tiny):
-    spec = make_spec(tiny)
-    reply = answer(new_trial(), Prepare(spec=spec, protocol=99))
+    """Data are opened without a look at the device: others of the group may be at this too."""
+    spec, trial = make_spec(tiny), new_trial()
+    reply = answer(trial, Open(spec=spec, protocol=99))
     assert isinstance(reply, Failed)
     assert "the runner speaks protocol 99, this worker " in reply.reason
-    missing = answer(new_trial(), Prepare(spec=replace(spec, cell=replace(spec.cell, device="cuda:99"))))
-    assert isinstance(missing, Unavailable)
-    assert missing.scope == "device"
+    for pipeline in PIPELINES:
+        own = replace(spec, cell=replace(spec.cell, device="cuda:99"), variant=replace(spec.variant, pipeline=pipeline))
+        assert answer(trial, Open(spec=own)) == Opened()
+        missing = answer(trial, Prepare())
+        assert isinstance(missing, Unavailable)
+        assert missing.scope == "device"

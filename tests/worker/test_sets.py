@@ -86,6 +86,7 @@ def test_every_pipeline_has_the_same_images(plug_in, name):
     tensors = "{'test': tuple(map(torch.as_tensor, images(1100)))}"  # are taken as arrays are
     spec = known(plug_in(tensors, pipeline=name))
     pipeline = load(PIPELINES[name])(spec, training_of(spec.model, "standard", spec.data), torch.device("cpu"))
+    pipeline.transfer()
     given = pipeline.train_batches(torch.arange(500)), pipeline.test_batches()
     for batches, images in zip(given, sets.opened(spec)[1:], strict=True):
         pixels, labels = map(torch.cat, zip(*batches, strict=True))

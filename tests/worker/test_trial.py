@@ -229,6 +229,19 @@ def test_another_seed_is_another_training(tiniest):
     assert other.ready.loss_trace != first.ready.loss_trace
 
 
+@pytest.mark.parametrize(("size", "steps"), [(100, 20), (500, 10), (1000, 5), (5000, 3), (25_000, 2)])
+def test_a_trace_of_large_batches_is_shorter(size, steps, tiny, monkeypatch):
+    trial, _ = prepare(make_spec(tiny, "mlp", batch_size=100))
+    wanted, batches = [], trial._pipeline.train_batches
+    trial._spec = replace(trial._spec, cell=replace(trial._spec.cell, batch_size=size))
+    monkeypatch.setattr("mnist_bench.worker.trial.epoch_order", lambda *asked: torch.arange(60_000))
+    monkeypatch.setattr(
+        trial._pipeline, "train_batches", lambda order: wanted.append(len(order)) or batches(order[:100])
+    )
+    trial._loss_trace()
+    assert wanted == [size * steps]
+
+
 def test_the_trace_has_dropout_off_and_leaves_it_on(tiniest):
     """Dropout draws differently once compiled."""
     trial, first = prepare(make_spec(tiniest, "cnn"))
@@ -298,13 +311,15 @@ def test_a_cache_is_warm_when_a_process_has_filled_it(tiniest, tmp_path):
     def fresh() -> LiveTrial:
         counters.clear()
         torch._dynamo.reset()
-        return new_trial()
+        trial = new_trial()
+        trial.open(spec, PROTOCOL_VERSION)
+        return trial
 
     cold = fresh()
-    assert cold.prepare(spec, PROTOCOL_VERSION, fill=True) == Filled()
+    assert cold.prepare(fill=True) == Filled()
     assert "was to be warm" in cold.finish().missed[0]
     warm = fresh()
-    assert isinstance(warm.prepare(spec, PROTOCOL_VERSION, fill=True), Prepared)
+    assert isinstance(warm.prepare(fill=True), Prepared)
     assert warm.finish().missed == ()
 
 
@@ -370,7 +385,9 @@ def test_an_order_that_comes_again_and_an_optimizer_that_does_nothing_fail_the_t
 
 
 def test_an_execution_that_a_device_does_not_have_is_no_failure(tiny):
-    found = new_trial().prepare(make_spec(tiny, execution="cuda_graph"), PROTOCOL_VERSION)
+    trial = new_trial()
+    trial.open(make_spec(tiny, execution="cuda_graph"), PROTOCOL_VERSION)
+    found = trial.prepare()
     reason = "execution cuda_graph exists on cuda alone, not on cpu"
     assert found == Unavailable(scope="variant", reason=reason)
 
@@ -379,7 +396,7 @@ def test_a_changed_data_set_and_settings_that_cannot_be_had_are_refused(tiny):
     with pytest.raises(DataError, match="not the data set that was checked at the start"):
         prepare(make_spec(replace(tiny, sha256="0" * 64)))
     with pytest.raises(TrialError, match="tf32 exists on NVIDIA GPUs"):
-        prepare(make_spec(replace(tiny, sha256="0" * 64), precision="tf32"))  # before anything is read
+        prepare(make_spec(tiny, precision="tf32"))
 
 
 def test_a_plugin_that_replaces_the_clock_is_not_read(tiny, tmp_path, monkeypatch):

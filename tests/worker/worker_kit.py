@@ -55,7 +55,8 @@ def new_trial() -> LiveTrial:
 
 def prepare(spec: TrialSpec) -> tuple[LiveTrial, Prepared]:
     trial = new_trial()
-    reply = trial.prepare(spec, PROTOCOL_VERSION)
+    trial.open(spec, PROTOCOL_VERSION)
+    reply = trial.prepare()
     assert isinstance(reply, Prepared)
     return trial, reply
 
