@@ -6,14 +6,16 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from record_factory import make_cell, make_manifest, make_matrix
 
-from mnist_bench import records
+from mnist_bench import cells, records
+from mnist_bench.disk.folder import RunFolder
 from mnist_bench.machine import noise
-from mnist_bench.records import Group, Session, Trial, TrialSpec
-from mnist_bench.running import protocol
+from mnist_bench.records import Group, Matrix, Session, Trial, TrialSpec, trial_id
+from mnist_bench.running import protocol, runner
 from mnist_bench.running.group import Settings, run_group
 from mnist_bench.running.protocol import Reply, Request
 from mnist_bench.running.runner import trial_spec
@@ -165,3 +167,18 @@ class Scene:
 
 def play(specs: Sequence[TrialSpec], scripts: Mapping[str, Script] | None = None, **changes: Any) -> Scene:
     return Scene().play(specs, scripts, **changes)
+
+
+def planned(results: Path, matrix: Matrix, run: records.RunOptions, **options: Any) -> runner.RunPlan:
+    """A run that has not begun."""
+    asked = runner.Options(run=run, matrix_path="m", output_dir=results, data_root=results, **options)
+    groups = runner.draft(matrix, asked.run)
+    manifest = make_manifest(
+        [trial_id(*pair) for _, pairs in groups for pair in pairs],
+        matrix=matrix,
+        matrix_sha256=cells.fingerprint(matrix),
+        order=tuple(name for name, _ in groups),
+        status="interrupted",
+        options=run,
+    )
+    return runner.resume(RunFolder.create(results, manifest), asked)

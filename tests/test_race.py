@@ -7,21 +7,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import group_kit
 import pytest
 from group_kit import CALM, FakeWorker, Script, answers, usual
-from record_factory import make_manifest, make_matrix
+from record_factory import make_matrix
 
 from mnist_bench import cells
 from mnist_bench.analysis import race
 from mnist_bench.cli import main
 from mnist_bench.cli import race as command
-from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import Interrupted, UsageError
-from mnist_bench.records import BUILTIN_VARIANTS, Matrix, Race, RunOptions, TrialSpec, Variant, trial_id
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, Race, RunOptions, Selector, TrialSpec, Variant
 from mnist_bench.running import group, protocol, runner
 from mnist_bench.running.group import Observer
 from mnist_bench.running.race import conduct
 
+VARIANTS = (BUILTIN_VARIANTS["eager"], BUILTIN_VARIANTS["compile"])
 NAMES = ("eager", "compile", "channels-last", "tutorial")
 STEP_S = {"eager": 0.0100, "compile": 0.0101, "channels-last": 0.0090, "tutorial": 0.0300}
 
@@ -51,20 +52,9 @@ class Paced(FakeWorker):
 
 
 def planned(results: Path, matrix: Matrix | None = None, **kind: Any) -> runner.RunPlan:
-    variants = tuple(BUILTIN_VARIANTS[name] for name in NAMES)
-    matrix = matrix or make_matrix(seeds=(0, 1), variants=variants)
-    own = RunOptions(race=Race(**{"budget_s": 1e6, **kind}))
-    asked = runner.Options(run=own, matrix_path="m", output_dir=results, data_root=results)
-    groups = runner.draft(matrix, asked.run)
-    manifest = make_manifest(
-        [trial_id(*pair) for _, pairs in groups for pair in pairs],
-        matrix=matrix,
-        matrix_sha256=cells.fingerprint(matrix),
-        order=tuple(name for name, _ in groups),
-        status="interrupted",
-        options=own,
-    )
-    return runner.resume(RunFolder.create(results, manifest), asked)
+    """A race of a matrix, else of four variants with two seeds; its time does not end."""
+    matrix = matrix or make_matrix(seeds=(0, 1), variants=tuple(BUILTIN_VARIANTS[name] for name in NAMES))
+    return group_kit.planned(results, matrix, RunOptions(race=Race(**{"budget_s": 1e6, **kind})))
 
 
 def execute(plan: runner.RunPlan, scripts: Any = None, log: list[str] | None = None) -> Any:
@@ -173,6 +163,9 @@ def test_batch_sizes_race_each_other_by_seconds_an_image(tmp_path):
     (heat,) = race.heats(run)
     assert [heat.cells[one].batch_size for one in heat.standing.alive] == [200]  # the same step, of twice the images
     assert heat.name == "mlp on cpu"
+    assert race.sentence(heat).startswith("mlp on cpu: channels-last at batch 200 ")
+    assert "as fast as eager at batch 100" in race.sentence(heat)
+    assert "as fast as channels-last at batch 200" in race.why_left(heat, "mlp/cpu/b100/eager/s0")
 
 
 def test_without_the_memory_there_is_no_race(tmp_path, monkeypatch):
@@ -229,6 +222,12 @@ def test_every_variant_races_with_each_number_of_threads():
         *(("compile-t1", 1), ("compile-t2", 2)),
     ]
     assert cells.reference_variant(matrix) == "eager-t2"
+    without = Selector(device="cpu", variant="compile")
+    matrix = command._with_threads(replace(make_matrix(variants=VARIANTS), exclude=(without,)), (1, 2))
+    assert [cell.variant for cell in cells.expand(matrix)] == ["eager-t1", "eager-t2"]
+    beside = Cell(model="mlp", device="cpu", batch_size=200, variant="eager")
+    with pytest.raises(UsageError, match="remove include"):
+        command._with_threads(replace(make_matrix(variants=VARIANTS), include=(beside,)), (1, 2))
 
 
 def test_class_b_must_be_admitted_and_loaders_cannot_take_turns(capsys):

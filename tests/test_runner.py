@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import group_kit
 import pytest
 from group_kit import CALM, FakeWorker, Script, answers, usual
 from record_factory import make_manifest, make_matrix
 
 from mnist_bench import cells
 from mnist_bench.disk import files, folder
-from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, DataError, Interrupted, WorkerError
 from mnist_bench.machine.forecast import Host
-from mnist_bench.records import BUILTIN_VARIANTS, Matrix, RunOptions, TrialSpec, Variant, trial_id
+from mnist_bench.records import BUILTIN_VARIANTS, Matrix, RunOptions, TrialSpec, Variant
 from mnist_bench.running import group, runner
 from mnist_bench.running.group import Observer
 from mnist_bench.running.protocol import Failed, Prepare, Request, TrainEpoch
@@ -36,17 +36,7 @@ def _data(monkeypatch):
 
 def planned(results: Path, matrix: Matrix | None = None, **options: Any) -> runner.RunPlan:
     """Of a matrix, else of one cell and two seeds."""
-    matrix = matrix or make_matrix(seeds=(0, 1), variants=EAGER)
-    asked = runner.Options(run=RunOptions(), matrix_path="m", output_dir=results, data_root=results, **options)
-    groups = runner.draft(matrix, asked.run)
-    manifest = make_manifest(
-        [trial_id(*pair) for _, pairs in groups for pair in pairs],
-        matrix=matrix,
-        matrix_sha256=cells.fingerprint(matrix),
-        order=tuple(name for name, _ in groups),
-        status="interrupted",
-    )
-    return runner.resume(RunFolder.create(results, manifest), asked)
+    return group_kit.planned(results, matrix or make_matrix(seeds=(0, 1), variants=EAGER), RunOptions(), **options)
 
 
 def execute(plan: runner.RunPlan, script: Script = usual, observer: Observer | None = None) -> Any:

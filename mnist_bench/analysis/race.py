@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mnist_bench.analysis.compare import compare_cells
 from mnist_bench.analysis.elimination import ERROR, Standing, effects, standing
 from mnist_bench.analysis.results import machine
 from mnist_bench.analysis.summary import TRACE_RTOL, Run, trace_difference
@@ -37,7 +36,6 @@ class Heat:
     standing: Standing
     reference: str | None
     others: Sequence[str] = ()
-
     over: bool = False
 
     @property
@@ -45,6 +43,12 @@ class Heat:
         """``lenet5 on cpu, batch 100``."""
         model, device, *batch = self.id.split("/")
         return f"{model} on {device}" + "".join(f", batch {size.removeprefix('b')}" for size in batch)
+
+    def called(self, name: str) -> str:
+        """What a trial is called beside the others: its variant, where batch sizes race each other with its own."""
+        cell = self.cells[name]
+        several = len({one.batch_size for one in self.cells.values()}) > 1
+        return cell.variant + f" at batch {cell.batch_size:,}" * several
 
 
 def heats(run: Run) -> list[Heat]:
@@ -119,7 +123,7 @@ class Place:
     Args:
         ratio: how many times faster it is than the first, of one that left than the first of that time; reference:
             than the reference variant.
-        figures: of its row, where it was trained; pays: from when on its compilation pays.
+        figures: of its row, where it was trained.
     """
 
     cell: Cell
@@ -129,13 +133,11 @@ class Place:
     step_ms: float | None
     groups: int
     figures: Mapping[str, Any]
-    pays: str
 
 
 def places(run: Run, heat: Heat) -> list[Place]:
     """Every cell of a race, the fastest first."""
     rows = {row.cell: row for row in run.rows}
-    pays = {one.cell: one.words for one in compare_cells(run, "variant").break_evens}
 
     def place(name: str, cell: Cell) -> Place:
         steps = [times.p50_ms for one in heat.sessions if (times := one.steps.get(name))]
@@ -149,7 +151,6 @@ def places(run: Run, heat: Heat) -> list[Place]:
             step_ms=statistics.median(steps) if steps else None,
             groups=sum(name in one.members for one in heat.sessions),
             figures=row.figures if row else {},
-            pays=pays.get(cell, ""),
         )
 
     found = [place(*one) for one in heat.cells.items()]
@@ -178,7 +179,7 @@ def why_left(heat: Heat, name: str) -> str:
         return "its trial of the first seed did not go well"
     left = heat.standing.left[name]
     groups = f"{left.groups} process group{'s' * (left.groups > 1)}"
-    return f"left the race after {groups}: {_times(left.ratio)} as fast as {heat.cells[left.leader].variant}"
+    return f"left the race after {groups}: {_times(left.ratio)} as fast as {heat.called(left.leader)}"
 
 
 def _times(found: Interval | None) -> str:
@@ -191,11 +192,11 @@ def sentence(heat: Heat) -> str:
     standing = heat.standing
     if not standing.alive or not heat.sessions:
         return f"{heat.name}: nothing raced"
-    names = [heat.cells[name].variant for name in standing.alive]
+    names = [heat.called(name) for name in standing.alive]
     leader, reference = standing.alive[0], heat.reference
     beside = ""
     if reference and reference != leader:
-        beside = f", {_times(standing.ratio(leader, reference))} as fast as {heat.cells[reference].variant}"
+        beside = f", {_times(standing.ratio(leader, reference))} as fast as {heat.called(reference)}"
     if len(names) == 1:
         return f"{heat.name}: {names[0]} is the fastest{beside}."
     return f"{heat.name}: {listed(names, len(names))} cannot be told apart; {names[0]} comes out first{beside}."
@@ -248,7 +249,7 @@ def _table(title: str, found: Sequence[Place]) -> Table[Place]:
         Column("step ms", lambda one: significant(one.step_ms), 2, key="step_ms_p50", value=at("step_ms")),
         of("test_accuracy", 2),
         of("compile_s", 5),
-        Column("pays off", at("pays"), 5, right=False, key="pays", value=at("pays")),
+        of("break_even_epochs", 5),
         Column("groups", rank=6, key="groups", value=at("groups")),
     )
     return Table(title, columns, found, style=lambda one: "bold" if one.word in ("fastest", "not told apart") else "")

@@ -186,13 +186,11 @@ def _class(run: Run, cell: Cell) -> tuple[VariantClass, tuple[str, ...]]:
         return "A", () if pairs else ("class A not proven: the reference variant has no such trial",)
     differs = f"its losses differ from the reference variant's by up to {worst:.1%} in the first steps: class B"
     doubts = [differs] if by_settings == "A" else []
-    p, what = (
-        answers.equivalence(pairs, CLASS_MARGIN),
-        f"accuracy within {100 * CLASS_MARGIN:g} pp of the reference variant's",
-    )
+    p = answers.equivalence(pairs, CLASS_MARGIN)
+    what = f"accuracy within {100 * CLASS_MARGIN:g} pp of the reference variant's"
     if p is None:
         doubts.append(f"class B not proven: {what} takes {answers.ENOUGH_SEEDS} seeds to show")
-    elif p > (1 - CONFIDENCE):
+    elif p > 1 - CONFIDENCE:
         doubts.append(f"class B not proven: {what} is not shown (two one-sided t tests, p = {p:.2g})")
     return max(by_settings, "B"), tuple(doubts)
 

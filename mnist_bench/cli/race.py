@@ -84,15 +84,24 @@ def _new(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
 
 
 def _with_threads(matrix: Matrix, threads: Sequence[int]) -> Matrix:
-    """Every variant with each number of threads; the reference is the one with the last of them."""
+    """Every variant with each number of threads; the reference is the one with the last of them.
+
+    Raises:
+        UsageError: the matrix has cells beside its axes.
+    """
     if not threads:
         return matrix
+    if matrix.include:
+        raise UsageError("--threads: races the variants of the axis: remove include from the matrix")
     variants = tuple(
         replace(one, name=f"{one.name}-t{count}", threads=count) for one in matrix.variants for count in threads
     )
     reference = reference_variant(matrix)
     named = reference and f"{reference}-t{threads[-1]}"
-    return replace(matrix, variants=variants, reference=named, include=(), exclude=())
+    exclude = tuple(
+        replace(one, variant=one.variant and f"{one.variant}-t{count}") for one in matrix.exclude for count in threads
+    )
+    return replace(matrix, variants=variants, reference=named, exclude=tuple(dict.fromkeys(exclude)))
 
 
 def _entered(matrix: Matrix, kind: Race) -> Matrix:

@@ -138,9 +138,10 @@ class LiveTrial:
         if spec.variant.channels_last:
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model.train()
-        execution, how = EXECUTIONS[spec.variant.execution], {"fused": spec.variant.fused_optimizer}
-        how["capturable"] = execution.captured
-        self._optimizer = build_optimizer(self._model, training.optimizer, training.lr, **how)
+        execution, fused = EXECUTIONS[spec.variant.execution], spec.variant.fused_optimizer
+        self._optimizer = build_optimizer(
+            self._model, training.optimizer, training.lr, fused=fused, capturable=execution.captured
+        )
         self._program: Program = load(execution)(self._model, self._optimizer, spec.variant, device)
         if execution.captured:
             assert isinstance(self._pipeline, Resident)  # a matrix with another is refused
