@@ -1,9 +1,10 @@
 """What a trial measures beside its training, outside whatever is timed (docs/measurement.md): FLOPs, the ceiling of the
 machine, the latency of one image, the kernels of a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import median
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -11,14 +12,71 @@ from torch._dynamo.utils import get_compilation_metrics
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_bench.records import StepTimes
+from mnist_bench.catalogue import EXECUTIONS
+from mnist_bench.records import Extras, StepTimes, Variant
+from mnist_bench.table import plain, shortened
 from mnist_bench.worker.devices import Device
+from mnist_bench.worker.executions import Program
+from mnist_bench.worker.graphs import Graph
 from mnist_bench.worker.loop import NS, Batch, Forward, clock, step_times
+from mnist_bench.worker.models import as_weights, scoring
+from mnist_bench.worker.pipelines import Pipeline
+from mnist_bench.worker.process import COMPUTED
 
 SIZES = (512, 1024, 2048, 4096, 8192)  # of the matrices, until a product takes PRODUCT_S: its call is nothing beside it
 PRODUCT_S, CEILING_S = 0.01, 0.1
 CALLS, FEW_CALLS, CALLS_S = 300, 20, 0.5  # of one image; fewer where they would take longer than CALLS_S
 KERNEL_STEPS = 20
+MISSED_LENGTH = 120  # characters that say what could not be measured
+
+T = TypeVar("T")
+
+
+def measure(
+    device: Device,
+    variant: Variant,
+    model: nn.Module,
+    program: Program,
+    pipeline: Pipeline,
+    stream: Iterator[Batch],
+    step: Callable[[], None],
+) -> tuple[Extras, tuple[str, ...]]:
+    """All of a trained model; and what could not be measured, which is no end of a trial that went well: a model may
+    have no use for a single image.
+
+    Args:
+        stream: full training batches; ``step`` trains on the next one.
+    """
+    missed: list[str] = []
+
+    def tried(function: Callable[..., T], *arguments: Any) -> T | None:
+        try:
+            return function(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises
+            why = f"{function.__name__} was not measured: {type(error).__name__}: {plain(str(error))}"
+            missed.append(shortened(why, MISSED_LENGTH))
+            return None
+
+    breaks, anew = dynamo() if EXECUTIONS[variant.execution].compiles else (None, None)
+    count, busy = tried(kernels, device, step) or (None, None)
+    images, labels = next(stream)
+    if isinstance(pipeline, Graph):
+        images, labels = pipeline.gather(images)
+    flops = tried(sample_flops, model, (as_weights(model, images), labels))
+    ceiling = tried(ceiling_flops_s, device, COMPUTED.get(variant.precision, torch.float32))
+    with scoring(model):
+        images, _ = next(iter(pipeline.test_batches()))
+        single = tried(latency, device, program.forward, images[:1].clone())
+    found = Extras(
+        sample_flops=flops,
+        ceiling_flops_s=ceiling,
+        latency=single,
+        graph_breaks=breaks,
+        recompilations=anew,
+        kernels=count and count / program.steps,
+        busy=busy,
+    )
+    return found, tuple(missed)
 
 
 def sample_flops(model: nn.Module, batch: Batch) -> float | None:

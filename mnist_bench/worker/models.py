@@ -4,7 +4,8 @@ import json
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import entry_points
 from inspect import signature
 
@@ -107,6 +108,24 @@ def build_optimizer(
     return OPTIMIZERS[name](model.parameters(), lr=lr, fused=True if fused else None, **own)
 
 
+@contextmanager
+def scoring(
+    model: nn.Module, mode: Callable[[], AbstractContextManager[object]] = torch.inference_mode
+) -> Iterator[None]:
+    """As a model is scored, not trained: no dropout, no gradients."""
+    model.eval()
+    try:
+        with mode():
+            yield
+    finally:
+        model.train()
+
+
+def as_weights(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Images that the bare model takes."""
+    return images.to(next(model.parameters()).dtype)
+
+
 def _find(target: str) -> Callable[..., object]:
     module_name, colon, _ = target.partition(":")
     if not colon:
@@ -123,11 +142,9 @@ def _find(target: str) -> Callable[..., object]:
 
 def _check_shape(target: str, model: nn.Module, data: DataSet) -> None:
     given, wanted = (2, *data.shape), (2, data.classes)
-    training, state = model.training, torch.get_rng_state()
-    model.eval()
-    with torch.no_grad():
+    state = torch.get_rng_state()
+    with scoring(model, torch.no_grad):
         logits = model(torch.zeros(given))
-    model.train(training)
     torch.set_rng_state(state)
     found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if found != wanted:

@@ -6,10 +6,10 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,24 +22,20 @@ from mnist_bench.errors import Diverged, TrialError
 from mnist_bench.machine import forecast
 from mnist_bench.records import CLASSES, Extras, Peaks, TrialSpec
 from mnist_bench.running import protocol as messages
-from mnist_bench.table import plain, shortened
 from mnist_bench.worker import executions, extras, loop, process, sets
 from mnist_bench.worker.devices import open_device
 from mnist_bench.worker.executions import Program
 from mnist_bench.worker.graphs import Graph
 from mnist_bench.worker.loop import NS, Batch, TrainedEpoch, Waterfall, clock, evaluate, train_epoch
-from mnist_bench.worker.models import build_model, build_optimizer
+from mnist_bench.worker.models import as_weights, build_model, build_optimizer, scoring
 from mnist_bench.worker.pipelines import Pipeline, Resident, epoch_order
 from mnist_bench.worker.process import Relocator, Snapshot, state_tensors
 
 TRACE_STEPS, TRACE_IMAGES = (3, 20), 5000  # the least and the most of a loss trace, and images that are enough
-MISSED_LENGTH = 120  # characters that say what of the extras could not be measured
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
 COLD = "the compiler did not find all in its cache, which was to be warm: compile_s is that of a colder start"
 FEW_IMAGES = 20  # have so few orders that two epochs may draw the same
 WARMUP_EPOCH = -1  # the order of warm-up and session, which no training epoch has
-
-T = TypeVar("T")
 
 
 class LiveTrial:
@@ -185,7 +181,7 @@ class LiveTrial:
             more_s -= self._call(step, images, labels)
             if tail := self._pipeline.train_images % self._spec.cell.batch_size:
                 more_s += self._more_at_first(step, images[:tail], labels[:tail])
-            with self._scoring():
+            with scoring(self._model):
                 scored, _ = next(iter(self._pipeline.test_batches()))
                 more_s += self._more_at_first(self._program.forward, scored)
                 if tail := self._pipeline.test_images % len(scored):
@@ -203,13 +199,9 @@ class LiveTrial:
         if self._device.torch_device.type != "cpu":
             return
         # No inference mode: what a model keeps from its first call must be fit for training.
-        with self._waterfall.phase("warm-up"), self._scoring(torch.no_grad):
+        with self._waterfall.phase("warm-up"), scoring(self._model, torch.no_grad):
             images, _ = next(iter(self._pipeline.test_batches()))
-            self._model(self._as_weights(images))
-
-    def _as_weights(self, images: torch.Tensor) -> torch.Tensor:
-        """Images that the bare model takes."""
-        return images.to(next(self._model.parameters()).dtype)
+            self._model(as_weights(self._model, images))
 
     def _call(self, function: Callable[..., object], *arguments: torch.Tensor) -> float:
         begin = clock()
@@ -219,15 +211,6 @@ class LiveTrial:
 
     def _more_at_first(self, function: Callable[..., object], *arguments: torch.Tensor) -> float:
         return self._call(function, *arguments) - self._call(function, *arguments)
-
-    @contextmanager
-    def _scoring(self, mode: Callable[[], AbstractContextManager[object]] = torch.inference_mode) -> Iterator[None]:
-        self._model.eval()
-        try:
-            with mode():
-                yield
-        finally:
-            self._model.train()
 
     def _time_steps(self, count: int) -> list[int]:
         """The ns of at least so many steps; a step of a replay lasts the mean of its steps."""
@@ -346,7 +329,7 @@ class LiveTrial:
             pipeline = self._open_pipeline(replace(self._training, scored_on_training_images=swapped))
             self._transfer(pipeline)
         count, kind = pipeline.test_images, torch.uint8 if self._spec.data.classes <= 256 else torch.int32
-        with self._waterfall.phase("evaluation"), self._no_compilation("the evaluation"), self._scoring():
+        with self._waterfall.phase("evaluation"), self._no_compilation("the evaluation"), scoring(self._model):
             predictions = torch.empty(count, dtype=kind, device=device.torch_device)
             score = evaluate(self._program.forward, pipeline.test_batches(), predictions, device.synchronize)
         if score.samples != count:
@@ -381,34 +364,9 @@ class LiveTrial:
         )
 
     def _extras(self) -> tuple[Extras, tuple[str, ...]]:
-        """What could be measured; and what could not, which is no end of a trial that went well: a model may have no
-        use for a single image."""
-        missed: list[str] = []
-
-        def tried(measure: Callable[..., T], *arguments: Any) -> T | None:
-            try:
-                return measure(*arguments)
-            except Exception as error:  # noqa: BLE001 - whatever a model raises
-                why = f"{measure.__name__} was not measured: {type(error).__name__}: {plain(str(error))}"
-                missed.append(shortened(why, MISSED_LENGTH))
-                return None
-
-        variant, device = self._spec.variant, self._device
-        breaks, anew = extras.dynamo() if EXECUTIONS[variant.execution].compiles else (None, None)
         self._stream = self._full_batches()  # the session's has ended
-        count, busy = tried(extras.kernels, device, self._steady_step()) or (None, None)
-        images, labels = next(self._stream)
-        if isinstance(self._pipeline, Graph):
-            images, labels = self._pipeline.gather(images)
-        flops = tried(extras.sample_flops, self._model, (self._as_weights(images), labels))
-        ceiling = tried(extras.ceiling_flops_s, device, process.COMPUTED.get(variant.precision, torch.float32))
-        with self._scoring():
-            images, _ = next(iter(self._pipeline.test_batches()))
-            single = tried(extras.latency, device, self._program.forward, images[:1].clone())
-        found: dict[str, Any] = {"sample_flops": flops, "ceiling_flops_s": ceiling, "latency": single}
-        found |= {"graph_breaks": breaks, "recompilations": anew, "busy": busy}
-        found["kernels"] = count and count / self._program.steps
-        return Extras(**found), tuple(missed)
+        trained = self._device, self._spec.variant, self._model, self._program, self._pipeline
+        return extras.measure(*trained, self._stream, self._steady_step())
 
     @contextmanager
     def _no_compilation(self, where: str) -> Iterator[None]:
