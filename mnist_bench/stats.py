@@ -167,25 +167,6 @@ def t_interval(values: ArrayLike, *, variance_floor: float = 0.0, least: int = 3
     return Interval(mean, mean - half, mean + half)
 
 
-def equivalence(values: ArrayLike, margin: float, *, variance_floor: float = 0.0) -> float:
-    """Two one-sided t tests: the p value of the claim that the mean lies outside ±``margin``.
-
-    At most 0.05 shows the two sides equivalent: the same as a 90 % Student interval that lies within the margin.
-
-    Args:
-        values: shape (n,), n >= 2, finite; differences of what was measured in pairs.
-        variance_floor: the least variance of one value that is believed.
-
-    Source: Schuirmann (1987), J. Pharmacokinet. Biopharm. 15, 657-680.
-    """
-    x = _sample(values).tolist()
-    mean, own = mean_and_variance(x)
-    room, error = margin - abs(mean), math.sqrt(max(own, variance_floor) / len(x))
-    if error == 0:
-        return float(room <= 0)
-    return (1 - _student_within(math.atan(room / error / math.sqrt(len(x) - 1)), len(x) - 1)) / 2
-
-
 def welch_interval(a: ArrayLike, b: ArrayLike) -> Interval:
     """The mean of ``b`` less that of ``a``, two samples that are not paired, and Welch's t interval.
 

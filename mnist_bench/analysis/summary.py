@@ -9,18 +9,17 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Self
 
 from mnist_bench.analysis import answers
+from mnist_bench.analysis.answers import CLASS_MARGIN, ENOUGH_SEEDS
 from mnist_bench.analysis.keys import threads_of
 from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up, weakest
 from mnist_bench.cells import reference_variant
-from mnist_bench.figures import BY_KEY, Measured, Row, bounds, ratio, take, throughput
+from mnist_bench.figures import BY_KEY, Measured, Row, bounds, points, ratio, take, throughput
 from mnist_bench.records import STATUSES, Cell, Manifest, Matrix, Measurement, Session, Trial, VariantClass
-from mnist_bench.stats import CONFIDENCE
 from mnist_bench.table import grouped, joined
 
 if TYPE_CHECKING:
     from mnist_bench.disk.folder import RunFolder
 
-CLASS_MARGIN = 0.002  # of accuracy: class B is to lie within it
 TRACE_RTOL = 1e-3  # of every loss of the first steps, dropout off, against the reference variant's
 
 Ok = Mapping[int, tuple[str, Measurement]]  # of a cell, by seed: trial id, measurement
@@ -186,12 +185,12 @@ def _class(run: Run, cell: Cell) -> tuple[VariantClass, tuple[str, ...]]:
         return "A", () if pairs else ("class A not proven: the reference variant has no such trial",)
     differs = f"its losses differ from the reference variant's by up to {worst:.1%} in the first steps: class B"
     doubts = [differs] if by_settings == "A" else []
-    p = answers.equivalence(pairs, CLASS_MARGIN)
-    what = f"accuracy within {100 * CLASS_MARGIN:g} pp of the reference variant's"
-    if p is None:
-        doubts.append(f"class B not proven: {what} takes {answers.ENOUGH_SEEDS} seeds to show")
-    elif p > 1 - CONFIDENCE:
-        doubts.append(f"class B not proven: {what} is not shown (two one-sided t tests, p = {p:.2g})")
+    found = answers.compare_accuracy(pairs, margin=CLASS_MARGIN)
+    if found is None or found.mark:
+        what = f"class B not proven: accuracy within {100 * CLASS_MARGIN:g} pp of the reference variant's"
+        known = found.difference if found and found.seeds >= ENOUGH_SEEDS else None
+        shown = f"is not shown: {bounds(known.low, known.high, points)} pp" if known else ""
+        doubts.append(f"{what} {shown or f'takes {ENOUGH_SEEDS} seeds to show'}")
     return max(by_settings, "B"), tuple(doubts)
 
 
