@@ -347,7 +347,7 @@ class TrialSpec:
     score_both: bool = False  # the final weights on the other image set too
     extras: bool = False  # measure ``Extras`` after the training
     deterministic_if_possible: bool = False  # a warning, not an error, where an operator has no deterministic algorithm
-    cache_dir: str = ""  # the compiler cache of this trial's own, empty at its start
+    cache_dir: str = ""  # of the compiler, kept from one process to the next; empty: the worker has one of its own
     samples_path: str = ""  # where the raw stamps go (.npy)
 
 

@@ -49,7 +49,7 @@ def start(tmp_path, interrupts, monkeypatch):
         program = PRELUDE + textwrap.dedent(code)
 
         def command(worker: LocalWorker, requests: int, replies: int, lifeline: int) -> list[str]:
-            return [sys.executable, "-c", program, *map(str, (requests, replies, lifeline)), worker._cache]
+            return [sys.executable, "-c", program, *map(str, (requests, replies, lifeline)), worker._scratch]
 
         monkeypatch.setattr(LocalWorker, "_command", command)
         monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
@@ -154,21 +154,23 @@ def test_an_interrupt_wakes_the_wait(start, interrupts):
 
 def test_the_environment_is_the_parents_but_for_what_is_the_trials_own():
     spec, theirs = make_spec(), {"PATH": "/bin", "OMP_NUM_THREADS": "64", "TORCHINDUCTOR_CACHE_DIR": "/home"}
-    found = worker_environment({**theirs, "PYTORCH_ENABLE_MPS_FALLBACK": "1", "MALLOC_TRIM_THRESHOLD_": "1"}, spec)
+    found = worker_environment({**theirs, "PYTORCH_ENABLE_MPS_FALLBACK": "1", "MALLOC_TRIM_THRESHOLD_": "1"}, spec, "/own")
     assert found["PATH"] == "/bin"
     assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "1"
     assert found["TORCHINDUCTOR_CACHE_DIR"] != "/home"
     assert found["PYTORCH_ENABLE_MPS_FALLBACK"] == "0"  # what MPS lacks is never computed on the CPU
     assert found["MALLOC_TRIM_THRESHOLD_"] == "1"
     assert "CUBLAS_WORKSPACE_CONFIG" not in found
-    free = worker_environment({}, replace(spec, variant=Variant(name="free", deterministic=True)))
+    free = worker_environment({}, replace(spec, variant=Variant(name="free", deterministic=True)), "/own")
     assert "OMP_NUM_THREADS" not in free
     kept = replace(spec, variant=Variant(name="kept", execution="compile", compile=CompileOptions(cache="warm")))
     home, names = {**theirs, "XDG_CACHE_HOME": "/own"}, ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
     folders = [f"/own/mnist_bench/compiled/{name}" for name in ("inductor", "triton")]
-    assert [worker_environment(home, kept)[name] for name in names] == folders
-    assert worker_environment(home, replace(kept, side="A"))[names[0]] == "/home"  # the side's own
-    assert worker_environment(home, replace(spec, side="A"))[names[0]] != "/home"
+    of_a_race = replace(spec, cache_dir="/race")
+    assert [worker_environment(theirs, of_a_race, "/own")[name] for name in names] == ["/race/inductor", "/race/triton"]
+    assert [worker_environment(home, kept, "/own")[name] for name in names] == folders
+    assert worker_environment(home, replace(kept, side="A"), "/own")[names[0]] == "/home"  # the side's own
+    assert worker_environment(home, replace(spec, side="A"), "/own")[names[0]] == "/own/inductor"
     assert free.items() >= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTORCH_ENABLE_MPS_FALLBACK": "0", **MALLOC}.items()
 
 

@@ -17,7 +17,7 @@ from mnist_bench.analysis import race
 from mnist_bench.cli import main
 from mnist_bench.cli import race as command
 from mnist_bench.errors import Interrupted, UsageError
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, Race, RunOptions, Selector, TrialSpec, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Race, RunOptions, Selector, TrialSpec, Variant
 from mnist_bench.running import group, protocol, runner
 from mnist_bench.running.group import Observer
 from mnist_bench.running.race import conduct
@@ -57,8 +57,11 @@ def planned(results: Path, matrix: Matrix | None = None, **kind: Any) -> runner.
     return group_kit.planned(results, matrix, RunOptions(race=Race(**{"budget_s": 1e6, **kind})))
 
 
-def execute(plan: runner.RunPlan, scripts: Any = None, log: list[str] | None = None) -> Any:
+def execute(
+    plan: runner.RunPlan, scripts: Any = None, log: list[str] | None = None, launched: list[TrialSpec] | None = None
+) -> Any:
     def launch(spec: TrialSpec) -> FakeWorker:
+        (launched if launched is not None else []).append(spec)
         return Paced(spec, (scripts or {}).get(spec.variant.name, usual), log)
 
     return runner.execute(plan, Observer(), {}, launch, conduct)  # type: ignore[arg-type]
@@ -129,6 +132,15 @@ def test_one_that_fails_is_out_and_no_winner(tmp_path):
     assert statuses(run)["channels-last/s1"] == "skipped"
 
 
+def test_the_only_one_that_runs_is_not_called_the_fastest(tmp_path):
+    broken = answers(protocol.Prepare, protocol.Failed(kind="failed", reason="no"))
+    run = execute(planned(tmp_path), dict.fromkeys(NAMES[1:], broken))
+    assert race.document(run).answers[0] == "mlp on cpu, batch 100: eager is the only one that ran."
+    assert {one["word"] for one in race.table(run).records()} == {"only one that ran", "failed"}
+    run = execute(planned(tmp_path / "b"), dict.fromkeys(("eager", *NAMES[2:]), broken))
+    assert race.document(run).answers[0] == "mlp on cpu, batch 100: compile is the only one that ran."
+
+
 def test_other_losses_are_another_class(tmp_path):
     other = protocol.Prepared(**{**_fields(Paced), "loss_trace": (2.3, 2.4)})
     script = {"channels-last": lambda request, number: other if isinstance(request, protocol.Prepare) else None}
@@ -136,7 +148,7 @@ def test_other_losses_are_another_class(tmp_path):
     (heat,) = race.heats(run)
     assert [heat.cells[one].variant for one in heat.others] == ["channels-last"]
     assert "channels-last" not in {heat.cells[one].variant for one in heat.standing.alive}
-    assert "its first losses are not the reference's" in race.document(run).notes[0]
+    assert "left the race: its first losses are not the reference's" in race.document(run).notes[0]
     admitted = execute(planned(tmp_path / "b", admitted="B"), script)
     assert "channels-last" in {
         race.heats(admitted)[0].cells[one].variant for one in race.heats(admitted)[0].standing.alive
@@ -153,6 +165,26 @@ def test_its_time_ends_it(tmp_path):
     run = execute(planned(tmp_path, budget_s=0.0))
     assert run.sessions == ()
     assert {trial.status for trial in run.trials} == {"ok"}
+
+
+def test_what_one_process_group_cannot_tell_more_seeds_would_not(tmp_path):
+    plan = planned(tmp_path, make_matrix(seeds=(0,), variants=VARIANTS), budget_s=1e-9)
+    assert len(execute(plan).sessions) == 1
+    (said,) = [line for line in (plan.folder.path / "results.md").read_text().split("\n") if "cannot be told" in line]
+    assert "seeds" not in said
+
+
+def test_process_groups_share_a_compilers_cache_and_trainings_begin_without(tmp_path):
+    launched: list[TrialSpec] = []
+    STEP_S["tuned"] = 0.0102
+    tuned = Variant(name="tuned", execution="compile", compile=CompileOptions(options={"max_autotune": True}))
+    run = execute(planned(tmp_path, make_matrix(seeds=(0,), variants=(*VARIANTS, tuned))), launched=launched)
+    assert len(run.sessions) > 1
+    caches = {name: [one.cache_dir for one in launched if one.variant.name == name] for name in ("compile", "tuned")}
+    assert caches["compile"][0] == caches["compile"][1] != ""
+    assert not Path(caches["compile"][0]).parent.exists()
+    assert {*caches["tuned"]} == {""}  # what it finds to be the fastest differs from process to process
+    assert launched[-1].cache_dir == ""
 
 
 def test_batch_sizes_race_each_other_by_seconds_an_image(tmp_path):
@@ -187,7 +219,7 @@ def test_a_winner_of_ones_own_is_pasted_with_its_settings(tmp_path):
     STEP_S["mine"] = 0.005
     matrix = make_matrix(seeds=(0,), variants=(BUILTIN_VARIANTS["eager"], mine))
     run = execute(planned(tmp_path, matrix))
-    assert json.loads(race.paste(run)) == [{"name": "mine", "channels_last": True, "threads": 1}]
+    assert json.loads(race.paste(race.heats(run))) == [{"name": "mine", "channels_last": True, "threads": 1}]
 
 
 @pytest.mark.parametrize(

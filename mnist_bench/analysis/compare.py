@@ -94,6 +94,7 @@ class Comparison:
     break_evens: tuple[BreakEven, ...] = ()  # by variant
     differences: tuple[Difference, ...] = ()  # of two runs, what matters most first
     across_machines: bool = False
+    more_seeds: bool = False  # would tell more: not between two runs, whose drift stays, nor of a race, which times one
 
     @property
     def comparable(self) -> bool:
@@ -163,6 +164,7 @@ def compare_cells(
         lines=lines,
         crossovers=_crossovers(lines) if by == "device" else (),
         break_evens=tuple(_break_evens(run, lines)) if by == "variant" else (),
+        more_seeds=run.manifest.options.race is None,
     )
 
 

@@ -76,11 +76,11 @@ def _answer(model: str, said: Sequence[tuple[str, Sequence[_Held]]]) -> Answer:
 
 
 def _held(comparison: "Comparison") -> Iterator[_Held]:
-    """What was compared. Between two runs no number of seeds is named: drift between them does not average out."""
+    """What was compared."""
     for line in comparison.lines:
         if line.reference is not None and (speed := line.speed_up) is not None:
             done = line.accuracy.seeds if line.accuracy else 1
-            seeds = None if comparison.by == "run" else seeds_to_tell(speed, done)
+            seeds = seeds_to_tell(speed, done) if comparison.more_seeds else None
             yield _Held(line.cell, line.reference, speed, line.accuracy, told(speed, noisy=line.noisy), seeds)
 
 
@@ -145,7 +145,7 @@ def _part(comparison: "Comparison", verdict: Told, held: Sequence[_Held]) -> str
     other = [one for one in both if one.verdict == "worse" or abs(one.this - one.reference) > MARGIN]
     if found := dict.fromkeys(f"{accuracy(one.this)} and not {accuracy(one.reference)}" for one in other):
         said += f", accuracy {listed([*found])}"
-    return said + (_would_tell(held) if verdict == "untold" and by != "run" else "")
+    return said + (_would_tell(held) if verdict == "untold" and comparison.more_seeds else "")
 
 
 def _ratio(held: Sequence[_Held]) -> str:

@@ -11,7 +11,6 @@ simulation: docs/measurement.md, "A race".
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -65,23 +64,20 @@ class Fit:
     """Cell + group + error, by least squares, over groups that need not hold the same cells."""
 
     def __init__(self, groups: Sequence[Effects]) -> None:
-        self.cells = list(dict.fromkeys(cell for group in groups for cell in group))
+        cells = dict.fromkeys(cell for group in groups for cell in group)
+        self._place = {cell: number for number, cell in enumerate(cells)}
         seen = [(number, cell, value) for number, group in enumerate(groups) for cell, value in group.items()]
-        design = np.zeros((len(seen), len(self.cells) + len(groups)))
+        design = np.zeros((len(seen), len(cells) + len(groups)))
         for line, (number, cell, _) in enumerate(seen):
-            design[line, [self._place[cell], len(self.cells) + number]] = 1.0
+            design[line, [self._place[cell], len(cells) + number]] = 1.0
         values = np.array([value for _, _, value in seen])
         self._inverse = np.linalg.pinv(design.T @ design)
         found: FloatArray = self._inverse @ design.T @ values
-        self.freedom = len(seen) - (len(self.cells) + len(groups) - 1)
+        self.freedom = len(seen) - (len(cells) + len(groups) - 1)
         rest = values - design @ found
         self.variance = float(rest @ rest) / self.freedom if self.freedom else math.nan  # of one process
-        self.estimates = dict(zip(self.cells, found.tolist(), strict=False))
+        self.estimates = dict(zip(cells, found.tolist(), strict=False))
         self._groups = groups
-
-    @cached_property
-    def _place(self) -> dict[str, int]:
-        return {cell: number for number, cell in enumerate(self.cells)}
 
     def behind(self, cell: str, other: str) -> tuple[float, float]:
         """How far a cell is behind another (log scale), and the standard error, which after one group is assumed.
@@ -126,7 +122,7 @@ class Standing:
         alive: those that are not shown to be slower than the first of them.
         left: the others that were timed.
         fit: None: before the first group.
-        decided: no further group is needed.
+        decided: no further group is needed, or no time is left for one.
     """
 
     alive: Sequence[str]
@@ -145,44 +141,39 @@ def standing(
     """How a race stands after these process groups, every look taken again.
 
     It is decided where one cell is left, or the ratios of those left to the leader are known to within ``precision``
-    (half-width of a 95 % interval), or after the last of ``LOOKS``.
+    (half-width of a 95 % interval), or after the last of ``LOOKS``, or where it is ``over``: no time is left.
 
     Args:
         entered: the cells, as trials.
-        early: those that left within the first session.
-        over: no time is left for another group.
+        early: those that left within the first session, or did not enter.
     """
     alive, left = [cell for cell in entered if cell not in early], dict[str, Left]()
-    fit, decided = None, len(alive) < 2
+    fit, decided = None, over or len(alive) < 2
     for count in range(1, len(groups) + 1):
-        fit, last = Fit(groups[:count]), count == len(groups)
+        fit = Fit(groups[:count])
         alive.sort(key=lambda cell: fit.estimates.get(cell, math.inf))
         if count == 1:
-            left |= _left(fit, alive, early, EARLY, count)
+            left |= _left(fit, alive, [cell for cell in entered if cell in early], EARLY, count)
         if count in LOOKS:
-            left |= _left(fit, alive, _slower(fit, alive, EARLY), EARLY, count)
+            left |= _slower(fit, alive, EARLY, count)
             alive = [cell for cell in alive if cell not in left]
-        if last:
-            decided = len(alive) < 2 or count >= LOOKS[-1] or _precise(fit, alive, precision)
-            if (decided or over) and fit.freedom:
-                left |= _left(fit, alive, _slower(fit, alive, FINAL), FINAL, count)
-                alive = [cell for cell in alive if cell not in left]
-    return Standing(alive=alive, left=left, fit=fit, decided=decided)
+        if count == len(groups):
+            decided |= len(alive) < 2 or count >= LOOKS[-1] or _precise(fit, alive, precision)
+            left |= _slower(fit, alive, FINAL, count) if decided else {}
+    return Standing(alive=[cell for cell in alive if cell not in left], left=left, fit=fit, decided=decided)
 
 
-def _left(fit: Fit, alive: Sequence[str], leaving: Collection[str], error: float, count: int) -> dict[str, Left]:
+def _left(fit: Fit, alive: Sequence[str], cells: Sequence[str], error: float, count: int) -> dict[str, Left]:
+    """How far cells are behind the leader, the first of ``alive``, at an equal share of the error of a look."""
     tail = error / max(1, len(alive) - 1)
-    found = ((cell, fit.ratio(cell, alive[0], tail)) for cell in leaving if alive)
+    found = ((cell, fit.ratio(cell, alive[0], tail)) for cell in cells if alive)
     return {cell: Left(count, alive[0], ratio) for cell, ratio in found if ratio}
 
 
-def _slower(fit: Fit, alive: Sequence[str], error: float) -> list[str]:
-    """Those shown to be slower than the leader, the first of ``alive``."""
-    if len(alive) < 2 or not fit.freedom:
-        return []
-    quantile = fit.quantile(error / (len(alive) - 1))
-    behind = {cell: fit.behind(cell, alive[0]) for cell in alive[1:]}
-    return [cell for cell, (gap, deviation) in behind.items() if gap > quantile * deviation]
+def _slower(fit: Fit, alive: Sequence[str], error: float, count: int) -> dict[str, Left]:
+    """Those shown to be slower than the leader."""
+    found = _left(fit, alive, alive[1:], error, count) if fit.freedom else {}
+    return {cell: one for cell, one in found.items() if (one.ratio.high or 1) < 1}
 
 
 def _precise(fit: Fit, alive: Sequence[str], precision: float) -> bool:

@@ -5,44 +5,89 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from typing import Any
 
-from mnist_bench.analysis.elimination import ERROR, Standing, effects, standing
+from mnist_bench.analysis.elimination import ERROR, Effects, Standing, effects, standing
 from mnist_bench.analysis.results import machine
 from mnist_bench.analysis.summary import TRACE_RTOL, Run, trace_difference
 from mnist_bench.cells import reference_variant, trials_of, variant_of, written
 from mnist_bench.errors import UsageError
 from mnist_bench.figures import BY_KEY, bounds, cell_columns, interval_columns, ratio, significant
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, Failure, Matrix, Session, trial_id
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Failure, Matrix, Race, Session, Trial, trial_id
 from mnist_bench.stats import Interval
-from mnist_bench.table import Column, Document, Table, at, by_reason, duration, joined, listed
+from mnist_bench.table import Column, Document, Table, at, by_reason, duration, grouped, joined, listed
+
+ALONE = ("only one that ran", "only one of its class")  # nothing was slower
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heat:
-    """The cells that race each other, each by its trial of the first seed.
+    """The cells that race each other, each by its trial of the first seed, and what is known of them.
 
     Args:
-        seconds: of wall time that it has taken.
-        reference: the trial of the reference variant, if it is among them.
-        others: those that are of another class than is admitted, by their first losses.
-        over: it is decided, or its time is spent.
+        kind, matrix: those of the run.
+        complete: nothing more is timed.
+        sessions: of its process groups; ``groups``: what each says.
+        lost: the trials that did not go well, or cannot be.
     """
 
     id: str
+    kind: Race
+    matrix: Matrix
     cells: Mapping[str, Cell]
-    sessions: Sequence[Session]
-    seconds: float
-    standing: Standing
-    reference: str | None
-    others: Sequence[str] = ()
-    over: bool = False
+    complete: bool
+    sessions: tuple[Session, ...] = ()
+    groups: tuple[Effects, ...] = ()
+    lost: frozenset[str] = frozenset()
+
+    def after(self, line: Session | Trial) -> "Heat":
+        """With what one more line says: a session, or a trial that is lost."""
+        if isinstance(line, Trial):
+            return replace(self, lost=self.lost | {line.id})
+        sizes = {name: cell.batch_size for name, cell in self.cells.items()}
+        return replace(self, sessions=(*self.sessions, line), groups=(*self.groups, effects(line, sizes)))
+
+    @cached_property
+    def standing(self) -> Standing:
+        entered = [name for name in self.cells if name not in self.lost and name not in self.others]
+        first = [zip(one.members, one.rounds[-1].steps, strict=True) for one in self.sessions[:1]]
+        return standing(
+            self.groups,
+            entered,
+            precision=self.matrix.timing.precision,
+            early={name for members in first for name, steps in members if not steps},
+            over=self.complete or self.seconds >= self.kind.budget_s,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Of wall time that it has taken."""
+        return math.fsum(session.seconds for session in self.sessions)
+
+    @cached_property
+    def others(self) -> list[str]:
+        """Those that are of another class than is admitted, by their first losses."""
+        return self.unlike({name: trace for session in self.sessions for name, trace in session.traces.items()})
+
+    def unlike(self, traces: Mapping[str, Sequence[float]]) -> list[str]:
+        """The trials whose first losses are not those of the reference variant at their batch size, and may not be."""
+        wanted, seed = reference_variant(self.matrix) or "", self.matrix.seeds[0]
+        own = {name: traces.get(trial_id(replace(self.cells[name], variant=wanted), seed)) for name in traces}
+        found = [name for name, of in own.items() if of is not None and trace_difference(traces[name], of) > TRACE_RTOL]
+        return found if self.kind.admitted == "A" else []
+
+    @property
+    def reference(self) -> str | None:
+        """The trial of the reference variant, if it is among them."""
+        wanted = reference_variant(self.matrix)
+        return next((name for name, cell in self.cells.items() if cell.variant == wanted), None)
 
     @property
     def name(self) -> str:
         """``lenet5 on cpu, batch 100``."""
-        model, device, *batch = self.id.split("/")
-        return f"{model} on {device}" + "".join(f", batch {size.removeprefix('b')}" for size in batch)
+        one = next(iter(self.cells.values()))
+        return f"{one.model} on {one.device}" + f", batch {one.batch_size}" * (not self.kind.across_batch_sizes)
 
     def called(self, name: str) -> str:
         """What a trial is called beside the others: its variant, where batch sizes race each other with its own."""
@@ -60,57 +105,17 @@ def heats(run: Run) -> list[Heat]:
     kind, matrix = run.manifest.options.race, run.manifest.matrix
     if kind is None:
         raise UsageError(f"run {run.manifest.run_id} is no race: `mnist-bench race` makes one")
-    first = {name: cell for name, (cell, seed) in trials_of(matrix).items() if seed == matrix.seeds[0]}
-    entered: dict[str, dict[str, Cell]] = {}
-    for name in run.manifest.trials:
-        if cell := first.get(name):
-            keys = (cell.model, cell.device, *([] if kind.across_batch_sizes else [f"b{cell.batch_size}"]))
-            entered.setdefault("/".join(keys), {})[name] = cell
-    return [_heat(run, name, cells) for name, cells in entered.items()]
-
-
-def _heat(run: Run, name: str, cells: Mapping[str, Cell]) -> Heat:
-    kind, matrix = run.manifest.options.race, run.manifest.matrix
-    assert kind is not None
-    sessions = [session for session in run.sessions if session.group.rpartition("/p")[0] == name]
-    timed = {member for session in sessions for member in session.members}
-    lost = {one.id for one in run.trials if isinstance(one.outcome, Failure) or one.id not in timed}
-    wanted = reference_variant(matrix)
-    reference = next((known for known, cell in cells.items() if cell.variant == wanted), None)
-    traces = {member: trace for session in sessions for member, trace in session.traces.items()}
-    others = other_losses(traces, cells, matrix) if kind.admitted == "A" else []
-    entered = [known for known in cells if known not in lost and known not in others]
-    sizes = {known: cell.batch_size for known, cell in cells.items()}
-    seconds = math.fsum(session.seconds for session in sessions)
-    over = seconds >= kind.budget_s or run.manifest.status == "complete"
-    found = standing(
-        [effects(session, sizes) for session in sessions],
-        entered,
-        precision=matrix.timing.precision,
-        early=[known for known in entered if sessions and known in _left_early(sessions[0])],
-        over=over,
-    )
-    return Heat(
-        id=name,
-        cells=cells,
-        sessions=sessions,
-        seconds=seconds,
-        standing=found,
-        reference=reference,
-        others=others,
-        over=over or found.decided,
-    )
-
-
-def _left_early(session: Session) -> set[str]:
-    return {name for name, steps in zip(session.members, session.rounds[-1].steps, strict=True) if not steps}
-
-
-def other_losses(traces: Mapping[str, Sequence[float]], cells: Mapping[str, Cell], matrix: Matrix) -> list[str]:
-    """The trials whose first losses are not those of the reference variant at their batch size."""
-    wanted, seed = reference_variant(matrix) or "", matrix.seeds[0]
-    own = {name: traces.get(trial_id(replace(cells[name], variant=wanted), seed)) for name in traces}
-    return [name for name, of in own.items() if of is not None and trace_difference(traces[name], of) > TRACE_RTOL]
+    timed = {member for session in run.sessions for member in session.members}
+    lost = [one for one in run.trials if isinstance(one.outcome, Failure) or one.id not in timed]
+    entered = [(name, cell) for name, (cell, seed) in trials_of(matrix).items() if seed == matrix.seeds[0]]
+    across = kind.across_batch_sizes
+    found = []
+    for id_, own in grouped(entered, lambda pair: pair[1].id.rsplit("/", 2 if across else 1)[0]).items():
+        complete = run.manifest.status == "complete"
+        heat = Heat(id=id_, kind=kind, matrix=matrix, cells=dict(own), complete=complete)
+        sessions = [session for session in run.sessions if session.members[0] in heat.cells]
+        found.append(reduce(Heat.after, (*sessions, *lost), heat))
+    return found
 
 
 # ── what is said of it ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,23 +173,23 @@ def word(heat: Heat, name: str) -> str:
         return ""
     if len(standing.alive) > 1:
         return "not told apart"
-    return "fastest"
+    return "fastest" if standing.left else ALONE[bool(heat.others)]
 
 
 def why_left(heat: Heat, name: str) -> str:
     """Why a trial is not trained: it is no longer in the race."""
     if name in heat.others:
-        return "its first losses are not the reference's (class B): --class B admits it"
+        return "left the race: its first losses are not the reference's (class B): --class B admits it"
     if name not in heat.standing.left:
-        return "its trial of the first seed did not go well"
+        return "left the race: its trial of the first seed did not go well"
     left = heat.standing.left[name]
     groups = f"{left.groups} process group{'s' * (left.groups > 1)}"
     return f"left the race after {groups}: {_times(left.ratio)} as fast as {heat.called(left.leader)}"
 
 
-def _times(found: Interval | None) -> str:
+def _times(found: Interval) -> str:
     """``1.14x [1.10, 1.17]``."""
-    return joined(ratio(found.estimate), bounds(found.low, found.high)) if found else ""
+    return joined(ratio(found.estimate), bounds(found.low, found.high))
 
 
 def sentence(heat: Heat) -> str:
@@ -195,18 +200,17 @@ def sentence(heat: Heat) -> str:
     names = [heat.called(name) for name in standing.alive]
     leader, reference = standing.alive[0], heat.reference
     beside = ""
-    if reference and reference != leader:
-        beside = f", {_times(standing.ratio(leader, reference))} as fast as {heat.called(reference)}"
+    if reference and reference != leader and (found := standing.ratio(leader, reference)):
+        beside = f", {_times(found)} as fast as {heat.called(reference)}"
     if len(names) == 1:
-        return f"{heat.name}: {names[0]} is the fastest{beside}."
+        return f"{heat.name}: {names[0]} is the {word(heat, leader)}{beside}."
     return f"{heat.name}: {listed(names, len(names))} cannot be told apart; {names[0]} comes out first{beside}."
 
 
-def paste(run: Run) -> str:
+def paste(found: Sequence[Heat]) -> str:
     """The winners as the entry ``variants`` of a matrix: JSON, which is YAML too."""
-    matrix = run.manifest.matrix
-    names = dict.fromkeys(heat.cells[heat.standing.alive[0]].variant for heat in heats(run) if heat.standing.alive)
-    known = [variant_of(matrix, name) for name in names]
+    names = dict.fromkeys(heat.cells[heat.standing.alive[0]].variant for heat in found if heat.standing.alive)
+    known = [variant_of(found[0].matrix, name) for name in names]
     return json.dumps([one.name if one == BUILTIN_VARIANTS.get(one.name) else written(one) for one in known])
 
 
@@ -222,7 +226,7 @@ def document(run: Run) -> Document:
             "Ratios of seconds an image; above 1 is faster.",
             f"In {100 * (1 - ERROR):.0f} % of races the fastest is among those that are not told apart.",
         ),
-        answers=(*map(sentence, found), f"To paste into a matrix: variants: {paste(run)}"),
+        answers=(*map(sentence, found), f"To paste into a matrix: variants: {paste(found)}"),
         tables=[_table(heat.name, places(run, heat)) for heat in found],
         notes=[
             *by_reason((heat.cells[name].id, why_left(heat, name)) for heat in found for name in heat.others),
@@ -252,14 +256,16 @@ def _table(title: str, found: Sequence[Place]) -> Table[Place]:
         of("break_even_epochs", 5),
         Column("groups", rank=6, key="groups", value=at("groups")),
     )
-    return Table(title, columns, found, style=lambda one: "bold" if one.word in ("fastest", "not told apart") else "")
+    first = (*ALONE, "fastest", "not told apart")
+    return Table(title, columns, found, style=lambda one: "bold" if one.word in first else "")
 
 
 def to_json(run: Run) -> str:
     """The race as one document; what is not known is null."""
+    found = heats(run)
     races = [
         {"id": heat.id, "said": sentence(heat), "seconds": heat.seconds, "cells": _table("", own).records()}
-        for heat, own in ((heat, places(run, heat)) for heat in heats(run))
+        for heat, own in ((heat, places(run, heat)) for heat in found)
     ]
-    document = {"run_id": run.manifest.run_id, "races": races, "variants": json.loads(paste(run))}
+    document = {"run_id": run.manifest.run_id, "races": races, "variants": json.loads(paste(found))}
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -10,7 +10,6 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from io import FileIO
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -76,7 +75,6 @@ class LocalWorker:
     """A fresh process, by exec, for one trial. It works only inside ``call``; close it in the end.
 
     Args:
-        spec: its ``cache_dir`` is replaced by an empty folder of this worker's own.
         log: the file that takes whatever the worker prints; no link is followed there.
         environ: the parent's environment.
         timeout_s: of time with the token, over all calls.
@@ -97,7 +95,7 @@ class LocalWorker:
         root: Path | None = None,
         python: str = "",
     ) -> None:
-        self._log, self._timeout_s, self._interrupts = log, timeout_s, interrupts
+        self.spec, self._log, self._timeout_s, self._interrupts = spec, log, timeout_s, interrupts
         self._python = python or sys.executable
         self._buffer = b""
         self.token_ns = 0
@@ -105,9 +103,8 @@ class LocalWorker:
         self.started_ns = perf_counter_ns()
         with contextlib.ExitStack() as undone, contextlib.ExitStack() as handed:
             try:
-                self._cache = tempfile.mkdtemp(prefix="mnist-bench-")
-                undone.callback(shutil.rmtree, self._cache, ignore_errors=True)
-                self.spec = replace(spec, cache_dir=self._cache)
+                self._scratch = tempfile.mkdtemp(prefix="mnist-bench-")
+                undone.callback(shutil.rmtree, self._scratch, ignore_errors=True)
                 requests, self._requests = _pipe(handed, undone)
                 self._replies, replies = _pipe(undone, handed)
                 lifeline, self._lifeline = _pipe(handed, undone)
@@ -120,7 +117,7 @@ class LocalWorker:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env=worker_environment(environ, self.spec, [] if root else uninstalled_package()),
+                    env=worker_environment(environ, spec, self._scratch, [] if root else uninstalled_package()),
                     cwd=root,
                     pass_fds=passed,
                     start_new_session=True,  # the terminal's Ctrl-C is the runner's to act on
@@ -131,7 +128,7 @@ class LocalWorker:
 
     def _command(self, requests: int, replies: int, lifeline: int) -> list[str]:
         pipes = [f"--requests={requests}", f"--replies={replies}", f"--lifeline={lifeline}"]
-        known = [f"--started-ns={self.started_ns}", f"--scratch={self._cache}"]
+        known = [f"--started-ns={self.started_ns}", f"--scratch={self._scratch}"]
         return [self._python, "-m", "mnist_bench.worker", *pipes, *known]
 
     @property
@@ -189,7 +186,7 @@ class LocalWorker:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        shutil.rmtree(self._cache, ignore_errors=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _exchange(self, message: bytes, begin_ns: int) -> bytes:
         os.write(self._requests.fileno(), message)
@@ -237,10 +234,13 @@ def uninstalled_package() -> list[str]:
     return [] if place in found_anyway else [place]
 
 
-def worker_environment(environ: Mapping[str, str], spec: TrialSpec, path: Sequence[str] = ()) -> dict[str, str]:
+def worker_environment(
+    environ: Mapping[str, str], spec: TrialSpec, scratch: str, path: Sequence[str] = ()
+) -> dict[str, str]:
     """The worker's environment: path, threads, compiler's caches, no fallback to the CPU; the rest is the parent's.
 
     Args:
+        scratch: an empty folder of its own.
         path: what its path begins with. The folder that it is started in is not on it: that may be a stranger's.
     """
     named = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]  # an empty one is the folder
@@ -254,10 +254,10 @@ def worker_environment(environ: Mapping[str, str], spec: TrialSpec, path: Sequen
     }
     warm = spec.variant.compile.cache == "warm"
     if not warm or spec.side is None:  # a side of a check has caches of its own, which are kept as long as the check
-        caches = _kept_caches(environ) if warm else Path(spec.cache_dir)
+        caches = _kept_caches(environ) if warm else Path(spec.cache_dir or scratch)
         own["TORCHINDUCTOR_CACHE_DIR"], own["TRITON_CACHE_DIR"] = str(caches / "inductor"), str(caches / "triton")
     if EXECUTIONS[spec.variant.execution].compiles:
-        own["TMPDIR"] = spec.cache_dir  # torch keeps precompiled headers there: a cold start has none, and leaves none
+        own["TMPDIR"] = scratch  # torch keeps precompiled headers there: a cold start has none, and leaves none
     if spec.variant.threads is not None:
         own["OMP_NUM_THREADS"] = own["MKL_NUM_THREADS"] = str(spec.variant.threads)
     if spec.variant.deterministic:

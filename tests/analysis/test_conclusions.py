@@ -31,7 +31,7 @@ def line(ratio: tuple[float, ...], this: Cell, other: Cell, paired: str = "withi
 
 
 def said(by: str, *lines: Line, **more: object) -> str:
-    (answer,) = conclude([Comparison(runs=("r",), by=by, reference="", lines=lines, **more)])
+    (answer,) = conclude([Comparison(runs=("r",), by=by, reference="", lines=lines, more_seeds=by != "run", **more)])
     return answer.text
 
 

@@ -93,7 +93,7 @@ def test_the_folder_that_a_worker_is_started_in_is_not_on_its_path(tiny, tmp_pat
     for name in ("argparse", "torch", "mnist_bench"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(97)")
     environ = {**os.environ, "PYTHONPATH": os.pathsep}  # an empty entry is the folder
-    own = worker_environment(environ, make_spec(tiny, execution="compile", cache_dir="own"), uninstalled_package())
+    own = worker_environment(environ, make_spec(tiny, execution="compile"), "own", uninstalled_package())
     assert own["TMPDIR"] == "own"  # precompiled headers lie there, and go with it
     own["TMPDIR"] = str(tmp_path)
     for command in (["-m", "mnist_bench.worker", "--help"], ["-c", "import mnist_bench.worker.server"]):

@@ -1,5 +1,6 @@
 """A trial from end to end in this process: what it yields, that a session leaves no trace, and the audits."""
 
+import os
 import sys
 import textwrap
 import time
@@ -19,7 +20,8 @@ from mnist_bench.catalogue import training_of
 from mnist_bench.disk.folder import SAMPLES, SESSION, TRAINING, WARMUP
 from mnist_bench.errors import DataError, Diverged, TrialError
 from mnist_bench.records import CompileOptions, ModelEntry, Variant
-from mnist_bench.running.protocol import PROTOCOL_VERSION, Filled, Prepared, Unavailable
+from mnist_bench.running.process import Interrupts, LocalWorker
+from mnist_bench.running.protocol import PROTOCOL_VERSION, Filled, Open, Opened, Prepare, Prepared, Unavailable
 from mnist_bench.worker.executions import eager, graphs_compiled
 from mnist_bench.worker.models import build_model, build_optimizer
 from mnist_bench.worker.pipelines import epoch_order, import_torchvision
@@ -321,6 +323,18 @@ def test_a_cache_is_warm_when_a_process_has_filled_it(tiniest, tmp_path):
     warm = fresh()
     assert isinstance(warm.prepare(fill=True), Prepared)
     assert warm.finish().missed == ()
+
+
+def test_a_process_finds_what_the_one_before_it_compiled_where_their_cache_is_kept(tiniest, tmp_path):
+    """Real ones, as in a race: the second compiles nothing anew."""
+    kept = {"execution": "compile", "batch_size": 175, "cache_dir": str(tmp_path / "kept")}
+    spec, replies = plugin_spec(tiniest, tmp_path, "raced", LINEAR, **kept), []
+    with Interrupts() as interrupts:
+        for _ in range(2):
+            worker = LocalWorker(spec, tmp_path / "log", os.environ, 300.0, interrupts)
+            replies += [worker.call(request) for request in (Open(spec=spec), Prepare(fill=True))]
+            worker.kill()
+    assert [type(reply) for reply in replies] == [Opened, Filled, Opened, Prepared]
 
 
 COUNTING = module("self.calls += 1\nreturn self.linear(images.flatten(1)) * (1 + 1e-9 * self.calls)", "self.calls = 0")
