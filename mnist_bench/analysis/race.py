@@ -106,15 +106,14 @@ def heats(run: Run) -> list[Heat]:
     if kind is None:
         raise UsageError(f"run {run.manifest.run_id} is no race: `mnist-bench race` makes one")
     timed = {member for session in run.sessions for member in session.members}
-    lost = [one for one in run.trials if isinstance(one.outcome, Failure) or one.id not in timed]
+    lost: list[Session | Trial] = [one for one in run.trials if isinstance(one.outcome, Failure) or one.id not in timed]
     entered = [(name, cell) for name, (cell, seed) in trials_of(matrix).items() if seed == matrix.seeds[0]]
-    across = kind.across_batch_sizes
+    across, complete = kind.across_batch_sizes, run.manifest.status == "complete"
     found = []
-    for id_, own in grouped(entered, lambda pair: pair[1].id.rsplit("/", 2 if across else 1)[0]).items():
-        complete = run.manifest.status == "complete"
+    for id_, own in grouped(entered, lambda pair: pair[1].id.rsplit("/", 1 + across)[0]).items():
         heat = Heat(id=id_, kind=kind, matrix=matrix, cells=dict(own), complete=complete)
-        sessions = [session for session in run.sessions if session.members[0] in heat.cells]
-        found.append(reduce(Heat.after, (*sessions, *lost), heat))
+        lines: list[Session | Trial] = [session for session in run.sessions if session.members[0] in heat.cells]
+        found.append(reduce(Heat.after, lines + lost, heat))
     return found
 
 

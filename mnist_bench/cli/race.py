@@ -9,7 +9,6 @@ from mnist_bench.cells import AXES, reference_variant
 from mnist_bench.cli import options
 from mnist_bench.cli.console import add_to_summary, make_console, print_result, say
 from mnist_bench.cli.run import begin, carry_out, resume, shortest
-from mnist_bench.disk.files import write_atomically
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import UsageError
 from mnist_bench.records import CLASSES, Matrix, Race, Variant
@@ -54,15 +53,12 @@ def execute(args: argparse.Namespace) -> int:
     plan, run = carry_out(_resume(args) if args.resume else _new(args), args, errors, prelude=conduct)
     found = race.document(run)
     with plan.folder.lock():
-        for name, text in {"race.md": found.markdown(), "race.json": race.to_json(run)}.items():
-            write_atomically(plan.folder.path / name, text.encode("utf-8", "backslashreplace"))
+        plan.folder.write_tables({"race.md": found.markdown(), "race.json": race.to_json(run)})
     print_result(args, found, lambda: race.to_json(run), lambda: race.table(run).csv())
     add_to_summary(lambda room: (plan.folder.path / "race.md").read_bytes())
-    if run.manifest.status != "complete":
-        errors.print(
-            f"{run.manifest.status}; go on with: {options.resuming(args, run.manifest.run_id)}", soft_wrap=True
-        )
-        return 130 if run.manifest.status == "interrupted" else 1
+    if run.manifest.status == "interrupted":
+        errors.print(f"interrupted; go on with: {options.resuming(args, run.manifest.run_id)}", soft_wrap=True)
+        return 130
     if not args.quiet:
         errors.print(f"race: {shortest(plan.folder.path)}/race.md (and .json)", soft_wrap=True)
     if any(trial.status not in ("ok", "skipped") for trial in run.trials):
