@@ -154,7 +154,7 @@ def test_an_interrupt_wakes_the_wait(start, interrupts):
 
 def test_the_environment_is_the_parents_but_for_what_is_the_trials_own():
     spec, theirs = make_spec(), {"PATH": "/bin", "OMP_NUM_THREADS": "64", "TORCHINDUCTOR_CACHE_DIR": "/home"}
-    found = worker_environment({**theirs, "PYTORCH_ENABLE_MPS_FALLBACK": "1", "MALLOC_TRIM_THRESHOLD_": "1"}, spec, "/own")
+    found = worker_environment({**theirs, "PYTORCH_ENABLE_MPS_FALLBACK": "1", "MALLOC_TRIM_THRESHOLD_": "1"}, spec, "")
     assert found["PATH"] == "/bin"
     assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "1"
     assert found["TORCHINDUCTOR_CACHE_DIR"] != "/home"

@@ -17,7 +17,7 @@ from mnist_bench.analysis import race
 from mnist_bench.cli import main
 from mnist_bench.cli import race as command
 from mnist_bench.errors import Interrupted, UsageError
-from mnist_bench.records import BUILTIN_VARIANTS, Cell, CompileOptions, Matrix, Race, RunOptions, Selector, TrialSpec, Variant
+from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, Race, RunOptions, Selector, TrialSpec, Variant
 from mnist_bench.running import group, protocol, runner
 from mnist_bench.running.group import Observer
 from mnist_bench.running.race import conduct
@@ -177,7 +177,7 @@ def test_what_one_process_group_cannot_tell_more_seeds_would_not(tmp_path):
 def test_process_groups_share_a_compilers_cache_and_trainings_begin_without(tmp_path):
     launched: list[TrialSpec] = []
     STEP_S["tuned"] = 0.0102
-    tuned = Variant(name="tuned", execution="compile", compile=CompileOptions(options={"max_autotune": True}))
+    tuned = replace(VARIANTS[1], name="tuned", compile=replace(VARIANTS[1].compile, options={"max_autotune": True}))
     run = execute(planned(tmp_path, make_matrix(seeds=(0,), variants=(*VARIANTS, tuned))), launched=launched)
     assert len(run.sessions) > 1
     caches = {name: [one.cache_dir for one in launched if one.variant.name == name] for name in ("compile", "tuned")}

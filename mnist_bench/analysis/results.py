@@ -76,8 +76,12 @@ def document(manifest: Manifest, rows: Sequence[Row], said: Sequence[Answer] = (
 
 def results(title: str, rows: Sequence[Row], *, apart: bool = True) -> Table[Row]:
     """The rows for people; last what a reader must know: signs, and a status that is not ok."""
-    told: Column[Row] = Column("", lambda row: joined(figures.signs(row), row.status * (row.status != "ok")), right=False)
+    told: Column[Row] = Column("", _told, right=False)
     return Table(title, (*figures.names(), *figures.columns(apart=apart), told), rows, style=_style)
+
+
+def _told(row: Row) -> str:
+    return joined(figures.signs(row), row.status if row.status != "ok" else "")
 
 
 def screen(rows: Sequence[Row], said: Sequence[Answer]) -> Document:
