@@ -1,6 +1,7 @@
-"""The tutorial's own loops against eager: one epoch of training and one evaluation, both by the harness.
+"""The tutorial's own loops against the best that keeps the arithmetic: one epoch and one evaluation, by the harness.
 
-The variant ``tutorial`` has the tutorial's loaders and plain optimizer. Fresh processes, one after the other in the
+The variant ``tutorial`` has the tutorial's loaders and plain optimizer; ``BEST`` is what won a race of each model. What
+it takes to compile is not in the epoch (the tables say it). Fresh processes, one after the other in the
 order ABBA, with the same seed. By default under the ``tutorial`` recipe, which scores the 60,000 training images as the
 tutorial does. Exit code 0: the bars hold; 1: one does not.
 """
@@ -8,15 +9,20 @@ tutorial does. Exit code 0: the bars hold; 1: one does not.
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench import report
 from bench.bars import Bar, tutorial_bar
 from bench.live import EAGER, Trained, Workshop, train
-from mnist_bench.records import BUILTIN_VARIANTS
+from mnist_bench.records import BUILTIN_VARIANTS, Variant
 
 TUTORIAL = BUILTIN_VARIANTS["tutorial"]
+BEST = {
+    "lenet5": replace(BUILTIN_VARIANTS["compile-step"], name="best", channels_last=True),
+    "cnn": Variant(name="best", channels_last=True, fast_dropout=True),
+    "mlp": EAGER,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +31,12 @@ class LoopPair:
 
     model: str
     pair: int
-    eager: Trained
+    best: Trained
     tutorial: Trained
 
     @property
     def log_ratio(self) -> float:
-        return math.log(seconds(self.tutorial) / seconds(self.eager))
+        return math.log(seconds(self.tutorial) / seconds(self.best))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,17 +61,17 @@ def prove(args: argparse.Namespace, workshop: Workshop, samples: list[Any]) -> t
         for model in args.models:
             pairs.append(found := train_pair(model, number, workshop, args.recipe))
             samples.append(found)
-            report.say(f"{model} {number + 1}/{args.tutorial_pairs}: tutorial / eager {math.exp(found.log_ratio):.2f}")
+            report.say(f"{model} {number + 1}/{args.tutorial_pairs}: tutorial / best {math.exp(found.log_ratio):.2f}")
     report.print_rows(f"one epoch and one evaluation, {args.recipe} recipe", [_row(pair) for pair in pairs])
     return judge(args.models, pairs)
 
 
 def train_pair(model: str, number: int, workshop: Workshop, recipe: Any) -> LoopPair:
-    """Eager first in even pairs, the tutorial's loops first in odd ones."""
-    eager, tutorial = (workshop.spec(model, variant, number, recipe=recipe) for variant in (EAGER, TUTORIAL))
-    in_turn = (eager, tutorial) if number % 2 == 0 else (tutorial, eager)
+    """The best first in even pairs, the tutorial's loops first in odd ones."""
+    best, tutorial = (workshop.spec(model, variant, number, recipe=recipe) for variant in (BEST[model], TUTORIAL))
+    in_turn = (best, tutorial) if number % 2 == 0 else (tutorial, best)
     trained = {spec.id: train(spec, workshop) for spec in in_turn}
-    return LoopPair(model=model, pair=number, eager=trained[eager.id], tutorial=trained[tutorial.id])
+    return LoopPair(model=model, pair=number, best=trained[best.id], tutorial=trained[tutorial.id])
 
 
 def judge(models: Sequence[str], pairs: Sequence[LoopPair]) -> tuple[Bar, ...]:
@@ -81,7 +87,7 @@ def seconds(trained: Trained) -> float:
 def _row(pair: LoopPair) -> dict[str, Any]:
     times = {
         f"{name} {part}": f"{sum(values):.2f}"
-        for name, trained in (("tutorial", pair.tutorial), ("eager", pair.eager))
+        for name, trained in (("tutorial", pair.tutorial), ("best", pair.best))
         for part, values in (
             ("train s", trained.measurement.epochs.train_s),
             ("eval s", trained.measurement.epochs.eval_s),
@@ -93,8 +99,8 @@ def _row(pair: LoopPair) -> dict[str, Any]:
         **times,
         "ratio": math.exp(pair.log_ratio),
         "accuracy": f"{pair.tutorial.measurement.epochs.accuracy[-1]:.4f} "
-        f"{pair.eager.measurement.epochs.accuracy[-1]:.4f}",
-        "steal": f"{max(pair.tutorial.machine['steal'], pair.eager.machine['steal']):.1%}",
+        f"{pair.best.measurement.epochs.accuracy[-1]:.4f}",
+        "steal": f"{max(pair.tutorial.machine['steal'], pair.best.machine['steal']):.1%}",
         "load": f"{pair.tutorial.machine['load_1min']:.2f}",
     }
 
