@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mnist_bench.catalogue import MODELS
-from mnist_bench.errors import UsageError, unknown
+from mnist_bench.errors import UsageError, quoted, unknown
 from mnist_bench.records import BUILTIN_VARIANTS, CELL_KEYS, Cell, Matrix, ModelEntry, Variant, group_id, trial_id
 
 # The trials of one model, batch size and seed, under the id of the group.
@@ -137,6 +137,26 @@ def select(cells: Sequence[Cell], wanted: str | None) -> tuple[Cell, ...]:
     if not chosen:
         raise UsageError("--filter: every value is known, but no cell has them together (plan lists the cells)")
     return chosen
+
+
+def one_cell(cells: Sequence[Cell], text: str) -> Cell:
+    """The cell that has all that a text says, as parts of its id or as ``--filter`` does.
+
+    Raises:
+        UsageError: none has, or several have.
+
+    >>> cell = Cell(model="mlp", device="cpu", batch_size=100, variant="eager")
+    >>> {one_cell([cell], text) for text in ("mlp/cpu/b100/eager", "mlp", "model=mlp,batch_size=100")} == {cell}
+    True
+    """
+    wanted = set(re.split("[/,]", text))
+    known = {cell: {*cell.id.split("/"), *(f"{key}={getattr(cell, key)}" for key in CELL_KEYS)} for cell in cells}
+    found = [cell for cell in cells if wanted <= known[cell]]
+    if not found:
+        raise UsageError(f"CELL: {unknown('cell', text, [cell.id for cell in cells])}")
+    if len(found) > 1:
+        raise UsageError(f"CELL: {quoted(text)} means {len(found)}: name one of {', '.join(one.id for one in found)}")
+    return found[0]
 
 
 def groups(cells: Iterable[Cell], seeds: Sequence[int]) -> tuple[GroupTrials, ...]:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("mnist_bench.cli.reproduce", "the tutorial's three experiments, measured beside published"),
     "show": ("mnist_bench.cli.show", "print the table of a finished run again"),
     "compare": ("mnist_bench.cli.compare", "compare the cells of a run, or two runs cell by cell"),
+    "profile": ("mnist_bench.cli.profile", "say what bounds a step of one cell, and what to try; write a trace of it"),
     "check": ("mnist_bench.cli.check", "has this change made a cell slower or less accurate?"),
     "selftest": ("mnist_bench.cli.selftest", "measure the gate on this machine: false alarms, and faults found"),
     "history": ("mnist_bench.cli.history", "show a cell's figures over runs and commits"),

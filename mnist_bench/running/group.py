@@ -123,6 +123,17 @@ def run_group(
                 list(pool.map(methodcaller("kill"), workers.values()))
 
 
+@contextlib.contextmanager
+def ready(spec: TrialSpec, settings: Settings) -> Iterator[Member | Failure | Skip]:
+    """The worker of a trial, ready for blocks, or why there is none. It has ended afterwards."""
+    workers: dict[str, LocalWorker] = {}
+    try:
+        yield _open(spec, workers, settings) or _prepare(spec, workers, settings)
+    finally:
+        for worker in workers.values():
+            worker.kill()
+
+
 def trial_of(spec: TrialSpec, outcome: Outcome, started_at: str) -> Trial:
     return Trial(
         id=spec.id,

@@ -11,7 +11,7 @@ import msgspec
 
 from mnist_bench.records import DataSet, Extras, FailureKind, Peaks, Scalar, StepTimes, TrialSpec, VariantClass, decode
 
-PROTOCOL_VERSION = 10
+PROTOCOL_VERSION = 11
 
 
 def _snake(name: str) -> str:
@@ -68,11 +68,17 @@ class Evaluate(Message, frozen=True):
     other_set: bool = False
 
 
+class Profile(Message, frozen=True):
+    """Say what bounds a step; instead of all that comes after ``Prepare``. ``trace``: the file that a trace goes to."""
+
+    trace: str
+
+
 class Finish(Message, frozen=True):
     """The trial is over: say the last word."""
 
 
-Request = Open | Prepare | Describe | Block | EndSession | TrainEpoch | Evaluate | Finish
+Request = Open | Prepare | Describe | Block | EndSession | TrainEpoch | Evaluate | Profile | Finish
 
 
 class Opened(Message, frozen=True):
@@ -141,6 +147,34 @@ class Evaluated(Message, frozen=True):
     predictions_sha256: str
 
 
+class Share(msgspec.Struct, frozen=True):
+    """What one thing alone would take of a step; None: it was not measured, and ``evidence`` says why."""
+
+    bound: str
+    share: float | None
+    evidence: str
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """An operator of torch in a step: its calls, and its own milliseconds, without those that it calls.
+
+    ``device_ms`` are of its kernels on a GPU, None on a CPU.
+    """
+
+    operator: str
+    calls: float
+    host_ms: float
+    device_ms: float | None
+
+
+class Profiled(Message, frozen=True):
+    """What is known of a step, and its operators with the most time of their own."""
+
+    step_s: float
+    shares: tuple[Share, ...]
+    operators: tuple[Operator, ...]
+
+
 class Finished(Message, frozen=True):
     """The last reply; the worker exits after it. ``asleep_s`` and ``elapsed_s`` run from the process's start.
 
@@ -169,6 +203,7 @@ Reply = (
     | SessionEnded
     | EpochDone
     | Evaluated
+    | Profiled
     | Finished
 )
 

@@ -88,11 +88,7 @@ def start(
         UsageError: no place to write to, or cells that cannot be trained on the data set.
         DataError, DownloadError: no usable data set.
     """
-    dataset = find_data(matrix, options, observer, environ)
-    if dataset.is_code:
-        with Interrupts() as interrupts:
-            where = environ, options.timeout_s or matrix.limits.timeout_seconds, interrupts
-            dataset = described(matrix, options.run, lambda spec, log: LocalWorker(spec, log, *where))
+    dataset = known_data(matrix, options, observer, environ)
     run_id = new_run_id()
     order = cells.order(groups, random.Random(run_id))
     manifest = replace(
@@ -140,6 +136,16 @@ def resume(folder: RunFolder, options: Options) -> RunPlan:
     own = replace(options, run=replace(manifest.options, allow_plugins=allowed), matrix_path=manifest.matrix_path)
     planned = dict(draft(manifest.matrix, own.run))
     return _plan(folder, manifest, [(name, planned[name]) for name in manifest.order], own)
+
+
+def known_data(matrix: Matrix, options: Options, observer: Observer, environ: Mapping[str, str]) -> DataSet:
+    """The data set of a matrix, verified; of one that is code, what it returns. Raises as ``start`` does."""
+    dataset = find_data(matrix, options, observer, environ)
+    if not dataset.is_code:
+        return dataset
+    with Interrupts() as interrupts:
+        where = environ, options.timeout_s or matrix.limits.timeout_seconds, interrupts
+        return described(matrix, options.run, lambda spec, log: LocalWorker(spec, log, *where))
 
 
 def find_data(matrix: Matrix, options: Options, observer: Observer, environ: Mapping[str, str]) -> DataSet:

@@ -22,7 +22,7 @@ from mnist_bench.errors import Diverged, TrialError
 from mnist_bench.machine import forecast
 from mnist_bench.records import CLASSES, Extras, Peaks, TrialSpec
 from mnist_bench.running import protocol as messages
-from mnist_bench.worker import executions, extras, loop, process, sets
+from mnist_bench.worker import executions, extras, loop, process, profile, sets
 from mnist_bench.worker.devices import open_device
 from mnist_bench.worker.dropout import with_bits
 from mnist_bench.worker.executions import Program
@@ -336,6 +336,12 @@ class LiveTrial:
         if score.samples != count:
             raise TrialError(f"{score.samples} images were scored, not {count}")
         return score
+
+    def profile(self, trace: str) -> messages.Profiled:
+        """What bounds a step. State and weights are of no use after it."""
+        self._stream = self._full_batches()
+        trained = self._device, self._spec.variant, self._model, self._program, self._pipeline
+        return profile.measure(trained, self._stream, self._block_steps, trace)
 
     def finish(self) -> messages.Finished:
         """Writes the raw samples; the last word. What follows (exit) is timed by the runner."""
