@@ -106,7 +106,7 @@ class Moved(TorchDispatchMode):
         found = operator(*args, **(kwargs or {}))
         if not operator.is_view:
             # What is written in place is returned too, but by fused optimizers: theirs are weights, gradients, state.
-            written = () if operator._schema.returns else (args[0], *args[2:4])
+            written = () if operator._schema.returns else args[:1] + args[2:4]
             tensors = [one for one in tree_leaves((args, kwargs, found, written)) if isinstance(one, Tensor)]
             # Of an expanded one those bytes that there are.
             self.calls.append(sum(min(one.nbytes, one.untyped_storage().nbytes()) for one in tensors))
