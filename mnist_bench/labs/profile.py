@@ -10,8 +10,9 @@ import msgspec
 
 from mnist_bench.disk.folder import file_name
 from mnist_bench.figures import significant
+from mnist_bench.machine import noise
 from mnist_bench.records import Cell, Failure, Matrix, Skip
-from mnist_bench.running.group import Observer, Settings, ready
+from mnist_bench.running.group import CORES, Observer, Settings, ready
 from mnist_bench.running.process import Interrupts, LocalWorker
 from mnist_bench.running.protocol import Operator, Profile, Profiled, Share
 from mnist_bench.running.runner import Options, known_data, trial_spec
@@ -23,7 +24,10 @@ LEAST = 0.3  # of a step: a smaller share bounds nothing
 CLOSE = 0.8  # of the largest share: another one as near is named too
 BOUNDS = {  # what each means, and what to try
     "loader": ("steps wait for their batches", "pipeline: resident; else more workers"),
-    "launch": ("calling operators takes the time, whatever the batch", "a larger batch; execution: compile or cuda_graph"),
+    "launch": (
+        "calling operators takes the time, whatever the batch",
+        "a larger batch; execution: compile or cuda_graph",
+    ),
     "compute": ("products take the time, and they are fast", "precision: bf16 or bf16-weights; more threads; a GPU"),
     "memory": ("bytes move nearly as fast as in a copy", "channels_last: true; execution: compile; bf16-weights"),
     "compile": ("compilation is long beside the training", "more epochs; compile: {cache: warm}; execution: eager"),
@@ -31,7 +35,7 @@ BOUNDS = {  # what each means, and what to try
 UNKNOWN = "the operators above and the trace: kernels far from every ceiling are slow by themselves (small, odd shapes)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Result:
     """What is known of a cell. ``shares``: the largest first; that of ``compile`` is of compilation and training."""
 
@@ -40,6 +44,7 @@ class Result:
     shares: Sequence[Share]
     operators: Sequence[Operator]
     trace: str
+    noisy: Sequence[str]
 
     @property
     def bound(self) -> str | None:
@@ -79,13 +84,15 @@ def carry_out(
         with ready(spec, settings) as member:
             if not isinstance(member, Member):
                 return member
+            before = noise.read((member.worker.pid,))
             found = member.worker.call(Profile(trace=str(trace.resolve())))
+            _, noisy = noise.compare(before, noise.read((member.worker.pid,)), CORES)
             if not isinstance(found, Profiled):
                 return failure_of(found)
     training_s = matrix.epochs * ceil(dataset.sizes[0] / cell.batch_size) * found.step_s
     shares = (*found.shares, compilation(member.prepared.compile_s, training_s))
     ranked = sorted(shares, key=lambda one: one.share or 0.0, reverse=True)
-    return Result(cell=cell, step_s=found.step_s, shares=ranked, operators=found.operators, trace=str(trace))
+    return Result(cell, found.step_s, ranked, found.operators, str(trace), noisy)
 
 
 def compilation(compile_s: float | None, training_s: float) -> Share:
@@ -118,8 +125,9 @@ def document(result: Result) -> Document:
     operators = Table("Operators with the most time of their own", OPERATORS, result.operators)
     shares = Table(f"Of a step of {significant(1e3 * result.step_s)} ms", SHARES, result.shares)
     tries, trace = BOUNDS[result.bound][1] if result.bound else UNKNOWN, f"{result.trace} (open it in ui.perfetto.dev)"
+    notes = [*NOTES, *(f"Disturbed, and so of little worth: {what}." for what in result.noisy)]
     answers = (f"{result.verdict}.", f"try: {tries}", f"trace: {trace}")
-    return Document(title=f"Profile of {result.cell.id}", tables=(operators, shares), notes=NOTES, answers=answers)
+    return Document(title=f"Profile of {result.cell.id}", tables=(operators, shares), notes=notes, answers=answers)
 
 
 def to_json(result: Result) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Device(ABC):
         that is not known."""
         return []
 
-    def time_steps(self, step: Callable[[], None], count: int) -> list[int]:
+    def time_steps(self, step: Callable[[], object], count: int) -> list[int]:
         """Executes ``step`` ``count`` times; returns the ``count`` durations in ns, synchronised at both ends only."""
         with self.module.device(self.torch_device):
             return time_steps_by_events(self.module.Event, self.synchronize, step, count)
@@ -96,7 +96,7 @@ class Cpu(Device):
     def peak_bytes(self) -> int | None:
         return None
 
-    def time_steps(self, step: Callable[[], None], count: int) -> list[int]:
+    def time_steps(self, step: Callable[[], object], count: int) -> list[int]:
         return time_steps_by_clock(step, count)
 
 
@@ -156,7 +156,7 @@ class Mps(Device):
     def peak_bytes(self) -> int | None:
         return int(torch.mps.driver_allocated_memory())  # MPS keeps no peak; its allocator seldom gives memory back
 
-    def time_steps(self, step: Callable[[], None], count: int) -> list[int]:
+    def time_steps(self, step: Callable[[], object], count: int) -> list[int]:
         return time_steps_by_events(torch.mps.Event, self.synchronize, step, count)
 
 

@@ -49,24 +49,16 @@ def measure(
     """
     missed: list[str] = []
 
-    def tried(function: Callable[..., T], *arguments: Any) -> T | None:
-        try:
-            return function(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises
-            why = f"{function.__name__} was not measured: {type(error).__name__}: {plain(str(error))}"
-            missed.append(shortened(why, MISSED_LENGTH))
-            return None
-
     breaks, anew = dynamo() if EXECUTIONS[variant.execution].compiles else (None, None)
-    count, busy = tried(kernels, device, step) or (None, None)
+    count, busy = tried(missed, kernels, device, step) or (None, None)
     images, labels = next(stream)
     if isinstance(pipeline, Graph):
         images, labels = pipeline.gather(images)
-    flops = tried(sample_flops, model, (as_weights(model, images), labels))
-    ceiling = tried(ceiling_flops_s, device, COMPUTED.get(variant.precision, torch.float32))
+    flops = tried(missed, sample_flops, model, (as_weights(model, images), labels))
+    ceiling = tried(missed, ceiling_flops_s, device, COMPUTED.get(variant.precision, torch.float32))
     with scoring(model):
         images, _ = next(iter(pipeline.test_batches()))
-        single = tried(latency, device, program.forward, images[:1].clone())
+        single = tried(missed, latency, device, program.forward, images[:1].clone())
     found = Extras(
         sample_flops=flops,
         ceiling_flops_s=ceiling,
@@ -77,6 +69,16 @@ def measure(
         busy=busy,
     )
     return found, tuple(missed)
+
+
+def tried(missed: list[str], function: Callable[..., T], *arguments: Any) -> T | None:
+    """What a function returns; None where it raises, and a line more of what was missed."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # noqa: BLE001 - whatever a model raises
+        why = f"{function.__name__} was not measured: {type(error).__name__}: {plain(str(error))}"
+        missed.append(shortened(why, MISSED_LENGTH))
+        return None
 
 
 def sample_flops(model: nn.Module, batch: Batch) -> float | None:

@@ -182,7 +182,7 @@ def step_times(durations_ns: Sequence[int]) -> StepTimes:
     return StepTimes(p50_ms=p50, p95_ms=p95, p99_ms=p99, count=len(durations_ns))
 
 
-def time_steps_by_clock(step: Callable[[], None], count: int) -> list[int]:
+def time_steps_by_clock(step: Callable[[], object], count: int) -> list[int]:
     """The ns of each of ``count`` steps, where work is done when the call returns (the CPU): every step is stamped."""
     stamps = [0] * (count + 1)
     stamps[0] = clock()
@@ -192,7 +192,7 @@ def time_steps_by_clock(step: Callable[[], None], count: int) -> list[int]:
     return [second - first for first, second in pairwise(stamps)]
 
 
-def time_steps_by_events(events: Any, synchronize: Wait, step: Callable[[], None], count: int) -> list[int]:
+def time_steps_by_events(events: Any, synchronize: Wait, step: Callable[[], object], count: int) -> list[int]:
     """The same by device events: ``events`` makes one, as ``torch.cuda.Event`` does.
 
     An event between steps costs about a microsecond of launch and no synchronisation.

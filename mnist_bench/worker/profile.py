@@ -1,4 +1,4 @@
-"""What bounds a step: what each part of it alone would take, and a trace (docs/profile.md). No timed trial comes here."""
+"""What bounds a step: what each part of it alone would take, and a trace (docs/profile.md). No trial comes here."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -99,7 +99,7 @@ class Moved(TorchDispatchMode):
     """Of each operator the bytes of the tensors that it reads and writes, as if there were no cache."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[int] = []
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -126,8 +126,8 @@ def copied_bytes_s(device: Device, size: int) -> float:
 
 
 def traced(device: Device, program: Program, stream: Iterator[Batch], path: str) -> tuple[Operator, ...]:
-    """Writes the trace of some steps; the operators with the most time of their own. ``batch`` and ``step`` are parts of
-    the loop: theirs is what no operator in them takes."""
+    """Writes the trace of some steps; the operators with the most time of their own. ``batch`` and ``step`` are the
+    loop's halves: theirs is what no operator in them takes."""
     with torch.profiler.profile() as profiler:
         for _ in range(TRACED):
             with record_function("batch"):

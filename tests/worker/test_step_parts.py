@@ -21,10 +21,12 @@ EAGER = BUILTIN_VARIANTS["eager"]
 
 
 def optimizer(kind: Any) -> Any:
-    """A step of a fused one, on a thousand weights."""
+    """A step of a fused one, not its first, on a thousand weights."""
     weight = nn.Parameter(torch.rand(1000))
     weight.grad = torch.rand(1000)
-    return kind([weight], lr=0.1, fused=True).step
+    step = kind([weight], lr=0.1, fused=True).step
+    step()
+    return step
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def optimizer(kind: Any) -> Any:
         (lambda: A @ B, [32 + 16 + 8]),
         (lambda: A.t().view(-1, 4).detach(), []),
         (lambda: A.add_(C), [32 + 32 + 32]),  # read, read, written
-        (lambda: torch.ones(1).expand(100).neg(), [1, 1 + 100]),
+        (lambda: torch.ones(3).expand(100, 3).neg(), [3, 3 + 300]),
         (optimizer(torch.optim.SGD), [1000 * (2 + 1)]),  # weights and gradients read, weights written
         (optimizer(torch.optim.Adam), [1000 * (4 + 3)]),  # two moments more, both ways
     ],
@@ -41,8 +43,8 @@ def optimizer(kind: Any) -> Any:
 def test_bytes_are_those_of_what_operators_read_and_write(work, numbers):
     with profile.Moved() as moved:
         work()
-    large = [count for count in moved.calls if count > 100 or numbers[:1] == [1]]
-    assert large == pytest.approx([4 * number for number in numbers], abs=100 * (sum(numbers) > 1000))
+    large = [count for count in moved.calls if count > 8]  # Adam counts its steps
+    assert large == pytest.approx([4 * number for number in numbers], abs=4)
 
 
 class Slow(Cpu):
@@ -115,7 +117,7 @@ def test_a_step_in_its_parts_and_a_trace(profiled, tiny, tmp_path):
 
 def test_a_model_that_cannot_train_on_one_image_is_said_so(profiled, tiny, tmp_path):
     _, evidence = profiled(plugin_spec(tiny, tmp_path, "normed", NORMED))
-    assert evidence["launch"].startswith("calling was not measured: ValueError: Expected more than 1 value")
+    assert evidence["launch"].startswith("calling was not measured: ValueError: Expected")
     assert " MB a step; " in evidence["memory"]
 
 
