@@ -32,7 +32,7 @@ BOUNDS = {  # what each means, and what to try
     "memory": ("bytes move nearly as fast as in a copy", "channels_last: true; execution: compile; bf16-weights"),
     "compile": ("compilation is long beside the training", "more epochs; compile: {cache: warm}; execution: eager"),
 }
-UNKNOWN = "the operators above and the trace: kernels far from every ceiling are slow by themselves (small, odd shapes)"
+UNKNOWN = "what that operator does, by the trace: kernels far from every ceiling are slow by themselves"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class Result:
     def verdict(self) -> str:
         first, second = self.shares[:2]
         if self.bound is None:
-            return f"no verdict: nothing that was measured explains more than {_percent(first)} of a step"
+            longest = f"the operator with the most time is {self.operators[0].operator}"
+            return f"no verdict: nothing that was measured explains more than {_percent(first)} of a step; {longest}"
         of = "compilation and training" if self.bound == "compile" else "a step"
         close = (second.share or 0.0) >= CLOSE * (first.share or 0.0)
         behind = f"; close behind: {second.bound}, {_percent(second)}" * close
