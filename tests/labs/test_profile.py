@@ -48,7 +48,7 @@ def command(tmp_path, monkeypatch, capsys):
         ({"launch": 0.55}, "whatever the batch (55 % of a step; close behind: compute, 50 %).\ntry: a larger batch"),
         (
             {"compute": 0.29},
-            "no verdict: nothing that was measured explains more than 29 % of a step; the operator with the most time is",
+            "no verdict: nothing that was measured explains more than 29 % of a step; the operator with the most",
         ),
         ({"compute": None, "memory": 0.3}, "memory-bound: bytes move nearly as fast as in a copy (30 % of a step)."),
     ],
