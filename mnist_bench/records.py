@@ -221,7 +221,7 @@ class GateRule(Selector):
         memory: What share more peak memory it may take; a pass excludes twice that. Without it memory is not judged.
     """
 
-    margin: Annotated[float, Gt(0), Lt(1)] = 0.03
+    margin: Annotated[float, Ge(0), Lt(1)] = 0.03
     detect: Annotated[float, Gt(0), Lt(1)] = 0.10
     memory: Annotated[float, Gt(0), Lt(1)] | None = None
 
@@ -349,6 +349,7 @@ class TrialSpec:
     allow_plugins: bool = False
     score_both: bool = False  # the final weights on the other image set too
     extras: bool = False  # measure ``Extras`` after the training
+    steps_only: bool = False  # timed, never trained: nothing is prepared that its steps do not need
     deterministic_if_possible: bool = False  # a warning, not an error, where an operator has no deterministic algorithm
     cache_dir: str = ""  # of the compiler, kept from one process to the next; empty: the worker has one of its own
     samples_path: str = ""  # where the raw stamps go (.npy)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,7 @@ class FakeBench:
         slower: ln of B's seconds / A's of a pair; or an outcome of B, or an error.
         accuracy: of a side's training; or an outcome.
         grown: B's peak memory / A's of a pair.
+        together: so many pairs may live at once; how many were asked for at once is in ``batches``.
     """
 
     pair_s: float = 10.0
@@ -131,7 +132,9 @@ class FakeBench:
     now: float = 0.0
     folder: Any = None
     observer: Any = None
+    together: int = 1
     done: list[str] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
     slower: Callable[[Cell, int], float | Outcome | BaseException] = lambda which, number: 0.0
     grown: Callable[[Cell, int], float] = lambda which, number: 1.0
     accuracy: Callable[[Cell, int, str], float | Outcome] = lambda which, seed, side: 0.95
@@ -139,7 +142,15 @@ class FakeBench:
     def clock(self) -> float:
         return self.now
 
-    def pair(self, which: Cell, number: int) -> list[Session | Trial]:
+    def abreast(self) -> int:
+        return self.together
+
+    def pairs(self, asked: Sequence[tuple[Cell, int]]) -> Generator[list[Session | Trial], None, None]:
+        self.batches.append(len(asked))
+        for which, number in asked:
+            yield self._pair(which, number)
+
+    def _pair(self, which: Cell, number: int) -> list[Session | Trial]:
         self._spend(f"{which.model} pair {number}", self.pair_s)
         found = self.slower(which, number)
         if isinstance(found, BaseException):

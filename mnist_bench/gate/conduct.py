@@ -11,7 +11,8 @@ given up and leaves nothing.
 import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from operator import itemgetter
@@ -28,7 +29,7 @@ from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.gate.evidence import CellEvidence, Check, Line, Margins, by_cell, gather, measured
 from mnist_bench.gate.judge import Verdict, cells_compared, change, verdict_of
-from mnist_bench.gate.samples import DEFAULT, level, looks
+from mnist_bench.gate.samples import DEFAULT, looks
 from mnist_bench.gate.sides import NAMES, PAIR_TOKEN_S, Bench
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
@@ -40,6 +41,7 @@ ASSUMED_SD = 0.03  # of a pair's log ratio, until some are measured: identical c
 GUESS_FACTOR = 4  # a guess of a time may be off by so much: before it is believed, one pair is measured
 POWER = 0.9  # of the forecast
 DRAWS = 2000  # of ``detectable``: the standard error of the slow-down at power 0.9 is then a few per cent of it
+AT_ONCE = 1 << 22  # Walsh averages in memory: of 200 pairs there are 20,100 a draw
 NEEDS = "budget: "  # how the note begins that says what an undecided check would take
 
 Task = Literal["pair", "seed", "solo"]  # a process pair; both sides trained; B alone
@@ -135,7 +137,7 @@ class Conductor:
         self._forecast()
         # In random order: which cell comes first must not hang together with how the machine drifts.
         while tasks := self._tasks():
-            done = [self._do(task, cell) for task, cell in self._rng.sample(tasks, len(tasks))]
+            done = [self._do(task, cells) for task, cells in self._rng.sample(tasks, len(tasks))]
             if not any(done):
                 return
 
@@ -156,7 +158,7 @@ class Conductor:
         for one in self._cells.values():
             verdict = self._verdicts[one.cell]
             if one.comparable and verdict.kind == "inconclusive":
-                have, first = len(one.pairs), self._looks[one.cell][0]
+                have, first = len(one.pairs), min(self._looks[one.cell])
                 looked = [each.next_look for each in (verdict.speed, *verdict.memory.values()) if each]
                 look = min(filter(None, looked), default=None) if looked else first
                 pairs, more = (look or have) - have, verdict.accuracy.more_seeds if verdict.accuracy else 1
@@ -166,21 +168,27 @@ class Conductor:
                 found.append(Want(one, pairs, seeds, pairs * pair_s, next_seeds * seed_s))
         return found
 
-    def _tasks(self) -> list[tuple[Task, Cell]]:
+    def _tasks(self) -> list[tuple[Task, list[Cell]]]:
         """One sweep: a pair of every cell that wants its first look; once all have had it, of the others, and seeds.
+
+        As many pairs as may live together are one task; where there is room for more, they are those of several sweeps.
 
         B's cell is trained by itself where it can be compared with nothing, but may fail, or miss a floor.
         """
         wants = self._wants()
         reachable = self._reachable([want for want in wants if want.pairs])
-        early = [one.cell for one in reachable if len(one.pairs) < self._looks[one.cell][0]]
+        early = [one.cell for one in reachable if len(one.pairs) < min(self._looks[one.cell])]
         pairs = early or [one.cell for one in reachable]
-        tasks: list[tuple[Task, Cell]] = [("pair", cell) for cell in pairs]
+        missing = {want.one.cell: want.pairs for want in wants}
+        together = self._bench.abreast()
+        sweeps = range(max(1, together // max(1, len(pairs))))
+        due = [cell for n in sweeps for cell in self._rng.sample(pairs, len(pairs)) if n < missing[cell]]
+        tasks: list[tuple[Task, list[Cell]]] = [("pair", due[n : n + together]) for n in range(0, len(due), together)]
         if not early:
-            tasks += [("seed", want.one.cell) for want in wants if want.seeds and want.one.cell not in pairs]
+            tasks += [("seed", [want.one.cell]) for want in wants if want.seeds and want.one.cell not in pairs]
             for one in self._cells.values():
                 if one.b and one.b.status == "ok" and not one.comparable and (not one.b.trainings or one.seeds_awaited):
-                    tasks.append(("solo", one.cell))
+                    tasks.append(("solo", [one.cell]))
         return tasks
 
     def _reachable(self, wants: Sequence[Want]) -> list[CellEvidence]:
@@ -199,32 +207,48 @@ class Conductor:
 
     # ── one task ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _do(self, task: Task, cell: Cell) -> bool:
-        """Carries out a task if the budget holds it; whether it did."""
-        if self._seconds(task, cell) > self.left_s():
+    def _do(self, task: Task, cells: Sequence[Cell]) -> bool:
+        """Carries out a task for as many of the cells as the budget holds; whether for any."""
+        asked: list[tuple[Cell, int, str]] = []
+        left_s, ends = self.left_s(), itertools.accumulate(self._seconds(task, cell) for cell in cells)
+        for cell, end in zip(cells, ends, strict=True):
+            if end <= left_s:
+                asked.append((cell, *self._named(task, cell, sum(one == cell for one, *_ in asked))))
+        if not asked:
             return False
         observer, begin = self._bench.observer, self.spent_s()
-        number, name = self._named(task, cell)
-        observer.working(name, self.left_s(), self._budget_s)
-        if task == "pair":
-            lines = self._bench.pair(cell, number)
-        else:
-            lines = self._bench.train(cell, number, NAMES if task == "seed" else ("B",), self.left_s())
-        if self._changed():
-            raise BenchError("the working tree was changed while it was measured: start a new check")
-        for line in lines:
-            self._add(line, cell)
-        self.keep()
-        faults = any(isinstance(line, Trial) and line.status != "ok" for line in lines)
-        text = f"{name}  {_found(lines)}  {self.spent_s() - begin:.0f} s, {duration(self.left_s())} left"
-        observer.notice(text, warning=faults)
+        words = asked[0][2] if len(asked) == 1 else f"{len(asked)} pairs, which start side by side"
+        observer.working(words, left_s, self._budget_s)
+        with closing(self._measure(task, [(cell, number) for cell, number, _ in asked])) as found:
+            for (cell, _, name), lines in zip(asked, found, strict=True):
+                if self._changed():
+                    raise BenchError("the working tree was changed while it was measured: start a new check")
+                for line in lines:
+                    self._add(line, cell)
+                self.keep()
+                faults = any(isinstance(line, Trial) and line.status != "ok" for line in lines)
+                text = f"{name}  {_found(lines)}  {self.spent_s() - begin:.0f} s, {duration(self.left_s())} left"
+                observer.notice(text, warning=faults)
+                begin = self.spent_s()
         return True
 
-    def _named(self, task: Task, cell: Cell) -> tuple[int, str]:
-        """The number of a pair, or the next seed, those of the matrix first; and what the task is called."""
+    def _measure(self, task: Task, asked: Sequence[tuple[Cell, int]]) -> Generator[Sequence[Line], None, None]:
+        """What is measured, cell by cell."""
+        if task == "pair":
+            yield from self._bench.pairs(asked)
+        else:
+            for cell, seed in asked:
+                yield self._bench.train(cell, seed, NAMES if task == "seed" else ("B",), self.left_s())
+
+    def _named(self, task: Task, cell: Cell, begun: int) -> tuple[int, str]:
+        """The number of a pair, or the next seed, those of the matrix first; and what the task is called.
+
+        Args:
+            begun: pairs of the cell that are asked for together with this one, before it.
+        """
         one = self._cells[cell]
         if task == "pair":
-            number = len(one.pairs) + 1
+            number = len(one.pairs) + begun + 1
             until = next((look for look in self._looks[cell] if look >= number), number)
             return number, f"pair {number}/{until}  {cell.id}"
         done = {each.seed for each in one.b.trainings} if one.b else set()
@@ -263,21 +287,22 @@ class Conductor:
         logs = [[pair.log_ratio for pair in one.pairs] for one in cells if len(one.pairs) > 1]
         sd = math.sqrt(fmean(map(variance, logs))) if logs else ASSUMED_SD
         each_s = math.fsum(self._seconds("pair", one.cell) for one in cells) or 1.0  # 0: lines that were edited
-        have, planned = min(len(one.pairs) for one in cells), self._looks[cells[0].cell]
+        have, planned = min(len(one.pairs) for one in cells), [look for one in cells for look in self._looks[one.cell]]
+        first = min(planned)
         fit = int((self.left_s() - math.fsum(want.seeds_s for want in wants)) / each_s)
-        pairs = min(planned[-1], have + max(0, fit))
-        if pairs < planned[0]:
+        pairs = min(max(planned), have + max(0, fit))
+        if pairs < first:
             (needs,) = self._needs()
             text = f"too little for a verdict on every cell: {needs.removeprefix(NEEDS)}, or choose cells with --filter"
         else:
             found = max(detectable(pairs, self._compared, sd, one.margins) for one in cells)
+            found_at = f"in {100 * POWER:.0f} of 100 cases, {'as' if logs else 'if'} they spread by {100 * sd:.1f} %"
             text = (
-                f"about {pairs} pairs a cell fit, {planned[0]} make a first look; the smallest slow-down that they "
-                f"find in {100 * POWER:.0f} of 100 cases, {'as' if logs else 'if'} they spread by {100 * sd:.1f} %: "
-                f"{100 * found:.1f} %"
+                f"about {pairs} pairs a cell fit, {first} make a first look ({duration(first * each_s / len(cells))}); "
+                f"the smallest slow-down that they find {found_at}: {100 * found:.1f} %"
             )
         budget = f"{duration(self.left_s())} of the budget of {duration(self._budget_s)} left"
-        self._bench.observer.notice(f"{budget}: {text}", warning=pairs < planned[0])
+        self._bench.observer.notice(f"{budget}: {text}", warning=pairs < first)
 
     def _needs(self) -> list[str]:
         """A note of what would bring the cells that are undecided to their next look; none: nothing would."""
@@ -347,10 +372,10 @@ def detectable(pairs: int, cells: int, sd: float, margins: Margins = DEFAULT, po
     passed = np.full(DRAWS, -math.inf)  # below which one it has passed by then
     planned = looks(cells, margins)
     for look in (look for look in planned if look <= pairs):
-        low, high = _sample_ends(look, planned[-1], level(cells, margins))
+        low, high = _sample_ends(look, max(planned), planned[look])
         found = np.minimum(found, np.maximum(math.log1p(margins.margin) - sd * low, passed))
         passed = np.maximum(passed, math.log1p(margins.detect) - sd * high)
-    return math.expm1(float(np.quantile(found, power))) if pairs >= planned[0] else math.inf
+    return math.expm1(float(np.quantile(found, power))) if pairs >= min(planned) else math.inf
 
 
 @lru_cache(maxsize=64)
@@ -359,9 +384,10 @@ def _sample_ends(look: int, last_look: int, alpha: float) -> tuple[stats.FloatAr
     # Each look has the last one's pairs.
     sample = np.random.default_rng(0).standard_normal((DRAWS, last_look))[:, :look]
     first, second = np.triu_indices(look)
-    walsh = (sample[:, first] + sample[:, second]) / 2
     # As many of them lie above a bound as the sum of positive ranks about it says (Hollander & Wolfe, section 3.2).
     rank = stats.critical_rank(look, alpha) or 0
-    ends = rank, walsh.shape[1] - 1 - rank
-    part = np.partition(walsh, ends, axis=1)
-    return part[:, ends[0]], part[:, ends[1]]
+    ends = [rank, len(first) - 1 - rank]
+    some = np.array_split(sample, 1 + DRAWS * len(first) // AT_ONCE)
+    walsh = ((part[:, first] + part[:, second]) / 2 for part in some)
+    low, high = np.concatenate([np.partition(one, ends, axis=1)[:, ends] for one in walsh]).T
+    return low, high

@@ -213,7 +213,7 @@ def document(check: Check, verdicts: Sequence[Verdict], most: int | None = None)
     return Document(
         title=f"{gate.OVERALL[code][0]}: {_name(check.b.label)} (B) against {_name(check.a.label)} (A): {counts}",
         style=STYLES.get(code, "red"),
-        facts=_few(facts(check)),
+        facts=_few(facts(check, verdicts)),
         tables=(
             Table("Verdicts, worst first", COLUMNS, others, lambda line: LOOKS.get(line.verdict.kind, ("",))[0]),
             Table(f"{len(passes):,} pass", COLUMNS, passes, folded=True),
@@ -246,10 +246,12 @@ def comment(check: Check, verdicts: Sequence[Verdict]) -> bytes:
     return f"{MARKER}\n{page(check, verdicts, COMMENT_BYTES - len(MARKER) - 1)}".encode()
 
 
-def facts(check: Check) -> Iterator[str]:
-    """Both sides, what was measured, and for how long."""
+def facts(check: Check, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Both sides, what was measured, for how long, and what a verdict took."""
     budget = f" of {duration(check.budget_s)}" if check.budget_s is not None else ""
     time = f"; {duration(check.spent_s)} spent{budget}" if check.spent_s else ""  # a run against a baseline takes none
+    if decided := check.spent_s and sum(one.speed is not None and one.kind != "inconclusive" for one in verdicts):
+        time += f", {figures.significant(check.spent_s / 60 / decided, 2)} minutes a verdict"
     margins = [one.margins for one in check.cells]
     memory = [one.memory for one in margins if one.memory is not None and check.mode == "against"]
     relative = "" if check.mode == "against" else " relative to the reference variant's"

@@ -1,12 +1,13 @@
 """Is a cell slower, or less accurate? Tests at a few looks that are fixed beforehand. Pure.
 
-**Speed**: exact tests over process pairs, looked at four times; t tests over the sessions of two runs. A test at a look
-has the level alpha / 4K: K cells, four looks. However the cells and looks hang together, the chance of a false alarm
-over all of them is then at most alpha (Bonferroni). The first look takes the fewest pairs of which a test can reject at
-all: it finds large differences, and most of what is unchanged.
+**Speed**: exact tests over process pairs, looked at a few times; t tests over the sessions of two runs. The first look
+has half of alpha, the others share the rest, and so do the K cells. However they hang together, the chance of a false
+alarm over all of them is then at most alpha (Bonferroni). The first look takes the fewest pairs of which a test can
+reject at all: it finds large differences, and most of what is unchanged. The nearer the two margins are to each other,
+the more looks there are, each at 1.75 times the pairs of the one before.
 
 Sources: Wilcoxon (1945), Biometrics Bulletin 1, 80-83; Hollander, Wolfe & Chicken, *Nonparametric Statistical
-Methods*, 3rd ed., section 3.1; looks with a fixed share of the level each: Jennison & Turnbull, *Group Sequential
+Methods*, 3rd ed., section 3.1; looks with a share of the level each: Jennison & Turnbull, *Group Sequential
 Methods*, chapter 2.
 
 **Accuracy**: equal predictions first; for the seeds that differ, t tests. Two trainings of one recipe spread: one
@@ -35,9 +36,12 @@ from numpy.typing import ArrayLike
 from mnist_bench import stats
 from mnist_bench.gate.evidence import PEAKS, Margins, Pair, Record, SeedPair, SessionRatio, Training
 
-LOOKS = 4  # of speed
+LOOKS = 4  # of speed, at least
 FEWEST_PAIRS = 12  # of the second look
-SPARE_PAIRS = 3  # beyond the fewest of which a test can reject at all: up to three small ranks may then point elsewhere
+SPARE_PAIRS = 4  # of the second look, beyond the first: a few small ranks may then point elsewhere
+GROWTH = 1.75  # of the pairs, from the second look on
+REACH = 6.2 * 0.06  # the last look: 6.2 standard errors from one margin to the other, where pairs spread by 6 %
+MOST_PAIRS = 200  # no look after one of so many: where pairs spread by 2 %, they tell margins apart that differ by 1 %
 DEFAULT = Margins()
 # How well the standard error that a session states is known: as well as from a sample with so many degrees of freedom.
 # Most of it is ``PROCESS_SD``, which rests on a few dozen processes of two models (decision 0009).
@@ -69,26 +73,24 @@ class SpeedFinding(Record, frozen=True, kw_only=True):
     next_look: int | None = None
 
 
-def looks(cells: int, margins: Margins = DEFAULT) -> tuple[int, ...]:
-    """The numbers of pairs at which a cell is tested; between them nothing is.
+def looks(cells: int, margins: Margins = DEFAULT) -> dict[int, float]:
+    """The numbers of pairs at which a cell is tested, and the level of a test there; between them nothing is tested.
 
-    Of n pairs the smallest p-value is 2^-n, so a first look needs log2(4K / alpha) pairs to be able to decide at all.
+    Of n pairs the smallest p-value is 2^-n, so a first look needs log2(2K / alpha) pairs to be able to decide at all.
 
     Args:
         cells: K, how many the check compares; at least 1.
-        margins: for alpha.
 
-    >>> looks(1), looks(20)
-    ((9, 12, 21, 36), (13, 16, 28, 48))
+    >>> [*looks(1)], [*looks(20)], [*looks(1, Margins(margin=0, detect=0.01))]
+    ([8, 12, 21, 37], [12, 16, 28, 49], [8, 12, 21, 37, 65, 114, 200])
     """
-    fewest = 1 - math.frexp(level(cells, margins))[1]  # exactly: 2^-fewest <= level < 2^(1 - fewest)
-    second = max(FEWEST_PAIRS, fewest + SPARE_PAIRS)
-    return fewest, second, math.ceil(1.75 * second), 3 * second
-
-
-def level(cells: int, margins: Margins = DEFAULT) -> float:
-    """Of one test of one cell at one look."""
-    return margins.alpha / (LOOKS * cells)
+    level = margins.alpha / (2 * cells)
+    first = 1 - math.frexp(level)[1]  # exactly: 2^-first <= level < 2^(1 - first)
+    later = [max(FEWEST_PAIRS, first + SPARE_PAIRS)]
+    room = math.log1p(margins.detect) - math.log1p(margins.margin)
+    while len(later) < LOOKS - 1 or (later[-1] < MOST_PAIRS and later[-1] * room**2 < REACH**2):
+        later.append(math.ceil(GROWTH * later[-1]))
+    return {first: level} | dict.fromkeys(later, level / len(later))
 
 
 def find_speed(logs: Sequence[float], cells: int, margins: Margins = DEFAULT) -> SpeedFinding | None:
@@ -110,17 +112,19 @@ def find_speed(logs: Sequence[float], cells: int, margins: Margins = DEFAULT) ->
     """
     if not logs:
         return None
-    alpha, used = level(cells, margins), len(logs)
+    planned, used = looks(cells, margins), len(logs)
+    alpha = max(planned.values())  # of the first
     decision: Decision = "undecided"
     p_slower = p_within = 1.0
-    for look in (look for look in looks(cells, margins) if look <= len(logs)):
+    for look in (look for look in planned if look <= len(logs)):
+        alpha = planned[look]
         p_slower = p_above(logs[:look], math.log1p(margins.margin))
         p_within = p_below(logs[:look], math.log1p(margins.detect))
         decision = _decision(p_slower, p_within, p_below(logs[:look], -math.log1p(margins.detect)), alpha)
         if decision != "undecided":
             used = look
             break
-    left = (look for look in looks(cells, margins) if look > used)
+    left = (look for look in planned if look > used)
     return SpeedFinding(
         decision=decision,
         ratio=stats.hodges_lehmann(np.negative(logs[:used])).exp(),

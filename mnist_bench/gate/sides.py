@@ -5,30 +5,35 @@ be asked of a worker (one that speaks another refuses), and an editable install 
 without a word.
 """
 
+import itertools
 import json
 import math
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import psutil
+
 from mnist_bench.catalogue import ENTRY_POINT_GROUP, MODELS
 from mnist_bench.disk.folder import RunFolder
 from mnist_bench.errors import BenchError, Interrupted, UsageError
+from mnist_bench.machine import environment
 from mnist_bench.records import Cell, DataSet, Group, Matrix, RunOptions, Session, Trial, TrialSpec
 from mnist_bench.records import Side as SideName
-from mnist_bench.running.group import Observer, Settings, run_group
+from mnist_bench.running.group import Observer, Settings, run_group, run_pairs
 from mnist_bench.running.process import Interrupts, LocalWorker, uninstalled_package
 from mnist_bench.running.protocol import PROTOCOL_VERSION
-from mnist_bench.running.runner import trial_spec
+from mnist_bench.running.runner import WORKER_BYTES, trial_spec
 from mnist_bench.table import plain
 
 NAMES: tuple[SideName, SideName] = ("A", "B")
-PAIR_TOKEN_S = 2.0  # of each side of a process pair: rounds of blocks (docs/decisions/0016)
+PAIR_TOKEN_S = 1.0  # of each side of a process pair: rounds of blocks (docs/decisions/0031)
 PACKAGE = "mnist_bench"
 # What is kept from one process to the next, and is not told apart by the code that it was made from: a folder each.
 CACHES = {
@@ -225,7 +230,8 @@ def prove(a: Side, b: Side, interrupts: Interrupts) -> tuple[str, list[Path]]:
     Raises:
         UsageError: this program cannot speak with the working tree's own worker.
     """
-    before, after = ask(a, interrupts), ask(b, interrupts)
+    with ThreadPoolExecutor() as pool:  # both compile all of torch to their own bytecode
+        before, after = pool.map(lambda side: ask(side, interrupts), (a, b))
     refuse_the_others_code(a, b, before)
     refuse_the_others_code(b, a, after)
     if after.protocol != PROTOCOL_VERSION:
@@ -297,15 +303,28 @@ class Bench:
     observer: CheckObserver
     allow_plugins: bool = False
 
-    def pair(self, cell: Cell, number: int) -> list[Session | Trial]:
-        """One fresh process of each side; which of them starts first alternates (docs/log.md).
+    def abreast(self) -> int:
+        """How many pairs may live together: a core for each worker's start, and memory for all of them."""
+        free = min(psutil.virtual_memory().available, environment.available_memory_bytes())
+        return max(1, min(environment.available_cores(), free // WORKER_BYTES) // 2)
 
-        Returns:
-            The session, its members in the order A, B; or the trials that failed.
+    def pairs(self, asked: Sequence[tuple[Cell, int]]) -> Generator[list[Session | Trial], None, None]:
+        """Of each cell and number one fresh process of each side; which of them starts first alternates (docs/log.md).
+
+        All of them import and open their data side by side; then pair after pair is prepared, timed and ended.
+
+        Yields:
+            The session of a pair, its members in the order A, B; or the trials that failed.
         """
-        names = NAMES if number % 2 else NAMES[::-1]
-        found = list(self._executed([self._spec(name, cell, number, "p") for name in names], math.inf, train=False))
-        return [line for line in found if isinstance(line, Trial)] or found
+
+        def group(cell: Cell, number: int) -> Group:
+            names = NAMES if number % 2 else NAMES[::-1]
+            return Group(id=cell.id, specs=tuple(self._spec(name, cell, number, "p") for name in names))
+
+        groups, settings = list(itertools.starmap(group, asked)), self._settings(PAIR_TOKEN_S, math.inf)
+        rng = random.Random(f"{self.folder.run_id}/{groups[0].specs[0].id}")
+        for found in run_pairs(groups, settings=settings, rng=rng):
+            yield [line for line in found if isinstance(line, Trial)] or found
 
     def train(self, cell: Cell, seed: int, names: Sequence[SideName], within_s: float) -> list[Session | Trial]:
         """Sides trained one after the other, in random order, in deterministic mode.
@@ -325,7 +344,9 @@ class Bench:
                 spec = self._spec(name, cell, seed, "s")
                 alike = replace(spec.variant, deterministic=True)
                 spec = replace(spec, variant=alike, deterministic_if_possible=not spec.variant.deterministic)
-                (trial,) = (one for one in self._executed([spec], end_s, train=True) if isinstance(one, Trial))
+                settings, rng = self._settings(0.0, end_s), random.Random()
+                group = Group(id=spec.cell.id, specs=(spec,))
+                (trial,) = (one for one in run_group(group, settings=settings, rng=rng) if isinstance(one, Trial))
                 if trial.status != "timeout" or self.clock() < end_s:
                     known.append(trial)
         known.sort(key=lambda trial: trial.id)
@@ -339,10 +360,10 @@ class Bench:
         assert side.matrix is not None
         options = RunOptions(plugin_path=str(side.matrix_path.parent), allow_plugins=self.allow_plugins)
         spec = trial_spec(side.matrix, side.data, options, cell, number)
-        return replace(spec, id=f"{cell.id}/{kind}{number}@{name}", side=name)
+        return replace(spec, id=f"{cell.id}/{kind}{number}@{name}", side=name, steps_only=kind == "p")
 
-    def _executed(self, specs: Sequence[TrialSpec], end_s: float, *, train: bool) -> Iterator[Session | Trial]:
-        """A session of these trials, or their training."""
+    def _settings(self, budget_s: float, end_s: float) -> Settings:
+        """Of a session with so much token time, or of a training (0) that ends at ``end_s`` of the clock."""
 
         def launch(spec: TrialSpec) -> LocalWorker:
             side = self._side(spec.side)
@@ -351,12 +372,5 @@ class Bench:
             log = self.folder.log_path(f"{spec.cell.id}@{side.name}")
             return LocalWorker(spec, log.resolve(), side.environ, timeout_s, self.interrupts, side.root, side.python)
 
-        settings = Settings(
-            precision=0.0,  # a pair ends by its budget alone: to stop at a lucky look would be a choice
-            budget_s=0.0 if train else PAIR_TOKEN_S,
-            launch=launch,
-            observer=self.observer,
-        )
-        group = Group(id=specs[0].cell.id, specs=tuple(specs))
-        rng = random.Random(f"{self.folder.run_id}/{specs[0].id}")
-        return run_group(group, settings=settings, rng=rng, train=train)
+        # A pair ends by its budget alone: to stop at a lucky look would be a choice.
+        return Settings(precision=0.0, budget_s=budget_s, launch=launch, observer=self.observer)

@@ -113,7 +113,8 @@ class Bench:
             WorkerError: one of them failed.
         """
         a, b = self.laden({cell: rows})
-        match replace(self.gate, a=a, b=b).pair(cell, number)[0]:
+        [[found, *_]] = replace(self.gate, a=a, b=b).pairs([(cell, number)])
+        match found:
             case Session(rounds=rounds):
                 return Pair(rounds=rounds)
             case Trial(status="skipped", reason=reason):

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -97,30 +97,75 @@ def run_group(
     Raises:
         Interrupted, WorkerError: as the executor does; every worker has ended.
     """
-    started_at = now()
     for specs in [group.specs] if settings.together else [(spec,) for spec in group.specs]:
-        begin_ns, live = perf_counter_ns(), list[Member]()
-        workers: dict[str, LocalWorker] = {}
+        began, workers = (now(), perf_counter_ns()), dict[str, LocalWorker]()
         try:
-            for spec, lost in zip(specs, _opened(specs, workers, settings), strict=True):
-                match lost or _prepare(spec, workers, settings):
-                    case Member() as ready:
-                        live.append(ready)
-                    case outcome:
-                        yield trial_of(spec, outcome, started_at)
-            if not train:
-                live.sort(key=lambda member: member.spec.id)
-            for members in _sessions([member for member in live if member.spec.id not in timed], settings):
-                yield _session(group.id, members, settings, rng, begin_ns)
-            for member in rng.sample(live, len(live)):
-                found = _outcome(member, settings, train=train)
-                if train:
-                    member.worker.kill()
-                if found:
-                    yield trial_of(member.spec, found, started_at)
+            opened = zip(specs, _opened(specs, workers, settings), strict=True)
+            yield from _executed(group.id, opened, workers, settings, rng, began, timed, train)
         finally:
-            with ThreadPoolExecutor() as pool:  # what is left ends side by side
-                list(pool.map(methodcaller("kill"), workers.values()))
+            _end(workers.values())
+
+
+def run_pairs(groups: Sequence[Group], *, settings: Settings, rng: random.Random) -> Iterator[list[Session | Trial]]:
+    """Sessions alone, of groups whose workers all start side by side: nothing is timed until each has its data.
+
+    Yields:
+        Of each group, what it gave; its workers have then ended. A share of the common start is in its session's time.
+
+    Raises: as ``run_group``.
+    """
+    started_at, begin_ns, workers = now(), perf_counter_ns(), dict[str, LocalWorker]()
+    try:
+        every = [spec for group in groups for spec in group.specs]
+        lost = {spec.id: why for spec, why in zip(every, _opened(every, workers, settings), strict=True)}
+        share_ns = (perf_counter_ns() - begin_ns) // len(groups)
+        for group in groups:
+            opened, began = [(spec, lost[spec.id]) for spec in group.specs], (started_at, perf_counter_ns() - share_ns)
+            found = [*_executed(group.id, opened, workers, settings, rng, began)]
+            _end([workers[spec.id] for spec in group.specs if spec.id in workers])
+            yield found
+    finally:
+        _end(workers.values())
+
+
+def _end(workers: Collection[LocalWorker]) -> None:
+    """Whatever is left ends side by side."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(methodcaller("kill"), workers))
+
+
+def _executed(
+    group: str,
+    opened: Iterable[tuple[TrialSpec, Failure | Skip | None]],
+    workers: dict[str, LocalWorker],
+    settings: Settings,
+    rng: random.Random,
+    began: tuple[str, int],
+    timed: frozenset[str] = frozenset(),
+    train: bool = False,
+) -> Iterator[Session | Trial]:
+    """What is left to do of trials whose workers are open, or why they are not; as ``run_group``.
+
+    Args:
+        began: wall time, and the clock.
+    """
+    started_at, live = began[0], list[Member]()
+    for spec, lost in opened:
+        match lost or _prepare(spec, workers, settings):
+            case Member() as ready:
+                live.append(ready)
+            case outcome:
+                yield trial_of(spec, outcome, started_at)
+    if not train:
+        live.sort(key=lambda member: member.spec.id)
+    for members in _sessions([member for member in live if member.spec.id not in timed], settings):
+        yield _session(group, members, settings, rng, began[1])
+    for member in rng.sample(live, len(live)):
+        found = _outcome(member, settings, train=train)
+        if train:
+            member.worker.kill()
+        if found:
+            yield trial_of(member.spec, found, started_at)
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ class LiveTrial:
             durations = loop.settle(self._time_steps)
             self._keep(WARMUP, 0, durations)
         with self._waterfall.phase("check"):
-            trace = self._loss_trace()
+            trace = () if spec.steps_only else self._loss_trace()
             self._snapshot.restore()
             peaks = Peaks(host_bytes=process.tree_peak_bytes(), device_bytes=self._device.peak_bytes())
         self._block_steps = loop.block_steps(durations)
@@ -170,9 +170,12 @@ class LiveTrial:
         return one_step
 
     def _first_calls(self) -> tuple[float, float | None]:
-        """Calls every shape to come twice: full batch, tail batch, evaluation batch. Returns the awake seconds from the
-        process's start to the first finished step; and, where something is compiled, the seconds of the first calls
-        less those of the second."""
+        """Calls every shape to come twice: full, tail and evaluation batch; of a trial that is only timed, the first.
+
+        Returns:
+            The awake seconds from the process's start to the first finished step; and, where something is compiled, the
+            seconds of the first calls less those of the second.
+        """
         compiled = EXECUTIONS[self._spec.variant.execution].compiles
         ahead_s = self._call(self._score_ahead)
         with self._waterfall.phase("compile" if compiled else "warm-up"):
@@ -180,13 +183,14 @@ class LiveTrial:
             more_s = self._call(step, images, labels)
             first_step_s = self._waterfall.elapsed_s() - self._waterfall.asleep_s() - ahead_s
             more_s -= self._call(step, images, labels)
-            if tail := self._pipeline.train_images % self._spec.cell.batch_size:
-                more_s += self._more_at_first(step, images[:tail], labels[:tail])
-            with scoring(self._model):
-                scored, _ = next(iter(self._pipeline.test_batches()))
-                more_s += self._more_at_first(self._program.forward, scored)
-                if tail := self._pipeline.test_images % len(scored):
-                    more_s += self._more_at_first(self._program.forward, scored[:tail])
+            if not self._spec.steps_only:
+                if tail := self._pipeline.train_images % self._spec.cell.batch_size:
+                    more_s += self._more_at_first(step, images[:tail], labels[:tail])
+                with scoring(self._model):
+                    scored, _ = next(iter(self._pipeline.test_batches()))
+                    more_s += self._more_at_first(self._program.forward, scored)
+                    if tail := self._pipeline.test_images % len(scored):
+                        more_s += self._more_at_first(self._program.forward, scored[:tail])
         if compiled and not executions.graphs_compiled():
             raise TrialError("nothing was compiled: dynamo is switched off, or skips the whole model")
         return first_step_s, max(0.0, more_s) if compiled else None

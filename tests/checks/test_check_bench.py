@@ -75,15 +75,16 @@ def ended(lines: list[Any]) -> dict[str, tuple[str, str]]:
     return {line.side: (line.status, line.reason) for line in lines}
 
 
-def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tmp_path):
+def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tmp_path, monkeypatch):
     """With its own environment, log and limit; both have their data before one is prepared; nothing is trained."""
+    monkeypatch.setattr(sides, "PAIR_TOKEN_S", 2.0)
     for number in (1, 2):
-        (session,) = scene.bench.pair(make_cell(), number)
+        ((session,),) = scene.bench.pairs([(make_cell(), number)])
         assert session.members == tuple(f"{make_cell().id}/p{number}@{name}" for name in "AB")
         assert session.group == make_cell().id
         assert {one.seconds for one in session.rounds} == {(0.1, 0.1 * SLOWER)}
         assert median(round_log_ratios(session.rounds, 1, 0)) == pytest.approx(math.log(SLOWER))
-        assert len(session.rounds) == math.ceil(sides.PAIR_TOKEN_S)  # a second of token time each
+        assert len(session.rounds) == 2  # a second of token time each
     assert scene.launched() == ["p1@A", "p1@B", "p2@B", "p2@A"]
     words = [line.split()[0] for line in scene.log]
     assert words[:6] == ["launch", "open"] * 2 + ["prepare"] * 2
@@ -92,8 +93,30 @@ def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tm
         assert (spec.side, spec.cell, spec.plugin_path) == (name, make_cell(), str(tmp_path / name))
         assert (environ["SIDE"], root, log.name) == (name, tmp_path / name, f"mlp+cpu+b100+eager@{name}.log")
         assert timeout_s == {"A": 1800.0, "B": 900.0}[name]
-        assert not spec.variant.deterministic
+        assert (spec.variant.deterministic, spec.steps_only) == (False, True)
         assert spec.variant.threads is not None
+
+
+def test_pairs_start_side_by_side_and_are_then_timed_and_ended_one_after_the_other(scene):
+    both = make_cell(), make_cell("lenet5")
+    found = scene.bench.pairs([(both[0], 1), (both[1], 4)])
+    (first,) = next(found)
+    begun = [line.split() for line in scene.log]
+    assert [verb for verb, _ in begun[:8]] == ["launch", "open"] * 4
+    assert {name.rpartition("/")[0] for verb, name in begun[8:]} == {both[0].id}
+    assert [verb for verb, _ in begun].count("kill") == 2
+    ((second,),) = found
+    assert [one.group for one in (first, second)] == [one.id for one in both]
+    assert scene.launched() == ["p1@A", "p1@B", "p4@B", "p4@A"]
+
+
+@pytest.mark.parametrize(("cores", "gib", "pairs"), [(1, 64, 1), (2, 64, 1), (8, 64, 4), (8, 6.5, 2), (8, 1, 1)])
+def test_as_many_pairs_live_together_as_there_are_cores_and_memory_for_their_start(
+    scene, cores, gib, pairs, monkeypatch
+):
+    monkeypatch.setattr(environment, "available_cores", lambda: cores)
+    monkeypatch.setattr(sides.psutil, "virtual_memory", lambda: Mock(available=int(gib * 2**30), total=2**40))
+    assert scene.bench.abreast() == pairs
 
 
 def test_both_sides_are_trained_deterministically_one_after_the_other_in_either_order(scene):
@@ -106,13 +129,16 @@ def test_both_sides_are_trained_deterministically_one_after_the_other_in_either_
         assert [line.outcome.epochs.accuracy[-1] for line in found] == [0.95, 0.9]
         orders.add(tuple(scene.launched()[-2:]))
     assert {tuple(one[-1] for one in order) for order in orders} == {("A", "B"), ("B", "A")}
-    assert all(spec.variant.deterministic and spec.deterministic_if_possible for spec, *_ in scene.started)
+    assert all(
+        spec.variant.deterministic and spec.deterministic_if_possible and not spec.steps_only
+        for spec, *_ in scene.started
+    )
 
 
 def test_a_crash_in_a_pair_is_its_sides_fault(scene):
-    scene.scripts["B"] = answers(Block, CRASHED, 1)
+    scene.scripts["B"] = answers(Block, CRASHED)
     for number in (1, 2):
-        assert ended(scene.bench.pair(make_cell(), number)) == {"B": CRASH}
+        assert [ended(found) for found in scene.bench.pairs([(make_cell(), number)])] == [{"B": CRASH}]
 
 
 def test_a_training_that_fails_does_not_hide_the_other_side(scene):

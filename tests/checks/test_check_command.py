@@ -79,7 +79,7 @@ def bench(tmp_path, bench_environ, monkeypatch):
     monkeypatch.chdir(made.repo.root)
     monkeypatch.setattr(sides, "PAIR_TOKEN_S", 0.5)
     for module in (conduct, samples):
-        monkeypatch.setattr(module, "looks", lambda cells, margins: (1,))
+        monkeypatch.setattr(module, "looks", lambda cells, margins: {1: 0.001})
     monkeypatch.setattr(conduct, "detectable", lambda *_: 0.1)
     yield made
     made.end()

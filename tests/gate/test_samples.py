@@ -105,11 +105,14 @@ def test_the_first_decision_stands(early, later, found):
 
 @unhurried
 @given(st.integers(1, 10_000), st.floats(1e-4, 0.5))
-def test_the_first_look_has_the_fewest_pairs_that_can_decide(cells, alpha):
-    margins = Margins(alpha=alpha)
-    first, second, third, fourth = samples.looks(cells, margins)
-    assert 0.5**first <= samples.level(cells, margins) < 0.5 ** (first - 1)
-    assert first < second < third < fourth == 3 * second
+def test_the_first_look_has_the_fewest_pairs_that_can_decide_and_all_share_the_level(cells, alpha):
+    for margin, least in ((0.03, 4), (0.0, 4), (0.09, 6)):
+        planned = samples.looks(cells, Margins(alpha=alpha, margin=margin))
+        first, *later = planned
+        assert 0.5**first <= planned[first] == alpha / 2 / cells < 0.5 ** (first - 1)
+        assert sum(planned.values()) == pytest.approx(alpha / cells)
+        assert [first, *later] == sorted(planned)
+        assert len(planned) >= least
 
 
 class TestExactTest:
@@ -165,15 +168,15 @@ class TestDetectable:
     @settings(deadline=None, max_examples=25)  # each number of cells draws a sample
     @given(st.integers(1, 40), st.floats(0.001, 0.2))
     def test_laws(self, cells, sd):
+        first, second, *_, last = samples.looks(cells)
         found = [detectable(look, cells, sd) for look in samples.looks(cells)]
         assert found == sorted(found, reverse=True)
         assert found[-1] > 0.03
-        pairs = samples.looks(cells)[0]
-        assert detectable(pairs - 1, cells, sd) == math.inf
-        assert detectable(samples.looks(cells)[1] - 1, cells, sd) == found[0]  # pairs between looks find no more
-        assert detectable(pairs, cells, 2 * sd) > found[0]
-        assert detectable(pairs, cells, sd, power=0.99) > found[0] > detectable(pairs, cells, sd, power=0.5)
-        assert detectable(samples.looks(cells)[-1], cells, sd, Margins(margin=0.05)) > found[-1]
+        assert detectable(first - 1, cells, sd) == math.inf
+        assert detectable(second - 1, cells, sd) == found[0]  # pairs between looks find no more
+        assert detectable(first, cells, 2 * sd) > found[0]
+        assert detectable(first, cells, sd, power=0.99) > found[0] > detectable(first, cells, sd, power=0.5)
+        assert detectable(last, cells, sd, Margins(margin=0.05)) > found[-1]
 
 
 # ── accuracy ─────────────────────────────────────────────────────────────────────────────────────────────────────────

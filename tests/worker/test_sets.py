@@ -176,7 +176,7 @@ def test_a_set_goes_through_all(repo, run, tiny, tmp_path, monkeypatch, hasty):
         monkeypatch.setattr(module, "LocalWorker", InThisProcess)
     monkeypatch.setattr(sides, "prove", lambda a, b, interrupts: ("", []))
     for module in (conduct, samples):
-        monkeypatch.setattr(module, "looks", lambda cells, margins: (1,))
+        monkeypatch.setattr(module, "looks", lambda cells, margins: {1: 0.001})
     monkeypatch.setattr(sides, "PAIR_TOKEN_S", 0.1)
     for name in ("kmnist", "fashion-mnist", "tiny:load"):
         model, title = ("mlp", SETS[name].folder) if name in SETS else ("tiny:build", name)

@@ -118,6 +118,17 @@ return self.linear(images.flatten(1)) * (1 if self.scale is None else self.scale
     assert trial.train_epoch(0).samples == TRAIN
 
 
+@pytest.mark.parametrize(("steps_only", "scored", "tail"), [(False, 3, True), (True, 1, False)])
+def test_what_is_only_timed_prepares_what_its_steps_need(steps_only, scored, tail, tiny, tmp_path):
+    """An evaluation batch all the same: the work memory of steps is that of the first calls."""
+    name, forward = f"seen_{scored}", "calls.append(len(images))\nreturn self.linear(images.flatten(1))"
+    spec = plugin_spec(tiny, tmp_path, name, module(forward), steps_only=steps_only, batch_size=300, **SGD)
+    trial, ready = prepare(spec)
+    calls = sys.modules[name].calls
+    assert (calls.count(TEST), TRAIN % 300 in calls, bool(ready.loss_trace)) == (scored, tail, tail)
+    assert trial.block(7).steps >= 1
+
+
 @pytest.mark.parametrize(("recipe", "own", "other"), [("standard", TEST, TRAIN), ("tutorial", TRAIN, TEST)])
 @pytest.mark.parametrize("pipeline", ["resident", "tutorial"])
 def test_the_same_weights_are_scored_on_the_other_set_too(pipeline, recipe, own, other, tiny):
