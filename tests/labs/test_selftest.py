@@ -118,7 +118,7 @@ def fault(cell: str, size: float) -> Fault:
 )
 def test_an_experiment_is_a_line_of_the_table(faulty, kinds, line):
     """Of checks of mlp and lenet5, in this order, 2 minutes and 10 process pairs each; the last took long."""
-    speed = find_speed([0.0] * 10, 2, Margins())
+    speed = find_speed([0.0] * 10, 3, Margins())
 
     def judged(cell: Cell, kind: VerdictKind) -> Verdict:
         return Verdict(cell=cell, kind=kind, text="", speed=speed)
@@ -212,7 +212,7 @@ def test_from_calibration_to_the_last_check(run, machine, images, tmp_path):
     rows = [[(one["cell"], one["injected"]) for one in condition["faults"]] for condition in found["conditions"][:4]]
     assert rows == [[], *([(MLP.id, count), (LENET5.id, count)] for count in (50, 100, 200))]
     cells = [condition["checks"][0]["cells"] for condition in found["conditions"]]
-    assert {(cell["kind"], cell["speed"]["count"] >= 10) for cell in cells[0]} == {("pass", True)}
+    assert {(cell["kind"], cell["speed"]["count"] >= 9) for cell in cells[0]} == {("pass", True)}
     assert [cell["accuracy"]["change"]["estimate"] for cell in cells[4]] == pytest.approx([-0.02, -0.02])
     # What reached whom: work and wrong labels side B alone, all else both alike.
     assert (machine.loads("A"), machine.loads("B")) == ({0}, {50, 100, 200})
