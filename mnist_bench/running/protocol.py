@@ -11,7 +11,7 @@ import msgspec
 
 from mnist_bench.records import DataSet, Extras, FailureKind, Peaks, Scalar, StepTimes, TrialSpec, VariantClass, decode
 
-PROTOCOL_VERSION = 11
+PROTOCOL_VERSION = 12
 
 
 def _snake(name: str) -> str:
