@@ -9,7 +9,7 @@ TEST_STAMP := $(VENV)/installed-test
 export TORCH
 MATRIX ?= benchmarks.yaml
 
-.PHONY: help run reproduce test lint bench nightly bars docs clean
+.PHONY: help run reproduce test lint bench nightly bars gpu docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -50,6 +50,9 @@ bars: $(TEST_STAMP) ## the long proofs, by hand, on a quiet machine (hours)
 	$(BIN)/python -m pytest -m bars -s $(ARGS)
 	$(BIN)/python -m bench.aa
 	$(BIN)/python -m bench.overhead
+
+gpu: $(TEST_STAMP) ## writes docs/gpu.md: everything that needs an NVIDIA GPU (hours)
+	$(BIN)/python scripts/gpu.py $(ARGS)
 
 docs: $(STAMP) ## what is generated: docs/cli.md, the JSON Schema
 	$(BIN)/python scripts/matrix_schema.py > mnist_bench/schema.json.new
