@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mnist_bench.catalogue import MODELS
@@ -95,6 +95,28 @@ def reference_variant(matrix: Matrix) -> str | None:
     if any(variant.name == plain.name for variant in matrix.variants):
         return plain.name
     return next((v.name for v in variants_of(matrix) if dataclasses.replace(v, name=plain.name) == plain), None)
+
+
+def in_one_process(matrix: Matrix) -> dict[str, tuple[str, int]]:
+    """Of each variant with several processes the one that differs in them alone, if there is one; and their number."""
+    several = [variant for variant in matrix.variants if variant.processes > 1]
+    return {
+        one.name: (other.name, one.processes)
+        for one in several
+        for other in variants_of(matrix)
+        if dataclasses.replace(one, name=other.name, processes=1) == other
+    }
+
+
+def unshared(matrix: Matrix, images: int) -> Iterator[tuple[str, str]]:
+    """The variants whose processes cannot have equal shares of each batch of so many training images, and why."""
+    several = {variant.name: variant.processes for variant in matrix.variants if variant.processes > 1}
+    for cell in [cell for cell in expand(matrix) if cell.variant in several]:
+        processes, size = several[cell.variant], cell.batch_size
+        for batch, which in ((size, "a batch"), (images % size, "an epoch's last batch")):
+            if batch % processes:
+                words = f"{processes} cannot share {which} of {batch:,} equally: change them, or batch_sizes"
+                yield cell.variant, words
 
 
 def parse_filter(text: str) -> Filter:

@@ -42,6 +42,7 @@ class Measured:
         ok: the measurements of the seeds that are ok; steps: of their sessions.
         noise: the disturbances of each of these seeds, its sessions' included.
         vs_eager, vs_cpu: how many times faster a step is; paired: the weaker word of the two.
+        efficiency: how many times faster than in one process, timed together, over the number of processes.
         fastest: of its model and batch size, or not told from the fastest.
         pays_after: epochs of training that earn its compilation back, where they do.
     """
@@ -56,6 +57,7 @@ class Measured:
     threads: int | None = None
     vs_eager: "Interval | None" = None
     vs_cpu: "Interval | None" = None
+    efficiency: "Interval | None" = None
     paired: Paired | None = None
     fastest: bool = False
     pays_after: "Interval | None" = None
@@ -274,6 +276,21 @@ def _of_extras(path: str, unit: float = 1.0) -> Callable[[Measured], float | Non
     return lambda one: _median(value and value / unit for value in map(at(f"extras.{path}"), one.ok))
 
 
+def _ranks(one: Measured) -> list[tuple[float, float]]:
+    """Of each rank the ms of a step, and of one without all-reduce, where they were measured."""
+    return [
+        both for m in one.ok if m.extras for both in zip(m.extras.rank_step_ms, m.extras.rank_alone_ms, strict=False)
+    ]
+
+
+def _all_reduce(one: Measured) -> float | None:
+    return _median(max(0.0, 1 - alone / step) for step, alone in _ranks(one) if step)
+
+
+def _rank_steps(one: Measured) -> str | None:
+    return ", ".join(significant(step) for step, _ in _ranks(one)) or None
+
+
 def _doubts(one: Measured) -> str | None:
     found = [*(why for seed in one.noise for why in seed), *(mark for m in one.ok for mark in m.marks), *one.doubts]
     return "; ".join(dict.fromkeys(found)) or None
@@ -345,6 +362,9 @@ FIGURES: tuple[Figure, ...] = (
     Figure("recompilations", "recompilations", "count", "lower", _of_extras("recompilations")),
     Figure("kernels_per_step", "kernels/step", "count", "lower", _of_extras("kernels")),
     Figure("device_busy", "device busy", "fraction", "higher", _of_extras("busy")),
+    Figure("scaling_efficiency", "efficiency", "fraction", "higher", lambda one: one.efficiency, 3, 6, bounded=True),
+    Figure("all_reduce_share", "all-reduce", "fraction", "lower", _all_reduce, 3),
+    Figure("rank_step_ms", "step ms by rank", "", None, _rank_steps, kind=str),
     Figure("device_name", "device", "", None, lambda one: one.ok[0].device_name, kind=str),
     Figure("threads", "threads", "", None, lambda one: one.threads, kind=int),
     Figure("noisy_trials", "noisy trials", "", None, lambda one: sum(map(bool, one.noise)), kind=int),
@@ -375,6 +395,9 @@ HELP: Mapping[str, str] = {
     "recompilations": "how often a frame was compiled anew, for another shape or mode",
     "kernels_per_step": "kernels that a training step executes on the device",
     "device_busy": "the share of a training step in which the device works",
+    "scaling_efficiency": "how much faster a step is than in one process, over the number of processes; 95 % interval",
+    "all_reduce_share": "the share of a step that is gone without all-reduce, waiting for other processes included",
+    "rank_step_ms": "the median training step by the clock of each of several processes",
 }
 BY_KEY: Mapping[str, Figure] = {figure.key: figure for figure in FIGURES}
 KEYS: Mapping[str, Figure] = {key: figure for figure in FIGURES for key in figure.keys}

@@ -132,11 +132,11 @@ class Variant:
         fused_optimizer: One kernel for the optimizer's whole step.
         channels_last: Images in NHWC memory order.
         fast_dropout: Masks of dropout by 16 random bits an element.
-        threads: CPU threads. Default: the cores that affinity and cgroup leave.
+        threads: CPU threads of a process. Default: the cores that affinity and cgroup leave, over the processes.
         onednn: Convolutions and matrix products by oneDNN, where it has them (CPU).
         flush_denormal: Treat denormal numbers as zero (CPU).
         deterministic: Only deterministic algorithms.
-        processes: Processes of a trial; this version has 1.
+        processes: Processes that train together (DistributedDataParallel), each on its share of every batch.
     """
 
     name: Name
@@ -152,7 +152,7 @@ class Variant:
     onednn: bool = True
     flush_denormal: bool = False
     deterministic: bool = False
-    processes: Annotated[int, Ge(1), Le(1)] = 1
+    processes: Annotated[int, Ge(1), Le(16)] = 1
 
 
 BUILTIN_VARIANTS: dict[str, Variant] = {
@@ -411,7 +411,8 @@ class Extras:
 
     ``sample_flops`` of training on one sample; ``ceiling_flops_s`` of matrix products, a second; ``latency`` of one
     image; ``graph_breaks`` and ``recompilations`` of dynamo until then; ``kernels`` that a step executes on the device,
-    ``busy``: the share of a step in which any of them does.
+    ``busy``: the share of a step in which any of them does; of each of several processes, a step in its own time
+    (``rank_step_ms``), and without all-reduce (``rank_alone_ms``).
     """
 
     sample_flops: Figure | None = None
@@ -421,6 +422,8 @@ class Extras:
     recompilations: Count | None = None
     kernels: Figure | None = None
     busy: Fraction | None = None
+    rank_step_ms: tuple[Seconds, ...] = ()
+    rank_alone_ms: tuple[Seconds, ...] = ()
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, tag="measurement", rename={"class_": "class"}):

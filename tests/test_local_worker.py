@@ -98,6 +98,7 @@ MEMORY = "out of memory in block: raise limits.memory_gib"
 DEATHS = {
     "os._exit(7)": ("crashed", f"exited with 7 {LOG}"),
     "os.abort()": ("crashed", f"killed by SIGABRT {LOG}"),
+    "print('rank 1 of 2: gone', flush=True); os._exit(128 + 9)": ("crashed", f"rank 1 of 2: {KILLED}"),
     "os.kill(os.getpid(), signal.SIGKILL)": ("crashed", KILLED),
     "print('std::bad_alloc'); sys.stdout.flush(); os.abort()": ("oom", MEMORY),
     "bytearray(1 << 62)": ("oom", MEMORY),

@@ -12,9 +12,10 @@ from mnist_bench.analysis import answers
 from mnist_bench.analysis.answers import CLASS_MARGIN, ENOUGH_SEEDS
 from mnist_bench.analysis.keys import threads_of
 from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up, weakest
-from mnist_bench.cells import reference_variant
+from mnist_bench.cells import in_one_process, reference_variant
 from mnist_bench.figures import BY_KEY, Measured, Row, bounds, points, ratio, take, throughput
 from mnist_bench.records import STATUSES, Cell, Manifest, Matrix, Measurement, Session, Trial, VariantClass
+from mnist_bench.stats import Interval
 from mnist_bench.table import grouped, joined
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class Run:
     def reference_of(self, cell: Cell) -> Cell:
         """The cell of the reference variant; itself, where there is none."""
         return replace(cell, variant=reference_variant(self.manifest.matrix) or cell.variant)
+
+    @cached_property
+    def in_one_process(self) -> Mapping[str, tuple[str, int]]:
+        return in_one_process(self.manifest.matrix)
 
     @cached_property
     def pending(self) -> tuple[str, ...]:
@@ -145,10 +150,17 @@ def _compared(run: Run, one: Measured, reference: Cell, on_cpu: Cell, fastest: b
         doubts=one.doubts + (_disagreement(one, run.cells[reference], eager) if eager and one.noisy else ()),
         vs_eager=eager.interval if eager else None,
         vs_cpu=cpu.interval if cpu else None,
+        efficiency=_efficiency(run, one.cell),
         paired=weakest(eager, cpu),
         fastest=fastest,
         pays_after=pays.epochs if pays else None,
     )
+
+
+def _efficiency(run: Run, cell: Cell) -> Interval | None:
+    single, processes = run.in_one_process.get(cell.variant, (cell.variant, 1))
+    speed = speed_up(run.pairs(replace(cell, variant=single), cell), run.index)
+    return speed.interval.scaled(1 / processes) if speed and speed.paired != "unpaired" else None
 
 
 def _row(one: Measured) -> Row:

@@ -18,7 +18,7 @@ import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from mnist_bench.catalogue import CAPTURING_MODES, CODE, DATASETS, ENTRY_POINT_GROUP, EXECUTIONS, MODELS, device_names
-from mnist_bench.cells import AXES, expand, variants_of
+from mnist_bench.cells import AXES, expand, unshared, variants_of
 from mnist_bench.config import positions
 from mnist_bench.config.positions import at, described
 from mnist_bench.disk.files import read_regular
@@ -369,6 +369,15 @@ def _of_variant(variant: Variant, item: Mapping[str, Any]) -> Iterator[Fault]:
         mend = "set pipeline: tensors or torchvision, or remove workers"
         message = f"the resident pipeline has no loader to give workers to: {mend}"
         yield Fault(("workers",), message, of_key=True)
+    if variant.processes > 1:
+        yield from _of_processes(variant)
+
+
+def _of_processes(variant: Variant) -> Iterator[Fault]:
+    beside = {"execution": variant.execution != "eager", "precision": variant.precision == "bf16-weights"}
+    for name in (name for name, unfit in beside.items() if unfit):
+        words = f"{name}: {getattr(variant, name)}"
+        yield Fault(("processes",), f"more than 1 does not go with {words}: remove one of the two")
 
 
 def _of_compile(variant: Variant) -> Iterator[Fault]:
@@ -438,6 +447,10 @@ def _of_cells(matrix: Matrix) -> Iterator[Fault]:
     if not cells:
         yield Fault(("exclude",), "leaves no cell: exclude less", of_key=True)
         return
+    images = 0 if ":" in matrix.dataset else TRAIN_IMAGES  # of code it is said once it was called
+    axis = [variant.name for variant in matrix.variants]
+    for name, message in dict.fromkeys(unshared(matrix, images)):
+        yield Fault(("variants", axis.index(name), "processes"), message)
     yield from _unmatched("expect", matrix.expect, cells, "so it would never be checked")
     yield from _unmatched("gate", matrix.gate, cells, "so it would never be checked")
     names = [variant.name for variant in variants_of(matrix)]

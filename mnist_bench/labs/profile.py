@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from mnist_bench.cells import variant_of
 from mnist_bench.disk.folder import file_name
+from mnist_bench.errors import UsageError
 from mnist_bench.figures import significant
 from mnist_bench.machine import noise
 from mnist_bench.records import Cell, Failure, Matrix, Skip
@@ -69,10 +71,13 @@ def carry_out(
     """Profiles a cell in a fresh worker, with the first seed.
 
     Raises:
+        UsageError: it has several processes.
         DataError, DownloadError: no usable data set.
         Interrupted, WorkerError: as the executor does.
         OSError: the folder of the trace cannot be made.
     """
+    if variant_of(matrix, cell.variant).processes > 1:
+        raise UsageError(f"CELL: {cell.id} has several processes, whose steps wait for each other: profile it in one")
     place = options.output_dir / FOLDER / file_name(cell.id)
     trace, log = Path(f"{place}.json"), Path(f"{place}.log")
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ def _epoch_s(cell: Cell, matrix: Matrix, variant: Variant, cores: int, data: Dat
         return steps * ACCELERATOR_STEP_S + loading
     train_flops, eval_flops = MODELS.get(model_of(matrix, cell.model).model, PLUG_IN).flops
     pixels = math.prod(data.shape) / math.prod(MNIST.shape)  # of an image, in those of MNIST's
-    rate = FLOPS_PER_CORE * min(cores, variant.threads or cores)
+    rate = FLOPS_PER_CORE * min(cores, (variant.threads or cores) * variant.processes)
     return pixels * (trained * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
 
 
@@ -113,10 +113,10 @@ def execution_problem(device: str, variant: Variant) -> str | None:
     >>> execution_problem("cpu", Variant(name="graph", execution="cuda_graph"))
     'execution cuda_graph exists on cuda alone, not on cpu'
     """
-    wanted = EXECUTIONS[variant.execution].device
-    if wanted in ("", device.partition(":")[0]):
-        return None
-    return f"execution {variant.execution} exists on {wanted} alone, not on {device}"
+    wanted, kind = EXECUTIONS[variant.execution].device, device.partition(":")[0]
+    if variant.processes > 1 and kind not in ("cpu", "cuda"):
+        return f"several processes train on cpu and cuda, not on {device}"
+    return None if wanted in ("", kind) else f"execution {variant.execution} exists on {wanted} alone, not on {device}"
 
 
 def compiler_problem(variant: Variant, host: Host) -> tuple[str, str] | None:

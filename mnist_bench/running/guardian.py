@@ -37,9 +37,7 @@ def split(lifeline: int, worker_only: tuple[int, ...], scratch: str) -> None:
     if worker == 0:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != guardian:  # it died before the line above
-            os._exit(1)
+        end_with(guardian)
         for descriptor in (lifeline, wakeup_read, wakeup_write):
             os.close(descriptor)
         return
@@ -48,6 +46,13 @@ def split(lifeline: int, worker_only: tuple[int, ...], scratch: str) -> None:
     code = _watch(worker, lifeline, wakeup_read)
     shutil.rmtree(scratch, ignore_errors=True)
     os._exit(code)
+
+
+def end_with(parent: int) -> None:
+    """Ends this process with its parent (Linux)."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
 
 
 def _watch(worker: int, lifeline: int, wakeup: int) -> int:

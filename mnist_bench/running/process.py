@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import site
@@ -33,6 +34,7 @@ LINE_LIMIT = 1 << 20
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NO_SPACE = "No space left on device"
+RANK_GONE = r"^rank \d+ of \d+: (?=gone$)"  # by the launcher of several ranks, of the first that died
 NS = 1e-9
 
 
@@ -129,6 +131,8 @@ class LocalWorker:
     def _command(self, requests: int, replies: int, lifeline: int) -> list[str]:
         pipes = [f"--requests={requests}", f"--replies={replies}", f"--lifeline={lifeline}"]
         known = [f"--started-ns={self.started_ns}", f"--scratch={self._scratch}"]
+        if (count := self.spec.variant.processes) > 1:  # a worker of an older version knows no such flag
+            known.append(f"--processes={count}")
         return [self._python, "-m", "mnist_bench.worker", *pipes, *known]
 
     @property
@@ -211,15 +215,16 @@ class LocalWorker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(DEATH_SECONDS)
         self.kill()
-        code = self._process.returncode
-        if any(words in self._tail() for words in ("bad_alloc", "MemoryError")):
+        code, tail = self._process.returncode, self._tail()
+        if any(words in tail for words in ("bad_alloc", "MemoryError")):
             return Failed(kind="oom", reason=f"out of memory in {request.type}: raise limits.memory_gib")
+        rank = "".join(re.findall(RANK_GONE, tail, re.MULTILINE)[-1:])
         number = code - SIGNALLED if code > SIGNALLED else -code
+        how, hint = f"exited with {code}", ""
         if code not in (0, 1) and number in set(signal.Signals):
-            name = signal.Signals(number).name
-            hint = "; the kernel's out-of-memory killer, perhaps" if name == "SIGKILL" else ""
-            return Failed(kind="crashed", reason=f"killed by {name} in {request.type}{hint} (log: {self._log.name})")
-        return Failed(kind="crashed", reason=f"exited with {code} in {request.type} (log: {self._log.name})")
+            how = f"killed by {signal.Signals(number).name}"
+            hint = "; the kernel's out-of-memory killer, perhaps" if number == signal.SIGKILL else ""
+        return Failed(kind="crashed", reason=f"{rank}{how} in {request.type}{hint} (log: {self._log.name})")
 
     def _tail(self, size: int = 4096) -> str:
         with self._log.open("rb") as file:

@@ -202,6 +202,8 @@ def _misfits(matrix: Matrix, data: DataSet) -> Iterator[str]:
         yield f"models: {', '.join(built_in)}: made for images of {wanted}; {data.name} has {have}: name your own"
     for size in dict.fromkeys(one.batch_size for one in planned if one.batch_size > data.sizes[0]):
         yield f"batch_sizes: {size} is more than the {data.sizes[0]:,} training images of {data.name}"
+    for name, why in dict.fromkeys(cells.unshared(matrix, data.sizes[0])):
+        yield f"variants: {name}: processes: {why}"
 
 
 def _plan(folder: RunFolder, manifest: Manifest, order: Sequence[cells.GroupTrials], options: Options) -> RunPlan:
@@ -224,7 +226,7 @@ def trial_spec(matrix: Matrix, dataset: DataSet, options: RunOptions, cell: Cell
         cell=cell,
         seed=seed,
         model=cells.model_of(matrix, cell.model),
-        variant=replace(variant, threads=variant.threads or environment.available_cores()),
+        variant=replace(variant, threads=variant.threads or max(1, environment.available_cores() // variant.processes)),
         recipe=matrix.recipe,
         epochs=matrix.epochs,
         data=dataset,
@@ -355,7 +357,10 @@ def _local(plan: RunPlan, environ: Mapping[str, str], interrupts: Interrupts, sp
 def fits(groups: Sequence[Group], manifest: Manifest, observer: Observer) -> bool:
     """Whether the trials of the largest group that will live can do so together in this machine's memory."""
     host = this_host()
-    lives = [sum(skip_reason(spec.cell, spec.variant, host) is None for spec in group.specs) for group in groups]
+    lives = [
+        sum(spec.variant.processes for spec in group.specs if skip_reason(spec.cell, spec.variant, host) is None)
+        for group in groups
+    ]
     largest = max(lives, default=0)
     needed = largest * WORKER_BYTES
     available = min(psutil.virtual_memory().available, manifest.environment.memory_bytes)

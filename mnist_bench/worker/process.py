@@ -71,30 +71,38 @@ def describe_numerics(variant: Variant, device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def on_random_core(rng: random.Random) -> Iterator[None]:
+def on_random_core(rng: random.Random, rank: int = 0) -> Iterator[None]:
     """Keeps the calling thread on one of its cores, drawn anew for each block; nothing where the system cannot.
 
     Cores of a shared machine differ, and a thread stays where it was: one process may have its main thread on the
     better core for a whole session, and a difference between cores would look like one between variants. With the same
-    ``rng`` two processes take the same core. Threads that there are already (OpenMP's) stay free.
+    ``rng`` two processes take the same core, each rank of a trial another. Threads that there are already (OpenMP's)
+    stay free.
     """
     if not hasattr(os, "sched_setaffinity"):  # macOS
         yield
         return
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {rng.choice(sorted(cores))})
+    drawn = rng.sample(sorted(cores), len(cores))
+    os.sched_setaffinity(0, {drawn[rank % len(drawn)]})
     try:
         yield
     finally:
         os.sched_setaffinity(0, cores)
 
 
-def tree_peak_bytes() -> int:
+def tree_peak_bytes(launcher: int | None = None) -> int:
     """The sum of the peaks of this process and of its living children (``VmHWM``; macOS: present size of children).
 
     Processes that have ended (a compiler, say) are not in it. The process's own is not that of whoever started it, as
     it would be after an exec: the guardian forks it.
+
+    Args:
+        launcher: of several ranks the process that started them, whose tree it is then.
     """
+    if launcher is not None:
+        top = psutil.Process(launcher)
+        return sum(map(_peak_bytes, (top, *top.children(recursive=True))))
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return own + sum(_peak_bytes(child) for child in psutil.Process().children(recursive=True))
 

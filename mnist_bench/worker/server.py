@@ -10,10 +10,11 @@ from msgspec import structs
 
 from mnist_bench.errors import BenchError, Diverged
 from mnist_bench.records import FailureKind, encode
-from mnist_bench.running.protocol import Failed, Filled, Finished, Reply, Request, Unavailable, decode_request
+from mnist_bench.running.protocol import Evaluate, Failed, Filled, Finished, Reply, Request, Unavailable, decode_request
 from mnist_bench.table import shortened
 from mnist_bench.worker.executions import is_compile_error
 from mnist_bench.worker.loop import Waterfall, clock
+from mnist_bench.worker.ranks import ALONE, Ranks
 from mnist_bench.worker.trial import LiveTrial
 
 REASON_LENGTH = 400
@@ -21,18 +22,29 @@ OURS = (f"{Path(__file__).parents[1]}/", f"{Path(torch.__file__).parent}/")  # f
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "Cannot allocate memory")
 
 
-def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int) -> None:
-    """Answers requests until ``finish``, a failure, or the end of ``requests``; sleeps in between."""
+def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int, *, launched: bool = False) -> None:
+    """Answers requests until ``finish``, a failure, or the end of ``requests``; sleeps in between.
+
+    Args:
+        launched: as one of several ranks. Rank 0 alone reads, evaluates, and replies to what went well.
+    """
+    ranks = Ranks.join() if launched else ALONE
     waterfall = Waterfall(clock, started_ns)
     waterfall.add("import", clock() - started_ns)
-    trial = LiveTrial(waterfall)
+    trial = LiveTrial(waterfall, ranks)
     while True:
         with waterfall.asleep():
-            line = requests.readline()
+            line = ranks.told(b"" if ranks.rank else requests.readline())
         if not line:
             return
-        reply = answer(trial, decode_request(line))
-        replies.write(encode(reply))
+        request = decode_request(line)
+        if ranks.rank and isinstance(request, Evaluate):
+            continue
+        reply = answer(trial, request)
+        if isinstance(reply, Failed):
+            reply = ranks.failure(reply)
+        if not ranks.rank or isinstance(reply, Failed):
+            replies.write(encode(reply))
         if isinstance(reply, Failed | Filled | Finished | Unavailable):
             return
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from mnist_bench.worker.loop import NS, Batch, TrainedEpoch, Waterfall, clock, e
 from mnist_bench.worker.models import as_weights, build_model, build_optimizer, scoring
 from mnist_bench.worker.pipelines import Pipeline, Resident, epoch_order
 from mnist_bench.worker.process import Relocator, Snapshot, state_tensors
+from mnist_bench.worker.ranks import ALONE, Ranks
 
 TRACE_STEPS, TRACE_IMAGES = (3, 20), 5000  # the least and the most of a loss trace, and images that are enough
 RECAPTURE_BLOCKS = 5  # captured graphs have fixed addresses: they are captured again every so many blocks
@@ -44,10 +46,11 @@ class LiveTrial:
 
     Args:
         waterfall: its clock runs since the process was started.
+        ranks: the processes of the trial, of which this is one; they must come to the same places.
     """
 
-    def __init__(self, waterfall: Waterfall) -> None:
-        self._waterfall = waterfall
+    def __init__(self, waterfall: Waterfall, ranks: Ranks = ALONE) -> None:
+        self._waterfall, self._ranks = waterfall, ranks
         self._samples: list[np.ndarray[Any, Any]] = []
         self._blocks_ns: list[list[int]] = []
         self._orders, self._seen = hashlib.sha256(), set[bytes]()
@@ -64,7 +67,7 @@ class LiveTrial:
         if protocol != messages.PROTOCOL_VERSION:
             raise TrialError(f"the runner speaks protocol {protocol}, this worker {messages.PROTOCOL_VERSION}")
         self._spec, self._training = spec, training_of(spec.model, spec.recipe, spec.data)
-        self._device = open_device(spec.cell.device)
+        self._device = open_device(self._ranks.device(spec.cell.device))
         with self._waterfall.phase("data"):
             data.verify(spec.data)
         self._pipeline = self._open_pipeline(self._training)
@@ -74,7 +77,8 @@ class LiveTrial:
         """Device, model, compilation, warm-up, the loss trace: each a phase; leaves the state as built."""
         spec = self._spec
         with self._waterfall.phase("device"):
-            if unavailable := self._open_device():
+            found = self._ranks.gathered(self._open_device())
+            if unavailable := next(filter(None, found), None):
                 return unavailable
         self._transfer(self._pipeline)
         with self._waterfall.phase("build"):
@@ -88,7 +92,9 @@ class LiveTrial:
         with self._waterfall.phase("check"):
             trace = () if spec.steps_only else self._loss_trace()
             self._snapshot.restore()
-            peaks = Peaks(host_bytes=process.tree_peak_bytes(), device_bytes=self._device.peak_bytes())
+            peaks = Peaks(
+                host_bytes=process.tree_peak_bytes(self._ranks.launcher), device_bytes=self._device.peak_bytes()
+            )
         self._block_steps = loop.block_steps(durations)
         return messages.Prepared(
             pairable=spec.variant.workers == 0,
@@ -99,26 +105,29 @@ class LiveTrial:
             time_to_first_step_s=first_step_s,
             compile_s=compile_s,
             peaks=peaks,
-            gpu=self._device.uuid(),
+            gpu=self._device.uuid() if self._ranks.count == 1 else "",  # of several the energy is not known
         )
 
     def _open_device(self) -> messages.Unavailable | None:
         variant = self._spec.variant
         if reason := self._device.missing():
-            return messages.Unavailable(scope="device", reason=reason)
+            # A GPU that only another rank would have is missing to this variant alone.
+            return messages.Unavailable(scope="variant" if self._ranks.rank else "device", reason=reason)
         reason = forecast.execution_problem(self._spec.cell.device, variant)
         if reason := reason or executions.missing_compiler(variant, self._device.torch_device):
             return messages.Unavailable(scope="variant", reason=reason)
         lenient = self._spec.deterministic_if_possible
         process.apply_numerics(variant, self._device.torch_device, deterministic_if_possible=lenient)
         if self._spec.memory_bytes is not None:
-            self._device.limit_memory(self._spec.memory_bytes)
+            self._device.limit_memory(self._spec.memory_bytes // self._ranks.count)
         return None
 
     def _open_pipeline(self, training: Training) -> Pipeline:
         with self._waterfall.phase("data"):
             make: Callable[..., Pipeline] = load(PIPELINES[self._spec.variant.pipeline])
-            return make(self._spec, training, self._device.torch_device)
+            cell = self._spec.cell
+            own = replace(cell, batch_size=cell.batch_size // self._ranks.count)
+            return make(replace(self._spec, cell=own), training, self._device.torch_device)
 
     def _transfer(self, pipeline: Pipeline) -> None:
         with self._waterfall.phase("transfer"):
@@ -139,7 +148,13 @@ class LiveTrial:
         self._optimizer = build_optimizer(
             self._model, training.optimizer, training.lr, fused=fused, capturable=execution.captured
         )
-        self._program: Program = load(execution)(self._model, self._optimizer, spec.variant, device)
+        self._trained = self._ranks.parallel(self._model, device)
+        self._program: Program = load(execution)(self._trained, self._optimizer, spec.variant, device)
+        if self._trained is not self._model:  # which scores without a word to the other ranks
+            forward = executions.with_precision(self._model, spec.variant, device)
+            self._program = replace(self._program, forward=forward)
+        if self._ranks.rank:  # weights are rank 0's, dropout is its own
+            torch.manual_seed(spec.seed + (self._ranks.rank << 32))
         if execution.captured:
             assert isinstance(self._pipeline, Resident)  # a matrix with another is refused
             graph = Graph(self._program.step, self._pipeline, self._device, spec.cell.batch_size)
@@ -156,8 +171,12 @@ class LiveTrial:
         if size > count:
             raise TrialError(f"batch_sizes: {size} is more than the {count:,} training images of the data set")
         orders = (epoch_order(self._spec.seed, WARMUP_EPOCH - repeat, count) for repeat in itertools.count())
-        whole = (self._pipeline.train_batches(order[: count // size * size]) for order in orders)
+        whole = (self._batches(order[: count // size * size]) for order in orders)
         return itertools.chain.from_iterable(whole)
+
+    def _batches(self, order: torch.Tensor) -> Iterator[Batch]:
+        """Batches of these images, or of each batch what this rank trains on."""
+        return self._pipeline.train_batches(self._ranks.share(order, self._spec.cell.batch_size))
 
     def _steady_step(self) -> Callable[[], None]:
         """One step as ``loop.train_epoch`` has it, on the next full batch."""
@@ -184,7 +203,7 @@ class LiveTrial:
             first_step_s = self._waterfall.elapsed_s() - self._waterfall.asleep_s() - ahead_s
             more_s -= self._call(step, images, labels)
             if not self._spec.steps_only:
-                if tail := self._pipeline.train_images % self._spec.cell.batch_size:
+                if tail := self._pipeline.train_images % self._spec.cell.batch_size // self._ranks.count:
                     more_s += self._more_at_first(step, images[:tail], labels[:tail])
                 with scoring(self._model):
                     scored, _ = next(iter(self._pipeline.test_batches()))
@@ -218,10 +237,10 @@ class LiveTrial:
         return self._call(function, *arguments) - self._call(function, *arguments)
 
     def _time_steps(self, count: int) -> list[int]:
-        """The ns of at least so many steps; a step of a replay lasts the mean of its steps."""
+        """The ns of at least so many steps, by rank 0's clock; a step of a replay lasts the mean of its steps."""
         self._losses.clear()
         each = self._program.steps
-        calls = self._device.time_steps(self._one_step, -(-count // each))
+        calls = self._ranks.told(self._device.time_steps(self._one_step, -(-count // each)))
         return [duration // each for duration in calls for _ in range(each)]
 
     def _recapture(self) -> None:
@@ -239,11 +258,12 @@ class LiveTrial:
             module.eval()
         self._recapture()
         self._snapshot.restore()
-        losses = [self._program.step(*batch) for batch in self._pipeline.train_batches(wanted)]
+        losses = [self._program.step(*batch) for batch in self._batches(wanted)]
         for module in dropouts:
             module.train()
         self._recapture()
-        finite = itertools.takewhile(math.isfinite, torch.cat([loss.flatten() for loss in losses]).tolist())
+        found = self._ranks.gathered(torch.cat([loss.flatten() for loss in losses]).tolist())
+        finite = itertools.takewhile(math.isfinite, map(fmean, zip(*found, strict=True)))
         return tuple(float(f"{loss:.6g}") for loss in finite)
 
     # ── session ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -254,7 +274,7 @@ class LiveTrial:
         Args:
             seed: of the round: all members begin it on the same core; their spacers differ.
         """
-        with self._waterfall.phase("session"), process.on_random_core(random.Random(seed)):
+        with self._waterfall.phase("session"), process.on_random_core(random.Random(seed), self._ranks.rank):
             self._refresh(random.Random(f"{seed}/{self._spec.id}"))
             self._one_step()
             with self._no_compilation("the timing session"):
@@ -300,7 +320,7 @@ class LiveTrial:
                 raise TrialError(f"epoch {epoch}: the order is that of an earlier epoch")
             self._seen.add(digest)
         with self._no_compilation(f"epoch {epoch}"):
-            batches, steps = self._pipeline.train_batches(order), math.ceil(count / self._spec.cell.batch_size)
+            batches, steps = self._batches(order), math.ceil(count / self._spec.cell.batch_size)
             trained = train_epoch(self._program.step, batches, steps, self._device.synchronize)
         seconds, loader_ns = (trained.ended - trained.started) * NS, trained.loader_ns()
         self._waterfall.add("loader wait", loader_ns)
@@ -308,7 +328,7 @@ class LiveTrial:
         with self._waterfall.phase("audit"):
             self._keep(TRAINING, epoch, trained.steps[1::2], trained.steps[0::2])
             loss = self._audit(epoch, trained)
-        return messages.EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=trained.images)
+        return messages.EpochDone(seconds=seconds, loader_s=loader_ns * NS, loss=loss, samples=count)
 
     def _audit(self, epoch: int, trained: TrainedEpoch) -> float:
         """Returns the epoch's mean loss.
@@ -317,9 +337,9 @@ class LiveTrial:
             Diverged: it is not finite.
             TrialError: images were dropped or doubled, or no weight has changed.
         """
-        if trained.images != (count := self._pipeline.train_images):
-            raise TrialError(f"epoch {epoch}: {trained.images} images were trained on, not {count}")
-        loss = trained.mean_loss()
+        if (images := sum(self._ranks.gathered(trained.images))) != (count := self._pipeline.train_images):
+            raise TrialError(f"epoch {epoch}: {images} images were trained on, not {count}")
+        loss = fmean(self._ranks.gathered(trained.mean_loss()))
         if not math.isfinite(loss):
             raise Diverged(f"the mean training loss of epoch {epoch + 1} is {loss}: lower the learning rate")
         if epoch == 0 and not self._snapshot.weights_changed():
@@ -350,15 +370,15 @@ class LiveTrial:
     def finish(self) -> messages.Finished:
         """Writes the raw samples; the last word. What follows (exit) is timed by the runner."""
         with self._waterfall.phase("teardown"):
-            if self._samples and self._spec.samples_path:
+            if self._samples and self._spec.samples_path and not self._ranks.rank:
                 raw = io.BytesIO()  # written by one call: numpy's own error on a full disk does not say so
                 np.save(raw, np.concatenate(self._samples))
                 Path(self._spec.samples_path).write_bytes(raw.getbuffer())
             found = process.describe_numerics(self._spec.variant, self._device.torch_device)
-            found["weights"] = str(next(self._model.parameters()).dtype)
+            found["weights"], found["processes"] = str(next(self._model.parameters()).dtype), self._ranks.count
             if self._program.skipped is not None:
                 found["skipped_steps"] = int(self._program.skipped.item())
-            host_peak, device_peak = process.tree_peak_bytes(), self._device.peak_bytes()
+            host_peak, device_peak = process.tree_peak_bytes(self._ranks.launcher), self._device.peak_bytes()
         with self._waterfall.phase("extras"):
             cold = self._spec.variant.compile.cache == "warm" and executions.compiled_anew()
             measured, missed = self._extras() if self._spec.extras else (None, ())
@@ -376,8 +396,13 @@ class LiveTrial:
 
     def _extras(self) -> tuple[Extras, tuple[str, ...]]:
         self._stream = self._full_batches()  # the session's has ended
+        step = self._steady_step()
+        step_ms, alone_ms = self._ranks.step_times(self._device, step, self._trained, self._block_steps)
         trained = self._device, self._spec.variant, self._model, self._program, self._pipeline
-        return extras.measure(*trained, self._stream, self._steady_step())
+        found, missed = extras.measure(*trained, self._stream, step)
+        ceilings = self._ranks.gathered(found.ceiling_flops_s)  # each of its own threads, all at once
+        ceiling = sum(filter(None, ceilings)) if all(ceilings) else None
+        return replace(found, ceiling_flops_s=ceiling, rank_step_ms=step_ms, rank_alone_ms=alone_ms), missed
 
     @contextmanager
     def _no_compilation(self, where: str) -> Iterator[None]:

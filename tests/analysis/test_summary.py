@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import make_cell, make_epochs, make_failed, make_measurement, make_session, make_trial
+from record_factory import make_cell, make_epochs, make_failed, make_matrix, make_measurement, make_session, make_trial
 from run_factory import run_of
 
 from mnist_bench import figures
@@ -108,6 +108,29 @@ class TestFigures:
         shown = figures.BY_KEY["latency_ms_p50"]
         assert (shown.show(row), shown.show_beside(row)) == ("0.100", "p95 0.200 p99 0.300")
         assert [figures.BY_KEY[key].show(row) for key in ("graph_breaks", "kernels_per_step")] == ["0", "12.5"]
+
+    def test_several_processes_are_held_against_one(self):
+        """2.0 ms alone, 1.6 ms in two: 1.25 times as fast. A fifth and half of a step are all-reduce."""
+        two, other = make_cell(variant="two"), make_cell(variant="other")
+        variants = (
+            *make_matrix().variants,
+            Variant(name="two", processes=2),
+            Variant(name="other", processes=2, threads=1),
+        )
+        trials, sessions = timed((EAGER, 2.0), (two, 1.6), (other, 1.0))
+        extras = Extras(rank_step_ms=(1.5, 2.0), rank_alone_ms=(1.2, 1.0))
+        trials[1] = make_trial(two, 0, make_measurement(extras=extras))
+        found = rows(trials, *sessions, variants=variants)
+        assert found[two]["scaling_efficiency"] == pytest.approx(0.625)
+        assert found[two]["scaling_efficiency_low"] < 0.625 < found[two]["scaling_efficiency_high"]
+        assert (found[two]["all_reduce_share"], found[two]["rank_step_ms"]) == (pytest.approx(0.35), "1.50, 2.00")
+        assert {found[cell]["scaling_efficiency"] for cell in (EAGER, other)} == {None}
+        assert (
+            rows(trials, *(replace(one, paired=False) for one in sessions), variants=variants)[two][
+                "scaling_efficiency"
+            ]
+            is None
+        )
 
     def test_when_compiling_pays_is_a_figure(self):
         """12 s, earned back by 0.4 ms a step, 600 steps an epoch: 50 epochs."""

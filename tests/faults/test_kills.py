@@ -138,3 +138,20 @@ def test_two_runs_on_one_folder_and_a_resume_of_a_run_that_is_on(bench):
         assert [trial["status"] for trial in bench.trials(run)] == ["ok"]
     assert (bench.results / "latest").resolve().name in names
     assert bench.left_in_results() == []
+
+
+# ── several processes a trial ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_killed_while_several_processes_train_none_is_left_and_it_goes_on(bench):
+    bench.write(SLOW, ["slow"], variants="[{name: two, processes: 2}]")
+    process = bench.start()
+    assert wait_until(lambda: len(bench.alive()) >= 5), finish(process)  # with guardian, launcher and ranks
+    time.sleep(random.SystemRandom().uniform(0.0, 6.0))
+    process.kill()
+    finish(process)
+    assert bench.all_gone(), bench.alive()
+    assert bench.left_in_temp() == []
+    done = bench.run("--resume", "latest")
+    assert done.returncode == 0, done
+    check_complete(bench)

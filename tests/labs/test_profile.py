@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from group_kit import CALM, FakeWorker, answers
-from record_factory import make_cell
+from record_factory import make_cell, make_matrix
 
 from mnist_bench.cli import main
+from mnist_bench.errors import UsageError
 from mnist_bench.labs import profile
+from mnist_bench.records import Variant
 from mnist_bench.running import runner
 from mnist_bench.running.protocol import Failed, Operator, Prepare, Profile, Profiled, Share, Unavailable
 
@@ -144,3 +146,9 @@ def test_the_bound_that_is_built_in_is_named(cell, bound, tmp_path, bench_enviro
     found = json.loads(done.stdout)
     assert found["bound"] == bound, found["shares"]
     assert json.loads(Path(tmp_path, found["trace"]).read_text("utf-8"))["traceEvents"]
+
+
+def test_several_processes_are_not_profiled():
+    two = make_matrix(variants=(Variant(name="two", processes=2),))
+    with pytest.raises(UsageError, match="has several processes, whose steps wait for each other: profile it in one"):
+        profile.carry_out(two, make_cell(variant="two"), *(None,) * 3)

@@ -42,6 +42,7 @@ class TestEstimate:
 
 NO_PROGRAM = host(find_program=lambda name: None)
 AOT = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot_eager"))
+TWO = Variant(name="two", processes=2)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,7 @@ AOT = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot
         ("cuda", "eager", host(find_program=lambda _: None, torch_version=None), "skipped unless torch sees one"),
         ("mps", "eager", host(), "only on macOS"),
         ("mps", "eager", host(platform="darwin"), None),
+        ("mps", "two", host(platform="darwin"), "two: several processes train on cpu and cuda"),
         ("cpu", "compile", host(), None),
         ("cpu", "compile", NO_PROGRAM, "torch.compile needs a C++ compiler (g++ not found), will be skipped: apt"),
         ("cpu", "compile", dataclasses.replace(NO_PROGRAM, platform="darwin"), "skipped: xcode-select --install"),
@@ -80,5 +82,5 @@ AOT = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot
 )
 def test_skips(device, variant, machine, phrase):
     cell = Cell(model="mlp", device=device, batch_size=1, variant=variant)
-    reason = skip_reason(cell, BUILTIN_VARIANTS.get(variant, AOT), machine)
+    reason = skip_reason(cell, {**BUILTIN_VARIANTS, "two": TWO}.get(variant, AOT), machine)
     assert reason is None if phrase is None else phrase in str(reason)
