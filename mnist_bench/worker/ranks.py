@@ -1,4 +1,4 @@
-"""A trial in several processes, the ranks of a data-parallel training (docs/measurement.md, decision 0035).
+"""A trial in several processes, the ranks of a data-parallel training (docs/measurement.md, decision 0033).
 
 The worker is then torch's launcher, which imports no model. It starts the ranks, each this program again. Rank 0 speaks
 with the runner; the others hear each request from it and carry out the same. Between requests all of them sleep.
