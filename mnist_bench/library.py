@@ -158,6 +158,8 @@ class Flags(TypedDict, total=False):
     allow_plugins: bool
     offline: bool
     no_wait: bool
+    executor: str
+    ray_address: str
 
 
 def run(matrix: records.Matrix | str | Path, *, progress: bool = False, **flags: Unpack[Flags]) -> Run:

@@ -241,15 +241,17 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What ends a trial that goes astray.
+    """What a trial may take; what goes beyond it is ended.
 
     Args:
         timeout_seconds: Seconds that a trial may work (it waits for its turns besides).
         memory_gib: GiB of memory that a trial may use.
+        cpus: CPUs that a group takes of a node of a cluster (`run --executor ray`). Default: all of the node's.
     """
 
     timeout_seconds: Annotated[float, Gt(0), Le(YEAR_SECONDS)] = 1800.0
     memory_gib: Annotated[float, Gt(0), Le(1_000_000)] = 16.0
+    cpus: Annotated[int, Ge(1), Le(1024)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +273,7 @@ class Matrix:
         exclude: Cells to leave out; every key given must match.
         include: Cells to add, after exclude; all four keys.
         timing: When the paired timing is good enough.
-        limits: What ends a trial that goes astray.
+        limits: What a trial may take; what goes beyond it is ended.
         expect: Absolute floors; one that is missed gives exit code 3.
         reference: The variant that the others are held against. Default: the first whose settings are those of eager.
         gate: How much slower `check` lets a cell become: a rule, or a list whose first that matches holds.
@@ -482,7 +484,7 @@ Outcome = Measurement | Failure | Skip
 class Trial:
     """One finished trial: a line of ``trials.jsonl``.
 
-    ``side`` is that of a check, whose trials come in twos.
+    ``side`` is that of a check, whose trials come in twos; ``node`` of a cluster, by its name in the manifest.
     """
 
     id: str
@@ -495,6 +497,7 @@ class Trial:
     outcome: Outcome
     started_at: Moment
     ended_at: Moment
+    node: str = ""
 
     @property
     def status(self) -> Status:
@@ -649,7 +652,10 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """``manifest.json``: what a run set out to do, where, and how it ended. ``order`` is that of the groups."""
+    """``manifest.json``: what a run set out to do, where, and how it ended. ``order`` is that of the groups.
+
+    ``nodes``: of a cluster, by name, each as it describes itself; ``environment`` is then what they have in common.
+    """
 
     run_id: RunId
     schema_version: int
@@ -666,6 +672,7 @@ class Manifest:
     started_at: Moment
     ended_at: Moment | None = None
     check: Sides | None = None
+    nodes: dict[str, Environment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.dataset.is_code and self.dataset.name != self.matrix.dataset:

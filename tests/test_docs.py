@@ -26,7 +26,7 @@ DOCUMENTS = [
 ]
 DOCUMENTS += DECISIONS
 HEREDOC = re.compile(r"^cat > (\S+) <<'EOF'\n(.*\n)EOF$", re.DOTALL)
-FOREIGN_FLAGS = {"--index-url", "--strict", "--version"}  # of pip, mypy, the program itself
+FOREIGN_FLAGS = {"--index-url", "--strict", "--version", "--head", "--address"}  # of pip, mypy, the program itself, Ray
 FOREIGN_NAMES = {"PDEATHSIG", "RLIMIT_AS", "MATRIX", "ARGS", "TORCH", "NAME"}  # of the kernel, of make, a placeholder
 FOREIGN_NAMES |= {"GLIBC_TUNABLES", "PYTHONMALLOC", "PYTHONSAFEPATH"}  # of the C library and of Python
 FOREIGN_NAMES |= {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"}
@@ -141,7 +141,9 @@ def understood(words: list[str], *others: str) -> None:
 @pytest.mark.parametrize("command", ALL_COMMANDS)
 def test_command_is_one_that_exists(command):
     if not HEREDOC.match(command.text):
-        understood(shlex.split(command.text), "git", "cd", ".", "python3", "pip", ".venv/bin/pip", "ls", "cat", "echo")
+        understood(
+            shlex.split(command.text), "git", "ray", "cd", ".", "python3", "pip", ".venv/bin/pip", "ls", "cat", "echo"
+        )
 
 
 @pytest.mark.parametrize(("language", "text"), SNIPPETS)

@@ -262,7 +262,7 @@ def _matched(cell: Cell, a: Run, b: Run, across_machines: bool) -> Line:
     line = Line(cell=cell, reference=cell if in_a else None, status=status, reason=reason, sides=sides)
     if line.reason:
         return line
-    keys = [key_of(run.manifest, cell, run.cells[cell].ok[0]) for run in (a, b)]
+    keys = [key_of(run.manifest_of(cell), cell, run.cells[cell].ok[0]) for run in (a, b)]
     line = replace(line, differs=differences(*keys))
     if line.differs and not across_machines:
         return replace(line, reason=f"not comparable: {', '.join(found.name for found in line.differs)}")

@@ -3,15 +3,17 @@
 The key is small on purpose: what is in it is known to move speed or accuracy.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, get_type_hints
 
 from mnist_bench.catalogue import training_of
 from mnist_bench.cells import digest, model_of, variant_of
-from mnist_bench.records import Cell, Manifest, Matrix, Measurement
+from mnist_bench.records import Cell, Environment, Manifest, Matrix, Measurement
 
 PLACE_DIGITS = 16  # of a digest: enough to tell the series of one cell apart
+BETWEEN = " + "  # values that differ between machines, in the environment of what was measured on several
+Kind = tuple[str | int | None, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,40 @@ def key_of(manifest: Manifest, cell: Cell, measurement: Measurement | None) -> K
         epochs=matrix.epochs,
         dataset=f"{manifest.dataset.name} ({manifest.dataset.sha256[:12]})",
     )
+
+
+def kind(environment: Environment) -> Kind:
+    """What is known to move the speed of a machine: where it is alike, nodes of a cluster are of one kind."""
+    details = (environment.details.get(name) for name in ("nvidia_driver", "accelerators"))
+    return environment.cpu, environment.cores, environment.packages.get("torch"), *details
+
+
+def environment_of(manifest: Manifest, nodes: Iterable[str]) -> Environment:
+    """Of trials that were measured on these nodes of a cluster (an empty name: where the manifest says)."""
+    known = (manifest.nodes.get(name, manifest.environment) for name in nodes)
+    kinds = {kind(one): one for one in known}
+    return together([*kinds.values()], apart=len(kinds) > 1) if kinds else manifest.environment
+
+
+def together(environments: Sequence[Environment], *, apart: bool) -> Environment:
+    """What all have in common; where machines differ it names each, and is comparable with none of them."""
+    first, *others = environments
+    packages = dict.fromkeys(name for one in environments for name in one.packages)
+    return Environment(
+        python=_joined(one.python for one in environments),
+        platform=_joined(one.platform for one in environments),
+        cpu=_joined(f"{one.cpu} ({one.cores} cores)" if apart else one.cpu for one in environments),
+        cores=max(one.cores for one in environments),
+        memory_bytes=min(one.memory_bytes for one in environments),
+        packages={name: _joined(one.packages.get(name, "none") for one in environments) for name in packages},
+        commit=first.commit if all(one.commit == first.commit for one in others) else None,
+        dirty=any(one.dirty for one in environments),
+        details={k: v for k, v in first.details.items() if all(one.details.get(k) == v for one in others)},
+    )
+
+
+def _joined(values: Iterable[str]) -> str:
+    return BETWEEN.join(dict.fromkeys(values))
 
 
 def places(manifest: Manifest, cell: Cell, ok: Mapping[int, tuple[str, Measurement]]) -> dict[str, str | None]:

@@ -54,7 +54,7 @@ def to_json(run: Run, said: Sequence[Answer] = ()) -> str:
         "environment": asdict(manifest.environment),
         "answers": [{"model": one.model, "text": one.text} for one in said],
         "rows": [
-            record | places(manifest, row.cell, run.ok[row.cell])
+            record | places(run.manifest_of(row.cell), row.cell, run.ok[row.cell])
             for record, row in zip(figures.table_of(run.rows).records(), run.rows, strict=True)
         ],
     }

@@ -179,7 +179,10 @@ def executed(args: argparse.Namespace, matrix_path: str, run: RunOptions) -> "Op
 def resuming(args: argparse.Namespace, run_id: str) -> str:
     """The command that goes on with what ``args.command`` has begun, under ``args.output_dir``."""
     plugins = " --allow-plugins" if getattr(args, "allow_plugins", False) else ""
-    return f"mnist-bench {args.command} --resume {run_id}{_where(args)}{plugins}"
+    ray = "" if getattr(args, "executor", "local") == "local" else " --executor ray"
+    if getattr(args, "ray_address", None):
+        ray += f" --ray-address {shlex.quote(args.ray_address)}"
+    return f"mnist-bench {args.command} --resume {run_id}{_where(args)}{plugins}{ray}"
 
 
 def reporting(args: argparse.Namespace, run: str) -> str:

@@ -7,7 +7,7 @@ screen would take its time from the cores that are being timed.
 import argparse
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -81,8 +81,8 @@ class Screen:
 class RunProgress(Observer):
     """A run on a screen: one line per finished trial; with ``-v`` the stages too."""
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+    def __init__(self, screen: Screen, *, here: bool = True) -> None:
+        self._screen, self._here = screen, here
         self._now, self._detail = "looking for the data set", ""
         self._done = self._total = self._width = 0
         self._left = TimeLeft({})
@@ -99,10 +99,16 @@ class RunProgress(Observer):
         if not self._screen.quiet:
             found = f", {self._done} of them finished before" if done else ""
             cores = f"{manifest.environment.cores} core{'' if manifest.environment.cores == 1 else 's'}"
+            where = f"{plain(manifest.environment.cpu)}, {cores}" if self._here else "on the nodes of a cluster"
             self._screen.line(
                 Text(f"run {manifest.run_id}: {self._total} trials{found}; {manifest.dataset.name} data, ")
-                + Text(f"recipe {manifest.matrix.recipe}; {plain(manifest.environment.cpu)}, {cores}")
+                + Text(f"recipe {manifest.matrix.recipe}; {where}")
             )
+
+    def placed(self, groups: Sequence[tuple[str, str]]) -> None:
+        self._now = f"{len(groups)} groups on {len({node for node, _ in groups})} nodes"
+        self._detail, self._left.places = ", ".join(map(": ".join, groups)), max(1, len(groups))
+        self._show()
 
     def stage(self, stage: Stage, trial_id: str) -> None:
         self._now, self._detail = f"{stage} {trial_id}", ""
@@ -126,14 +132,15 @@ class RunProgress(Observer):
     def _line(self, trial: Trial) -> Text:
         status = (f"{trial.status:<8} ", STYLES.get(trial.status, "red"))
         name = (f"{trial.id:<{self._width}}  ", "bold" if trial.status == "ok" else "")
+        node = f" on {trial.node}" if trial.node else ""
         match trial.outcome:
             case Measurement(epochs=epochs, train_samples=samples, noisy=noisy):
                 seconds = sum(epochs.train_s)
                 rate, each = figures.significant(samples / seconds), figures.significant(seconds / len(epochs.train_s))
-                words = f"accuracy {epochs.accuracy[-1]:.4f} {rate:>9} samples/s {each:>6} s/epoch"
+                words = f"accuracy {epochs.accuracy[-1]:.4f} {rate:>9} samples/s {each:>6} s/epoch{node}"
                 return Text.assemble(status, name, words, (" noisy" if noisy else "", "yellow"))
             case other:
-                return Text.assemble(status, name, plain(other.reason))
+                return Text.assemble(status, name, plain(other.reason), node)
 
     def _show(self) -> None:
         words = f"{self._done}/{self._total} trials"
@@ -167,11 +174,12 @@ class CheckProgress(CheckObserver):
 class TimeLeft:
     """What is left of a run: a coarse guess of every stage, scaled as the stages of its kind have done in this run.
 
-    ``guesses``: seconds by stage and trial.
+    ``guesses``: seconds by stage and trial; ``places``: where groups are at work at the same time.
     """
 
     guesses: dict[tuple[Stage, str], float]
     clock: Callable[[], float] = monotonic
+    places: int = 1
     _took_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _guessed_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _now: list[tuple[Stage, str]] = field(default_factory=list)
@@ -209,7 +217,8 @@ class TimeLeft:
 
     def seconds(self) -> float:
         left = {key: guess * self._scale(key[0]) for key, guess in self.guesses.items()}
-        return sum(left.values()) - min(self.clock() - self._begin_s, sum(left[key] for key in self._now))
+        now_s = min(self.clock() - self._begin_s, sum(left[key] for key in self._now))
+        return (sum(left.values()) - now_s) / self.places
 
     def _scale(self, stage: Stage) -> float:
         return self._took_s[stage] / self._guessed_s[stage] if self._guessed_s[stage] else 1.0

@@ -5,6 +5,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +38,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solo", action="store_true", help="time trials one by one; speed-ups are then unpaired")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first trial that fails")
     parser.add_argument("--strict-devices", action="store_true", help="a missing device or compiler is a failure")
+    who = "what executes the groups: this machine, or the nodes of a Ray cluster (default: local)"
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help=who)
+    head = "the cluster's head (default: RAY_ADDRESS, else what `ray start` has begun on this machine)"
+    parser.add_argument("--ray-address", metavar="HOST:PORT", help=head)
     options.add_execution(parser, of="a run")
 
 
 def execute(args: argparse.Namespace) -> int:
+    if args.ray_address and args.executor != "ray":
+        raise UsageError("--ray-address: only with --executor ray")
     errors = make_console(args, stderr=True)
     plan, run = carry_out(_resume(args) if args.resume else begin(args, *options.read_matrix(args)), args, errors)
     code = conclude(run, args, errors)
@@ -58,7 +65,7 @@ def execute(args: argparse.Namespace) -> int:
 def carry_out(
     begin: "Callable[[Observer], RunPlan]", args: argparse.Namespace, errors: Console, **more: Any
 ) -> "tuple[RunPlan, Run]":
-    """Executes a run, alone on this machine, and tells of it on ``errors`` as far as ``args`` want to hear.
+    """Executes a run, alone on this machine or on a cluster, and tells of it on ``errors`` as ``args`` want to hear.
 
     Args:
         more: for ``runner.execute``.
@@ -67,8 +74,14 @@ def carry_out(
     from mnist_bench.machine.noise import alone
     from mnist_bench.running import runner
 
-    with alone(wait=not args.no_wait, tell=errors.print), Screen(errors, args) as screen:
-        progress = RunProgress(screen)
+    with ExitStack() as held:
+        if elsewhere := getattr(args, "executor", "local") == "ray":
+            from mnist_bench.running import cluster
+
+            more["executor"] = cluster.connect(args.ray_address)
+        else:
+            held.enter_context(alone(wait=not args.no_wait, tell=errors.print))
+        progress = RunProgress(held.enter_context(Screen(errors, args)), here=not elsewhere)
         plan = begin(progress)
         return plan, runner.execute(plan, progress, os.environ, **more)
 
@@ -93,6 +106,9 @@ def _resume(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
     manifest = folder.manifest()
     if manifest.options.race:
         raise UsageError(f"--resume {folder.run_id}: is a race: mnist-bench race --resume {folder.run_id}")
+    if folder.trials() and bool(manifest.nodes) != (args.executor == "ray"):
+        where = ("this machine", "local") if args.executor == "ray" else ("a Ray cluster", "ray")
+        raise UsageError(f"--resume {folder.run_id}: began on {where[0]} and goes on there: --executor {where[1]}")
     _refuse_another_matrix(args, manifest)
     return resume(args, folder)
 

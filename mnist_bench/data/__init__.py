@@ -139,6 +139,35 @@ def _is_packed_and_read_only(request: Request) -> bool:
     return False
 
 
+def contents(data: DataSet) -> dict[str, bytes]:
+    """The files of a set by their places in its folder: what another machine needs to have it. Code has none."""
+    if data.is_code:
+        return {}
+    folder = raw_folder(Path(data.root), data.name).parent
+    places = (*(f"raw/{name}" for name in FILE_NAMES), mnist.SUMS_FILE)
+    return {place: found for place in places if (found := mnist.read_file(folder / place)) is not None}
+
+
+def placed(data: DataSet, fetch: Callable[[], Mapping[str, bytes]], cache: Path) -> DataSet:
+    """A set that was found on another machine, on this one, verified: where it lies there, else in the cache folder.
+
+    Args:
+        fetch: gives its ``contents``; called where it is in neither place, to be written into the second.
+
+    Raises:
+        DataError, DownloadError: they are others, or cannot be written.
+    """
+    own = replace(data, root=str(cache / f"placed-{data.sha256[:16]}"))
+    for known in (data, own):
+        with contextlib.suppress(DataError):
+            verify(known)
+            return known
+    for place, content in fetch().items():
+        _put(raw_folder(Path(own.root), own.name).parent / place, content)
+    verify(own)
+    return own
+
+
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:

@@ -156,7 +156,7 @@ def _refuse_unfit(run: Run, rows: Sequence[Row], chosen: Choice | None) -> None:
 def _key(run: Run, cell: Cell) -> Key | None:
     """What must be alike for its figures to be compared; None: not measured."""
     measured = run.ok.get(cell)
-    return key_of(run.manifest, cell, next(iter(measured.values()))[1]) if measured else None
+    return key_of(run.manifest_of(cell), cell, next(iter(measured.values()))[1]) if measured else None
 
 
 def _ratios(run: Run, cell: Cell, reference: Cell) -> Iterator[SessionRatio]:

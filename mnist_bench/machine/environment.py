@@ -185,6 +185,7 @@ def _details(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
         "cpu_quota": "" if quota is None else f"{quota:g}",
         "nvidia_driver": _first(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", read(root / "proc/driver/nvidia/version")),
         "container": "yes" if (root / ".dockerenv").exists() or (root / "run/.containerenv").exists() else "",
+        "nice": str(os.nice(0) or ""),
         **{f"env.{name}": value for name, value in environ.items() if VARIABLES.fullmatch(name)},
     }
     return {name: _short(text) for name, text in found.items() if text}

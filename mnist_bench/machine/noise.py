@@ -80,8 +80,9 @@ def compare(before: Counters, after: Counters, cores: int) -> tuple[dict[str, fl
 
 
 def foreign_gpu_processes() -> tuple[int, ...]:
-    """Processes on NVIDIA GPUs but this one and its descendants, by nvidia-smi; none where it does not answer."""
-    command = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
+    """Processes on the visible NVIDIA GPUs but this one and its descendants, by nvidia-smi; none where it is silent."""
+    visible = [f"--id={named}"] if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) else []
+    command = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader", *visible]
     said = environment.run_command(command, os.environ) or ""
     own = {process.pid for process in _tree(os.getpid())}
     return tuple(int(word) for word in said.split() if word.isdigit() and int(word) not in own)

@@ -33,6 +33,7 @@ WATERFALL_TOLERANCE = 0.02
 CLOCK_SHARE, CLOCK_SLACK_S = 0.2, 1.0
 
 Stage = Literal["preparing", "timing", "training"]
+Line = Session | Trial  # what a group leaves
 
 
 class Observer:
@@ -49,6 +50,9 @@ class Observer:
 
     def detail(self, words: str) -> None:
         """How far the stage is."""
+
+    def placed(self, groups: Sequence[tuple[str, str]]) -> None:
+        """What is executed where, by (node, group): of a cluster, whenever it may have changed."""
 
     def finished(self, trial: Trial) -> None:
         """A trial has ended, however it did."""

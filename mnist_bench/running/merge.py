@@ -1,23 +1,23 @@
 """One run from shards: their lines and files in a run folder of its own, which stands whole or not at all."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
 from mnist_bench import cells
+from mnist_bench.analysis.keys import together
 from mnist_bench.analysis.summary import Run
 from mnist_bench.disk.folder import FOLDERS, RunFolder, new_run_id
 from mnist_bench.errors import UsageError
-from mnist_bench.records import Environment, Manifest, Measurement, RunOptions, Session, Trial, group_id, trial_id
+from mnist_bench.records import Manifest, Measurement, RunOptions, Session, Trial, group_id, trial_id
 from mnist_bench.running.runner import write_tables
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 MOST_MISSING, MOST_SHARDS = 10, 1000  # shards that are named, and that are looked for
-BETWEEN = " + "  # values that differ between machines, in the environment of a run merged across them
 
 
 def merge(output_dir: Path, references: Sequence[str], *, across_machines: bool) -> tuple[RunFolder, tuple[str, ...]]:
@@ -156,29 +156,9 @@ def _manifest(shards: Sequence[Manifest], run_id: str, *, apart: bool) -> Manife
         first,
         run_id=run_id,
         options=RunOptions(**{**shared, **beside}),
-        environment=_environment([shard.environment for shard in shards], apart=apart),
+        environment=together([shard.environment for shard in shards], apart=apart),
         order=tuple(dict.fromkeys(group for shard in shards for group in shard.order)),
         trials=tuple(trial for trial in planned if trial in chosen),
         ended_at=max(shard.ended_at or "" for shard in shards) or None,
+        nodes={name: node for shard in shards for name, node in shard.nodes.items()},
     )
-
-
-def _environment(environments: Sequence[Environment], *, apart: bool) -> Environment:
-    """What all have in common; where machines differ it names each, and is comparable with none of them."""
-    first, *others = environments
-    packages = dict.fromkeys(name for one in environments for name in one.packages)
-    return Environment(
-        python=_together(one.python for one in environments),
-        platform=_together(one.platform for one in environments),
-        cpu=_together(f"{one.cpu} ({one.cores} cores)" if apart else one.cpu for one in environments),
-        cores=max(one.cores for one in environments),
-        memory_bytes=min(one.memory_bytes for one in environments),
-        packages={name: _together(one.packages.get(name, "none") for one in environments) for name in packages},
-        commit=first.commit if all(one.commit == first.commit for one in others) else None,
-        dirty=any(one.dirty for one in environments),
-        details={k: v for k, v in first.details.items() if all(one.details.get(k) == v for one in others)},
-    )
-
-
-def _together(values: Iterable[str]) -> str:
-    return BETWEEN.join(dict.fromkeys(values))

@@ -63,14 +63,18 @@ class Interrupts:
         os.close(self.descriptor)
         os.close(self._write)
 
+    def request(self) -> None:
+        """Interrupts whoever waits, as a signal would."""
+        self.requested = True
+        os.write(self._write, b"!")
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             try:
                 self.last_word()
             finally:
                 os._exit(130)
-        self.requested = True
-        os.write(self._write, b"!")
+        self.request()
 
 
 class LocalWorker:

@@ -15,8 +15,8 @@ from mnist_bench.analysis.race import Heat
 from mnist_bench.analysis.summary import Run
 from mnist_bench.disk.folder import file_name
 from mnist_bench.errors import Interrupted, UsageError
-from mnist_bench.records import Cell, Group, Round, Session, Skip, Trial, TrialSpec
-from mnist_bench.running.group import Settings, now, run_group, trial_of
+from mnist_bench.records import Cell, Group, Round, Skip, Trial, TrialSpec
+from mnist_bench.running.group import Line, Settings, now, run_group, trial_of
 from mnist_bench.running.process import Interrupts
 from mnist_bench.running.runner import RunPlan
 from mnist_bench.running.session import Member
@@ -25,7 +25,6 @@ from mnist_bench.running.session import Member
 SESSION_S = 4.0  # with the token, of a cell
 SESSION_PRECISION = 0.01
 
-Line = Session | Trial
 Keep = Callable[[Line], Line]  # puts a line on disk; returns it as it stands there
 
 

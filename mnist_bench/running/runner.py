@@ -4,7 +4,7 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from mnist_bench.errors import BenchError, DataError, Interrupted, UsageError, W
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import skip_reason, this_host
 from mnist_bench.records import MNIST, Cell, DataSet, Group, Manifest, Matrix, RunOptions, Trial, TrialSpec, trial_id
-from mnist_bench.running.group import Observer, Settings, now, run_group
+from mnist_bench.running.group import Line, Observer, Settings, now, run_group
 from mnist_bench.running.process import Interrupts, LocalWorker
 from mnist_bench.running.protocol import Describe, Described
 
@@ -31,6 +31,9 @@ TABLES_S, TABLES_SHARE = 60.0, 0.02  # the tables are written after so long, and
 Launch = Callable[[TrialSpec], LocalWorker]
 # What comes before the training of groups: of the plan, the groups, the ids of what is done (to be added to), settings.
 Prelude = Callable[["RunPlan", Sequence[Group], set[str], Settings, Interrupts], list[Group]]
+# What executes groups. It yields each result as soon as it stands; what it has started ends when it is closed.
+Lines = Generator[Line, None, None]
+Executor = Callable[["Work"], Lines]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,17 @@ class RunPlan:
     @property
     def specs(self) -> Iterator[TrialSpec]:
         return (spec for group in self.groups for spec in group.specs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What an executor is given. ``done``: the ids of the trials that are finished, which its caller adds to."""
+
+    plan: RunPlan
+    left: Sequence[Group]
+    done: set[str]
+    observer: Observer
+    interrupts: Interrupts
 
 
 def draft(matrix: Matrix, options: RunOptions) -> tuple[cells.GroupTrials, ...]:
@@ -243,6 +257,7 @@ def execute(
     environ: Mapping[str, str],
     launch: Launch | None = None,
     prelude: Prelude = lambda plan, left, done, settings, interrupts: [*left],
+    executor: Executor | None = None,
 ) -> Run:
     """Executes what is not yet finished; returns the run as it then stands.
 
@@ -251,6 +266,7 @@ def execute(
     Args:
         launch: what starts a worker; None: a process on this machine.
         prelude: comes first, and says which groups are then executed.
+        executor: what executes the groups; None: this machine does (``launch`` and ``prelude`` are for it).
 
     Raises:
         BenchError: the disk is full, or a worker could not be started; what was finished is kept.
@@ -272,9 +288,9 @@ def execute(
         try:
             interrupts.last_word = lambda: _close(folder, "interrupted")
             folder.update_manifest(status="running", ended_at=None)
-            settings = _settings(plan, left, observer, launch or partial(_local, plan, environ, interrupts))
-            left = prelude(plan, left, done, settings, interrupts)
-            status = "complete" if _to_the_end(plan, left, done, settings, interrupts) else "stopped"
+            work = Work(plan=plan, left=left, done=done, observer=observer, interrupts=interrupts)
+            with contextlib.closing((executor or partial(_here, environ, launch, prelude))(work)) as stream:
+                status = "complete" if _to_the_end(work, stream) else "stopped"
         except Interrupted:
             status = "interrupted"
         except (WorkerError, OSError) as error:
@@ -297,43 +313,59 @@ def write_tables(folder: RunFolder) -> Run:
     return run
 
 
-def _to_the_end(
-    plan: RunPlan,
-    left: Sequence[Group],
-    done: set[str],
-    settings: Settings,
-    interrupts: Interrupts,
-) -> bool:
-    """Executes what is left, and adds to ``done``; a finished trial costs the same, however many there are.
+def _to_the_end(work: Work, stream: Lines) -> bool:
+    """Keeps each result before the next is asked for, and adds to ``done``; a trial costs the same, however many.
 
     Returns:
         False: stopped at a failure, as ``--fail-fast`` asks.
+    """
+    plan, tables_due_s = work.plan, monotonic() + TABLES_S
+    for result in stream:
+        stored = plan.folder.append(result)
+        if isinstance(stored, Trial):
+            work.done.add(stored.id)
+            work.observer.finished(stored)
+            if plan.options.fail_fast and stored.status not in ("ok", "skipped"):
+                return False
+        if (begin_s := monotonic()) > tables_due_s:  # they are derived: a kill loses no more than them
+            write_tables(plan.folder)
+            tables_due_s = monotonic() + max(TABLES_S, (monotonic() - begin_s) / TABLES_SHARE)
+    return True
+
+
+def _here(environ: Mapping[str, str], launch: Launch | None, prelude: Prelude, work: Work) -> Lines:
+    """The ``Executor`` that is this machine."""
+    plan, interrupts = work.plan, work.interrupts
+    launch = launch or partial(local_worker, plan, environ, interrupts)
+    settings = settings_of(plan, work.left, work.observer, launch)
+    left = prelude(plan, work.left, work.done, settings, interrupts)
+    yield from one_by_one(plan, left, timed_in(plan.folder), settings, interrupts)
+
+
+def timed_in(folder: RunFolder) -> frozenset[str]:
+    """The ids of the trials that have a finished session."""
+    return frozenset(member for session in folder.sessions() for member in session.members)
+
+
+def one_by_one(
+    plan: RunPlan, groups: Sequence[Group], timed: frozenset[str], settings: Settings, interrupts: Interrupts
+) -> Lines:
+    """Executes groups one after the other; yields each result as soon as it stands.
 
     Raises:
-        Interrupted: between two trials, or by the executor.
+        Interrupted: between two groups, or by the executor of one.
     """
-    folder, tables_due_s = plan.folder, monotonic() + TABLES_S
-    timed = frozenset(member for session in folder.sessions() for member in session.members)
-    for group in left:
+    for group in groups:
         if interrupts.requested:
             raise Interrupted("interrupted")
         rng = random.Random(f"{plan.manifest.run_id}/{group.id}")
         # Started in random order: the side that is started first has come out slower (docs/log.md).
         shuffled = replace(group, specs=tuple(rng.sample(group.specs, len(group.specs))))
-        for result in run_group(shuffled, timed=timed, settings=settings, rng=rng):
-            stored = folder.append(result)
-            if isinstance(stored, Trial):
-                done.add(stored.id)
-                settings.observer.finished(stored)
-                if plan.options.fail_fast and stored.status not in ("ok", "skipped"):
-                    return False
-        if (begin_s := monotonic()) > tables_due_s:  # they are derived: a kill loses no more than them
-            write_tables(folder)
-            tables_due_s = monotonic() + max(TABLES_S, (monotonic() - begin_s) / TABLES_SHARE)
-    return True
+        yield from run_group(shuffled, timed=timed, settings=settings, rng=rng)
 
 
-def _settings(plan: RunPlan, left: Sequence[Group], observer: Observer, launch: Launch) -> Settings:
+def settings_of(plan: RunPlan, left: Sequence[Group], observer: Observer, launch: Launch) -> Settings:
+    """How the groups of a run are executed, for all that are left on a machine."""
     matrix, options = plan.manifest.matrix, plan.options.run
     return Settings(
         precision=matrix.timing.precision,
@@ -347,7 +379,7 @@ def _settings(plan: RunPlan, left: Sequence[Group], observer: Observer, launch: 
     )
 
 
-def _local(plan: RunPlan, environ: Mapping[str, str], interrupts: Interrupts, spec: TrialSpec) -> LocalWorker:
+def local_worker(plan: RunPlan, environ: Mapping[str, str], interrupts: Interrupts, spec: TrialSpec) -> LocalWorker:
     """Starts a worker on this machine."""
     timeout_s = plan.options.timeout_s or plan.manifest.matrix.limits.timeout_seconds
     Path(spec.samples_path).unlink(missing_ok=True)  # a stranger's link there would lead elsewhere

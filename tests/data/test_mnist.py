@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from mnist_bench.catalogue import FILE_NAMES, SETS
-from mnist_bench.data import default_root, raw_folder, verify
+from mnist_bench.data import contents, default_root, placed, raw_folder, verify
 from mnist_bench.data.mnist import SUMS_FILE, proven, read_idx, write_idx
 from mnist_bench.data.synthetic import write_set
 from mnist_bench.errors import DataError
@@ -79,6 +80,25 @@ def test_a_changed_byte_is_found_although_size_and_time_are_the_same(data, name)
     path.unlink()
     with pytest.raises(DataError, match=f"{path}: missing"):
         verify(data)
+
+
+def test_another_machine_gets_the_files_once_and_verifies_them(data, tmp_path):
+    asked = []
+
+    def fetch():
+        asked.append(1)
+        return contents(data)
+
+    assert placed(data, fetch, tmp_path / "cache") == data  # it lies there as well: a shared disk
+    there = replace(data, root="/nowhere")
+    found = placed(there, fetch, tmp_path / "cache")
+    assert Path(found.root).parent == tmp_path / "cache"
+    assert replace(found, root=data.root) == data
+    assert placed(there, fetch, tmp_path / "cache") == found
+    assert len(asked) == 1
+    assert contents(replace(data, name="package.module:function")) == {}
+    with pytest.raises(DataError, match="missing"):
+        placed(there, dict, tmp_path / "other")
 
 
 # ── IDX ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
