@@ -58,7 +58,7 @@ def command(tmp_path, monkeypatch, capsys):
 def test_the_largest_share_is_the_verdict_if_it_is_large(command, parts, words):
     code, out, _ = command("mlp/cpu", **parts)
     assert code == 0
-    assert words in out
+    assert " ".join(words.split()) in " ".join(out.split())  # whatever the width
 
 
 def test_compilation_is_held_against_the_training_that_the_matrix_asks_for(command):
