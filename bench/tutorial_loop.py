@@ -1,9 +1,9 @@
 """The tutorial's own loops against the best that keeps the arithmetic: one epoch and one evaluation, by the harness.
 
-The variant ``tutorial`` has the tutorial's loaders and plain optimizer; ``BEST`` is what won a race of each model. What
-it takes to compile is not in the epoch (the tables say it). Fresh processes, one after the other in the
-order ABBA, with the same seed. By default under the ``tutorial`` recipe, which scores the 60,000 training images as the
-tutorial does. Exit code 0: the bars hold; 1: one does not.
+The variant ``tutorial`` has the tutorial's loaders and plain optimizer; ``BEST`` is the fastest known of each model
+(docs/log.md, 2026-11-30). What it takes to compile is not in the epoch (the tables say it). Fresh processes, one after
+the other in the order ABBA, with the same seed. By default under the ``tutorial`` recipe, which scores the 60,000
+training images as the tutorial does. Exit code 0: the bars hold; 1: one does not.
 """
 
 import argparse

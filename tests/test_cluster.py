@@ -20,7 +20,7 @@ from record_factory import make_manifest, make_matrix
 from mnist_bench.analysis.keys import key_of
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
-from mnist_bench.errors import BenchError, DataError
+from mnist_bench.errors import BenchError, DataError, UsageError
 from mnist_bench.records import (
     BUILTIN_VARIANTS,
     Environment,
@@ -307,6 +307,15 @@ def test_what_cannot_be_had_is_refused_before_a_run_is_made(tmp_path, monkeypatc
     assert main(["run", "--models", "mlp", *flags]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "127.0.0.1:port", "ray://127.0.0.1:1"])
+def test_an_address_where_no_head_answers_is_refused_without_asking_ray(monkeypatch, address):
+    monkeypatch.setitem(sys.modules, "ray", Mock(init=Mock(side_effect=AssertionError)))
+    with pytest.raises(
+        UsageError, match="HOST:6379" if "ray:" in address else f"no cluster at {address}: .*\n.*ray start"
+    ):
+        cluster.connect(address)
 
 
 def test_a_run_goes_on_where_it_began(tmp_path, capsys):

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import socket
 import tempfile
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from mnist_bench.running.runner import Executor, Lines, RunPlan, Work
 
 MOST_LOST = 3  # nodes that a group may lose: it may be what ends them
 WAIT_S = 1.0  # for news: an interrupt is heard, and a new node is seen, so late
+CONNECT_S = 5.0  # that the head may take to answer
 STOP_S = 30.0  # that agents may take to end their workers
 INSTALL = "pip install 'mnist-bench[ray]'"
 START = "`ray start --head` starts one on this machine, `ray start --address HEAD:6379` joins another to it"
@@ -403,13 +405,17 @@ def connect(address: str | None) -> Executor:
         import ray
     except ImportError as error:
         raise UsageError(f"--executor ray: Ray is not installed ({error}): {INSTALL}") from error
-    if (address or os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
+    named = address or os.environ.get("RAY_ADDRESS", "")
+    if named.startswith("ray://"):
         raise UsageError("--ray-address: ray:// is for Ray Client, which cannot: name the head as HOST:6379")
     package = str(Path(__file__).parents[1])  # so that nodes execute the very same program
     settings = {"runtime_env": {"py_modules": [package]}, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
+        if ":" in named:  # Ray itself tries for minutes
+            host, _, port = named.rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(address or "auto", **settings)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        where = f"at {address}" if address else "to be found"
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        where = f"at {named}" if named else "to be found"
         raise UsageError(f"--executor ray: no cluster {where}: {error}\n{START}") from error
     return lambda work: conduct(RayFleet(ray, work.plan), work)

@@ -1,19 +1,19 @@
 """Dropout on a CPU whose masks are drawn as 16 random bits an element.
 
-torch draws each element of a mask by itself, which took a fifth of an eager step of the built-in cnn, and half of a
-compiled one (docs/log.md, 2026-11-30). The chance to drop is rounded to a multiple of 2**-16, and what is kept is
+torch draws each element of a mask by itself, which took a sixth of an eager step of the built-in cnn (docs/log.md,
+2026-11-30). The chance to drop is rounded to a multiple of 2**-16, and what is kept is
 divided by the chance to keep that is then true, so that the expectation stays.
 """
 
 from typing import cast
 
 import torch
-from torch import nn
+from torch import library, nn
 
 LEVELS = 1 << 16
 
 
-@torch.library.custom_op("mnist_bench::draw", mutates_args=())
+@library.custom_op("mnist_bench::draw", mutates_args=())
 def draw(like: torch.Tensor, dropped: int) -> torch.Tensor:
     """bool in the shape and memory order of ``like``; False with the chance dropped / LEVELS."""
     mask = torch.empty_like(like, dtype=torch.bool)
