@@ -5,12 +5,13 @@ import os
 import random
 import signal
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import group_kit
 import pytest
@@ -39,6 +40,7 @@ MODELS = tuple(ModelEntry(name=name, model=name) for name in ("mlp", "cnn"))
 MATRIX = make_matrix(models=MODELS, batch_sizes=(100, 1000), seeds=(0, 1))  # 8 groups of two variants
 PLAIN = make_manifest().environment
 BIG = replace(PLAIN, cpu="a big one", cores=64)
+LATER = "2099-11-23T11:15:00Z"
 
 
 @pytest.fixture(autouse=True)
@@ -214,6 +216,26 @@ def test_a_resumed_run_keeps_its_models_where_they_were(tmp_path):
     assert {trial.cell.model: trial.node for trial in run.trials} == homes
 
 
+def test_a_nodes_clock_moves_labels_alone(tmp_path):
+    class Ahead(FakeFleet):
+        def news(self) -> list[News]:
+            return [(place, self.told(news) if place.node == "two" else news) for place, news in super().news()]
+
+        def told(self, news: Any) -> Any:
+            if isinstance(news, Told) and isinstance(news.record, Trial):
+                return news._replace(record=replace(news.record, started_at=LATER, ended_at=LATER))
+            return news
+
+    plans = [planned(tmp_path / name) for name in ("right", "ahead")]
+    runs = [
+        execute(plan, kind({"one": PLAIN, "two": PLAIN})) for plan, kind in zip(plans, (FakeFleet, Ahead), strict=True)
+    ]
+    assert {trial.node for trial in runs[1].trials if trial.started_at == LATER} == {"two"}
+    for name in ("results.csv", "results.md", "epochs.csv"):
+        right, ahead = ((plan.folder.path / name).read_text() for plan in plans)
+        assert right == ahead
+
+
 def test_a_group_that_ends_its_nodes_is_left_and_the_others_are_executed(tmp_path):
     class Cursed(FakeFleet):
         def lost(self, place: Place) -> bool:
@@ -294,6 +316,14 @@ class TestAgent:
         assert [*agent.run(plan.groups[0], frozenset())] == ["[Errno 28] No space left"]
 
 
+def test_what_a_killed_agent_left_goes_with_the_next_one(tmp_path):
+    (tmp_path / "groups" / "left" / "logs").mkdir(parents=True)
+    own_folder = cluster._own_folder
+    with own_folder(tmp_path / "groups") as one, own_folder(tmp_path / "groups") as two:
+        assert {*(tmp_path / "groups").iterdir()} == {one, two}
+    assert [*(tmp_path / "groups").iterdir()] == []
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -316,6 +346,27 @@ def test_an_address_where_no_head_answers_is_refused_without_asking_ray(monkeypa
         UsageError, match="HOST:6379" if "ray:" in address else f"no cluster at {address}: .*\n.*ray start"
     ):
         cluster.connect(address)
+
+
+class RayError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("fault", ["head", "store"])
+def test_what_a_cluster_cannot_is_told_and_the_run_is_kept(tmp_path, monkeypatch, fault):
+    ray = MagicMock(exceptions=Namespace(RayError=RayError, RayTaskError=type("RayTaskError", (RayError,), {})))
+    ray.get_runtime_context.return_value.gcs_address = "127.0.0.1:1"
+    ray.put.side_effect = RayError("at 127.0.0.1\nLocal disk is full") if fault == "store" else None
+    words = {
+        "head": "the head of the cluster, 127.0.0.1:1, no longer answers: .* refused",
+        "store": "Local disk is full",
+    }
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(cluster.data, "contents", lambda dataset: {})
+    plan = planned(tmp_path)
+    with pytest.raises(BenchError, match=f"{words[fault]}; 0 of 16 trials are kept: --resume"):
+        runner.execute(plan, Observer(), {}, executor=cluster.connect(None))
+    assert plan.folder.manifest().status == "stopped"
 
 
 def test_a_run_goes_on_where_it_began(tmp_path, capsys):

@@ -24,7 +24,7 @@ from msgspec import structs
 from mnist_bench import cells, data
 from mnist_bench.analysis.keys import Kind, environment_of, kind
 from mnist_bench.analysis.results import machine
-from mnist_bench.disk.files import locked, open_regular
+from mnist_bench.disk.files import locked, open_regular, remove
 from mnist_bench.disk.folder import FOLDERS, RunFolder
 from mnist_bench.errors import BenchError, Interrupted, UsageError, WorkerError
 from mnist_bench.machine import environment
@@ -38,6 +38,7 @@ MOST_LOST = 3  # nodes that a group may lose: it may be what ends them
 WAIT_S = 1.0  # for news: an interrupt is heard, and a new node is seen, so late
 CONNECT_S = 5.0  # that the head may take to answer
 STOP_S = 30.0  # that agents may take to end their workers
+GROUPS = "groups"  # in the program's cache folder
 INSTALL = "pip install 'mnist-bench[ray]'"
 START = "`ray start --head` starts one on this machine, `ray start --address HEAD:6379` joins another to it"
 
@@ -260,8 +261,8 @@ class Agent:
         self._over.clear()
         try:
             _settle(self._cores)
-            with tempfile.TemporaryDirectory(prefix="mnist-bench-") as place:
-                yield from self._run(RunFolder(Path(place)), group, timed)
+            with _own_folder(data.cache_root(os.environ) / GROUPS) as place:
+                yield from self._run(RunFolder(place), group, timed)
         except (WorkerError, OSError) as error:
             yield str(error)
         finally:
@@ -293,6 +294,21 @@ class Agent:
         self._over.wait()
 
 
+@contextlib.contextmanager
+def _own_folder(places: Path) -> Iterator[Path]:
+    """A folder in ``places`` that goes in the end. Those of processes that were killed go now: their locks are free."""
+    places.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as own:
+        with locked(os.open(places, os.O_RDONLY), fcntl.LOCK_EX):  # none is between its making and its lock
+            for left in places.iterdir():
+                with locked(os.open(left, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB) as dead:
+                    if dead:
+                        remove(left)
+            made = Path(own.enter_context(tempfile.TemporaryDirectory(dir=places)))
+            own.enter_context(locked(os.open(made, os.O_RDONLY), fcntl.LOCK_EX))
+        yield made
+
+
 def _settle(cores: Sequence[int]) -> None:
     """Gives this thread, and what it will start, its cores and the usual priority, where that is allowed.
 
@@ -311,6 +327,7 @@ class RayFleet:
         manifest = plan.manifest
         lean = replace(plan, groups=(), manifest=replace(manifest, order=(), trials=(), nodes={}))
         self._ray, self._matrix, self._count = ray, manifest.matrix, 0
+        self._head: str = ray.get_runtime_context().gcs_address
         self._plan, self._contents = ray.put(lean), [ray.put(data.contents(manifest.dataset))]
         # Nothing is tried again unseen: who comes back, and where, is ours to say.
         self._agent = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(Agent)
@@ -339,6 +356,10 @@ class RayFleet:
 
     def _look(self) -> None:
         """Starts an agent in every place that has none."""
+        try:
+            _reach(self._head)  # Ray would wait for it for a minute, and then end this process
+        except OSError as error:
+            raise WorkerError(f"the head of the cluster, {self._head}, no longer answers: {error}") from error
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
@@ -362,7 +383,7 @@ class RayFleet:
         try:
             said = self._ray.get(start)
         except self._ray.exceptions.RayError as error:
-            said = f"cannot be used: {str(error).strip().splitlines()[-1]}"
+            said = f"cannot be used: {_last_line(error)}"
         return place, self._barred(place, said)
 
     def _heard(self, stream: Any) -> News:
@@ -392,6 +413,16 @@ class RayFleet:
         self._ray.shutdown()
 
 
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def _reach(head: str) -> None:
+    """Raises OSError, OverflowError or ValueError where nobody listens at ``HOST:PORT``."""
+    host, _, port = head.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+
+
 def connect(address: str | None) -> Executor:
     """What executes groups on a Ray cluster. To be called before signals are ours: Ray takes some of them.
 
@@ -409,13 +440,23 @@ def connect(address: str | None) -> Executor:
     if named.startswith("ray://"):
         raise UsageError("--ray-address: ray:// is for Ray Client, which cannot: name the head as HOST:6379")
     package = str(Path(__file__).parents[1])  # so that nodes execute the very same program
-    settings = {"runtime_env": {"py_modules": [package]}, "log_to_driver": False, "logging_level": logging.ERROR}
+    # Left to itself Ray kills guardians before they have ended what their workers started, and swept.
+    apart = {"RAY_kill_child_processes_on_worker_exit": "false"}
+    settings = {"runtime_env": {"py_modules": [package], "env_vars": apart}, "log_to_driver": False}
     try:
         if ":" in named:  # Ray itself tries for minutes
-            host, _, port = named.rpartition(":")
-            socket.create_connection((host, int(port)), CONNECT_S).close()
-        ray.init(address or "auto", **settings)
+            _reach(named)
+        ray.init(address or "auto", logging_level=logging.ERROR, **settings)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         where = f"at {named}" if named else "to be found"
         raise UsageError(f"--executor ray: no cluster {where}: {error}\n{START}") from error
-    return lambda work: conduct(RayFleet(ray, work.plan), work)
+
+    def executor(work: Work) -> Lines:
+        try:
+            yield from conduct(RayFleet(ray, work.plan), work)
+        except ray.exceptions.RayTaskError:
+            raise  # a bug of ours
+        except ray.exceptions.RayError as error:
+            raise WorkerError(f"the cluster: {_last_line(error)}") from error
+
+    return executor

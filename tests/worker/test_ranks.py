@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sys
+import time
 from argparse import Namespace
 from typing import Any
 
@@ -24,12 +25,19 @@ from mnist_bench.worker.trial import LiveTrial
 
 
 class Started:
-    """A worker of several processes that has opened its data. ``tree``: its guardian, launcher and ranks."""
+    """A worker of several processes. ``tree``: its guardian, launcher and ranks.
 
-    def __init__(self, spec: TrialSpec, log: Any, interrupts: Interrupts) -> None:
+    It has opened its data, unless ``early``: its ranks have just been started then (they import torch for seconds).
+    """
+
+    def __init__(self, spec: TrialSpec, log: Any, interrupts: Interrupts, *, early: bool) -> None:
         self.worker = LocalWorker(spec, log, {**os.environ, "OMP_NUM_THREADS": "1"}, 200.0, interrupts)
-        self.opened = self.worker.call(protocol.Open(spec=self.worker.spec))
-        self.tree = [psutil.Process(self.worker.pid), *psutil.Process(self.worker.pid).children(recursive=True)]
+        self.opened = None if early else self.worker.call(protocol.Open(spec=self.worker.spec))
+        guardian, ranks = psutil.Process(self.worker.pid), set[str | None]()
+        while not ranks >= {"0", "1"}:
+            time.sleep(0.05)
+            self.tree = [guardian, *guardian.children(recursive=True)]
+            ranks = {process.environ().get("RANK") for process in self.tree}
 
     def rank(self, number: int) -> psutil.Process:
         (found,) = (process for process in self.tree if process.environ().get("RANK") == str(number))
@@ -41,8 +49,8 @@ def start(tmp_path):
     """Starts two ranks. Afterwards nothing of them is left."""
     made: list[Started] = []
 
-    def begin(spec: TrialSpec) -> Started:
-        made.append(Started(spec, tmp_path / "log", interrupts))
+    def begin(spec: TrialSpec, *, early: bool = False) -> Started:
+        made.append(Started(spec, tmp_path / "log", interrupts, early=early))
         return made[-1]
 
     with Interrupts() as interrupts:
@@ -69,7 +77,7 @@ LOADED = {"pipeline": "tensors", "workers": 1}
 
 
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("settings", [{}, LOADED], ids=["resident", "loader processes"])
+@pytest.mark.parametrize("settings", [{}, pytest.param(LOADED, marks=pytest.mark.bars)], ids=["resident", "loaders"])
 def test_two_ranks_train_as_one_process_with_the_same_batches(settings, tiny, tmp_path, start):
     same = {"batch_size": 64, "extras": not settings, "samples_path": str(tmp_path / "samples.npy"), **settings}
     alone = carry_out(make_spec(tiny, "lenet5", **same))  # 35 batches and one of 60
@@ -95,15 +103,25 @@ def test_two_ranks_train_as_one_process_with_the_same_batches(settings, tiny, tm
 # ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.bars), 1])
 def test_a_rank_that_dies_is_named(rank, tiny, start):
     two = start(make_spec(tiny, "mlp", processes=2))
     two.rank(rank).kill()
+    assert two.worker.call(protocol.Prepare()) == gone(rank, "prepare")
+
+
+def test_a_rank_that_dies_before_it_can_speak_is_named(tiny, start):
+    two = start(make_spec(tiny, "mlp", processes=2), early=True)
+    two.rank(0).kill()
+    assert two.worker.call(protocol.Open(spec=two.worker.spec)) == gone(0, "open")
+
+
+def gone(rank: int, stage: str) -> Failed:
     hint = "; the kernel's out-of-memory killer, perhaps"
-    reason = f"rank {rank} of 2: killed by SIGKILL in prepare{hint} (log: log)"
-    assert two.worker.call(protocol.Prepare()) == Failed(kind="crashed", reason=reason)
+    return Failed(kind="crashed", reason=f"rank {rank} of 2: killed by SIGKILL in {stage}{hint} (log: log)")
 
 
+@pytest.mark.bars
 def test_an_error_of_one_rank_is_told_by_it(tiny, tmp_path, start):
     code = LINEAR + "\n    import os\n    limit = 1 // (1 - int(os.environ['RANK']))\n"
     write_plugin(tmp_path, "one_sided", code)
@@ -117,7 +135,7 @@ def test_an_error_of_one_rank_is_told_by_it(tiny, tmp_path, start):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="this system ends no process with its parent")
 def test_no_rank_outlives_the_guardian(tiny, start):
-    two = start(make_spec(tiny, "mlp", processes=2))
+    two = start(make_spec(tiny, "mlp", processes=2), early=True)
     os.kill(two.worker.pid, signal.SIGKILL)
     assert psutil.wait_procs(two.tree[1:], timeout=60)[1] == []
 
