@@ -1,4 +1,4 @@
-"""Matrix -> cells -> groups of trials: product, exclude, include, filter, order, shard. Pure."""
+"""Matrix -> cells -> groups of trials: product, exclude, include, filter, order. Pure."""
 
 import dataclasses
 import hashlib
@@ -203,11 +203,9 @@ def groups(cells: Iterable[Cell], seeds: Sequence[int]) -> tuple[GroupTrials, ..
     return tuple((group, tuple(trials)) for group, trials in gathered.items())
 
 
-def planned(matrix: Matrix, filter_text: str | None = None, shard_text: str | None = None) -> tuple[GroupTrials, ...]:
-    """The groups of a run in matrix order, after ``--filter`` and ``--shard`` (as they are written, or None)."""
-    cells = select(expand(matrix), filter_text or None)
-    gathered = groups(cells, matrix.seeds)
-    return shard(gathered, *parse_shard(shard_text)) if shard_text else gathered
+def planned(matrix: Matrix, filter_text: str | None = None) -> tuple[GroupTrials, ...]:
+    """The groups of a run in matrix order, after ``--filter`` (as it is written, or None)."""
+    return groups(select(expand(matrix), filter_text or None), matrix.seeds)
 
 
 def trials_of(matrix: Matrix) -> dict[str, tuple[Cell, int]]:
@@ -241,42 +239,6 @@ def order(groups: Sequence[GroupTrials], rng: random.Random) -> tuple[GroupTrial
     for members in by_seed.values():
         rng.shuffle(members)
     return tuple(itertools.chain.from_iterable(by_seed.values()))
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Reads ``--shard``.
-
-    Args:
-        text: ``K/N``, K from 1 to N.
-
-    Returns:
-        ``(K, N)``.
-
-    >>> parse_shard("2/4")
-    (2, 4)
-    """
-    found = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
-    if found and 1 <= int(found[1]) <= int(found[2]):
-        return int(found[1]), int(found[2])
-    raise UsageError(f"--shard: {text!r} is not K/N with K from 1 to N (as in 2/4: the second of four shards)")
-
-
-def shard(groups: Sequence[GroupTrials], k: int, n: int) -> tuple[GroupTrials, ...]:
-    """The k-th of n shards (from 1). Taken from the matrix order, so that n machines partition a run without talking.
-
-    Args:
-        groups: as ``groups`` returns them, not shuffled.
-        k: which shard, from 1.
-        n: how many there are.
-
-    Returns:
-        Every n-th group; none where there are fewer groups than shards.
-
-    >>> cells = [Cell(model="mlp", device="cpu", batch_size=size, variant="eager") for size in (10, 100, 1000)]
-    >>> [group for group, _ in shard(groups(cells, [0]), 1, 2)]
-    ['mlp/b10/s0', 'mlp/b1000/s0']
-    """
-    return tuple(groups[k - 1 :: n])
 
 
 def fingerprint(matrix: Matrix) -> str:

@@ -26,6 +26,7 @@ DOCUMENTS = [
 ]
 DOCUMENTS += DECISIONS
 HEREDOC = re.compile(r"^cat > (\S+) <<'EOF'\n(.*\n)EOF$", re.DOTALL)
+OTHERS = ("git", "ray", "cd", ".", "python3", "pip", ".venv/bin/pip", "ls", "cat", "echo", "sh", "ssh", "sbatch")
 FOREIGN_FLAGS = {"--index-url", "--strict", "--version", "--head", "--address"}  # of pip, mypy, the program itself, Ray
 FOREIGN_NAMES = {"PDEATHSIG", "RLIMIT_AS", "MATRIX", "ARGS", "TORCH", "NAME"}  # of the kernel, of make, a placeholder
 FOREIGN_NAMES |= {"GLIBC_TUNABLES", "PYTHONMALLOC", "PYTHONSAFEPATH"}  # of the C library and of Python
@@ -124,6 +125,7 @@ SNIPPETS = [
     pytest.param("yaml" if name.endswith(".yaml") else "python", text, id=f"{path.name}-{name}")
     for path in DOCUMENTS
     for name, text in files_written(path.read_text("utf-8")).items()
+    if not name.endswith(".sh")  # test_without_a_cluster
 ]
 
 
@@ -141,9 +143,7 @@ def understood(words: list[str], *others: str) -> None:
 @pytest.mark.parametrize("command", ALL_COMMANDS)
 def test_command_is_one_that_exists(command):
     if not HEREDOC.match(command.text):
-        understood(
-            shlex.split(command.text), "git", "ray", "cd", ".", "python3", "pip", ".venv/bin/pip", "ls", "cat", "echo"
-        )
+        understood(shlex.split(command.text), *OTHERS)
 
 
 @pytest.mark.parametrize(("language", "text"), SNIPPETS)

@@ -1,4 +1,4 @@
-"""Cells, filters, groups, order and shards: pure functions, checked by property where one can be named."""
+"""Cells, filters, groups and order: pure functions, checked by property where one can be named."""
 
 import doctest
 import random
@@ -14,7 +14,7 @@ from mnist_bench import cells
 from mnist_bench.cli import options
 from mnist_bench.errors import UsageError
 from mnist_bench.gate import judge, plan, samples
-from mnist_bench.machine import forecast
+from mnist_bench.machine import forecast, shards
 from mnist_bench.records import BUILTIN_VARIANTS, Cell, Matrix, ModelEntry, Selector, Timing, Variant
 
 MATRIX = Matrix(
@@ -40,7 +40,7 @@ seed_lists = st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True)
 own = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@pytest.mark.parametrize("module", [cells, forecast, options, judge, plan, samples])
+@pytest.mark.parametrize("module", [cells, forecast, options, judge, plan, samples, shards])
 def test_examples(module):
     tried = doctest.testmod(module)
     assert (tried.attempted > 0, tried.failed) == (True, 0)
@@ -118,14 +118,6 @@ class TestGroups:
         whole = cells.groups(CELLS, [0])
         orders = {tuple(name for name, _ in cells.order(whole, random.Random(chance + n))) for n in range(60)}
         assert len(orders) > 12, "random within a seed"
-
-    @own
-    @given(cell_lists, seed_lists, st.integers(1, 9))
-    def test_shards_partition(self, points, seeds, count):
-        gathered = cells.groups(points, seeds)
-        parts = [cells.shard(gathered, *cells.parse_shard(f"{k}/{count}")) for k in range(1, count + 1)]
-        assert Counter(group for part in parts for group in part) == Counter(gathered)
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_a_fingerprint_is_of_the_values_and_of_all_of_them():

@@ -13,6 +13,7 @@ from record_factory import keep, make_cell, make_manifest, make_matrix, make_mea
 from mnist_bench import cells as matrices
 from mnist_bench.disk.folder import RunFolder, known_runs
 from mnist_bench.errors import UsageError
+from mnist_bench.machine.shards import shard as part
 from mnist_bench.records import DataSet, RunOptions, Sides, Tree, Trial, trial_id
 from mnist_bench.running.merge import merge
 from mnist_bench.running.runner import write_tables
@@ -25,7 +26,7 @@ TREE = Tree(label="main", commit=None)
 
 def make_run(results: Path, number: int, shard: str | None = None, **changes: Any) -> RunFolder:
     """A run of some groups of MATRIX, with all its files; what it measures depends on the trial alone."""
-    planned = matrices.planned(MATRIX, None, shard)
+    planned = part(MATRIX, matrices.planned(MATRIX), shard)
     trials = [make_trial(cell, seed) for _, pairs in planned for cell, seed in pairs]
     folder = make_folder(results, number, trials, shard=shard, **changes)
     with folder.lock():

@@ -90,7 +90,8 @@ _HELP = {
     "timing_seconds": "seconds of timing a cell, over its seeds (timing.budget_seconds)",
     "reference": "the variant that the others are held against (default: the matrix's, else the first as eager is)",
     "timeout": "seconds that a trial may work",
-    "shard": "only the K-th of N parts of the groups, as in 2/4",
+    "shard": "only the K-th of N parts of the groups, of about the same time each, as in 2/4",
+    "shards": "how N shards would share the groups out, and how long each would take",
     "allow_plugins": "run code that the matrix or a flag names",
     "offline": "download nothing",
     "no_wait": "do not wait for another run on this machine to end",
@@ -114,13 +115,15 @@ _FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "reference": (("--reference",), {"metavar": "VARIANT"}),
     "timeout": (("--timeout",), {"type": whole("--timeout", 1, YEAR_SECONDS), "metavar": "SECONDS"}),
     "shard": (("--shard",), {"metavar": "K/N"}),
+    "shards": (("--shards",), {"type": whole("--shards", 1, 10**9 - 1), "metavar": "N"}),
     "quiet": (("-q", "--quiet"), _ON),
     "verbose": (("-v", "--verbose"), {"action": "count", "default": 0}),
     "color": (("--color",), {"choices": ("auto", "always", "never"), "default": "auto"}),
     "format": (("--format",), {"choices": FORMATS, "default": "table"}),
     "json": (("--json",), {"dest": "format", "action": "store_const", "const": "json"}),
 }
-_PAIRS = {"loudness": ("quiet", "verbose"), "format": ("format", "json")}  # of which one can be given
+# Of which one can be given.
+_PAIRS = {"loudness": ("quiet", "verbose"), "format": ("format", "json"), "part": ("shard", "shards")}
 
 
 def add(parser: argparse.ArgumentParser, *names: str) -> None:

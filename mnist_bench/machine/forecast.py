@@ -2,7 +2,7 @@
 
 Times are those of a coarse model: start-up, compilation, floating-point work (docs/measurement.md) at an assumed rate,
 and what a loader adds to every image. Its constants were measured on a shared
-2-core machine; a GPU's work is hidden by its launches. Good to a factor of two.
+machine of ``MEASURED_CORES``; a GPU's work is hidden by its launches. Good to a factor of two.
 """
 
 import importlib.metadata
@@ -17,6 +17,7 @@ from mnist_bench.catalogue import DEVICES, EXECUTIONS, MODELS, PIPELINES, PLUG_I
 from mnist_bench.cells import model_of, variant_of
 from mnist_bench.records import MNIST, Cell, DataSet, Matrix, Variant
 
+MEASURED_CORES = 2
 STARTUP_S = 5.0  # interpreter, torch, data, warm-up
 ACCELERATOR_STARTUP_S = 5.0  # on top
 COMPILE_S = 25.0

@@ -130,7 +130,7 @@ def alone(*, wait: bool, tell: Callable[[str], object]) -> Iterator[None]:
     Raises:
         UsageError: another run is on, and is not to be waited for.
     """
-    path = cache_root(os.environ) / "machine.lock"
+    path = cache_root(os.environ) / f"machine-{os.uname().nodename}.lock"  # machines may share a home
     with ExitStack() as held:  # the end of the file, however it comes, gives the lock up
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from mnist_bench.disk.folder import MANIFEST, SCHEMA_VERSION, RunFolder, new_run
 from mnist_bench.errors import BenchError, DataError, Interrupted, UsageError, WorkerError
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import skip_reason, this_host
+from mnist_bench.machine.shards import shard
 from mnist_bench.records import MNIST, Cell, DataSet, Group, Manifest, Matrix, RunOptions, Trial, TrialSpec, trial_id
 from mnist_bench.running.group import Line, Observer, Settings, now, run_group
 from mnist_bench.running.process import Interrupts, LocalWorker
@@ -80,7 +81,7 @@ def draft(matrix: Matrix, options: RunOptions) -> tuple[cells.GroupTrials, ...]:
     Raises:
         UsageError: nothing is left to run.
     """
-    groups = cells.planned(matrix, options.filter, options.shard)
+    groups = shard(matrix, cells.planned(matrix, options.filter), options.shard)
     if not groups:
         raise UsageError("nothing to run: this shard of the matrix is empty")
     return groups
@@ -148,7 +149,7 @@ def resume(folder: RunFolder, options: Options) -> RunPlan:
     allowed = options.run.allow_plugins  # of this command line, whatever the manifest says
     config.checked(manifest.matrix, source=f"{folder.path / MANIFEST}: matrix", allow_plugins=allowed)
     own = replace(options, run=replace(manifest.options, allow_plugins=allowed), matrix_path=manifest.matrix_path)
-    planned = dict(draft(manifest.matrix, own.run))
+    planned = dict(cells.planned(manifest.matrix, own.run.filter))  # what its shard has, its order says
     return _plan(folder, manifest, [(name, planned[name]) for name in manifest.order], own)
 
 

@@ -21,6 +21,7 @@ from mnist_bench.gate.evidence import Check, Margins, Pair, SideEvidence
 from mnist_bench.gate.judge import judge
 from mnist_bench.gate.outputs import encode
 from mnist_bench.labs import reproduce
+from mnist_bench.machine.shards import shard
 from mnist_bench.records import Matrix, RunOptions, Tree
 
 INPUTS = Path(__file__).parent / "inputs"
@@ -33,7 +34,7 @@ def build(root: Path) -> Path:
     for run in yaml.safe_load((INPUTS / "runs.yaml").read_text())["runs"]:
         matrix = config.load(INPUTS / f"{run['matrix']}.yaml", allow_plugins=False)
         how = {key: run[key] for key in ("salt", "trouble", "pace", "changes") if key in run}
-        made = figures(cells.planned(matrix, shard_text=run.get("shard")), matrix.epochs, **how)
+        made = figures(shard(matrix, cells.planned(matrix), run.get("shard")), matrix.epochs, **how)
         write(root / run["folder"], run["id"], matrix, made, {"shard": run.get("shard")}, run)
     reproduction(root / "tutorial")
     for name, check in checks().items():

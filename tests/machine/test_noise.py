@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -131,12 +132,18 @@ def test_a_waiter_is_told_and_goes_on_when_the_other_has_ended(holder):
         assert len(said) == 1
 
 
+def test_another_machine_that_shares_the_home_is_not_waited_for(holder, monkeypatch):
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename="other"))
+    with alone(wait=False, tell=print):
+        assert holder.poll() is None
+
+
 def test_where_there_is_no_place_for_the_lock_a_run_goes_on_and_says_so(tmp_path, monkeypatch):
     (tmp_path / "file").touch()  # root may write to any folder, and nobody below a file
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     said: list[str] = []
     with alone(wait=False, tell=said.append):
         assert said == [
-            f"warning: {tmp_path / 'file' / 'mnist_bench' / 'machine.lock'}: Not a directory: runs are not kept apart; "
-            "set XDG_CACHE_HOME to a folder that can be written"
+            f"warning: {tmp_path}/file/mnist_bench/machine-{os.uname().nodename}.lock: Not a directory: runs are not "
+            "kept apart; set XDG_CACHE_HOME to a folder that can be written"
         ]
