@@ -104,7 +104,7 @@ def in_one_process(matrix: Matrix) -> dict[str, tuple[str, int]]:
         one.name: (other.name, one.processes)
         for one in several
         for other in variants_of(matrix)
-        if dataclasses.replace(one, name=other.name, processes=1) == other
+        if dataclasses.replace(one, name=other.name, processes=1, nodes=1) == other
     }
 
 

@@ -137,6 +137,7 @@ class Variant:
         flush_denormal: Treat denormal numbers as zero (CPU).
         deterministic: Only deterministic algorithms.
         processes: Processes that train together (DistributedDataParallel), each on its share of every batch.
+        nodes: Machines that they are on, as many on each; `run --rendezvous` says where these meet.
     """
 
     name: Name
@@ -153,6 +154,7 @@ class Variant:
     flush_denormal: bool = False
     deterministic: bool = False
     processes: Annotated[int, Ge(1), Le(16)] = 1
+    nodes: Annotated[int, Ge(1), Le(16)] = 1
 
 
 BUILTIN_VARIANTS: dict[str, Variant] = {
@@ -246,11 +248,13 @@ class Limits:
     Args:
         timeout_seconds: Seconds that a trial may work (it waits for its turns besides).
         memory_gib: GiB of memory that a trial may use.
+        join_seconds: Seconds that a trial on several machines waits for each of the others.
         cpus: CPUs that a group takes of a node of a cluster (`run --executor ray`). Default: all of the node's.
     """
 
     timeout_seconds: Annotated[float, Gt(0), Le(YEAR_SECONDS)] = 1800.0
     memory_gib: Annotated[float, Gt(0), Le(1_000_000)] = 16.0
+    join_seconds: Annotated[float, Gt(0), Le(YEAR_SECONDS)] = 60.0
     cpus: Annotated[int, Ge(1), Le(1024)] | None = None
 
 
@@ -355,6 +359,8 @@ class TrialSpec:
     deterministic_if_possible: bool = False  # a warning, not an error, where an operator has no deterministic algorithm
     cache_dir: str = ""  # of the compiler, kept from one process to the next; empty: the worker has one of its own
     samples_path: str = ""  # where the raw stamps go (.npy)
+    rendezvous: str = ""  # HOST:PORT where the machines of a trial meet
+    join_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -329,6 +329,9 @@ def test_what_a_killed_agent_left_goes_with_the_next_one(tmp_path):
     [
         (["--ray-address", "head:6379"], "--ray-address: only with --executor ray"),
         (["--executor", "ray"], "Ray is not installed"),
+        (["--executor", "ray", "--rendezvous", "here:1"], "--rendezvous: a group of a Ray cluster stays on one node"),
+        (["--rendezvous", "here"], "rendezvous: 'here' is not HOST:PORT (as in 192.0.2.7:29400)"),
+        (["--rendezvous", "here:65536"], "rendezvous: 'here:65536' is not HOST:PORT"),
     ],
 )
 def test_what_cannot_be_had_is_refused_before_a_run_is_made(tmp_path, monkeypatch, capsys, flags, words):

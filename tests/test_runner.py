@@ -208,3 +208,23 @@ def test_the_bookkeeping_of_a_trial_does_not_grow(tmp_path, monkeypatch):
     for what in {*first, *last}:
         assert last[what] <= 1.2 * first[what], (what, first, last)
     assert last["write_atomically"] == last["read_regular"] == 0
+
+
+# ── cells on several machines ────────────────────────────────────────────────────────────────────────────────────────
+
+APART = tuple(Variant(name=name, processes=4, nodes=2) for name in ("apart", "again"))
+
+
+def test_trials_on_several_machines_that_are_live_together_meet_at_ports_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.environment, "available_cores", lambda: 6)
+    plan = planned(tmp_path, make_matrix(seeds=(0, 1), variants=(*EAGER, *APART)), rendezvous="here:29400")
+    meet = ["", "here:29400", "here:29401"]
+    assert [[spec.rendezvous for spec in each.specs] for each in plan.groups] == [meet, meet]
+    assert [spec.variant.threads for spec in plan.groups[0].specs] == [6, 3, 3]
+
+
+def test_without_an_address_they_are_skipped(tmp_path):
+    run = execute(planned(tmp_path, make_matrix(seeds=(0,), variants=(*EAGER, *APART[:1]))))
+    found = {trial.cell.variant: getattr(trial.outcome, "reason", "ok") for trial in run.trials}
+    why = "apart: on 2 machines, skipped without --rendezvous HOST:PORT, an address of this machine where they meet"
+    assert found == {"eager": "ok", "apart": why}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mnist_bench.analysis import answers
 from mnist_bench.analysis.answers import CLASS_MARGIN, ENOUGH_SEEDS
-from mnist_bench.analysis.keys import environment_of, threads_of
+from mnist_bench.analysis.keys import BETWEEN, environment_of, threads_of
 from mnist_bench.analysis.ratios import SessionIndex, SpeedUp, speed_up, weakest
 from mnist_bench.cells import in_one_process, reference_variant
 from mnist_bench.figures import BY_KEY, Measured, Row, bounds, points, ratio, take, throughput
@@ -97,9 +97,13 @@ class Run:
         }
 
     def manifest_of(self, cell: Cell) -> Manifest:
-        """The manifest, with the environment that a cell was measured in: of a cluster, its nodes'."""
+        """The manifest, with the environment that a cell was measured in: of a cluster its nodes', of a cell on several
+        machines the processors of all."""
         nodes = [trial.node for trial in self.by_cell.get(cell, ())]
-        return replace(self.manifest, environment=environment_of(self.manifest, nodes))
+        environment = environment_of(self.manifest, nodes)
+        found = (str(measurement.numerics.get("cpus", "")) for _, measurement in self.ok.get(cell, {}).values())
+        cpu = BETWEEN.join(dict.fromkeys(filter(None, found))) or environment.cpu
+        return replace(self.manifest, environment=replace(environment, cpu=cpu))
 
     def pairs(self, reference: Cell, this: Cell) -> list[tuple[str, str]]:
         """The trial ids (reference, this) of the seeds that are ok in both cells; none of a cell with itself."""

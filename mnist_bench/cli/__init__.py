@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "selftest": ("mnist_bench.cli.selftest", "measure the gate on this machine: false alarms, and faults found"),
     "history": ("mnist_bench.cli.history", "show a cell's figures over runs and commits"),
     "merge": ("mnist_bench.cli.merge", "make one run from shards"),
+    "join": ("mnist_bench.cli.join", "take part in the trials of a run on another machine"),
     "export": ("mnist_bench.cli.export", "write a run in the format of another tool"),
     "data": ("mnist_bench.cli.data", "fetch, verify, show or synthesize the data set"),
     "report": ("mnist_bench.cli.report", "write a run as one HTML page with plots, and the plots as images"),

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -44,6 +45,13 @@ def whole(flag: str, low: int, high: int) -> Callable[[str], int]:
         return int(digits)
 
     return read
+
+
+def rendezvous(text: str) -> str:
+    """An address and a port, as they are written."""
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]*:[1-9][0-9]{0,4}", text) or int(text.rpartition(":")[2]) > 65535:
+        raise UsageError(f"rendezvous: {text[:40]!r} is not HOST:PORT (as in 192.0.2.7:29400)")
+    return text
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -176,6 +184,7 @@ def executed(args: argparse.Namespace, matrix_path: str, run: RunOptions) -> "Op
         offline=args.offline,
         timeout_s=args.timeout,
         fail_fast=getattr(args, "fail_fast", False),
+        rendezvous=getattr(args, "rendezvous", None) or "",
     )
 
 
@@ -185,7 +194,8 @@ def resuming(args: argparse.Namespace, run_id: str) -> str:
     ray = "" if getattr(args, "executor", "local") == "local" else " --executor ray"
     if getattr(args, "ray_address", None):
         ray += f" --ray-address {shlex.quote(args.ray_address)}"
-    return f"mnist-bench {args.command} --resume {run_id}{_where(args)}{plugins}{ray}"
+    meeting = f" --rendezvous {found}" if (found := getattr(args, "rendezvous", None)) else ""
+    return f"mnist-bench {args.command} --resume {run_id}{_where(args)}{plugins}{ray}{meeting}"
 
 
 def reporting(args: argparse.Namespace, run: str) -> str:

@@ -42,12 +42,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--executor", choices=("local", "ray"), default="local", help=who)
     head = "the cluster's head (default: RAY_ADDRESS, else what `ray start` has begun on this machine)"
     parser.add_argument("--ray-address", metavar="HOST:PORT", help=head)
+    here = "an address of this machine and a port: where others join trials on several (`mnist-bench join`)"
+    parser.add_argument("--rendezvous", type=options.rendezvous, metavar="HOST:PORT", help=here)
     options.add_execution(parser, of="a run")
 
 
 def execute(args: argparse.Namespace) -> int:
     if args.ray_address and args.executor != "ray":
         raise UsageError("--ray-address: only with --executor ray")
+    if args.rendezvous and args.executor == "ray":
+        raise UsageError("--rendezvous: a group of a Ray cluster stays on one node: leave --executor ray out")
     errors = make_console(args, stderr=True)
     plan, run = carry_out(_resume(args) if args.resume else begin(args, *options.read_matrix(args)), args, errors)
     code = conclude(run, args, errors)

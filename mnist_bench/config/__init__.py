@@ -369,6 +369,9 @@ def _of_variant(variant: Variant, item: Mapping[str, Any]) -> Iterator[Fault]:
         mend = "set pipeline: tensors or torchvision, or remove workers"
         message = f"the resident pipeline has no loader to give workers to: {mend}"
         yield Fault(("workers",), message, of_key=True)
+    if variant.processes % variant.nodes:
+        words = f"{variant.nodes} machines cannot have as many each of processes: {variant.processes}: change one"
+        yield Fault(("nodes",), words)
     if variant.processes > 1:
         yield from _of_processes(variant)
 

@@ -168,6 +168,19 @@ def placed(data: DataSet, fetch: Callable[[], Mapping[str, bytes]], cache: Path)
     return own
 
 
+def here(data: DataSet, environ: Mapping[str, str]) -> DataSet:
+    """A set that was found on another machine: at the same path on this one, else where data sets are kept.
+
+    Raises:
+        DataError: what is there is another.
+    """
+    with contextlib.suppress(DataError):
+        verify(data)
+        return data
+    verify(own := replace(data, root=str(default_root(None, environ))))
+    return own
+
+
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:

@@ -24,6 +24,7 @@ COMPILE_S = 25.0
 FLOPS_PER_CORE = 15e9
 CPU_STEP_S = 0.0003  # launching the operators of a step
 ACCELERATOR_STEP_S = 0.001
+UNMET = "skipped without --rendezvous HOST:PORT, an address of this machine where they meet"
 PLATFORMS = {"darwin": "macOS", "linux": "Linux"}
 
 
@@ -43,7 +44,7 @@ def _epoch_s(cell: Cell, matrix: Matrix, variant: Variant, cores: int, data: Dat
         return steps * ACCELERATOR_STEP_S + loading
     train_flops, eval_flops = MODELS.get(model_of(matrix, cell.model).model, PLUG_IN).flops
     pixels = math.prod(data.shape) / math.prod(MNIST.shape)  # of an image, in those of MNIST's
-    rate = FLOPS_PER_CORE * min(cores, (variant.threads or cores) * variant.processes)
+    rate = FLOPS_PER_CORE * min(cores * variant.nodes, (variant.threads or cores) * variant.processes)
     return pixels * (trained * train_flops + evaluated * eval_flops) / rate + steps * CPU_STEP_S + loading
 
 
@@ -72,6 +73,8 @@ def skip_reason(cell: Cell, variant: Variant, host: Host) -> str | None:
         return doubt
     if found := execution_problem(cell.device, variant):
         return f"{variant.name}: {found}, will be skipped"
+    if variant.nodes > 1:
+        return f"{variant.name}: on {variant.nodes} machines, will be {UNMET}"
     problem = compiler_problem(variant, host)
     return problem and f"{variant.name}: {problem[0]}, will be skipped: {problem[1]}"
 

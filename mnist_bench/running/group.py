@@ -17,6 +17,7 @@ from msgspec.structs import asdict
 from mnist_bench.catalogue import training_of
 from mnist_bench.machine import environment, noise
 from mnist_bench.machine.energy import Meter
+from mnist_bench.machine.forecast import UNMET
 from mnist_bench.records import Epochs, Failure, Group, ImageSets, Measurement, Outcome, Session, Skip, Trial, TrialSpec
 from mnist_bench.running import protocol
 from mnist_bench.running.process import LocalWorker
@@ -255,6 +256,8 @@ def _keys(spec: TrialSpec) -> dict[str, str]:
 
 def _known(spec: TrialSpec, settings: Settings) -> Skip | Failure | None:
     """What becomes of a trial whose device, or variant, is known not to be had."""
+    if spec.variant.nodes > 1 and not spec.rendezvous:
+        return _skip(f"{spec.variant.name}: on {spec.variant.nodes} machines, {UNMET}", settings)
     known = [settings.unavailable[key] for key in _keys(spec).values() if key in settings.unavailable]
     return _skip(known[0], settings) if known else None
 

@@ -35,6 +35,8 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NO_SPACE = "No space left on device"
 RANK_GONE = r"^rank \d+ of \d+: (?=gone$)"  # by the launcher of several ranks, of the first that died
+# Of a worker's environment, what the ranks on other machines get too.
+SHARED = (*MALLOC, CELL_VARIABLE, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
 NS = 1e-9
 
 
@@ -137,6 +139,9 @@ class LocalWorker:
         known = [f"--started-ns={self.started_ns}", f"--scratch={self._scratch}"]
         if (count := self.spec.variant.processes) > 1:  # a worker of an older version knows no such flag
             known.append(f"--processes={count}")
+        if self.spec.rendezvous:
+            known += [f"--nodes={self.spec.variant.nodes}", f"--wait-seconds={self.spec.join_seconds}"]
+            known.append(f"--rendezvous={self.spec.rendezvous}")
         return [self._python, "-m", "mnist_bench.worker", *pipes, *known]
 
     @property
@@ -236,6 +241,30 @@ class LocalWorker:
             return file.read().decode(errors="replace")
 
 
+def take_part(rendezvous: str, environ: Mapping[str, str]) -> int:
+    """Launches this machine's ranks of the next trial of a run on another one; nothing is left of them.
+
+    Returns:
+        0: the trial is over. Anything else: the launcher has failed.
+    """
+    scratch = tempfile.mkdtemp(prefix="mnist-bench-")
+    with contextlib.ExitStack() as kept, contextlib.ExitStack() as ours:
+        lifeline, _ = _pipe(kept, ours)
+        pipes = ["--requests=0", "--replies=1", "--started-ns=0", f"--lifeline={lifeline.fileno()}"]
+        where = [f"--scratch={scratch}", f"--rendezvous={rendezvous}"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mnist_bench.worker", "--join", *pipes, *where],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # The end of a trial is the end of its store, of which torch would tell at length.
+            env={"TORCH_CPP_LOG_LEVEL": "ERROR", **environ, **_everywhere(environ, uninstalled_package())},
+            pass_fds=[lifeline.fileno()],
+            start_new_session=True,  # the terminal's Ctrl-C ends us, and our end of the lifeline with us
+        )
+        kept.callback(process.wait)
+        return process.wait()
+
+
 def uninstalled_package() -> list[str]:
     """This package's place where it is on nobody's path but ours (it was started from its own checkout)."""
     place = str(Path(__file__).resolve().parents[2])
@@ -252,15 +281,7 @@ def worker_environment(
         scratch: an empty folder of its own.
         path: what its path begins with. The folder that it is started in is not on it: that may be a stranger's.
     """
-    named = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]  # an empty one is the folder
-    own = {
-        **{name: value for name, value in MALLOC.items() if name not in environ},
-        CELL_VARIABLE: spec.cell.id,
-        "PYTHONSAFEPATH": "1",
-        "PYTHONPATH": os.pathsep.join([*path, *named]),
-        "PYTHONUNBUFFERED": "1",  # what a model printed before a crash is in the log
-        "PYTORCH_ENABLE_MPS_FALLBACK": "0",  # a cell of a GPU fails where the CPU would do its work
-    }
+    own = {**_everywhere(environ, path), CELL_VARIABLE: spec.cell.id}
     warm = spec.variant.compile.cache == "warm"
     if not warm or spec.side is None:  # a side of a check has caches of its own, which are kept as long as the check
         caches = _kept_caches(environ) if warm else Path(spec.cache_dir or scratch)
@@ -272,6 +293,17 @@ def worker_environment(
     if spec.variant.deterministic:
         own["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch asks for it
     return {**environ, **own}
+
+
+def _everywhere(environ: Mapping[str, str], path: Sequence[str]) -> dict[str, str]:
+    named = [entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry]  # an empty one is the folder
+    return {
+        **{name: value for name, value in MALLOC.items() if name not in environ},
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join([*path, *named]),
+        "PYTHONUNBUFFERED": "1",  # what a model printed before a crash is in the log
+        "PYTORCH_ENABLE_MPS_FALLBACK": "0",  # a cell of a GPU fails where the CPU would do its work
+    }
 
 
 def _kept_caches(environ: Mapping[str, str]) -> Path:

@@ -4,9 +4,10 @@ import contextlib
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -48,6 +49,7 @@ class Options:
     fail_fast: bool = False
     offline: bool = False
     timeout_s: float | None = None
+    rendezvous: str = ""  # HOST:PORT, where other machines join trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,19 +231,27 @@ def _plan(folder: RunFolder, manifest: Manifest, order: Sequence[cells.GroupTria
         spec = trial_spec(matrix, manifest.dataset, options.run, cell, seed)
         return replace(spec, samples_path=samples, extras=extras)
 
-    groups = tuple(Group(id=name, specs=tuple(spec_of(*pair) for pair in pairs)) for name, pairs in order)
+    def specs_of(pairs: Iterable[tuple[Cell, int]]) -> Iterator[TrialSpec]:
+        host, _, port = options.rendezvous.rpartition(":")
+        ports = count(int(port or 0))  # one for each trial that is live
+        for spec in (spec_of(*pair) for pair in pairs):
+            meets = host and spec.variant.nodes > 1
+            yield replace(spec, rendezvous=f"{host}:{next(ports)}") if meets else spec
+
+    groups = tuple(Group(id=name, specs=tuple(specs_of(pairs))) for name, pairs in order)
     return RunPlan(folder=folder, manifest=manifest, groups=groups, options=options)
 
 
 def trial_spec(matrix: Matrix, dataset: DataSet, options: RunOptions, cell: Cell, seed: int) -> TrialSpec:
     """All that a worker must know of a trial, but for where its samples go."""
     variant = cells.variant_of(matrix, cell.variant)
+    threads = variant.threads or max(1, environment.available_cores() * variant.nodes // variant.processes)
     return TrialSpec(
         id=trial_id(cell, seed),
         cell=cell,
         seed=seed,
         model=cells.model_of(matrix, cell.model),
-        variant=replace(variant, threads=variant.threads or max(1, environment.available_cores() // variant.processes)),
+        variant=replace(variant, threads=threads),
         recipe=matrix.recipe,
         epochs=matrix.epochs,
         data=dataset,
@@ -249,6 +259,7 @@ def trial_spec(matrix: Matrix, dataset: DataSet, options: RunOptions, cell: Cell
         plugin_path=options.plugin_path,
         allow_plugins=options.allow_plugins,
         score_both=options.score_both,
+        join_seconds=matrix.limits.join_seconds,
     )
 
 
@@ -391,7 +402,11 @@ def fits(groups: Sequence[Group], manifest: Manifest, observer: Observer) -> boo
     """Whether the trials of the largest group that will live can do so together in this machine's memory."""
     host = this_host()
     lives = [
-        sum(spec.variant.processes for spec in group.specs if skip_reason(spec.cell, spec.variant, host) is None)
+        sum(
+            spec.variant.processes // spec.variant.nodes
+            for spec in group.specs
+            if spec.rendezvous or skip_reason(spec.cell, spec.variant, host) is None
+        )
         for group in groups
     ]
     largest = max(lives, default=0)

@@ -6,6 +6,7 @@ import faulthandler
 import os
 import sys
 
+from mnist_bench.records import YEAR_SECONDS
 from mnist_bench.running import guardian
 
 
@@ -16,6 +17,10 @@ def main() -> None:
     parser.add_argument("--lifeline", type=int, help="descriptor whose closing means the end")
     parser.add_argument("--scratch", help="folder that goes when the worker has ended")
     parser.add_argument("--processes", type=int, default=1, help="of the trial: of several this one is the launcher")
+    parser.add_argument("--nodes", type=int, default=1, help="machines of the trial")
+    parser.add_argument("--rendezvous", default="localhost:0", help="where they meet")
+    parser.add_argument("--wait-seconds", type=float, default=YEAR_SECONDS, help="for each of them")
+    parser.add_argument("--join", action="store_true", help="launch ranks of a trial of another machine")
     parser.add_argument("--launcher", type=int, help="of one of several processes: the id of that which started it")
     args = parser.parse_args()
     if args.launcher is None:
@@ -24,12 +29,14 @@ def main() -> None:
         guardian.end_with(args.launcher)
         args.requests, args.replies = _unmasked(args.requests, args.replies)
     faulthandler.enable()
+    if args.join or args.processes > 1:
+        from mnist_bench.worker import launcher  # torch: 1 to 2 s, after the fork
+
+        if args.join:
+            launcher.join(args.rendezvous, args.scratch)
+        launcher.launch(args)
     for descriptor in (args.requests, args.replies):
         os.set_inheritable(descriptor, False)  # a compiler or loader process must not hold them open
-    if args.processes > 1:
-        from mnist_bench.worker.ranks import launch  # torch: 1 to 2 s, after the fork
-
-        launch(args.requests, args.replies, args.started_ns, args.processes, args.scratch)
     from mnist_bench.worker.server import serve
 
     # The reply pipe stays open to the very end of the process: the runner times the exit by its end of file.

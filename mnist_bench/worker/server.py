@@ -8,7 +8,7 @@ from typing import BinaryIO
 import torch
 from msgspec import structs
 
-from mnist_bench.errors import BenchError, Diverged
+from mnist_bench.errors import BenchError, Diverged, TrialError
 from mnist_bench.records import FailureKind, encode
 from mnist_bench.running.protocol import Evaluate, Failed, Filled, Finished, Reply, Request, Unavailable, decode_request
 from mnist_bench.table import shortened
@@ -28,13 +28,17 @@ def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int, *, launched: b
     Args:
         launched: as one of several ranks. Rank 0 alone reads, evaluates, and replies to what went well.
     """
-    ranks = Ranks.join() if launched else ALONE
+    try:
+        ranks = Ranks.join() if launched else ALONE
+    except TrialError as error:
+        replies.write(encode(Failed(kind="crashed", reason=str(error))))
+        return
     waterfall = Waterfall(clock, started_ns)
     waterfall.add("import", clock() - started_ns)
     trial = LiveTrial(waterfall, ranks)
     while True:
         with waterfall.asleep():
-            line = ranks.told(b"" if ranks.rank else requests.readline())
+            line = ranks.heard(requests)
         if not line:
             return
         request = decode_request(line)

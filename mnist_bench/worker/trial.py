@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import math
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,8 @@ class LiveTrial:
         """The data, in host memory. No device is touched: other members of the group may be at this too."""
         if protocol != messages.PROTOCOL_VERSION:
             raise TrialError(f"the runner speaks protocol {protocol}, this worker {messages.PROTOCOL_VERSION}")
+        if self._ranks.node:
+            spec = replace(spec, data=data.here(spec.data, os.environ))
         self._spec, self._training = spec, training_of(spec.model, spec.recipe, spec.data)
         self._device = open_device(self._ranks.device(spec.cell.device))
         with self._waterfall.phase("data"):
@@ -274,7 +277,7 @@ class LiveTrial:
         Args:
             seed: of the round: all members begin it on the same core; their spacers differ.
         """
-        with self._waterfall.phase("session"), process.on_random_core(random.Random(seed), self._ranks.rank):
+        with self._waterfall.phase("session"), process.on_random_core(random.Random(seed), self._ranks.place):
             self._refresh(random.Random(f"{seed}/{self._spec.id}"))
             self._one_step()
             with self._no_compilation("the timing session"):
@@ -376,6 +379,7 @@ class LiveTrial:
                 Path(self._spec.samples_path).write_bytes(raw.getbuffer())
             found = process.describe_numerics(self._spec.variant, self._device.torch_device)
             found["weights"], found["processes"] = str(next(self._model.parameters()).dtype), self._ranks.count
+            found |= self._ranks.machines
             if self._program.skipped is not None:
                 found["skipped_steps"] = int(self._program.skipped.item())
             host_peak, device_peak = process.tree_peak_bytes(self._ranks.launcher), self._device.peak_bytes()

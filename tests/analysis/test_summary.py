@@ -114,7 +114,7 @@ class TestFigures:
         two, other = make_cell(variant="two"), make_cell(variant="other")
         variants = (
             *make_matrix().variants,
-            Variant(name="two", processes=2),
+            Variant(name="two", processes=2, nodes=2),
             Variant(name="other", processes=2, threads=1),
         )
         trials, sessions = timed((EAGER, 2.0), (two, 1.6), (other, 1.0))
@@ -131,6 +131,13 @@ class TestFigures:
             ]
             is None
         )
+
+    def test_a_cell_on_several_machines_was_measured_on_all_their_processors(self):
+        apart = [make_measurement(numerics={"cpus": cpus}) for cpus in ("a + a", "a + b", "a + a")]
+        trials = [make_trial(EAGER, seed, found) for seed, found in enumerate(apart)]
+        run = run_of([*trials, make_trial(COMPILE, 0)])
+        assert run.manifest_of(EAGER).environment.cpu == "a + a + a + b"
+        assert run.manifest_of(COMPILE) == run.manifest
 
     def test_when_compiling_pays_is_a_figure(self):
         """12 s, earned back by 0.4 ms a step, 600 steps an epoch: 50 epochs."""

@@ -43,6 +43,7 @@ class TestEstimate:
 NO_PROGRAM = host(find_program=lambda name: None)
 AOT = Variant(name="a", execution="compile", compile=CompileOptions(backend="aot_eager"))
 TWO = Variant(name="two", processes=2)
+APART = Variant(name="apart", processes=2, nodes=2)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ TWO = Variant(name="two", processes=2)
         ("mps", "eager", host(), "only on macOS"),
         ("mps", "eager", host(platform="darwin"), None),
         ("mps", "two", host(platform="darwin"), "two: several processes train on cpu and cuda"),
+        ("cpu", "apart", host(), "apart: on 2 machines, will be skipped without --rendezvous HOST:PORT, an address"),
         ("cpu", "compile", host(), None),
         ("cpu", "compile", NO_PROGRAM, "torch.compile needs a C++ compiler (g++ not found), will be skipped: apt"),
         ("cpu", "compile", dataclasses.replace(NO_PROGRAM, platform="darwin"), "skipped: xcode-select --install"),
@@ -82,5 +84,5 @@ TWO = Variant(name="two", processes=2)
 )
 def test_skips(device, variant, machine, phrase):
     cell = Cell(model="mlp", device=device, batch_size=1, variant=variant)
-    reason = skip_reason(cell, {**BUILTIN_VARIANTS, "two": TWO}.get(variant, AOT), machine)
+    reason = skip_reason(cell, {**BUILTIN_VARIANTS, "two": TWO, "apart": APART}.get(variant, AOT), machine)
     assert reason is None if phrase is None else phrase in str(reason)

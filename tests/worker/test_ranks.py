@@ -154,7 +154,7 @@ def test_shares_are_equal_and_make_up_each_batch(count, size):
 
 
 def test_ranks_have_a_gpu_and_a_core_each():
-    assert [Ranks(rank, 2).device(name) for name in ("cpu", "cuda", "cuda:1") for rank in (0, 1)] == [
+    assert [Ranks(rank, 2, rank).device(name) for name in ("cpu", "cuda", "cuda:1") for rank in (0, 1)] == [
         *("cpu", "cpu"),
         *("cuda", "cuda:1"),
         *("cuda:1", "cuda:2"),
@@ -169,7 +169,7 @@ def test_ranks_have_a_gpu_and_a_core_each():
 
 def test_a_gpu_that_is_missing_to_another_rank_is_not_missing_to_all(tiny):
     for rank, scope in ((0, "device"), (1, "variant")):
-        trial = LiveTrial(Waterfall(clock, clock()), Ranks(rank, 2))
+        trial = LiveTrial(Waterfall(clock, clock()), Ranks(rank, 2, rank))
         trial.open(make_spec(tiny, device="cuda:98", processes=2), protocol.PROTOCOL_VERSION)
         assert trial._open_device().scope == scope
         assert trial._device.torch_device.index == 98 + rank
