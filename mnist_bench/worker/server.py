@@ -1,5 +1,6 @@
 """From a request to a reply: every error of a trial becomes a status with a reason, its traceback goes to the log."""
 
+import contextlib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,8 @@ def answer(trial: LiveTrial, request: Request) -> Reply:
         method: Callable[..., Reply] = getattr(trial, request.type)
         return method(**structs.asdict(request))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a model raises is a result
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the log's disk is full: then the reply alone says so
+            traceback.print_exc()
         return Failed(kind=classify(error), reason=explain(error))
 
 

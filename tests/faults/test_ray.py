@@ -1,11 +1,12 @@
 """A run on a real Ray cluster of two nodes, which are on this machine: its results, and what is left when parts die."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,23 @@ import pytest
 from fault_kit import Bench, finish, wait_until
 from test_kills import SLOW, check_complete, check_nothing_lost
 
-from mnist_bench.records import CELL_VARIABLE
-
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(1800)]  # warnings: Ray's own
 
 STORE = 80 << 20  # bytes: about the least that Ray takes
 FIXED = "[{name: fixed, threads: 1, deterministic: true}]"
 TWO = "[{name: fixed, threads: 1, deterministic: true}, {name: last, threads: 1, channels_last: true}]"
 FOUR = SLOW + "def third(): return good()\ndef fourth(): return good()"
-# Tells by a file which of its stages it is in, and takes its time in each.
+# Tells in a file of each of its stages which node it is on, and takes its time.
 STAGED = """
-import pathlib, time, traceback
-
+import os, pathlib, time, traceback
 class Staged(nn.Linear):
     def forward(self, images):
-        names = {{frame.f_code.co_name for frame, _ in traceback.walk_stack(None)}}
-        for stage in names & {{"prepare", "block", "train_epoch"}}:
-            pathlib.Path("{folder}", stage).touch()
+        for stage in {{frame.f_code.co_name for frame, _ in traceback.walk_stack(None)}} & {{"{stage}"}}:
+            pathlib.Path("{folder}", stage).write_text(os.environ["RAY_RAYLET_PID"])
         time.sleep(0.1)
         return super().forward(images.flatten(1))
-
-def staged():
-    return Staged(784, 10)
+def staged(): return Staged(784, 10)
 """
 # Python's clocks on a node are an hour ahead.
 AHEAD = """
@@ -44,17 +39,8 @@ import datetime, time
 real, clock = time.time, datetime.datetime
 time.time = lambda: real() + 3600
 class Ahead(clock):
-    @classmethod
-    def now(cls, tz=None):
-        return clock.now(tz) + datetime.timedelta(hours=1)
+    now = classmethod(lambda cls, tz=None: clock.now(tz) + datetime.timedelta(hours=1))
 datetime.datetime = Ahead
-"""
-FILL = """
-import ray, sys
-ray.init(sys.argv[1], log_to_driver=False)
-held = [ray.put(bytes(8 << 20)) for _ in range(30)]
-print("full", flush=True)
-sys.stdin.read()
 """
 
 
@@ -83,17 +69,6 @@ class Machines:
         """As a machine does that loses its power."""
         self.nodes.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
-
-    def at(self, model: str) -> Any:
-        """The node that executes cells of a model."""
-        for process in psutil.process_iter():
-            try:
-                if model in process.environ().get(CELL_VARIABLE, ""):
-                    above = {one.pid for one in process.parents()}
-                    return next(one for one in self.nodes if raylet(one) in above)
-            except (psutil.Error, StopIteration):
-                continue
-        raise AssertionError(f"{model} is executed nowhere")
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -137,9 +112,9 @@ def workers(bench: Bench) -> list[str]:
     return [process for process in bench.alive() if "mnist_bench.worker" in process]
 
 
-def agents(machines: Machines) -> list[int]:
+def agents(machines: Machines) -> list[str]:
     children = (child for node in machines.nodes for child in psutil.Process(raylet(node)).children())
-    return [child.pid for child in children if "ray::Agent" in " ".join(child.cmdline())]
+    return [str(child.pid) for child in children if "ray::Agent" in " ".join(child.cmdline())]
 
 
 def marks(bench: Bench) -> list[str]:
@@ -183,10 +158,10 @@ def test_a_node_is_lost_and_its_group_goes_to_another(bench, cluster):
 @pytest.mark.bars
 @pytest.mark.parametrize("stage", ["prepare", "block", "train_epoch"])
 def test_a_node_lost_at_any_stage(stage, bench, machines):
-    bench.write(STAGED.format(folder=bench.folder), ["staged", "good"], variants=FIXED)
-    process = bench.start(*machines.flags)
-    assert wait_until((bench.folder / stage).exists), finish(process)
-    machines.lose(machines.at("staged"))
+    bench.write(STAGED.format(folder=bench.folder, stage=stage), ["staged", "good"], variants=FIXED)
+    process, where = bench.start(*machines.flags), bench.folder / stage
+    assert wait_until(lambda: where.exists() and where.read_text()), finish(process)
+    machines.lose(next(node for node in machines.nodes if raylet(node) == int(where.read_text())))
     done = finish(process)
     assert done.returncode == 0, done
     assert "is lost" in done.stderr
@@ -220,20 +195,81 @@ def test_interrupted_and_killed_it_goes_on(bench, machines):
 
 
 @pytest.mark.bars
-def test_a_node_with_another_torch_is_of_another_kind(bench, cluster):
+def test_the_head_lost_what_is_finished_stays_and_another_cluster_goes_on(bench, cluster):
+    bench.write(FOUR, ["good", "slow", "third", "fourth"], variants=FIXED)
+    first = cluster()
+    first.add()
+    process = bench.start(*first.flags)
+    assert wait_until(lambda: bench.runs() and bench.trials() and workers(bench)), finish(process)
+    first.cluster.remove_node(first.cluster.head_node, allow_graceful=False)
+    done = finish(process)
+    assert done.returncode == 1, done
+    assert "of 4 trials are kept: --resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert bench.manifest()["status"] == "stopped"
+    kept = check_nothing_lost(bench, {})
+    first.cluster.shutdown()
+    assert wait_until(lambda: workers(bench) == [], 60.0)
+    second = cluster()
+    second.add()
+    assert bench.run("--resume", "latest", *second.flags).returncode == 0
+    check_nothing_lost(bench, kept)
+    check_complete(bench)
+    assert left(bench) == []
+
+
+@pytest.mark.bars
+def test_a_node_with_another_torch_and_an_hour_ahead(bench, cluster):
+    """It is of another kind, and that is all."""
     made, package = cluster(), bench.folder / "other" / "torch-9.9.9.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9.9\n")
+    (package.parent / "sitecustomize.py").write_text(AHEAD)
     made.add()
     made.add(PYTHONPATH=str(package.parent))
     bench.write(FOUR, ["good", "third"], variants=FIXED)
     done = bench.run("--seeds", "3", *made.flags)
     assert done.returncode == 0, done
     assert "another kind of machine than others: the groups of a model stay on one" in done.stderr
-    assert len({trial["id"] for trial in bench.trials()}) == len(bench.trials()) == 6
-    torches = {name: one["packages"]["torch"] for name, one in bench.manifest()["nodes"].items()}
-    where = {(trial["cell"]["model"], torches[trial["node"]]) for trial in bench.trials()}
+    trials, manifest = bench.trials(), bench.manifest()
+    assert len({trial["id"] for trial in trials}) == len(trials) == 6
+    torches = {name: one["packages"]["torch"] for name, one in manifest["nodes"].items()}
+    where = {(trial["cell"]["model"], torches[trial["node"]]) for trial in trials}
     assert (len(where), len({*torches.values()})) == (2, 2)
+    assert {torches[trial["node"]] for trial in trials if trial["started_at"] > manifest["ended_at"]} == {"9.9.9"}
+    assert marks(bench) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False).returncode:
+        pytest.skip("only root can make a small disk")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.bars
+@pytest.mark.parametrize("when", ["at the start", "meanwhile"])
+def test_a_node_whose_disk_is_full_gets_no_more_groups(when, bench, bench_data, cluster, small_disk):
+    made = cluster()
+    made.add()
+    made.add(XDG_CACHE_HOME=str(small_disk))
+    flags = at_another_place(bench, bench_data) if when == "at the start" else ()
+    spoilt = f"""
+def spoilt():
+    import contextlib, pathlib
+    with contextlib.suppress(OSError):
+        pathlib.Path("{small_disk}/filler").write_bytes(bytes(1 << 20))
+    return good()
+"""
+    bench.write(spoilt, ["good"] if flags else ["spoilt", "good"], variants=FIXED)
+    done = bench.run(*made.flags, *flags)
+    print(done.stderr, *(trial["outcome"].get("reason") for trial in bench.trials()))
+    assert done.returncode == 0, done
+    assert "No space left" in done.stderr or "the disk is full" in done.stderr
+    check_complete(bench)
 
 
 def at_another_place(bench: Bench, bench_data: dict[str, str]) -> tuple[str, ...]:
@@ -261,31 +297,84 @@ def test_a_node_without_the_data_set_or_with_another_one_gets_it(bench, bench_da
 
 
 @pytest.mark.bars
-def test_a_clock_that_is_an_hour_off_moves_labels_alone(bench, cluster):
-    (bench.folder / "ahead").mkdir()
-    (bench.folder / "ahead" / "sitecustomize.py").write_text(AHEAD)
-    made = cluster()
-    made.add()
-    made.add(PYTHONPATH=str(bench.folder / "ahead"))
-    bench.write(FOUR, ["good", "slow"], variants=FIXED)
-    done = bench.run(*made.flags)
-    assert done.returncode == 0, done
-    check_complete(bench)
-    assert marks(bench) == []
-    ended = {trial["node"]: trial["ended_at"] for trial in bench.trials()}
-    assert len(ended) == 2
-    assert max(ended.values()) > bench.manifest()["ended_at"] >= min(ended.values())
-
-
-@pytest.mark.bars
 def test_an_object_store_that_is_full_stops_nothing(bench, machines):
     """Ray then writes objects to its disk."""
     bench.write(FOUR, ["good", "slow"], variants=FIXED)
-    command = [sys.executable, "-c", FILL, machines.cluster.address]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout
-        assert other.stdout.readline() == b"full\n"
+    with ray.init(machines.cluster.address, log_to_driver=False):
+        held = [ray.put(bytes(8 << 20)) for _ in range(30)]
         done = bench.run(*machines.flags)
-        other.communicate(b"")
-    assert done.returncode == 0, done
+        assert (done.returncode, len(held)) == (0, 30), done
     check_complete(bench)
+
+
+# ── bars of the whole ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.bars
+def test_twenty_four_trials_on_two_nodes_are_those_of_one_machine(bench, machines):
+    bench.write("", ["good"], variants=TWO)
+    axes = "--models", "faulty:good,mlp,lenet5", "--batch-sizes", "1000,2000", "--seeds", "2"
+    runs = []
+    for flags in (machines.flags, ()):
+        done = bench.run(*axes, *flags)
+        assert done.returncode == 0, done
+        runs.append(bench.runs()[-1])
+    there, here = (hashes(bench, run) for run in runs)
+    assert len(there) == 24
+    assert there == here
+    assert len({trial["node"] for trial in bench.trials(runs[0])}) == 2
+    for name in ("results.csv", "epochs.csv"):
+        tables = [[line.split(",") for line in (run / name).read_text().splitlines()] for run in runs]
+        assert tables[0][0] == tables[1][0]
+        assert sorted(line[:4] for line in tables[0]) == sorted(line[:4] for line in tables[1])
+
+
+@pytest.mark.bars
+def test_killed_twenty_times_at_random_nothing_is_lost_or_doubled(bench, machines):
+    """A node, an agent, a worker of a trial (which is then a result: crashed), or the driver, which then resumes."""
+    rng, kept, killed, process = random.SystemRandom(), dict[str, dict[str, Any]](), Counter[str](), None
+    bench.write(FOUR, ["good", "slow", "third", "fourth"], variants=TWO)
+    finished = list[Counter[str]]()
+    while killed.total() < 20:
+        process = process or bench.start(*(("--resume", "latest") if bench.runs() else ()), *machines.flags)
+        if wait_until(lambda started=process: started.poll() is not None, rng.uniform(2.0, 25.0)):
+            done, process = finish(process), None
+            assert done.returncode in (0, 1), done  # 1: a trial has crashed, or a group has lost its node three times
+            assert "Traceback" not in done.stderr, done
+            kept = check_nothing_lost(bench, kept)
+            if bench.manifest()["status"] == "complete":
+                finished.append(check_once(bench))
+                bench.results.rename(bench.folder / f"finished-{len(finished)}")
+                kept = {}
+            continue
+        victim = rng.choice(["node", "agent", "worker", "driver"])
+        if victim == "driver":
+            process.kill()
+            finish(process)
+            process, kept = None, check_nothing_lost(bench, kept)
+        elif victim == "node":
+            machines.lose(rng.choice(machines.nodes))
+            machines.add()
+        elif found := agents(machines) if victim == "agent" else workers(bench):
+            os.kill(int(rng.choice(found).split()[0]), signal.SIGKILL)
+        else:
+            continue
+        killed[victim] += 1
+    if process:
+        finish(process)
+    done = bench.run(*(("--resume", "latest") if bench.runs() else ()), *machines.flags)
+    assert done.returncode in (0, 1), done
+    check_nothing_lost(bench, kept)
+    finished.append(check_once(bench))
+    print(killed, finished)
+    assert left(bench) == workers(bench) == []
+
+
+def check_once(bench: Bench) -> Counter[str]:
+    """A complete run has each of its trials once; how many of each status."""
+    trials, manifest = bench.trials(), bench.manifest()
+    assert manifest["status"] == "complete"
+    assert sorted(trial["id"] for trial in trials) == sorted(manifest["trials"])
+    statuses = Counter(trial["status"] for trial in trials)
+    assert {*statuses} <= {"ok", "crashed"}
+    return statuses

@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -54,6 +55,14 @@ def test_a_reason_is_one_line_and_a_long_one_is_cut():
     assert cut.endswith("word undeclared identifier"), "what a compiler says last is the error"
     assert len(cut) <= REASON_LENGTH
     assert set(cut.split()[1:-2]) == {"word", "…"}
+
+
+def test_where_the_log_cannot_be_written_the_reply_says_so(monkeypatch):
+    full = Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr(sys, "stderr", Namespace(write=full, flush=full))
+    reply = answer(Namespace(block=full), Block(seed=1))
+    assert isinstance(reply, Failed)
+    assert "No space left on device" in reply.reason
 
 
 def test_a_model_that_ends_the_program_is_a_failure_with_its_place():
