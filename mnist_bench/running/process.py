@@ -247,8 +247,9 @@ def take_part(rendezvous: str, environ: Mapping[str, str]) -> int:
     Returns:
         0: the trial is over. Anything else: the launcher has failed.
     """
-    scratch = tempfile.mkdtemp(prefix="mnist-bench-")
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as ours:
+        folder = tempfile.TemporaryDirectory(prefix="mnist-bench-", ignore_cleanup_errors=True)
+        scratch = kept.enter_context(folder)  # its guardian removes it too, should we be killed
         lifeline, _ = _pipe(kept, ours)
         pipes = ["--requests=0", "--replies=1", "--started-ns=0", f"--lifeline={lifeline.fileno()}"]
         where = [f"--scratch={scratch}", f"--rendezvous={rendezvous}"]
