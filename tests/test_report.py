@@ -17,6 +17,7 @@ import pytest
 from record_factory import make_cell, make_epochs, make_manifest, make_measurement, make_session, make_trial
 from run_factory import BF16, write_run
 
+from mnist_bench import figures
 from mnist_bench.analysis.summary import Run
 from mnist_bench.cli import main
 from mnist_bench.disk.folder import SAMPLES, RunFolder
@@ -24,7 +25,17 @@ from mnist_bench.errors import BenchError
 from mnist_bench.records import BUILTIN_VARIANTS, Failure, Skip, Trial
 from mnist_bench.report import costs, making_script, page, vega  # the real process: tests that need no other share one
 from mnist_bench.report.learning import curves
-from mnist_bench.report.material import CUT, MOST_BARS, Material, Plot, keys
+from mnist_bench.report.material import (
+    CUT,
+    MOST_BARS,
+    MOST_SERIES,
+    MOST_VALUES,
+    Drawn,
+    Material,
+    Plot,
+    keys,
+    panelled,
+)
 from mnist_bench.report.page import PLOTS
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -151,6 +162,33 @@ def test_a_long_panel_of_bars_says_what_it_left_out():
     plot = costs.memory(material_of([make_trial(make_cell(batch_size=size)) for size in range(1, MOST_BARS + 6)]))
     assert len(plot.panels[0].values) == MOST_BARS
     assert plot.notes == [CUT]
+
+
+def test_more_devices_and_variants_than_looks_and_more_values_than_a_page_bears_are_left_out():
+    names = [f"v{number}" for number in range(MOST_SERIES + 1)]
+    plot = PLOTS["throughput"](material_of([make_trial(make_cell(variant=name)) for name in names]))
+    assert [key.label for key in plot.legend] == [f"cpu · {name}" for name in names[:-1]]
+    assert plot.notes == [CUT]
+    values = [{"series": "a"}] * (MOST_VALUES // 2 + 1)
+    drawn = [Drawn(make_cell(model), values) for model in ("mlp", "cnn")]
+    plot = panelled(drawn, lambda own: "", [], missing="", title="", lead="", spec={})
+    assert ([panel.title for panel in plot.panels], plot.notes) == (["mlp"], [CUT])
+
+
+def test_of_very_many_cells_the_table_has_groups_with_the_span_and_the_best_of_each(material, monkeypatch):
+    monkeypatch.setattr(page, "MOST_CELLS", 10)
+    text, cells = page_of(material), {row.cell: row for row in material.run.rows if row.status != "skipped"}
+    assert text.partition("<template")[0].count("<tr data-keys=") == 6  # of each model and device
+    assert text.partition("<template")[2].count("<tr data-status=") == len(cells)
+    for name, device in {(cell.model, cell.device) for cell in cells}:
+        rates = {
+            row["train_samples_per_s"]: cell
+            for cell, row in cells.items()
+            if (cell.model, cell.device) == (name, device) and row.seeds
+        }
+        best = rates[max(rates)]
+        words = f"{figures.significant(min(rates))} to {figures.significant(max(rates))}"
+        assert f"{words}<small>best: {best.batch_size:,} {best.variant}</small>" in text
 
 
 def test_of_step_times_every_seed_counts_alike_and_of_many_some_are_read():

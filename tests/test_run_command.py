@@ -115,3 +115,20 @@ def test_what_is_left_follows_from_the_run_s_own_stages():
         now += 1.0
     timed = {name for name in names if ("timing", name) not in together.guesses}
     assert timed == {"t1", "t2"}  # the others were not ready
+
+
+def test_what_is_left_is_told_without_going_over_all_trials():
+    class Guesses(dict):
+        def __iter__(self):
+            pytest.fail("went over all trials")
+
+        values = items = keys = __iter__
+
+    stages: tuple[Stage, ...] = ("preparing", "timing", "training")
+    left = TimeLeft({(stage, f"t{n}"): 1.0 for n in range(9) for stage in stages}, lambda: 0.0)
+    left.guesses = Guesses(left.guesses)
+    for name in ("t0", "t1"):
+        for stage in stages:
+            left.enter(stage, name)
+        left.leave(name)
+    assert (left.seconds(), left.words()[:5]) == (0.0, "about")

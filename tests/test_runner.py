@@ -194,7 +194,7 @@ def test_the_bookkeeping_of_a_trial_does_not_grow(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for owner, name in ((os, "write"), (folder.msgspec, "to_builtins")):
         counted(owner, name)
-    for name in ("read_regular", "write_atomically"):
+    for name in ("read_regular", "read_lines", "write_atomically"):
         counted(files, name)
     counts: list[Counter[str]] = []
 
@@ -207,7 +207,7 @@ def test_the_bookkeeping_of_a_trial_does_not_grow(tmp_path, monkeypatch):
     assert first["to_builtins"] > 0
     for what in {*first, *last}:
         assert last[what] <= 1.2 * first[what], (what, first, last)
-    assert last["write_atomically"] == last["read_regular"] == 0
+    assert last["write_atomically"] == last["read_regular"] == last["read_lines"] == 0
 
 
 # ── cells on several machines ────────────────────────────────────────────────────────────────────────────────────────

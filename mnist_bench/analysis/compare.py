@@ -6,6 +6,7 @@ its line, with status and reason. Ratios are above 1 where *this* cell (or run B
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
@@ -31,6 +32,7 @@ Choice = Callable[[Cell], bool]  # the cells that a comparison is about; their r
 FOOTNOTES = {**figures.FOOTNOTES, **answers.FOOTNOTES}
 UNPROVEN = "Not shown to pay off: the interval of the ratio holds 1."
 ACROSS = "Across machines: what the ratios hold beside the code, what moves speed most first"
+MOST_LINES = 100  # that people are shown: of more, the slowest and the fastest
 DRIFT = "The two runs lie apart in time: what the machine did meanwhile is in every ratio, and in no interval."
 
 
@@ -299,26 +301,44 @@ def _unpaired(denominator: list[float], numerator: list[float]) -> SpeedUp | Non
 
 
 def document(comparison: Comparison) -> Document:
-    """The comparison for people."""
+    """The comparison for people; of very many cells its two ends, and how many lie between."""
     runs = comparison.by == "run"
     what = "samples per second" if comparison.by in ("batch_size", "model") else "seconds per step"
     title = f"Run {comparison.runs[-1]}{' (B)' if runs else ': each cell'} against {comparison.reference}"
-    shown = [line for line in comparison.lines if line.status != "skipped"]
+    shown, counted = _ends([line for line in comparison.lines if line.status != "skipped"])
+    reasons = by_reason((line.cell.id, _why(line)) for line in comparison.lines)
+    listed = {line.cell for line in shown}
+    pays = tuple(one for one in comparison.break_evens if one.cell in listed)
     differences = comparison.differences if comparison.across_machines else ()
     return Document(
         title=title,
         facts=(
             f"Ratios of {what}, with 95 % intervals; above 1, {'B' if runs else 'the cell'} is faster.",
             *([DRIFT] if runs else []),
+            *counted,
         ),
         answers=tuple(map(str, conclude([comparison]))),
-        tables=tuple(_tables(replace(comparison, lines=shown, differences=differences)).values()),
+        tables=tuple(_tables(replace(comparison, lines=shown, differences=differences, break_evens=pays)).values()),
         notes=(
             *figures.footnotes((line.marks for line in comparison.lines), FOOTNOTES),
-            *by_reason((line.cell.id, _why(line)) for line in comparison.lines),
-            *([UNPROVEN] if any(one.verdict == "unproven" for one in comparison.break_evens) else []),
+            *reasons[:MOST_LINES],
+            *([f"{more:,} more reasons are in csv and json"] if (more := len(reasons) - MOST_LINES) > 0 else []),
+            *([UNPROVEN] if any(one.verdict == "unproven" for one in pays) else []),
         ),
     )
+
+
+def _ends(lines: Sequence[Line]) -> tuple[Sequence[Line], list[str]]:
+    """As many lines as people are shown, the slowest first where these are not all; then what all come to, in words."""
+    if len(lines) <= MOST_LINES:
+        return lines, []
+    ranked = sorted(lines, key=lambda line: line.speed_up.interval.estimate if line.speed_up else math.inf)
+    counts = Counter(line.shown or "without a ratio" for line in ranked)
+    known, half = len(lines) - counts["without a ratio"], MOST_LINES // 2
+    shown = ranked[:half] + ranked[max(half, known - half) : known]
+    said = ", ".join(f"{counts[word]:,} {word}" for word in ("slower", "not told apart", "faster", "without a ratio"))
+    more = f"Listed are the {half} slowest and the {half} fastest; --filter chooses, csv and json have all."
+    return shown, [f"{len(lines):,} cells: {said}. {more}"]
 
 
 def to_json(comparison: Comparison) -> str:

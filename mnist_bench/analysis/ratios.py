@@ -192,7 +192,7 @@ class SessionIndex(dict[str, list[Timed]]):
     def __init__(self, sessions: Iterable[Session]) -> None:
         super().__init__()
         self._all = [*map(Timed, sessions)]
-        self._ratios: dict[tuple[str, str], dict[Timed, SessionRatio | None]] = {}
+        self._ratios: dict[tuple[str, str], list[tuple[Timed, SessionRatio]]] = {}
         for timed in self._all:
             for member in timed.session.members:
                 self.setdefault(member, []).append(timed)
@@ -221,20 +221,20 @@ class SessionIndex(dict[str, list[Timed]]):
         wanted: dict[Timed, list[tuple[str, str]]] = {}
         for pair in pairs:
             if pair not in self._ratios:
-                self._ratios[pair] = dict.fromkeys(self.together(*pair))
-                for timed in self._ratios[pair]:
+                self._ratios[pair] = []
+                for timed in self.together(*pair):
                     wanted.setdefault(timed, []).append(pair)
         for alike in _batches(wanted):
             found = ratios_of(np.hstack([timed.log_ratios(wanted[timed]) for timed in alike]))
             places = ((pair, timed) for timed in alike for pair in wanted[timed])
             for (pair, timed), ratio in zip(places, found, strict=True):
-                self._ratios[pair][timed] = ratio and between_processes(ratio)
+                if ratio is not None:
+                    self._ratios[pair].append((timed, between_processes(ratio)))
 
     def ratios(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Timed, SessionRatio]]:
         """What each session says of the code of these pairs (``between_processes``), where a round has both."""
         self.measure(pairs)
-        found = (one for pair in pairs for one in self._ratios[pair].items())
-        return [(timed, ratio) for timed, ratio in found if ratio is not None]
+        return [one for pair in pairs for one in self._ratios[pair]]
 
 
 def _batches(sessions: Iterable[Timed]) -> Iterator[list[Timed]]:

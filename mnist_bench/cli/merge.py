@@ -17,14 +17,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    from mnist_bench.analysis.summary import Run
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.run import conclude, say_where
     from mnist_bench.running.merge import merge
 
     errors = make_console(args, stderr=True)
-    folder, notes = merge(args.output_dir, args.runs, across_machines=args.across_machines)
-    code = conclude(Run.read(folder), args, errors)
+    folder, run, notes = merge(args.output_dir, args.runs, across_machines=args.across_machines)
+    code = conclude(run, args, errors)
     for note in notes:
         errors.print(note, soft_wrap=True)
     say_where(folder, errors, "merged")

@@ -22,7 +22,7 @@ from rich.text import Text
 from mnist_bench import figures
 from mnist_bench.gate.sides import CheckObserver
 from mnist_bench.machine.forecast import skip_reason, this_host, trial_s
-from mnist_bench.records import Measurement, Trial
+from mnist_bench.records import Cell, Measurement, Trial
 from mnist_bench.running.group import Observer, Stage
 from mnist_bench.table import duration, plain
 
@@ -174,51 +174,72 @@ class CheckProgress(CheckObserver):
 class TimeLeft:
     """What is left of a run: a coarse guess of every stage, scaled as the stages of its kind have done in this run.
 
+    To tell it costs the same however many trials are left.
+
     ``guesses``: seconds by stage and trial; ``places``: where groups are at work at the same time.
     """
 
     guesses: dict[tuple[Stage, str], float]
     clock: Callable[[], float] = monotonic
     places: int = 1
-    _took_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    _guessed_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _left_s: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))  # the sums of ``guesses``
+    _took_s: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
+    _guessed_s: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
+    _ready: set[str] = field(default_factory=set)  # prepared, and not yet timed
     _now: list[tuple[Stage, str]] = field(default_factory=list)
     _begin_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for (stage, _), guess in self.guesses.items():
+            self._left_s[stage] += guess
 
     @classmethod
     def of(cls, plan: "RunPlan", done: Collection[str]) -> Self:
         matrix, host, cores = plan.manifest.matrix, this_host(), plan.manifest.environment.cores
         data = plan.manifest.dataset
-        guesses: dict[tuple[Stage, str], float] = {}
+        timing_s = matrix.timing.budget_seconds / len(matrix.seeds)
+        of_cell: dict[Cell, dict[Stage, float]] = {}
         for spec in plan.specs:
-            if spec.id not in done and skip_reason(spec.cell, spec.variant, host) is None:
-                startup_s = trial_s(spec.cell, matrix, 0, cores, data)
-                guesses["preparing", spec.id] = startup_s
-                guesses["timing", spec.id] = matrix.timing.budget_seconds / len(matrix.seeds)
-                guesses["training", spec.id] = trial_s(spec.cell, matrix, matrix.epochs, cores, data) - startup_s
-        return cls(guesses)
+            if spec.cell not in of_cell:
+                startup_s, whole_s = (trial_s(spec.cell, matrix, epochs, cores, data) for epochs in (0, matrix.epochs))
+                guess: dict[Stage, float] = {
+                    "preparing": startup_s,
+                    "timing": timing_s,
+                    "training": whole_s - startup_s,
+                }
+                of_cell[spec.cell] = guess if skip_reason(spec.cell, spec.variant, host) is None else {}
+        left = (spec for spec in plan.specs if spec.id not in done)
+        return cls({(stage, spec.id): one for spec in left for stage, one in of_cell[spec.cell].items()})
 
     def enter(self, stage: Stage, trial_id: str) -> None:
         """A session is that of all who wait for it, prepared and not yet timed; else a stage is one trial's."""
         self._end()
-        waiting = [key for key in self.guesses if key[0] == "timing" and ("preparing", key[1]) not in self.guesses]
-        self._now = waiting if stage == "timing" else [key for key in self.guesses if key == (stage, trial_id)]
+        names = self._ready if stage == "timing" else (trial_id,)
+        self._now = [(stage, name) for name in names if (stage, name) in self.guesses]
         self._begin_s = self.clock()
 
     def leave(self, trial_id: str) -> None:
         self._end()
-        self.guesses = {key: guess for key, guess in self.guesses.items() if key[1] != trial_id}
+        self._ready.discard(trial_id)
+        for stage in self._left_s:
+            self._take(stage, trial_id)
 
     def _end(self) -> None:
         for stage, name in self._now:
             self._took_s[stage] += (self.clock() - self._begin_s) / len(self._now)
-            self._guessed_s[stage] += self.guesses.pop((stage, name))
+            self._guessed_s[stage] += self._take(stage, name)
+            (self._ready.add if stage == "preparing" else self._ready.discard)(name)
         self._now = []
 
+    def _take(self, stage: Stage, name: str) -> float:
+        guess = self.guesses.pop((stage, name), 0.0)
+        self._left_s[stage] -= guess
+        return guess
+
     def seconds(self) -> float:
-        left = {key: guess * self._scale(key[0]) for key, guess in self.guesses.items()}
-        now_s = min(self.clock() - self._begin_s, sum(left[key] for key in self._now))
-        return (sum(left.values()) - now_s) / self.places
+        left_s = sum(left * self._scale(stage) for stage, left in self._left_s.items())
+        now_s = sum(self.guesses[key] * self._scale(key[0]) for key in self._now)
+        return (left_s - min(self.clock() - self._begin_s, now_s)) / self.places
 
     def _scale(self, stage: Stage) -> float:
         return self._took_s[stage] / self._guessed_s[stage] if self._guessed_s[stage] else 1.0

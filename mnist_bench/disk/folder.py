@@ -17,6 +17,7 @@ import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
@@ -26,7 +27,7 @@ import msgspec
 from mnist_bench.cells import trials_of
 from mnist_bench.disk import files
 from mnist_bench.errors import BenchError, UsageError
-from mnist_bench.records import MAX_CELLS, Manifest, Session, Trial, decode, encode, group_id, trial_id
+from mnist_bench.records import MAX_CELLS, Manifest, Measurement, Session, Trial, decode, encode, group_id, trial_id
 from mnist_bench.table import listed
 
 if TYPE_CHECKING:
@@ -249,21 +250,21 @@ class RunFolder:
         """The lines of a file, of several with one key the first; ``key`` may refuse one by a ValueError."""
         path, decode_line = self.path / _FILES[kind], _DECODERS[kind].decode
         found: dict[Hashable, Line] = {}
+        once: dict[Any, Any] = {}
         try:
-            lines = files.read_regular(path, LINES_LIMIT).split(b"\n")
+            with no_garbage():
+                for number, line in enumerate(files.read_lines(path, LINES_LIMIT), start=1):
+                    try:
+                        if line.strip():
+                            record = _sharing(decode_line(line), once)
+                            found.setdefault(key(record), record)
+                    except (ValueError, RecursionError) as error:
+                        mend = f"mend it from a copy, or delete it and measure again with --resume {self.run_id}"
+                        raise UsageError(f"{path}:{number}: broken line: {error}; {mend}") from error
         except FileNotFoundError:
             return ()
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
-        with no_garbage():
-            for number, line in enumerate(lines[:-1], start=1):  # without its newline the last one is torn
-                try:
-                    if line.strip():
-                        record = decode_line(line)
-                        found.setdefault(key(record), record)
-                except (ValueError, RecursionError) as error:
-                    mend = f"mend it from a copy, or delete it and measure again with --resume {self.run_id}"
-                    raise UsageError(f"{path}:{number}: broken line: {error}; {mend}") from error
         return tuple(found.values())
 
 
@@ -306,6 +307,7 @@ def point_latest(output_dir: Path, run_id: str) -> None:
         hidden.symlink_to(run_id)
 
 
+@lru_cache(maxsize=2)  # a command reads it several times, and of 100,000 trials that takes seconds
 def _manifest(data: bytes) -> Manifest:
     document = decode(data, dict[str, Any])
     if isinstance(version := document.get("schema_version"), int) and version > SCHEMA_VERSION:
@@ -329,6 +331,21 @@ def _demand_own_trials(manifest: Manifest) -> None:
         raise ValueError(f"trials: {min(foreign)!r} is not of its matrix")
     if foreign := set(manifest.order) - {group_id(*pair) for pair in known.values()}:
         raise ValueError(f"order: {min(foreign)!r} is not of its matrix")
+
+
+def _sharing(record: Line, once: dict[Any, Any]) -> Line:
+    """The record, what many trials have in common as objects that are there ``once``: a fifth of their memory."""
+
+    def shared(one: Any, *names: str) -> dict[str, Any]:
+        return {name: once.setdefault(value, value) for name in names if (value := getattr(one, name))}
+
+    if not isinstance(record, Trial):
+        return record
+    outcome = record.outcome
+    if isinstance(outcome, Measurement):
+        outcome = msgspec.structs.replace(outcome, **shared(outcome, "order_sha256", "device_name"))
+    own = shared(record, "cell", "dataset", "dataset_sha256", "started_at", "ended_at", "node")
+    return dataclasses.replace(record, outcome=outcome, **own)
 
 
 def _rounded(figure: str) -> float:

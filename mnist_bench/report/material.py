@@ -21,7 +21,12 @@ from mnist_bench.table import Table, grouped, plain
 MOST_PANELS = 60  # of one plot: more take a browser long, and nobody looks at them
 MOST_BARS = 60  # of one panel
 BAR_HEIGHT = 24  # pixels, the gap included
-CUT = f"The first {MOST_PANELS} panels are drawn, with at most {MOST_BARS} bars each; the table has all cells."
+MOST_SERIES = 24  # of one plot: then looks come again
+MOST_VALUES = 20_000  # of one plot
+CUT = (
+    f"Not all is drawn: at most {MOST_PANELS} panels of {MOST_BARS} bars, {MOST_SERIES} devices and variants, and "
+    f"{MOST_VALUES:,} values. The table has all cells."
+)
 
 Steps = NDArray[np.float64]
 Values = list[dict[str, Any]]
@@ -118,20 +123,25 @@ def panelled(
         bars: every item is a bar: a panel has room for some, and is as high as they are.
         words: the rest of the plot.
     """
-    groups = grouped(items, lambda one: by(one.cell))
-    panels = []
+    looks = [*legend]
+    drawn = {*[key.label for key in looks if key.field == "series"][:MOST_SERIES]}
+    known = [one for one in items if not (drawn and one.values) or one.values[0]["series"] in drawn]
+    groups = grouped(known, lambda one: by(one.cell))
+    panels, count, lost = list[Panel](), 0, len(known) < len(items) or len(groups) > MOST_PANELS
     for names, own in list(groups.items())[:MOST_PANELS]:
-        shown = [one for one in own if one.values][: MOST_BARS if bars else None]
-        if values := [value for one in shown for value in one.values]:
+        found = [one for one in own if one.values]
+        shown = found[: MOST_BARS if bars else None]
+        values = [value for one in shown for value in one.values]
+        count += len(values)
+        lost |= len(found) > len(shown) or count > MOST_VALUES
+        if values and count <= MOST_VALUES:
             panels.append(Panel(titled(*names), values, caption(shown), BAR_HEIGHT * len(shown) if bars else None))
-    most = max(map(len, groups.values()), default=0)
-    lost = [CUT] if len(groups) > MOST_PANELS or (bars and most > MOST_BARS) else []
     used = {pair for panel in panels for value in panel.values for pair in value.items()}
     return Plot(
         panels=panels,
-        legend=[key for key in legend if (key.field, key.label) in used],
+        legend=[key for key in looks if (key.field, key.label) in used],
         missing="" if panels else missing,
-        notes=[*notes, *lost],
+        notes=[*notes, *[CUT] * lost],
         wide=bars,
         **words,
     )

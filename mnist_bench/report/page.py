@@ -13,10 +13,12 @@ from mnist_bench import __version__, figures
 from mnist_bench.analysis.results import answers, machine, warnings
 from mnist_bench.analysis.summary import Run
 from mnist_bench.figures import Figure, Row, cell_columns
-from mnist_bench.records import STATUSES
+from mnist_bench.records import CELL_KEYS, STATUSES
 from mnist_bench.report import costs, learning, rates, vega
 from mnist_bench.report.material import Material, Plot
-from mnist_bench.table import grouped, listed, plain
+from mnist_bench.table import grouped, joined, listed, plain, span
+
+MOST_CELLS = 500  # that the table has a row for: of more, for groups of them, and a cell is looked for
 
 # The plots, in the order of the page; one that has nothing to show says why.
 PLOTS: Mapping[str, Callable[[Material], Plot]] = {
@@ -63,6 +65,7 @@ def render(run: Run, plots: Mapping[str, Plot], bundle: str) -> str:
         shown=shown,
         others=others,
         lines=[_line(number, row, shown) for number, row in enumerate(tried)],
+        groups=_groups(tried, shown) if len(tried) > MOST_CELLS else [],
         footnotes=figures.footnotes(map(figures.signs, measured)),
         trials=[measurement for own in run.ok.values() for _, measurement in own.values()],
         median=statistics.median,
@@ -123,3 +126,29 @@ def _line(number: int, row: Row, shown: Sequence[Figure]) -> dict[str, Any]:
     order = (number, cell.model, cell.device, cell.batch_size, cell.variant, *(row[one.key] for one in shown))
     words = (cell.id, row["device_name"], row["class"], row["doubts"], *figures.footnotes([marks]))
     return {"row": row, "marks": marks, "order": order, "words": " ".join(filter(None, words))}
+
+
+def _groups(rows: Sequence[Row], shown: Sequence[Figure]) -> list[dict[str, Any]]:
+    """A line for all cells that differ in one axis alone, that with the most values; in more axes, if need be."""
+    axes = sorted(CELL_KEYS, key=lambda key: len({getattr(row.cell, key) for row in rows}))
+    groups, alike = dict[Any, list[Row]](), list(axes)
+    while not groups or len(groups) > MOST_CELLS:
+        alike.pop()
+        groups = grouped(rows, lambda row: tuple(getattr(row.cell, key) for key in alike))
+    return [_group(own, axes[len(alike) :], shown) for own in groups.values()]
+
+
+def _group(rows: Sequence[Row], apart: Sequence[str], shown: Sequence[Figure]) -> dict[str, Any]:
+    """``figures``: of each the least and the most of the cells, and what tells the best of them from the others."""
+    names = {column.key: [column.show(row) for row in rows] for column in cell_columns()}
+    texts, order = [], list[Any]()
+    for figure in shown:
+        known = sorted((row[figure.key], n) for n, row in enumerate(rows) if row[figure.key] is not None)
+        value, best = known[-1 if figure.better == "higher" else 0] if known else (None, 0)
+        text = span([one for one, _ in known], figure.text)
+        told = joined("best:", *(names[key][best] for key in apart)) if " to " in text and figure.better else ""
+        texts.append((text, told))
+        order.append(value)
+    shared = [listed([*dict.fromkeys(own)]) for own in names.values()]
+    counts = {status: n for status in reversed(STATUSES) if (n := sum(row.status == status for row in rows))}
+    return {"counts": counts, "names": shared, "figures": texts, "order": (*shared, *order)}

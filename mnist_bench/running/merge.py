@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from mnist_bench import cells
+from mnist_bench.analysis import results
 from mnist_bench.analysis.keys import together
 from mnist_bench.analysis.summary import Run
 from mnist_bench.disk.folder import FOLDERS, RunFolder, new_run_id
 from mnist_bench.errors import UsageError
 from mnist_bench.records import Manifest, Measurement, RunOptions, Session, Trial, group_id, trial_id
-from mnist_bench.running.runner import write_tables
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -20,7 +20,9 @@ V = TypeVar("V")
 MOST_MISSING, MOST_SHARDS = 10, 1000  # shards that are named, and that are looked for
 
 
-def merge(output_dir: Path, references: Sequence[str], *, across_machines: bool) -> tuple[RunFolder, tuple[str, ...]]:
+def merge(
+    output_dir: Path, references: Sequence[str], *, across_machines: bool
+) -> tuple[RunFolder, Run, tuple[str, ...]]:
     """Makes one run of several in ``output_dir``; they stay as they are. Returns it, and what should be known of it.
 
     Args:
@@ -39,6 +41,8 @@ def merge(output_dir: Path, references: Sequence[str], *, across_machines: bool)
     if problems := dict.fromkeys((*_problems(shards), *forbidden)):
         raise UsageError("\n".join(problems))
 
+    made: list[Run] = []
+
     def fill(hidden: Path) -> None:
         merged = RunFolder(hidden)
         for folder, run in opened:
@@ -47,12 +51,15 @@ def merge(output_dir: Path, references: Sequence[str], *, across_machines: bool)
                     source = place(folder, trial.id)
                     if source.is_file() and not source.is_symlink():  # which may lead anywhere
                         shutil.copyfile(source, place(merged, trial.id))
-        merged.write_lines(Trial, (trial for run in shards for trial in run.trials))
-        merged.write_lines(Session, (session for run in shards for session in run.sessions))
-        write_tables(merged)
+        trials = [trial for run in shards for trial in run.trials]
+        sessions = [session for run in shards for session in run.sessions]
+        merged.write_lines(Trial, trials)
+        merged.write_lines(Session, sessions)
+        made.append(Run(manifest=manifest, trials=trials, sessions=sessions, made_of=merged.sizes()))
+        merged.write_tables(results.files(made[0]))
 
     manifest = _manifest([run.manifest for run in shards], new_run_id(), apart=bool(apart))
-    return RunFolder.create(output_dir, manifest, fill), tuple(_notes(shards))
+    return RunFolder.create(output_dir, manifest, fill), made[0], tuple(_notes(shards))
 
 
 def _opened(output_dir: Path, reference: str) -> tuple[RunFolder, Run]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import scipy.stats
 from record_factory import keep, make_measurement
 from run_factory import BF16, Trouble, matrix_of, records
 
+from mnist_bench.analysis import compare
 from mnist_bench.analysis.compare import Comparison, Line, compare_cells, compare_runs, default_by
 from mnist_bench.analysis.ratios import PROCESS_SD, ratio_of
 from mnist_bench.analysis.summary import Run
@@ -252,3 +254,17 @@ class TestRuns:
         other = replace(b, manifest=replace(b.manifest, dataset=dataset))
         comparison = compare_runs(run, other, across_machines=True)
         assert {one.accuracy.verdict for one in comparison.lines if one.accuracy} == {"incomparable"}
+
+
+def test_of_very_many_cells_people_are_shown_the_two_ends_and_programs_all(run, b, monkeypatch):
+    monkeypatch.setattr(compare, "MOST_LINES", 4)
+    comparison = compare_runs(run, b)
+    ratios = sorted(line.speed_up.interval.estimate for line in comparison.lines if line.speed_up)
+    found, said = compare.document(comparison), json.loads(compare.to_json(comparison))["cells"]
+    (table,) = [one for one in found.tables if one.title == "By run"]
+    assert [line.speed_up.interval.estimate for line in table.rows] == ratios[:2] + ratios[-2:]
+    assert len(said) == len(comparison.lines) > len(ratios)
+    told = [line for line in comparison.lines if line.status != "skipped"]
+    counts = Counter(line.shown or "without a ratio" for line in told)
+    assert all(f"{counts[word]} {word}" in found.facts[-1] for word in (*counts, "faster"))
+    assert found.facts[-1].startswith(f"{len(told)} cells: ")

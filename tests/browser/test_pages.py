@@ -251,6 +251,22 @@ def test_what_is_missing_is_sorted_last_both_ways_and_a_status_is_found(driver, 
     assert set(page.texts(statuses)) == {"oom"}
 
 
+def test_of_very_many_cells_groups_are_listed_and_a_cell_is_found_by_its_id(driver, tmp_path, monkeypatch):
+    monkeypatch.setattr("mnist_bench.report.page.MOST_CELLS", 10)
+    page = open_page(driver, report_of(tmp_path, "mlp", "cnn", trouble={"cnn/cpu/b100/bf16": ("oom", "too large")}))
+    groups, names = page.texts("#table tbody tr"), "#table tbody td:nth-child(5)"
+    assert (len(groups), page.texts("#shown")) == (8, ["8 groups of 24 cells"])
+    page.ask("document.getElementById('filter').focus()")
+    page.press("cnn/cuda/b1000/compile")
+    assert (page.texts(names), page.texts("#shown")) == (["compile §"], ["1 of 24 cells"])
+    page.press(Keys.ESCAPE)  # which empties the field
+    assert page.texts("#table tbody tr") == groups
+    page.ask("document.getElementById('status').focus()")
+    page.press("o", "o")  # ok, then oom, whichever comes first
+    assert page.texts("#shown")[0] in ("1 of 24 cells", "23 of 24 cells")
+    assert page.is_silent()
+
+
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_the_history_is_drawn_in_silence_and_hostile_names_are_text(driver, history_file, size):
     page = open_page(driver, history_file, size)

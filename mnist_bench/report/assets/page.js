@@ -73,13 +73,18 @@
   };
 
   // ── the table: sort and filter ──────────────────────────────────────────────────────────────────────────────────
+  const MOST = 500;  // rows at a time
   const table = document.getElementById("table");
   const openTable = () => {
     const body = table.tBodies[0];
-    const rows = Array.from(body.rows, (row) => (
+    const linesOf = (rows) => Array.from(rows, (row) => (
       // What the columns show, and what they do not: the id, the device's name, doubts.
       { row, keys: JSON.parse(row.dataset.keys), text: `${row.textContent} ${row.dataset.words}`.toLowerCase().replace(/\s+/g, " ") }
     ));
+    const listed = linesOf(body.rows);
+    // The rows of a large run are groups: its cells wait until they are looked for.
+    const every = document.getElementById("every");
+    const cells = every ? linesOf(every.content.children) : listed;
     const headers = Array.from(table.tHead.rows[0].cells);
 
     const compare = (one, other) => (
@@ -87,13 +92,14 @@
     );
     const sort = (column, direction) => {
       const sign = direction === "ascending" ? 1 : -1;
-      rows.sort((a, b) => {
+      const order = (a, b) => {
         const [one, other] = [a.keys[column], b.keys[column]];
         if (one === null || other === null) return (one === null) - (other === null);  // what is missing comes last
         return sign * compare(one, other);
-      });
+      };
+      for (const lines of new Set([listed, cells])) lines.sort(order);
       headers.forEach((header, index) => header.setAttribute("aria-sort", index === column ? direction : "none"));
-      body.append(...rows.map((each) => each.row));
+      show();
     };
     headers.forEach((header, column) => {
       const first = header.classList.contains("number") ? "descending" : "ascending";
@@ -106,18 +112,18 @@
     const words = document.getElementById("filter");
     const status = document.getElementById("status");
     const shown = document.getElementById("shown");
-    const filter = () => {
+    const show = () => {
       const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
-      let count = 0;
-      for (const { row, text } of rows) {
-        const fits = wanted.every((word) => text.includes(word));
-        row.hidden = !(fits && (!status.value || row.dataset.status === status.value));
-        count += row.hidden ? 0 : 1;
-      }
-      shown.textContent = `${count} of ${rows.length} cells`;
+      const lines = wanted.length || status.value ? cells : listed;
+      const found = lines.filter(({ row, text }) => (
+        wanted.every((word) => text.includes(word)) && (!status.value || row.dataset.status === status.value)
+      ));
+      body.replaceChildren(...found.slice(0, MOST).map(({ row }) => row));
+      const cut = found.length > MOST ? `, the first ${MOST} are listed` : "";
+      shown.textContent = `${found.length}${lines === cells ? "" : " groups"} of ${cells.length} cells${cut}`;
     };
-    words.addEventListener("input", filter);
-    status.addEventListener("change", filter);
+    words.addEventListener("input", show);
+    status.addEventListener("change", show);
     words.form.addEventListener("submit", (event) => event.preventDefault());
     words.form.hidden = false;
   };
