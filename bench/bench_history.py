@@ -38,8 +38,7 @@ def write_run(folder: Path, number: int, rng: random.Random) -> None:
     (folder / "manifest.json").write_bytes(encode(manifest, indent=2))
     (folder / "trials.jsonl").write_bytes(b"".join(map(encode, trials)))
     (folder / "sessions.jsonl").write_bytes(b"".join(encode(make_session(group, rng)) for group in groups))
-    for name, text in files(Run.read(RunFolder(folder))).items():
-        (folder / name).write_text(text)
+    RunFolder(folder).write_tables(files(Run.read(RunFolder(folder))))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 from rich.cells import cell_len
@@ -291,11 +292,16 @@ def wrapped(text: str, width: int) -> list[str]:
 
 def to_csv(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """CSV with a header, even without rows: what is None is empty, booleans are true and false, texts are harmless."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_field(value) for value in row] for row in rows)
-    return out.getvalue()
+    return "".join(csv_parts(names, rows))
+
+
+def csv_parts(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """That of ``to_csv``, a thousand rows at a time: a long one is many megabytes."""
+    lines = chain([names], ([_field(value) for value in row] for row in rows))
+    while part := [*islice(lines, 1000)]:
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(part)
+        yield out.getvalue()
 
 
 def exact(value: Any) -> Any:

@@ -157,8 +157,8 @@ def _write_runs(client: Any, run: Run, rows: Sequence[Row]) -> str:
         return made
 
     parent = begin(manifest.run_id, facts(run), (), {})
-    for file, text in results.files(run).items():
-        client.log_text(parent, text, file)
+    for file, parts in results.files(run).items():
+        client.log_text(parent, "".join(parts), file)
     for cell in _cells(run, rows):
         own = begin(cell.name, cell.settings, cell.points, {"mlflow.parentRunId": parent, **cell.texts})
         client.set_terminated(own, "FINISHED" if cell.status in ("ok", "skipped") else "FAILED", end_ms)

@@ -96,7 +96,7 @@ def test_what_is_left_follows_from_the_run_s_own_stages():
     now = 0.0
     names = [f"t{n}" for n in range(4)]
     stages: dict[Stage, float] = {"preparing": 1.0, "timing": 1.0, "training": 8.0}
-    guesses = {(stage, name): guess for name in names for stage, guess in stages.items()}
+    guesses = dict.fromkeys(names, stages)
     left = TimeLeft(dict(guesses), lambda: now)
     assert left.seconds() == 40.0
     for stage, took_s, expected_s in (("preparing", 10.0, 39.0), ("timing", 10.0, 65.0), ("training", 80.0, 84.0)):
@@ -113,7 +113,7 @@ def test_what_is_left_follows_from_the_run_s_own_stages():
     for stage, name in (("preparing", "t1"), ("preparing", "t2"), ("timing", "t1"), ("training", "t2")):
         together.enter(stage, name)
         now += 1.0
-    timed = {name for name in names if ("timing", name) not in together.guesses}
+    timed = {name for name in names if "timing" not in together.guesses[name]}
     assert timed == {"t1", "t2"}  # the others were not ready
 
 
@@ -125,7 +125,7 @@ def test_what_is_left_is_told_without_going_over_all_trials():
         values = items = keys = __iter__
 
     stages: tuple[Stage, ...] = ("preparing", "timing", "training")
-    left = TimeLeft({(stage, f"t{n}"): 1.0 for n in range(9) for stage in stages}, lambda: 0.0)
+    left = TimeLeft(dict.fromkeys([f"t{n}" for n in range(9)], dict.fromkeys(stages, 1.0)), lambda: 0.0)
     left.guesses = Guesses(left.guesses)
     for name in ("t0", "t1"):
         for stage in stages:

@@ -60,7 +60,7 @@ def server(tmp_path_factory):
 
 def lines_of(folder, file):
     """The lines of a CSV file by their cells, what is empty left out."""
-    found = csv.DictReader(io.StringIO(results.files(summary.Run.read(folder))[file]))
+    found = csv.DictReader(io.StringIO("".join(results.files(summary.Run.read(folder))[file])))
     lines = ({key: value for key, value in line.items() if value} for line in found)
     return grouped(lines, lambda line: "{model}/{device}/b{batch_size}/{variant}".format(**line))
 

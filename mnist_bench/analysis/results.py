@@ -1,7 +1,7 @@
 """What a run says: its tables for a terminal and in Markdown, and the texts of the files in its folder. Pure."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,14 +22,14 @@ def answers(run: Run) -> list[Answer]:
     return conclude(compare_cells(run, by) for by in ("variant", "device", "batch_size"))
 
 
-def files(run: Run) -> Mapping[str, str]:
-    """The tables of a run's folder by their names."""
+def files(run: Run) -> Mapping[str, Iterable[str]]:
+    """The tables of a run's folder by their names, each in parts."""
     said = answers(run)
     return {
-        "results.csv": figures.table_of(run.rows).csv(),
-        "results.md": document(run.manifest, run.rows, said).markdown(),
-        "results.json": to_json(run, said),
-        "epochs.csv": table.to_csv(EPOCH_COLUMNS, epochs(run)),
+        "results.csv": [figures.table_of(run.rows).csv()],
+        "results.md": [document(run.manifest, run.rows, said).markdown()],
+        "results.json": [to_json(run, said)],
+        "epochs.csv": table.csv_parts(EPOCH_COLUMNS, epochs(run)),
     }
 
 

@@ -7,7 +7,7 @@ screen would take its time from the cores that are being timed.
 import argparse
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -176,10 +176,10 @@ class TimeLeft:
 
     To tell it costs the same however many trials are left.
 
-    ``guesses``: seconds by stage and trial; ``places``: where groups are at work at the same time.
+    ``guesses``: seconds by trial and stage; ``places``: where groups are at work at the same time.
     """
 
-    guesses: dict[tuple[Stage, str], float]
+    guesses: dict[str, Mapping[Stage, float]]
     clock: Callable[[], float] = monotonic
     places: int = 1
     _left_s: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))  # the sums of ``guesses``
@@ -190,8 +190,9 @@ class TimeLeft:
     _begin_s: float = 0.0
 
     def __post_init__(self) -> None:
-        for (stage, _), guess in self.guesses.items():
-            self._left_s[stage] += guess
+        for own in self.guesses.values():
+            for stage, guess in own.items():
+                self._left_s[stage] += guess
 
     @classmethod
     def of(cls, plan: "RunPlan", done: Collection[str]) -> Self:
@@ -208,21 +209,21 @@ class TimeLeft:
                     "training": whole_s - startup_s,
                 }
                 of_cell[spec.cell] = guess if skip_reason(spec.cell, spec.variant, host) is None else {}
-        left = (spec for spec in plan.specs if spec.id not in done)
-        return cls({(stage, spec.id): one for spec in left for stage, one in of_cell[spec.cell].items()})
+        return cls({spec.id: own for spec in plan.specs if spec.id not in done and (own := of_cell[spec.cell])})
 
     def enter(self, stage: Stage, trial_id: str) -> None:
         """A session is that of all who wait for it, prepared and not yet timed; else a stage is one trial's."""
         self._end()
         names = self._ready if stage == "timing" else (trial_id,)
-        self._now = [(stage, name) for name in names if (stage, name) in self.guesses]
+        self._now = [(stage, name) for name in names if stage in self.guesses.get(name, ())]
         self._begin_s = self.clock()
 
     def leave(self, trial_id: str) -> None:
         self._end()
         self._ready.discard(trial_id)
-        for stage in self._left_s:
+        for stage in self.guesses.get(trial_id, ()):
             self._take(stage, trial_id)
+        self.guesses.pop(trial_id, None)
 
     def _end(self) -> None:
         for stage, name in self._now:
@@ -232,13 +233,15 @@ class TimeLeft:
         self._now = []
 
     def _take(self, stage: Stage, name: str) -> float:
-        guess = self.guesses.pop((stage, name), 0.0)
+        own = {**self.guesses[name]}
+        guess = own.pop(stage)
+        self.guesses[name] = own
         self._left_s[stage] -= guess
         return guess
 
     def seconds(self) -> float:
         left_s = sum(left * self._scale(stage) for stage, left in self._left_s.items())
-        now_s = sum(self.guesses[key] * self._scale(key[0]) for key in self._now)
+        now_s = sum(self.guesses[name][stage] * self._scale(stage) for stage, name in self._now)
         return (left_s - min(self.clock() - self._begin_s, now_s)) / self.places
 
     def _scale(self, stage: Stage) -> float:

@@ -53,7 +53,7 @@ def execute(args: argparse.Namespace) -> int:
     plan, run = carry_out(_resume(args) if args.resume else _new(args), args, errors, prelude=conduct)
     found = race.document(run)
     with plan.folder.lock():
-        plan.folder.write_tables({"race.md": found.markdown(), "race.json": race.to_json(run)})
+        plan.folder.write_tables({"race.md": [found.markdown()], "race.json": [race.to_json(run)]})
     print_result(args, found, lambda: race.to_json(run), lambda: race.table(run).csv())
     add_to_summary(lambda room: (plan.folder.path / "race.md").read_bytes())
     if run.manifest.status == "interrupted":

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -61,14 +61,17 @@ def _demand_size(path: Path, size: int, limit: int) -> None:
         raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(path))
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Replaces ``path`` so that at every instant it holds the old content or the new one, whole and durable.
+
+    Args:
+        data: the new content, or its parts.
 
     Raises:
         OSError: nothing was changed, or (from the last fsync) the new content stands but may not be durable yet.
     """
     with replacing(path) as hidden, hidden.open("xb") as file:
-        file.write(data)
+        file.writelines([data] if isinstance(data, bytes) else data)
         file.flush()
         os.fsync(file.fileno())
 

@@ -208,10 +208,10 @@ class RunFolder:
                 found[name] = os.lstat(f"{self.path}/{name}").st_size
         return found
 
-    def write_tables(self, texts: Mapping[str, str]) -> None:
-        """Writes tables, by the names of their files, each atomically."""
-        for name, text in texts.items():
-            files.write_atomically(self.path / name, text.encode("utf-8", "backslashreplace"))
+    def write_tables(self, texts: Mapping[str, Iterable[str]]) -> None:
+        """Writes tables, in parts by the names of their files, each atomically."""
+        for name, parts in texts.items():
+            files.write_atomically(self.path / name, (part.encode("utf-8", "backslashreplace") for part in parts))
 
     def log_path(self, trial_id: str) -> Path:
         """Where the worker of a trial prints to."""
