@@ -256,7 +256,8 @@ class RunFolder:
                 for number, line in enumerate(files.read_lines(path, LINES_LIMIT), start=1):
                     try:
                         if line.strip():
-                            record = _sharing(decode_line(line), once)
+                            record = decode_line(line)
+                            _share(record, once)
                             found.setdefault(key(record), record)
                     except (ValueError, RecursionError) as error:
                         mend = f"mend it from a copy, or delete it and measure again with --resume {self.run_id}"
@@ -333,19 +334,18 @@ def _demand_own_trials(manifest: Manifest) -> None:
         raise ValueError(f"order: {min(foreign)!r} is not of its matrix")
 
 
-def _sharing(record: Line, once: dict[Any, Any]) -> Line:
-    """The record, what many trials have in common as objects that are there ``once``: a fifth of their memory."""
+def _share(record: Trial | Session, once: dict[Any, Any]) -> None:
+    """What many trials have in common becomes objects that are there ``once``: a fifth of their memory.
 
-    def shared(one: Any, *names: str) -> dict[str, Any]:
-        return {name: once.setdefault(value, value) for name in names if (value := getattr(one, name))}
-
-    if not isinstance(record, Trial):
-        return record
-    outcome = record.outcome
-    if isinstance(outcome, Measurement):
-        outcome = msgspec.structs.replace(outcome, **shared(outcome, "order_sha256", "device_name"))
-    own = shared(record, "cell", "dataset", "dataset_sha256", "started_at", "ended_at", "node")
-    return dataclasses.replace(record, outcome=outcome, **own)
+    In place, which a record is that nobody has seen yet: to make another of each takes as long as to read it.
+    """
+    if isinstance(record, Trial):
+        for name in ("cell", "dataset", "dataset_sha256", "started_at", "ended_at"):
+            object.__setattr__(record, name, once.setdefault(value := getattr(record, name), value))
+        if isinstance(record.outcome, Measurement):
+            for name in ("order_sha256", "device_name"):
+                value = getattr(record.outcome, name)
+                msgspec.structs.force_setattr(record.outcome, name, once.setdefault(value, value))
 
 
 def _rounded(figure: str) -> float:

@@ -258,7 +258,7 @@ def test_of_very_many_cells_groups_are_listed_and_a_cell_is_found_by_its_id(driv
     assert (len(groups), page.texts("#shown")) == (8, ["8 groups of 24 cells"])
     page.ask("document.getElementById('filter').focus()")
     page.press("cnn/cuda/b1000/compile")
-    assert (page.texts(names), page.texts("#shown")) == (["compile §"], ["1 of 24 cells"])
+    assert (page.texts(names)[0][:7], page.texts("#shown")) == ("compile", ["1 of 24 cells"])
     page.press(Keys.ESCAPE)  # which empties the field
     assert page.texts("#table tbody tr") == groups
     page.ask("document.getElementById('status').focus()")
