@@ -217,6 +217,8 @@ def _class(run: Run, cell: Cell) -> tuple[VariantClass, tuple[str, ...]]:
 
 def trace_difference(one: Sequence[float], other: Sequence[float]) -> float:
     """The largest relative difference of two loss traces; infinite where one ends early (a loss was not finite)."""
+    if one == other:  # mostly
+        return 0.0
     worst = max((abs(a - b) / max(abs(b), 1e-12) for a, b in zip(one, other, strict=False)), default=0.0)
     return worst if len(one) == len(other) else float("inf")
 

@@ -225,15 +225,13 @@ def _misfits(matrix: Matrix, data: DataSet) -> Iterator[str]:
 
 def _plan(folder: RunFolder, manifest: Manifest, order: Sequence[cells.GroupTrials], options: Options) -> RunPlan:
     matrix, place = manifest.matrix, RunFolder(folder.path.resolve())
-
     alike: dict[Cell, TrialSpec] = {}  # what the seeds of a cell have in common is there once
 
     def spec_of(cell: Cell, seed: int) -> TrialSpec:
         if cell not in alike:
             alike[cell] = trial_spec(matrix, manifest.dataset, options.run, cell, seed)
-        name = trial_id(cell, seed)
-        own = {"samples_path": str(place.samples_path(name)), "extras": seed == matrix.seeds[0]}
-        return replace(alike[cell], id=name, seed=seed, **own)
+        name, first = trial_id(cell, seed), seed == matrix.seeds[0]
+        return replace(alike[cell], id=name, seed=seed, samples_path=str(place.samples_path(name)), extras=first)
 
     def specs_of(pairs: Iterable[tuple[Cell, int]]) -> Iterator[TrialSpec]:
         host, _, port = options.rendezvous.rpartition(":")
