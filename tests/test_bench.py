@@ -154,7 +154,7 @@ def test_a_proof_says_what_it_missed_and_keeps_what_was_measured(found, code, wo
         return live.Workshop(data=data, folder=Path(), environ={}, interrupts=interrupts)
 
     def prove(workshop: live.Workshop, samples: list[Any]) -> list[Bar]:
-        samples.append(timed((3.0, 3.0)))
+        samples.extend([timed((3.0, 3.0)), trained(2.0, 0.5)])
         if isinstance(found, Exception):
             raise found
         return found
@@ -164,6 +164,7 @@ def test_a_proof_says_what_it_missed_and_keeps_what_was_measured(found, code, wo
     assert words in "\n".join(capsys.readouterr())
     written = json.loads(args.json.read_text())
     assert written["samples"][0]["session"]["rounds"][0]["seconds"] == [0.03, 0.03]
+    assert written["samples"][1]["measurement"]["epochs"]["train_s"] == [2.0]
     assert isinstance(found, Exception) or [bar["holds"] for bar in written["bars"]] == [bar.holds for bar in found]
 
 
