@@ -131,7 +131,7 @@ class Variant:
         precision: Arithmetic of the model; bf16 and fp16 by autocast, bf16-weights with masters in the optimizer.
         fused_optimizer: One kernel for the optimizer's whole step.
         channels_last: Images in NHWC memory order.
-        fast_dropout: Masks of dropout by 16 random bits an element.
+        fast_layers: Dropout by 16 random bits an element; with a compiler, max pooling of stride 1 by shifted views.
         threads: CPU threads of a process. Default: the cores that affinity and cgroup leave, over the processes.
         onednn: Convolutions and matrix products by oneDNN, where it has them (CPU).
         flush_denormal: Treat denormal numbers as zero (CPU).
@@ -148,7 +148,7 @@ class Variant:
     precision: Precision = "fp32"
     fused_optimizer: bool = True
     channels_last: bool = False
-    fast_dropout: bool = False
+    fast_layers: bool = False
     threads: Annotated[int, Ge(1), Le(1024)] | None = None
     onednn: bool = True
     flush_denormal: bool = False
@@ -166,7 +166,7 @@ BUILTIN_VARIANTS: dict[str, Variant] = {
     "cuda-graph": Variant(name="cuda-graph", execution="cuda_graph"),
     "compile-cuda-graph": Variant(name="compile-cuda-graph", execution="compile_cuda_graph"),
     "channels-last": Variant(name="channels-last", channels_last=True),
-    "fast-dropout": Variant(name="fast-dropout", fast_dropout=True),
+    "fast-layers": Variant(name="fast-layers", fast_layers=True),
     "bf16": Variant(name="bf16", precision="bf16"),
     "fp16": Variant(name="fp16", precision="fp16"),
     "tutorial": Variant(name="tutorial", pipeline="tutorial", fused_optimizer=False),

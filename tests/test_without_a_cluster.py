@@ -19,7 +19,7 @@ from mnist_bench.disk.folder import TRIALS, RunFolder
 ROOT = Path(__file__).resolve().parent.parent
 SECTION = (ROOT / "docs" / "scale.md").read_text("utf-8").partition("\n## Without a cluster\n")[2].partition("\n## ")[0]
 PARTS = dict(part.split("\n", 1) for part in SECTION.split("\n### ")[1:])
-MATRIX = """{version: 1, dataset: synthetic, epochs: 1, seeds: 2, models: [mlp], devices: [cpu], batch_sizes: [10, 20],
+MATRIX = """{version: 1, dataset: synthetic, epochs: 1, seeds: 3, models: [mlp], devices: [cpu], batch_sizes: [10, 20],
 variants: [eager], timing: {budget_seconds: 1}}"""
 REAL = f'#!/bin/sh\nexec {sys.executable} -m mnist_bench "$@"\n'
 # The program, but for what takes long: workers that are made up, 60 synthetic digits, nothing fetched.

@@ -26,9 +26,9 @@ from mnist_bench.records import CLASSES, Extras, Peaks, TrialSpec
 from mnist_bench.running import protocol as messages
 from mnist_bench.worker import executions, extras, loop, process, profile, sets
 from mnist_bench.worker.devices import open_device
-from mnist_bench.worker.dropout import with_bits
 from mnist_bench.worker.executions import Program
 from mnist_bench.worker.graphs import Graph
+from mnist_bench.worker.layers import replace_layers
 from mnist_bench.worker.loop import NS, Batch, TrainedEpoch, Waterfall, clock, evaluate, train_epoch
 from mnist_bench.worker.models import as_weights, build_model, build_optimizer, scoring
 from mnist_bench.worker.pipelines import Pipeline, Resident, epoch_order
@@ -143,11 +143,13 @@ class LiveTrial:
         random.seed(spec.seed)
         np.random.seed(spec.seed)
         model = build_model(spec.model, spec.data, allow_plugins=spec.allow_plugins, plugin_path=spec.plugin_path)
-        self._model: nn.Module = (with_bits(model) if spec.variant.fast_dropout else model).to(device)
+        execution, fused = EXECUTIONS[spec.variant.execution], spec.variant.fused_optimizer
+        if spec.variant.fast_layers:
+            model = replace_layers(model, compiled=execution.compiles)
+        self._model: nn.Module = model.to(device)
         if spec.variant.channels_last:
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._model.train()
-        execution, fused = EXECUTIONS[spec.variant.execution], spec.variant.fused_optimizer
         self._optimizer = build_optimizer(
             self._model, training.optimizer, training.lr, fused=fused, capturable=execution.captured
         )

@@ -165,7 +165,7 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any], int, str, float]] = {
     "loader processes": (MLP, {"pipeline": "tensors", "workers": 1}, 2, "A", 1e-4),
     "plain optimizer": (LENET5, {"fused_optimizer": False}, 2, "A", 1e-3),
     "channels last": (LENET5, {"channels_last": True}, 0, "A", 1e-3),
-    "session, fast dropout": ({**CNN, "fast_dropout": True}, {}, 3, "A", 0),
+    "session, fast layers": ({**CNN, "fast_layers": True}, {}, 3, "A", 0),
     "bf16": (LENET5, {"precision": "bf16"}, 0, "B", 0.1),
     "fp16": (LENET5, {"precision": "fp16"}, 3, "B", 0.1),
     "fp16, compiled": (LENET5, {"precision": "fp16", **AOT}, 2, "B", 0.1),

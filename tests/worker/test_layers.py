@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_bench.worker.dropout import LEVELS, BitDropout, draw, with_bits
+from mnist_bench.worker.layers import LEVELS, BitDropout, ShiftedMaxPool, draw, replace_layers
 
 COUNT = 1_000_003  # not a multiple of four, of which a word of random bits holds the masks
 
@@ -33,13 +33,42 @@ def test_what_is_kept_is_scaled_so_that_the_mean_stays_and_gradients_take_the_sa
     assert BitDropout(chance).eval()(images) is images
 
 
-def test_only_plain_dropout_is_replaced():
+def test_only_plain_layers_are_replaced():
     class Own(nn.Dropout):
         pass
 
-    model = with_bits(nn.Sequential(nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.4)), nn.Dropout2d(), Own()))
-    assert [type(one) for one in model.modules()][1:] == [BitDropout, nn.Sequential, BitDropout, nn.Dropout2d, Own]
-    assert (model[0].p, model[1][0].p) == (0.3, 0.4)
+    def pools():
+        return nn.MaxPool2d(2, 1), nn.MaxPool2d(2), nn.MaxPool2d(3, 1, padding=1), nn.MaxPool2d((2, 3), 1)
+
+    def model():
+        dropouts = nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.4)), nn.Dropout2d(), Own()
+        return nn.Sequential(*dropouts, *pools())
+
+    replaced = [BitDropout, nn.Sequential, BitDropout, nn.Dropout2d, Own]
+    for compiled, first in ((False, nn.MaxPool2d), (True, ShiftedMaxPool)):
+        found = replace_layers(model(), compiled=compiled)
+        assert [type(one) for one in found.modules()][1:] == [*replaced, first, *[nn.MaxPool2d] * 3]
+        assert (found[0].p, found[1][0].p) == (0.3, 0.4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_shifted_pooling_has_the_values_of_torchs_and_its_gradients_but_for_ties(size, order):
+    torch.manual_seed(0)
+    images = torch.rand(4, 5, 9, 8).contiguous(memory_format=order)
+    holed = images.clone()
+    holed[0, 0, 4, 4] = float("nan")
+    tied = torch.randint(3, (4, 5, 9, 8)).float()
+    found = []
+    for layer in (nn.MaxPool2d(size, 1), ShiftedMaxPool(size, 1)):
+        one, other = (each.clone().requires_grad_() for each in (images, tied))
+        for own in (one, other):
+            out = layer(own)
+            out.backward(torch.arange(float(out.numel())).view_as(out))
+            found.append(out)
+        found += [one.grad, other.grad.sum(), layer(holed)]
+    half = len(found) // 2
+    torch.testing.assert_close(found[:half], found[half:], equal_nan=True)
 
 
 def test_a_compiler_breaks_no_graph_at_it():
