@@ -32,8 +32,10 @@ from mnist_bench.records import (
     Session,
     Trial,
 )
-from mnist_bench.running import cluster, group, runner
-from mnist_bench.running.cluster import Agent, News, Place, Share, Told, shares
+from mnist_bench.running import agent as agents
+from mnist_bench.running import cluster, fleet, group, runner
+from mnist_bench.running.agent import Agent, Share, Told, shares
+from mnist_bench.running.cluster import News, Place
 from mnist_bench.running.group import Observer
 
 MODELS = tuple(ModelEntry(name=name, model=name) for name in ("mlp", "cnn"))
@@ -102,7 +104,7 @@ def planned(results: Path, matrix: Any = MATRIX) -> runner.RunPlan:
 
 
 def execute(plan: runner.RunPlan, fleet: FakeFleet, observer: Observer | None = None) -> Run:
-    run = runner.execute(plan, observer or Observer(), {}, executor=lambda work: cluster.conduct(fleet, work))  # type: ignore[arg-type]
+    run = runner.execute(plan, observer or Observer(), {}, executor=lambda work: cluster.conduct(fleet, work))
     assert fleet.closed
     return run
 
@@ -279,7 +281,7 @@ class TestAgent:
     def plan(self, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setenv("TMPDIR", str(tmp_path))
-        monkeypatch.setattr(cluster.tempfile, "tempdir", None)
+        monkeypatch.setattr(agents.tempfile, "tempdir", None)
         return planned(tmp_path / "results", make_matrix(seeds=(0,)))
 
     def test_executes_a_group_as_this_machine_would(self, plan, tmp_path, monkeypatch):
@@ -291,7 +293,7 @@ class TestAgent:
             return FakeWorker(spec)
 
         monkeypatch.setattr(runner, "LocalWorker", launch)
-        monkeypatch.setattr(cluster.data, "placed", lambda dataset, fetch, cache: replace(dataset, root=str(cache)))
+        monkeypatch.setattr(agents.data, "placed", lambda dataset, fetch, cache: replace(dataset, root=str(cache)))
         agent, cores = Agent(), os.sched_getaffinity(0)
         where = agent.ready(plan, [None], Share(0, 1, 0), "H200")
         assert isinstance(where, Environment)
@@ -307,18 +309,18 @@ class TestAgent:
             assert not log.parents[1].exists()
 
     def test_a_node_that_cannot_have_the_data_set_or_is_full_says_so(self, plan, monkeypatch):
-        monkeypatch.setattr(cluster.data, "placed", Mock(side_effect=DataError("others")))
+        monkeypatch.setattr(agents.data, "placed", Mock(side_effect=DataError("others")))
         agent = Agent()
         assert agent.ready(plan, [None], Share(0, 1, 0), "") == "cannot have the data set: others"
-        monkeypatch.setattr(cluster.data, "placed", lambda dataset, fetch, cache: dataset)
+        monkeypatch.setattr(agents.data, "placed", lambda dataset, fetch, cache: dataset)
         agent.ready(plan, [None], Share(0, 1, 0), "")
-        monkeypatch.setattr(cluster.tempfile, "TemporaryDirectory", Mock(side_effect=OSError(28, "No space left")))
+        monkeypatch.setattr(agents.tempfile, "TemporaryDirectory", Mock(side_effect=OSError(28, "No space left")))
         assert [*agent.run(plan.groups[0], frozenset())] == ["[Errno 28] No space left"]
 
 
 def test_what_a_killed_agent_left_goes_with_the_next_one(tmp_path):
     (tmp_path / "groups" / "left" / "logs").mkdir(parents=True)
-    own_folder = cluster._own_folder
+    own_folder = agents._own_folder
     with own_folder(tmp_path / "groups") as one, own_folder(tmp_path / "groups") as two:
         assert {*(tmp_path / "groups").iterdir()} == {one, two}
     assert [*(tmp_path / "groups").iterdir()] == []
@@ -348,7 +350,7 @@ def test_an_address_where_no_head_answers_is_refused_without_asking_ray(monkeypa
     with pytest.raises(
         UsageError, match="HOST:6379" if "ray:" in address else f"no cluster at {address}: .*\n.*ray start"
     ):
-        cluster.connect(address)
+        fleet.connect(address)
 
 
 class RayError(Exception):
@@ -365,10 +367,10 @@ def test_what_a_cluster_cannot_is_told_and_the_run_is_kept(tmp_path, monkeypatch
         "store": "Local disk is full",
     }
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(cluster.data, "contents", lambda dataset: {})
+    monkeypatch.setattr(fleet.data, "contents", lambda dataset: {})
     plan = planned(tmp_path)
     with pytest.raises(BenchError, match=f"{words[fault]}; 0 of 16 trials are kept: --resume"):
-        runner.execute(plan, Observer(), {}, executor=cluster.connect(None))
+        runner.execute(plan, Observer(), {}, executor=fleet.connect(None))
     assert plan.folder.manifest().status == "stopped"
 
 

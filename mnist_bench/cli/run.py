@@ -80,9 +80,9 @@ def carry_out(
 
     with ExitStack() as held:
         if elsewhere := getattr(args, "executor", "local") == "ray":
-            from mnist_bench.running import cluster
+            from mnist_bench.running import fleet
 
-            more["executor"] = cluster.connect(args.ray_address)
+            more["executor"] = fleet.connect(args.ray_address)
         else:
             held.enter_context(alone(wait=not args.no_wait, tell=errors.print))
         progress = RunProgress(held.enter_context(Screen(errors, args)), here=not elsewhere)
