@@ -211,6 +211,19 @@ def test_lines_come_back_and_of_two_for_one_thing_the_first_holds(locked):
     assert "class_" not in line["outcome"]
 
 
+def test_what_trials_have_in_common_is_in_memory_once_and_nothing_else_is(locked):
+    """Numbers that are equal and not the same stay apart: True and 1, 1 and 1.0."""
+    numerics: list[dict[str, Any]] = [{"threads": 1}, {"threads": 1}, {"threads": True}, {"threads": 1.5}]
+    for seed, each in enumerate(numerics):
+        locked.append(trial(seed=seed, outcome=make_measurement(numerics=each, total_s=1.5 + seed)))
+    found: list[Any] = [one.outcome for one in locked.trials()]
+    for name in ("loss_trace", "predictions_sha256", "device_name"):
+        assert all(getattr(one, name) is getattr(found[0], name) for one in found)
+    assert found[0].numerics is found[1].numerics
+    assert [json.dumps(one.numerics) for one in found] == [json.dumps(each) for each in numerics]
+    assert [one.total_s for one in found] == [1.5, 2.5, 3.5, 4.5]
+
+
 def test_figures_have_six_digits_and_are_finite(locked):
     stored: Any = locked.append(trial(outcome=make_measurement(total_s=123.4567891)))
     assert stored.outcome.total_s == 123.457
