@@ -208,7 +208,8 @@ class TimeLeft:
                     "timing": timing_s,
                     "training": whole_s - startup_s,
                 }
-                of_cell[spec.cell] = guess if skip_reason(spec.cell, spec.variant, host) is None else {}
+                executed = spec.rendezvous or skip_reason(spec.cell, spec.variant, host) is None
+                of_cell[spec.cell] = guess if executed else {}
         return cls({spec.id: own for spec in plan.specs if spec.id not in done and (own := of_cell[spec.cell])})
 
     def enter(self, stage: Stage, trial_id: str) -> None:

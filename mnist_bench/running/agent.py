@@ -75,9 +75,8 @@ class Agent:
         """
         cores = environment.affinity()
         _settle(cores)
-        self._cores = (
-            cores[share.first : share.first + share.cpus] or cores
-        )  # of a node that Ray was told to have more than it has, too
+        # All of them, where Ray was told that the node has more than it has.
+        self._cores = cores[share.first : share.first + share.cpus] or cores
         cache = data.cache_root(os.environ)
         try:
             cache.mkdir(parents=True, exist_ok=True)
