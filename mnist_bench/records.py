@@ -545,7 +545,7 @@ class Session:
     """The timing session of one group: a line of ``sessions.jsonl``. ``members`` are trial ids.
 
     ``seconds``: of wall time, from the start of the group's first worker to the session's end. ``peaks`` and ``traces``
-    (the losses of the first steps) are by member.
+    (the losses of the first steps) are by member; ``node`` as of a trial.
     """
 
     group: str
@@ -558,6 +558,7 @@ class Session:
     noisy: tuple[str, ...] = ()
     peaks: dict[str, Peaks] = field(default_factory=dict)
     traces: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
+    node: str = ""
 
     def __post_init__(self) -> None:
         count = len(self.members)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mnist_bench.gate import conduct
 from mnist_bench.gate.conduct import measure
 from mnist_bench.gate.evidence import CellEvidence, Check
 from mnist_bench.gate.judge import judge
-from mnist_bench.gate.sides import CheckObserver, Side
+from mnist_bench.gate.sides import CheckObserver, Found, Side
 from mnist_bench.records import Cell, DataSet, Failure, Matrix, Outcome, Peaks, Session, Sides, Tree, Trial
 from mnist_bench.running.protocol import PROTOCOL_VERSION
 
@@ -133,6 +133,8 @@ class FakeBench:
     folder: Any = None
     observer: Any = None
     together: int = 1
+    lanes: int = 1
+    node: str = ""
     done: list[str] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     slower: Callable[[Cell, int], float | Outcome | BaseException] = lambda which, number: 0.0
@@ -145,12 +147,18 @@ class FakeBench:
     def abreast(self) -> int:
         return self.together
 
-    def pairs(self, asked: Sequence[tuple[Cell, int]]) -> Generator[list[Session | Trial], None, None]:
+    def pairs(self, asked: Sequence[tuple[Cell, int]]) -> Found:
         self.batches.append(len(asked))
-        for which, number in asked:
-            yield self._pair(which, number)
+        for place, (which, number) in enumerate(asked):
+            yield place, self.pair(which, number)
 
-    def _pair(self, which: Cell, number: int) -> list[Session | Trial]:
+    def trainings(
+        self, asked: Sequence[tuple[Cell, int]], names: Sequence[str], within_s: Callable[[], float]
+    ) -> Found:
+        for place, (which, seed) in enumerate(asked):
+            yield place, self.train(which, seed, names, within_s())
+
+    def pair(self, which: Cell, number: int) -> list[Session | Trial]:
         self._spend(f"{which.model} pair {number}", self.pair_s)
         found = self.slower(which, number)
         if isinstance(found, BaseException):

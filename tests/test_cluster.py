@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock, Mock
@@ -104,7 +105,9 @@ def planned(results: Path, matrix: Any = MATRIX) -> runner.RunPlan:
 
 
 def execute(plan: runner.RunPlan, fleet: FakeFleet, observer: Observer | None = None) -> Run:
-    run = runner.execute(plan, observer or Observer(), {}, executor=lambda work: cluster.conduct(fleet, work))
+    run = runner.execute(
+        plan, observer or Observer(), {}, executor=partial(cluster.executor, lambda plan: contextlib.closing(fleet))
+    )
     assert fleet.closed
     return run
 
@@ -295,7 +298,7 @@ class TestAgent:
         monkeypatch.setattr(runner, "LocalWorker", launch)
         monkeypatch.setattr(agents.data, "placed", lambda dataset, fetch, cache: replace(dataset, root=str(cache)))
         agent, cores = Agent(), os.sched_getaffinity(0)
-        where = agent.ready(plan, [None], Share(0, 1, 0), "H200")
+        where = agent.ready(Share(0, 1, 0), "H200", plan, [None])
         assert isinstance(where, Environment)
         assert (where.cores, where.details["accelerators"]) == (len(cores), "H200")
         assert where.commit == plan.manifest.environment.commit  # not of the folder that Ray was started in
@@ -311,19 +314,20 @@ class TestAgent:
     def test_a_node_that_cannot_have_the_data_set_or_is_full_says_so(self, plan, monkeypatch):
         monkeypatch.setattr(agents.data, "placed", Mock(side_effect=DataError("others")))
         agent = Agent()
-        assert agent.ready(plan, [None], Share(0, 1, 0), "") == "cannot have the data set: others"
+        assert agent.ready(Share(0, 1, 0), "", plan, [None]) == "cannot have the data set: others"
         monkeypatch.setattr(agents.data, "placed", lambda dataset, fetch, cache: dataset)
-        agent.ready(plan, [None], Share(0, 1, 0), "")
+        agent.ready(Share(0, 1, 0), "", plan, [None])
         monkeypatch.setattr(agents.tempfile, "TemporaryDirectory", Mock(side_effect=OSError(28, "No space left")))
         assert [*agent.run(plan.groups[0], frozenset())] == ["[Errno 28] No space left"]
 
 
-def test_what_a_killed_agent_left_goes_with_the_next_one(tmp_path):
-    (tmp_path / "groups" / "left" / "logs").mkdir(parents=True)
-    own_folder = agents._own_folder
-    with own_folder(tmp_path / "groups") as one, own_folder(tmp_path / "groups") as two:
-        assert {*(tmp_path / "groups").iterdir()} == {one, two}
-    assert [*(tmp_path / "groups").iterdir()] == []
+def test_what_a_killed_agent_left_goes_with_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    groups = tmp_path / "mnist_bench" / "groups"
+    (groups / "left" / "logs").mkdir(parents=True)
+    with agents.own_folder() as one, agents.own_folder() as two:
+        assert {*groups.iterdir()} == {one, two}
+    assert [*groups.iterdir()] == []
 
 
 @pytest.mark.parametrize(
@@ -370,7 +374,7 @@ def test_what_a_cluster_cannot_is_told_and_the_run_is_kept(tmp_path, monkeypatch
     monkeypatch.setattr(fleet.data, "contents", lambda dataset: {})
     plan = planned(tmp_path)
     with pytest.raises(BenchError, match=f"{words[fault]}; 0 of 16 trials are kept: --resume"):
-        runner.execute(plan, Observer(), {}, executor=fleet.connect(None))
+        runner.execute(plan, Observer(), {}, executor=partial(cluster.executor, fleet.connect(None)))
     assert plan.folder.manifest().status == "stopped"
 
 

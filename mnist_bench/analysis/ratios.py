@@ -231,6 +231,10 @@ class SessionIndex(dict[str, list[Timed]]):
                 if ratio is not None:
                     self._ratios[pair].append((timed, between_processes(ratio)))
 
+    def forget(self) -> None:
+        """Lets go of what ``measure`` has found: it would be measured again."""
+        self._ratios.clear()
+
     def ratios(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Timed, SessionRatio]]:
         """What each session says of the code of these pairs (``between_processes``), where a round has both."""
         self.measure(pairs)

@@ -55,12 +55,15 @@ class Run:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """One row for each of ``cells``."""
-        others = {cell: (self.reference_of(cell), replace(cell, device="cpu")) for cell in self.cells}
-        self.index.measure(pair for cell, two in others.items() for other in two for pair in self.pairs(other, cell))
-        fastest = _fastest(self)
-        found = (_compared(self, one, *others[cell], cell in fastest) for cell, one in self.cells.items())
-        return tuple(map(_row, found))
+        """One row for each of ``cells``. What is held against each other is of one model and batch size."""
+        found: dict[Cell, Row] = {}
+        for cells in grouped(self.cells, lambda cell: (cell.model, cell.batch_size)).values():
+            others = {cell: (self.reference_of(cell), replace(cell, device="cpu")) for cell in cells}
+            self.index.measure(pair for cell in cells for other in others[cell] for pair in self.pairs(other, cell))
+            fastest = _fastest(self, cells)
+            found |= {cell: _row(_compared(self, self.cells[cell], *others[cell], cell in fastest)) for cell in cells}
+            self.index.forget()  # of 100,000 trials they would take 140 MiB
+        return tuple(found[cell] for cell in self.cells)
 
     def reference_of(self, cell: Cell) -> Cell:
         """The cell of the reference variant; itself, where there is none."""
@@ -223,15 +226,18 @@ def trace_difference(one: Sequence[float], other: Sequence[float]) -> float:
     return worst if len(one) == len(other) else float("inf")
 
 
-def _fastest(run: Run) -> set[Cell]:
-    """Of each model and batch size with several cells of class A, the fastest and those not told from it."""
-    together: dict[tuple[str, int], dict[Cell, float]] = {}
-    for cell, one in run.cells.items():
+def _fastest(run: Run, cells: Iterable[Cell]) -> list[Cell]:
+    """Of cells of one model and batch size, if several are of class A, the fastest and those not told from it."""
+    known: dict[Cell, float] = {}
+    for cell in cells:
+        one = run.cells[cell]
         if one.worst.status == "ok" and one.class_ == "A" and (logs := run.log_step_s(cell)):
-            together.setdefault((cell.model, cell.batch_size), {})[cell] = math.fsum(logs) / len(logs)
-    shortest = {min(cells, key=cells.__getitem__): list(cells) for cells in together.values() if len(cells) > 1}
-    run.index.measure(pair for leader, cells in shortest.items() for cell in cells for pair in run.pairs(leader, cell))
-    return {cell for leader, cells in shortest.items() for cell in _leaders(run, leader, cells)}
+            known[cell] = math.fsum(logs) / len(logs)
+    if len(known) < 2:
+        return []
+    leader = min(known, key=known.__getitem__)
+    run.index.measure(pair for cell in known for pair in run.pairs(leader, cell))
+    return _leaders(run, leader, [*known])
 
 
 def _leaders(run: Run, leader: Cell, cells: Sequence[Cell]) -> list[Cell]:

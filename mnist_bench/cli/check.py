@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     packages = "where the sides require other packages: shared: those installed here; per-side: each side's own"
     parser.add_argument("--environment", choices=("shared", "per-side"), help=packages)
     options.add(parser, "data_dir", "output_dir", "filter", "seeds", "timeout", "allow_plugins", "offline", "no_wait")
+    options.add(parser, "executor", "ray_address")
     parser.add_argument("--junit", help="write JUnit XML there: a test case per cell", **file)
     parser.add_argument("--comment", help="write Markdown there, for a comment on a pull request", **file)
     options.add(parser, "format", "color", "quiet", "no_progress")
@@ -75,15 +77,15 @@ def _try_files(args: argparse.Namespace) -> None:
 def _against(args: argparse.Namespace) -> int:
     from mnist_bench.cli.console import make_console
     from mnist_bench.cli.progress import CheckProgress, Screen
-    from mnist_bench.cli.run import shortest
+    from mnist_bench.cli.run import machines, shortest
     from mnist_bench.gate import plan
     from mnist_bench.gate.judge import judge
-    from mnist_bench.machine.noise import alone
 
     errors = make_console(args, stderr=True)
     planned = _resumed(args) if args.resume else plan.Plan(_request(args))
-    with alone(wait=not args.no_wait, tell=errors.print), Screen(errors, args) as screen:
-        folder, check = planned.execute(CheckProgress(screen))
+    with ExitStack() as held:
+        fleets = machines(args, errors, held)
+        folder, check = planned.execute(CheckProgress(held.enter_context(Screen(errors, args))), fleets)
     code = tell(check, judge(check), args, folder.check_path)
     errors.print(f"check: {shortest(folder.path)}/{folder.check_path.name}", soft_wrap=True)
     if check.status == "interrupted":
@@ -113,6 +115,7 @@ def _resumed(args: argparse.Namespace) -> "Plan":
     Raises:
         UsageError: something is asked for that the check has decided already.
     """
+    from mnist_bench.cli.run import refuse_elsewhere
     from mnist_bench.gate import plan
 
     own = "a resumed check goes on with its own"
@@ -120,6 +123,7 @@ def _resumed(args: argparse.Namespace) -> "Plan":
     if args.target is not None:
         raise UsageError(f"MATRIX: {own}: leave MATRIX out, or start anew")
     folder = plan.find_check(args.output_dir, args.resume)
+    refuse_elsewhere(folder, args)
     return plan.Plan(_request(args), folder)
 
 
@@ -136,7 +140,8 @@ def _baseline(args: argparse.Namespace) -> int:
     from mnist_bench.gate.baseline import cells_of, held_against, refuse_unfinished
     from mnist_bench.gate.judge import judge
 
-    options.refuse(args, ("budget", "seeds", "timeout", "environment"), "--baseline measures nothing")
+    measuring = ("budget", "seeds", "timeout", "environment", "ray_address")
+    options.refuse(args, measuring, "--baseline measures nothing")
     folder = RunFolder.open(args.output_dir, args.target or "latest")
     run = Run.read(folder)
     try_out("check.json:", folder.check_path)

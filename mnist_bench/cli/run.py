@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from mnist_bench.table import duration, plain
 if TYPE_CHECKING:
     from mnist_bench.analysis.conclusions import Answer
     from mnist_bench.analysis.summary import Run
+    from mnist_bench.running.cluster import Fleets
     from mnist_bench.running.group import Observer
     from mnist_bench.running.runner import Options, RunPlan
 
@@ -38,18 +40,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solo", action="store_true", help="time trials one by one; speed-ups are then unpaired")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first trial that fails")
     parser.add_argument("--strict-devices", action="store_true", help="a missing device or compiler is a failure")
-    who = "what executes the groups: this machine, or the nodes of a Ray cluster (default: local)"
-    parser.add_argument("--executor", choices=("local", "ray"), default="local", help=who)
-    head = "the cluster's head (default: RAY_ADDRESS, else what `ray start` has begun on this machine)"
-    parser.add_argument("--ray-address", metavar="HOST:PORT", help=head)
+    options.add(parser, "executor", "ray_address")
     here = "an address of this machine and a port: where others join trials on several (`mnist-bench join`)"
     parser.add_argument("--rendezvous", type=options.rendezvous, metavar="HOST:PORT", help=here)
     options.add_execution(parser, of="a run")
 
 
 def execute(args: argparse.Namespace) -> int:
-    if args.ray_address and args.executor != "ray":
-        raise UsageError("--ray-address: only with --executor ray")
     if args.rendezvous and args.executor == "ray":
         raise UsageError("--rendezvous: a group of a Ray cluster stays on one node: leave --executor ray out")
     errors = make_console(args, stderr=True)
@@ -75,19 +72,33 @@ def carry_out(
         more: for ``runner.execute``.
     """
     from mnist_bench.cli.progress import RunProgress, Screen
-    from mnist_bench.machine.noise import alone
-    from mnist_bench.running import runner
+    from mnist_bench.running import cluster, runner
 
     with ExitStack() as held:
-        if elsewhere := getattr(args, "executor", "local") == "ray":
-            from mnist_bench.running import fleet
-
-            more["executor"] = fleet.connect(args.ray_address)
-        else:
-            held.enter_context(alone(wait=not args.no_wait, tell=errors.print))
-        progress = RunProgress(held.enter_context(Screen(errors, args)), here=not elsewhere)
+        fleets = machines(args, errors, held)
+        if fleets:
+            more["executor"] = partial(cluster.executor, fleets)
+        progress = RunProgress(held.enter_context(Screen(errors, args)), here=fleets is None)
         plan = begin(progress)
         return plan, runner.execute(plan, progress, os.environ, **more)
+
+
+def machines(args: argparse.Namespace, errors: Console, held: ExitStack) -> "Fleets | None":
+    """What makes a fleet of the cluster that measures; None: this machine, which is then ours until ``held`` ends.
+
+    Raises:
+        UsageError: there is no such cluster.
+    """
+    from mnist_bench.machine.noise import alone
+
+    if getattr(args, "executor", "local") == "ray":
+        from mnist_bench.running import fleet
+
+        return fleet.connect(args.ray_address)
+    if getattr(args, "ray_address", None):
+        raise UsageError("--ray-address: only with --executor ray")
+    held.enter_context(alone(wait=not args.no_wait, tell=errors.print))
+    return None
 
 
 def begin(
@@ -110,11 +121,17 @@ def _resume(args: argparse.Namespace) -> "Callable[[Observer], RunPlan]":
     manifest = folder.manifest()
     if manifest.options.race:
         raise UsageError(f"--resume {folder.run_id}: is a race: mnist-bench race --resume {folder.run_id}")
-    if folder.trials() and bool(manifest.nodes) != (args.executor == "ray"):
-        where = ("this machine", "local") if args.executor == "ray" else ("a Ray cluster", "ray")
-        raise UsageError(f"--resume {folder.run_id}: began on {where[0]} and goes on there: --executor {where[1]}")
+    refuse_elsewhere(folder, args)
     _refuse_another_matrix(args, manifest)
     return resume(args, folder)
+
+
+def refuse_elsewhere(folder: RunFolder, args: argparse.Namespace) -> None:
+    """Raises UsageError where what goes on began on other machines."""
+    begun = folder.trials() or folder.sessions()
+    if begun and bool(folder.manifest().nodes) != (args.executor == "ray"):
+        where = ("this machine", "local") if args.executor == "ray" else ("a Ray cluster", "ray")
+        raise UsageError(f"--resume {folder.run_id}: began on {where[0]} and goes on there: --executor {where[1]}")
 
 
 def resume(args: argparse.Namespace, folder: RunFolder) -> "Callable[[Observer], RunPlan]":

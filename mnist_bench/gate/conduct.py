@@ -11,7 +11,7 @@ given up and leaves nothing.
 import itertools
 import math
 import random
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
@@ -30,7 +30,7 @@ from mnist_bench.errors import BenchError, Interrupted, UsageError
 from mnist_bench.gate.evidence import CellEvidence, Check, Line, Margins, by_cell, gather, measured
 from mnist_bench.gate.judge import Verdict, cells_compared, change, verdict_of
 from mnist_bench.gate.samples import DEFAULT, looks
-from mnist_bench.gate.sides import NAMES, PAIR_TOKEN_S, Bench
+from mnist_bench.gate.sides import NAMES, PAIR_TOKEN_S, Bench, Found
 from mnist_bench.machine import environment
 from mnist_bench.machine.forecast import trial_s
 from mnist_bench.records import Cell, DataSet, Matrix, Measurement, Session, Sides, Trial
@@ -165,7 +165,8 @@ class Conductor:
                 seeds = max(more, len(one.seeds_awaited)) if have >= first else 0
                 next_seeds = int(not one.seeds) if pairs else seeds
                 pair_s, seed_s = (self._seconds(task, one.cell) for task in ("pair", "seed"))
-                found.append(Want(one, pairs, seeds, pairs * pair_s, next_seeds * seed_s))
+                lanes = self._bench.lanes
+                found.append(Want(one, pairs, seeds, pairs * pair_s / lanes, math.ceil(next_seeds / lanes) * seed_s))
         return found
 
     def _tasks(self) -> list[tuple[Task, list[Cell]]]:
@@ -180,16 +181,23 @@ class Conductor:
         early = [one.cell for one in reachable if len(one.pairs) < min(self._looks[one.cell])]
         pairs = early or [one.cell for one in reachable]
         missing = {want.one.cell: want.pairs for want in wants}
-        together = self._bench.abreast()
-        sweeps = range(max(1, together // max(1, len(pairs))))
-        due = [cell for n in sweeps for cell in self._rng.sample(pairs, len(pairs)) if n < missing[cell]]
-        tasks: list[tuple[Task, list[Cell]]] = [("pair", due[n : n + together]) for n in range(0, len(due), together)]
+        tasks = self._together("pair", {cell: missing[cell] for cell in pairs}, self._bench.abreast())
         if not early:
-            tasks += [("seed", [want.one.cell]) for want in wants if want.seeds and want.one.cell not in pairs]
-            for one in self._cells.values():
-                if one.b and one.b.status == "ok" and not one.comparable and (not one.b.trainings or one.seeds_awaited):
-                    tasks.append(("solo", [one.cell]))
+            seeds = {want.one.cell: want.seeds for want in wants if want.seeds and want.one.cell not in pairs}
+            alone = {
+                one.cell: 1
+                for one in self._cells.values()
+                if one.b and one.b.status == "ok" and not one.comparable and (not one.b.trainings or one.seeds_awaited)
+            }
+            tasks += self._together("seed", seeds, self._bench.lanes) + self._together("solo", alone, self._bench.lanes)
         return tasks
+
+    def _together(self, task: Task, missing: Mapping[Cell, int], room: int) -> list[tuple[Task, list[Cell]]]:
+        """A sweep over cells of which so much is missing, or as many as there is room for; in parts of the room."""
+        sweeps, cells = range(math.ceil(room / max(1, len(missing)))), [*missing]
+        due = [cell for n in sweeps for cell in self._rng.sample(cells, len(cells)) if n < missing[cell]]
+        due = due[: max(room, len(cells))]
+        return [(task, due[n : n + room]) for n in range(0, len(due), room)]
 
     def _reachable(self, wants: Sequence[Want]) -> list[CellEvidence]:
         """The cells that want pairs, those nearest to a look first, as far as the budget holds what takes them there.
@@ -210,41 +218,43 @@ class Conductor:
     def _do(self, task: Task, cells: Sequence[Cell]) -> bool:
         """Carries out a task for as many of the cells as the budget holds; whether for any."""
         asked: list[tuple[Cell, int, str]] = []
-        left_s, ends = self.left_s(), itertools.accumulate(self._seconds(task, cell) for cell in cells)
-        for cell, end in zip(cells, ends, strict=True):
-            if end <= left_s:
+        left_s, each_s = self.left_s(), [self._seconds(task, cell) for cell in cells]
+        for cell, own_s, end in zip(cells, each_s, itertools.accumulate(each_s), strict=True):
+            if max(own_s, end / self._bench.lanes) <= left_s:
                 asked.append((cell, *self._named(task, cell, sum(one == cell for one, *_ in asked))))
         if not asked:
             return False
         observer, begin = self._bench.observer, self.spent_s()
-        words = asked[0][2] if len(asked) == 1 else f"{len(asked)} pairs, which start side by side"
+        words = asked[0][2] if len(asked) == 1 else f"{len(asked)} {task}s side by side"
         observer.working(words, left_s, self._budget_s)
         with closing(self._measure(task, [(cell, number) for cell, number, _ in asked])) as found:
-            for (cell, _, name), lines in zip(asked, found, strict=True):
+            for place, lines in found:
+                cell, _, name = asked[place]
                 if self._changed():
                     raise BenchError("the working tree was changed while it was measured: start a new check")
                 for line in lines:
                     self._add(line, cell)
                 self.keep()
                 faults = any(isinstance(line, Trial) and line.status != "ok" for line in lines)
-                text = f"{name}  {_found(lines)}  {self.spent_s() - begin:.0f} s, {duration(self.left_s())} left"
+                none = "given up: the budget is spent" if self.left_s() <= 0 else "lost with its node"
+                text = (
+                    f"{name}  {_found(lines) or none}  {self.spent_s() - begin:.0f} s, {duration(self.left_s())} left"
+                )
                 observer.notice(text, warning=faults)
                 begin = self.spent_s()
         return True
 
-    def _measure(self, task: Task, asked: Sequence[tuple[Cell, int]]) -> Generator[Sequence[Line], None, None]:
-        """What is measured, cell by cell."""
+    def _measure(self, task: Task, asked: Sequence[tuple[Cell, int]]) -> Found:
+        """What is measured, as it comes."""
         if task == "pair":
-            yield from self._bench.pairs(asked)
-        else:
-            for cell, seed in asked:
-                yield self._bench.train(cell, seed, NAMES if task == "seed" else ("B",), self.left_s())
+            return self._bench.pairs(asked)
+        return self._bench.trainings(asked, NAMES if task == "seed" else ("B",), self.left_s)
 
     def _named(self, task: Task, cell: Cell, begun: int) -> tuple[int, str]:
         """The number of a pair, or the next seed, those of the matrix first; and what the task is called.
 
         Args:
-            begun: pairs of the cell that are asked for together with this one, before it.
+            begun: those of the cell that are asked for together with this one, before it.
         """
         one = self._cells[cell]
         if task == "pair":
@@ -253,7 +263,7 @@ class Conductor:
             return number, f"pair {number}/{until}  {cell.id}"
         done = {each.seed for each in one.b.trainings} if one.b else set()
         seeds = itertools.chain(self._manifest.matrix.seeds, itertools.count())
-        seed = next(seed for seed in seeds if seed not in done)
+        seed = next(itertools.islice((seed for seed in seeds if seed not in done), begun, None))
         return seed, f"{'B alone, ' * (task == 'solo')}seed {seed}  {cell.id}"
 
     def _seconds(self, task: str, cell: Cell) -> float:
@@ -286,7 +296,8 @@ class Conductor:
         cells = [want.one for want in wants]
         logs = [[pair.log_ratio for pair in one.pairs] for one in cells if len(one.pairs) > 1]
         sd = math.sqrt(fmean(map(variance, logs))) if logs else ASSUMED_SD
-        each_s = math.fsum(self._seconds("pair", one.cell) for one in cells) or 1.0  # 0: lines that were edited
+        # 0: lines that were edited.
+        each_s = math.fsum(self._seconds("pair", one.cell) for one in cells) / self._bench.lanes or 1.0
         have, planned = min(len(one.pairs) for one in cells), [look for one in cells for look in self._looks[one.cell]]
         first = min(planned)
         fit = int((self.left_s() - math.fsum(want.seeds_s for want in wants)) / each_s)
@@ -315,7 +326,7 @@ class Conductor:
 
 
 def _found(lines: Sequence[Session | Trial]) -> str:
-    """One line of what was found."""
+    """One line of what was found; empty: nothing."""
     match lines:
         case [Session() as session]:
             speed = math.exp(median(round_log_ratios(session.rounds, 0, 1)))
@@ -324,7 +335,7 @@ def _found(lines: Sequence[Session | Trial]) -> str:
             same = "equal predictions" if a.predictions_sha256 == b.predictions_sha256 else "predictions differ"
             return f"{same}, accuracy {a.epochs.accuracy[-1]:.4f} and {b.epochs.accuracy[-1]:.4f}"
     said = [f"{line.side}: {line.reason or 'works'}" for line in lines if isinstance(line, Trial)]
-    return "; ".join(said) or "given up: the budget is spent"
+    return "; ".join(said)
 
 
 def sides_of(folder: RunFolder) -> Sides:

@@ -92,10 +92,11 @@ class Pair(Record, frozen=True, kw_only=True):
     """One fresh process of each side, alive together, passing the token: the unit of replication.
 
     The members of each round are (A, B). ``noisy`` are the disturbances found, each in words. ``peaks`` are those of
-    memory of (A, B) that were measured, by the figure's key.
+    memory of (A, B) that were measured, by the figure's key. ``node``: of a cluster.
     """
 
     rounds: tuple[Round, ...]
+    node: str = ""
     noisy: tuple[str, ...] = ()
     peaks: dict[str, tuple[Peak, Peak]] = {}
 
@@ -358,7 +359,9 @@ def measured(manifest: Manifest, one: CellEvidence, lines: Sequence[Line]) -> Ce
         ValueError: a broken line.
     """
     pairs = tuple(
-        Pair(rounds=line.rounds, noisy=line.noisy, peaks=_peaks(line)) for line in lines if isinstance(line, Session)
+        Pair(rounds=line.rounds, node=line.node, noisy=line.noisy, peaks=_peaks(line))
+        for line in lines
+        if isinstance(line, Session)
     )
     sides = {}
     for name in ("A", "B"):

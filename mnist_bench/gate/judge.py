@@ -84,7 +84,8 @@ def verdict_of(one: CellEvidence, cells: int, mode: str) -> Verdict:
     if one.comparable and one.a and one.b:
         accuracy = samples.find_accuracy(one.seeds, cells, one.margins)
         if mode == "against":
-            speed = samples.find_speed([pair.log_ratio for pair in one.pairs], cells, one.margins)
+            nodes = [pair.node for pair in one.pairs] if any(pair.node for pair in one.pairs) else []
+            speed = samples.find_speed([pair.log_ratio for pair in one.pairs], cells, one.margins, nodes)
             memory = samples.find_memory(one.pairs, cells, one.margins)
         elif not one.why_no_ratio:
             speed = samples.find_shift(one.a.ratios, one.b.ratios, cells, one.margins)
@@ -281,6 +282,10 @@ def _undecided_speed(one: CellEvidence, speed: SpeedFinding | None, cells: int, 
         every = noise(one)
         disturbed = f"; {sum(every)} of {_count(len(every), speed.unit)} disturbed by other work on the machine"
         measured = f"measured {_measured(speed, one)}, {_more(one, speed, cells)}"
+        if speed.slower_on:
+            measured += (
+                f"; it would pass, but is {percent(one.margins.detect)} % slower on {listed(speed.slower_on, 3)}"
+            )
         yield f"its speed is not decided: {measured}{disturbed if any(every) else ''}"
 
 

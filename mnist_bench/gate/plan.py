@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,11 +17,13 @@ from mnist_bench.errors import DataError, UsageError
 from mnist_bench.gate import requirements, sides, trees
 from mnist_bench.gate.conduct import measure, sides_of
 from mnist_bench.gate.evidence import Check, gather
+from mnist_bench.gate.nodes import CheckAgent, ClusterBench, Trees
 from mnist_bench.gate.sides import Bench, CheckObserver, Side
 from mnist_bench.records import DataSet, Matrix, Packages, Sides, Tree
 from mnist_bench.records import Side as SideName
+from mnist_bench.running.cluster import Fleets
 from mnist_bench.running.process import Interrupts, LocalWorker
-from mnist_bench.running.runner import Options, described, find_data, new_manifest
+from mnist_bench.running.runner import Options, RunPlan, described, find_data, new_manifest
 from mnist_bench.table import listed
 
 CHECKS = "checks"  # in the output folder; it holds no manifest.json, so it is no run
@@ -156,8 +158,12 @@ class Plan:
         now = trees.state(self._git, self._request.left_out, self._state.untracked)
         return (now.commit, now.sha256) != (self._state.commit, self._state.sha256)
 
-    def execute(self, observer: CheckObserver) -> tuple[RunFolder, Check]:
+    def execute(self, observer: CheckObserver, fleets: Fleets | None = None) -> tuple[RunFolder, Check]:
         """Measures until the check is decided, interrupted, or out of budget; what it then knows is on disk.
+
+        Args:
+            fleets: what makes a fleet of the cluster that measures, as ``running.fleet.connect`` gives it; None: this
+                machine measures.
 
         Raises:
             BenchError: a side does not import, or the working tree was changed meanwhile.
@@ -168,6 +174,8 @@ class Plan:
         request = self._request
         if self.outdated():
             raise UsageError("the working tree was changed while the check waited for its turn: start it again")
+        if fleets and request.environment == "per-side":
+            raise UsageError("--executor ray: nodes have no environments of each side: use --environment shared")
         name = self._resumed.run_id if self._resumed else new_run_id()
         before = self._resumed and self._resumed.manifest().dataset
         dataset = before or find_data(self._matrix, request.options, observer, request.environ)
@@ -183,21 +191,23 @@ class Plan:
             if dataset.is_code and not before:
                 a, b, apart = self._with_described_set(a, b, interrupts)
                 incomparable = incomparable or apart
-            notes = (*self._notes(a, loaded), *packages)
+            notes = (*self._notes(a, loaded, sent=fleets is not None), *packages)
             for note in notes:
                 observer.notice(note, warning=True)
             folder = self._resumed or self._make(name, a, b, notes=notes, incomparable=incomparable)
             observer.notice(f"check {name}: {_outline(sides_of(folder))}")
-            bench = Bench(
-                folder=folder,
-                a=a,
-                b=b,
-                clock=time.monotonic,
-                interrupts=interrupts,
-                observer=observer,
-                allow_plugins=request.options.run.allow_plugins,
-            )
-            return folder, measure(bench, request.budget_s, begin, self.outdated)
+            allowed = request.options.run.allow_plugins
+            with ExitStack() as held:
+                own: dict[str, Any] = {"folder": folder, "a": a, "b": b, "clock": time.monotonic}
+                own |= {"interrupts": interrupts, "observer": observer, "allow_plugins": allowed}
+                if fleets:
+                    files = trees.packed(self._git.at(root)), trees.packed(self._git, request.left_out)
+                    sent = Trees(a, b, files, self._git.folder, request.here, allowed)
+                    plan = RunPlan(folder=folder, manifest=folder.manifest(), groups=(), options=request.options)
+                    bench: Bench = ClusterBench(**own, fleet=held.enter_context(fleets(plan, CheckAgent, sent)))
+                else:
+                    bench = Bench(**own)
+                return folder, measure(bench, request.budget_s, begin, self.outdated)
 
     def _matrix_of(self, root: Path) -> Matrix | None:
         """The reference's own copy, with the seeds and the limits of the working tree's; None: it has none."""
@@ -267,8 +277,16 @@ class Plan:
                 apart = f"data set: {matrix.dataset} fails in A: {error}"
         return replace(a, data=found), replace(b, data=found), apart
 
-    def _notes(self, a: Side, loaded: Sequence[Path]) -> Iterator[str]:
-        """What the user must know of the sides; ``loaded``: what B imports."""
+    def _notes(self, a: Side, loaded: Sequence[Path], *, sent: bool) -> Iterator[str]:
+        """What the user must know of the sides.
+
+        Args:
+            loaded: what B imports.
+            sent: to nodes, without what git ignores.
+
+        Raises:
+            UsageError: it imports what is not sent.
+        """
         git, own, named = self._git, self._matrix.dataset, self._request.against
         if trees.ambiguous(git, named):
             yield f"--against {named}: a branch and a tag have this name; A is the tag, refs/heads/{named} the branch"
@@ -283,6 +301,10 @@ class Plan:
             yield f"{', '.join(differing)}: other in A than in B; if it requires packages, that is not looked at"
         ignored = trees.ignored_modules(git, [place for place in loaded if not sides.of_python(place, git.folder)])
         if only := [trees.printable(str(path)) for path in ignored if not (a.root / path).exists()]:
+            if sent and not {(git.folder / path).resolve() for path in ignored}.isdisjoint(map(Path.resolve, loaded)):
+                raise UsageError(
+                    f"--executor ray: {listed(only, 5)}: git ignores it, so no node has it: keep it in git"
+                )
             yield f"{listed(only, 5)}: git ignores it, so only B can import it: keep it in git if the cells need it"
 
     def _make(self, name: str, a: Side, b: Side, **more: Any) -> RunFolder:

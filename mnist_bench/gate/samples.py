@@ -71,6 +71,7 @@ class SpeedFinding(Record, frozen=True, kw_only=True):
     p_within: float = 1.0  # of H0: >= 1 + detect
     alpha: float  # the level of one test at one look
     next_look: int | None = None
+    slower_on: tuple[str, ...] = ()  # nodes of a cluster that keep it from a pass
 
 
 def looks(cells: int, margins: Margins = DEFAULT) -> dict[int, float]:
@@ -93,7 +94,9 @@ def looks(cells: int, margins: Margins = DEFAULT) -> dict[int, float]:
     return {first: level} | dict.fromkeys(later, level / len(later))
 
 
-def find_speed(logs: Sequence[float], cells: int, margins: Margins = DEFAULT) -> SpeedFinding | None:
+def find_speed(
+    logs: Sequence[float], cells: int, margins: Margins = DEFAULT, nodes: Sequence[str] = ()
+) -> SpeedFinding | None:
     """What the process pairs of one cell say.
 
     At each look that its pairs have reached, in order: ``fail`` if a ratio <= 1 + margin is rejected; else
@@ -102,8 +105,14 @@ def find_speed(logs: Sequence[float], cells: int, margins: Margins = DEFAULT) ->
     used, so that none can be added until the answer pleases. While nothing is decided, the estimate is over all pairs
     and the p-values are those of the last look (1 before the first).
 
+    On a cluster each node's pairs are a stratum. The signed-rank test of all of them is exact where every node's centre
+    is the bound, whatever their spreads: it takes signs as tossed once the distances from the bound are known. So a
+    ``fail`` asks for no more. That a ratio >= 1 + detect is rejected says only that not all nodes are so slow: as long
+    as the median of one node's own pairs is, nothing passes (docs/decisions/0037).
+
     Args:
         logs: ln(seconds per step, B / A) of each pair, in the order of measuring.
+        nodes: where each was measured; empty: all on one machine.
         cells: K, how many the check compares.
         margins: what is tolerated, and how often this may be wrong.
 
@@ -116,11 +125,15 @@ def find_speed(logs: Sequence[float], cells: int, margins: Margins = DEFAULT) ->
     alpha = max(planned.values())  # of the first
     decision: Decision = "undecided"
     p_slower = p_within = 1.0
+    slower_on: tuple[str, ...] = ()
     for look in (look for look in planned if look <= len(logs)):
         alpha = planned[look]
         p_slower = p_above(logs[:look], math.log1p(margins.margin))
         p_within = p_below(logs[:look], math.log1p(margins.detect))
         decision = _decision(p_slower, p_within, p_below(logs[:look], -math.log1p(margins.detect)), alpha)
+        slower_on = _slower(logs[: len(nodes[:look])], nodes[:look], math.log1p(margins.detect))
+        if slower_on and decision in ("pass", "improvement"):
+            decision = "undecided"
         if decision != "undecided":
             used = look
             break
@@ -133,7 +146,16 @@ def find_speed(logs: Sequence[float], cells: int, margins: Margins = DEFAULT) ->
         p_within=p_within,
         alpha=alpha,
         next_look=next(left, None) if decision == "undecided" else None,
+        slower_on=slower_on * (decision == "undecided" and p_within <= alpha),
     )
+
+
+def _slower(logs: Sequence[float], nodes: Sequence[str], bound: float) -> tuple[str, ...]:
+    """The nodes whose own pairs have their median at the bound, or beyond it."""
+    own: dict[str, list[float]] = {}
+    for log, node in zip(logs, nodes, strict=True):
+        own.setdefault(node, []).append(log)
+    return tuple(sorted(node for node, some in own.items() if stats.median(some) >= bound))
 
 
 def find_memory(pairs: Sequence[Pair], cells: int, margins: Margins = DEFAULT) -> dict[str, SpeedFinding]:

@@ -279,6 +279,9 @@ def refuse_the_others_code(side: Side, other: Side, found: Imports) -> None:
 # ── the bench ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+Found = Generator[tuple[int, list[Session | Trial]], None, None]  # of what was asked for, by its place there
+
+
 class CheckObserver(Observer):
     """Hears what a run tells, and what is measured of two sides."""
 
@@ -308,23 +311,41 @@ class Bench:
         free = min(psutil.virtual_memory().available, environment.available_memory_bytes())
         return max(1, min(environment.available_cores(), free // WORKER_BYTES) // 2)
 
-    def pairs(self, asked: Sequence[tuple[Cell, int]]) -> Generator[list[Session | Trial], None, None]:
+    @property
+    def lanes(self) -> int:
+        """What can be measured at a time."""
+        return 1
+
+    def pairs(self, asked: Sequence[tuple[Cell, int]]) -> Found:
         """Of each cell and number one fresh process of each side; which of them starts first alternates (docs/log.md).
 
         All of them import and open their data side by side; then pair after pair is prepared, timed and ended.
 
         Yields:
-            The session of a pair, its members in the order A, B; or the trials that failed.
+            The place of a pair in ``asked``; and its session, the members in the order A, B, or the trials that failed.
         """
+        return self._pairs([(*each, NAMES if each[1] % 2 else NAMES[::-1]) for each in asked])
 
-        def group(cell: Cell, number: int) -> Group:
-            names = NAMES if number % 2 else NAMES[::-1]
+    def pair(self, cell: Cell, number: int, names: Sequence[SideName]) -> list[Session | Trial]:
+        """One pair alone; ``names``: who starts first."""
+        ((_, found),) = self._pairs([(cell, number, names)])
+        return found
+
+    def _pairs(self, asked: Sequence[tuple[Cell, int, Sequence[SideName]]]) -> Found:
+        def group(cell: Cell, number: int, names: Sequence[SideName]) -> Group:
             return Group(id=cell.id, specs=tuple(self._spec(name, cell, number, "p") for name in names))
 
         groups, settings = list(itertools.starmap(group, asked)), self._settings(PAIR_TOKEN_S, math.inf)
         rng = random.Random(f"{self.folder.run_id}/{groups[0].specs[0].id}")
-        for found in run_pairs(groups, settings=settings, rng=rng):
-            yield [line for line in found if isinstance(line, Trial)] or found
+        for place, found in enumerate(run_pairs(groups, settings=settings, rng=rng)):
+            yield place, [line for line in found if isinstance(line, Trial)] or found
+
+    def trainings(
+        self, asked: Sequence[tuple[Cell, int]], names: Sequence[SideName], within_s: Callable[[], float]
+    ) -> Found:
+        """Sides trained as by ``train``, of each cell and seed; ``within_s``: what is left for one that begins now."""
+        for place, (cell, seed) in enumerate(asked):
+            yield place, self.train(cell, seed, names, within_s())
 
     def train(self, cell: Cell, seed: int, names: Sequence[SideName], within_s: float) -> list[Session | Trial]:
         """Sides trained one after the other, in random order, in deterministic mode.

@@ -8,10 +8,12 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.machinery import all_suffixes
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
@@ -234,6 +236,17 @@ def texts(git: Git, folders: Sequence[PurePosixPath], patterns: Sequence[str]) -
     known = map(PurePosixPath, git.items("ls-files", "-z", "--cached", "--others", "--exclude-standard"))
     wanted = {path: git.folder / path for path in known if path.parent in folders and any(map(path.match, patterns))}
     return {path: place.read_text("utf-8", "replace") for path, place in wanted.items() if place.is_file()}
+
+
+def packed(git: Git, leave_out: Sequence[Path] = ()) -> bytes:
+    """An archive (tar) of a tree: what git knows or does not ignore, as it is on disk."""
+    known = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    files = BytesIO()
+    with tarfile.open(fileobj=files, mode="w") as archive:
+        for path in dict.fromkeys(git.items(*known, "--", ":(top)", *_excluded(git.folder, leave_out))):
+            if os.path.lexists(git.folder / path):
+                archive.add(git.folder / path, path, recursive=False)
+    return files.getvalue()
 
 
 # ── the reference's ──────────────────────────────────────────────────────────────────────────────────────────────────

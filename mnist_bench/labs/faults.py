@@ -113,7 +113,7 @@ class Bench:
             WorkerError: one of them failed.
         """
         a, b = self.laden({cell: rows})
-        [[found, *_]] = replace(self.gate, a=a, b=b).pairs([(cell, number)])
+        [(_, [found, *_])] = replace(self.gate, a=a, b=b).pairs([(cell, number)])
         match found:
             case Session(rounds=rounds):
                 return Pair(rounds=rounds)

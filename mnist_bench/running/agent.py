@@ -67,7 +67,7 @@ class Agent:
         self._unavailable: dict[str, str] = {}
         self._over.set()
 
-    def ready(self, plan: RunPlan, contents: Sequence[Any], share: Share, accelerators: str) -> Environment | str:
+    def ready(self, share: Share, accelerators: str, plan: RunPlan, contents: Sequence[Any]) -> Environment | str:
         """Describes the node, once its data set is there; or says why it cannot be used.
 
         Args:
@@ -91,21 +91,22 @@ class Agent:
         self._plan = replace(plan, manifest=replace(plan.manifest, dataset=dataset, environment=where))
         return where
 
-    def run(self, group: Group, timed: frozenset[str]) -> Iterator[Told | str]:
-        """Executes a group; a text is why this node cannot go on."""
+    def run(self, *work: Any) -> Iterator[Told | str]:
+        """Executes what a node is given at once, a group; a text is why this node cannot go on."""
         self._over.clear()
         try:
             _settle(self._cores)
-            with _own_folder(data.cache_root(os.environ) / GROUPS) as place:
-                yield from self._run(RunFolder(place), group, timed)
+            with own_folder() as place:
+                folder = RunFolder(place)
+                for name in FOLDERS:
+                    folder.own_folder(name).mkdir()
+                yield from self._run(folder, *work)
         except (WorkerError, OSError) as error:
             yield str(error)
         finally:
             self._over.set()
 
     def _run(self, folder: RunFolder, group: Group, timed: frozenset[str]) -> Iterator[Told]:
-        for name in FOLDERS:
-            folder.own_folder(name).mkdir()
         plan = replace(self._plan, folder=folder)
         own = replace(group, specs=tuple(self._here(folder, spec) for spec in group.specs))
         launch = partial(runner.local_worker, plan, {**os.environ}, self._interrupts)
@@ -130,8 +131,9 @@ class Agent:
 
 
 @contextlib.contextmanager
-def _own_folder(places: Path) -> Iterator[Path]:
-    """A folder in ``places`` that goes in the end. Those of processes that were killed go now: their locks are free."""
+def own_folder() -> Iterator[Path]:
+    """A folder that goes in the end. Those of processes that were killed go now: their locks are free."""
+    places = data.cache_root(os.environ) / GROUPS
     places.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as own:
         with locked(os.open(places, os.O_RDONLY), fcntl.LOCK_EX):  # none is between its making and its lock

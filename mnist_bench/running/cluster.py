@@ -1,12 +1,13 @@
 """Groups of a run on the nodes of a cluster: each whole on one node, by the workers that a run on one machine has.
 
-``conduct`` gives groups out and keeps what comes back; a ``Fleet`` is what it needs of a cluster (docs/scale.md).
+``executor`` gives groups out and keeps what comes back; a ``Fleet`` is what it needs of a cluster (docs/scale.md).
 """
 
-import contextlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from msgspec import structs
@@ -42,14 +43,19 @@ class Fleet(Protocol):
     @property
     def starting(self) -> int: ...
 
-    def give(self, place: Place, group: Group, timed: frozenset[str]) -> None:
-        """Has a group executed; ``timed`` as of ``run_group``."""
+    def give(self, place: Place, *work: object) -> None:
+        """Has something executed, as the agent's ``run`` takes it: a group, and ``timed`` as of ``run_group``."""
 
     def news(self) -> list[News]:
         """What has come, waited for a moment."""
 
     def close(self) -> None:
         """Ends what goes on."""
+
+
+Fleets = Callable[
+    ..., AbstractContextManager[Fleet]
+]  # makes one of a plan, the class of its agents, what these are told
 
 
 class Queue:
@@ -108,8 +114,8 @@ def _model(group: Group) -> str:
     return group.specs[0].cell.model
 
 
-def conduct(fleet: Fleet, work: Work) -> Lines:
-    """The ``Executor`` that is a cluster, once it is given its fleet.
+def executor(fleets: Fleets, work: Work) -> Lines:
+    """The ``Executor`` that is a cluster, once it is given what makes its fleet.
 
     Raises:
         Interrupted: by the user.
@@ -118,7 +124,7 @@ def conduct(fleet: Fleet, work: Work) -> Lines:
     folder, observer = work.plan.folder, work.observer
     queue, timed = Queue(work.left, _homes(folder)), {*runner.timed_in(folder)}
     known, at_work = dict[Place, Environment](), dict[Place, Group]()
-    with contextlib.closing(fleet):
+    with fleets(work.plan) as fleet:
         while queue or at_work:
             if work.interrupts.requested:
                 raise Interrupted("interrupted")
@@ -132,12 +138,12 @@ def conduct(fleet: Fleet, work: Work) -> Lines:
                 match news:
                     case Environment():
                         known[place] = news
-                        _describe(folder, place.node, news, observer)
+                        describe(folder, place.node, news, observer)
                     case Told(Trial() as trial):
                         yield _kept(folder, place.node, trial, news, queue.marks(at_work[place]))
                     case Told(Session() as record):
                         timed.update(record.members)
-                        yield record
+                        yield replace(record, node=place.node)
                     case None:
                         del at_work[place]
                     case reason:
@@ -158,7 +164,7 @@ def _homes(folder: RunFolder) -> dict[str, Kind]:
     return {trial.cell.model: kind(nodes[trial.node]) for trial in folder.trials() if trial.node in nodes}
 
 
-def _describe(folder: RunFolder, node: str, where: Environment, observer: Observer) -> None:
+def describe(folder: RunFolder, node: str, where: Environment, observer: Observer) -> None:
     """Keeps what a node is in the manifest, and tells it."""
     manifest = folder.manifest()
     nodes = {**manifest.nodes, node: where}
@@ -170,13 +176,17 @@ def _describe(folder: RunFolder, node: str, where: Environment, observer: Observ
 
 
 def _kept(folder: RunFolder, node: str, trial: Trial, told: Told, marks: Iterator[str]) -> Trial:
-    """A trial with where it was measured; its files are written (a log goes on where an earlier attempt's ends)."""
-    files = (folder.log_path, os.O_APPEND, told.log), (folder.samples_path, os.O_TRUNC, told.samples)
-    for place, flag, content in files:
-        if content is not None:
-            with os.fdopen(open_regular(place(trial.id), os.O_WRONLY | os.O_CREAT | flag), "wb") as file:
-                file.write(content)
+    """A trial with where it was measured; its files are written."""
+    put(folder.log_path(trial.id), told.log)
+    put(folder.samples_path(trial.id), told.samples, os.O_TRUNC)
     outcome = trial.outcome
     if isinstance(outcome, Measurement):
         outcome = structs.replace(outcome, marks=(*outcome.marks, *marks))
     return replace(trial, node=node, outcome=outcome)
+
+
+def put(path: Path, content: bytes | None, how: int = os.O_APPEND) -> None:
+    """A file of a run's folder, from a node, if there is one; a log goes on where an earlier attempt's ends."""
+    if content is not None:
+        with os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT | how), "wb") as file:
+            file.write(content)

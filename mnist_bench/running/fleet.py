@@ -1,8 +1,10 @@
 """The places of a Ray cluster: in each an actor, ``Agent``, that holds CPUs and GPUs of its node (docs/scale.md)."""
 
+import contextlib
 import logging
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import sleep
@@ -10,10 +12,9 @@ from typing import Any
 
 from mnist_bench import data
 from mnist_bench.errors import UsageError, WorkerError
-from mnist_bench.records import Group
 from mnist_bench.running.agent import Agent, Share, shares
-from mnist_bench.running.cluster import News, Place, conduct
-from mnist_bench.running.runner import Executor, Lines, RunPlan, Work
+from mnist_bench.running.cluster import Fleet, Fleets, News, Place
+from mnist_bench.running.runner import RunPlan
 
 WAIT_S = 1.0  # for news: an interrupt is heard, and a new node is seen, so late
 CONNECT_S = 5.0  # that the head may take to answer
@@ -23,16 +24,21 @@ START = "`ray start --head` starts one on this machine, `ray start --address HEA
 
 
 class RayFleet:
-    """The places of a Ray cluster, which this process is connected to. Nodes that join later are used too."""
+    """The places of a Ray cluster, which this process is connected to. Nodes that join later are used too.
 
-    def __init__(self, ray: Any, plan: RunPlan) -> None:
+    Args:
+        agent: what is in each place.
+        more: what it is told besides.
+    """
+
+    def __init__(self, ray: Any, plan: RunPlan, agent: type[Agent] = Agent, *more: object) -> None:
         manifest = plan.manifest
         lean = replace(plan, groups=(), manifest=replace(manifest, order=(), trials=(), nodes={}))
         self._ray, self._matrix, self._count = ray, manifest.matrix, 0
         self._head: str = ray.get_runtime_context().gcs_address
-        self._plan, self._contents = ray.put(lean), [ray.put(data.contents(manifest.dataset))]
+        self._told = ray.put(lean), [ray.put(data.contents(manifest.dataset))], *map(ray.put, more)
         # Nothing is tried again unseen: who comes back, and where, is ours to say.
-        self._agent = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(Agent)
+        self._agent = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(agent)
         self._known: set[tuple[str, Share]] = set()
         self._agents: dict[Place, tuple[Any, tuple[str, Share]]] = {}
         self._starts, self._streams = dict[Any, Place](), dict[Any, Place]()
@@ -42,10 +48,10 @@ class RayFleet:
         """Places that may become ready."""
         return len(self._starts)
 
-    def give(self, place: Place, group: Group, timed: frozenset[str]) -> None:
-        """Has a group executed; ``timed`` as of ``run_group``."""
+    def give(self, place: Place, *work: object) -> None:
+        """Has something executed, as the agent's ``run`` takes it."""
         agent, _ = self._agents[place]
-        self._streams[agent.run.options(num_returns="streaming").remote(group, timed)] = place
+        self._streams[agent.run.options(num_returns="streaming").remote(*work)] = place
 
     def news(self) -> list[News]:
         """What has come, waited for a moment."""
@@ -78,7 +84,7 @@ class RayFleet:
                 strategy = NodeAffinitySchedulingStrategy(id_, soft=False)
                 agent = self._agent.options(**needs, scheduling_strategy=strategy).remote()
                 self._agents[place] = agent, (id_, share)
-                self._starts[agent.ready.remote(self._plan, self._contents, share, accelerators)] = place
+                self._starts[agent.ready.remote(share, accelerators, *self._told)] = place
 
     def _begun(self, start: Any) -> News:
         place = self._starts.pop(start)
@@ -110,7 +116,8 @@ class RayFleet:
 
     def close(self) -> None:
         """Ends what goes on."""
-        if stops := [self._agents[place][0].stop.remote() for place in self._streams.values()]:
+        starting = {*self._starts.values()}  # they would end first what they begin with
+        if stops := [agent.stop.remote() for place, (agent, _) in self._agents.items() if place not in starting]:
             self._ray.wait(stops, num_returns=len(stops), timeout=STOP_S)
         self._ray.shutdown()
 
@@ -125,8 +132,8 @@ def _reach(head: str) -> None:
     socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
 
 
-def connect(address: str | None) -> Executor:
-    """What executes groups on a Ray cluster. To be called before signals are ours: Ray takes some of them.
+def connect(address: str | None) -> Fleets:
+    """Makes a fleet of a Ray cluster, as ``RayFleet``. To be called before signals are ours: Ray takes some of them.
 
     Args:
         address: of its head, ``HOST:6379``; None: ``RAY_ADDRESS``, else what ``ray start`` has begun on this machine.
@@ -153,12 +160,14 @@ def connect(address: str | None) -> Executor:
         where = f"at {named}" if named else "to be found"
         raise UsageError(f"--executor ray: no cluster {where}: {error}\n{START}") from error
 
-    def executor(work: Work) -> Lines:
+    @contextlib.contextmanager
+    def fleet(plan: RunPlan, agent: type[Agent] = Agent, *more: object) -> Iterator[Fleet]:
         try:
-            yield from conduct(RayFleet(ray, work.plan), work)
+            with contextlib.closing(RayFleet(ray, plan, agent, *more)) as made:
+                yield made
         except ray.exceptions.RayTaskError:
             raise  # a bug of ours
         except ray.exceptions.RayError as error:
             raise WorkerError(f"the cluster: {_last_line(error)}") from error
 
-    return executor
+    return fleet

@@ -79,7 +79,7 @@ def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tm
     """With its own environment, log and limit; both have their data before one is prepared; nothing is trained."""
     monkeypatch.setattr(sides, "PAIR_TOKEN_S", 2.0)
     for number in (1, 2):
-        ((session,),) = scene.bench.pairs([(make_cell(), number)])
+        ((_, (session,)),) = scene.bench.pairs([(make_cell(), number)])
         assert session.members == tuple(f"{make_cell().id}/p{number}@{name}" for name in "AB")
         assert session.group == make_cell().id
         assert {one.seconds for one in session.rounds} == {(0.1, 0.1 * SLOWER)}
@@ -100,12 +100,13 @@ def test_a_pair_is_a_and_b_whichever_starts_first_each_in_its_own_tree(scene, tm
 def test_pairs_start_side_by_side_and_are_then_timed_and_ended_one_after_the_other(scene):
     both = make_cell(), make_cell("lenet5")
     found = scene.bench.pairs([(both[0], 1), (both[1], 4)])
-    (first,) = next(found)
+    _, (first,) = next(found)
     begun = [line.split() for line in scene.log]
     assert [verb for verb, _ in begun[:8]] == ["launch", "open"] * 4
     assert {name.rpartition("/")[0] for verb, name in begun[8:]} == {both[0].id}
     assert [verb for verb, _ in begun].count("kill") == 2
-    ((second,),) = found
+    ((place, (second,)),) = found
+    assert place == 1
     assert [one.group for one in (first, second)] == [one.id for one in both]
     assert scene.launched() == ["p1@A", "p1@B", "p4@B", "p4@A"]
 
@@ -138,7 +139,7 @@ def test_both_sides_are_trained_deterministically_one_after_the_other_in_either_
 def test_a_crash_in_a_pair_is_its_sides_fault(scene):
     scene.scripts["B"] = answers(Block, CRASHED)
     for number in (1, 2):
-        assert [ended(found) for found in scene.bench.pairs([(make_cell(), number)])] == [{"B": CRASH}]
+        assert [ended(found) for _, found in scene.bench.pairs([(make_cell(), number)])] == [{"B": CRASH}]
 
 
 def test_a_training_that_fails_does_not_hide_the_other_side(scene):

@@ -138,7 +138,7 @@ def test_pairs_are_spread_over_the_cells_in_random_order_then_a_seed_each(make):
 
 
 @pytest.mark.parametrize(
-    ("matrix", "together", "batches"), [(ONE, 3, [3, 3, 2]), (MATRIX, 5, [4, 4, 4, 4, 2]), (MATRIX, 1, [1] * 18)]
+    ("matrix", "together", "batches"), [(ONE, 3, [3, 3, 2]), (MATRIX, 5, [5, 5, 5, 3]), (MATRIX, 1, [1] * 18)]
 )
 def test_as_many_pairs_as_may_live_together_are_asked_for_at_once(matrix, together, batches, make):
     scene = make(matrix, matrix)

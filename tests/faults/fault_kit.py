@@ -59,14 +59,14 @@ class Bench:
     def environ(self, name: str = "one", **more: str) -> dict[str, str]:
         return {**self._environ(name), MARK: self.mark, "COLUMNS": "200", **more}
 
-    def start(self, *flags: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Starts ``run`` with ``flags`` on this matrix (``--resume``: on the run's own)."""
+    def start(self, *flags: str, environ: dict[str, str] | None = None, command: str = "run") -> subprocess.Popen[str]:
+        """Starts a command, ``run`` or ``check``, with ``flags`` on this matrix (``--resume``: on its own)."""
         matrix = [] if "--resume" in flags else [str(self.folder / "matrix.yaml")]
         common = ["--allow-plugins", "--offline", "-o", str(self.results)]
-        command = [sys.executable, "-m", "mnist_bench", "run", *matrix, *common, *flags]
+        words = [sys.executable, "-m", "mnist_bench", command, *matrix, *common, *flags]
         place = {"cwd": self.folder, "env": environ or self.environ(), "start_new_session": True}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, **place, **pipes)
+        process = subprocess.Popen(words, **place, **pipes)
         self._started.append(process)
         return process
 

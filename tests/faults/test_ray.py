@@ -1,5 +1,6 @@
 """A run on a real Ray cluster of two nodes, which are on this machine: its results, and what is left when parts die."""
 
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
-from fault_kit import Bench, finish, wait_until
+from check_kit import Repo, clean_environ
+from fault_kit import Bench, finish, lines, wait_until
 from test_kills import SLOW, check_complete, check_nothing_lost
 
 ray = pytest.importorskip("ray")
@@ -168,6 +170,40 @@ def test_a_node_lost_at_any_stage(stage, bench, machines):
     check_complete(bench)
     assert len(marks(bench)) == 1
     assert left(bench) == []
+
+
+@pytest.mark.bars
+def test_a_check_measures_whole_pairs_on_both_nodes_and_a_lost_one_takes_its_own_alone(bench, machines):
+    """B does the work of a step six times over in one of two cells."""
+    repo, work = Repo(bench.folder), "class Heavy(nn.Linear):\n    def forward(self, images):\n"
+    repo.put(".gitignore", "/one\n/results\n")
+    plugin = work + "        for _ in range({}): logits = super().forward(images.flatten(1))\n        return logits\n"
+    plugin += "def heavy(): return Heavy(784, 10)"
+    bench.write(plugin.format(1), ["good", "heavy"], variants=FIXED)
+    repo.commit()
+    bench.write(plugin.format(6), ["good", "heavy"], variants=FIXED)
+    process = bench.start(
+        "--against", "main", *machines.flags, command="check", environ=clean_environ(**bench.environ())
+    )
+    checks = bench.results / "checks"
+    assert wait_until(lambda: len([*lines(checks / "latest" / "sessions.jsonl")]) >= 4), finish(process)
+    machines.lose(machines.nodes[0])
+    machines.add()
+    done = finish(process)
+    assert done.returncode == 3, done
+    sessions = lines(checks / "latest" / "sessions.jsonl")
+    assert len({tuple(one["members"]) for one in sessions}) == len(sessions)
+    assert len({one["node"] for one in sessions}) == 3
+    assert "is lost" in done.stderr
+    verdicts = {
+        one["cell"]["model"]: one for one in json.loads((checks / "latest" / "check.json").read_text())["verdicts"]
+    }
+    assert verdicts["faulty.heavy"]["kind"] == "regression"
+    assert verdicts["faulty.good"]["kind"] in ("pass", "inconclusive")
+    trials = lines(checks / "latest" / "trials.jsonl")
+    assert {trial["outcome"]["predictions_sha256"] for trial in trials if trial["cell"]["model"] == "faulty.good"}
+    assert workers(bench) == []
+    assert wait_until(lambda: left(bench) == [], 60.0)
 
 
 @pytest.mark.bars
