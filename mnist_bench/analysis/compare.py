@@ -9,6 +9,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 from mnist_bench import figures, stats
@@ -156,8 +158,12 @@ def compare_cells(
     usable = {cell for cell, one in run.cells.items() if (one.ok if partial else one.worst.status == "ok")}
     words, held = _references(run, by, usable, reference or reference_variant(run.manifest.matrix))
     others = {cell: held(cell) for cell in run.cells if chosen is None or chosen(cell)}
-    run.index.measure(pair for cell, other in others.items() if cell in usable for pair in run.pairs(other, cell))
-    found = (_line(run, cell, other if other != cell else None, usable) for cell, other in others.items())
+    found: list[Line | None] = []
+    for _, some in groupby(others, attrgetter("model", "batch_size")):
+        cells = [*some]
+        run.index.measure(pair for cell in cells if cell in usable for pair in run.pairs(others[cell], cell))
+        found += [_line(run, cell, others[cell] if others[cell] != cell else None, usable) for cell in cells]
+        run.index.forget()
     lines = [line for line in found if line is not None]
     return Comparison(
         runs=(run.manifest.run_id,),

@@ -172,13 +172,13 @@ class SpeedUp:
 
 
 class Timed:
-    """A session, and what was read off it once."""
+    """A session, to read ratios off."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.columns = {member: number for number, member in enumerate(session.members)}
 
-    @cached_property
+    @property
     def step_s(self) -> FloatArray:
         return seconds_per_step(self.session.rounds, len(self.session.members))
 

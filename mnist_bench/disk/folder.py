@@ -252,7 +252,7 @@ class RunFolder:
         """The lines of a file, of several with one key the first; ``key`` may refuse one by a ValueError."""
         path, decode_line = self.path / _FILES[kind], _DECODERS[kind].decode
         found: dict[Hashable, Line] = {}
-        once: dict[Any, Any] = {}
+        once: dict[Any, Any] = {name: name for name in self.manifest().trials}
         try:
             with no_garbage():
                 for number, line in enumerate(files.read_lines(path, LINES_LIMIT), start=1):
@@ -337,12 +337,12 @@ def _demand_own_trials(manifest: Manifest) -> None:
 
 
 def _share(record: Trial | Session, once: dict[Any, Any]) -> None:
-    """What many trials have in common becomes objects that are there ``once``: a third of their memory.
+    """What many lines have in common becomes objects that are there ``once``: a third of their memory.
 
     In place, which a record is that nobody has seen yet: to make another of each takes as long as to read it.
     """
     if isinstance(record, Trial):
-        for name in ("cell", "dataset", "dataset_sha256", "started_at", "ended_at"):
+        for name in ("id", "cell", "dataset", "dataset_sha256", "started_at", "ended_at", "node"):
             object.__setattr__(record, name, once.setdefault(value := getattr(record, name), value))
         if isinstance(outcome := record.outcome, Measurement):
             for name in SHARED:
@@ -351,6 +351,15 @@ def _share(record: Trial | Session, once: dict[Any, Any]) -> None:
             numerics = outcome.numerics  # 1 and 1.0 and True are equal, and not the same
             key = repr(numerics)
             msgspec.structs.force_setattr(outcome, "numerics", once.setdefault(key, numerics))
+    else:
+        members = tuple(once.setdefault(name, name) for name in record.members)
+        object.__setattr__(record, "members", members)
+        for name in ("steps", "peaks", "traces"):
+            own = getattr(record, name)
+            object.__setattr__(record, name, {once.get(member, member): value for member, value in own.items()})
+        for each in record.rounds:
+            for name in ("order", "steps"):
+                object.__setattr__(each, name, once.setdefault(value := getattr(each, name), value))
 
 
 def _rounded(figure: str) -> float:
