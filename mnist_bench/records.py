@@ -134,6 +134,7 @@ class Variant:
         fast_layers: Dropout by 16 random bits an element; with a compiler, max pooling of stride 1 by shifted views.
         threads: CPU threads of a process. Default: the cores that affinity and cgroup leave, over the processes.
         onednn: Convolutions and matrix products by oneDNN, where it has them (CPU).
+        onednn_linear: Linear layers by oneDNN too, which torch leaves to its BLAS (CPU, fp32).
         flush_denormal: Treat denormal numbers as zero (CPU).
         deterministic: Only deterministic algorithms.
         processes: Processes that train together (DistributedDataParallel), each on its share of every batch.
@@ -151,6 +152,7 @@ class Variant:
     fast_layers: bool = False
     threads: Annotated[int, Ge(1), Le(1024)] | None = None
     onednn: bool = True
+    onednn_linear: bool = False
     flush_denormal: bool = False
     deterministic: bool = False
     processes: Annotated[int, Ge(1), Le(16)] = 1

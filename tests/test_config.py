@@ -46,7 +46,7 @@ ALIKE = ["~", "null", "true", "False", "0", "-12", "+3", "0x1F", "1.", ".5", "1.
 # Of the line of a problem; the message never breaks the line.
 PROBLEM = re.compile(r"^[^:]+:[1-9]\d*:[1-9]\d*: [^\n\r\x00-\x1f\x7f]+$")
 SETTINGS = {"name": "a", "pipeline": "tensors", "precision": "bf16", "execution": "compile", "fused_optimizer": False}
-SETTINGS |= dict.fromkeys(("channels_last", "fast_layers", "flush_denormal", "deterministic"), True)
+SETTINGS |= dict.fromkeys(("channels_last", "fast_layers", "onednn_linear", "flush_denormal", "deterministic"), True)
 SETTINGS |= {"workers": 2, "threads": 3, "processes": 1}
 SETTINGS |= {"onednn": False}
 COMPILED = {"scope": "step", "fullgraph": True, "dynamic": True, "cache": "warm"}

@@ -135,6 +135,13 @@ class TestRefused:
         make_run(results, 1, "2/2", **changes)
         assert message in refused(results)
 
+    def test_shards_of_other_cells(self, results):
+        """Half of some cells and half of others are no run; without shards, each has said itself what it is."""
+        for number, cells in enumerate(("variant=eager", "variant=compile")):
+            options = RunOptions(plugin_path="/x", shard=f"{number + 1}/2", solo=True, filter=cells)
+            make_run(results, number, f"{number + 1}/2", options=options)
+        assert "--filter: variant=compile, and variant=eager in" in refused(results)
+
     @pytest.mark.parametrize(
         ("gpu", "change", "named"),
         [

@@ -56,7 +56,10 @@ Line = TypeVar("Line", bound=Trial | Session)
 _DECODERS: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (Trial, Session)}
 _FILES: dict[type, str] = {Trial: TRIALS, Session: SESSIONS}
 # Of a measurement what is often equal to another's.
-SHARED = ("class_", "predictions_sha256", "order_sha256", "device_name", "loss_trace", "train_samples", "eval_samples")
+OFTEN_EQUAL = (
+    *("class_", "predictions_sha256", "order_sha256", "device_name"),
+    *("loss_trace", "train_samples", "eval_samples"),
+)
 
 
 def new_run_id() -> str:
@@ -345,7 +348,7 @@ def _share(record: Trial | Session, once: dict[Any, Any]) -> None:
         for name in ("id", "cell", "dataset", "dataset_sha256", "started_at", "ended_at", "node"):
             object.__setattr__(record, name, once.setdefault(value := getattr(record, name), value))
         if isinstance(outcome := record.outcome, Measurement):
-            for name in SHARED:
+            for name in OFTEN_EQUAL:
                 value = getattr(outcome, name)
                 msgspec.structs.force_setattr(outcome, name, once.setdefault((name, value), value))
             numerics = outcome.numerics  # 1 and 1.0 and True are equal, and not the same

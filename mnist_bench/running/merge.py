@@ -104,6 +104,7 @@ def _common(shard: Run) -> dict[str, str]:
     manifest = shard.manifest
     return {
         **cells.entries(manifest.matrix),
+        **({"--filter": manifest.options.filter or "none"} if manifest.options.shard else {}),
         "data set": manifest.dataset.name,
         "checksum of the data set": manifest.dataset.sha256[:12],
         "program version": manifest.program_version,

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mnist_bench.catalogue import EXECUTIONS
 from mnist_bench.records import Extras, StepTimes, Variant
 from mnist_bench.table import plain, shortened
+from mnist_bench.worker import layers
 from mnist_bench.worker.devices import Device
 from mnist_bench.worker.executions import Program
 from mnist_bench.worker.graphs import Graph
@@ -55,7 +56,8 @@ def measure(
     if isinstance(pipeline, Graph):
         images, labels = pipeline.gather(images)
     flops = tried(missed, sample_flops, model, (as_weights(model, images), labels))
-    ceiling = tried(missed, ceiling_flops_s, device, COMPUTED.get(variant.precision, torch.float32))
+    own = layers.product if variant.onednn_linear else torch.mm
+    ceiling = tried(missed, ceiling_flops_s, device, COMPUTED.get(variant.precision, torch.float32), own)
     with scoring(model):
         images, _ = next(iter(pipeline.test_batches()))
         single = tried(missed, latency, device, program.forward, images[:1].clone())
@@ -84,16 +86,22 @@ def tried(missed: list[str], function: Callable[..., T], *arguments: Any) -> T |
 def sample_flops(model: nn.Module, batch: Batch) -> float | None:
     """Of forward and backward on one sample, as torch counts them: products and convolutions; None: it found none."""
     images, labels = batch
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=layers.FLOPS) as counter:
         cross_entropy(model(images), labels).backward()
     return counter.get_total_flops() / len(labels) or None
 
 
-def ceiling_flops_s(device: Device, dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest product of two square matrices, with the threads and flags that hold in this process."""
+def ceiling_flops_s(
+    device: Device, dtype: torch.dtype, own: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.mm
+) -> float:
+    """FLOP/s of the fastest product of two square matrices, with the threads and flags that hold in this process.
+
+    Args:
+        own: what multiplies.
+    """
     for size in SIZES:
         one, other = (torch.rand(size, size, device=device.torch_device, dtype=dtype) for _ in range(2))
-        product = partial(torch.mm, one, other)
+        product = partial(own, one, other)
         _calls(device, product, 1)
         (best,) = _calls(device, product, 1)
         if best * NS >= PRODUCT_S:

@@ -1,12 +1,15 @@
-"""Layers that do what torch's do in less time on a CPU: dropout by 16 random bits an element, pooling by shifted views.
+"""Layers that do what torch's do in less time on a CPU: dropout by 16 random bits an element, pooling by shifted views,
+linear layers by oneDNN.
 
 torch draws each element of a mask of dropout by itself, which took a sixth of an eager step of the built-in cnn
 (docs/log.md, 2026-11-30). The chance to drop is rounded to a multiple of 2**-16, and what is kept is
 divided by the chance to keep that is then true, so that the expectation stays.
 """
 
+import math
+from collections.abc import Sequence
 from functools import reduce
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import library, nn
@@ -57,6 +60,70 @@ class ShiftedMaxPool(nn.MaxPool2d):
             length = input.shape[axis] - size + 1
             input = reduce(torch.maximum, (input.narrow(axis, shift, length) for shift in range(size)))
         return input
+
+
+def product(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """As ``nn.functional.linear`` of two matrices in fp32, by oneDNN instead of the BLAS that torch has."""
+    if torch.compiler.is_compiling():  # inductor knows the operator of constant weights alone
+        return cast(torch.Tensor, opaque_product(input, weight, bias))
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+@library.custom_op("mnist_bench::product", mutates_args=())
+def opaque_product(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``product``, which a compiler does not look into."""
+    return product(input, weight, bias)
+
+
+@opaque_product.register_fake
+def _(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return input.new_empty(input.shape[0], weight.shape[0])
+
+
+def product_flops(input: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    """Of ``product``, by the shapes of what it is given, as torch counts those of its own."""
+    return 2 * math.prod(input) * weight[0]
+
+
+FLOPS = {torch.ops.mkldnn._linear_pointwise: product_flops}  # for torch's counter
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(input, weight)
+        return product(input, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        (grad,), (input, weight) = grads, ctx.saved_tensors
+        whole, weighted, biased = ctx.needs_input_grad
+        return (
+            product(grad, weight.t()) if whole else None,
+            product(grad.t(), input.t()) if weighted else None,
+            grad.sum(0) if biased else None,
+        )
+
+
+class OneDnnLinear(nn.Linear):
+    """As ``nn.Linear`` of a matrix, in fp32.
+
+    torch leaves these products to its BLAS. MKL has no AVX-512 for AMD's processors, and oneDNN has: twice as fast
+    there, and slower elsewhere (docs/log.md, 2026-11-30).
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.dim() != 2:
+            return super().forward(input)
+        return cast(torch.Tensor, _Linear.apply(input, self.weight, self.bias))  # type: ignore[no-untyped-call]
+
+
+def linear_by_onednn(model: nn.Module) -> nn.Module:
+    """The model with each layer that is exactly torch's linear one replaced; its parameters stay where they are."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = OneDnnLinear
+    return model
 
 
 def replace_layers(model: nn.Module, *, compiled: bool) -> nn.Module:

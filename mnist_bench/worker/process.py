@@ -31,7 +31,7 @@ def apply_numerics(variant: Variant, device: torch.device, *, deterministic_if_p
         deterministic_if_possible: a deterministic variant is only warned of operators that cannot be.
 
     Raises:
-        TrialError: the processor cannot flush denormals; the device has no TF32.
+        TrialError: the processor cannot flush denormals; the device has no TF32; no linear layer can be by oneDNN.
     """
     if variant.threads is not None:
         torch.set_num_threads(variant.threads)
@@ -39,6 +39,9 @@ def apply_numerics(variant: Variant, device: torch.device, *, deterministic_if_p
         raise TrialError("flush_denormal: this processor (or this build of torch) cannot flush denormals")
     if not variant.onednn:
         torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # a property of the module
+    plain = device.type == "cpu" and variant.precision == "fp32" and variant.onednn
+    if variant.onednn_linear and not (plain and torch.backends.mkldnn.is_available()):
+        raise TrialError("onednn_linear: takes a CPU, fp32, and a torch with oneDNN that is not switched off")
     if variant.precision == "tf32" and device.type != "cuda":
         raise TrialError(f"precision tf32 exists on NVIDIA GPUs (Ampere and later), not on {device.type}")
     if device.type == "cuda":

@@ -28,7 +28,7 @@ from mnist_bench.worker import executions, extras, loop, process, profile, sets
 from mnist_bench.worker.devices import open_device
 from mnist_bench.worker.executions import Program
 from mnist_bench.worker.graphs import Graph
-from mnist_bench.worker.layers import replace_layers
+from mnist_bench.worker.layers import linear_by_onednn, replace_layers
 from mnist_bench.worker.loop import NS, Batch, TrainedEpoch, Waterfall, clock, evaluate, train_epoch
 from mnist_bench.worker.models import as_weights, build_model, build_optimizer, scoring
 from mnist_bench.worker.pipelines import Pipeline, Resident, epoch_order
@@ -146,6 +146,8 @@ class LiveTrial:
         execution, fused = EXECUTIONS[spec.variant.execution], spec.variant.fused_optimizer
         if spec.variant.fast_layers:
             model = replace_layers(model, compiled=execution.compiles)
+        if spec.variant.onednn_linear:
+            model = linear_by_onednn(model)
         self._model: nn.Module = model.to(device)
         if spec.variant.channels_last:
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,8 +1,20 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_bench.worker.layers import LEVELS, BitDropout, ShiftedMaxPool, draw, replace_layers
+from mnist_bench.worker.layers import (
+    FLOPS,
+    LEVELS,
+    BitDropout,
+    OneDnnLinear,
+    ShiftedMaxPool,
+    draw,
+    linear_by_onednn,
+    replace_layers,
+)
 
 COUNT = 1_000_003  # not a multiple of four, of which a word of random bits holds the masks
 
@@ -77,3 +89,34 @@ def test_a_compiler_breaks_no_graph_at_it():
     found = torch.compile(layer, backend="aot_eager", fullgraph=True)(torch.ones(1000))
     torch.manual_seed(0)
     assert torch.equal(found, layer(torch.ones(1000)))
+
+
+class Own(nn.Linear):
+    pass
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_by_onednn_gives_what_torchs_gives_and_counts_as_much(bias):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(40, 30, bias=bias), nn.ReLU(), Own(30, 20), nn.Linear(20, 10))
+    other = linear_by_onednn(copy.deepcopy(plain))
+    assert [type(one) for one in other] == [OneDnnLinear, nn.ReLU, Own, OneDnnLinear]
+    assert [*other.state_dict()] == [*plain.state_dict()]
+    found, images = [], torch.randn(50, 40)
+    for model in (plain, other):
+        input = images.clone().requires_grad_()
+        with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
+            out = model(input)
+            out.square().sum().backward()
+        found.append([out, input.grad, *(one.grad for one in model.parameters()), model(images.view(5, 10, 40))])
+        found[-1].append(torch.tensor(counter.get_total_flops()))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_take_no_gradient_and_images_that_do():
+    layer = linear_by_onednn(nn.Sequential(nn.Linear(4, 3)))[0]
+    layer.weight.requires_grad_(False)
+    images = torch.randn(2, 4, requires_grad=True)
+    layer(images).sum().backward()
+    assert layer.weight.grad is None
+    torch.testing.assert_close(images.grad, layer.weight.sum(0).expand(2, 4))

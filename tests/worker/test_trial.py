@@ -23,6 +23,7 @@ from mnist_bench.records import CompileOptions, ModelEntry, Variant
 from mnist_bench.running.process import Interrupts, LocalWorker
 from mnist_bench.running.protocol import PROTOCOL_VERSION, Filled, Open, Opened, Prepare, Prepared, Unavailable
 from mnist_bench.worker.executions import eager, graphs_compiled
+from mnist_bench.worker.layers import ShiftedMaxPool
 from mnist_bench.worker.models import build_model, build_optimizer
 from mnist_bench.worker.pipelines import epoch_order, import_torchvision
 from mnist_bench.worker.trial import LiveTrial
@@ -171,6 +172,9 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any], int, str, float]] = {
     "fp16, compiled": (LENET5, {"precision": "fp16", **AOT}, 2, "B", 0.1),
     "bf16 weights": (LENET5, {"precision": "bf16-weights"}, 2, "B", 0.1),
     "session, bf16 weights": ({**CNN, "precision": "bf16-weights"}, {}, 3, "B", 0),
+    "linear layers by oneDNN": (CNN, {"onednn_linear": True}, 0, "A", 1e-3),
+    "session, linear layers by oneDNN": ({**MLP, "onednn_linear": True}, {}, 3, "A", 0),
+    "linear layers by oneDNN, compiled": (LENET5, {"onednn_linear": True, **AOT}, 2, "A", 1e-3),
     "without oneDNN": (LENET5, {"onednn": False}, 0, "A", 1e-3),
     "inductor": (ONE_LAYER, {"execution": "compile"}, 2, "A", 1e-3),
     "inductor's options": (ONE_LAYER, {"execution": "compile", "compile": UNFUSED}, 0, "A", 1e-3),
@@ -198,6 +202,12 @@ def test_the_same_training(name, tiniest, tmp_path):
     assert (second.ready.compile_s is not None) == compiles
     if class_ == "B" and tolerance:
         assert second.ready.loss_trace != first.ready.loss_trace
+
+
+@pytest.mark.parametrize("execution", [{}, AOT])
+def test_fast_layers_know_whether_a_compiler_will_see_them(execution, tiniest):
+    trial, _ = prepare(make_spec(tiniest, "cnn", fast_layers=True, **execution))
+    assert any(isinstance(one, ShiftedMaxPool) for one in trial._model.modules()) == bool(execution)
 
 
 def test_steps_that_the_gradient_scaler_skips_are_counted_in_the_training_alone(tiniest, monkeypatch):
