@@ -237,10 +237,9 @@ class Conductor:
                 self.keep()
                 faults = any(isinstance(line, Trial) and line.status != "ok" for line in lines)
                 none = "given up: the budget is spent" if self.left_s() <= 0 else "lost with its node"
-                text = (
-                    f"{name}  {_found(lines) or none}  {self.spent_s() - begin:.0f} s, {duration(self.left_s())} left"
-                )
-                observer.notice(text, warning=faults)
+                took = f"{self.spent_s() - begin:.0f} s, {duration(self.left_s())} left"
+                where = "".join(f" on {node}" for node in sorted({line.node for line in lines} - {""}))
+                observer.notice(f"{name}{where}  {_found(lines) or none}  {took}", warning=faults)
                 begin = self.spent_s()
         return True
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -107,6 +108,7 @@ def test_pairs_and_seeds_go_to_all_nodes_and_say_where_they_were_measured(scene)
     assert kinds(check) == {"mlp": "pass", "lenet5": "pass"}
     lines = [*scene.folder.sessions(), *scene.folder.trials()]
     assert {line.node for line in lines} == {"one", "two", "three"} == {*scene.folder.manifest().nodes}
+    assert any(re.match("pair 9/9  mlp/cpu/b100/eager on (one|two|three)  ", text) for text in scene.said)
     for one in check.cells:
         where = Counter(pair.node for pair in one.pairs)
         assert where.total() == 9
