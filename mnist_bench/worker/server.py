@@ -36,9 +36,11 @@ def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int, *, launched: b
         return
     waterfall = Waterfall(clock, started_ns)
     waterfall.add("import", clock() - started_ns)
-    trial = LiveTrial(waterfall, ranks)
+    trial, said = LiveTrial(waterfall, ranks), b""
     while True:
-        with waterfall.asleep():
+        with waterfall.asleep():  # from the reply on: the runner, which it wakes, may be given this core
+            if said:
+                replies.write(said)
             line = ranks.heard(requests)
         if not line:
             return
@@ -48,9 +50,9 @@ def serve(requests: BinaryIO, replies: BinaryIO, started_ns: int, *, launched: b
         reply = answer(trial, request)
         if isinstance(reply, Failed):
             reply = ranks.failure(reply)
-        if not ranks.rank or isinstance(reply, Failed):
-            replies.write(encode(reply))
+        said = encode(reply) if not ranks.rank or isinstance(reply, Failed) else b""
         if isinstance(reply, Failed | Filled | Finished | Unavailable):
+            replies.write(said)
             return
 
 
