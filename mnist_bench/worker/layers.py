@@ -108,8 +108,8 @@ class _Linear(torch.autograd.Function):
 class OneDnnLinear(nn.Linear):
     """As ``nn.Linear`` of a matrix, in fp32.
 
-    torch leaves these products to its BLAS. MKL has no AVX-512 for AMD's processors, and oneDNN has: twice as fast
-    there, and slower elsewhere (docs/log.md, 2026-11-30).
+    torch leaves these products to its BLAS. On an AMD processor with AVX-512 MKL reached what AVX2 can, oneDNN twice
+    that; on one without, oneDNN was the slower one (docs/log.md, 2026-11-30).
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
