@@ -85,7 +85,8 @@ def product_flops(input: Sequence[int], weight: Sequence[int], *_: object, **__:
     return 2 * math.prod(input) * weight[0]
 
 
-FLOPS = {torch.ops.mkldnn._linear_pointwise: product_flops}  # for torch's counter
+# For torch's counter; a torch without oneDNN has no such operator.
+FLOPS = {torch.ops.mkldnn._linear_pointwise: product_flops} if hasattr(torch.ops.mkldnn, "_linear_pointwise") else {}
 
 
 class _Linear(torch.autograd.Function):

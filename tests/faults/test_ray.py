@@ -200,8 +200,6 @@ def test_a_check_measures_whole_pairs_on_both_nodes_and_a_lost_one_takes_its_own
     }
     assert verdicts["faulty.heavy"]["kind"] == "regression"
     assert verdicts["faulty.good"]["kind"] in ("pass", "inconclusive")
-    trials = lines(checks / "latest" / "trials.jsonl")
-    assert {trial["outcome"]["predictions_sha256"] for trial in trials if trial["cell"]["model"] == "faulty.good"}
     assert workers(bench) == []
     assert wait_until(lambda: left(bench) == [], 60.0)
 
