@@ -120,18 +120,25 @@ MODELS = """
                 logits = logits * 1.001
             return logits
 
+    def linear():
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
     def products():
         return nn.Sequential(nn.Flatten(), nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.Linear(2048, 10))
 """
 MATRIX = {"version": 1, "epochs": 1, "seeds": 1, "devices": ["cpu"], "batch_sizes": [256]}
-MATRIX |= {"models": ["mlp", "built:calls", {"model": "built:products", "optimizer": "sgd"}]}
+MATRIX |= {"models": ["built:linear", "built:calls", {"model": "built:products", "optimizer": "sgd"}]}
 ONE = {"name": "one-thread", "threads": 1}  # two would wait for each other wherever the machine is busy
 MATRIX |= {"variants": [ONE, {**ONE, "name": "image-by-image", "pipeline": "torchvision"}]}
 
 
 @pytest.mark.parametrize(
     ("cell", "bound"),
-    [("mlp/image-by-image", "loader"), ("built.calls/one-thread", "launch"), ("built.products/one-thread", "compute")],
+    [
+        ("built.linear/image-by-image", "loader"),
+        ("built.calls/one-thread", "launch"),
+        ("built.products/one-thread", "compute"),
+    ],
 )
 def test_the_bound_that_is_built_in_is_named(cell, bound, tmp_path, bench_environ):
     (tmp_path / "built.py").write_text(textwrap.dedent(MODELS))
