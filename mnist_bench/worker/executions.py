@@ -1,14 +1,13 @@
 """The executions: from (model, optimizer, variant, device) to the two functions that the hot loops call.
 
 Compiled shapes are static unless the variant says ``dynamic``: warm-up covers each one, so that nothing compiles later.
-In scope ``step`` the call of ``backward`` itself stays outside, as torch breaks the graph there; forward, loss, their
-backward graph and the optimizer's update are compiled.
+In scope ``step`` forward, loss and backward are one compiled call, the optimizer's update is another.
 """
 
 import difflib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import torch._dynamo
 from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mnist_bench.catalogue import CAPTURING_MODES, EXECUTIONS
@@ -72,19 +72,48 @@ def compiled(model: nn.Module, optimizer: Optimizer, variant: Variant, device: t
     if variant.compile.scope == "model":
         return assemble(forward, learning)
     plain = with_precision(model, variant, device)
-    loss_of = compile_(lambda images, labels: cross_entropy(plain(images), labels))
+
+    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(plain(images), labels)
+
+    traced = traces_backward(model)
+    differentiate = compile_(differentiating(loss_of)) if traced else differentiating(compile_(loss_of))
     # Not captured: the gradients lie in the graphs' memory, which the next captured call takes for its own.
-    update = compiler_of(variant.compile, capture=False)(lambda: optimizer.step())
+    # Not of one graph: torch itself breaks it within an optimizer's step.
+    update = compiler_of(replace(variant.compile, fullgraph=False), capture=False)(lambda: optimizer.step())
     captured = inductor_captures(variant, device)
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = loss_of(images, labels)
-        loss.backward()
+        loss: torch.Tensor = differentiate(images, labels)
         update()
         optimizer.zero_grad()
-        return loss.detach().clone() if captured else loss.detach()  # the next replay overwrites a graph's outputs
+        return loss.clone() if captured else loss  # the next replay overwrites a graph's outputs
 
     return Program(step=step, forward=forward)
+
+
+def differentiating(loss_of: Step) -> Step:
+    """The same, with the gradients of it left at the weights."""
+
+    def differentiate(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = loss_of(images, labels)
+        loss.backward()
+        return loss.detach()
+
+    return differentiate
+
+
+def traces_backward(model: nn.Module) -> bool:
+    """Whether dynamo goes on through ``backward``: torch 2.10 cannot, and it loses the hooks of weights and modules, by
+    which a rank hears of the others' gradients too."""
+    can = hasattr(torch._dynamo.config, "trace_autograd_ops") and not (
+        isinstance(model, DistributedDataParallel)
+        or any(one._backward_hooks or one._backward_pre_hooks for one in model.modules())
+        or any(one._backward_hooks or one._post_accumulate_grad_hooks for one in model.parameters())
+    )
+    if can:
+        torch._dynamo.config.trace_autograd_ops = True
+    return can
 
 
 def compiler_of(own: CompileOptions, *, capture: bool = True) -> Callable[..., Callable[..., Any]]:

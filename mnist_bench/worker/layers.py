@@ -1,5 +1,5 @@
 """Layers that do what torch's do in less time on a CPU: dropout by 16 random bits an element, pooling by shifted views,
-linear layers by oneDNN.
+tanh by the logistic function, convolutions by parts, linear layers by oneDNN.
 
 torch draws each element of a mask of dropout by itself, which took a sixth of an eager step of the built-in cnn
 (docs/log.md, 2026-11-30). The chance to drop is rounded to a multiple of 2**-16, and what is kept is
@@ -60,6 +60,71 @@ class ShiftedMaxPool(nn.MaxPool2d):
             length = input.shape[axis] - size + 1
             input = reduce(torch.maximum, (input.narrow(axis, shift, length) for shift in range(size)))
         return input
+
+
+class _Tanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: torch.Tensor) -> torch.Tensor:
+        output = 2 * torch.sigmoid(2 * input) - 1
+        ctx.save_for_backward(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        (output,) = ctx.saved_tensors
+        return cast(torch.Tensor, grads[0] * (1 - output * output))
+
+
+class LogisticTanh(nn.Tanh):
+    """As ``nn.Tanh`` within 2e-7 (absolute): tanh(x) = 2 / (1 + exp(-2 x)) - 1.
+
+    A compiler makes one loop of it, of an exponential that is quicker than its tanh.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, _Tanh.apply(input))  # type: ignore[no-untyped-call]
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, layer: nn.Conv2d
+    ) -> torch.Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.layer = layer
+        return nn.functional.conv2d(input, weight, bias, layer.stride, layer.padding, layer.dilation)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        (grad,), (input, weight), layer = grads, ctx.saved_tensors, ctx.layer
+        where = layer.stride, layer.padding, layer.dilation, False, (0, 0), 1
+
+        def gradients(order: torch.memory_format, *wanted: bool) -> Any:
+            given = (one.contiguous(memory_format=order) for one in (grad, input, weight))
+            return torch.ops.aten.convolution_backward(*given, [layer.out_channels], *where, wanted)
+
+        whole, weighted, biased, _ = ctx.needs_input_grad
+        _, of_weight, of_bias = gradients(torch.channels_last, False, weighted, biased)
+        of_input = gradients(torch.contiguous_format, True, False, False)[0] if whole else None
+        return of_input, of_weight, of_bias, None
+
+
+class PartedConvolution(nn.Conv2d):
+    """As ``nn.Conv2d`` of one group padded with zeros; of an image as large as the kernel, a product.
+
+    Each gradient is taken in the memory order in which oneDNN takes it sooner (docs/log.md, 2026-11-30): that of the
+    images in torch's own, that of the weights channels-last.
+    """
+
+    @staticmethod
+    def replaces(layer: nn.Conv2d) -> bool:
+        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.shape[2:] == self.kernel_size and self.padding == (0, 0) and self.dilation == (1, 1):
+            images, weight = (one.permute(0, 2, 3, 1).flatten(1) for one in (input, self.weight))
+            return nn.functional.linear(images, weight, self.bias)[:, :, None, None]
+        return cast(torch.Tensor, _Convolution.apply(input, self.weight, self.bias, self))  # type: ignore[no-untyped-call]
 
 
 def product(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -139,4 +204,8 @@ def replace_layers(model: nn.Module, *, compiled: bool) -> nn.Module:
                 setattr(module, name, BitDropout(child.p))
             elif type(child) is nn.MaxPool2d and compiled and ShiftedMaxPool.replaces(child):
                 setattr(module, name, ShiftedMaxPool(child.kernel_size, 1))
+            elif type(child) is nn.Tanh and compiled:
+                setattr(module, name, LogisticTanh())
+            elif type(child) is nn.Conv2d and PartedConvolution.replaces(child):
+                child.__class__ = PartedConvolution
     return model

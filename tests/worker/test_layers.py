@@ -9,7 +9,9 @@ from mnist_bench.worker.layers import (
     FLOPS,
     LEVELS,
     BitDropout,
+    LogisticTanh,
     OneDnnLinear,
+    PartedConvolution,
     ShiftedMaxPool,
     draw,
     linear_by_onednn,
@@ -52,15 +54,62 @@ def test_only_plain_layers_are_replaced():
     def pools():
         return nn.MaxPool2d(2, 1), nn.MaxPool2d(2), nn.MaxPool2d(3, 1, padding=1), nn.MaxPool2d((2, 3), 1)
 
+    def convolutions():
+        plain = nn.Conv2d(2, 4, 3, stride=2, padding=1, dilation=2)
+        return (
+            plain,
+            nn.Conv2d(2, 4, 3, groups=2),
+            nn.Conv2d(2, 4, 3, padding="same"),
+            nn.Conv2d(2, 4, 3, 1, 1, 1, 1, True, "reflect"),
+        )
+
     def model():
         dropouts = nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.4)), nn.Dropout2d(), Own()
-        return nn.Sequential(*dropouts, *pools())
+        return nn.Sequential(*dropouts, *convolutions(), *pools(), nn.Tanh())
 
-    replaced = [BitDropout, nn.Sequential, BitDropout, nn.Dropout2d, Own]
-    for compiled, first in ((False, nn.MaxPool2d), (True, ShiftedMaxPool)):
+    replaced = [BitDropout, nn.Sequential, BitDropout, nn.Dropout2d, Own, PartedConvolution, *[nn.Conv2d] * 3]
+    for compiled, pool, tanh in ((False, nn.MaxPool2d, nn.Tanh), (True, ShiftedMaxPool, LogisticTanh)):
         found = replace_layers(model(), compiled=compiled)
-        assert [type(one) for one in found.modules()][1:] == [*replaced, first, *[nn.MaxPool2d] * 3]
+        assert [type(one) for one in found.modules()][1:] == [*replaced, pool, *[nn.MaxPool2d] * 3, tanh]
         assert (found[0].p, found[1][0].p) == (0.3, 0.4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 3},
+        {"kernel_size": (2, 3), "stride": (1, 2), "padding": (0, 2), "bias": False},
+        {"kernel_size": 3, "dilation": 2, "padding": 1},
+        {"kernel_size": (9, 8)},  # the whole image
+        {"kernel_size": (9, 8), "padding": 1, "bias": False},
+    ],
+)
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_by_parts_gives_what_torchs_gives_and_counts_as_much(settings, order):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(5, 7, **settings)).to(memory_format=order)
+    found, images = [], torch.randn(4, 5, 9, 8).contiguous(memory_format=order)
+    for model in (plain, replace_layers(copy.deepcopy(plain), compiled=False)):
+        input = images.clone().requires_grad_()
+        with FlopCounterMode(display=False) as counter:
+            out = model(input)
+            out.square().sum().backward()
+            model(images).sum().backward()  # the first layer's images take no gradient
+        found.append([out, input.grad, *(one.grad for one in model.parameters())])
+        found[-1].append(torch.tensor(counter.get_total_flops()))
+    assert type(model[0]) is PartedConvolution
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-3)
+
+
+def test_tanh_by_the_logistic_function_is_off_by_less_than_it_says():
+    values = torch.cat([torch.linspace(-20, 20, 400_001), torch.logspace(-30, 3, 10_000), torch.tensor([float("inf")])])
+    images = values.clone().requires_grad_()
+    out = LogisticTanh()(images)
+    out.sum().backward()
+    exact = values.double().tanh()
+    torch.testing.assert_close(out.double(), exact, rtol=0, atol=2e-7)
+    torch.testing.assert_close(images.grad.double(), 1 - exact**2, rtol=0, atol=4e-7)
+    assert LogisticTanh()(torch.tensor(float("nan"))).isnan()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

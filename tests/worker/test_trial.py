@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packaging.version import parse
 from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 from worker_kit import LINEAR, TEST, TRAIN, carry_out, compiles, make_spec, new_trial, plugin_spec, prepare
 
 from mnist_bench.catalogue import training_of
@@ -22,7 +24,7 @@ from mnist_bench.errors import DataError, Diverged, TrialError
 from mnist_bench.records import CompileOptions, ModelEntry, Variant
 from mnist_bench.running.process import Interrupts, LocalWorker
 from mnist_bench.running.protocol import PROTOCOL_VERSION, Filled, Open, Opened, Prepare, Prepared, Unavailable
-from mnist_bench.worker.executions import eager, graphs_compiled
+from mnist_bench.worker.executions import eager, graphs_compiled, traces_backward
 from mnist_bench.worker.layers import ShiftedMaxPool
 from mnist_bench.worker.models import build_model, build_optimizer
 from mnist_bench.worker.pipelines import epoch_order, import_torchvision
@@ -151,7 +153,18 @@ def test_the_same_weights_are_scored_on_the_other_set_too(pipeline, recipe, own,
 
 CNN, MLP, LENET5 = {"model": "cnn"}, {"model": "mlp"}, {"model": "lenet5", "batch_size": 20}
 COMPILED = {"plugin": SMALL, "batch_size": 64, **AOT}  # a ragged tail: a compilation inside a timed span would raise
-STEP = {**COMPILED, "compile": CompileOptions(backend="aot_eager", scope="step"), "optimizer": "adamw"}
+WHOLE_STEP = CompileOptions(backend="aot_eager", scope="step")
+STEP = {**COMPILED, "compile": WHOLE_STEP, "optimizer": "adamw"}
+IN_ONE = {**AOT, "compile": replace(WHOLE_STEP, fullgraph=True)}  # a break of the graph would raise
+HALVED = """
+    from torch import nn
+
+    def build():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        model[1].weight.register_hook(lambda grad: grad / 2)
+        return model
+"""
+HOOKED = {"plugin": HALVED, "batch_size": 175}
 UNFUSED = CompileOptions(mode="max-autotune-no-cudagraphs", options={"epilogue_fusion": False})
 ONE_LAYER = {"plugin": LINEAR, "batch_size": 175}  # no tail, to spare inductor a graph
 # Settings, more of them in the second trial, blocks of its session, class, and the tolerance (0: to the last bit).
@@ -160,6 +173,9 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any], int, str, float]] = {
     "session without state of an optimizer": (MLP, {}, 3, "A", 0),
     "session, compiled": (COMPILED, {}, 3, "A", 0),
     "session, compiled step": (STEP, {}, 3, "A", 0),
+    "step in one graph": (LENET5, IN_ONE, 0, "A", 1e-3),
+    "fast layers, step in one graph": (LENET5, {**IN_ONE, "fast_layers": True}, 0, "A", 1e-3),
+    "hooks of weights, compiled step": ({**HOOKED, **SGD}, {**AOT, "compile": WHOLE_STEP}, 0, "A", 1e-3),
     "deterministic": ({**CNN, "deterministic": True}, {}, 0, "A", 0),
     "tensors": (MLP, {"pipeline": "tensors"}, 0, "A", 1e-4),  # one source of order, whatever carries the images
     "tutorial": (MLP, {"pipeline": "tutorial"}, 0, "A", 1e-4),
@@ -202,6 +218,23 @@ def test_the_same_training(name, tiniest, tmp_path):
     assert (second.ready.compile_s is not None) == compiles
     if class_ == "B" and tolerance:
         assert second.ready.loss_trace != first.ready.loss_trace
+
+
+def test_a_gradient_is_compiled_unless_a_hook_waits_for_it():
+    def model_with(register):
+        model = nn.Linear(2, 2)
+        register(model)
+        return model
+
+    hooked = [
+        model_with(lambda model: model.weight.register_hook(print)),
+        model_with(lambda model: model.weight.register_post_accumulate_grad_hook(print)),
+        model_with(lambda model: model.register_full_backward_hook(print)),
+        model_with(lambda model: model.register_full_backward_pre_hook(print)),
+        DistributedDataParallel.__new__(DistributedDataParallel),
+    ]
+    assert not any(traces_backward(model) for model in hooked)
+    assert traces_backward(nn.Linear(2, 2)) == (parse(torch.__version__) >= parse("2.11.dev0"))
 
 
 @pytest.mark.parametrize("execution", [{}, AOT])
