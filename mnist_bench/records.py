@@ -100,7 +100,7 @@ class CompileOptions:
     """Arguments of torch.compile.
 
     Args:
-        scope: What is compiled: the model, or the whole step with loss and optimizer.
+        scope: What is compiled: the model, or the whole step with loss, gradients and optimizer.
         mode: How hard the compiler tries.
         backend: A backend of torch.compile.
         fullgraph: Fail where the model does not compile into one graph.
@@ -131,7 +131,8 @@ class Variant:
         precision: Arithmetic of the model; bf16 and fp16 by autocast, bf16-weights with masters in the optimizer.
         fused_optimizer: One kernel for the optimizer's whole step.
         channels_last: Images in NHWC memory order.
-        fast_layers: Dropout by 16 random bits an element; with a compiler, max pooling of stride 1 by shifted views.
+        fast_layers: Dropout by 16 random bits an element, convolutions by parts; with a compiler, pooling of stride 1
+            by shifted views and tanh by the logistic function.
         threads: CPU threads of a process. Default: the cores that affinity and cgroup leave, over the processes.
         onednn: Convolutions and matrix products by oneDNN, where it has them (CPU).
         onednn_linear: Linear layers by oneDNN too, which torch leaves to its BLAS (CPU, fp32).
