@@ -16,7 +16,6 @@ import torch._dynamo
 from torch import nn
 from torch._dynamo.utils import counters
 from torch.nn.functional import cross_entropy
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from mnist_bench.catalogue import CAPTURING_MODES, EXECUTIONS
@@ -104,11 +103,9 @@ def differentiating(loss_of: Step) -> Step:
 
 
 def traces_backward(model: nn.Module) -> bool:
-    """Whether dynamo goes on through ``backward``: torch 2.10 cannot, and it loses the hooks of weights and modules, by
-    which a rank hears of the others' gradients too."""
+    """Whether dynamo goes on through ``backward``: torch 2.10 cannot, and it loses the hooks of weights and modules."""
     can = hasattr(torch._dynamo.config, "trace_autograd_ops") and not (
-        isinstance(model, DistributedDataParallel)
-        or any(one._backward_hooks or one._backward_pre_hooks for one in model.modules())
+        any(one._backward_hooks or one._backward_pre_hooks for one in model.modules())
         or any(one._backward_hooks or one._post_accumulate_grad_hooks for one in model.parameters())
     )
     if can:
