@@ -75,7 +75,8 @@ def compiled(model: nn.Module, optimizer: Optimizer, variant: Variant, device: t
     def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return cross_entropy(plain(images), labels)
 
-    traced = traces_backward(model)
+    if traced := traces_backward(model):
+        torch._dynamo.config.trace_autograd_ops = True
     differentiate = compile_(differentiating(loss_of)) if traced else differentiating(compile_(loss_of))
     # Not captured: the gradients lie in the graphs' memory, which the next captured call takes for its own.
     # Not of one graph: torch itself breaks it within an optimizer's step.
@@ -104,13 +105,10 @@ def differentiating(loss_of: Step) -> Step:
 
 def traces_backward(model: nn.Module) -> bool:
     """Whether dynamo goes on through ``backward``: torch 2.10 cannot, and it loses the hooks of weights and modules."""
-    can = hasattr(torch._dynamo.config, "trace_autograd_ops") and not (
+    return hasattr(torch._dynamo.config, "trace_autograd_ops") and not (
         any(one._backward_hooks or one._backward_pre_hooks for one in model.modules())
         or any(one._backward_hooks or one._post_accumulate_grad_hooks for one in model.parameters())
     )
-    if can:
-        torch._dynamo.config.trace_autograd_ops = True
-    return can
 
 
 def compiler_of(own: CompileOptions, *, capture: bool = True) -> Callable[..., Callable[..., Any]]:
